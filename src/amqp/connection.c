@@ -1,0 +1,423 @@
+/*-------------------------------------------------------------------------
+ *
+ * connection.c
+ *	  Life of a connection: creation, event loop step, deadlines, end.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+/* Longest wait for the answer to an orderly close. */
+#define CLOSE_TIMEOUT_MS	3000
+
+#define METHOD_POOL_PAGE	4096
+
+/* ---------------- creation and destruction ---------------- */
+
+static void
+wipe_and_free(char **text)
+{
+	if (*text != NULL)
+	{
+		explicit_bzero(*text, strlen(*text));
+		free(*text);
+		*text = NULL;
+	}
+}
+
+/* Copies at most as much as fits into a short string. */
+static char *
+copy_short(const char *text)
+{
+	return strndup(text, RINQ_SHORT_STRING_MAX);
+}
+
+static bool
+copy_config(RinqConn *conn, const RinqConnConfig *config)
+{
+	conn->user = copy_short(config->user);
+	conn->password = copy_short(config->password);
+	conn->vhost = copy_short(config->vhost);
+	conn->product = copy_short(config->product);
+	conn->version = copy_short(config->version);
+	conn->peer = strdup(config->peer);
+	conn->want_heartbeat = config->heartbeat;
+	conn->connection_timeout = config->connection_timeout;
+	conn->max_body = config->max_body;
+	conn->max_backlog = config->max_backlog;
+	return conn->user != NULL && conn->password != NULL &&
+		conn->vhost != NULL && conn->product != NULL &&
+		conn->version != NULL && conn->peer != NULL;
+}
+
+RinqConn *
+rinq_conn_create(const RinqConnConfig *config, const RinqConnCallbacks *callbacks,
+				 void *arg)
+{
+	RinqConn   *conn = calloc(1, sizeof(*conn));
+
+	if (conn == NULL)
+		return NULL;
+	conn->fd = -1;
+	conn->cb = *callbacks;
+	conn->cb_arg = arg;
+	conn->state = RINQ_CONN_CONNECTING;
+	conn->frame_max = RINQ_FRAME_MAX;
+	init_amqp_pool(&conn->pool, METHOD_POOL_PAGE);
+	conn->in = malloc(RINQ_INPUT_SIZE);
+	if (conn->in == NULL || !copy_config(conn, config))
+	{
+		rinq_conn_destroy(conn);
+		return NULL;
+	}
+	return conn;
+}
+
+/* Login is over: nothing of the secrets stays in memory. */
+void
+rinq_conn_forget_credentials(RinqConn *conn)
+{
+	if (conn->out != NULL && conn->user != NULL)
+	{
+		/* sent bytes before, free space after what is still waiting */
+		explicit_bzero(conn->out, conn->out_start);
+		explicit_bzero(conn->out + conn->out_end, conn->out_cap - conn->out_end);
+	}
+	wipe_and_free(&conn->user);
+	wipe_and_free(&conn->password);
+}
+
+void
+rinq_conn_destroy(RinqConn *conn)
+{
+	if (conn == NULL)
+		return;
+	rinq_conn_end(conn);
+	for (int i = 1; i <= RINQ_CONN_MAX_CHANNEL; i++)
+		rinq_channel_free(&conn->channels[i]);
+	empty_amqp_pool(&conn->pool);
+	rinq_out_free(conn);
+	rinq_conn_forget_credentials(conn);
+	free(conn->in);
+	free(conn->vhost);
+	free(conn->product);
+	free(conn->version);
+	free(conn->peer);
+	free(conn);
+}
+
+/* ---------------- errors and end ---------------- */
+
+/* The connection is over, for the reason already noted, if any. */
+void
+rinq_conn_end(RinqConn *conn)
+{
+	if (conn->fd >= 0)
+		close(conn->fd);
+	conn->fd = -1;
+	conn->state = RINQ_CONN_CLOSED;
+	conn->blocked = false;
+}
+
+static void
+note_error(RinqConn *conn, RinqConnErrorClass error_class, const char *text)
+{
+	if (conn->state == RINQ_CONN_CLOSED)
+		return;
+	conn->error_class = error_class;
+	snprintf(conn->error, sizeof(conn->error), "%s", text);
+	rinq_conn_end(conn);
+}
+
+void
+rinq_conn_fail(RinqConn *conn, RinqConnErrorClass error_class, const char *fmt,...)
+{
+	char		text[sizeof(conn->error)];
+	va_list		args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	note_error(conn, error_class, text);
+}
+
+/* The other side broke the rules of AMQP. */
+void
+rinq_conn_protocol_error(RinqConn *conn, const char *fmt,...)
+{
+	char		detail[256];
+	va_list		args;
+
+	va_start(args, fmt);
+	vsnprintf(detail, sizeof(detail), fmt, args);
+	va_end(args);
+	rinq_conn_fail(conn, RINQ_CONN_ERR_PROTOCOL,
+				   "protocol error on the connection to %s: %s",
+				   conn->peer, detail);
+}
+
+void
+rinq_conn_no_memory(RinqConn *conn)
+{
+	rinq_conn_fail(conn, RINQ_CONN_ERR_RESOURCE,
+				   "out of memory on the connection to %s", conn->peer);
+}
+
+/* ---------------- connecting ---------------- */
+
+static void
+set_socket_options(int fd)
+{
+	int			on = 1;
+
+	/* these fail on sockets other than TCP, where they are not needed */
+	(void) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	(void) setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+}
+
+void
+rinq_conn_connect(RinqConn *conn, const struct sockaddr *addr, socklen_t addrlen,
+				  int64_t now_ms)
+{
+	int			rc;
+
+	if (conn->state != RINQ_CONN_CONNECTING || conn->fd >= 0)
+		return;
+	conn->now = now_ms;
+	conn->last_rx = now_ms;
+	conn->last_tx = now_ms;
+	conn->give_up_at = now_ms + conn->connection_timeout;
+
+	conn->fd = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (conn->fd < 0)
+	{
+		rinq_conn_fail(conn, RINQ_CONN_ERR_RESOURCE,
+					   "could not create a socket for %s: %s",
+					   conn->peer, strerror(errno));
+		return;
+	}
+	set_socket_options(conn->fd);
+
+	do
+		rc = connect(conn->fd, addr, addrlen);
+	while (rc < 0 && errno == EINTR);
+	if (rc < 0 && errno != EINPROGRESS && errno != EALREADY && errno != EISCONN)
+		rinq_conn_fail(conn, RINQ_CONN_ERR_REFUSED, "could not connect to %s: %s",
+					   conn->peer, strerror(errno));
+}
+
+/* Has the connect succeeded? */
+static bool
+finish_connect(RinqConn *conn)
+{
+	struct pollfd pfd = {.fd = conn->fd,.events = POLLOUT};
+	int			error = 0;
+	socklen_t	len = sizeof(error);
+
+	if (conn->fd < 0 || poll(&pfd, 1, 0) <= 0)
+		return false;
+	if (getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
+		error = errno;
+	if (error != 0)
+	{
+		rinq_conn_fail(conn, RINQ_CONN_ERR_REFUSED, "could not connect to %s: %s",
+					   conn->peer, strerror(error));
+		return false;
+	}
+	conn->state = RINQ_CONN_HANDSHAKE;
+	rinq_handshake_begin(conn);
+	return conn->state != RINQ_CONN_CLOSED;
+}
+
+/* ---------------- the event loop step ---------------- */
+
+typedef enum ReceiveResult
+{
+	RECEIVE_FULL,				/* the buffer is full, there may be more */
+	RECEIVE_SHORT,				/* got all there was */
+	RECEIVE_NOTHING,
+	RECEIVE_FAILED
+} ReceiveResult;
+
+static ReceiveResult
+receive(RinqConn *conn)
+{
+	size_t		room;
+	ssize_t		n;
+
+	if (conn->in_start > 0)
+	{
+		memmove(conn->in, conn->in + conn->in_start, conn->in_end - conn->in_start);
+		conn->in_end -= conn->in_start;
+		conn->in_start = 0;
+	}
+	room = RINQ_INPUT_SIZE - conn->in_end;
+	do
+		n = recv(conn->fd, conn->in + conn->in_end, room, MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+
+	if (n > 0)
+	{
+		conn->in_end += (size_t) n;
+		conn->last_rx = conn->now;
+		return (size_t) n == room ? RECEIVE_FULL : RECEIVE_SHORT;
+	}
+	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		return RECEIVE_NOTHING;
+
+	if (conn->state == RINQ_CONN_CLOSING)
+		rinq_conn_end(conn);	/* good enough for a goodbye */
+	else if (n == 0)
+		rinq_conn_fail(conn, RINQ_CONN_ERR_IO,
+					   "%s closed the connection without giving a reason",
+					   conn->peer);
+	else
+		rinq_conn_fail(conn, RINQ_CONN_ERR_IO, "lost the connection to %s: %s",
+					   conn->peer, strerror(errno));
+	return RECEIVE_FAILED;
+}
+
+/* Reads and handles up to max_frames frames.  True if the input has run dry. */
+static bool
+read_frames(RinqConn *conn, int max_frames)
+{
+	bool		got_all = false;
+	int			frames = 0;
+
+	for (;;)
+	{
+		RinqFrameResult result = rinq_frame_next(conn);
+
+		if (result == RINQ_FRAME_FAILED)
+			return false;
+		if (result == RINQ_FRAME_HANDLED)
+		{
+			if (++frames >= max_frames)
+				return false;
+			continue;
+		}
+
+		/*
+		 * After a short read the socket is empty, most likely; asking again
+		 * would cost a system call, and the owner's wait finds out anyway.
+		 */
+		if (got_all && conn->send_errno == 0)
+			return false;
+		switch (receive(conn))
+		{
+			case RECEIVE_FULL:
+				break;
+			case RECEIVE_SHORT:
+				got_all = true;
+				break;
+			case RECEIVE_NOTHING:
+				return true;
+			case RECEIVE_FAILED:
+				return false;
+		}
+	}
+}
+
+/*
+ * Acts on deadlines that have passed.  A silent broker is given up only when
+ * a read has just shown that there really is nothing: if the owner was away
+ * for long, the proof of life may wait in the socket.
+ */
+static void
+check_deadlines(RinqConn *conn, bool input_dry)
+{
+	switch (conn->state)
+	{
+		case RINQ_CONN_CONNECTING:
+		case RINQ_CONN_HANDSHAKE:
+			if (conn->fd >= 0 && conn->now >= conn->give_up_at)
+				rinq_conn_fail(conn, RINQ_CONN_ERR_TIMEOUT,
+							   "timed out after %d ms while %s %s",
+							   conn->connection_timeout,
+							   conn->state == RINQ_CONN_CONNECTING ?
+							   "connecting to" : "logging in at", conn->peer);
+			break;
+		case RINQ_CONN_CLOSING:
+			if (conn->now >= conn->give_up_at)
+				rinq_conn_end(conn);
+			break;
+		case RINQ_CONN_OPEN:
+			if (conn->heartbeat == 0)
+				break;
+			if (input_dry && conn->now - conn->last_rx >= conn->heartbeat * INT64_C(2000))
+				rinq_conn_fail(conn, RINQ_CONN_ERR_HEARTBEAT,
+							   "heard nothing from %s for %d seconds",
+							   conn->peer, 2 * conn->heartbeat);
+			else if (conn->out_start == conn->out_end &&
+					 conn->now - conn->last_tx >= conn->heartbeat * INT64_C(500))
+				rinq_out_heartbeat(conn);
+			break;
+		case RINQ_CONN_CLOSED:
+			break;
+	}
+}
+
+bool
+rinq_conn_step(RinqConn *conn, int64_t now_ms, int max_frames)
+{
+	bool		input_dry = false;
+
+	conn->now = now_ms;
+	if (conn->state == RINQ_CONN_CONNECTING && !finish_connect(conn))
+	{
+		check_deadlines(conn, true);
+		return false;
+	}
+	if (conn->state == RINQ_CONN_CLOSED)
+		return false;
+
+	rinq_out_send(conn);
+	input_dry = read_frames(conn, max_frames);
+
+	if (conn->state != RINQ_CONN_CLOSED && conn->send_errno != 0 && input_dry)
+		rinq_conn_fail(conn, RINQ_CONN_ERR_IO, "lost the connection to %s: %s",
+					   conn->peer, strerror(conn->send_errno));
+	check_deadlines(conn, input_dry);
+	if (conn->state == RINQ_CONN_CLOSED)
+		return false;
+	rinq_out_send(conn);
+	return rinq_frame_ready(conn);
+}
+
+void
+rinq_conn_flush(RinqConn *conn, int64_t now_ms)
+{
+	if (conn->state == RINQ_CONN_CLOSED || conn->state == RINQ_CONN_CONNECTING)
+		return;
+	conn->now = now_ms;
+	rinq_out_send(conn);
+}
+
+void
+rinq_conn_close(RinqConn *conn, int64_t now_ms)
+{
+	int			timeout = conn->connection_timeout < CLOSE_TIMEOUT_MS ?
+		conn->connection_timeout : CLOSE_TIMEOUT_MS;
+
+	if (conn->state == RINQ_CONN_CLOSED || conn->state == RINQ_CONN_CLOSING)
+		return;
+	if (conn->state != RINQ_CONN_OPEN)
+	{
+		rinq_conn_end(conn);
+		return;
+	}
+	conn->now = now_ms;
+	conn->give_up_at = now_ms + timeout;
+	rinq_send_connection_close(conn);
+	conn->state = RINQ_CONN_CLOSING;
+}

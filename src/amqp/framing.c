@@ -1,0 +1,367 @@
+/*-------------------------------------------------------------------------
+ *
+ * framing.c
+ *	  Cutting the input into frames and sending them to where they belong.
+ *
+ * The frame envelope is checked here, before any decoder sees the content, so
+ * that the limits hold whatever version of librabbitmq is installed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <string.h>
+
+#include "internal.h"
+
+/* The methods a broker may name as the cause of an error. */
+static const struct
+{
+	amqp_method_number_t id;
+	const char *name;
+}			method_names[] =
+
+{
+	{AMQP_CONNECTION_START_METHOD, "connection.start"},
+	{AMQP_CONNECTION_START_OK_METHOD, "connection.start-ok"},
+	{AMQP_CONNECTION_SECURE_METHOD, "connection.secure"},
+	{AMQP_CONNECTION_TUNE_METHOD, "connection.tune"},
+	{AMQP_CONNECTION_TUNE_OK_METHOD, "connection.tune-ok"},
+	{AMQP_CONNECTION_OPEN_METHOD, "connection.open"},
+	{AMQP_CONNECTION_OPEN_OK_METHOD, "connection.open-ok"},
+	{AMQP_CONNECTION_CLOSE_METHOD, "connection.close"},
+	{AMQP_CONNECTION_CLOSE_OK_METHOD, "connection.close-ok"},
+	{AMQP_CHANNEL_OPEN_METHOD, "channel.open"},
+	{AMQP_CHANNEL_OPEN_OK_METHOD, "channel.open-ok"},
+	{AMQP_CHANNEL_CLOSE_METHOD, "channel.close"},
+	{AMQP_CHANNEL_CLOSE_OK_METHOD, "channel.close-ok"},
+	{AMQP_EXCHANGE_DECLARE_METHOD, "exchange.declare"},
+	{AMQP_QUEUE_DECLARE_METHOD, "queue.declare"},
+	{AMQP_QUEUE_BIND_METHOD, "queue.bind"},
+	{AMQP_QUEUE_UNBIND_METHOD, "queue.unbind"},
+	{AMQP_QUEUE_DELETE_METHOD, "queue.delete"},
+	{AMQP_BASIC_QOS_METHOD, "basic.qos"},
+	{AMQP_BASIC_CONSUME_METHOD, "basic.consume"},
+	{AMQP_BASIC_CANCEL_METHOD, "basic.cancel"},
+	{AMQP_BASIC_PUBLISH_METHOD, "basic.publish"},
+	{AMQP_BASIC_ACK_METHOD, "basic.ack"},
+	{AMQP_BASIC_REJECT_METHOD, "basic.reject"},
+	{AMQP_BASIC_NACK_METHOD, "basic.nack"},
+	{AMQP_CONFIRM_SELECT_METHOD, "confirm.select"},
+};
+
+const char *
+rinq_method_name(amqp_method_number_t id)
+{
+	for (size_t i = 0; i < sizeof(method_names) / sizeof(method_names[0]); i++)
+	{
+		if (method_names[i].id == id)
+			return method_names[i].name;
+	}
+	return "unknown";
+}
+
+/*
+ * Decodes the arguments of a method.  The result lives until the next call.
+ * NULL, and the connection closed, if they are malformed.
+ *
+ * Must not be used for connection.start, the one method from a broker that
+ * carries a table (see table.h).
+ */
+void *
+rinq_decode_method(RinqConn *conn, amqp_method_number_t id, RinqBytes args)
+{
+	void	   *decoded = NULL;
+	int			rc;
+
+	recycle_amqp_pool(&conn->pool);
+	rc = amqp_decode_method(id, &conn->pool, rinq_to_amqp(args), &decoded);
+	if (rc == AMQP_STATUS_OK && decoded != NULL)
+		return decoded;
+	if (rc == AMQP_STATUS_NO_MEMORY)
+		rinq_conn_no_memory(conn);
+	else
+		rinq_conn_protocol_error(conn, "malformed arguments of %s",
+								 rinq_method_name(id));
+	return NULL;
+}
+
+/* ---------------- methods of a channel ---------------- */
+
+static void
+confirm(RinqConn *conn, uint16_t channel, amqp_method_number_t id, RinqBytes args)
+{
+	uint64_t	tag;
+	bool		multiple;
+	void	   *decoded = rinq_decode_method(conn, id, args);
+
+	if (decoded == NULL)
+		return;
+	if (id == AMQP_BASIC_ACK_METHOD)
+	{
+		tag = ((amqp_basic_ack_t *) decoded)->delivery_tag;
+		multiple = ((amqp_basic_ack_t *) decoded)->multiple != 0;
+	}
+	else
+	{
+		tag = ((amqp_basic_nack_t *) decoded)->delivery_tag;
+		multiple = ((amqp_basic_nack_t *) decoded)->multiple != 0;
+	}
+	if (conn->cb.on_confirm != NULL)
+		conn->cb.on_confirm(conn->cb_arg, channel, tag, multiple,
+							id == AMQP_BASIC_NACK_METHOD);
+}
+
+/* The broker cancels a consumer. */
+static void
+cancel(RinqConn *conn, uint16_t channel, RinqBytes args)
+{
+	amqp_basic_cancel_t *m = rinq_decode_method(conn, AMQP_BASIC_CANCEL_METHOD, args);
+	RinqBytes	tag;
+
+	if (m == NULL)
+		return;
+	tag = rinq_from_amqp(m->consumer_tag);
+	if (!m->nowait)
+	{
+		amqp_basic_cancel_ok_t ok = {.consumer_tag = m->consumer_tag};
+
+		if (!rinq_out_method(conn, channel, AMQP_BASIC_CANCEL_OK_METHOD, &ok,
+							 1 + tag.len))
+		{
+			rinq_conn_no_memory(conn);
+			return;
+		}
+	}
+	if (conn->cb.on_cancel != NULL)
+		conn->cb.on_cancel(conn->cb_arg, channel, tag);
+}
+
+/*
+ * RabbitMQ does not use channel.flow, but it must be answered.  Pausing is not
+ * worth a state of its own: a broker in need blocks the connection.
+ */
+static void
+flow(RinqConn *conn, uint16_t channel, RinqBytes args)
+{
+	amqp_channel_flow_t *m = rinq_decode_method(conn, AMQP_CHANNEL_FLOW_METHOD, args);
+	amqp_channel_flow_ok_t ok;
+
+	if (m == NULL)
+		return;
+	ok.active = m->active;
+	if (!rinq_out_method(conn, channel, AMQP_CHANNEL_FLOW_OK_METHOD, &ok, 1))
+		rinq_conn_no_memory(conn);
+}
+
+static void
+channel_method(RinqConn *conn, uint16_t channel, amqp_method_number_t id,
+			   RinqBytes args)
+{
+	RinqChannel *ch = &conn->channels[channel];
+
+	if (id == AMQP_CHANNEL_CLOSE_METHOD)
+	{
+		if (ch->state == RINQ_CHANNEL_CLOSED)
+			rinq_conn_protocol_error(conn, "channel.close on channel %u, which is not open", channel);
+		else
+			rinq_channel_closed_by_broker(conn, channel, args);
+		return;
+	}
+	if (rinq_channel_reply(conn, channel, id, args))
+		return;
+
+	/* whatever else crosses our channel.close is to be ignored */
+	if (ch->state == RINQ_CHANNEL_CLOSING)
+		return;
+	if (ch->state == RINQ_CHANNEL_CLOSED || ch->content.phase != RINQ_CONTENT_NONE)
+	{
+		rinq_conn_protocol_error(conn, "unexpected method %u.%u on channel %u",
+								 (unsigned) (id >> 16), (unsigned) (id & 0xffff),
+								 channel);
+		return;
+	}
+
+	switch (id)
+	{
+		case AMQP_BASIC_DELIVER_METHOD:
+			rinq_content_deliver(conn, channel, args);
+			break;
+		case AMQP_BASIC_RETURN_METHOD:
+			rinq_content_return(conn, channel, args);
+			break;
+		case AMQP_BASIC_ACK_METHOD:
+		case AMQP_BASIC_NACK_METHOD:
+			confirm(conn, channel, id, args);
+			break;
+		case AMQP_BASIC_CANCEL_METHOD:
+			cancel(conn, channel, args);
+			break;
+		case AMQP_CHANNEL_FLOW_METHOD:
+			flow(conn, channel, args);
+			break;
+		default:
+			rinq_conn_protocol_error(conn, "unexpected method %u.%u on channel %u",
+									 (unsigned) (id >> 16),
+									 (unsigned) (id & 0xffff), channel);
+			break;
+	}
+}
+
+/* ---------------- frames ---------------- */
+
+static void
+method_frame(RinqConn *conn, uint16_t channel, RinqBytes payload)
+{
+	RinqReader	r = rinq_reader(payload.data, payload.len);
+	uint32_t	id;
+	RinqBytes	args;
+
+	if (!rinq_read_u32(&r, &id))
+	{
+		rinq_conn_protocol_error(conn, "a method frame of %zu bytes", payload.len);
+		return;
+	}
+	args = rinq_bytes(payload.data + 4, payload.len - 4);
+	if (channel == 0)
+		rinq_connection_method(conn, id, args);
+	else if (conn->state == RINQ_CONN_OPEN)
+		channel_method(conn, channel, id, args);
+}
+
+static void
+dispatch(RinqConn *conn, uint8_t type, uint16_t channel, RinqBytes payload)
+{
+	if (type == AMQP_FRAME_HEARTBEAT)
+	{
+		if (channel != 0)
+			rinq_conn_protocol_error(conn, "a heartbeat on channel %u", channel);
+		return;
+	}
+	if (channel != 0)
+	{
+		if (conn->state == RINQ_CONN_HANDSHAKE)
+		{
+			rinq_conn_protocol_error(conn, "a frame on channel %u during login", channel);
+			return;
+		}
+		if (channel > RINQ_CONN_MAX_CHANNEL)
+		{
+			rinq_conn_protocol_error(conn, "a frame on channel %u, which is not open", channel);
+			return;
+		}
+	}
+	if (type == AMQP_FRAME_METHOD)
+		method_frame(conn, channel, payload);
+	else if (channel == 0)
+		rinq_conn_protocol_error(conn, "message content on channel 0");
+	else if (conn->state == RINQ_CONN_OPEN)
+	{
+		if (type == AMQP_FRAME_HEADER)
+			rinq_content_header(conn, channel, payload);
+		else
+			rinq_content_body(conn, channel, payload);
+	}
+}
+
+static inline size_t
+input_size(const RinqConn *conn)
+{
+	return conn->in_end - conn->in_start;
+}
+
+/* Size of the payload that a frame head announces. */
+static inline uint32_t
+announced_size(const uint8_t *head)
+{
+	return (uint32_t) head[3] << 24 | (uint32_t) head[4] << 16 |
+		(uint32_t) head[5] << 8 | (uint32_t) head[6];
+}
+
+/*
+ * Instead of a frame, a server that does not like our version answers with
+ * "AMQP" and its own version, and then hangs up.
+ */
+static RinqFrameResult
+not_a_frame(RinqConn *conn)
+{
+	const uint8_t *head = conn->in + conn->in_start;
+	size_t		len = input_size(conn);
+
+	if (conn->state == RINQ_CONN_HANDSHAKE && !conn->start_seen &&
+		memcmp(head, "AMQP", len < 4 ? len : 4) == 0)
+	{
+		if (len < 8)
+			return RINQ_FRAME_INCOMPLETE;
+		rinq_conn_protocol_error(conn, "the server wants AMQP version %u.%u.%u instead of 0.9.1",
+								 head[5], head[6], head[7]);
+	}
+	else if (conn->state == RINQ_CONN_HANDSHAKE && !conn->start_seen)
+		rinq_conn_protocol_error(conn, "the server does not speak AMQP");
+	else
+		rinq_conn_protocol_error(conn, "a frame of unknown type %u", head[0]);
+	return RINQ_FRAME_FAILED;
+}
+
+static inline bool
+known_type(uint8_t type)
+{
+	return type == AMQP_FRAME_METHOD || type == AMQP_FRAME_HEADER ||
+		type == AMQP_FRAME_BODY || type == AMQP_FRAME_HEARTBEAT;
+}
+
+/* Handles one frame of the input, if there is a whole one. */
+RinqFrameResult
+rinq_frame_next(RinqConn *conn)
+{
+	const uint8_t *head = conn->in + conn->in_start;
+	size_t		len = input_size(conn);
+	uint32_t	size;
+
+	if (conn->state == RINQ_CONN_CLOSED)
+		return RINQ_FRAME_FAILED;
+	if (len == 0)
+		return RINQ_FRAME_INCOMPLETE;
+	if (!known_type(head[0]))
+		return not_a_frame(conn);
+	if (len < RINQ_FRAME_HEAD)
+		return RINQ_FRAME_INCOMPLETE;
+
+	size = announced_size(head);
+	if (size > conn->frame_max - RINQ_FRAME_OVERHEAD)
+	{
+		rinq_conn_protocol_error(conn, "a frame of %u bytes, with %u agreed upon",
+								 size, conn->frame_max);
+		return RINQ_FRAME_FAILED;
+	}
+	if (len < (size_t) size + RINQ_FRAME_OVERHEAD)
+		return RINQ_FRAME_INCOMPLETE;
+	if (head[RINQ_FRAME_HEAD + size] != RINQ_FRAME_END)
+	{
+		rinq_conn_protocol_error(conn, "a frame without its end byte");
+		return RINQ_FRAME_FAILED;
+	}
+
+	/*
+	 * Step over the frame first: a callback may not return.  Nothing moves or
+	 * overwrites the input before the next receive.
+	 */
+	conn->in_start += (size_t) size + RINQ_FRAME_OVERHEAD;
+	dispatch(conn, head[0], (uint16_t) (head[1] << 8 | head[2]),
+			 rinq_bytes((const char *) head + RINQ_FRAME_HEAD, size));
+	return conn->state == RINQ_CONN_CLOSED ? RINQ_FRAME_FAILED : RINQ_FRAME_HANDLED;
+}
+
+/* Would rinq_frame_next() get on without more input? */
+bool
+rinq_frame_ready(const RinqConn *conn)
+{
+	const uint8_t *head = conn->in + conn->in_start;
+	size_t		len = input_size(conn);
+
+	if (len == 0)
+		return false;
+	if (!known_type(head[0]))
+		return conn->state != RINQ_CONN_HANDSHAKE || head[0] != 'A' || len >= 8;
+	return len >= RINQ_FRAME_HEAD &&
+		(announced_size(head) > conn->frame_max - RINQ_FRAME_OVERHEAD ||
+		 len >= (size_t) announced_size(head) + RINQ_FRAME_OVERHEAD);
+}

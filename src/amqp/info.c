@@ -1,0 +1,183 @@
+/*-------------------------------------------------------------------------
+ *
+ * info.c
+ *	  What the owner of a connection may ask, and which brokers will do.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+
+/* RabbitMQ has had priority queues since 3.5. */
+#define OLDEST_MAJOR	3
+#define OLDEST_MINOR	5
+
+/* ---------------- accessors ---------------- */
+
+int
+rinq_conn_fd(const RinqConn *conn)
+{
+	return conn->fd;
+}
+
+bool
+rinq_conn_wants_write(const RinqConn *conn)
+{
+	if (conn->fd < 0)
+		return false;
+	return conn->state == RINQ_CONN_CONNECTING ||
+		(conn->out_start < conn->out_end && conn->send_errno == 0);
+}
+
+int64_t
+rinq_conn_next_deadline(const RinqConn *conn)
+{
+	int64_t		dead;
+	int64_t		beat;
+
+	if (conn->fd < 0)
+		return RINQ_CONN_NO_DEADLINE;
+	if (conn->send_errno != 0)
+		return conn->now;		/* the next step reports it */
+	if (conn->state != RINQ_CONN_OPEN)
+		return conn->give_up_at;
+	if (conn->heartbeat == 0)
+		return RINQ_CONN_NO_DEADLINE;
+
+	/* bytes that wait to be sent are as good as a heartbeat */
+	dead = conn->last_rx + conn->heartbeat * INT64_C(2000);
+	if (conn->out_start < conn->out_end)
+		return dead;
+	beat = conn->last_tx + conn->heartbeat * INT64_C(500);
+	return beat < dead ? beat : dead;
+}
+
+RinqConnState
+rinq_conn_state(const RinqConn *conn)
+{
+	return conn->state;
+}
+
+RinqConnErrorClass
+rinq_conn_error_class(const RinqConn *conn)
+{
+	return conn->error_class;
+}
+
+const char *
+rinq_conn_error(const RinqConn *conn)
+{
+	return conn->error;
+}
+
+size_t
+rinq_conn_backlog(const RinqConn *conn)
+{
+	return conn->out_end - conn->out_start;
+}
+
+bool
+rinq_conn_blocked(const RinqConn *conn)
+{
+	return conn->blocked;
+}
+
+const char *
+rinq_conn_server_product(const RinqConn *conn)
+{
+	return conn->server_product;
+}
+
+const char *
+rinq_conn_server_version(const RinqConn *conn)
+{
+	return conn->server_version;
+}
+
+uint32_t
+rinq_conn_frame_max(const RinqConn *conn)
+{
+	return conn->frame_max;
+}
+
+int
+rinq_conn_heartbeat(const RinqConn *conn)
+{
+	return conn->heartbeat;
+}
+
+uint16_t
+rinq_conn_channel_max(const RinqConn *conn)
+{
+	return conn->channel_max;
+}
+
+RinqBrokerVerdict
+rinq_broker_version_check(const char *product, const char *version)
+{
+	char	   *end;
+	long		major;
+	long		minor;
+
+	if (strcmp(product, "RabbitMQ") != 0)
+		return RINQ_BROKER_OTHER_PRODUCT;
+	if (version[0] < '0' || version[0] > '9')
+		return RINQ_BROKER_OTHER_PRODUCT;
+	major = strtol(version, &end, 10);
+	if (end[0] != '.' || end[1] < '0' || end[1] > '9')
+		return RINQ_BROKER_OTHER_PRODUCT;
+	minor = strtol(end + 1, NULL, 10);
+	if (major < OLDEST_MAJOR || (major == OLDEST_MAJOR && minor < OLDEST_MINOR))
+		return RINQ_BROKER_TOO_OLD;
+	return RINQ_BROKER_OK;
+}
+
+/* ---------------- texts of the broker ---------------- */
+
+/*
+ * Overwrites every occurrence of a secret in a text.  One or two characters
+ * are no secret, and masking them would make most texts unreadable.
+ */
+static void
+mask(char *text, const char *secret)
+{
+	size_t		len = secret != NULL ? strlen(secret) : 0;
+	char	   *at = text;
+
+	if (len < 3)
+		return;
+	while ((at = strstr(at, secret)) != NULL)
+	{
+		memset(at, '*', len);
+		at += len;
+	}
+}
+
+/*
+ * Copies a text of the broker's into buf, fit for a log of any encoding and
+ * without the credentials, should the broker repeat them.
+ */
+void
+rinq_conn_clean_text(const RinqConn *conn, RinqBytes text, char *buf, size_t size)
+{
+	size_t		len = text.len < size - 1 ? text.len : size - 1;
+
+	memcpy(buf, text.data, len);
+	for (size_t i = 0; i < len; i++)
+	{
+		if (buf[i] == '\0')
+			buf[i] = '?';
+	}
+	buf[len] = '\0';
+
+	/* before other bytes are replaced: a password need not be ASCII */
+	mask(buf, conn->password);
+	mask(buf, conn->user);
+	for (size_t i = 0; i < len; i++)
+	{
+		if (buf[i] < ' ' || buf[i] > '~')
+			buf[i] = '?';
+	}
+}

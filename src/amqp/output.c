@@ -1,0 +1,166 @@
+/*-------------------------------------------------------------------------
+ *
+ * output.c
+ *	  The output buffer of a connection.
+ *
+ * Whole frames are appended; the socket takes from the front what it can.  An
+ * append either succeeds completely or leaves the buffer as it was.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "internal.h"
+
+#define OUT_INITIAL		16384
+
+/* A drained buffer larger than this is given back. */
+#define OUT_KEEP		(1024 * 1024)
+
+/* Makes room for len more bytes at the end. */
+bool
+rinq_out_reserve(RinqConn *conn, size_t len)
+{
+	size_t		pending = conn->out_end - conn->out_start;
+	size_t		cap;
+	char	   *grown;
+
+	if (conn->out_cap - conn->out_end >= len)
+		return true;
+
+	/* moving pays off only when it frees at least as much as it moves */
+	if (conn->out_start >= pending && conn->out_cap - pending >= len)
+	{
+		memcpy(conn->out, conn->out + conn->out_start, pending);
+		conn->out_start = 0;
+		conn->out_end = pending;
+		return true;
+	}
+
+	cap = conn->out_cap > 0 ? conn->out_cap : OUT_INITIAL;
+	while (cap - pending < len)
+	{
+		if (cap > SIZE_MAX / 2)
+			return false;
+		cap *= 2;
+	}
+	grown = malloc(cap);
+	if (grown == NULL)
+		return false;
+	if (pending > 0)
+		memcpy(grown, conn->out + conn->out_start, pending);
+	rinq_out_free(conn);
+	conn->out = grown;
+	conn->out_cap = cap;
+	conn->out_end = pending;
+	return true;
+}
+
+/* The buffer has held the password, so it does not go back to the heap as is. */
+void
+rinq_out_free(RinqConn *conn)
+{
+	if (conn->out != NULL && conn->user != NULL)
+		explicit_bzero(conn->out, conn->out_cap);
+	free(conn->out);
+	conn->out = NULL;
+	conn->out_cap = 0;
+	conn->out_start = 0;
+	conn->out_end = 0;
+}
+
+void
+rinq_out_frame_head(char *at, uint8_t type, uint16_t channel, size_t payload)
+{
+	at[0] = (char) type;
+	at[1] = (char) (channel >> 8);
+	at[2] = (char) channel;
+	at[3] = (char) (payload >> 24);
+	at[4] = (char) (payload >> 16);
+	at[5] = (char) (payload >> 8);
+	at[6] = (char) payload;
+}
+
+/*
+ * Appends a method frame; max_args is an upper bound for the encoded size of
+ * the arguments.  False if out of memory.
+ */
+bool
+rinq_out_method(RinqConn *conn, uint16_t channel, amqp_method_number_t id,
+				void *method, size_t max_args)
+{
+	amqp_bytes_t target;
+	char	   *at;
+	int			args;
+
+	if (!rinq_out_reserve(conn, RINQ_FRAME_OVERHEAD + 4 + max_args))
+		return false;
+	at = conn->out + conn->out_end;
+	target.bytes = at + RINQ_FRAME_HEAD + 4;
+	target.len = max_args;
+	args = amqp_encode_method(id, method, target);
+	if (args < 0)
+		return false;
+
+	rinq_out_frame_head(at, AMQP_FRAME_METHOD, channel, 4 + (size_t) args);
+	at[7] = (char) (id >> 24);
+	at[8] = (char) (id >> 16);
+	at[9] = (char) (id >> 8);
+	at[10] = (char) id;
+	at[11 + args] = (char) RINQ_FRAME_END;
+	conn->out_end += RINQ_FRAME_OVERHEAD + 4 + (size_t) args;
+	return true;
+}
+
+void
+rinq_out_heartbeat(RinqConn *conn)
+{
+	char	   *at;
+
+	/* without memory for eight bytes the broker will miss a heartbeat */
+	if (!rinq_out_reserve(conn, RINQ_FRAME_OVERHEAD))
+		return;
+	at = conn->out + conn->out_end;
+	rinq_out_frame_head(at, AMQP_FRAME_HEARTBEAT, 0, 0);
+	at[RINQ_FRAME_HEAD] = (char) RINQ_FRAME_END;
+	conn->out_end += RINQ_FRAME_OVERHEAD;
+}
+
+static void
+reset_drained(RinqConn *conn)
+{
+	conn->out_start = 0;
+	conn->out_end = 0;
+	if (conn->out_cap > OUT_KEEP)
+		rinq_out_free(conn);
+}
+
+/*
+ * Sends what the socket takes.  An error is only noted: the broker may have
+ * told the reason before it closed, and that is still to be read.
+ */
+void
+rinq_out_send(RinqConn *conn)
+{
+	while (conn->out_start < conn->out_end && conn->send_errno == 0)
+	{
+		ssize_t		n = send(conn->fd, conn->out + conn->out_start,
+							 conn->out_end - conn->out_start,
+							 MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (n >= 0)
+		{
+			conn->out_start += (size_t) n;
+			conn->last_tx = conn->now;
+		}
+		else if (errno == EAGAIN || errno == EWOULDBLOCK)
+			return;
+		else if (errno != EINTR)
+			conn->send_errno = errno;
+	}
+	if (conn->out_start == conn->out_end)
+		reset_drained(conn);
+}

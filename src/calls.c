@@ -1,0 +1,242 @@
+/*-------------------------------------------------------------------------
+ *
+ * calls.c
+ *	  A backend's side of calls: waiting for a connected peer, handing it a
+ *	  call, waiting for the answer.
+ *
+ * All waiting is done on the process's latch, and ends with the deadline, a
+ * cancellation, or the peer.  No lock is held meanwhile.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/xlog.h"
+#include "calls.h"
+#include "guc.h"
+#include "request.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+
+/* ms after which a waiting backend looks around without having been woken */
+#define RECHECK 1000
+
+/* the number by which the peer knows this backend; 0 until it has one */
+static uint32 my_client = 0;
+
+/* a process that is terminated while it waits does not get to release its call */
+static void
+release_all(RinqDatabase *db)
+{
+	RinqChannel *channel = rinq_channel_of(db);
+	uint32		i;
+
+	for (i = 0; i < channel->num_calls; i++)
+	{
+		RinqSlot   *slot = &channel->slots[i];
+		RinqSlotState state = (RinqSlotState) pg_atomic_read_u32(&slot->state);
+
+		if (slot->owner == RINQ_MY_PROCNO && slot->client == my_client &&
+			state != RINQ_SLOT_FREE && state != RINQ_SLOT_ABANDONED)
+			rinq_call_release(db, i);
+	}
+}
+
+static void
+client_gone(int code, Datum arg)
+{
+	RinqDatabase *db = rinq_my_database();
+
+	if (db == NULL)
+		return;
+	release_all(db);
+	if (db->peer.procno != RINQ_NO_PROC)
+		rinq_inbox_put(db, RINQ_INBOX_CLIENT_GONE, my_client, 0);
+}
+
+static uint32
+client_number(void)
+{
+	if (my_client == 0)
+	{
+		before_shmem_exit(client_gone, (Datum) 0);
+		my_client = pg_atomic_fetch_add_u32(&rinq_shared->next_client, 1);
+	}
+	return my_client;
+}
+
+static void
+raise_not_running(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the rinq peer of this database is not running"),
+			 errhint("Look at the view rinq_peer, at the setting \"rinq.databases\", and at the server log.")));
+}
+
+static void
+raise_not_connected(const char *reason)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
+			 errmsg("the rinq peer has no connection to the broker"),
+			 reason[0] != '\0' ? errdetail_internal("%s", reason) : 0,
+			 errhint("Look at the view rinq_peer.")));
+}
+
+/*
+ * Could a peer still come up by itself?  The launcher may not have looked yet
+ * at this database, or be about to start its peer.
+ */
+static bool
+may_come_up(RinqDatabase *db)
+{
+	if (RecoveryInProgress())
+		return false;
+	if (db == NULL)
+		return !rinq_shared->scanned;
+	return db->presence != RINQ_ABSENT && db->start_delay == 0;
+}
+
+/*
+ * Returns this database's entry when its peer is connected.  A peer that is
+ * starting, or connecting for the first time, is waited for; one that has
+ * failed to connect is not, since nobody knows how long that will last.
+ */
+RinqDatabase *
+rinq_require_connection(int64 deadline)
+{
+	static uint32 wait_event = 0;
+	RinqDatabase *db;
+	RinqStatus	status;
+
+	rinq_require_preloaded();
+	for (;;)
+	{
+		ConditionVariable *changed;
+		int64		left;
+
+		db = rinq_my_database();
+		memset(&status, 0, sizeof(status));
+		if (db != NULL)
+		{
+			SpinLockAcquire(&db->mutex);
+			status = db->status;
+			SpinLockRelease(&db->mutex);
+			if (status.net == RINQ_NET_CONNECTED)
+				break;
+		}
+		left = deadline - rinq_now_ms();
+		if ((status.net == RINQ_NET_STOPPED && !may_come_up(db)) ||
+			status.net == RINQ_NET_DISCONNECTED || status.ever_failed || left <= 0)
+		{
+			ConditionVariableCancelSleep();
+			if (status.net == RINQ_NET_STOPPED)
+				raise_not_running();
+			raise_not_connected(status.last_error);
+		}
+		changed = db != NULL ? &db->changed : &rinq_shared->scan_done;
+		(void) ConditionVariableTimedSleep(changed, (long) Min(left, RECHECK / 10),
+										   RINQ_WAIT_EVENT(wait_event, "RinqConnection"));
+	}
+	ConditionVariableCancelSleep();
+	return db;
+}
+
+/*
+ * Hands a call to the peer.  Returns its slot, which the caller has to release
+ * whatever happens.
+ */
+uint32
+rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline)
+{
+	RinqChannel *channel = rinq_channel_of(db);
+	uint32		client = client_number();
+	uint32		index = rinq_slot_alloc_call(channel);
+	RinqSlot   *slot;
+
+	if (index == RINQ_NO_SLOT)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many calls are in flight"),
+				 errdetail("The setting \"rinq.max_calls\" allows %d for each database.",
+						   rinq_max_calls)));
+	slot = &channel->slots[index];
+	slot->client = client;
+	slot->deadline = deadline;
+	slot->queued_at = rinq_now_ms();
+	if (!rinq_slot_write(slot, fields, RINQ_CALL_FIELDS))
+	{
+		rinq_slot_free(channel, index);
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("payload does not fit into the payload memory"),
+				 errdetail("The setting \"rinq.payload_memory\" allows %d MB for all messages together.",
+						   rinq_payload_memory)));
+	}
+	HOLD_INTERRUPTS();
+	pg_write_barrier();
+	pg_atomic_write_u32(&slot->state, RINQ_SLOT_QUEUED);
+	rinq_inbox_put(db, RINQ_INBOX_CALL, index, slot->serial);
+	RESUME_INTERRUPTS();
+	return index;
+}
+
+/*
+ * Waits until a call is answered or its deadline has passed, which is then
+ * the answer's outcome.
+ */
+void
+rinq_call_wait(RinqDatabase *db, uint32 index, RinqAnswer *answer)
+{
+	static uint32 wait_event = 0;
+	RinqSlot   *slot = &rinq_channel_of(db)->slots[index];
+	uint32		incarnation = db->incarnation;
+
+	memset(answer, 0, sizeof(*answer));
+	while (pg_atomic_read_u32(&slot->state) != RINQ_SLOT_DONE)
+	{
+		int64		left = slot->deadline - rinq_now_ms();
+
+		if (left <= 0)
+		{
+			answer->outcome = RINQ_OUTCOME_EXPIRED;
+			return;
+		}
+		if (db->incarnation != incarnation)
+		{
+			answer->outcome = RINQ_OUTCOME_CONNECTION_LOST;
+			return;
+		}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 (long) Min(left, RECHECK),
+						 RINQ_WAIT_EVENT(wait_event, "RinqCallResponse"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	pg_read_barrier();
+	answer->outcome = slot->outcome;
+	rinq_slot_read(slot, answer->fields, RINQ_ANSWER_FIELDS);
+}
+
+/*
+ * Gives a call's slot back: frees it when it is answered, leaves it to the
+ * peer when not.
+ */
+void
+rinq_call_release(RinqDatabase *db, uint32 index)
+{
+	RinqChannel *channel = rinq_channel_of(db);
+	RinqSlot   *slot = &channel->slots[index];
+	uint32		serial = slot->serial;
+
+	HOLD_INTERRUPTS();
+	if (rinq_slot_move(slot, RINQ_SLOT_QUEUED, RINQ_SLOT_ABANDONED))
+		rinq_inbox_put(db, RINQ_INBOX_ABANDONED, index, serial);
+	else
+		rinq_slot_free(channel, index);
+	RESUME_INTERRUPTS();
+}

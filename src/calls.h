@@ -1,0 +1,27 @@
+/*-------------------------------------------------------------------------
+ *
+ * calls.h
+ *	  A backend's side of calls: handing them to the peer, and waiting.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_CALLS_H
+#define RINQ_CALLS_H
+
+#include "postgres.h"
+
+#include "channel.h"
+
+/* an answered call; the fields point into its slot */
+typedef struct RinqAnswer
+{
+	RinqOutcome outcome;
+	RinqBytes	fields[RINQ_ANSWER_FIELDS];
+} RinqAnswer;
+
+extern RinqDatabase *rinq_require_connection(int64 deadline);
+extern uint32 rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline);
+extern void rinq_call_wait(RinqDatabase *db, uint32 index, RinqAnswer *answer);
+extern void rinq_call_release(RinqDatabase *db, uint32 index);
+
+#endif							/* RINQ_CALLS_H */

@@ -1,0 +1,173 @@
+/*-------------------------------------------------------------------------
+ *
+ * channel.h
+ *	  Messages between the processes of one database.
+ *
+ * A message lives in a slot of shared memory, with its fields in the slot
+ * itself or, when they are too long, in the payload area.  A slot is handed
+ * from process to process by its index; exactly one process may touch it at
+ * any time, and its state says which:
+ *
+ *	call:	 backend fills it -> QUEUED, the peer's -> DONE, the backend's
+ *			 again.  A backend that stops waiting makes it ABANDONED, and the
+ *			 peer frees it.
+ *	request: the peer fills it -> QUEUED, in the line for executors ->
+ *			 RUNNING, an executor's -> DONE, the peer's again.  When the peer
+ *			 ends, its running requests are ABANDONED and the executor frees
+ *			 them.
+ *
+ * The peer is told of changes by entries in its inbox, a ring that is large
+ * enough for all entries there can be, so that telling it never waits.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_CHANNEL_H
+#define RINQ_CHANNEL_H
+
+#include "postgres.h"
+
+#include "bytes.h"
+#include "shared.h"
+
+#define RINQ_NO_SLOT PG_UINT32_MAX
+#define RINQ_SLOT_INLINE 704
+#define RINQ_MAX_FIELDS 8
+
+typedef enum RinqSlotState
+{
+	RINQ_SLOT_FREE = 0,
+	RINQ_SLOT_FILLING,
+	RINQ_SLOT_QUEUED,
+	RINQ_SLOT_RUNNING,
+	RINQ_SLOT_DONE,
+	RINQ_SLOT_ABANDONED
+} RinqSlotState;
+
+/* how a call or a request ended */
+typedef enum RinqOutcome
+{
+	RINQ_OUTCOME_NONE = 0,
+	RINQ_OUTCOME_SUCCESS,		/* fields: payload */
+	RINQ_OUTCOME_FAILURE,		/* fields: type, message, payload */
+	RINQ_OUTCOME_ERROR,			/* fields: text */
+	RINQ_OUTCOME_MALFORMED,		/* fields: text; the response made no sense */
+	RINQ_OUTCOME_NO_ANSWER,		/* the request was given back */
+	RINQ_OUTCOME_EXPIRED,		/* its deadline passed */
+	RINQ_OUTCOME_CONNECTION_LOST,	/* fields: text */
+	RINQ_OUTCOME_NOT_CONNECTED, /* fields: text; nothing was sent */
+	RINQ_OUTCOME_TOO_LARGE,		/* the response exceeds rinq.max_payload */
+	RINQ_OUTCOME_REFUSED		/* fields: text; a limit or a bad queue */
+} RinqOutcome;
+
+/* fields of a call, as the backend fills them in */
+enum
+{
+	RINQ_CALL_NAMESPACE,
+	RINQ_CALL_COMMAND,
+	RINQ_CALL_PAYLOAD,
+	RINQ_CALL_TRACE,			/* absent: the request's own id */
+	RINQ_CALL_FIELDS
+};
+
+/* fields of a request, as the peer fills them in */
+enum
+{
+	RINQ_REQUEST_HANDLER,
+	RINQ_REQUEST_NAMESPACE,
+	RINQ_REQUEST_COMMAND,
+	RINQ_REQUEST_ID,
+	RINQ_REQUEST_SOURCE,
+	RINQ_REQUEST_TRACE,
+	RINQ_REQUEST_PAYLOAD,
+	RINQ_REQUEST_FIELDS
+};
+
+/* fields of an answer; which are set depends on the outcome */
+enum
+{
+	RINQ_ANSWER_TYPE,
+	RINQ_ANSWER_TEXT,
+	RINQ_ANSWER_PAYLOAD,
+	RINQ_ANSWER_FIELDS
+};
+
+typedef struct RinqSlot
+{
+	pg_atomic_uint32 state;		/* RinqSlotState */
+	uint32		serial;			/* tells one use of the slot from the next */
+	uint32		next;			/* in the free list, or in the line */
+	int			owner;			/* procno of the backend or executor */
+	uint32		client;			/* number of the backend, for its session */
+	Oid			role;			/* that the request's handler runs as */
+	bool		wants_response;
+	int64		deadline;		/* ms since the Unix epoch; 0 is none */
+	int64		queued_at;		/* ms since the Unix epoch */
+	RinqOutcome outcome;
+	dsa_pointer large;			/* the fields, when they are not inline */
+	uint32		length;			/* of the packed fields */
+	char		data[RINQ_SLOT_INLINE];
+} RinqSlot;
+
+typedef enum RinqInboxKind
+{
+	RINQ_INBOX_CALL,			/* slot: a call to send */
+	RINQ_INBOX_ABANDONED,		/* slot: nobody waits any more */
+	RINQ_INBOX_ANSWER,			/* slot: a request's answer */
+	RINQ_INBOX_CLIENT_GONE		/* number of a backend that ended */
+} RinqInboxKind;
+
+typedef struct RinqInboxEntry
+{
+	RinqInboxKind kind;
+	uint32		value;
+	uint32		serial;
+} RinqInboxEntry;
+
+typedef struct RinqChannel
+{
+	/* free slots of calls */
+	slock_t		free_lock;
+	uint32		first_free;
+
+	/* the line of requests, and the executors' states */
+	slock_t		request_lock;
+	uint32		first_request;
+	uint32		last_request;
+	uint32		num_requests;
+
+	/* the peer's inbox */
+	slock_t		inbox_lock;
+	uint64		inbox_head;		/* next to write */
+	uint64		inbox_tail;		/* next to read */
+
+	uint32		inbox_size;		/* a power of two */
+	uint32		num_calls;		/* slots 0 .. num_calls - 1 are for calls */
+	uint32		num_slots;		/* the others are the peer's, for requests */
+	Size		inbox_offset;
+	RinqSlot	slots[FLEXIBLE_ARRAY_MEMBER];
+} RinqChannel;
+
+/* set-up */
+extern Size rinq_channel_size(void);
+extern void rinq_channel_init(RinqChannel *channel);
+extern void rinq_channel_peer_gone(RinqDatabase *db);
+
+/* slots */
+extern uint32 rinq_slot_alloc_call(RinqChannel *channel);
+extern void rinq_slot_free(RinqChannel *channel, uint32 index);
+extern void rinq_slot_clear(RinqSlot *slot);
+extern bool rinq_slot_write(RinqSlot *slot, const RinqBytes *fields, int nfields);
+extern void rinq_slot_read(RinqSlot *slot, RinqBytes *fields, int nfields);
+extern bool rinq_slot_move(RinqSlot *slot, RinqSlotState from, RinqSlotState to);
+
+/* the peer's inbox */
+extern void rinq_inbox_put(RinqDatabase *db, RinqInboxKind kind, uint32 value,
+						   uint32 serial);
+extern bool rinq_inbox_get(RinqChannel *channel, RinqInboxEntry *entry);
+
+/* the line of requests */
+extern int	rinq_request_put(RinqDatabase *db, uint32 index);
+extern uint32 rinq_request_take(RinqDatabase *db, RinqExecutorSlot *me);
+extern bool rinq_request_remove(RinqDatabase *db, uint32 index);
+
+#endif							/* RINQ_CHANNEL_H */

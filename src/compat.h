@@ -1,0 +1,98 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *	  Every difference between PostgreSQL versions that the extension meets.
+ *
+ * The extension is written for PostgreSQL 14 to 18; code elsewhere uses the
+ * names of the newest version, and this header supplies them on older ones.
+ * Differences between versions of librabbitmq live in amqp/internal.h.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_COMPAT_H
+#define RINQ_COMPAT_H
+
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "storage/proc.h"
+#include "utils/acl.h"
+#include "utils/guc.h"
+
+#if PG_VERSION_NUM < 140000
+#error "rinq needs PostgreSQL 14 or newer"
+#endif
+
+/* 15 moved shared memory requests from _PG_init into a hook */
+#if PG_VERSION_NUM >= 150000
+#define RINQ_HAVE_SHMEM_REQUEST_HOOK 1
+#else
+#define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
+#endif
+
+/* 16 made the ACL functions generic */
+#if PG_VERSION_NUM < 160000
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
+#define rinq_can_execute(func, role) \
+	(pg_proc_aclcheck((func), (role), ACL_EXECUTE) == ACLCHECK_OK)
+#define rinq_can_use_schema(nsp, role) \
+	(pg_namespace_aclcheck((nsp), (role), ACL_USAGE) == ACLCHECK_OK)
+#define rinq_is_database_owner(db, role) pg_database_ownercheck((db), (role))
+#else
+#include "catalog/pg_database.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
+#define rinq_can_execute(func, role) \
+	(object_aclcheck(ProcedureRelationId, (func), (role), ACL_EXECUTE) == ACLCHECK_OK)
+#define rinq_can_use_schema(nsp, role) \
+	(object_aclcheck(NamespaceRelationId, (nsp), (role), ACL_USAGE) == ACLCHECK_OK)
+#define rinq_is_database_owner(db, role) \
+	object_ownercheck(DatabaseRelationId, (db), (role))
+#endif
+
+/* 17 numbers processes from 0 and renames the fields */
+#if PG_VERSION_NUM >= 170000
+#define RINQ_MY_PROCNO ((int) MyProcNumber)
+#else
+#define RINQ_MY_PROCNO ((int) MyProc->pgprocno)
+#endif
+#define RINQ_PROC_LATCH(procno) (&ProcGlobal->allProcs[(procno)].procLatch)
+
+/* 17 lets a background worker connect as a role that may not log in */
+#ifdef BGWORKER_BYPASS_ROLELOGINCHECK
+#define RINQ_CONNECT_AS_ANY_ROLE BGWORKER_BYPASS_ROLELOGINCHECK
+#define RINQ_HANDLER_NEEDS_LOGIN false
+#else
+#define RINQ_CONNECT_AS_ANY_ROLE 0
+#define RINQ_HANDLER_NEEDS_LOGIN true
+#endif
+
+/* 17 gives extensions wait events of their own */
+#if PG_VERSION_NUM >= 170000
+#include "utils/wait_event.h"
+#define RINQ_WAIT_EVENT(var, name) \
+	((var) != 0 ? (var) : ((var) = WaitEventExtensionNew(name)))
+#else
+#include "utils/wait_event.h"
+#define RINQ_WAIT_EVENT(var, name) \
+	((void) (var), PG_WAIT_EXTENSION)
+#endif
+
+/* 17 hangs wait event sets on a resource owner instead of a memory context */
+#if PG_VERSION_NUM >= 170000
+#define rinq_create_wait_event_set(n) CreateWaitEventSet(NULL, (n))
+#else
+#define rinq_create_wait_event_set(n) CreateWaitEventSet(TopMemoryContext, (n))
+#endif
+
+/* 15 has a random generator of its own; the result is in [0, 1) */
+#if PG_VERSION_NUM >= 150000
+#include "common/pg_prng.h"
+#define rinq_random_fraction() pg_prng_double(&pg_global_prng_state)
+#else
+#define rinq_random_fraction() ((double) random() / ((double) MAX_RANDOM_VALUE + 1))
+#endif
+
+#endif							/* RINQ_COMPAT_H */

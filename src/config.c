@@ -1,0 +1,154 @@
+/*-------------------------------------------------------------------------
+ *
+ * config.c
+ *	  Handing the listeners of a database from the reader to the peer.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "config.h"
+#include "lib/stringinfo.h"
+
+static void
+append_text(StringInfo buf, const char *text)
+{
+	uint32		len = text == NULL ? PG_UINT32_MAX : (uint32) strlen(text);
+
+	appendBinaryStringInfo(buf, (char *) &len, sizeof(len));
+	if (text != NULL)
+		appendBinaryStringInfo(buf, text, (int) len);
+}
+
+static const char *
+take(const char **p, const char *end, size_t len)
+{
+	const char *start = *p;
+
+	if ((size_t) (end - start) < len)
+		elog(ERROR, "corrupt configuration in rinq's shared memory");
+	*p += len;
+	return start;
+}
+
+static char *
+take_text(const char **p, const char *end)
+{
+	uint32		len;
+
+	memcpy(&len, take(p, end, sizeof(len)), sizeof(len));
+	if (len == PG_UINT32_MAX)
+		return NULL;
+	return pnstrdup(take(p, end, len), len);
+}
+
+/*
+ * Writes a list of RinqListener into the payload area.
+ */
+dsa_pointer
+rinq_config_pack(List *listeners)
+{
+	StringInfoData buf;
+	ListCell   *lc;
+	uint32		total;
+	dsa_pointer result;
+
+	initStringInfo(&buf);
+	appendBinaryStringInfo(&buf, (char *) &total, sizeof(total));
+	foreach(lc, listeners)
+	{
+		RinqListener *listener = lfirst(lc);
+
+		appendBinaryStringInfo(&buf, (char *) &listener->role, sizeof(Oid));
+		append_text(&buf, listener->namespace);
+		append_text(&buf, listener->handler);
+		append_text(&buf, listener->problem);
+	}
+	total = (uint32) buf.len;
+	memcpy(buf.data, &total, sizeof(total));
+
+	result = dsa_allocate_extended(rinq_dsa(), total, DSA_ALLOC_NO_OOM);
+	if (!DsaPointerIsValid(result))
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("no room for the configuration in rinq's payload memory"),
+				 errhint("Increase \"rinq.payload_memory\".")));
+	memcpy(dsa_get_address(rinq_dsa(), result), buf.data, total);
+	pfree(buf.data);
+	return result;
+}
+
+/*
+ * Makes a reading of the catalog known to the launcher and the peer.  "covers"
+ * is the value that read_wanted had before the catalog was read.
+ */
+void
+rinq_config_publish(RinqDatabase *db, Oid dboid, RinqPresence presence,
+					dsa_pointer config, uint32 covers)
+{
+	dsa_pointer unused = config;
+
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	if (db->oid == dboid)
+	{
+		unused = db->config;
+		db->config = config;
+		db->config_serial++;
+		/* "absent" may be out of date already, when more is wanted */
+		db->presence = presence == RINQ_ABSENT && covers != db->read_wanted ?
+			RINQ_UNKNOWN : presence;
+		db->read_done = covers;
+	}
+	LWLockRelease(rinq_shared->lock);
+
+	if (DsaPointerIsValid(unused))
+		dsa_free(rinq_dsa(), unused);
+	ConditionVariableBroadcast(&db->changed);
+	rinq_wake_launcher();
+	rinq_wake_peer(db);
+}
+
+/*
+ * Reads the newest configuration as a list of RinqListener in the current
+ * memory context, and its serial number.
+ */
+List *
+rinq_config_fetch(RinqDatabase *db, uint32 *serial)
+{
+	List	   *result = NIL;
+	char	   *copy = NULL;
+	uint32		total = 0;
+	const char *p;
+	const char *end;
+
+	LWLockAcquire(rinq_shared->lock, LW_SHARED);
+	*serial = db->config_serial;
+	if (DsaPointerIsValid(db->config))
+	{
+		const char *packed = dsa_get_address(rinq_dsa(), db->config);
+
+		memcpy(&total, packed, sizeof(total));
+		copy = palloc(total);
+		memcpy(copy, packed, total);
+	}
+	LWLockRelease(rinq_shared->lock);
+	if (copy == NULL)
+		return NIL;
+
+	p = copy + sizeof(total);
+	end = copy + total;
+	while (p < end)
+	{
+		RinqListener *listener = palloc(sizeof(RinqListener));
+
+		memcpy(&listener->role, take(&p, end, sizeof(Oid)), sizeof(Oid));
+		listener->namespace = take_text(&p, end);
+		listener->handler = take_text(&p, end);
+		listener->problem = take_text(&p, end);
+		result = lappend(result, listener);
+	}
+	pfree(copy);
+	return result;
+}

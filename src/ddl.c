@@ -1,0 +1,351 @@
+/*-------------------------------------------------------------------------
+ *
+ * ddl.c
+ *	  Keeping out of the way of commands on databases, and noticing commands
+ *	  on the extension.
+ *
+ * DROP DATABASE, ALTER DATABASE ... RENAME and SET TABLESPACE, and CREATE
+ * DATABASE ... TEMPLATE need a database that nobody is connected to.  Before
+ * such a command runs, the executors and the reader of that database are sent
+ * away, and none is started until the transaction ends.  Peers and launcher
+ * are connected to no database and need not leave.
+ *
+ * What a transaction did to the extension or its listeners takes effect at
+ * its commit; all that happens then is counting and waking.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include <signal.h>
+
+#include "access/xact.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
+#include "channel.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "commands/extension.h"
+#include "ddl.h"
+#include "nodes/parsenodes.h"
+#include "request.h"
+#include "shared.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "tcop/utility.h"
+#include "utils/syscache.h"
+
+#define LEAVE_TIMEOUT 4000		/* ms; PostgreSQL itself waits 5 s after that */
+#define LEAVE_RECHECK 50		/* ms */
+
+static ProcessUtility_hook_type prev_process_utility = NULL;
+static object_access_hook_type prev_object_access = NULL;
+
+/* what the current transaction has to do when it ends */
+static bool reread_at_commit = false;
+static bool rescan_at_end = false;
+static Oid	blocked_database = InvalidOid;
+static bool callback_registered = false;
+
+/* true when no process of ours is in the database any more */
+static bool
+has_left(RinqDatabase *db)
+{
+	RinqChannel *channel = rinq_channel_of(db);
+	bool		gone = db->reader.state == RINQ_WORKER_NONE;
+	int			i;
+
+	SpinLockAcquire(&channel->request_lock);
+	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
+	{
+		if (db->executors[i].state != RINQ_EXECUTOR_FREE)
+			gone = false;
+	}
+	SpinLockRelease(&channel->request_lock);
+	return gone;
+}
+
+/* asks all processes in the database to leave; the lock is held */
+static void
+send_away(RinqDatabase *db)
+{
+	RinqChannel *channel = rinq_channel_of(db);
+	int			i;
+
+	if (db->reader.state == RINQ_WORKER_RUNNING && db->reader.pid != 0)
+		kill(db->reader.pid, SIGTERM);
+	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
+	{
+		RinqExecutorSlot *executor = &db->executors[i];
+		int			pid = 0;
+		int			procno = RINQ_NO_PROC;
+
+		SpinLockAcquire(&channel->request_lock);
+		if (executor->state != RINQ_EXECUTOR_FREE)
+		{
+			executor->leave = true;
+			if (executor->state == RINQ_EXECUTOR_IDLE)
+				procno = executor->procno;
+			else
+				pid = executor->pid;
+		}
+		SpinLockRelease(&channel->request_lock);
+		if (pid != 0)
+			kill(pid, SIGTERM);
+		rinq_wake_proc(procno);
+	}
+}
+
+/*
+ * Empties a database of our processes, and keeps it so until the end of the
+ * transaction.  After a while the command is left to find out for itself.
+ */
+static void
+block_database(Oid dboid)
+{
+	RinqDatabase *db;
+	int64		deadline = rinq_now_ms() + LEAVE_TIMEOUT;
+
+	if (!OidIsValid(dboid) || OidIsValid(blocked_database))
+		return;
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	db = rinq_find_database(dboid);
+	if (db != NULL)
+	{
+		db->ddl_blocks++;
+		blocked_database = dboid;
+		send_away(db);
+	}
+	LWLockRelease(rinq_shared->lock);
+	if (db == NULL)
+		return;
+
+	while (db->oid == dboid && !has_left(db) && rinq_now_ms() < deadline)
+		(void) ConditionVariableTimedSleep(&db->changed, LEAVE_RECHECK, PG_WAIT_EXTENSION);
+	ConditionVariableCancelSleep();
+}
+
+static void
+unblock_database(void)
+{
+	RinqDatabase *db;
+
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	db = rinq_find_database(blocked_database);
+	if (db != NULL && db->ddl_blocks > 0)
+		db->ddl_blocks--;
+	LWLockRelease(rinq_shared->lock);
+	blocked_database = InvalidOid;
+	if (db != NULL)
+		rinq_wake_peer(db);
+}
+
+/* this database is to be looked into again; nothing here can fail */
+static void
+request_reading(void)
+{
+	RinqDatabase *db;
+
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	db = rinq_claim_database(MyDatabaseId);
+	if (db == NULL)
+		rinq_shared->rescan = true;
+	else
+	{
+		if (db->presence == RINQ_ABSENT)
+			db->presence = RINQ_UNKNOWN;
+		if (NameStr(db->name)[0] == '\0')
+			rinq_shared->rescan = true; /* which fills the name in */
+		db->read_wanted++;
+	}
+	LWLockRelease(rinq_shared->lock);
+}
+
+static void
+transaction_event(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_PREPARE:
+			if (reread_at_commit || OidIsValid(blocked_database))
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that has changed rinq's listeners")));
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_ABORT:
+			if (event == XACT_EVENT_COMMIT && reread_at_commit)
+				request_reading();
+			if (OidIsValid(blocked_database))
+				unblock_database();
+			if (rescan_at_end)
+				rinq_shared->rescan = true;
+			if (reread_at_commit || rescan_at_end)
+				rinq_wake_launcher();
+			reread_at_commit = false;
+			rescan_at_end = false;
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+register_callback(void)
+{
+	if (!callback_registered)
+		RegisterXactCallback(transaction_event, NULL);
+	callback_registered = true;
+}
+
+void
+rinq_ddl_reread_at_commit(void)
+{
+	if (!rinq_preloaded())
+		return;
+	register_callback();
+	reread_at_commit = true;
+}
+
+static void
+object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, void *arg)
+{
+	if (prev_object_access)
+		prev_object_access(access, classId, objectId, subId, arg);
+
+	if (access == OAT_DROP && classId == ExtensionRelationId && subId == 0)
+	{
+		char	   *name = get_extension_name(objectId);
+
+		if (name != NULL && strcmp(name, "rinq") == 0)
+			rinq_ddl_reread_at_commit();
+	}
+}
+
+/* the template that CREATE DATABASE will copy, if this user may copy it */
+static Oid
+template_of(CreatedbStmt *stmt)
+{
+	const char *name = "template1";
+	ListCell   *lc;
+	Oid			dboid;
+	HeapTuple	tuple;
+	bool		allowed;
+
+	foreach(lc, stmt->options)
+	{
+		DefElem    *option = lfirst(lc);
+
+		if (strcmp(option->defname, "template") == 0 && option->arg != NULL)
+			name = defGetString(option);
+	}
+	dboid = get_database_oid(name, true);
+	if (!OidIsValid(dboid) || OidIsValid(get_database_oid(stmt->dbname, true)))
+		return InvalidOid;
+
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(dboid));
+	if (!HeapTupleIsValid(tuple))
+		return InvalidOid;
+	allowed = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+	ReleaseSysCache(tuple);
+	return allowed || rinq_is_database_owner(dboid, GetUserId()) ? dboid : InvalidOid;
+}
+
+static bool
+moves_tablespace(AlterDatabaseStmt *stmt)
+{
+	ListCell   *lc;
+
+	foreach(lc, stmt->options)
+	{
+		if (strcmp(((DefElem *) lfirst(lc))->defname, "tablespace") == 0)
+			return true;
+	}
+	return false;
+}
+
+static Oid
+owned_database(const char *name)
+{
+	Oid			dboid = get_database_oid(name, true);
+
+	if (OidIsValid(dboid) && !rinq_is_database_owner(dboid, GetUserId()))
+		return InvalidOid;
+	return dboid;
+}
+
+/*
+ * The database that a command needs empty, InvalidOid for none.  A command
+ * that is going to fail for lack of privilege, or because it is not at top
+ * level, must not disturb anybody.
+ */
+static Oid
+database_to_empty(Node *command, bool top_level)
+{
+	switch (nodeTag(command))
+	{
+		case T_DropdbStmt:
+			PreventInTransactionBlock(top_level, "DROP DATABASE");
+			return owned_database(((DropdbStmt *) command)->dbname);
+		case T_CreatedbStmt:
+			PreventInTransactionBlock(top_level, "CREATE DATABASE");
+			return template_of((CreatedbStmt *) command);
+		case T_AlterDatabaseStmt:
+			if (!moves_tablespace((AlterDatabaseStmt *) command))
+				return InvalidOid;
+			PreventInTransactionBlock(top_level, "ALTER DATABASE SET TABLESPACE");
+			return owned_database(((AlterDatabaseStmt *) command)->dbname);
+		case T_RenameStmt:
+			if (((RenameStmt *) command)->renameType != OBJECT_DATABASE)
+				return InvalidOid;
+			return owned_database(((RenameStmt *) command)->subname);
+		default:
+			return InvalidOid;
+	}
+}
+
+static bool
+changes_databases(Node *command)
+{
+	return IsA(command, DropdbStmt) || IsA(command, CreatedbStmt) ||
+		IsA(command, AlterDatabaseStmt) ||
+		(IsA(command, RenameStmt) && ((RenameStmt *) command)->renameType == OBJECT_DATABASE);
+}
+
+static void
+process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tree,
+				ProcessUtilityContext context, ParamListInfo params,
+				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	Node	   *command = pstmt->utilityStmt;
+
+	if (changes_databases(command) && IsTransactionState())
+	{
+		Oid			dboid = database_to_empty(command, context == PROCESS_UTILITY_TOPLEVEL);
+
+		register_callback();
+		rescan_at_end = true;
+		block_database(dboid);
+	}
+	if (prev_process_utility)
+		prev_process_utility(pstmt, query_string, read_only_tree, context, params,
+							 env, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, query_string, read_only_tree, context, params,
+								env, dest, qc);
+}
+
+/*
+ * Installs the hooks; called while the server loads the library.
+ */
+void
+rinq_ddl_init(void)
+{
+	prev_process_utility = ProcessUtility_hook;
+	ProcessUtility_hook = process_utility;
+	prev_object_access = object_access_hook;
+	object_access_hook = object_access;
+}

@@ -1,0 +1,17 @@
+/*-------------------------------------------------------------------------
+ *
+ * ddl.h
+ *	  What the extension does when databases and extensions are created,
+ *	  changed and dropped.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_DDL_H
+#define RINQ_DDL_H
+
+extern void rinq_ddl_init(void);
+
+/* at commit, have this database's listeners read again */
+extern void rinq_ddl_reread_at_commit(void);
+
+#endif							/* RINQ_DDL_H */

@@ -1,0 +1,425 @@
+/*-------------------------------------------------------------------------
+ *
+ * executor.c
+ *	  The worker that runs handler functions: one request at a time, each in a
+ *	  transaction of its own, in a session that belongs to the handler's role.
+ *
+ * Executors take requests from the line of their database (channel.h), never
+ * talk to the broker, and leave when there has been nothing to do for a while.
+ * However an executor ends, it gives the request it was running back to the
+ * peer.  What is done with the answer is the peer's business; what is called,
+ * and how, is handler.c's.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "channel.h"
+#include "commands/async.h"
+#include "commands/prepare.h"
+#include "commands/sequence.h"
+#include "executor/handler.h"
+#include "guc.h"
+#include "mb/pg_wchar.h"
+#include "payload.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "request.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+#include "worker.h"
+
+/* ms without work after which the last statistics are written */
+#define STATS_DELAY 500
+
+static RinqWorkerArgs args;
+static RinqDatabase *database;
+static RinqChannel *channel;
+static RinqExecutorSlot *me;
+
+/*
+ * Gives back what this process was running: it ends in the middle of it, and
+ * its transaction is already rolled back.
+ */
+static void
+give_back(int code, Datum arg)
+{
+	uint32		index = me->request;
+	RinqSlot   *slot;
+
+	if (me->serial != args.serial || me->state != RINQ_EXECUTOR_BUSY ||
+		index == RINQ_NO_SLOT)
+		return;
+	slot = &channel->slots[index];
+	me->request = RINQ_NO_SLOT;
+	rinq_slot_clear(slot);
+	slot->outcome = RINQ_OUTCOME_NO_ANSWER;
+	if (rinq_slot_move(slot, RINQ_SLOT_RUNNING, RINQ_SLOT_DONE))
+		rinq_inbox_put(database, RINQ_INBOX_ANSWER, index, slot->serial);
+	else
+		rinq_slot_free(channel, index);
+}
+
+/* runs after the process has left the database, for those who wait for that */
+static void
+executor_gone(int code, Datum arg)
+{
+	SpinLockAcquire(&channel->request_lock);
+	if (me->serial == args.serial)
+	{
+		me->state = RINQ_EXECUTOR_FREE;
+		me->procno = RINQ_NO_PROC;
+		me->pid = 0;
+	}
+	SpinLockRelease(&channel->request_lock);
+	ConditionVariableBroadcast(&database->changed);
+	rinq_wake_peer(database);
+}
+
+/* takes possession of the slot this process was started for */
+static bool
+attach(void)
+{
+	bool		wanted;
+
+	database = rinq_worker_attach(&args);
+	channel = rinq_channel_of(database);
+	if (args.executor < 0 || args.executor >= RINQ_MAX_EXECUTORS)
+		elog(ERROR, "rinq executor started with bad arguments");
+	me = &database->executors[args.executor];
+
+	/* a command that waits for the database to be empty sees us, or we it */
+	LWLockAcquire(rinq_shared->lock, LW_SHARED);
+	SpinLockAcquire(&channel->request_lock);
+	wanted = database->oid == args.dboid && me->serial == args.serial &&
+		me->state == RINQ_EXECUTOR_STARTING && !me->leave &&
+		database->ddl_blocks == 0;
+	if (wanted)
+	{
+		me->pid = MyProcPid;
+		me->procno = RINQ_MY_PROCNO;
+	}
+	else if (me->serial == args.serial && me->state == RINQ_EXECUTOR_STARTING)
+		me->state = RINQ_EXECUTOR_FREE;
+	SpinLockRelease(&channel->request_lock);
+	LWLockRelease(rinq_shared->lock);
+	return wanted;
+}
+
+/*
+ * Undoes what a handler may have left behind in the session.  Settings,
+ * roles and search_path included, were already put back with the transaction.
+ */
+static void
+clean_session(void)
+{
+	StartTransactionCommand();
+	PortalHashTableDeleteAll();
+	DropAllPreparedStatements();
+	Async_UnlistenAll();
+	LockReleaseAll(USER_LOCKMETHOD, true);
+	ResetSequenceCaches();
+	ResetTempTableNamespace();
+	CommitTransactionCommand();
+}
+
+/* lets the request's deadline, or the role's own limit, end the statement */
+static void
+arm_timeout(int64 deadline)
+{
+	int64		ms = StatementTimeout > 0 ? StatementTimeout : PG_INT32_MAX;
+
+	if (deadline != 0)
+		ms = Min(ms, Max(1, deadline - rinq_now_ms()));
+	if (ms < PG_INT32_MAX)
+		enable_timeout_after(STATEMENT_TIMEOUT, (int) ms);
+}
+
+static void
+disarm_timeout(void)
+{
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	QueryCancelPending = false;
+}
+
+/* the payload area is full: an answer that needs no room in it */
+static void
+answer_without_room(RinqSlot *slot)
+{
+	RinqBytes	answer[RINQ_ANSWER_FIELDS];
+
+	memset(answer, 0, sizeof(answer));
+	answer[RINQ_ANSWER_TEXT] = rinq_bytes_str("the response does not fit into \"rinq.payload_memory\"");
+	(void) rinq_slot_write(slot, answer, RINQ_ANSWER_FIELDS);
+	slot->outcome = RINQ_OUTCOME_ERROR;
+}
+
+static void
+answer(RinqSlot *slot, RinqOutcome outcome, const char *type, const char *text,
+	   RinqBytes payload)
+{
+	RinqBytes	fields[RINQ_ANSWER_FIELDS];
+
+	fields[RINQ_ANSWER_TYPE] = type == NULL ? rinq_bytes(NULL, 0) : rinq_text_to_wire(type);
+	fields[RINQ_ANSWER_TEXT] = text == NULL ? rinq_bytes(NULL, 0) : rinq_text_to_wire(text);
+	fields[RINQ_ANSWER_PAYLOAD] = payload;
+	slot->outcome = outcome;
+	if (!rinq_slot_write(slot, fields, RINQ_ANSWER_FIELDS))
+		answer_without_room(slot);
+}
+
+/*
+ * Runs the handler in a transaction.  The answer is in the slot before the
+ * commit, so that nothing can fail after it.
+ */
+static void
+run_handler(RinqSlot *slot)
+{
+	RinqBytes	fields[RINQ_REQUEST_FIELDS];
+	RinqBytes	payload;
+	int			nest;
+	char	   *trace;
+
+	StartTransactionCommand();
+	nest = NewGUCNestLevel();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	rinq_slot_read(slot, fields, RINQ_REQUEST_FIELDS);
+
+	/* the slot is overwritten with the answer, the trace id is needed on */
+	trace = pnstrdup(fields[RINQ_REQUEST_TRACE].data, fields[RINQ_REQUEST_TRACE].len);
+	rinq_inherited.trace = rinq_bytes_str(trace);
+	rinq_inherited.deadline = slot->deadline;
+
+	arm_timeout(slot->deadline);
+	payload = rinq_payload_from_jsonb(rinq_handler_call(fields, slot->deadline,
+														slot->wants_response));
+	answer(slot, RINQ_OUTCOME_SUCCESS, NULL, NULL, payload);
+	PopActiveSnapshot();
+	AtEOXact_GUC(false, nest);
+	CommitTransactionCommand();
+	disarm_timeout();
+}
+
+/* was this error raised by rinq_fail, or by a call that was answered so? */
+static bool
+is_failure(ErrorData *error)
+{
+	const char *expected;
+
+	if (error->sqlerrcode != ERRCODE_RINQ_FAILURE || rinq_last_failure_data.type == NULL)
+		return false;
+	expected = rinq_last_failure_data.message;
+	if (expected == NULL || expected[0] == '\0')
+		expected = rinq_last_failure_data.type;
+	return error->message != NULL && strcmp(error->message, expected) == 0;
+}
+
+/*
+ * A message that can be sent whatever it holds: only a database without an
+ * encoding has text that is not valid in any.
+ */
+static const char *
+sendable(const char *text)
+{
+	char	   *copy;
+	char	   *p;
+
+	if (GetDatabaseEncoding() != PG_SQL_ASCII ||
+		pg_verify_mbstr(PG_UTF8, text, (int) strlen(text), true))
+		return text;
+	copy = pstrdup(text);
+	for (p = copy; *p != '\0'; p++)
+	{
+		if (IS_HIGHBIT_SET(*p))
+			*p = '?';
+	}
+	return copy;
+}
+
+/*
+ * Turns the error that ended a handler into an answer.  Its message is all
+ * that leaves the server; the log has the rest.
+ */
+static void
+answer_error(RinqSlot *slot, ErrorData *error)
+{
+	bool		expired = slot->deadline != 0 && rinq_now_ms() >= slot->deadline;
+
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && expired)
+	{
+		rinq_slot_clear(slot);
+		slot->outcome = RINQ_OUTCOME_EXPIRED;
+	}
+	else if (is_failure(error))
+		answer(slot, RINQ_OUTCOME_FAILURE, rinq_last_failure_data.type,
+			   rinq_last_failure_data.message,
+			   rinq_payload_from_jsonb(rinq_last_failure_data.payload));
+	else
+		answer(slot, RINQ_OUTCOME_ERROR, NULL,
+			   sendable(error->message != NULL ? error->message : "unknown error"),
+			   rinq_bytes(NULL, 0));
+}
+
+static void
+run_request(uint32 index, MemoryContext context)
+{
+	RinqSlot   *slot = &channel->slots[index];
+	RinqBytes	fields[RINQ_REQUEST_FIELDS];
+	char		namespace[RINQ_DISPLAY_LEN];
+	char		command[RINQ_DISPLAY_LEN];
+	char		activity[2 * RINQ_DISPLAY_LEN + 16];
+	MemoryContext old = MemoryContextSwitchTo(context);
+
+	rinq_slot_read(slot, fields, RINQ_REQUEST_FIELDS);
+	snprintf(activity, sizeof(activity), "rinq: %s::%s",
+			 rinq_text_for_display(fields[RINQ_REQUEST_NAMESPACE], namespace),
+			 rinq_text_for_display(fields[RINQ_REQUEST_COMMAND], command));
+	debug_query_string = activity;
+	pgstat_report_activity(STATE_RUNNING, activity);
+	SetCurrentStatementStartTimestamp();
+	rinq_failure_forget();
+
+	if (slot->deadline != 0 && rinq_now_ms() >= slot->deadline)
+	{
+		rinq_slot_clear(slot);
+		slot->outcome = RINQ_OUTCOME_EXPIRED;
+	}
+	else
+	{
+		PG_TRY();
+		{
+			run_handler(slot);
+		}
+		PG_CATCH();
+		{
+			ErrorData  *error;
+
+			HOLD_INTERRUPTS();
+			disarm_timeout();
+			MemoryContextSwitchTo(context);
+			error = CopyErrorData();
+			if (!is_failure(error))
+				EmitErrorReport();
+			FlushErrorState();
+			AbortCurrentTransaction();
+			MemoryContextSwitchTo(context);
+
+			/* converting text needs a transaction */
+			StartTransactionCommand();
+			MemoryContextSwitchTo(context);
+			answer_error(slot, error);
+			CommitTransactionCommand();
+			RESUME_INTERRUPTS();
+		}
+		PG_END_TRY();
+	}
+	rinq_inherited.trace = rinq_bytes(NULL, 0);
+	rinq_inherited.deadline = 0;
+	debug_query_string = NULL;
+
+	/* hand the answer over; when the peer is gone, it has no use for it */
+	HOLD_INTERRUPTS();
+	me->request = RINQ_NO_SLOT;
+	if (rinq_slot_move(slot, RINQ_SLOT_RUNNING, RINQ_SLOT_DONE))
+		rinq_inbox_put(database, RINQ_INBOX_ANSWER, index, slot->serial);
+	else
+		rinq_slot_free(channel, index);
+	RESUME_INTERRUPTS();
+
+	MemoryContextSwitchTo(context);
+	clean_session();
+	pgstat_report_stat(false);	/* by itself at most once a second */
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(context);
+}
+
+/* true when this executor should end now, and is not given work any more */
+static bool
+may_leave(bool idle_for_long)
+{
+	bool		leave;
+
+	SpinLockAcquire(&channel->request_lock);
+	leave = me->leave || database->incarnation != args.incarnation ||
+		(idle_for_long && me->state == RINQ_EXECUTOR_IDLE);
+	if (leave)
+		me->state = RINQ_EXECUTOR_LEAVING;
+	SpinLockRelease(&channel->request_lock);
+	return leave;
+}
+
+void
+rinq_executor_main(Datum arg)
+{
+	MemoryContext context;
+	uint32		wait_event = 0;
+	bool		idle_for_long = false;
+	bool		stats_pending = false;
+	bool		timed_out;
+
+	if (!attach())
+		proc_exit(0);
+	on_shmem_exit(executor_gone, (Datum) 0);
+	before_shmem_exit(give_back, (Datum) 0);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+
+	BackgroundWorkerInitializeConnectionByOid(args.dboid, args.role,
+											  RINQ_CONNECT_AS_ANY_ROLE);
+	SpinLockAcquire(&channel->request_lock);
+	me->ran = true;
+	SpinLockRelease(&channel->request_lock);
+	rinq_handler_init();
+	context = AllocSetContextCreate(TopMemoryContext, "rinq request",
+									ALLOCSET_DEFAULT_SIZES);
+
+	for (;;)
+	{
+		uint32		index;
+
+		ResetLatch(MyLatch);
+		QueryCancelPending = false; /* it was for a request that is over */
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		if (may_leave(idle_for_long))
+			proc_exit(0);
+
+		index = rinq_request_take(database, me);
+		if (index != RINQ_NO_SLOT)
+		{
+			idle_for_long = false;
+			stats_pending = true;
+			run_request(index, context);
+			continue;
+		}
+		pgstat_report_activity(STATE_IDLE, NULL);
+		timed_out = (WaitLatch(MyLatch,
+							   WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							   stats_pending ? STATS_DELAY : rinq_executor_idle_timeout,
+							   RINQ_WAIT_EVENT(wait_event, "RinqExecutorMain"))
+					 & WL_TIMEOUT) != 0;
+		if (timed_out && stats_pending)
+		{
+			pgstat_report_stat(true);
+			stats_pending = false;
+		}
+		else
+			idle_for_long = timed_out;
+	}
+}

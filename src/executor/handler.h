@@ -1,0 +1,23 @@
+/*-------------------------------------------------------------------------
+ *
+ * handler.h
+ *	  Finding and calling the SQL function that handles a request.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_HANDLER_H
+#define RINQ_HANDLER_H
+
+#include "postgres.h"
+
+#include "channel.h"
+#include "utils/jsonb.h"
+
+/* why a function cannot be a handler, or NULL when it can */
+extern const char *rinq_handler_problem(Oid func);
+
+extern void rinq_handler_init(void);
+extern Jsonb *rinq_handler_call(const RinqBytes *fields, int64 deadline,
+								bool wants_response);
+
+#endif							/* RINQ_HANDLER_H */

@@ -1,0 +1,181 @@
+/*-------------------------------------------------------------------------
+ *
+ * reader.c
+ *	  A short-lived worker that looks into one database: is the extension
+ *	  there, and which namespaces does it listen to?
+ *
+ * The peer and the launcher are connected to no database, so that they are
+ * never in the way of DROP DATABASE and its like; this worker reads for them.
+ * It is started once per database after server start, and whenever a
+ * transaction that changed the answer has committed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/xact.h"
+#include "config.h"
+#include "executor/spi.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "worker.h"
+
+static RinqWorkerArgs args;
+static RinqDatabase *database;
+
+/* runs after the process has left the database, for those who wait for that */
+static void
+reader_gone(int code, Datum arg)
+{
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	if (database->oid == args.dboid && database->reader.pid == MyProcPid)
+	{
+		database->reader.state = RINQ_WORKER_NONE;
+		database->reader.procno = RINQ_NO_PROC;
+	}
+	LWLockRelease(rinq_shared->lock);
+	ConditionVariableBroadcast(&database->changed);
+	rinq_wake_launcher();
+}
+
+/* false when the reader is not wanted any more; else what its reading covers */
+static bool
+announce(uint32 *covers)
+{
+	bool		wanted;
+
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	wanted = database->oid == args.dboid &&
+		database->reader.state == RINQ_WORKER_STARTING &&
+		database->ddl_blocks == 0;
+	if (database->oid == args.dboid)
+	{
+		database->reader.pid = MyProcPid;
+		database->reader.procno = RINQ_MY_PROCNO;
+		if (wanted)
+			database->reader.state = RINQ_WORKER_RUNNING;
+	}
+	*covers = database->read_wanted;
+	LWLockRelease(rinq_shared->lock);
+	return wanted;
+}
+
+static char *
+text_column(HeapTuple row, TupleDesc desc, int column, MemoryContext context)
+{
+	char	   *value = SPI_getvalue(row, desc, column);
+
+	return value == NULL ? NULL : MemoryContextStrdup(context, value);
+}
+
+/* why this listener cannot run, as far as its role decides it */
+static char *
+role_problem(HeapTuple row, TupleDesc desc, MemoryContext context)
+{
+	bool		isnull;
+	char	   *rolname = SPI_getvalue(row, desc, 4);
+	Datum		canlogin = SPI_getbinval(row, desc, 5, &isnull);
+
+	if (rolname == NULL)
+		return MemoryContextStrdup(context, "its role does not exist any more");
+	if (RINQ_HANDLER_NEEDS_LOGIN && (isnull || !DatumGetBool(canlogin)))
+		return MemoryContextStrdup(context, "its role is not permitted to log in");
+	return NULL;
+}
+
+/* the schema the extension lives in, NULL when it is not there */
+static char *
+extension_schema(void)
+{
+	if (SPI_execute("SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_extension e"
+					" JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace"
+					" WHERE e.extname = 'rinq'", true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for the extension");
+	if (SPI_processed == 0)
+		return NULL;
+	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+}
+
+static List *
+read_listeners(const char *schema, MemoryContext context)
+{
+	StringInfoData query;
+	List	   *listeners = NIL;
+	uint64		i;
+
+	initStringInfo(&query);
+	appendStringInfo(&query,
+					 "SELECT l.namespace, l.handler, l.role::pg_catalog.oid, r.rolname, r.rolcanlogin"
+					 " FROM %s.rinq_listener l"
+					 " LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) l.role"
+					 " ORDER BY l.namespace",
+					 quote_identifier(schema));
+	if (SPI_execute(query.data, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the listeners");
+	for (i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		RinqListener *listener = MemoryContextAlloc(context, sizeof(RinqListener));
+		MemoryContext old;
+		bool		isnull;
+
+		listener->namespace = text_column(row, desc, 1, context);
+		listener->handler = text_column(row, desc, 2, context);
+		listener->role = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
+		listener->problem = role_problem(row, desc, context);
+		old = MemoryContextSwitchTo(context);
+		listeners = lappend(listeners, listener);
+		MemoryContextSwitchTo(old);
+	}
+	return listeners;
+}
+
+void
+rinq_reader_main(Datum arg)
+{
+	uint32		covers;
+	char	   *schema;
+	bool		present;
+	List	   *listeners = NIL;
+	MemoryContext context;
+
+	database = rinq_worker_attach(&args);
+	on_shmem_exit(reader_gone, (Datum) 0);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+
+	if (!announce(&covers))
+		proc_exit(0);
+
+	BackgroundWorkerInitializeConnectionByOid(args.dboid, InvalidOid, 0);
+	context = AllocSetContextCreate(TopMemoryContext, "rinq listeners",
+									ALLOCSET_DEFAULT_SIZES);
+	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_SESSION);
+	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_SESSION);
+	pgstat_report_activity(STATE_RUNNING, "rinq: reading listeners");
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_connect();
+	schema = extension_schema();
+	present = schema != NULL;
+	if (present)
+		listeners = read_listeners(schema, context);
+	SPI_finish();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+
+	rinq_config_publish(database, args.dboid,
+						present ? RINQ_PRESENT : RINQ_ABSENT,
+						present ? rinq_config_pack(listeners) : InvalidDsaPointer,
+						covers);
+	proc_exit(0);
+}

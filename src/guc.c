@@ -1,0 +1,263 @@
+/*-------------------------------------------------------------------------
+ *
+ * guc.c
+ *	  The extension's settings: their definitions, checks and defaults.
+ *
+ * rinq.amqp_dsn holds a password, and PostgreSQL writes the values of changed
+ * settings to the log and shows them in several views.  So the value that
+ * PostgreSQL keeps is always the same placeholder; the real one travels in
+ * the setting's "extra" data, and SHOW prints it without its credentials.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "compat.h"
+#include "guc.h"
+
+#include "amqp/dsn.h"
+#include "utils/builtins.h"
+#include "utils/varlena.h"
+
+/* what PostgreSQL stores, logs and hands to parallel workers */
+#define DSN_PLACEHOLDER "(hidden)"
+
+int			rinq_max_databases = 8;
+int			rinq_max_calls = 1024;
+int			rinq_payload_memory = 128;
+const char *rinq_amqp_dsn = NULL;
+int			rinq_amqp_heartbeat = 20;
+int			rinq_amqp_connection_timeout = 10000;
+int			rinq_command_workers = 4;
+int			rinq_prefetch = 0;
+int			rinq_session_workers = 64;
+int			rinq_executor_idle_timeout = 60000;
+int			rinq_max_payload = 16384;
+char	   *rinq_product = NULL;
+char	   *rinq_databases = NULL;
+int			rinq_default_timeout = 5000;
+
+static char *dsn_placeholder = NULL;
+
+static void *
+setting_alloc(size_t size)
+{
+#if PG_VERSION_NUM >= 160000
+	return guc_malloc(LOG, size);
+#else
+	return malloc(size);
+#endif
+}
+
+static void
+setting_free(void *p)
+{
+#if PG_VERSION_NUM >= 160000
+	guc_free(p);
+#else
+	free(p);
+#endif
+}
+
+static bool
+check_dsn(char **newval, void **extra, GucSource source)
+{
+	RinqDsn		dsn;
+	char		errbuf[256];
+	char	   *secret;
+	char	   *shown;
+
+	/* a parallel worker is given the placeholder; it has no use for the DSN */
+	if (strcmp(*newval, DSN_PLACEHOLDER) == 0)
+		return true;
+
+	if (!rinq_dsn_parse(*newval, &dsn, errbuf, sizeof(errbuf)))
+	{
+		/* replaces PostgreSQL's own message, which would quote the value */
+		GUC_check_errcode(ERRCODE_INVALID_PARAMETER_VALUE);
+		GUC_check_errmsg("invalid value for parameter \"rinq.amqp_dsn\"");
+		GUC_check_errdetail("%s", errbuf);
+		return false;
+	}
+	rinq_dsn_wipe(&dsn);
+
+	secret = setting_alloc(strlen(*newval) + 1);
+	shown = setting_alloc(sizeof(DSN_PLACEHOLDER));
+	if (secret == NULL || shown == NULL)
+		return false;
+	strcpy(secret, *newval);
+	strcpy(shown, DSN_PLACEHOLDER);
+	setting_free(*newval);
+	*newval = shown;
+	*extra = secret;
+	return true;
+}
+
+static void
+assign_dsn(const char *newval, void *extra)
+{
+	rinq_amqp_dsn = (const char *) extra;
+}
+
+static const char *
+show_dsn(void)
+{
+	static char buf[512];
+	RinqDsn		dsn;
+	char		errbuf[256];
+
+	if (rinq_amqp_dsn == NULL ||
+		!rinq_dsn_parse(rinq_amqp_dsn, &dsn, errbuf, sizeof(errbuf)))
+		return DSN_PLACEHOLDER;
+	strlcpy(buf, "amqp://", sizeof(buf));
+	rinq_dsn_describe(&dsn, buf + strlen(buf), sizeof(buf) - strlen(buf));
+	rinq_dsn_wipe(&dsn);
+	return buf;
+}
+
+static bool
+check_product(char **newval, void **extra, GucSource source)
+{
+	if (*newval != NULL && strlen(*newval) > 1000)
+	{
+		GUC_check_errdetail("The product name may have up to 1000 bytes.");
+		return false;
+	}
+	return true;
+}
+
+static bool
+check_databases(char **newval, void **extra, GucSource source)
+{
+	char	   *raw = pstrdup(*newval);
+	List	   *names = NIL;
+	bool		ok = SplitIdentifierString(raw, ',', &names);
+
+	list_free(names);
+	pfree(raw);
+	if (!ok && strcmp(*newval, "*") != 0)
+	{
+		GUC_check_errdetail("It is a comma-separated list of database names, or \"*\".");
+		return false;
+	}
+	return true;
+}
+
+bool
+rinq_database_is_served(const char *datname)
+{
+	char	   *raw;
+	List	   *names = NIL;
+	ListCell   *lc;
+	bool		found = false;
+
+	if (rinq_databases == NULL || strcmp(rinq_databases, "*") == 0)
+		return true;
+
+	raw = pstrdup(rinq_databases);
+	if (SplitIdentifierString(raw, ',', &names))
+	{
+		foreach(lc, names)
+		{
+			if (strcmp((const char *) lfirst(lc), datname) == 0)
+				found = true;
+		}
+	}
+	list_free(names);
+	pfree(raw);
+	return found;
+}
+
+/* sizes of shared memory, which only the server's start can choose */
+static void
+define_server_settings(void)
+{
+	DefineCustomIntVariable("rinq.max_databases",
+							"Sets the number of databases that can be Rinq peers at the same time.",
+							NULL, &rinq_max_databases,
+							8, 1, 256, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.max_calls",
+							"Sets the number of calls that one database can have in flight.",
+							"Further calls are refused until one has ended.",
+							&rinq_max_calls,
+							1024, 16, 65536, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.payload_memory",
+							"Sets the shared memory set aside for messages too large for a fixed slot.",
+							"It holds the payloads on their way between backends, peers and executors.",
+							&rinq_payload_memory,
+							128, 8, 65536, PGC_POSTMASTER, GUC_UNIT_MB, NULL, NULL, NULL);
+}
+
+static void
+define_network_settings(void)
+{
+	DefineCustomStringVariable("rinq.amqp_dsn",
+							   "Sets the broker to connect to, as amqp://user:password@host:port/vhost.",
+							   "SHOW prints it without user and password.",
+							   &dsn_placeholder,
+							   "amqp://localhost/", PGC_SIGHUP,
+							   GUC_SUPERUSER_ONLY,
+							   check_dsn, assign_dsn, show_dsn);
+	DefineCustomIntVariable("rinq.amqp_heartbeat",
+							"Sets the interval of heartbeats that the peer proposes to the broker.",
+							"A broker that is silent for twice this time is taken for lost; 0 turns heartbeats off.",
+							&rinq_amqp_heartbeat,
+							20, 0, 3600, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.amqp_connection_timeout",
+							"Sets the time that connecting to the broker may take, handshake included.",
+							NULL, &rinq_amqp_connection_timeout,
+							10000, 100, 600000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomStringVariable("rinq.product",
+							   "Sets the product name that the peer reports to the broker.",
+							   NULL, &rinq_product,
+							   "", PGC_SIGHUP, 0, check_product, NULL, NULL);
+	DefineCustomStringVariable("rinq.databases",
+							   "Sets the databases that may become Rinq peers.",
+							   "A comma-separated list of names; \"*\" stands for all that have the extension.",
+							   &rinq_databases,
+							   "*", PGC_SIGHUP, 0, check_databases, NULL, NULL);
+}
+
+static void
+define_work_settings(void)
+{
+	DefineCustomIntVariable("rinq.command_workers",
+							"Sets the number of handlers that one database runs at the same time.",
+							"Each needs one of max_worker_processes while it exists.",
+							&rinq_command_workers,
+							4, 1, 64, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.prefetch",
+							"Sets the number of requests of a namespace that the broker sends ahead.",
+							"0 means four for each of rinq.command_workers.",
+							&rinq_prefetch,
+							0, 0, 1000, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.session_workers",
+							"Sets the number of responses that the broker sends ahead.",
+							NULL, &rinq_session_workers,
+							64, 1, 1000, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.executor_idle_timeout",
+							"Sets the time after which an executor without work ends.",
+							NULL, &rinq_executor_idle_timeout,
+							60000, 100, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.max_payload",
+							"Sets the size that a payload may have, sent or received.",
+							NULL, &rinq_max_payload,
+							16384, 1, 524288, PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.default_timeout",
+							"Sets the time a call waits for its response when none is given.",
+							NULL, &rinq_default_timeout,
+							5000, 1, INT_MAX, PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+void
+rinq_define_settings(void)
+{
+	/* without preloading, nothing would use these, and they cannot be added */
+	if (process_shared_preload_libraries_in_progress)
+		define_server_settings();
+	define_network_settings();
+	define_work_settings();
+	MarkGUCPrefixReserved("rinq");
+}

@@ -1,0 +1,41 @@
+/*-------------------------------------------------------------------------
+ *
+ * guc.h
+ *	  The extension's settings.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_GUC_H
+#define RINQ_GUC_H
+
+#include "postgres.h"
+
+/* fixed at server start */
+extern int	rinq_max_databases;
+extern int	rinq_max_calls;
+extern int	rinq_payload_memory;	/* MB */
+
+/* reloadable */
+extern const char *rinq_amqp_dsn;	/* with its password: never print it */
+extern int	rinq_amqp_heartbeat;	/* s */
+extern int	rinq_amqp_connection_timeout;	/* ms */
+extern int	rinq_command_workers;
+extern int	rinq_prefetch;
+extern int	rinq_session_workers;
+extern int	rinq_executor_idle_timeout; /* ms */
+extern int	rinq_max_payload;	/* kB */
+extern char *rinq_product;
+extern char *rinq_databases;
+
+/* per session */
+extern int	rinq_default_timeout;	/* ms */
+
+/* bytes a payload may have, in either direction */
+#define RINQ_MAX_PAYLOAD_BYTES ((size_t) rinq_max_payload * 1024)
+
+extern void rinq_define_settings(void);
+
+/* is this database one that rinq.databases lets the extension serve? */
+extern bool rinq_database_is_served(const char *datname);
+
+#endif							/* RINQ_GUC_H */

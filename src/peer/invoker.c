@@ -1,0 +1,338 @@
+/*-------------------------------------------------------------------------
+ *
+ * invoker.c
+ *	  Calls out: sending the requests that backends hand over, and handing
+ *	  them the responses.
+ *
+ * The backend watches its own deadline, and abandons the call when it passes;
+ * a response that comes later finds nobody, and is dropped and counted.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "peer/peer.h"
+#include "request.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+
+/* a request that is waiting for its response */
+typedef struct PendingKey
+{
+	uint32		session;
+	uint32		revision;
+	uint32		message;
+} PendingKey;
+
+typedef struct Pending
+{
+	PendingKey	key;			/* hash key */
+	uint32		index;
+	uint32		serial;
+} Pending;
+
+/* for each slot, the request it waits for; session 0 is none */
+static PendingKey *pending_of_slot;
+static HTAB *pending;
+
+/* a call that waits for its namespace's queue */
+typedef struct Waiting
+{
+	uint32		index;
+	uint32		serial;
+} Waiting;
+
+void
+rinq_invoker_init(void)
+{
+	HASHCTL		ctl;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(PendingKey);
+	ctl.entrysize = sizeof(Pending);
+	ctl.hcxt = TopMemoryContext;
+	pending = hash_create("rinq pending calls", 256, &ctl,
+						  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	pending_of_slot = MemoryContextAllocZero(TopMemoryContext,
+											 rinq_peer.channel->num_calls * sizeof(PendingKey));
+}
+
+static void
+forget_pending(uint32 index)
+{
+	PendingKey *key = &pending_of_slot[index];
+
+	if (key->session == 0)
+		return;
+	hash_search(pending, key, HASH_REMOVE, NULL);
+	memset(key, 0, sizeof(*key));
+}
+
+/*
+ * Ends a call: puts the answer into its slot and wakes the backend, unless
+ * that has stopped waiting.
+ */
+static void
+finish(uint32 index, RinqOutcome outcome, RinqBytes type, RinqBytes text, RinqBytes payload)
+{
+	RinqSlot   *slot = &rinq_peer.channel->slots[index];
+	RinqBytes	fields[RINQ_ANSWER_FIELDS];
+	int			owner = slot->owner;
+
+	forget_pending(index);
+	fields[RINQ_ANSWER_TYPE] = type;
+	fields[RINQ_ANSWER_TEXT] = text;
+	fields[RINQ_ANSWER_PAYLOAD] = payload;
+	slot->outcome = outcome;
+	if (!rinq_slot_write(slot, fields, RINQ_ANSWER_FIELDS))
+	{
+		memset(fields, 0, sizeof(fields));
+		fields[RINQ_ANSWER_TEXT] = rinq_bytes_str("the response does not fit into \"rinq.payload_memory\"");
+		slot->outcome = RINQ_OUTCOME_REFUSED;
+		(void) rinq_slot_write(slot, fields, RINQ_ANSWER_FIELDS);
+	}
+	/* otherwise it is abandoned, and freed when the inbox says so */
+	if (rinq_slot_move(slot, RINQ_SLOT_QUEUED, RINQ_SLOT_DONE))
+		rinq_peer_wake_later(owner);
+}
+
+static void
+finish_with_text(uint32 index, RinqOutcome outcome, const char *text)
+{
+	finish(index, outcome, rinq_bytes(NULL, 0), rinq_bytes_str(text), rinq_bytes(NULL, 0));
+}
+
+static bool
+still_wanted(uint32 index, uint32 serial)
+{
+	RinqSlot   *slot;
+
+	if (index >= rinq_peer.channel->num_calls)
+		return false;
+	slot = &rinq_peer.channel->slots[index];
+	return slot->serial == serial &&
+		pg_atomic_read_u32(&slot->state) == RINQ_SLOT_QUEUED;
+}
+
+static void
+send_request(uint32 index, RinqNamespace *ns)
+{
+	RinqSlot   *slot = &rinq_peer.channel->slots[index];
+	RinqSession *session = rinq_session_of_client(slot->client);
+	RinqBytes	fields[RINQ_CALL_FIELDS];
+	RinqMessageId id;
+	RinqMessage msg;
+	RinqMsgStatus status;
+	char		id_text[RINQ_MESSAGE_ID_SIZE];
+	char		expiration[24];
+	Pending    *entry;
+
+	rinq_slot_read(slot, fields, RINQ_CALL_FIELDS);
+	id.ref.session.peer = rinq_peer.id;
+	id.ref.session.seq = session->seq;
+	id.ref.revision = session->revision;
+	id.seq = session->next_message;
+
+	memset(&msg, 0, sizeof(msg));
+	msg.message_id = rinq_bytes(id_text, rinq_message_id_format(&id, id_text, sizeof(id_text)));
+	if (fields[RINQ_CALL_TRACE].len > 0)
+		msg.correlation_id = fields[RINQ_CALL_TRACE];
+	msg.reply_to = rinq_bytes_str("c");
+	msg.has_priority = true;
+	msg.priority = 1;
+	snprintf(expiration, sizeof(expiration), INT64_FORMAT,
+			 Max(0, slot->deadline - rinq_now_ms()));
+	msg.expiration = rinq_bytes_str(expiration);
+	msg.has_deadline = true;
+	msg.deadline = slot->deadline;
+	msg.ns = fields[RINQ_CALL_NAMESPACE];
+	msg.command = fields[RINQ_CALL_COMMAND];
+
+	status = rinq_basic_publish(rinq_peer.conn, CHANNEL_PUBLISH, rinq_bytes_str("cmd.bal"),
+								rinq_bytes_str(ns->name), false, &msg,
+								fields[RINQ_CALL_PAYLOAD].len > 0 ?
+								fields[RINQ_CALL_PAYLOAD].data : "",
+								fields[RINQ_CALL_PAYLOAD].len);
+	if (status != RINQ_MSG_OK)
+	{
+		finish_with_text(index, RINQ_OUTCOME_REFUSED, rinq_msg_status_text(status));
+		return;
+	}
+	session->next_message++;
+	rinq_slot_clear(slot);
+	rinq_count(rinq_peer.db, RINQ_CALLS_SENT);
+
+	pending_of_slot[index].session = id.ref.session.seq;
+	pending_of_slot[index].revision = id.ref.revision;
+	pending_of_slot[index].message = id.seq;
+	entry = hash_search(pending, &pending_of_slot[index], HASH_ENTER, NULL);
+	entry->index = index;
+	entry->serial = slot->serial;
+}
+
+/*
+ * A backend has handed over a call.
+ */
+void
+rinq_invoker_call(uint32 index, uint32 serial)
+{
+	RinqSlot   *slot;
+	RinqBytes	fields[RINQ_CALL_FIELDS];
+	RinqNamespace *ns;
+	Waiting    *waiting;
+	MemoryContext old;
+
+	if (!still_wanted(index, serial))
+		return;
+	slot = &rinq_peer.channel->slots[index];
+	if (!rinq_peer.ready || rinq_peer.stopping)
+	{
+		finish_with_text(index, RINQ_OUTCOME_NOT_CONNECTED,
+						 "the peer has no connection to the broker");
+		return;
+	}
+
+	rinq_slot_read(slot, fields, RINQ_CALL_FIELDS);
+	ns = rinq_topology_namespace(fields[RINQ_CALL_NAMESPACE]);
+	if (ns == NULL)
+	{
+		finish_with_text(index, RINQ_OUTCOME_REFUSED, "the namespace is not valid");
+		return;
+	}
+	if (ns->state == NAMESPACE_DECLARED)
+	{
+		send_request(index, ns);
+		return;
+	}
+
+	/* until its queue exists, a request would be dropped */
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	waiting = palloc(sizeof(Waiting));
+	waiting->index = index;
+	waiting->serial = serial;
+	ns->waiting = lappend(ns->waiting, waiting);
+	MemoryContextSwitchTo(old);
+	rinq_topology_declare(ns);
+}
+
+/*
+ * The queue of a namespace is there, or cannot be had: then "outcome" and
+ * "error" say why.
+ */
+void
+rinq_invoker_declared(RinqNamespace *ns, RinqOutcome outcome, const char *error)
+{
+	List	   *waiting = ns->waiting;
+	ListCell   *lc;
+
+	ns->waiting = NIL;
+	foreach(lc, waiting)
+	{
+		Waiting    *w = lfirst(lc);
+
+		if (!still_wanted(w->index, w->serial))
+			continue;
+		if (error == NULL)
+			send_request(w->index, ns);
+		else
+			finish_with_text(w->index, outcome, error);
+	}
+	list_free_deep(waiting);
+}
+
+/*
+ * A backend has stopped waiting for a call.
+ */
+void
+rinq_invoker_abandoned(uint32 index, uint32 serial)
+{
+	RinqSlot   *slot;
+
+	if (index >= rinq_peer.channel->num_calls)
+		return;
+	slot = &rinq_peer.channel->slots[index];
+	if (slot->serial != serial ||
+		pg_atomic_read_u32(&slot->state) != RINQ_SLOT_ABANDONED)
+		return;
+	forget_pending(index);
+	rinq_slot_free(rinq_peer.channel, index);
+}
+
+/* hands a response to the call it answers */
+static void
+deliver(Pending *entry, const RinqDelivery *delivery)
+{
+	const RinqMessage *msg = &delivery->message;
+	RinqBytes	none = rinq_bytes(NULL, 0);
+	char		kind = msg->type.len == 1 ? msg->type.data[0] : '\0';
+	uint32		index = entry->index;
+
+	if (delivery->oversize)
+		finish_with_text(index, RINQ_OUTCOME_TOO_LARGE, "");
+	else if (delivery->malformed_headers)
+		finish_with_text(index, RINQ_OUTCOME_MALFORMED, "its headers cannot be read");
+	else if (kind == 's')
+		finish(index, RINQ_OUTCOME_SUCCESS, none, none, delivery->body);
+	else if (kind == 'e')
+		finish(index, RINQ_OUTCOME_ERROR, none, delivery->body, none);
+	else if (kind == 'f' && msg->target.len > 0)
+		finish(index, RINQ_OUTCOME_FAILURE, msg->target, msg->failure_message,
+			   delivery->body);
+	else if (kind == 'f')
+		finish_with_text(index, RINQ_OUTCOME_MALFORMED, "it is a failure without a type");
+	else
+		finish_with_text(index, RINQ_OUTCOME_MALFORMED, "its type is unknown");
+}
+
+/*
+ * A response has arrived.
+ */
+void
+rinq_invoker_response(const RinqDelivery *delivery)
+{
+	RinqMessageId id;
+	PendingKey	key;
+	Pending    *entry = NULL;
+
+	if (rinq_message_id_parse(delivery->routing_key.data, delivery->routing_key.len, &id) &&
+		rinq_peer_id_equal(&id.ref.session.peer, &rinq_peer.id))
+	{
+		memset(&key, 0, sizeof(key));
+		key.session = id.ref.session.seq;
+		key.revision = id.ref.revision;
+		key.message = id.seq;
+		entry = hash_search(pending, &key, HASH_FIND, NULL);
+	}
+
+	/* late, repeated, or meant for a kind of call that this peer never makes */
+	if (entry == NULL ||
+		(delivery->message.reply_to.len == 1 && delivery->message.reply_to.data[0] == 'u'))
+	{
+		rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
+		(void) rinq_basic_reject(rinq_peer.conn, delivery->channel,
+								 delivery->delivery_tag, false);
+		return;
+	}
+
+	if (still_wanted(entry->index, entry->serial))
+		rinq_count(rinq_peer.db, RINQ_RESPONSES_RECEIVED);
+	else
+		rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
+	deliver(entry, delivery);
+	(void) rinq_basic_ack(rinq_peer.conn, delivery->channel, delivery->delivery_tag, false);
+}
+
+/*
+ * The connection is lost, and with it all that was asked through it.
+ */
+void
+rinq_invoker_fail_all(const char *reason)
+{
+	uint32		i;
+
+	for (i = 0; i < rinq_peer.channel->num_calls; i++)
+	{
+		if (pending_of_slot[i].session != 0)
+			finish_with_text(i, RINQ_OUTCOME_CONNECTION_LOST, reason);
+	}
+}

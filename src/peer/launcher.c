@@ -1,0 +1,500 @@
+/*-------------------------------------------------------------------------
+ *
+ * launcher.c
+ *	  The process that sees to it that each database with the extension has
+ *	  one peer.
+ *
+ * It is connected to no database.  It looks at pg_database when the server
+ * starts and when told to, has each database looked into by a reader, starts
+ * peers, and starts them again, later and later, when they fail.  It talks to
+ * no broker.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "channel.h"
+#include "guc.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "worker.h"
+
+#define FIRST_START_DELAY 100	/* ms */
+#define LAST_START_DELAY 30000	/* ms */
+#define STABLE_AFTER 10000		/* ms a peer lives before it counts as healthy */
+#define ATTACH_TIMEOUT 10000	/* ms for an adopted worker to show up */
+#define REGISTER_RETRY 1000		/* ms until a full worker table is tried again */
+
+/* what the launcher alone knows about each entry of RinqShared.databases */
+typedef struct Supervision
+{
+	BackgroundWorkerHandle *reader;
+	BackgroundWorkerHandle *peer;
+	bool		peer_seen;		/* it was not yet taken note of as ended */
+	TimestampTz next_read;
+	int			read_delay;		/* ms, grows while readers fail */
+	TimestampTz peer_started;
+} Supervision;
+
+typedef struct FoundDatabase
+{
+	Oid			oid;
+	NameData	name;
+} FoundDatabase;
+
+static Supervision *supervision;
+
+/* databases that no entry was free for */
+static bool entries_missing = false;
+static bool told_entries_missing = false;
+static bool told_workers_missing = false;
+
+static void
+launcher_gone(int code, Datum arg)
+{
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	if (rinq_shared->launcher_pid == MyProcPid)
+	{
+		rinq_shared->launcher_procno = RINQ_NO_PROC;
+		rinq_shared->launcher_pid = 0;
+	}
+	LWLockRelease(rinq_shared->lock);
+}
+
+static List *
+list_databases(MemoryContext context)
+{
+	List	   *found = NIL;
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
+	{
+		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+		MemoryContext old;
+		FoundDatabase *entry;
+
+		if (!form->datallowconn || form->datistemplate ||
+			!rinq_database_is_served(NameStr(form->datname)))
+			continue;
+		old = MemoryContextSwitchTo(context);
+		entry = palloc(sizeof(FoundDatabase));
+		entry->oid = form->oid;
+		entry->name = form->datname;
+		found = lappend(found, entry);
+		MemoryContextSwitchTo(old);
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+	return found;
+}
+
+/* databases known to be without the extension, by oid */
+static List *known_absent = NIL;
+
+/*
+ * Brings the entries into line with pg_database.
+ */
+static void
+scan_databases(void)
+{
+	MemoryContext context;
+	List	   *found;
+	ListCell   *lc;
+	int			i;
+
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	rinq_shared->rescan = false;
+	LWLockRelease(rinq_shared->lock);
+
+	context = AllocSetContextCreate(TopMemoryContext, "rinq databases",
+									ALLOCSET_DEFAULT_SIZES);
+	found = list_databases(context);
+
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	for (i = 0; i < rinq_shared->num_databases; i++)
+	{
+		RinqDatabase *db = &rinq_shared->databases[i];
+		bool		exists = false;
+
+		foreach(lc, found)
+		{
+			FoundDatabase *entry = lfirst(lc);
+
+			if (entry->oid == db->oid)
+			{
+				db->name = entry->name;
+				exists = true;
+			}
+		}
+		if (OidIsValid(db->oid) && !exists)
+			db->presence = RINQ_ABSENT;
+	}
+	entries_missing = false;
+	foreach(lc, found)
+	{
+		FoundDatabase *entry = lfirst(lc);
+		RinqDatabase *db = rinq_find_database(entry->oid);
+
+		if (db != NULL || list_member_oid(known_absent, entry->oid))
+			continue;
+		db = rinq_claim_database(entry->oid);
+		if (db == NULL)
+		{
+			entries_missing = true;
+			break;
+		}
+		db->name = entry->name;
+		db->read_wanted++;
+	}
+	LWLockRelease(rinq_shared->lock);
+	MemoryContextDelete(context);
+}
+
+static bool
+stopped(BackgroundWorkerHandle *handle)
+{
+	pid_t		pid;
+
+	return GetBackgroundWorkerPid(handle, &pid) == BGWH_STOPPED;
+}
+
+/*
+ * Notices a worker that ended without saying so, because it never came to
+ * run; returns true when it did.  A worker that an earlier launcher started
+ * has no handle here, and gets a little time to show up.
+ */
+static bool
+reap(RinqWorker *worker, BackgroundWorkerHandle **handle)
+{
+	bool		lost;
+
+	if (worker->state == RINQ_WORKER_NONE)
+		return false;
+	if (*handle != NULL)
+		lost = stopped(*handle);
+	else
+		lost = worker->state == RINQ_WORKER_STARTING &&
+			TimestampDifferenceExceeds(worker->since, GetCurrentTimestamp(),
+									   ATTACH_TIMEOUT);
+	if (!lost)
+		return false;
+	worker->state = RINQ_WORKER_NONE;
+	worker->procno = RINQ_NO_PROC;
+	worker->pid = 0;
+	return true;
+}
+
+static void
+forget_handle(BackgroundWorkerHandle **handle)
+{
+	if (*handle != NULL)
+	{
+		pfree(*handle);
+		*handle = NULL;
+	}
+}
+
+static TimestampTz
+after(int ms)
+{
+	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+}
+
+/*
+ * Registers a worker for a database; the lock is held, and the entry already
+ * says that the worker is starting.
+ */
+static bool
+start(RinqDatabase *db, const char *kind, const char *entry, RinqWorker *worker,
+	  BackgroundWorkerHandle **handle)
+{
+	RinqWorkerArgs args;
+	bool		ok;
+
+	memset(&args, 0, sizeof(args));
+	args.database = (int) (db - rinq_shared->databases);
+	args.dboid = db->oid;
+	args.incarnation = db->incarnation;
+	worker->state = RINQ_WORKER_STARTING;
+	worker->since = GetCurrentTimestamp();
+	worker->pid = 0;
+	worker->procno = RINQ_NO_PROC;
+	forget_handle(handle);
+
+	ok = rinq_start_worker(kind, entry, &args, handle);
+	if (!ok)
+		worker->state = RINQ_WORKER_NONE;
+	return ok;
+}
+
+static void
+complain_about_workers(void)
+{
+	if (!told_workers_missing)
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("rinq cannot start a background worker"),
+				 errhint("Increase \"max_worker_processes\".")));
+	told_workers_missing = true;
+}
+
+/* returns when to look again, 0 for no particular time; the lock is held */
+static TimestampTz
+supervise_reader(RinqDatabase *db, Supervision *sup)
+{
+	if (reap(&db->reader, &sup->reader) || db->reader.state == RINQ_WORKER_NONE)
+	{
+		if (sup->reader != NULL && stopped(sup->reader))
+		{
+			/* it ended; did it get to read? */
+			forget_handle(&sup->reader);
+			if (db->read_done == db->read_wanted)
+				sup->read_delay = 0;
+			else if (db->ddl_blocks == 0)
+			{
+				sup->read_delay = Min(LAST_START_DELAY,
+									  Max(FIRST_START_DELAY, sup->read_delay * 2));
+				rinq_shared->rescan = true; /* it may be gone */
+			}
+			sup->next_read = after(sup->read_delay);
+		}
+	}
+	if (db->reader.state != RINQ_WORKER_NONE || sup->reader != NULL ||
+		db->read_wanted == db->read_done || db->presence == RINQ_ABSENT)
+		return db->reader.state != RINQ_WORKER_NONE ? after(ATTACH_TIMEOUT) : 0;
+	if (db->ddl_blocks > 0)
+		return 0;
+	if (sup->next_read > GetCurrentTimestamp())
+		return sup->next_read;
+	if (start(db, "rinq reader", "rinq_reader_main", &db->reader, &sup->reader))
+		return after(ATTACH_TIMEOUT);
+	complain_about_workers();
+	sup->next_read = after(REGISTER_RETRY);
+	return sup->next_read;
+}
+
+/* the peer has ended, expectedly or not: clean up, and decide when to go on */
+static void
+note_peer_end(RinqDatabase *db, Supervision *sup)
+{
+	int			jitter;
+
+	rinq_channel_peer_gone(db);
+	sup->peer_seen = false;
+	if (TimestampDifferenceExceeds(sup->peer_started, GetCurrentTimestamp(), STABLE_AFTER))
+		db->start_delay = 0;
+	jitter = (int) (rinq_random_fraction() * FIRST_START_DELAY);
+	db->next_start = db->stop ? 0 : after(db->start_delay + jitter / 2);
+	db->start_delay = Min(LAST_START_DELAY, Max(FIRST_START_DELAY, db->start_delay * 2));
+
+	SpinLockAcquire(&db->mutex);
+	db->status.net = RINQ_NET_STOPPED;
+	db->status.blocked = false;
+	db->status.peer_id[0] = '\0';
+	SpinLockRelease(&db->mutex);
+	ConditionVariableBroadcast(&db->changed);
+}
+
+static TimestampTz
+supervise_peer(RinqDatabase *db, Supervision *sup)
+{
+	(void) reap(&db->peer, &sup->peer);
+	if (db->peer.state == RINQ_WORKER_NONE && sup->peer_seen)
+	{
+		/* wait for the process itself to be gone */
+		if (sup->peer != NULL && !stopped(sup->peer))
+			return after(REGISTER_RETRY);
+		forget_handle(&sup->peer);
+		note_peer_end(db, sup);
+	}
+
+	db->stop = db->presence == RINQ_ABSENT ||
+		!rinq_database_is_served(NameStr(db->name));
+	if (db->peer.state != RINQ_WORKER_NONE)
+	{
+		if (db->stop)
+			rinq_wake_peer(db);
+		sup->peer_seen = true;
+		return 0;
+	}
+	if (db->stop || db->presence != RINQ_PRESENT)
+		return 0;
+	if (db->next_start > GetCurrentTimestamp())
+		return db->next_start;
+
+	db->incarnation++;
+	sup->peer_started = GetCurrentTimestamp();
+	if (start(db, "rinq peer", "rinq_peer_main", &db->peer, &sup->peer))
+	{
+		sup->peer_seen = true;
+		return after(ATTACH_TIMEOUT);
+	}
+	complain_about_workers();
+	db->next_start = after(REGISTER_RETRY);
+	return db->next_start;
+}
+
+/* gives the entry of a database without the extension to the next one */
+static void
+release_if_unused(RinqDatabase *db, Supervision *sup)
+{
+	dsa_pointer config;
+
+	if (db->presence != RINQ_ABSENT || db->ddl_blocks > 0 || sup->peer_seen ||
+		db->peer.state != RINQ_WORKER_NONE || db->reader.state != RINQ_WORKER_NONE)
+		return;
+	if (entries_missing)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		known_absent = list_append_unique_oid(known_absent, db->oid);
+		MemoryContextSwitchTo(old);
+		rinq_shared->rescan = true;
+	}
+	config = db->config;
+	db->config = InvalidDsaPointer;
+	db->oid = InvalidOid;
+	forget_handle(&sup->reader);
+	forget_handle(&sup->peer);
+	memset(sup, 0, sizeof(*sup));
+	if (DsaPointerIsValid(config))
+		dsa_free(rinq_dsa(), config);
+	ConditionVariableBroadcast(&db->changed);
+}
+
+static void
+note_scan(void)
+{
+	bool		all_known = !rinq_shared->rescan;
+	int			i;
+
+	for (i = 0; i < rinq_shared->num_databases; i++)
+	{
+		RinqDatabase *db = &rinq_shared->databases[i];
+
+		if (OidIsValid(db->oid) && db->presence == RINQ_UNKNOWN)
+			all_known = false;
+	}
+	if (!all_known)
+		return;
+	list_free(known_absent);
+	known_absent = NIL;
+	if (!rinq_shared->scanned)
+	{
+		rinq_shared->scanned = true;
+		ConditionVariableBroadcast(&rinq_shared->scan_done);
+	}
+	if (entries_missing && !told_entries_missing)
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("rinq cannot serve all databases: %d are served",
+						rinq_shared->num_databases),
+				 errhint("Increase \"rinq.max_databases\", or list the databases to serve in \"rinq.databases\".")));
+		told_entries_missing = true;
+	}
+}
+
+/* one look at everything; returns how long to sleep, -1 for until woken */
+static long
+supervise(void)
+{
+	TimestampTz next = 0;
+	int			i;
+
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	for (i = 0; i < rinq_shared->num_databases; i++)
+	{
+		RinqDatabase *db = &rinq_shared->databases[i];
+		TimestampTz times[2];
+		int			j;
+
+		if (!OidIsValid(db->oid))
+			continue;
+		times[0] = supervise_reader(db, &supervision[i]);
+		times[1] = supervise_peer(db, &supervision[i]);
+		for (j = 0; j < 2; j++)
+		{
+			if (times[j] != 0 && (next == 0 || times[j] < next))
+				next = times[j];
+		}
+		release_if_unused(db, &supervision[i]);
+	}
+	note_scan();
+	if (rinq_shared->rescan)
+		next = GetCurrentTimestamp();
+	LWLockRelease(rinq_shared->lock);
+
+	if (next == 0)
+		return -1L;
+	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next);
+}
+
+void
+rinq_launcher_main(Datum arg)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	BackgroundWorkerUnblockSignals();
+
+	if (!rinq_preloaded())
+		proc_exit(0);
+	before_shmem_exit(launcher_gone, (Datum) 0);
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	supervision = MemoryContextAllocZero(TopMemoryContext,
+										 rinq_shared->num_databases * sizeof(Supervision));
+
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	rinq_shared->launcher_procno = RINQ_MY_PROCNO;
+	rinq_shared->launcher_pid = MyProcPid;
+	rinq_shared->rescan = true;
+	LWLockRelease(rinq_shared->lock);
+
+	while (!ShutdownRequestPending)
+	{
+		long		timeout;
+
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			rinq_shared->rescan = true;
+			told_entries_missing = false;
+			told_workers_missing = false;
+		}
+		if (rinq_shared->rescan)
+			scan_databases();
+
+		pgstat_report_activity(STATE_RUNNING, "rinq: supervising peers");
+		timeout = supervise();
+		pgstat_report_activity(STATE_IDLE, "rinq: supervising peers");
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
+						 (timeout >= 0 ? WL_TIMEOUT : 0),
+						 timeout, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+
+	/* anything but 0, after which the postmaster would not start it again */
+	proc_exit(1);
+}

@@ -1,0 +1,530 @@
+/*-------------------------------------------------------------------------
+ *
+ * network.c
+ *	  The connection to the broker: making it, reserving the peer's identity,
+ *	  noticing its loss, and making it again.
+ *
+ * Nothing here waits; all of it is states that the event loop moves on.  Each
+ * connection has a new identity, reserved on the broker by exclusive queues:
+ * if another peer has one of them, another random number is tried.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include <netdb.h>
+#include <sys/socket.h>
+
+#include "amqp/dsn.h"
+#include "guc.h"
+#include "peer/peer.h"
+#include "pgstat.h"
+#include "request.h"
+#include "utils/memutils.h"
+#include "version.h"
+
+#define FIRST_DELAY 100			/* ms between attempts */
+#define LAST_DELAY 30000		/* ms */
+#define STABLE_AFTER 10000		/* ms a connection lasts before it counts as good */
+#define MAX_ID_ATTEMPTS 1000
+#define MAX_FRAMES 64			/* handled before other work gets its turn */
+#define MIN_BACKLOG (8 * 1024 * 1024)
+
+/* cookies of the requests that reserve the identity, beside topology.c's */
+#define STEP_IDENTITY 16
+#define IDENTITY_COOKIE(n) (((uint64) STEP_IDENTITY << 32) | (uint64) (n))
+#define IS_IDENTITY(cookie) (((cookie) >> 32) == STEP_IDENTITY)
+
+static const char *const own_suffixes[] = {"", ".req", ".rsp", ".ntf"};
+
+static int	delay;				/* ms, before the next attempt */
+static int64 next_attempt;
+static int64 connected_at;
+static int	address_turn;		/* which of several addresses is next */
+static int	id_attempts;
+static uint32 id_generation;	/* counts them, to know late replies */
+static char broker[RINQ_DSN_DESCRIBE_SIZE];
+static char failure[RINQ_LAST_ERROR_LEN];	/* why to give the connection up */
+static char told_error[RINQ_LAST_ERROR_LEN];	/* last one in the log */
+static char *connected_dsn = NULL;
+static bool told_product;
+
+static void
+set_state(RinqNetState state, const char *error)
+{
+	RinqStatus *status = &rinq_peer.db->status;
+
+	SpinLockAcquire(&rinq_peer.db->mutex);
+	status->net = state;
+	status->blocked = false;
+	strlcpy(status->broker, broker, sizeof(status->broker));
+	if (state == RINQ_NET_CONNECTED)
+	{
+		strlcpy(status->peer_id, rinq_peer.id_text, sizeof(status->peer_id));
+		strlcpy(status->broker_version, rinq_conn_server_version(rinq_peer.conn),
+				sizeof(status->broker_version));
+		status->connected_since = GetCurrentTimestamp();
+		status->ever_failed = false;
+	}
+	else
+		status->peer_id[0] = '\0';
+	if (error != NULL)
+	{
+		strlcpy(status->last_error, error, sizeof(status->last_error));
+		status->ever_failed = true;
+	}
+	SpinLockRelease(&rinq_peer.db->mutex);
+	ConditionVariableBroadcast(&rinq_peer.db->changed);
+	pgstat_report_activity(state == RINQ_NET_CONNECTED ? STATE_IDLE : STATE_RUNNING,
+						   state == RINQ_NET_CONNECTED ? "rinq: connected" :
+						   state == RINQ_NET_CONNECTING ? "rinq: connecting" :
+						   "rinq: waiting to connect again");
+}
+
+void
+rinq_network_init(void)
+{
+	delay = 0;
+	next_attempt = 0;
+	failure[0] = '\0';
+	told_error[0] = '\0';
+	told_product = false;
+}
+
+/* the name of one of the peer's own queues */
+void
+rinq_network_queue_name(char *buf, size_t size, const char *suffix)
+{
+	snprintf(buf, size, "%s%s", rinq_peer.short_text, suffix);
+}
+
+/*
+ * Gives the connection up at the end of this turn.
+ */
+void
+rinq_network_fail(const char *reason)
+{
+	if (failure[0] == '\0')
+		strlcpy(failure, reason, sizeof(failure));
+}
+
+/* draws an identity, and asks the broker for its four queues */
+static void
+try_identity(void)
+{
+	int			i;
+
+	if (++id_attempts > MAX_ID_ATTEMPTS)
+	{
+		rinq_network_fail("no free peer id was found on the broker");
+		return;
+	}
+	rinq_peer.id.clock = (uint64) (rinq_now_ms() / 1000);
+	do
+	{
+		if (!pg_strong_random(&rinq_peer.id.rand, sizeof(rinq_peer.id.rand)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate a random peer id")));
+	} while (rinq_peer.id.rand == 0);
+	rinq_peer_id_format(&rinq_peer.id, rinq_peer.id_text, sizeof(rinq_peer.id_text));
+	rinq_peer_short_format(&rinq_peer.id, rinq_peer.short_text, sizeof(rinq_peer.short_text));
+
+	id_generation++;
+	for (i = 0; i < (int) lengthof(own_suffixes); i++)
+	{
+		char		queue[16];
+
+		rinq_network_queue_name(queue, sizeof(queue), own_suffixes[i]);
+		rinq_queue_declare(rinq_peer.conn, CHANNEL_TOPOLOGY, rinq_bytes_str(queue),
+						   false, true, strcmp(own_suffixes[i], ".req") == 0 ? 3 : 0,
+						   IDENTITY_COOKIE(i));
+	}
+}
+
+/* gives up the queues of an identity of which another peer has one */
+static void
+release_identity(int declared)
+{
+	int			i;
+
+	for (i = 0; i < declared; i++)
+	{
+		char		queue[16];
+
+		rinq_network_queue_name(queue, sizeof(queue), own_suffixes[i]);
+		rinq_queue_delete(rinq_peer.conn, CHANNEL_TOPOLOGY, rinq_bytes_str(queue), 0);
+	}
+}
+
+static void
+on_open(void *arg)
+{
+	const char *product = rinq_conn_server_product(rinq_peer.conn);
+	const char *version = rinq_conn_server_version(rinq_peer.conn);
+	char		reason[RINQ_LAST_ERROR_LEN];
+
+	switch (rinq_broker_version_check(product, version))
+	{
+		case RINQ_BROKER_TOO_OLD:
+			snprintf(reason, sizeof(reason),
+					 "%s %s is too old, RabbitMQ 3.5 or newer is needed", product, version);
+			rinq_network_fail(reason);
+			return;
+		case RINQ_BROKER_OTHER_PRODUCT:
+			if (!told_product)
+				ereport(WARNING,
+						(errmsg("rinq has not been tested with broker \"%s %s\"",
+								product, version)));
+			told_product = true;
+			break;
+		case RINQ_BROKER_OK:
+			break;
+	}
+	rinq_channel_open(rinq_peer.conn, CHANNEL_COMMANDS, 0);
+	rinq_channel_open(rinq_peer.conn, CHANNEL_RESPONSES, 0);
+	rinq_channel_open(rinq_peer.conn, CHANNEL_TOPOLOGY, 0);
+	rinq_channel_open(rinq_peer.conn, CHANNEL_PUBLISH, 0);
+	id_attempts = 0;
+	try_identity();
+}
+
+static void
+became_connected(void)
+{
+	rinq_conn_flush(rinq_peer.conn, rinq_peer.now);
+	connected_at = rinq_peer.now;
+	told_error[0] = '\0';
+	set_state(RINQ_NET_CONNECTED, NULL);
+	ereport(LOG,
+			(errmsg("rinq peer %s for database \"%s\" connected to broker %s",
+					rinq_peer.id_text, NameStr(rinq_peer.db->name), broker)));
+}
+
+static void
+on_reply(void *arg, const RinqReply *reply)
+{
+	bool		was_ready = rinq_peer.ready;
+
+	if (!IS_IDENTITY(reply->cookie))
+	{
+		rinq_topology_reply(reply);
+		if (rinq_peer.ready && !was_ready)
+			became_connected();
+	}
+	else if (reply->cookie == IDENTITY_COOKIE(lengthof(own_suffixes) - 1))
+		rinq_topology_opened();
+}
+
+static void
+on_channel_closed(void *arg, const RinqChannelClosed *info)
+{
+	char		reason[RINQ_LAST_ERROR_LEN];
+
+	if (!info->request_failed || !IS_IDENTITY(info->cookie))
+	{
+		rinq_topology_channel_closed(info);
+		return;
+	}
+	if (info->code == 405)
+	{
+		rinq_channel_open(rinq_peer.conn, CHANNEL_TOPOLOGY, 0);
+		release_identity((int) (uint32) info->cookie);
+		try_identity();
+		return;
+	}
+	snprintf(reason, sizeof(reason), "the broker refused %s: %u %s",
+			 info->method, info->code, info->text);
+	rinq_network_fail(reason);
+}
+
+static void
+on_delivery(void *arg, const RinqDelivery *delivery)
+{
+	if (delivery->channel == CHANNEL_RESPONSES)
+		rinq_invoker_response(delivery);
+	else
+		rinq_server_request(delivery);
+}
+
+static void
+on_return(void *arg, const RinqReturn *returned)
+{
+	rinq_count(rinq_peer.db, RINQ_MESSAGES_RETURNED);
+}
+
+static void
+on_cancel(void *arg, uint16_t channel, RinqBytes consumer_tag)
+{
+	rinq_topology_cancelled(consumer_tag);
+}
+
+static void
+on_blocked(void *arg, bool blocked, const char *reason)
+{
+	SpinLockAcquire(&rinq_peer.db->mutex);
+	rinq_peer.db->status.blocked = blocked;
+	SpinLockRelease(&rinq_peer.db->mutex);
+	if (blocked)
+		ereport(WARNING,
+				(errmsg("broker %s blocks the messages of rinq peer %s: %s",
+						broker, rinq_peer.id_text, reason)));
+	else
+		ereport(LOG,
+				(errmsg("broker %s takes messages of rinq peer %s again",
+						broker, rinq_peer.id_text)));
+}
+
+static const RinqConnCallbacks callbacks = {
+	.on_open = on_open,
+	.on_reply = on_reply,
+	.on_channel_closed = on_channel_closed,
+	.on_delivery = on_delivery,
+	.on_return = on_return,
+	.on_cancel = on_cancel,
+	.on_blocked = on_blocked
+};
+
+/*
+ * Everything that hangs on the connection ends with it; "reason" is for the
+ * log, the view and those who wait.
+ */
+static void
+connection_ended(const char *reason)
+{
+	bool		was_ready = rinq_peer.ready;
+
+	rinq_peer.ready = false;
+	if (rinq_peer.conn != NULL)
+		rinq_conn_destroy(rinq_peer.conn);
+	rinq_peer.conn = NULL;
+	failure[0] = '\0';
+
+	rinq_topology_connection_lost();
+	rinq_invoker_fail_all(reason);
+	rinq_server_channel_lost();
+	rinq_sessions_clear();
+
+	if (was_ready)
+	{
+		rinq_count(rinq_peer.db, RINQ_RECONNECTS);
+		if (rinq_peer.now - connected_at > STABLE_AFTER)
+			delay = 0;
+	}
+	next_attempt = rinq_peer.now + delay / 2 +
+		(int64) (rinq_random_fraction() * (Max(delay, FIRST_DELAY) / 2));
+	delay = Min(LAST_DELAY, Max(FIRST_DELAY, delay * 2));
+	set_state(RINQ_NET_DISCONNECTED, reason);
+
+	if (was_ready)
+		ereport(WARNING,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("rinq peer %s for database \"%s\" lost its connection to broker %s",
+						rinq_peer.id_text, NameStr(rinq_peer.db->name), broker),
+				 errdetail_internal("%s", reason)));
+	else if (strcmp(told_error, reason) != 0)
+		ereport(WARNING,
+				(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
+				 errmsg("rinq peer for database \"%s\" cannot connect to broker %s",
+						NameStr(rinq_peer.db->name), broker),
+				 errdetail_internal("%s", reason),
+				 errhint("The peer goes on trying.")));
+	strlcpy(told_error, reason, sizeof(told_error));
+}
+
+/*
+ * Finds an address of the broker's host.  Names of this machine and literal
+ * addresses are found at once; others take what the resolver takes.
+ */
+static bool
+resolve(const RinqDsn *dsn, struct sockaddr_storage *address, socklen_t *len,
+		char *error, size_t size)
+{
+	struct addrinfo hints;
+	struct addrinfo *found;
+	struct addrinfo *it;
+	char		port[16];
+	int			rc;
+	int			count = 0;
+	int			turn;
+
+	memset(&hints, 0, sizeof(hints));
+	hints.ai_socktype = SOCK_STREAM;
+	hints.ai_flags = AI_NUMERICSERV;
+	snprintf(port, sizeof(port), "%d", dsn->port);
+	rc = getaddrinfo(dsn->host, port, &hints, &found);
+	if (rc != 0)
+	{
+		snprintf(error, size, "could not resolve host \"%s\": %s", dsn->host,
+				 gai_strerror(rc));
+		return false;
+	}
+	for (it = found; it != NULL; it = it->ai_next)
+		count++;
+	turn = address_turn++ % Max(count, 1);
+	for (it = found; turn > 0; turn--)
+		it = it->ai_next;
+	memcpy(address, it->ai_addr, it->ai_addrlen);
+	*len = it->ai_addrlen;
+	freeaddrinfo(found);
+	return true;
+}
+
+static void
+start_connecting(void)
+{
+	RinqDsn		dsn;
+	RinqConnConfig config;
+	struct sockaddr_storage address;
+	socklen_t	address_len = 0;
+	char		error[RINQ_LAST_ERROR_LEN];
+	bool		ok;
+
+	if (connected_dsn != NULL)
+		pfree(connected_dsn);
+	connected_dsn = NULL;
+	if (rinq_amqp_dsn == NULL ||
+		!rinq_dsn_parse(rinq_amqp_dsn, &dsn, error, sizeof(error)))
+	{
+		connection_ended("\"rinq.amqp_dsn\" is not set");
+		return;
+	}
+	connected_dsn = MemoryContextStrdup(TopMemoryContext, rinq_amqp_dsn);
+	rinq_dsn_describe(&dsn, broker, sizeof(broker));
+	set_state(RINQ_NET_CONNECTING, NULL);
+
+	ok = resolve(&dsn, &address, &address_len, error, sizeof(error));
+	if (ok)
+	{
+		memset(&config, 0, sizeof(config));
+		config.user = dsn.user;
+		config.password = dsn.password;
+		config.vhost = dsn.vhost;
+		config.product = rinq_product[0] != '\0' ? rinq_product : "rinq for PostgreSQL";
+		config.version = "rinq-postgresql/" RINQ_VERSION;
+		config.peer = broker;
+		config.heartbeat = dsn.heartbeat >= 0 ? dsn.heartbeat : rinq_amqp_heartbeat;
+		config.connection_timeout = dsn.connection_timeout >= 0 ?
+			dsn.connection_timeout : rinq_amqp_connection_timeout;
+		config.max_body = RINQ_MAX_PAYLOAD_BYTES;
+		config.max_backlog = Max(MIN_BACKLOG, 2 * RINQ_MAX_PAYLOAD_BYTES);
+		rinq_peer.conn = rinq_conn_create(&config, &callbacks, NULL);
+		if (rinq_peer.conn == NULL)
+		{
+			ok = false;
+			strlcpy(error, "out of memory", sizeof(error));
+		}
+		else
+			rinq_conn_connect(rinq_peer.conn, (struct sockaddr *) &address, address_len,
+							  rinq_peer.now);
+	}
+	rinq_dsn_wipe(&dsn);
+	if (!ok)
+		connection_ended(error);
+}
+
+/*
+ * One turn of the network; true when there is more to do at once.
+ */
+bool
+rinq_network_step(void)
+{
+	bool		more = false;
+
+	if (rinq_peer.conn == NULL)
+	{
+		if (rinq_peer.stopping || rinq_peer.now < next_attempt)
+			return false;
+		start_connecting();
+		if (rinq_peer.conn == NULL)
+			return false;
+	}
+	more = rinq_conn_step(rinq_peer.conn, rinq_peer.now, MAX_FRAMES);
+	if (failure[0] != '\0')
+	{
+		char		reason[RINQ_LAST_ERROR_LEN];
+
+		strlcpy(reason, failure, sizeof(reason));
+		connection_ended(reason);
+		return false;
+	}
+	if (rinq_conn_state(rinq_peer.conn) == RINQ_CONN_CLOSED)
+	{
+		char		reason[RINQ_LAST_ERROR_LEN];
+
+		strlcpy(reason, rinq_conn_error(rinq_peer.conn), sizeof(reason));
+		if (rinq_peer.stopping)
+		{
+			rinq_conn_destroy(rinq_peer.conn);
+			rinq_peer.conn = NULL;
+			rinq_peer.ready = false;
+		}
+		else
+			connection_ended(reason[0] != '\0' ? reason : "the connection was closed");
+		return false;
+	}
+	return more;
+}
+
+void
+rinq_network_flush(void)
+{
+	if (rinq_peer.conn != NULL)
+		rinq_conn_flush(rinq_peer.conn, rinq_peer.now);
+}
+
+/*
+ * The settings were reloaded: another broker, or other credentials, need
+ * another connection.
+ */
+void
+rinq_network_reload(void)
+{
+	if (rinq_peer.stopping)
+		return;
+	if (connected_dsn != NULL && rinq_amqp_dsn != NULL &&
+		strcmp(connected_dsn, rinq_amqp_dsn) == 0)
+		return;
+	delay = 0;
+	next_attempt = 0;
+	if (rinq_peer.conn != NULL)
+	{
+		connection_ended("\"rinq.amqp_dsn\" was changed");
+		delay = 0;
+		next_attempt = 0;
+	}
+}
+
+/*
+ * Starts the orderly end of the connection.
+ */
+void
+rinq_network_stop(void)
+{
+	if (rinq_peer.conn != NULL)
+		rinq_conn_close(rinq_peer.conn, rinq_peer.now);
+}
+
+bool
+rinq_network_stopped(void)
+{
+	return rinq_peer.conn == NULL ||
+		rinq_conn_state(rinq_peer.conn) == RINQ_CONN_CLOSED;
+}
+
+/*
+ * When the network needs a turn at the latest, in ms since the Unix epoch; 0
+ * for no particular time.
+ */
+int64
+rinq_network_next_deadline(void)
+{
+	int64		deadline;
+
+	if (rinq_peer.conn == NULL)
+		return rinq_peer.stopping ? 0 : Max(next_attempt, 1);
+	deadline = rinq_conn_next_deadline(rinq_peer.conn);
+	return deadline == RINQ_CONN_NO_DEADLINE ? 0 : deadline;
+}

@@ -1,0 +1,376 @@
+/*-------------------------------------------------------------------------
+ *
+ * peer.c
+ *	  The peer process of one database: its event loop, its inbox, its start
+ *	  and its stop.
+ *
+ * It is connected to no database, runs no user's code, holds no transaction,
+ * and waits only in one place: for its latch, the broker's socket, the
+ * postmaster's death, or the next deadline.  An error that escapes ends the
+ * process; the launcher starts it again, with a new identity.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "guc.h"
+#include "payload.h"
+#include "peer/peer.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "request.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+
+#define STOP_GRACE 2000			/* ms that running handlers have at a stop */
+#define MAX_WAKE 64				/* processes woken at the end of a turn */
+#define LOG_INTERVAL 10000		/* ms between log entries about bad input */
+
+RinqPeer	rinq_peer;
+
+static WaitEventSet *wait_set = NULL;
+static int	wait_fd = -1;		/* the socket that is in the set */
+static int	socket_event;
+static bool wait_writable;
+
+/* processes to wake when the turn is over, each once */
+static int	to_wake[MAX_WAKE];
+static int	num_to_wake;
+
+static uint32 seen_config;
+
+/*
+ * Wakes a process at the end of the turn, so that one wake-up serves all that
+ * the turn has for it.
+ */
+void
+rinq_peer_wake_later(int procno)
+{
+	int			i;
+
+	if (procno == RINQ_NO_PROC)
+		return;
+	for (i = 0; i < num_to_wake; i++)
+	{
+		if (to_wake[i] == procno)
+			return;
+	}
+	if (num_to_wake == MAX_WAKE)
+		rinq_wake_proc(procno);
+	else
+		to_wake[num_to_wake++] = procno;
+}
+
+static void
+wake_now(void)
+{
+	int			i;
+
+	for (i = 0; i < num_to_wake; i++)
+		rinq_wake_proc(to_wake[i]);
+	num_to_wake = 0;
+}
+
+/*
+ * Notes a message that makes no sense, without letting anyone flood the log.
+ */
+void
+rinq_peer_log_input(const char *what, const RinqDelivery *delivery)
+{
+	static int64 last_logged = 0;
+	static uint64 suppressed = 0;
+	char		exchange[RINQ_DISPLAY_LEN];
+	char		key[RINQ_DISPLAY_LEN];
+
+	if (last_logged != 0 && rinq_peer.now - last_logged < LOG_INTERVAL)
+	{
+		suppressed++;
+		return;
+	}
+	ereport(LOG,
+			(errmsg("rinq peer %s rejected a message: %s", rinq_peer.id_text, what),
+			 errdetail_internal("Exchange \"%s\", routing key \"%s\"; " UINT64_FORMAT
+								" more since the last such entry.",
+								rinq_text_for_display(delivery->exchange, exchange),
+								rinq_text_for_display(delivery->routing_key, key),
+								suppressed)));
+	last_logged = rinq_peer.now;
+	suppressed = 0;
+}
+
+/* the process ends, whatever the reason: nobody may wait for it any more */
+static void
+peer_gone(int code, Datum arg)
+{
+	RinqDatabase *db = rinq_peer.db;
+
+	if (rinq_peer.conn != NULL)
+		rinq_conn_destroy(rinq_peer.conn);
+	rinq_peer.conn = NULL;
+
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	if (db->oid == rinq_peer.args.dboid && db->peer.pid == MyProcPid)
+	{
+		db->peer.state = RINQ_WORKER_NONE;
+		db->peer.procno = RINQ_NO_PROC;
+		db->incarnation++;		/* its executors end when they see this */
+	}
+	LWLockRelease(rinq_shared->lock);
+
+	SpinLockAcquire(&db->mutex);
+	db->status.net = RINQ_NET_STOPPED;
+	db->status.peer_id[0] = '\0';
+	SpinLockRelease(&db->mutex);
+	rinq_channel_peer_gone(db);
+	rinq_pool_end();
+	ConditionVariableBroadcast(&db->changed);
+	rinq_wake_launcher();
+}
+
+static bool
+attach(void)
+{
+	RinqDatabase *db = rinq_worker_attach(&rinq_peer.args);
+	bool		wanted;
+
+	rinq_peer.db = db;
+	rinq_peer.channel = rinq_channel_of(db);
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	wanted = db->oid == rinq_peer.args.dboid &&
+		db->peer.state == RINQ_WORKER_STARTING &&
+		db->incarnation == rinq_peer.args.incarnation && !db->stop;
+	if (wanted)
+	{
+		db->peer.state = RINQ_WORKER_RUNNING;
+		db->peer.pid = MyProcPid;
+		db->peer.procno = RINQ_MY_PROCNO;
+	}
+	LWLockRelease(rinq_shared->lock);
+	if (!wanted)
+		return false;
+
+	SpinLockAcquire(&db->mutex);
+	db->status.net = RINQ_NET_STARTING;
+	db->status.ever_failed = false;
+	SpinLockRelease(&db->mutex);
+	return true;
+}
+
+static void
+read_config(void)
+{
+	MemoryContext old;
+	List	   *listeners;
+
+	if (rinq_peer.db->config_serial == seen_config)
+		return;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	listeners = rinq_config_fetch(rinq_peer.db, &seen_config);
+	rinq_topology_configure(listeners);
+	rinq_server_configured();
+	MemoryContextSwitchTo(old);
+}
+
+static void
+read_inbox(void)
+{
+	RinqInboxEntry entry;
+
+	while (rinq_inbox_get(rinq_peer.channel, &entry))
+	{
+		switch (entry.kind)
+		{
+			case RINQ_INBOX_CALL:
+				rinq_invoker_call(entry.value, entry.serial);
+				break;
+			case RINQ_INBOX_ABANDONED:
+				rinq_invoker_abandoned(entry.value, entry.serial);
+				break;
+			case RINQ_INBOX_ANSWER:
+				rinq_server_answer(entry.value, entry.serial);
+				break;
+			case RINQ_INBOX_CLIENT_GONE:
+				rinq_session_client_gone(entry.value);
+				break;
+		}
+	}
+}
+
+static int64
+earlier(int64 a, int64 b)
+{
+	if (a == 0 || (b != 0 && b < a))
+		return b;
+	return a;
+}
+
+/* keeps the set of things to wait for in line with the socket */
+static void
+prepare_wait(void)
+{
+	int			fd = rinq_peer.conn == NULL ? -1 : rinq_conn_fd(rinq_peer.conn);
+	bool		writable = fd >= 0 && rinq_conn_wants_write(rinq_peer.conn);
+
+	if (wait_set == NULL || fd != wait_fd)
+	{
+		if (wait_set != NULL)
+			FreeWaitEventSet(wait_set);
+		wait_set = rinq_create_wait_event_set(3);
+		AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+		AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+		if (fd >= 0)
+			socket_event = AddWaitEventToSet(wait_set,
+											 WL_SOCKET_READABLE | (writable ? WL_SOCKET_WRITEABLE : 0),
+											 fd, NULL, NULL);
+		wait_fd = fd;
+		wait_writable = writable;
+	}
+	else if (fd >= 0 && writable != wait_writable)
+	{
+		ModifyWaitEvent(wait_set, socket_event,
+						WL_SOCKET_READABLE | (writable ? WL_SOCKET_WRITEABLE : 0), NULL);
+		wait_writable = writable;
+	}
+}
+
+/*
+ * A socket's number may return for the next connection; a set that still
+ * names the old one would be wrong without anybody noticing.
+ */
+static void
+forget_socket(void)
+{
+	if (wait_set != NULL)
+		FreeWaitEventSet(wait_set);
+	wait_set = NULL;
+	wait_fd = -1;
+}
+
+static void
+sleep_until(int64 deadline)
+{
+	static uint32 wait_event = 0;
+	WaitEvent	event;
+	long		timeout = -1;
+
+	prepare_wait();
+	if (deadline != 0)
+		timeout = (long) Max(0, Min(deadline - rinq_now_ms(), 60000));
+	(void) WaitEventSetWait(wait_set, timeout, &event, 1,
+							RINQ_WAIT_EVENT(wait_event, "RinqPeerMain"));
+}
+
+/* one turn of everything; returns when the next one is due, -1 for at once */
+static int64
+turn(void)
+{
+	RinqConn   *conn = rinq_peer.conn;
+	bool		more;
+	int64		next;
+
+	rinq_peer.now = rinq_now_ms();
+	more = rinq_network_step();
+	if (rinq_peer.conn != conn)
+		forget_socket();
+	read_config();
+	read_inbox();
+	next = rinq_network_next_deadline();
+	next = earlier(next, rinq_server_expire());
+	next = earlier(next, rinq_topology_retry());
+	if (!rinq_peer.stopping)
+		next = earlier(next, rinq_pool_manage());
+	rinq_network_flush();
+	wake_now();
+	return more ? -1 : next;
+}
+
+static void
+handle_signals(void)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		RinqConn   *conn = rinq_peer.conn;
+
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+		rinq_peer.now = rinq_now_ms();
+		rinq_network_reload();
+		if (rinq_peer.conn != conn)
+			forget_socket();
+	}
+}
+
+/*
+ * Leaves the network in order: no new requests, those not started go back to
+ * the broker, those running may finish within a short time.
+ */
+static void
+stop(void)
+{
+	int64		deadline = rinq_now_ms() + STOP_GRACE;
+	bool		closing = false;
+
+	rinq_peer.now = rinq_now_ms();
+	if (rinq_peer.ready)
+		rinq_topology_stop_consuming();
+	rinq_peer.stopping = true;
+	rinq_server_give_back_queued();
+	rinq_invoker_fail_all("the peer was stopped");
+	while (!rinq_network_stopped())
+	{
+		int64		next = turn();
+
+		if (!closing && (!rinq_server_busy() || rinq_peer.now >= deadline))
+		{
+			rinq_network_stop();
+			closing = true;
+			continue;
+		}
+		if (next >= 0)
+			sleep_until(earlier(next, closing ? 0 : deadline));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	ereport(LOG,
+			(errmsg("rinq peer %s for database \"%s\" stopped",
+					rinq_peer.id_text, NameStr(rinq_peer.db->name))));
+}
+
+void
+rinq_peer_main(Datum arg)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	BackgroundWorkerUnblockSignals();
+	if (!attach())
+		proc_exit(0);
+	before_shmem_exit(peer_gone, (Datum) 0);
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+
+	/* what came between the last peer's end and this one's start */
+	rinq_channel_peer_gone(rinq_peer.db);
+	rinq_peer.now = rinq_now_ms();
+	rinq_sessions_init();
+	rinq_topology_init();
+	rinq_invoker_init();
+	rinq_server_init();
+	rinq_pool_init();
+	rinq_network_init();
+	seen_config = rinq_peer.db->config_serial - 1;
+
+	while (!ShutdownRequestPending && !rinq_peer.db->stop)
+	{
+		int64		next = turn();
+
+		if (next >= 0)
+			sleep_until(next);
+		ResetLatch(MyLatch);
+		handle_signals();
+	}
+	stop();
+	proc_exit(0);
+}

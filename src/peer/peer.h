@@ -1,0 +1,139 @@
+/*-------------------------------------------------------------------------
+ *
+ * peer.h
+ *	  The parts of the peer process, and what they ask of each other.
+ *
+ *	peer.c		the process: its event loop, inbox, start and stop
+ *	network.c	the connection to the broker: making it, losing it, identity
+ *	topology.c	exchanges, queues and bindings; which namespaces are served
+ *	invoker.c	calls out: requests sent, responses received
+ *	server.c	calls in: requests received, responses sent
+ *	pool.c		the executors that run handlers
+ *	sessions.c	the sessions of this peer
+ *
+ * Everything here is private to that one process.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_PEER_H
+#define RINQ_PEER_H
+
+#include "postgres.h"
+
+#include "amqp/connection.h"
+#include "channel.h"
+#include "config.h"
+#include "ident.h"
+#include "lib/ilist.h"
+#include "worker.h"
+
+/* AMQP channels, so that a fault on one leaves the others alone */
+#define CHANNEL_COMMANDS 1		/* consumes requests */
+#define CHANNEL_RESPONSES 2		/* consumes responses */
+#define CHANNEL_TOPOLOGY 3		/* declares and binds */
+#define CHANNEL_PUBLISH 4		/* sends everything */
+
+typedef struct RinqPeer
+{
+	RinqDatabase *db;
+	RinqChannel *channel;
+	RinqWorkerArgs args;
+	RinqConn   *conn;			/* NULL while there is none */
+	bool		ready;			/* connected, with identity and queues */
+	bool		stopping;
+	RinqPeerId	id;				/* valid while connected */
+	char		id_text[RINQ_PEER_ID_SIZE];
+	char		short_text[RINQ_PEER_SHORT_SIZE];
+	int64		now;			/* ms since the Unix epoch, once per turn */
+} RinqPeer;
+
+extern RinqPeer rinq_peer;
+
+/* network.c */
+extern void rinq_network_init(void);
+extern bool rinq_network_step(void);
+extern void rinq_network_flush(void);
+extern void rinq_network_reload(void);
+extern void rinq_network_stop(void);
+extern bool rinq_network_stopped(void);
+extern int64 rinq_network_next_deadline(void);
+extern void rinq_network_fail(const char *reason);
+extern void rinq_network_queue_name(char *buf, size_t size, const char *suffix);
+
+/* topology.c */
+typedef struct RinqNamespace
+{
+	char		name[RINQ_NAMESPACE_MAXLEN + 1];	/* hash key */
+	uint32		index;			/* travels as cookie with requests */
+	enum
+	{
+		NAMESPACE_UNDECLARED,
+		NAMESPACE_DECLARING,
+		NAMESPACE_DECLARED,
+		NAMESPACE_FAILED
+	}			state;			/* of the queue cmd.<namespace> */
+	bool		consuming;		/* requested from the broker */
+	RinqListener *listener;		/* NULL when nobody listens */
+	int64		retry_at;		/* when a failed one is tried again */
+	int			retry_delay;
+	List	   *waiting;		/* calls, as slot indexes and serials */
+} RinqNamespace;
+
+extern void rinq_topology_init(void);
+extern void rinq_topology_opened(void);
+extern void rinq_topology_connection_lost(void);
+extern void rinq_topology_reply(const RinqReply *reply);
+extern void rinq_topology_channel_closed(const RinqChannelClosed *info);
+extern void rinq_topology_cancelled(RinqBytes consumer_tag);
+extern void rinq_topology_configure(List *listeners);
+extern RinqNamespace *rinq_topology_namespace(RinqBytes name);
+extern RinqNamespace *rinq_topology_find(RinqBytes name);
+extern void rinq_topology_declare(RinqNamespace *ns);
+extern void rinq_topology_stop_consuming(void);
+extern int64 rinq_topology_retry(void);
+
+/* invoker.c */
+extern void rinq_invoker_init(void);
+extern void rinq_invoker_call(uint32 index, uint32 serial);
+extern void rinq_invoker_abandoned(uint32 index, uint32 serial);
+extern void rinq_invoker_declared(RinqNamespace *ns, RinqOutcome outcome,
+								  const char *error);
+extern void rinq_invoker_response(const RinqDelivery *delivery);
+extern void rinq_invoker_fail_all(const char *reason);
+
+/* server.c */
+extern void rinq_server_init(void);
+extern void rinq_server_request(const RinqDelivery *delivery);
+extern void rinq_server_answer(uint32 index, uint32 serial);
+extern void rinq_server_channel_lost(void);
+extern void rinq_server_configured(void);
+extern void rinq_server_give_back_queued(void);
+extern int64 rinq_server_expire(void);
+extern bool rinq_server_busy(void);
+
+/* pool.c */
+extern void rinq_pool_init(void);
+extern int64 rinq_pool_manage(void);
+extern void rinq_pool_wake(int procno);
+extern void rinq_pool_end(void);
+
+/* sessions.c */
+typedef struct RinqSession
+{
+	uint32		seq;			/* hash key */
+	uint32		client;			/* the backend it belongs to */
+	uint32		revision;
+	uint32		next_message;
+} RinqSession;
+
+extern void rinq_sessions_init(void);
+extern void rinq_sessions_clear(void);
+extern RinqSession *rinq_session_of_client(uint32 client);
+extern RinqSession *rinq_session_find(uint32 seq);
+extern void rinq_session_client_gone(uint32 client);
+
+/* peer.c */
+extern void rinq_peer_wake_later(int procno);
+extern void rinq_peer_log_input(const char *what, const RinqDelivery *delivery);
+
+#endif							/* RINQ_PEER_H */

@@ -1,0 +1,382 @@
+/*-------------------------------------------------------------------------
+ *
+ * pool.c
+ *	  The executors of this database: starting them when requests wait,
+ *	  noticing their end, making room for those of another role.
+ *
+ * An executor belongs to one role.  The pool grows while the oldest request
+ * of a role has waited for longer than a handler usually runs, up to
+ * rinq.command_workers in all; executors leave by themselves when idle.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "guc.h"
+#include "peer/peer.h"
+#include "utils/memutils.h"
+
+#define GROW_AFTER 2			/* ms a request waits before the pool grows */
+#define FIRST_RETRY_DELAY 100	/* ms */
+#define LAST_RETRY_DELAY 5000	/* ms */
+#define MAX_ROLES 64			/* looked at in one turn */
+
+typedef struct Demand
+{
+	Oid			role;
+	int64		oldest;			/* when its oldest request came */
+} Demand;
+
+/* a role whose executors fail to start; InvalidOid: none can be started */
+typedef struct Failing
+{
+	Oid			role;
+	int64		retry_at;
+	int			delay;			/* 0: the entry is free */
+} Failing;
+
+static BackgroundWorkerHandle *handles[RINQ_MAX_EXECUTORS];
+static Failing failing[MAX_ROLES];
+static bool told_no_workers;
+
+void
+rinq_pool_init(void)
+{
+	memset(handles, 0, sizeof(handles));
+	memset(failing, 0, sizeof(failing));
+	told_no_workers = false;
+}
+
+void
+rinq_pool_wake(int procno)
+{
+	rinq_peer_wake_later(procno);
+}
+
+/* the roles for which requests wait */
+static int
+collect_demand(Demand *demand)
+{
+	RinqChannel *channel = rinq_peer.channel;
+	int			count = 0;
+	uint32		index;
+
+	SpinLockAcquire(&channel->request_lock);
+	for (index = channel->first_request; index != RINQ_NO_SLOT && count < MAX_ROLES;
+		 index = channel->slots[index].next)
+	{
+		RinqSlot   *slot = &channel->slots[index];
+		int			i;
+
+		for (i = 0; i < count && demand[i].role != slot->role; i++)
+			;
+		if (i < count)
+			continue;
+		demand[count].role = slot->role;
+		demand[count].oldest = slot->queued_at;
+		count++;
+	}
+	SpinLockRelease(&channel->request_lock);
+	return count;
+}
+
+static Failing *
+find_failing(Oid role)
+{
+	int			i;
+
+	for (i = 0; i < MAX_ROLES; i++)
+	{
+		if (failing[i].delay > 0 && failing[i].role == role)
+			return &failing[i];
+	}
+	return NULL;
+}
+
+/* an executor could not be started; the next try comes later and later */
+static void
+start_failed(Oid role)
+{
+	Failing    *entry = find_failing(role);
+	int			i;
+
+	for (i = 0; entry == NULL && i < MAX_ROLES; i++)
+	{
+		if (failing[i].delay == 0)
+			entry = &failing[i];
+	}
+	if (entry == NULL)
+		entry = &failing[0];
+	entry->role = role;
+	entry->delay = Min(LAST_RETRY_DELAY, Max(FIRST_RETRY_DELAY, entry->delay * 2));
+	entry->retry_at = rinq_peer.now + entry->delay;
+}
+
+static void
+start_worked(Oid role)
+{
+	Failing    *entry = find_failing(role);
+
+	if (entry != NULL)
+		entry->delay = 0;
+}
+
+/* when executors of this role may be started again; 0 is now */
+static int64
+not_before(Oid role)
+{
+	Failing    *any = find_failing(InvalidOid);
+	Failing    *this_role = find_failing(role);
+	int64		at = 0;
+
+	if (any != NULL)
+		at = any->retry_at;
+	if (this_role != NULL)
+		at = Max(at, this_role->retry_at);
+	return at > rinq_peer.now ? at : 0;
+}
+
+static void
+ask_for_reading(void)
+{
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	if (rinq_peer.db->oid == rinq_peer.args.dboid)
+		rinq_peer.db->read_wanted++;
+	LWLockRelease(rinq_shared->lock);
+	rinq_wake_launcher();
+}
+
+/*
+ * Notices executors that have ended; one that ended before it got to run
+ * could not say so itself.
+ */
+static void
+reap(void)
+{
+	RinqDatabase *db = rinq_peer.db;
+	bool		failed = false;
+	int			i;
+
+	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
+	{
+		pid_t		pid;
+		bool		ran;
+		bool		left;
+		Oid			role;
+
+		if (handles[i] == NULL || GetBackgroundWorkerPid(handles[i], &pid) != BGWH_STOPPED)
+			continue;
+		pfree(handles[i]);
+		handles[i] = NULL;
+		SpinLockAcquire(&rinq_peer.channel->request_lock);
+		if (db->executors[i].state != RINQ_EXECUTOR_FREE)
+			db->executors[i].state = RINQ_EXECUTOR_FREE;
+		ran = db->executors[i].ran;
+		left = db->executors[i].leave;
+		role = db->executors[i].role;
+		SpinLockRelease(&rinq_peer.channel->request_lock);
+		if (ran)
+			start_worked(role);
+		else if (!left)
+		{
+			start_failed(role);
+			failed = true;
+		}
+	}
+	if (failed)
+	{
+		ask_for_reading();
+		ConditionVariableBroadcast(&db->changed);
+	}
+}
+
+/* starts an executor in a free place of the pool */
+static bool
+start_executor(Oid role, int place)
+{
+	RinqExecutorSlot *executor = &rinq_peer.db->executors[place];
+	RinqWorkerArgs args = rinq_peer.args;
+	MemoryContext old;
+	bool		blocked;
+	bool		ok;
+
+	/* never into a database that a command wants to be empty */
+	LWLockAcquire(rinq_shared->lock, LW_SHARED);
+	blocked = rinq_peer.db->oid != rinq_peer.args.dboid || rinq_peer.db->ddl_blocks > 0;
+	if (!blocked)
+	{
+		SpinLockAcquire(&rinq_peer.channel->request_lock);
+		executor->state = RINQ_EXECUTOR_STARTING;
+		executor->role = role;
+		executor->serial++;
+		executor->leave = false;
+		executor->ran = false;
+		executor->request = RINQ_NO_SLOT;
+		executor->pid = 0;
+		executor->procno = RINQ_NO_PROC;
+		SpinLockRelease(&rinq_peer.channel->request_lock);
+	}
+	LWLockRelease(rinq_shared->lock);
+	if (blocked)
+		return true;			/* not now, and no fault: its end wakes us */
+
+	args.role = role;
+	args.executor = place;
+	args.serial = executor->serial;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	ok = rinq_start_worker("rinq executor", "rinq_executor_main", &args, &handles[place]);
+	MemoryContextSwitchTo(old);
+	if (ok)
+		return true;
+
+	SpinLockAcquire(&rinq_peer.channel->request_lock);
+	executor->state = RINQ_EXECUTOR_FREE;
+	SpinLockRelease(&rinq_peer.channel->request_lock);
+	handles[place] = NULL;
+	return false;
+}
+
+/* asks an executor of another role to make room, an idle one if possible */
+static void
+make_room(Oid role)
+{
+	RinqDatabase *db = rinq_peer.db;
+	int			victim = -1;
+	int			procno = RINQ_NO_PROC;
+	int			i;
+
+	SpinLockAcquire(&rinq_peer.channel->request_lock);
+	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
+	{
+		RinqExecutorSlot *executor = &db->executors[i];
+
+		if (executor->state == RINQ_EXECUTOR_FREE || executor->role == role)
+			continue;
+		if (executor->leave || executor->state == RINQ_EXECUTOR_LEAVING)
+		{
+			victim = -1;		/* one is on its way out already */
+			break;
+		}
+		if (victim < 0 || executor->state == RINQ_EXECUTOR_IDLE)
+			victim = i;
+	}
+	if (victim >= 0)
+	{
+		db->executors[victim].leave = true;
+		procno = db->executors[victim].procno;
+	}
+	SpinLockRelease(&rinq_peer.channel->request_lock);
+	rinq_peer_wake_later(procno);
+}
+
+/* true when somebody will take the requests of this role soon */
+static bool
+is_served(const Demand *demand, int *total, int *place)
+{
+	int			of_role = 0;
+	bool		coming = false;
+	int			i;
+
+	*total = 0;
+	*place = -1;
+	SpinLockAcquire(&rinq_peer.channel->request_lock);
+	for (i = RINQ_MAX_EXECUTORS - 1; i >= 0; i--)
+	{
+		RinqExecutorSlot *executor = &rinq_peer.db->executors[i];
+
+		if (executor->state == RINQ_EXECUTOR_FREE)
+		{
+			if (handles[i] == NULL)
+				*place = i;
+			continue;
+		}
+		(*total)++;
+		if (executor->role != demand->role || executor->leave ||
+			executor->state == RINQ_EXECUTOR_LEAVING)
+			continue;
+		of_role++;
+		if (executor->state != RINQ_EXECUTOR_BUSY)
+			coming = true;
+	}
+	SpinLockRelease(&rinq_peer.channel->request_lock);
+	return coming || (of_role > 0 && rinq_peer.now - demand->oldest < GROW_AFTER);
+}
+
+/*
+ * Starts executors where requests wait for them.  Returns when to look again,
+ * in ms since the Unix epoch, or 0.
+ */
+int64
+rinq_pool_manage(void)
+{
+	Demand		demand[MAX_ROLES];
+	int			count;
+	int			i;
+	int64		next = 0;
+
+	reap();
+	count = collect_demand(demand);
+	for (i = 0; i < count; i++)
+	{
+		int64		wait_until = not_before(demand[i].role);
+		int			total;
+		int			place;
+
+		if (wait_until != 0)
+		{
+			next = next == 0 ? wait_until : Min(next, wait_until);
+			continue;
+		}
+		if (is_served(&demand[i], &total, &place))
+		{
+			next = rinq_peer.now + GROW_AFTER;
+			continue;
+		}
+		if (total >= rinq_command_workers)
+		{
+			make_room(demand[i].role);
+			continue;
+		}
+		if (place < 0)
+			continue;			/* an ended one is yet to be reaped */
+		if (start_executor(demand[i].role, place))
+		{
+			start_worked(InvalidOid);
+			continue;
+		}
+		start_failed(InvalidOid);
+		if (!told_no_workers)
+			ereport(WARNING,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("rinq cannot start an executor for database \"%s\"",
+							NameStr(rinq_peer.db->name)),
+					 errdetail("Requests wait until one of the running executors is free."),
+					 errhint("Increase \"max_worker_processes\".")));
+		told_no_workers = true;
+		return not_before(InvalidOid);
+	}
+	return next;
+}
+
+/*
+ * Tells all executors that this peer ends.
+ */
+void
+rinq_pool_end(void)
+{
+	int			i;
+
+	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
+	{
+		RinqExecutorSlot *executor = &rinq_peer.db->executors[i];
+		int			procno;
+
+		SpinLockAcquire(&rinq_peer.channel->request_lock);
+		executor->leave = executor->state != RINQ_EXECUTOR_FREE;
+		procno = executor->leave ? executor->procno : RINQ_NO_PROC;
+		SpinLockRelease(&rinq_peer.channel->request_lock);
+		rinq_wake_proc(procno);
+	}
+}

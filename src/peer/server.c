@@ -1,0 +1,559 @@
+/*-------------------------------------------------------------------------
+ *
+ * server.c
+ *	  Calls in: checking the requests that arrive, handing them to executors,
+ *	  and sending the responses.
+ *
+ * Each delivery is settled exactly once: acknowledged after its response was
+ * published, given back to the broker, or rejected.  The rules which of these
+ * are section 4 of the protocol.  A delivery whose channel was closed in the
+ * meantime is the broker's again, and is not settled at all.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "guc.h"
+#include "payload.h"
+#include "peer/peer.h"
+#include "request.h"
+#include "utils/memutils.h"
+
+typedef enum ReplyMode
+{
+	REPLY_NONE,
+	REPLY_CORRELATED,
+	REPLY_UNCORRELATED
+} ReplyMode;
+
+/* what is remembered of a request until it is settled */
+typedef struct Request
+{
+	dlist_node	node;			/* in "backlog", while it waits for a slot */
+	uint32		epoch;			/* of the channel it came through */
+	uint64		tag;
+	bool		balanced;
+	ReplyMode	reply;
+	int64		deadline;		/* 0 is none */
+	RinqBytes	id;
+	RinqBytes	source;
+	RinqBytes	trace;
+	RinqBytes	namespace;
+	RinqBytes	command;
+	RinqBytes	span_context;
+	RinqBytes	body;			/* freed once it is in a slot */
+	char		texts[FLEXIBLE_ARRAY_MEMBER];
+} Request;
+
+/* the request in each slot of the channel, NULL for none */
+static Request **in_slot;
+
+/* requests that no slot, or no payload memory, was free for; oldest first */
+static dlist_head backlog = DLIST_STATIC_INIT(backlog);
+
+/* counts the channels that requests came through */
+static uint32 epoch = 1;
+
+static uint32
+first_slot(void)
+{
+	return rinq_peer.channel->num_calls;
+}
+
+void
+rinq_server_init(void)
+{
+	in_slot = MemoryContextAllocZero(TopMemoryContext,
+									 rinq_peer.channel->num_slots * sizeof(Request *));
+}
+
+static bool
+expired(const Request *request)
+{
+	return request->deadline != 0 && rinq_now_ms() >= request->deadline;
+}
+
+static void
+free_request(Request *request)
+{
+	if (request->body.data != NULL)
+		pfree((char *) request->body.data);
+	pfree(request);
+}
+
+static bool
+can_settle(const Request *request)
+{
+	return rinq_peer.conn != NULL && request->epoch == epoch;
+}
+
+/*
+ * Ends a request without an answer: the broker may give a balanced one to
+ * another peer, as long as its deadline allows.
+ */
+static void
+settle_without_answer(Request *request)
+{
+	bool		requeue = request->balanced && !expired(request);
+
+	rinq_count(rinq_peer.db, requeue ? RINQ_REQUESTS_REQUEUED : RINQ_REQUESTS_EXPIRED);
+	if (can_settle(request))
+		(void) rinq_basic_reject(rinq_peer.conn, CHANNEL_COMMANDS, request->tag, requeue);
+	free_request(request);
+}
+
+/*
+ * Publishes the response to a request, unless none is wanted or it comes too
+ * late, and acknowledges the request.
+ */
+static void
+respond(Request *request, char type, RinqBytes failure_type, RinqBytes text,
+		RinqBytes payload)
+{
+	RinqMessage msg;
+	RinqMsgStatus status;
+	char		expiration[24];
+	bool		late = expired(request);
+
+	if (!can_settle(request))
+	{
+		free_request(request);
+		return;
+	}
+	if (request->reply == REPLY_NONE || late)
+	{
+		if (late)
+			rinq_count(rinq_peer.db, RINQ_REQUESTS_EXPIRED);
+		(void) rinq_basic_ack(rinq_peer.conn, CHANNEL_COMMANDS, request->tag, false);
+		free_request(request);
+		return;
+	}
+
+	memset(&msg, 0, sizeof(msg));
+	msg.type = rinq_bytes(&type, 1);
+	msg.correlation_id = request->trace;
+	if (request->deadline != 0)
+	{
+		msg.has_deadline = true;
+		msg.deadline = request->deadline;
+		snprintf(expiration, sizeof(expiration), INT64_FORMAT,
+				 Max(0, request->deadline - rinq_now_ms()));
+		msg.expiration = rinq_bytes_str(expiration);
+	}
+	if (request->reply == REPLY_UNCORRELATED)
+	{
+		msg.reply_to = rinq_bytes_str("u");
+		msg.ns = request->namespace;
+		msg.command = request->command;
+		msg.span_context = request->span_context;
+	}
+	if (type == 'f')
+	{
+		msg.target = failure_type;
+		if (text.len > 0)
+			msg.failure_message = text;
+	}
+	else if (type == 'e')
+		payload = text;
+
+	status = rinq_basic_publish(rinq_peer.conn, CHANNEL_PUBLISH, rinq_bytes_str("cmd.rsp"),
+								request->id, false, &msg,
+								payload.len > 0 ? payload.data : "", payload.len);
+	if (status != RINQ_MSG_OK && status != RINQ_MSG_BACKLOG && type != 'e')
+	{
+		/* a failure that does not fit into the headers; this surely does */
+		respond(request, 'e', failure_type, rinq_bytes_str(rinq_msg_status_text(status)),
+				payload);
+		return;
+	}
+	if (status == RINQ_MSG_OK)
+		rinq_count(rinq_peer.db, RINQ_RESPONSES_SENT);
+	else
+		ereport(LOG,
+				(errmsg("rinq peer %s could not send a response: %s",
+						rinq_peer.id_text, rinq_msg_status_text(status))));
+	(void) rinq_basic_ack(rinq_peer.conn, CHANNEL_COMMANDS, request->tag, false);
+	free_request(request);
+}
+
+static void
+respond_error(Request *request, const char *text)
+{
+	respond(request, 'e', rinq_bytes(NULL, 0), rinq_bytes_str(text), rinq_bytes(NULL, 0));
+}
+
+static uint32
+find_free_slot(void)
+{
+	static uint32 hint = 0;
+	uint32		count = rinq_peer.channel->num_slots - first_slot();
+	uint32		i;
+
+	for (i = 0; i < count; i++)
+	{
+		uint32		index = first_slot() + (hint + i) % count;
+		RinqSlot   *slot = &rinq_peer.channel->slots[index];
+
+		if (in_slot[index] == NULL &&
+			pg_atomic_read_u32(&slot->state) == RINQ_SLOT_FREE)
+		{
+			hint = index - first_slot() + 1;
+			return index;
+		}
+	}
+	return RINQ_NO_SLOT;
+}
+
+/*
+ * Puts a request into a slot and into the line for executors; false when
+ * there is no room now.
+ */
+static bool
+enqueue(Request *request, const RinqListener *listener)
+{
+	uint32		index = find_free_slot();
+	RinqSlot   *slot;
+	RinqBytes	fields[RINQ_REQUEST_FIELDS];
+
+	if (index == RINQ_NO_SLOT)
+		return false;
+	slot = &rinq_peer.channel->slots[index];
+	fields[RINQ_REQUEST_HANDLER] = rinq_bytes_str(listener->handler);
+	fields[RINQ_REQUEST_NAMESPACE] = request->namespace;
+	fields[RINQ_REQUEST_COMMAND] = request->command;
+	fields[RINQ_REQUEST_ID] = request->id;
+	fields[RINQ_REQUEST_SOURCE] = request->source;
+	fields[RINQ_REQUEST_TRACE] = request->trace;
+	fields[RINQ_REQUEST_PAYLOAD] = request->body;
+	if (!rinq_slot_write(slot, fields, RINQ_REQUEST_FIELDS))
+		return false;
+
+	if (request->body.data != NULL)
+		pfree((char *) request->body.data);
+	request->body = rinq_bytes(NULL, 0);
+	slot->serial++;
+	slot->owner = RINQ_NO_PROC;
+	slot->role = listener->role;
+	slot->wants_response = request->reply != REPLY_NONE;
+	slot->deadline = request->deadline;
+	slot->queued_at = rinq_peer.now;
+	slot->outcome = RINQ_OUTCOME_NONE;
+	in_slot[index] = request;
+	rinq_pool_wake(rinq_request_put(rinq_peer.db, index));
+	return true;
+}
+
+/*
+ * Does with a request what can be done now; false when it has to wait.
+ */
+static bool
+dispatch(Request *request)
+{
+	RinqNamespace *ns = rinq_topology_find(request->namespace);
+
+	if (!can_settle(request))
+	{
+		free_request(request);
+		return true;
+	}
+	if (ns == NULL || ns->listener == NULL || expired(request))
+	{
+		settle_without_answer(request);
+		return true;
+	}
+	if (ns->listener->problem != NULL)
+	{
+		ereport(LOG,
+				(errmsg("rinq cannot run the handler of namespace \"%s\": %s",
+						ns->name, ns->listener->problem)));
+		respond_error(request, "the handler cannot be run");
+		return true;
+	}
+	return enqueue(request, ns->listener);
+}
+
+static void
+dispatch_backlog(void)
+{
+	while (!dlist_is_empty(&backlog))
+	{
+		Request    *request = dlist_container(Request, node, dlist_head_node(&backlog));
+
+		dlist_delete(&request->node);
+		if (!dispatch(request))
+		{
+			dlist_push_head(&backlog, &request->node);
+			break;
+		}
+	}
+}
+
+/* copies bytes to where "p" points, which it advances */
+static RinqBytes
+keep(char **p, RinqBytes bytes)
+{
+	RinqBytes	copy = rinq_bytes(*p, bytes.len);
+
+	if (bytes.data == NULL)
+		return bytes;
+	memcpy(*p, bytes.data, bytes.len);
+	*p += bytes.len;
+	return copy;
+}
+
+static Request *
+make_request(const RinqDelivery *delivery, const RinqMessageId *id)
+{
+	const RinqMessage *msg = &delivery->message;
+	RinqBytes	trace = msg->correlation_id.len > 0 ? msg->correlation_id : msg->message_id;
+	char		source[RINQ_REF_SIZE];
+	size_t		source_len = rinq_ref_format(&id->ref, source, sizeof(source));
+	Request    *request;
+	char	   *p;
+
+	request = MemoryContextAllocZero(TopMemoryContext,
+									 offsetof(Request, texts) + msg->message_id.len +
+									 source_len + trace.len + msg->ns.len +
+									 msg->command.len + msg->span_context.len);
+	p = request->texts;
+	request->id = keep(&p, msg->message_id);
+	request->source = keep(&p, rinq_bytes(source, source_len));
+	request->trace = keep(&p, trace);
+	request->namespace = keep(&p, msg->ns);
+	request->command = keep(&p, msg->command);
+	request->span_context = keep(&p, msg->span_context);
+	request->epoch = epoch;
+	request->tag = delivery->delivery_tag;
+	request->balanced = delivery->exchange.len == 7 &&
+		memcmp(delivery->exchange.data, "cmd.bal", 7) == 0;
+	request->deadline = msg->has_deadline ? Max(msg->deadline, 1) : 0;
+	if (msg->reply_to.len == 1 && msg->reply_to.data[0] == 'u')
+		request->reply = REPLY_UNCORRELATED;
+	else if (msg->reply_to.len > 0)
+		request->reply = REPLY_CORRELATED;
+	if (delivery->body.len > 0)
+	{
+		char	   *body = MemoryContextAllocHuge(TopMemoryContext, delivery->body.len);
+
+		memcpy(body, delivery->body.data, delivery->body.len);
+		request->body = rinq_bytes(body, delivery->body.len);
+	}
+	return request;
+}
+
+/* why a delivery is no request, or NULL */
+static const char *
+request_problem(const RinqDelivery *delivery, RinqMessageId *id)
+{
+	const RinqMessage *msg = &delivery->message;
+
+	if (delivery->malformed_headers)
+		return "unreadable headers";
+	if (!rinq_message_id_parse(msg->message_id.data, msg->message_id.len, id))
+		return "missing or invalid message id";
+	if (msg->ns.data == NULL)
+		return "missing or invalid namespace header";
+	if (msg->command.data == NULL)
+		return "missing or invalid command header";
+	if (msg->bad_span_context)
+		return "invalid span context header";
+	if (delivery->oversize)
+		return "payload exceeds \"rinq.max_payload\"";
+	if (rinq_peer_id_equal(&id->ref.session.peer, &rinq_peer.id))
+	{
+		RinqSession *session = rinq_session_find(id->ref.session.seq);
+
+		if (session != NULL && id->ref.revision > session->revision)
+			return "source is a revision of this peer's session that does not exist";
+	}
+	return NULL;
+}
+
+/*
+ * A request has arrived.
+ */
+void
+rinq_server_request(const RinqDelivery *delivery)
+{
+	RinqMessageId id;
+	const char *problem = request_problem(delivery, &id);
+	Request    *request;
+
+	rinq_count(rinq_peer.db, RINQ_REQUESTS_RECEIVED);
+	if (problem != NULL)
+	{
+		rinq_count(rinq_peer.db, RINQ_REQUESTS_REJECTED);
+		rinq_peer_log_input(problem, delivery);
+		(void) rinq_basic_reject(rinq_peer.conn, CHANNEL_COMMANDS,
+								 delivery->delivery_tag, false);
+		return;
+	}
+	request = make_request(delivery, &id);
+	if (!dlist_is_empty(&backlog) || !dispatch(request))
+		dlist_push_tail(&backlog, &request->node);
+}
+
+/*
+ * An executor has finished with a request.
+ */
+void
+rinq_server_answer(uint32 index, uint32 serial)
+{
+	RinqSlot   *slot;
+	Request    *request;
+	RinqBytes	fields[RINQ_ANSWER_FIELDS];
+	RinqBytes	type;
+	RinqBytes	text;
+
+	if (index < first_slot() || index >= rinq_peer.channel->num_slots)
+		return;
+	slot = &rinq_peer.channel->slots[index];
+	request = in_slot[index];
+	if (request == NULL || slot->serial != serial ||
+		pg_atomic_read_u32(&slot->state) != RINQ_SLOT_DONE)
+		return;
+	in_slot[index] = NULL;
+
+	rinq_slot_read(slot, fields, RINQ_ANSWER_FIELDS);
+	type = fields[RINQ_ANSWER_TYPE];
+	text = fields[RINQ_ANSWER_TEXT];
+	switch (slot->outcome)
+	{
+		case RINQ_OUTCOME_SUCCESS:
+			respond(request, 's', type, text, fields[RINQ_ANSWER_PAYLOAD]);
+			break;
+		case RINQ_OUTCOME_FAILURE:
+			respond(request, 'f', type, text, fields[RINQ_ANSWER_PAYLOAD]);
+			break;
+		case RINQ_OUTCOME_ERROR:
+			respond(request, 'e', type, text, fields[RINQ_ANSWER_PAYLOAD]);
+			break;
+		default:
+			settle_without_answer(request);
+			break;
+	}
+	rinq_slot_free(rinq_peer.channel, index);
+	dispatch_backlog();
+}
+
+/*
+ * The listeners have changed: what waits may be possible now, or impossible.
+ */
+void
+rinq_server_configured(void)
+{
+	uint32		i;
+
+	/* take back what waits for an executor that cannot be had */
+	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
+	{
+		RinqNamespace *ns;
+		Request    *request = in_slot[i];
+
+		if (request == NULL)
+			continue;
+		ns = rinq_topology_find(request->namespace);
+		if (ns != NULL && ns->listener != NULL && ns->listener->problem == NULL &&
+			ns->listener->role == rinq_peer.channel->slots[i].role)
+			continue;
+		if (!rinq_request_remove(rinq_peer.db, i))
+			continue;
+		in_slot[i] = NULL;
+		rinq_slot_free(rinq_peer.channel, i);
+		if (ns != NULL && ns->listener != NULL && ns->listener->problem != NULL)
+			respond_error(request, "the handler cannot be run");
+		else
+			settle_without_answer(request);
+	}
+	dispatch_backlog();
+}
+
+/* takes requests that were not started out of the line and the backlog */
+static void
+drop_queued(bool only_expired, int64 *next)
+{
+	dlist_mutable_iter iter;
+	uint32		i;
+
+	dlist_foreach_modify(iter, &backlog)
+	{
+		Request    *request = dlist_container(Request, node, iter.cur);
+
+		if (!only_expired || expired(request) || !can_settle(request))
+		{
+			dlist_delete(&request->node);
+			settle_without_answer(request);
+		}
+		else if (request->deadline != 0 && (*next == 0 || request->deadline < *next))
+			*next = request->deadline;
+	}
+	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
+	{
+		Request    *request = in_slot[i];
+
+		if (request == NULL)
+			continue;
+		if (only_expired && !expired(request))
+		{
+			if (request->deadline != 0 && (*next == 0 || request->deadline < *next))
+				*next = request->deadline;
+			continue;
+		}
+		if (!rinq_request_remove(rinq_peer.db, i))
+			continue;
+		in_slot[i] = NULL;
+		rinq_slot_free(rinq_peer.channel, i);
+		settle_without_answer(request);
+	}
+}
+
+/*
+ * Drops requests whose deadline passed before an executor took them.  Returns
+ * when the next one will, in ms since the Unix epoch, or 0.
+ */
+int64
+rinq_server_expire(void)
+{
+	int64		next = 0;
+
+	drop_queued(true, &next);
+	return next;
+}
+
+/*
+ * Gives back everything that was not started, for an orderly stop.
+ */
+void
+rinq_server_give_back_queued(void)
+{
+	int64		next = 0;
+
+	drop_queued(false, &next);
+}
+
+bool
+rinq_server_busy(void)
+{
+	uint32		i;
+
+	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
+	{
+		if (in_slot[i] != NULL)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The channel that requests come through was closed: the broker has taken
+ * back all that was not acknowledged.  What runs goes on, for its effects;
+ * what does not run yet is left to whoever gets it next.
+ */
+void
+rinq_server_channel_lost(void)
+{
+	epoch++;
+	rinq_server_give_back_queued();
+}

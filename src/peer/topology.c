@@ -1,0 +1,505 @@
+/*-------------------------------------------------------------------------
+ *
+ * topology.c
+ *	  Exchanges, queues and bindings, and the namespaces this peer serves.
+ *
+ * Each namespace has a durable queue shared by all peers, cmd.<namespace>,
+ * which callers and listeners declare alike before they use it.  Declaring
+ * happens on a channel of its own: when the broker refuses one queue and
+ * closes the channel, calls and requests on the others go on.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "guc.h"
+#include "peer/peer.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+
+#define FIRST_RETRY_DELAY 1000	/* ms */
+#define LAST_RETRY_DELAY 60000	/* ms */
+
+/* what a cookie says: the step in the upper half, the namespace in the lower */
+enum
+{
+	STEP_SETUP = 1,				/* of the peer's own queues, and exchanges */
+	STEP_SETUP_LAST,
+	STEP_BIND,					/* of cmd.<namespace>, the last of its steps */
+	STEP_NAMESPACE,				/* its other steps */
+	STEP_CONSUME
+};
+
+#define COOKIE(step, index) (((uint64) (step) << 32) | (index))
+#define COOKIE_STEP(cookie) ((int) ((cookie) >> 32))
+#define COOKIE_INDEX(cookie) ((uint32) (cookie))
+
+static const struct
+{
+	const char *name;
+	const char *kind;
+}			exchanges[] = {
+	{"cmd.bal", "direct"},
+	{"cmd.uc", "direct"},
+	{"cmd.mc", "direct"},
+	{"cmd.rsp", "topic"},
+	{"ntf.uc", "direct"},
+	{"ntf.mc", "direct"}
+};
+
+static HTAB *namespaces;
+static RinqNamespace **by_index;
+static uint32 num_namespaces;
+static uint32 max_namespaces;
+
+void
+rinq_topology_init(void)
+{
+	HASHCTL		ctl;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = RINQ_NAMESPACE_MAXLEN + 1;
+	ctl.entrysize = sizeof(RinqNamespace);
+	ctl.hcxt = TopMemoryContext;
+	namespaces = hash_create("rinq namespaces", 64, &ctl,
+							 HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
+	max_namespaces = 64;
+	by_index = MemoryContextAlloc(TopMemoryContext,
+								  max_namespaces * sizeof(RinqNamespace *));
+}
+
+/*
+ * The namespace of this name, if it is known.
+ */
+RinqNamespace *
+rinq_topology_find(RinqBytes name)
+{
+	char		key[RINQ_NAMESPACE_MAXLEN + 1];
+
+	if (name.len > RINQ_NAMESPACE_MAXLEN ||
+		!rinq_namespace_valid(name.data, name.len))
+		return NULL;
+	memset(key, 0, sizeof(key));
+	memcpy(key, name.data, name.len);
+	return hash_search(namespaces, key, HASH_FIND, NULL);
+}
+
+/*
+ * The namespace of this name, made known if need be; NULL when the name is
+ * not a namespace.
+ */
+RinqNamespace *
+rinq_topology_namespace(RinqBytes name)
+{
+	char		key[RINQ_NAMESPACE_MAXLEN + 1];
+	RinqNamespace *ns = rinq_topology_find(name);
+
+	if (ns != NULL || name.len > RINQ_NAMESPACE_MAXLEN ||
+		!rinq_namespace_valid(name.data, name.len))
+		return ns;
+
+	if (num_namespaces == max_namespaces)
+	{
+		max_namespaces *= 2;
+		by_index = repalloc(by_index, max_namespaces * sizeof(RinqNamespace *));
+	}
+	memset(key, 0, sizeof(key));
+	memcpy(key, name.data, name.len);
+	ns = hash_search(namespaces, key, HASH_ENTER, NULL);
+	ns->index = num_namespaces;
+	ns->state = NAMESPACE_UNDECLARED;
+	ns->consuming = false;
+	ns->listener = NULL;
+	ns->retry_at = 0;
+	ns->retry_delay = 0;
+	ns->waiting = NIL;
+	by_index[num_namespaces++] = ns;
+	return ns;
+}
+
+static RinqBytes
+own_queue(const char *suffix, char buf[16])
+{
+	rinq_network_queue_name(buf, 16, suffix);
+	return rinq_bytes_str(buf);
+}
+
+static RinqBytes
+command_queue(const RinqNamespace *ns, char buf[RINQ_NAMESPACE_MAXLEN + 8])
+{
+	snprintf(buf, RINQ_NAMESPACE_MAXLEN + 8, "cmd.%s", ns->name);
+	return rinq_bytes_str(buf);
+}
+
+/*
+ * The connection is open and the identity reserved: sets up everything else,
+ * without waiting for any of it.  The last reply makes the peer ready.
+ */
+void
+rinq_topology_opened(void)
+{
+	RinqConn   *conn = rinq_peer.conn;
+	char		queue[16];
+	char		all_responses[RINQ_PEER_ID_SIZE + 2];
+	int			i;
+
+	for (i = 0; i < (int) lengthof(exchanges); i++)
+		rinq_exchange_declare(conn, CHANNEL_TOPOLOGY, rinq_bytes_str(exchanges[i].name),
+							  rinq_bytes_str(exchanges[i].kind), COOKIE(STEP_SETUP, 0));
+
+	rinq_queue_bind(conn, CHANNEL_TOPOLOGY, own_queue(".req", queue),
+					rinq_bytes_str("cmd.uc"), rinq_bytes_str(rinq_peer.id_text),
+					COOKIE(STEP_SETUP, 0));
+	rinq_queue_bind(conn, CHANNEL_TOPOLOGY, own_queue(".req", queue),
+					rinq_bytes_str("cmd.mc"), rinq_bytes_str("_sess"),
+					COOKIE(STEP_SETUP, 0));
+	snprintf(all_responses, sizeof(all_responses), "%s.*", rinq_peer.id_text);
+	rinq_queue_bind(conn, CHANNEL_TOPOLOGY, own_queue(".rsp", queue),
+					rinq_bytes_str("cmd.rsp"), rinq_bytes_str(all_responses),
+					COOKIE(STEP_SETUP_LAST, 0));
+}
+
+/* a channel that consumes, after it was opened */
+static void
+start_commands(void)
+{
+	char		queue[16];
+	int			prefetch = rinq_prefetch > 0 ? rinq_prefetch : 4 * rinq_command_workers;
+
+	rinq_basic_qos(rinq_peer.conn, CHANNEL_COMMANDS, (uint16_t) prefetch, false, 0);
+	own_queue(".req", queue);
+	rinq_basic_consume(rinq_peer.conn, CHANNEL_COMMANDS, rinq_bytes_str(queue),
+					   rinq_bytes_str(queue), true, COOKIE(STEP_SETUP, 0));
+}
+
+static void
+start_responses(void)
+{
+	char		queue[16];
+
+	rinq_basic_qos(rinq_peer.conn, CHANNEL_RESPONSES, (uint16_t) rinq_session_workers,
+				   false, 0);
+	own_queue(".rsp", queue);
+	rinq_basic_consume(rinq_peer.conn, CHANNEL_RESPONSES, rinq_bytes_str(queue),
+					   rinq_bytes_str(queue), true, COOKIE(STEP_SETUP, 0));
+}
+
+/*
+ * Forgets what was declared, since the next connection starts afresh; calls
+ * that wait for a queue have nothing to wait for.
+ */
+void
+rinq_topology_connection_lost(void)
+{
+	uint32		i;
+
+	for (i = 0; i < num_namespaces; i++)
+	{
+		RinqNamespace *ns = by_index[i];
+
+		ns->state = NAMESPACE_UNDECLARED;
+		ns->consuming = false;
+		ns->retry_at = 0;
+		ns->retry_delay = 0;
+		rinq_invoker_declared(ns, RINQ_OUTCOME_CONNECTION_LOST,
+							  "the connection to the broker was lost before the request was sent");
+	}
+}
+
+/*
+ * Declares the queue of a namespace, if that is neither done nor under way.
+ */
+void
+rinq_topology_declare(RinqNamespace *ns)
+{
+	char		buf[RINQ_NAMESPACE_MAXLEN + 8];
+	RinqBytes	queue = command_queue(ns, buf);
+
+	if (ns->state == NAMESPACE_DECLARING || ns->state == NAMESPACE_DECLARED ||
+		!rinq_peer.ready)
+		return;
+	ns->state = NAMESPACE_DECLARING;
+	rinq_queue_declare(rinq_peer.conn, CHANNEL_TOPOLOGY, queue, true, false, 3,
+					   COOKIE(STEP_NAMESPACE, ns->index));
+	rinq_queue_bind(rinq_peer.conn, CHANNEL_TOPOLOGY, queue, rinq_bytes_str("cmd.bal"),
+					rinq_bytes_str(ns->name), COOKIE(STEP_BIND, ns->index));
+}
+
+static void
+listen_to(RinqNamespace *ns)
+{
+	char		buf[RINQ_NAMESPACE_MAXLEN + 8];
+	char		own[16];
+	RinqBytes	queue = command_queue(ns, buf);
+
+	if (!rinq_peer.ready || rinq_peer.stopping || ns->consuming || ns->listener == NULL)
+		return;
+	if (ns->state != NAMESPACE_DECLARED)
+	{
+		rinq_topology_declare(ns);
+		return;
+	}
+	ns->consuming = true;
+	rinq_queue_bind(rinq_peer.conn, CHANNEL_TOPOLOGY, own_queue(".req", own),
+					rinq_bytes_str("cmd.mc"), rinq_bytes_str(ns->name),
+					COOKIE(STEP_NAMESPACE, ns->index));
+	rinq_basic_consume(rinq_peer.conn, CHANNEL_COMMANDS, queue, queue, false,
+					   COOKIE(STEP_CONSUME, ns->index));
+}
+
+static void
+unlisten(RinqNamespace *ns)
+{
+	char		buf[RINQ_NAMESPACE_MAXLEN + 8];
+	char		own[16];
+
+	if (!ns->consuming)
+		return;
+	ns->consuming = false;
+	if (!rinq_peer.ready)
+		return;
+	rinq_basic_cancel(rinq_peer.conn, CHANNEL_COMMANDS, command_queue(ns, buf), 0);
+	rinq_queue_unbind(rinq_peer.conn, CHANNEL_TOPOLOGY, own_queue(".req", own),
+					  rinq_bytes_str("cmd.mc"), rinq_bytes_str(ns->name),
+					  COOKIE(STEP_NAMESPACE, ns->index));
+}
+
+void
+rinq_topology_stop_consuming(void)
+{
+	uint32		i;
+	char		queue[16];
+
+	for (i = 0; i < num_namespaces; i++)
+		unlisten(by_index[i]);
+	rinq_basic_cancel(rinq_peer.conn, CHANNEL_COMMANDS, own_queue(".req", queue), 0);
+}
+
+static void
+free_listener(RinqListener *listener)
+{
+	if (listener == NULL)
+		return;
+	pfree(listener->namespace);
+	pfree(listener->handler);
+	if (listener->problem != NULL)
+		pfree(listener->problem);
+	pfree(listener);
+}
+
+/*
+ * Takes a new list of listeners, whose memory it keeps, and starts and stops
+ * consuming accordingly.
+ */
+void
+rinq_topology_configure(List *listeners)
+{
+	ListCell   *lc;
+	uint32		i;
+
+	for (i = 0; i < num_namespaces; i++)
+	{
+		free_listener(by_index[i]->listener);
+		by_index[i]->listener = NULL;
+	}
+	foreach(lc, listeners)
+	{
+		RinqListener *listener = lfirst(lc);
+		RinqNamespace *ns = rinq_topology_namespace(rinq_bytes_str(listener->namespace));
+
+		if (ns == NULL)
+		{
+			ereport(WARNING,
+					(errcode(ERRCODE_INVALID_NAME),
+					 errmsg("rinq ignores a listener to an invalid namespace")));
+			free_listener(listener);
+			continue;
+		}
+		ns->listener = listener;
+	}
+	list_free(listeners);
+	for (i = 0; i < num_namespaces; i++)
+	{
+		if (by_index[i]->listener != NULL)
+			listen_to(by_index[i]);
+		else
+			unlisten(by_index[i]);
+	}
+}
+
+static void
+became_ready(void)
+{
+	uint32		i;
+
+	rinq_peer.ready = true;
+	for (i = 0; i < num_namespaces; i++)
+		listen_to(by_index[i]);
+}
+
+/*
+ * The broker has answered one of the requests made here.
+ */
+void
+rinq_topology_reply(const RinqReply *reply)
+{
+	RinqNamespace *ns;
+
+	switch (COOKIE_STEP(reply->cookie))
+	{
+		case STEP_SETUP_LAST:
+			start_commands();
+			start_responses();
+			became_ready();
+			break;
+		case STEP_BIND:
+			ns = by_index[COOKIE_INDEX(reply->cookie)];
+			if (ns->state != NAMESPACE_DECLARING)
+				break;
+			ns->state = NAMESPACE_DECLARED;
+			ns->retry_delay = 0;
+			ns->retry_at = 0;
+			rinq_invoker_declared(ns, RINQ_OUTCOME_SUCCESS, NULL);
+			listen_to(ns);
+			break;
+		default:
+			break;
+	}
+}
+
+/* one namespace's queue cannot be had now; the others go on */
+static void
+namespace_failed(RinqNamespace *ns, const RinqChannelClosed *info)
+{
+	char		text[RINQ_LAST_ERROR_LEN];
+
+	snprintf(text, sizeof(text), "the broker refused %s for queue \"cmd.%s\": %u %s",
+			 info->method, ns->name, info->code, info->text);
+	if (ns->listener != NULL && ns->retry_delay == 0)
+		ereport(WARNING,
+				(errmsg("rinq cannot listen to namespace \"%s\"", ns->name),
+				 errdetail_internal("%s", text),
+				 errhint("Delete or change the queue on the broker; the peer tries again by itself.")));
+	SpinLockAcquire(&rinq_peer.db->mutex);
+	strlcpy(rinq_peer.db->status.last_error, text, RINQ_LAST_ERROR_LEN);
+	SpinLockRelease(&rinq_peer.db->mutex);
+
+	ns->state = NAMESPACE_FAILED;
+	ns->consuming = false;
+	ns->retry_delay = Min(LAST_RETRY_DELAY, Max(FIRST_RETRY_DELAY, ns->retry_delay * 2));
+	ns->retry_at = rinq_peer.now + ns->retry_delay;
+	rinq_invoker_declared(ns, RINQ_OUTCOME_REFUSED, text);
+}
+
+/*
+ * The broker closed a channel: the request it refused has failed, the others
+ * that were under way there are made again.
+ */
+void
+rinq_topology_channel_closed(const RinqChannelClosed *info)
+{
+	RinqNamespace *failed = NULL;
+	int			step = info->request_failed ? COOKIE_STEP(info->cookie) : 0;
+	uint32		i;
+
+	if (step == STEP_SETUP || step == STEP_SETUP_LAST)
+	{
+		char		reason[RINQ_LAST_ERROR_LEN];
+
+		snprintf(reason, sizeof(reason), "the broker refused %s: %u %s",
+				 info->method, info->code, info->text);
+		rinq_network_fail(reason);
+		return;
+	}
+	if (step != 0 && COOKIE_INDEX(info->cookie) < num_namespaces)
+		failed = by_index[COOKIE_INDEX(info->cookie)];
+	if (failed == NULL)
+		ereport(LOG,
+				(errmsg("rinq peer %s: the broker closed channel %u after %s: %u %s",
+						rinq_peer.id_text, info->channel, info->method,
+						info->code, info->text)));
+
+	rinq_channel_open(rinq_peer.conn, info->channel, 0);
+	if (info->channel == CHANNEL_COMMANDS)
+	{
+		rinq_server_channel_lost();
+		start_commands();
+	}
+	else if (info->channel == CHANNEL_RESPONSES)
+		start_responses();
+
+	/* a queue that vanished between declaring and consuming is made again */
+	if (failed != NULL && step == STEP_CONSUME && info->code == 404)
+		failed->state = NAMESPACE_UNDECLARED;
+	else if (failed != NULL)
+		namespace_failed(failed, info);
+
+	for (i = 0; i < num_namespaces; i++)
+	{
+		RinqNamespace *ns = by_index[i];
+
+		if (info->channel == CHANNEL_TOPOLOGY && ns->state == NAMESPACE_DECLARING)
+		{
+			ns->state = NAMESPACE_UNDECLARED;
+			rinq_topology_declare(ns);
+		}
+		if (info->channel == CHANNEL_COMMANDS)
+			ns->consuming = false;
+		if (ns->state != NAMESPACE_FAILED)
+			listen_to(ns);
+	}
+}
+
+/*
+ * The broker has cancelled a consumer, because somebody deleted the queue.
+ */
+void
+rinq_topology_cancelled(RinqBytes consumer_tag)
+{
+	RinqNamespace *ns = NULL;
+	char		queue[16];
+
+	if (consumer_tag.len > 4 && memcmp(consumer_tag.data, "cmd.", 4) == 0)
+		ns = rinq_topology_find(rinq_bytes(consumer_tag.data + 4, consumer_tag.len - 4));
+	own_queue(".req", queue);
+	if (ns == NULL)
+	{
+		/* a queue of our own: without it, this identity is of no use */
+		rinq_network_fail("a queue of this peer was deleted on the broker");
+		return;
+	}
+	ereport(LOG,
+			(errmsg("rinq peer %s: queue \"cmd.%s\" was deleted on the broker, declaring it again",
+					rinq_peer.id_text, ns->name)));
+	ns->consuming = false;
+	ns->state = NAMESPACE_UNDECLARED;
+	listen_to(ns);
+}
+
+/*
+ * Tries failed namespaces again when their time has come.  Returns when to
+ * look again, in ms since the Unix epoch, or 0.
+ */
+int64
+rinq_topology_retry(void)
+{
+	int64		next = 0;
+	uint32		i;
+
+	if (!rinq_peer.ready)
+		return 0;
+	for (i = 0; i < num_namespaces; i++)
+	{
+		RinqNamespace *ns = by_index[i];
+
+		if (ns->state != NAMESPACE_FAILED || ns->listener == NULL)
+			continue;
+		if (ns->retry_at <= rinq_peer.now)
+			listen_to(ns);
+		else if (next == 0 || ns->retry_at < next)
+			next = ns->retry_at;
+	}
+	return next;
+}

@@ -1,0 +1,89 @@
+/*-------------------------------------------------------------------------
+ *
+ * request.c
+ *	  What outlives a function call in a process: the request being handled,
+ *	  and the last failure.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "request.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+RinqInherited rinq_inherited = {{NULL, 0}, 0};
+RinqFailure rinq_last_failure_data = {NULL, NULL, NULL};
+
+static MemoryContext failure_context = NULL;
+
+#define EPOCH_DIFFERENCE_MS \
+	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * 1000)
+
+int64
+rinq_now_ms(void)
+{
+	return GetCurrentTimestamp() / 1000 + EPOCH_DIFFERENCE_MS;
+}
+
+/* times that a timestamp cannot express become infinite */
+TimestampTz
+rinq_timestamp_of_ms(int64 ms)
+{
+	if (ms < 0)
+		return DT_NOBEGIN;
+	if (ms > (END_TIMESTAMP / 1000))
+		return DT_NOEND;
+	return (ms - EPOCH_DIFFERENCE_MS) * 1000;
+}
+
+void
+rinq_failure_forget(void)
+{
+	memset(&rinq_last_failure_data, 0, sizeof(rinq_last_failure_data));
+	if (failure_context != NULL)
+		MemoryContextReset(failure_context);
+}
+
+/*
+ * Raises an application-defined failure as an error, and keeps it for
+ * rinq_last_failure(), since an error cannot carry a payload.
+ */
+void
+rinq_failure_raise(const char *type, const char *message, const Jsonb *payload)
+{
+	MemoryContext old;
+	RinqFailure failure;
+
+	if (failure_context == NULL)
+		failure_context = AllocSetContextCreate(TopMemoryContext, "rinq failure",
+												ALLOCSET_SMALL_SIZES);
+
+	/* the arguments may be those of the failure that is replaced */
+	old = MemoryContextSwitchTo(CurrentMemoryContext);
+	failure.type = pstrdup(type);
+	failure.message = message != NULL ? pstrdup(message) : NULL;
+	failure.payload = NULL;
+	if (payload != NULL)
+	{
+		failure.payload = palloc(VARSIZE(payload));
+		memcpy(failure.payload, payload, VARSIZE(payload));
+	}
+	rinq_failure_forget();
+	MemoryContextSwitchTo(failure_context);
+	rinq_last_failure_data.type = pstrdup(failure.type);
+	if (failure.message != NULL)
+		rinq_last_failure_data.message = pstrdup(failure.message);
+	if (failure.payload != NULL)
+	{
+		rinq_last_failure_data.payload = palloc(VARSIZE(failure.payload));
+		memcpy(rinq_last_failure_data.payload, failure.payload, VARSIZE(failure.payload));
+	}
+	MemoryContextSwitchTo(old);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_RINQ_FAILURE),
+			 errmsg_internal("%s", failure.message != NULL && failure.message[0] != '\0' ?
+							 failure.message : failure.type),
+			 errdetail_internal("Failure type: %s", failure.type)));
+}

@@ -1,0 +1,52 @@
+/*-------------------------------------------------------------------------
+ *
+ * request.h
+ *	  The request that this process is handling, whose trace id and deadline
+ *	  everything sent meanwhile inherits; and the failure last raised or
+ *	  received.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_REQUEST_H
+#define RINQ_REQUEST_H
+
+#include "postgres.h"
+
+#include "bytes.h"
+#include "datatype/timestamp.h"
+#include "utils/elog.h"
+#include "utils/jsonb.h"
+
+/* class RQ is the extension's own; docs/sql.md lists all codes it uses */
+#define ERRCODE_RINQ_FAILURE MAKE_SQLSTATE('R', 'Q', '0', '0', '1')
+#define ERRCODE_RINQ_REMOTE_ERROR MAKE_SQLSTATE('R', 'Q', '0', '0', '2')
+#define ERRCODE_RINQ_TIMEOUT MAKE_SQLSTATE('R', 'Q', '0', '0', '3')
+
+/* what a handler's own messages inherit */
+typedef struct RinqInherited
+{
+	RinqBytes	trace;			/* absent outside handlers */
+	int64		deadline;		/* ms since the Unix epoch; 0 is none */
+} RinqInherited;
+
+extern RinqInherited rinq_inherited;
+
+/* the failure last raised by rinq_fail, or received in answer to a call */
+typedef struct RinqFailure
+{
+	char	   *type;			/* NULL when there was none */
+	char	   *message;
+	Jsonb	   *payload;		/* NULL for nil */
+} RinqFailure;
+
+extern RinqFailure rinq_last_failure_data;
+
+extern void rinq_failure_forget(void);
+extern void rinq_failure_raise(const char *type, const char *message,
+							   const Jsonb *payload) pg_attribute_noreturn();
+
+/* ms since the Unix epoch, which deadlines on the wire count in */
+extern int64 rinq_now_ms(void);
+extern TimestampTz rinq_timestamp_of_ms(int64 ms);
+
+#endif							/* RINQ_REQUEST_H */

@@ -1,0 +1,291 @@
+/*-------------------------------------------------------------------------
+ *
+ * shared.c
+ *	  Creating the extension's shared memory, and finding things in it.
+ *
+ * All of it is fixed in size and made when the server starts; a crash of the
+ * server makes it anew, which is all the recovery it needs.  It holds no
+ * pointers of a process: processes are named by their number, channels by
+ * their offset.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "channel.h"
+#include "guc.h"
+#include "shared.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/shmem.h"
+#include "utils/memutils.h"
+
+#define TRANCHE_NAME "rinq"
+#define PAYLOAD_TRANCHE_NAME "rinq_payloads"
+
+RinqShared *rinq_shared = NULL;
+
+static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
+#ifdef RINQ_HAVE_SHMEM_REQUEST_HOOK
+static shmem_request_hook_type prev_shmem_request_hook = NULL;
+#endif
+
+static dsa_area *payload_area = NULL;
+
+static Size
+payload_area_size(void)
+{
+	return mul_size((Size) rinq_payload_memory, 1024 * 1024);
+}
+
+static Size
+databases_size(void)
+{
+	return MAXALIGN(add_size(offsetof(RinqShared, databases),
+							 mul_size((Size) rinq_max_databases, sizeof(RinqDatabase))));
+}
+
+static Size
+shared_size(void)
+{
+	Size		size = databases_size();
+
+	size = add_size(size, mul_size((Size) rinq_max_databases, rinq_channel_size()));
+	return add_size(size, payload_area_size());
+}
+
+static void
+request_shared_memory(void)
+{
+#ifdef RINQ_HAVE_SHMEM_REQUEST_HOOK
+	if (prev_shmem_request_hook)
+		prev_shmem_request_hook();
+#endif
+	RequestAddinShmemSpace(shared_size());
+	RequestNamedLWLockTranche(TRANCHE_NAME, 1);
+}
+
+static void
+init_database(RinqDatabase *db, Size channel_offset)
+{
+	int			i;
+
+	SpinLockInit(&db->mutex);
+	ConditionVariableInit(&db->changed);
+	for (i = 0; i < RINQ_NUM_COUNTERS; i++)
+		pg_atomic_init_u64(&db->counters[i], 0);
+	db->reader.procno = RINQ_NO_PROC;
+	db->peer.procno = RINQ_NO_PROC;
+	db->config = InvalidDsaPointer;
+	db->channel_offset = channel_offset;
+	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
+		db->executors[i].procno = RINQ_NO_PROC;
+	rinq_channel_init(rinq_channel_of(db));
+}
+
+/* the area lives inside our own memory and never grows into DSM segments */
+static void
+create_payload_area(void)
+{
+	void	   *place = (char *) rinq_shared + rinq_shared->dsa_offset;
+	dsa_area   *area;
+
+	area = dsa_create_in_place(place, payload_area_size(),
+							   rinq_shared->dsa_tranche, NULL);
+	dsa_pin(area);
+	dsa_set_size_limit(area, payload_area_size());
+	dsa_detach(area);
+}
+
+static void
+startup_shared_memory(void)
+{
+	bool		found;
+
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
+
+	rinq_shared = NULL;
+	payload_area = NULL;
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	rinq_shared = ShmemInitStruct("rinq", shared_size(), &found);
+	if (!found)
+	{
+		Size		offset = databases_size();
+		int			i;
+
+		memset(rinq_shared, 0, databases_size());
+		rinq_shared->lock = &GetNamedLWLockTranche(TRANCHE_NAME)->lock;
+		rinq_shared->launcher_procno = RINQ_NO_PROC;
+		ConditionVariableInit(&rinq_shared->scan_done);
+		pg_atomic_init_u32(&rinq_shared->next_client, 1);
+		rinq_shared->num_databases = rinq_max_databases;
+		for (i = 0; i < rinq_max_databases; i++)
+		{
+			init_database(&rinq_shared->databases[i], offset);
+			offset += rinq_channel_size();
+		}
+		rinq_shared->dsa_tranche = LWLockNewTrancheId();
+		rinq_shared->dsa_offset = offset;
+		create_payload_area();
+	}
+	LWLockRelease(AddinShmemInitLock);
+	LWLockRegisterTranche(rinq_shared->dsa_tranche, PAYLOAD_TRANCHE_NAME);
+}
+
+/*
+ * Arranges for the shared memory; called while the server loads the library.
+ */
+void
+rinq_shared_init(void)
+{
+#ifdef RINQ_HAVE_SHMEM_REQUEST_HOOK
+	prev_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = request_shared_memory;
+#else
+	request_shared_memory();
+#endif
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = startup_shared_memory;
+}
+
+bool
+rinq_preloaded(void)
+{
+	return rinq_shared != NULL;
+}
+
+/*
+ * Raises an error unless the library was loaded at server start, without
+ * which there are neither shared memory nor processes.
+ */
+void
+rinq_require_preloaded(void)
+{
+	if (!rinq_preloaded())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("rinq must be loaded when the server starts"),
+				 errhint("Add \"rinq\" to the setting \"shared_preload_libraries\", and restart the server.")));
+}
+
+/*
+ * The payload area as this process sees it.
+ */
+dsa_area *
+rinq_dsa(void)
+{
+	if (payload_area == NULL)
+	{
+		void	   *place = (char *) rinq_shared + rinq_shared->dsa_offset;
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		payload_area = dsa_attach_in_place(place, NULL);
+		MemoryContextSwitchTo(old);
+		dsa_pin_mapping(payload_area);
+		on_shmem_exit(dsa_on_shmem_exit_release_in_place, PointerGetDatum(place));
+	}
+	return payload_area;
+}
+
+RinqChannel *
+rinq_channel_of(RinqDatabase *db)
+{
+	return (RinqChannel *) ((char *) rinq_shared + db->channel_offset);
+}
+
+/*
+ * The entry of a database, or NULL; the caller holds the lock.
+ */
+RinqDatabase *
+rinq_find_database(Oid dboid)
+{
+	int			i;
+
+	Assert(LWLockHeldByMe(rinq_shared->lock));
+	for (i = 0; i < rinq_shared->num_databases; i++)
+	{
+		if (rinq_shared->databases[i].oid == dboid)
+			return &rinq_shared->databases[i];
+	}
+	return NULL;
+}
+
+/*
+ * The entry of a database, made if need be; NULL when all are taken.  The
+ * caller holds the lock exclusively.
+ */
+RinqDatabase *
+rinq_claim_database(Oid dboid)
+{
+	RinqDatabase *db = rinq_find_database(dboid);
+	int			i;
+
+	if (db != NULL)
+		return db;
+	db = rinq_find_database(InvalidOid);
+	if (db == NULL)
+		return NULL;
+
+	db->oid = dboid;
+	memset(&db->name, 0, sizeof(db->name));
+	db->presence = RINQ_UNKNOWN;
+	db->read_wanted = 0;
+	db->read_done = 0;
+	db->stop = false;
+	db->ddl_blocks = 0;
+	db->next_start = 0;
+	db->start_delay = 0;
+	SpinLockAcquire(&db->mutex);
+	memset(&db->status, 0, sizeof(db->status));
+	SpinLockRelease(&db->mutex);
+	for (i = 0; i < RINQ_NUM_COUNTERS; i++)
+		pg_atomic_write_u64(&db->counters[i], 0);
+	return db;
+}
+
+/*
+ * The entry of the database this process is connected to, or NULL.
+ *
+ * An entry that was found is still checked at each use, since the extension
+ * may have been dropped and its entry given to another database.
+ */
+RinqDatabase *
+rinq_my_database(void)
+{
+	static RinqDatabase *cached = NULL;
+
+	if (cached != NULL && cached->oid == MyDatabaseId)
+		return cached;
+
+	LWLockAcquire(rinq_shared->lock, LW_SHARED);
+	cached = rinq_find_database(MyDatabaseId);
+	LWLockRelease(rinq_shared->lock);
+	return cached;
+}
+
+/*
+ * Sets a process's latch.  A process that ended meanwhile leaves its number to
+ * another, which a wake-up without a reason does not disturb.
+ */
+void
+rinq_wake_proc(int procno)
+{
+	if (procno != RINQ_NO_PROC)
+		SetLatch(RINQ_PROC_LATCH(procno));
+}
+
+void
+rinq_wake_peer(RinqDatabase *db)
+{
+	rinq_wake_proc(db->peer.procno);
+}
+
+void
+rinq_wake_launcher(void)
+{
+	rinq_wake_proc(rinq_shared->launcher_procno);
+}

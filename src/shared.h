@@ -1,0 +1,183 @@
+/*-------------------------------------------------------------------------
+ *
+ * shared.h
+ *	  The extension's shared memory: which databases are served, by which
+ *	  processes, and in which state they are.
+ *
+ * The messages themselves, which travel between those processes, are the
+ * subject of channel.h.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_SHARED_H
+#define RINQ_SHARED_H
+
+#include "postgres.h"
+
+#include "port/atomics.h"
+#include "storage/condition_variable.h"
+#include "storage/lwlock.h"
+#include "storage/spin.h"
+#include "utils/dsa.h"
+#include "utils/timestamp.h"
+
+#define RINQ_MAX_EXECUTORS 64
+#define RINQ_NO_PROC (-1)
+#define RINQ_LAST_ERROR_LEN 256
+
+/* what is known about the extension in a database */
+typedef enum RinqPresence
+{
+	RINQ_UNKNOWN = 0,			/* the reader has not looked yet */
+	RINQ_ABSENT,
+	RINQ_PRESENT
+} RinqPresence;
+
+/* one of the background workers that belong to a database */
+typedef enum RinqWorkerState
+{
+	RINQ_WORKER_NONE = 0,
+	RINQ_WORKER_STARTING,		/* registered, has not run yet */
+	RINQ_WORKER_RUNNING
+} RinqWorkerState;
+
+typedef struct RinqWorker
+{
+	RinqWorkerState state;
+	int			pid;
+	int			procno;
+	TimestampTz since;			/* of the state */
+} RinqWorker;
+
+/* the peer's relation to its broker */
+typedef enum RinqNetState
+{
+	RINQ_NET_STOPPED = 0,		/* no peer runs */
+	RINQ_NET_STARTING,			/* it runs, and has not tried to connect */
+	RINQ_NET_CONNECTING,
+	RINQ_NET_CONNECTED,
+	RINQ_NET_DISCONNECTED		/* waits before it tries again */
+} RinqNetState;
+
+typedef enum RinqExecutorState
+{
+	RINQ_EXECUTOR_FREE = 0,
+	RINQ_EXECUTOR_STARTING,		/* registered, not yet attached */
+	RINQ_EXECUTOR_IDLE,
+	RINQ_EXECUTOR_WOKEN,		/* idle, and told that there is work */
+	RINQ_EXECUTOR_BUSY,
+	RINQ_EXECUTOR_LEAVING
+} RinqExecutorState;
+
+typedef struct RinqExecutorSlot
+{
+	RinqExecutorState state;
+	Oid			role;
+	int			pid;
+	int			procno;
+	uint32		serial;			/* tells one tenant of the slot from the next */
+	bool		leave;			/* asked to make room */
+	bool		ran;			/* it connected to its database */
+	uint32		request;		/* slot index of what it runs, when busy */
+} RinqExecutorSlot;
+
+typedef enum RinqCounter
+{
+	RINQ_CALLS_SENT,
+	RINQ_RESPONSES_RECEIVED,
+	RINQ_RESPONSES_DROPPED,
+	RINQ_REQUESTS_RECEIVED,
+	RINQ_REQUESTS_REJECTED,
+	RINQ_REQUESTS_REQUEUED,
+	RINQ_REQUESTS_EXPIRED,
+	RINQ_RESPONSES_SENT,
+	RINQ_MESSAGES_RETURNED,
+	RINQ_RECONNECTS,
+	RINQ_NUM_COUNTERS
+} RinqCounter;
+
+/* what the view rinq_peer shows; written by the peer under "mutex" */
+typedef struct RinqStatus
+{
+	RinqNetState net;
+	bool		ever_failed;	/* an attempt failed since the last success */
+	bool		blocked;		/* the broker refuses to take messages */
+	char		peer_id[40];
+	char		broker[256];	/* host:port/vhost */
+	char		broker_version[64];
+	TimestampTz connected_since;
+	char		last_error[RINQ_LAST_ERROR_LEN];
+} RinqStatus;
+
+struct RinqChannel;				/* channel.h */
+
+typedef struct RinqDatabase
+{
+	/* protected by RinqShared.lock */
+	Oid			oid;			/* InvalidOid when the entry is free */
+	NameData	name;
+	RinqPresence presence;
+	uint32		read_wanted;	/* counts up when the catalog is to be read */
+	uint32		read_done;		/* value of read_wanted the last reading covers */
+	RinqWorker	reader;
+	RinqWorker	peer;
+	uint32		incarnation;	/* of the peer: counts its starts */
+	bool		stop;			/* the peer is to end */
+	int			ddl_blocks;		/* commands that need the database empty */
+	TimestampTz next_start;		/* of the peer, not before */
+	int			start_delay;	/* ms, grows while the peer keeps failing */
+	dsa_pointer config;			/* what the reader found (executor/reader.h) */
+	uint32		config_serial;
+
+	/* protected by its mutex */
+	slock_t		mutex;
+	RinqStatus	status;
+
+	ConditionVariable changed;	/* state of peer, reader, executors, network */
+	pg_atomic_uint64 counters[RINQ_NUM_COUNTERS];
+
+	/* protected by the channel's request lock */
+	RinqExecutorSlot executors[RINQ_MAX_EXECUTORS];
+
+	/* offset of this database's channel from the start of RinqShared */
+	Size		channel_offset;
+} RinqDatabase;
+
+typedef struct RinqShared
+{
+	LWLock	   *lock;
+	int			launcher_procno;
+	int			launcher_pid;
+	bool		scanned;		/* the launcher has seen all databases once */
+	bool		rescan;			/* it is to look for new databases */
+	ConditionVariable scan_done;
+	pg_atomic_uint32 next_client;
+	int			dsa_tranche;
+	Size		dsa_offset;
+	int			num_databases;
+	RinqDatabase databases[FLEXIBLE_ARRAY_MEMBER];
+} RinqShared;
+
+extern RinqShared *rinq_shared;
+
+extern void rinq_shared_init(void);
+extern bool rinq_preloaded(void);
+extern void rinq_require_preloaded(void);
+extern dsa_area *rinq_dsa(void);
+
+extern RinqDatabase *rinq_find_database(Oid dboid);
+extern RinqDatabase *rinq_claim_database(Oid dboid);
+extern RinqDatabase *rinq_my_database(void);
+extern struct RinqChannel *rinq_channel_of(RinqDatabase *db);
+
+extern void rinq_wake_launcher(void);
+extern void rinq_wake_peer(RinqDatabase *db);
+extern void rinq_wake_proc(int procno);
+
+static inline void
+rinq_count(RinqDatabase *db, RinqCounter counter)
+{
+	pg_atomic_fetch_add_u64(&db->counters[counter], 1);
+}
+
+#endif							/* RINQ_SHARED_H */

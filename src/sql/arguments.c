@@ -1,0 +1,86 @@
+/*-------------------------------------------------------------------------
+ *
+ * arguments.c
+ *	  Arguments that several SQL functions share, with their checks.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "ident.h"
+#include "payload.h"
+#include "sql/arguments.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+/*
+ * A text argument that must not be NULL.
+ */
+char *
+rinq_text_argument(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", name)));
+	return text_to_cstring(PG_GETARG_TEXT_PP(n));
+}
+
+/*
+ * A namespace that applications may use.
+ */
+char *
+rinq_namespace_argument(FunctionCallInfo fcinfo, int n)
+{
+	char	   *name = rinq_text_argument(fcinfo, n, "namespace");
+	size_t		len = strlen(name);
+
+	if (!rinq_namespace_valid(name, len))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid namespace \"%s\"", name),
+				 errdetail("A namespace has 1 to %d letters, digits, and characters of \"_.:-\".",
+						   RINQ_NAMESPACE_MAXLEN)));
+	if (rinq_namespace_reserved(name, len))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("namespace \"%s\" is reserved", name),
+				 errdetail("Namespaces that begin with \"_\" belong to Rinq itself.")));
+	return name;
+}
+
+/*
+ * A command's name as it is sent, in UTF-8.
+ */
+RinqBytes
+rinq_command_bytes(const char *command)
+{
+	RinqBytes	bytes = rinq_text_to_wire(command);
+
+	if (bytes.len > RINQ_MAX_NAME_LEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("command name of %zu bytes is too long", bytes.len),
+				 errdetail("It may have up to %d bytes.", RINQ_MAX_NAME_LEN)));
+	return bytes;
+}
+
+/*
+ * A timeout in milliseconds, at most about 24 days.  A month counts as 30
+ * days, as elsewhere when an interval becomes a number.
+ */
+int64
+rinq_interval_ms(const Interval *interval)
+{
+	double		ms = (double) interval->time / 1000.0 +
+		((double) interval->day + (double) interval->month * DAYS_PER_MONTH) *
+		(double) SECS_PER_DAY * 1000.0;
+
+	if (ms <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("timeout must be positive")));
+	return (int64) Max(1.0, Min(ms, (double) INT_MAX));
+}

@@ -1,0 +1,28 @@
+/*-------------------------------------------------------------------------
+ *
+ * arguments.h
+ *	  Arguments that several SQL functions share, with their checks.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_ARGUMENTS_H
+#define RINQ_ARGUMENTS_H
+
+#include "postgres.h"
+
+#include "bytes.h"
+#include "datatype/timestamp.h"
+#include "fmgr.h"
+
+/* bytes that command names and failure types may have, all in one header */
+#define RINQ_MAX_NAME_LEN 16384
+
+/* bytes that a failure's message may have, in a header too */
+#define RINQ_MAX_MESSAGE_LEN 65536
+
+extern char *rinq_text_argument(FunctionCallInfo fcinfo, int n, const char *name);
+extern char *rinq_namespace_argument(FunctionCallInfo fcinfo, int n);
+extern RinqBytes rinq_command_bytes(const char *command);
+extern int64 rinq_interval_ms(const Interval *interval);
+
+#endif							/* RINQ_ARGUMENTS_H */

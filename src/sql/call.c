@@ -1,0 +1,165 @@
+/*-------------------------------------------------------------------------
+ *
+ * call.c
+ *	  rinq_call: calling a command of another peer from SQL.
+ *
+ * Here are the arguments, the deadline, and what each answer becomes; how a
+ * call reaches the peer and how it is waited for is calls.h's.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "calls.h"
+#include "fmgr.h"
+#include "guc.h"
+#include "ident.h"
+#include "payload.h"
+#include "request.h"
+#include "sql/arguments.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(rinq_call);
+
+/*
+ * When the call has to be over: the earliest of its own timeout, or the
+ * default one, and what is left of the request being handled.
+ */
+static int64
+call_deadline(const Interval *timeout)
+{
+	int64		deadline;
+	int64		now = rinq_now_ms();
+
+	if (timeout == NULL)
+		deadline = now + rinq_default_timeout;
+	else
+		deadline = now + rinq_interval_ms(timeout);
+	if (rinq_inherited.deadline != 0)
+		deadline = Min(deadline, rinq_inherited.deadline);
+	return deadline;
+}
+
+static char *
+answer_text(const RinqAnswer *answer)
+{
+	RinqBytes	text = answer->fields[RINQ_ANSWER_TEXT];
+
+	return text.data == NULL ? pstrdup("") : rinq_message_from_wire(text);
+}
+
+/* raises what an answer other than success stands for */
+static void
+raise_outcome(const RinqAnswer *answer, const char *namespace, const char *command)
+{
+	char	   *message;
+
+	switch (answer->outcome)
+	{
+		case RINQ_OUTCOME_FAILURE:
+			message = answer_text(answer);
+			rinq_failure_raise(rinq_text_from_wire(answer->fields[RINQ_ANSWER_TYPE]),
+							   message[0] != '\0' ? message : NULL,
+							   rinq_payload_to_jsonb(answer->fields[RINQ_ANSWER_PAYLOAD]));
+			break;
+		case RINQ_OUTCOME_ERROR:
+			message = answer_text(answer);
+			ereport(ERROR,
+					(errcode(ERRCODE_RINQ_REMOTE_ERROR),
+					 errmsg_internal("%s", message[0] != '\0' ? message : "unknown error"),
+					 errdetail("The error was raised by the peer that served %s::%s.",
+							   namespace, command)));
+			break;
+		case RINQ_OUTCOME_EXPIRED:
+			ereport(ERROR,
+					(errcode(ERRCODE_RINQ_TIMEOUT),
+					 errmsg("call to %s::%s timed out", namespace, command),
+					 errdetail("Whether the command was carried out is not known.")));
+			break;
+		case RINQ_OUTCOME_CONNECTION_LOST:
+			message = answer_text(answer);
+			ereport(ERROR,
+					(errcode(ERRCODE_CONNECTION_FAILURE),
+					 errmsg("connection lost during call to %s::%s", namespace, command),
+					 errdetail_internal("%s", message[0] != '\0' ? message :
+										"The rinq peer of this database has ended."),
+					 errhint("Whether the command was carried out is not known.")));
+			break;
+		case RINQ_OUTCOME_NOT_CONNECTED:
+			ereport(ERROR,
+					(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
+					 errmsg("the rinq peer has no connection to the broker"),
+					 errhint("Look at the view rinq_peer.")));
+			break;
+		case RINQ_OUTCOME_MALFORMED:
+			ereport(ERROR,
+					(errcode(ERRCODE_PROTOCOL_VIOLATION),
+					 errmsg("malformed response to %s::%s", namespace, command),
+					 errdetail_internal("The response cannot be used: %s.", answer_text(answer))));
+			break;
+		case RINQ_OUTCOME_TOO_LARGE:
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("response to %s::%s exceeds \"rinq.max_payload\"",
+							namespace, command),
+					 errdetail("The setting allows %d kB.", rinq_max_payload)));
+			break;
+		default:
+			ereport(ERROR,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("call to %s::%s could not be completed", namespace, command),
+					 errdetail_internal("%s", answer_text(answer))));
+			break;
+	}
+}
+
+/*
+ * rinq_call(namespace text, command text, payload jsonb, timeout interval)
+ * returns jsonb
+ *
+ * Calls a command, waits for the response and returns its payload, NULL for
+ * nil.  docs/sql.md has the errors.
+ */
+Datum
+rinq_call(PG_FUNCTION_ARGS)
+{
+	char	   *namespace = rinq_namespace_argument(fcinfo, 0);
+	char	   *command = rinq_text_argument(fcinfo, 1, "command");
+	Jsonb	   *payload = PG_ARGISNULL(2) ? NULL : PG_GETARG_JSONB_P(2);
+	int64		deadline = call_deadline(PG_ARGISNULL(3) ? NULL : PG_GETARG_INTERVAL_P(3));
+	RinqBytes	fields[RINQ_CALL_FIELDS];
+	RinqDatabase *db;
+	Jsonb	   *volatile result = NULL;
+	uint32		index;
+
+	rinq_require_preloaded();
+	fields[RINQ_CALL_NAMESPACE] = rinq_bytes_str(namespace);
+	fields[RINQ_CALL_COMMAND] = rinq_command_bytes(command);
+	fields[RINQ_CALL_PAYLOAD] = rinq_payload_from_jsonb(payload);
+	fields[RINQ_CALL_TRACE] = rinq_inherited.trace;
+
+	db = rinq_require_connection(deadline);
+	index = rinq_call_submit(db, fields, deadline);
+	PG_TRY();
+	{
+		RinqAnswer	answer;
+
+		rinq_call_wait(db, index, &answer);
+		if (answer.outcome != RINQ_OUTCOME_SUCCESS)
+			raise_outcome(&answer, namespace, command);
+		result = rinq_payload_to_jsonb(answer.fields[RINQ_ANSWER_PAYLOAD]);
+	}
+	PG_FINALLY();
+	{
+		rinq_call_release(db, index);
+	}
+	PG_END_TRY();
+
+	if (result == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_JSONB_P(result);
+}

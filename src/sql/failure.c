@@ -1,0 +1,94 @@
+/*-------------------------------------------------------------------------
+ *
+ * failure.c
+ *	  rinq_fail and rinq_last_failure: failures that an application defines.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "funcapi.h"
+#include "payload.h"
+#include "request.h"
+#include "sql/arguments.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+
+PG_FUNCTION_INFO_V1(rinq_fail);
+PG_FUNCTION_INFO_V1(rinq_last_failure);
+
+static void
+check_length(const char *what, const char *text, size_t limit)
+{
+	size_t		len = rinq_text_to_wire(text).len;
+
+	if (len > limit)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("%s of %zu bytes is too long", what, len),
+				 errdetail("It may have up to %zu bytes.", limit)));
+}
+
+/*
+ * rinq_fail(type text, message text, payload jsonb) returns void
+ *
+ * Raises a failure: in a handler it ends the request with that failure as
+ * the response, elsewhere it is an error like others.  Everything that could
+ * keep it from being sent is an error here, where it can be found.
+ */
+Datum
+rinq_fail(PG_FUNCTION_ARGS)
+{
+	char	   *type = rinq_text_argument(fcinfo, 0, "failure type");
+	char	   *message = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	Jsonb	   *payload = PG_ARGISNULL(2) ? NULL : PG_GETARG_JSONB_P(2);
+
+	if (type[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("failure type must not be empty")));
+	check_length("failure type", type, RINQ_MAX_NAME_LEN);
+	if (message != NULL)
+		check_length("failure message", message, RINQ_MAX_MESSAGE_LEN);
+	(void) rinq_payload_from_jsonb(payload);
+
+	rinq_failure_raise(type, message, payload);
+	PG_RETURN_VOID();
+}
+
+/*
+ * rinq_last_failure() returns (type text, message text, payload jsonb)
+ *
+ * The failure that this session raised or received last; all columns are
+ * NULL when there was none.
+ */
+Datum
+rinq_last_failure(PG_FUNCTION_ARGS)
+{
+	TupleDesc	desc;
+	Datum		values[3] = {0};
+	bool		nulls[3] = {true, true, true};
+	const RinqFailure *failure = &rinq_last_failure_data;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	desc = BlessTupleDesc(desc);
+
+	if (failure->type != NULL)
+	{
+		values[0] = CStringGetTextDatum(failure->type);
+		nulls[0] = false;
+	}
+	if (failure->message != NULL)
+	{
+		values[1] = CStringGetTextDatum(failure->message);
+		nulls[1] = false;
+	}
+	if (failure->payload != NULL)
+	{
+		values[2] = JsonbPGetDatum(failure->payload);
+		nulls[2] = false;
+	}
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
+}

@@ -1,0 +1,204 @@
+/*-------------------------------------------------------------------------
+ *
+ * listen.c
+ *	  rinq_listen and rinq_unlisten: which namespaces this database serves,
+ *	  and by which function.
+ *
+ * Listeners are rows of a table that only its owner may write, since a row
+ * says as whom a function runs; these functions write it after their checks.
+ * A trigger on the table has the peer told at commit, however it was changed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "ddl.h"
+#include "executor/handler.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "sql/arguments.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/syscache.h"
+
+PG_FUNCTION_INFO_V1(rinq_listen);
+PG_FUNCTION_INFO_V1(rinq_unlisten);
+PG_FUNCTION_INFO_V1(rinq_listener_changed);
+
+#define TABLE_NAME "rinq_listener"
+
+/* the table beside the calling function, and its owner */
+static char *
+listener_table(FunctionCallInfo fcinfo, Oid *owner)
+{
+	Oid			schema = get_func_namespace(fcinfo->flinfo->fn_oid);
+	Oid			table = get_relname_relid(TABLE_NAME, schema);
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table));
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table \"%s\" does not exist", TABLE_NAME),
+				 errhint("Use DROP EXTENSION rinq and CREATE EXTENSION rinq.")));
+	*owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return quote_qualified_identifier(get_namespace_name(schema), TABLE_NAME);
+}
+
+/*
+ * Runs a statement as the table's owner, with nothing but the current role
+ * changed.  Returns the number of rows.
+ */
+static uint64
+write_table(Oid owner, const char *query, int nargs, Oid *types, Datum *values)
+{
+	Oid			saved_user;
+	int			saved_context;
+	uint64		rows;
+
+	GetUserIdAndSecContext(&saved_user, &saved_context);
+	SetUserIdAndSecContext(owner, saved_context | SECURITY_LOCAL_USERID_CHANGE);
+	SPI_connect();
+	if (SPI_execute_with_args(query, nargs, types, values, NULL, false, 0) < 0)
+		elog(ERROR, "could not write table \"%s\"", TABLE_NAME);
+	rows = SPI_processed;
+	SPI_finish();
+	SetUserIdAndSecContext(saved_user, saved_context);
+	return rows;
+}
+
+/* a role that cannot log in cannot have a session of its own either */
+static void
+check_role(Oid role)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
+	bool		can_login;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "role with OID %u does not exist", role);
+	can_login = ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
+	ReleaseSysCache(tuple);
+	if (RINQ_HANDLER_NEEDS_LOGIN && !can_login)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("role \"%s\" is not permitted to log in", GetUserNameFromId(role, false)),
+				 errdetail("Handlers run in sessions that belong to the role that registers them."),
+				 errhint("Use ALTER ROLE ... LOGIN, or register the handler as another role.")));
+}
+
+static void
+check_handler(Oid func)
+{
+	const char *problem = rinq_handler_problem(func);
+
+	if (problem != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
+				 errmsg("function %s cannot be a handler", format_procedure(func)),
+				 errdetail_internal("The function cannot be used: %s.", problem),
+				 errhint("A handler takes one rinq_request and returns jsonb.")));
+	if (!rinq_can_execute(func, GetUserId()))
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(func));
+}
+
+/*
+ * rinq_listen(namespace text, handler regprocedure) returns void
+ *
+ * Has requests to a namespace handled by a function, as the current role; in
+ * effect from commit on.  A listener of one's own is replaced.
+ */
+Datum
+rinq_listen(PG_FUNCTION_ARGS)
+{
+	char	   *namespace = rinq_namespace_argument(fcinfo, 0);
+	Oid			func;
+	Oid			owner;
+	char	   *table;
+	Oid			types[4] = {TEXTOID, TEXTOID, OIDOID, BOOLOID};
+	Datum		values[4];
+
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("handler must not be null")));
+	func = PG_GETARG_OID(1);
+	rinq_require_preloaded();
+	check_handler(func);
+	check_role(GetUserId());
+
+	table = listener_table(fcinfo, &owner);
+	values[0] = CStringGetTextDatum(namespace);
+	values[1] = CStringGetTextDatum(format_procedure_qualified(func));
+	values[2] = ObjectIdGetDatum(GetUserId());
+	values[3] = BoolGetDatum(superuser());
+	if (write_table(owner,
+					psprintf("INSERT INTO %s AS l (namespace, handler, role)"
+							 " VALUES ($1, $2, $3::pg_catalog.regrole)"
+							 " ON CONFLICT (namespace) DO UPDATE"
+							 " SET handler = excluded.handler, role = excluded.role"
+							 " WHERE l.role OPERATOR(pg_catalog.=) excluded.role OR $4", table),
+					4, types, values) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("namespace \"%s\" is listened to by another role", namespace),
+				 errhint("That role, or a superuser, can use rinq_unlisten.")));
+	PG_RETURN_VOID();
+}
+
+/*
+ * rinq_unlisten(namespace text) returns boolean
+ *
+ * Ends listening to a namespace, from commit on; false when there was no
+ * listener.
+ */
+Datum
+rinq_unlisten(PG_FUNCTION_ARGS)
+{
+	char	   *namespace = rinq_namespace_argument(fcinfo, 0);
+	Oid			owner;
+	char	   *table = listener_table(fcinfo, &owner);
+	Oid			types[3] = {TEXTOID, OIDOID, BOOLOID};
+	Datum		values[3];
+
+	rinq_require_preloaded();
+	values[0] = CStringGetTextDatum(namespace);
+	values[1] = ObjectIdGetDatum(GetUserId());
+	values[2] = BoolGetDatum(superuser());
+	if (write_table(owner,
+					psprintf("DELETE FROM %s WHERE namespace OPERATOR(pg_catalog.=) $1"
+							 " AND (role::pg_catalog.oid OPERATOR(pg_catalog.=) $2 OR $3)", table),
+					3, types, values) > 0)
+		PG_RETURN_BOOL(true);
+	if (write_table(owner,
+					psprintf("SELECT FROM %s WHERE namespace OPERATOR(pg_catalog.=) $1", table),
+					1, types, values) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("namespace \"%s\" is listened to by another role", namespace)));
+	PG_RETURN_BOOL(false);
+}
+
+/*
+ * rinq_listener_changed() returns trigger
+ *
+ * On the table of listeners: has the peer read it again at commit.
+ */
+Datum
+rinq_listener_changed(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("rinq_listener_changed must be called as a trigger")));
+	rinq_ddl_reread_at_commit();
+	return PointerGetDatum(NULL);
+}

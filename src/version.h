@@ -1,0 +1,17 @@
+/*-------------------------------------------------------------------------
+ *
+ * version.h
+ *	  Versions of the extension and of the protocol it speaks.
+ *
+ * The Makefile checks that RINQ_VERSION is the default version of the
+ * control file.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_VERSION_H
+#define RINQ_VERSION_H
+
+#define RINQ_VERSION "0.1.0"
+#define RINQ_PROTOCOL_VERSION "0.7"
+
+#endif							/* RINQ_VERSION_H */

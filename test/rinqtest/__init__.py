@@ -1,0 +1,1 @@
+"""What the tests of rinq share: throwaway servers, an independent peer, a recording proxy."""

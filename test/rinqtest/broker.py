@@ -1,0 +1,168 @@
+"""A throwaway RabbitMQ node: own name, ports, epmd, folders and cookie, loopback only, no plugins."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+
+from .scratch import free_port
+from .waiting import wait_until
+
+_FOLDERS = ("/usr/lib/rabbitmq/bin", "/usr/local/lib/rabbitmq/bin", "/opt/rabbitmq/sbin")
+
+
+def find_tool(name):
+    """RabbitMQ's own scripts: Debian's wrappers in /usr/sbin insist on the packaged node's account and folders."""
+    for folder in _FOLDERS:
+        if os.access(os.path.join(folder, name), os.X_OK):
+            return os.path.join(folder, name)
+    found = shutil.which(name)
+    if found is None:
+        raise RuntimeError("%s is not installed" % name)
+    return found
+
+
+def _erlang_table(entries):
+    return "[" + ", ".join("{%s, %s}" % pair for pair in entries) + "]"
+
+
+class Broker:
+    """One broker; start() and stop() may alternate, and the port stays the same."""
+
+    user = "rinq"
+    vhost = "/"
+
+    def __init__(self, scratch, name="broker", rabbit=()):
+        """rabbit: (key, Erlang term) pairs for the environment of the application."""
+        self.scratch = scratch
+        self.name = name
+        self.port = free_port()
+        self.epmd_port = free_port()
+        self.dist_port = free_port()
+        self.ctl_port = free_port()
+        self.node = "rinq%d@localhost" % self.port
+        # a password that can be searched for wherever it must not be
+        self.password = "s3cret" + os.urandom(6).hex()
+        self._rabbit = list(rabbit)
+        self._process = None
+        self._epmd = None
+        self.folder = scratch.make_folder(name, owned=True)
+        for part in ("data", "log"):
+            scratch.make_folder(name, part, owned=True)
+        cookie = os.path.join(self.folder, ".erlang.cookie")
+        with open(cookie, "w") as file:
+            file.write(os.urandom(16).hex().upper())
+        os.chmod(cookie, 0o400)
+        if scratch.user is not None:
+            os.chown(cookie, scratch.user.pw_uid, scratch.user.pw_gid)
+        self._write_configuration()
+
+    def _write_configuration(self):
+        # Erlang terms rather than rabbitmq.conf: translating the latter costs seconds at each start
+        entries = [("tcp_listeners", '[{"127.0.0.1", %d}]' % self.port), ("vm_memory_high_watermark", "0.6"),
+                   ("disk_free_limit", "1000000"), ("default_user", '<<"%s">>' % self.user),
+                   ("default_pass", '<<"%s">>' % self.password)] + self._rabbit
+        with open(os.path.join(self.folder, "rabbitmq.config"), "w") as file:
+            file.write("[{rabbit, %s}].\n" % _erlang_table(entries))
+        with open(os.path.join(self.folder, "enabled_plugins"), "w") as file:
+            file.write("[].\n")
+
+    def dsn(self, port=None, password=None, vhost=""):
+        return "amqp://%s:%s@127.0.0.1:%d/%s" % (self.user, password or self.password, port or self.port, vhost)
+
+    def environment(self):
+        loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
+        keep = {key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL") if key in os.environ}
+        keep.update({
+            "HOME": self.folder,
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_NODENAME": self.node,
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self.dist_port),
+            "RABBITMQ_CTL_DIST_PORT_MIN": str(self.ctl_port),
+            "RABBITMQ_CTL_DIST_PORT_MAX": str(self.ctl_port),
+            "ERL_EPMD_PORT": str(self.epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_MNESIA_BASE": os.path.join(self.folder, "data"),
+            "RABBITMQ_LOG_BASE": os.path.join(self.folder, "log"),
+            "RABBITMQ_CONFIG_FILE": os.path.join(self.folder, "rabbitmq.config"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": os.path.join(self.folder, "none.config"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": os.path.join(self.folder, "enabled_plugins"),
+            "RABBITMQ_PID_FILE": os.path.join(self.folder, "pid"),
+            "RABBITMQ_GENERATED_CONFIG_DIR": os.path.join(self.folder, "generated"),
+            "RABBITMQ_SCHEMA_DIR": os.path.join(self.folder, "schema"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": loopback,
+            "RABBITMQ_CTL_ERL_ARGS": loopback,
+            "ERL_CRASH_DUMP": "/dev/null",
+        })
+        return keep
+
+    def start(self, timeout=60):
+        if self._epmd is None:
+            self._epmd = self.scratch.spawn(
+                ["epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1"], unprivileged=True,
+                cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with open(os.path.join(self.folder, "log", "console"), "ab") as log:
+            self._process = self.scratch.spawn([find_tool("rabbitmq-server")], unprivileged=True, env=self.environment(),
+                                               cwd=self.folder, stdout=log, stderr=log)
+        wait_until(self._answers, timeout=timeout, description="RabbitMQ to answer\n" + self.log_tail(), interval=0.05)
+        return self
+
+    def _answers(self):
+        """The broker speaks AMQP: listeners open last, so that it is ready then."""
+        if self._process.poll() is not None:
+            raise RuntimeError("RabbitMQ ended with status %s" % self._process.returncode)
+        with socket.create_connection(("127.0.0.1", self.port), timeout=2) as probe:
+            probe.settimeout(5)
+            probe.sendall(b"AMQP\x00\x00\x09\x01")
+            return probe.recv(1) == b"\x01"
+
+    @property
+    def running(self):
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self, timeout=30):
+        """An orderly stop, as an administrator would do it."""
+        self._finish(signal.SIGTERM, timeout)
+
+    def kill(self):
+        """kill -9: connections break without a word."""
+        self._finish(signal.SIGKILL, 10)
+
+    def _finish(self, number, timeout):
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        if process.poll() is None:
+            os.killpg(process.pid, number)
+            try:
+                process.wait(timeout=timeout)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(timeout=10)
+        self.scratch.forget(process)
+
+    def restart(self, kill=False):
+        self.kill() if kill else self.stop()
+        return self.start()
+
+    def ctl(self, *arguments, timeout=60):
+        """Run rabbitmqctl against this node; returns what it printed."""
+        done = self.scratch.run([find_tool("rabbitmqctl"), "--quiet", "-n", self.node] + list(arguments), unprivileged=True,
+                                env=self.environment(), cwd=self.folder, timeout=timeout)
+        return done.stdout
+
+    def table(self, *arguments):
+        """The rows of a rabbitmqctl list command, without its header line."""
+        lines = self.ctl(*(arguments + ("--no-table-headers",))).splitlines()
+        return [line.split("\t") for line in lines if line]
+
+    def log_tail(self, lines=20):
+        text = []
+        folder = os.path.join(self.folder, "log")
+        for name in sorted(os.listdir(folder)):
+            with open(os.path.join(folder, name), errors="replace") as file:
+                text += file.read().splitlines()[-lines:]
+        return "\n".join(text)

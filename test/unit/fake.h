@@ -1,0 +1,113 @@
+/*-------------------------------------------------------------------------
+ *
+ * fake.h
+ *	  A broker made of single bytes, and an owner that writes down its callbacks.
+ *
+ * Both ends live in the test's only thread, joined by a Unix socket, whose
+ * bytes arrive at once: nothing has to be waited for.  Time is what the test
+ * says it is.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_TEST_FAKE_H
+#define RINQ_TEST_FAKE_H
+
+#include <setjmp.h>
+
+#include "../../src/amqp/connection.h"
+
+/* frame types and method numbers, written down independently of the library */
+#define F_METHOD	1
+#define F_HEADER	2
+#define F_BODY		3
+#define F_HEARTBEAT 8
+#define M(class, method) ((uint32_t) (class) << 16 | (method))
+
+typedef struct Fake
+{
+	RinqConn   *conn;
+	int			listener;
+	int			fd;				/* the broker's end */
+	int64_t		now;
+
+	/* what the broker is about to send */
+	unsigned char *out;
+	size_t		out_len;
+	size_t		out_cap;
+	size_t		frame_at;
+
+	/* what the connection has sent, as far as it has been looked at */
+	unsigned char *in;
+	size_t		in_len;
+	size_t		in_cap;
+
+	/* what the callbacks said, one line each */
+	char		log[65536];
+	size_t		log_len;
+	bool		quiet;			/* do not write the log */
+
+	bool		reopen;			/* on_channel_closed opens the channel again */
+	bool		close_channel;	/* on_delivery closes the channel */
+	jmp_buf    *escape;			/* on_delivery leaves by longjmp */
+} Fake;
+
+/* Settings of the next fake_new(); fake_defaults() sets them. */
+typedef struct FakeSettings
+{
+	int			heartbeat;
+	int			timeout;
+	size_t		max_body;
+	size_t		max_backlog;
+	const char *password;
+} FakeSettings;
+
+extern FakeSettings fake_settings;
+extern void fake_defaults(void);
+
+extern Fake *fake_new(void);	/* connected, nothing said yet */
+extern Fake *fake_open(void);	/* logged in, channel 1 open, log empty */
+extern Fake *fake_unconnected(void);
+extern void fake_free(Fake *f);
+
+/* building frames */
+extern void put_bytes(Fake *f, const void *data, size_t len);
+extern void put8(Fake *f, unsigned v);
+extern void put16(Fake *f, unsigned v);
+extern void put32(Fake *f, uint32_t v);
+extern void put64(Fake *f, uint64_t v);
+extern void put_shortstr(Fake *f, const char *s);
+extern void put_longstr(Fake *f, const char *s);
+extern void frame_begin(Fake *f, int type, int channel);
+extern void frame_end(Fake *f);
+extern void method_begin(Fake *f, int channel, uint32_t method);
+extern void put_method(Fake *f, int channel, uint32_t method);	/* no arguments */
+
+/* common sequences */
+extern void put_start(Fake *f, const char *product, const char *version,
+					  const char *mechanisms);
+extern void put_tune(Fake *f, unsigned channel_max, uint32_t frame_max,
+					 unsigned heartbeat);
+extern void put_open_ok(Fake *f);
+extern void put_close(Fake *f, int channel, unsigned code, const char *text,
+					  uint32_t culprit);
+extern void put_deliver(Fake *f, int channel, uint64_t tag);
+extern void put_header(Fake *f, int channel, uint64_t size, const void *props,
+					   size_t len);
+extern void put_body(Fake *f, int channel, const void *data, size_t len);
+
+/* sending and stepping */
+extern void fake_send(Fake *f);			/* all at once, then step */
+extern void fake_send_bytewise(Fake *f);	/* a step after every byte */
+extern void fake_step(Fake *f);			/* until there is no more to do */
+extern void fake_hang_up(Fake *f);
+
+/* "channel:class.method" of every frame the connection has sent since */
+extern const char *fake_sent(Fake *f);
+
+/* the raw bytes since; length in *len; valid until the next call */
+extern unsigned char *fake_sent_bytes(Fake *f, size_t *len);
+
+/* the log since the last call */
+extern const char *fake_log(Fake *f);
+
+#endif							/* RINQ_TEST_FAKE_H */
