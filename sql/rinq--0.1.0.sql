@@ -7,18 +7,33 @@
 -- identifiers
 -- ---------------------------------------------------------------------
 
+CREATE FUNCTION @extschema@.rinq_is_session_id(text)
+    RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.rinq_is_session_id(text) IS
+    'Whether a text is the text form of a session id';
+
+CREATE FUNCTION @extschema@.rinq_is_revision(text)
+    RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.rinq_is_revision(text) IS
+    'Whether a text is the text form of a session at a revision';
+
+CREATE FUNCTION @extschema@.rinq_is_message_id(text)
+    RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.rinq_is_message_id(text) IS
+    'Whether a text is the text form of a message id';
+
 CREATE DOMAIN @extschema@.rinq_session_id AS text
-    CHECK (VALUE ~ '^[0-9A-Fa-f]{1,16}-[0-9A-Fa-f]{4}\.[0-9]{1,10}$');
+    CHECK (@extschema@.rinq_is_session_id(VALUE));
 COMMENT ON DOMAIN @extschema@.rinq_session_id IS
     'A session of a peer, such as 58AEE146-191C.45';
 
 CREATE DOMAIN @extschema@.rinq_revision AS text
-    CHECK (VALUE ~ '^[0-9A-Fa-f]{1,16}-[0-9A-Fa-f]{4}\.[0-9]{1,10}@[0-9]{1,10}$');
+    CHECK (@extschema@.rinq_is_revision(VALUE));
 COMMENT ON DOMAIN @extschema@.rinq_revision IS
     'A session as it was at one revision, such as 58AEE146-191C.45@3';
 
 CREATE DOMAIN @extschema@.rinq_message_id AS text
-    CHECK (VALUE ~ '^[0-9A-Fa-f]{1,16}-[0-9A-Fa-f]{4}\.[0-9]{1,10}@[0-9]{1,10}#[0-9]{1,10}$');
+    CHECK (@extschema@.rinq_is_message_id(VALUE));
 COMMENT ON DOMAIN @extschema@.rinq_message_id IS
     'A message, numbered within the revision of the session that sent it, such as 58AEE146-191C.45@3#1';
 

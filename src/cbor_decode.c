@@ -222,6 +222,8 @@ complete_bignum(RinqDecoder *d, const uint8 *bytes, size_t len)
 		old = MemoryContextSwitchTo(rinq_cbor_scratch(d));
 		num = rinq_numeric_from_fraction(negative, bytes, len, 0, 10);
 		MemoryContextSwitchTo(old);
+		if (num == NULL)
+			rinq_cbor_numeric_overflow(d);
 		item = rinq_cbor_append_item(d, RINQ_TAPE_NUMERIC, RINQ_BOUND_NUMERIC + VARSIZE(num));
 		item->u.text = num;
 		item->len = VARSIZE(num);
@@ -250,7 +252,8 @@ complete_bytes(RinqDecoder *d, const uint8 *bytes, size_t len)
 	}
 
 	hint = rinq_cbor_effective_hint(d);
-	text = MemoryContextAlloc(rinq_cbor_scratch(d), hint == RINQ_TAG_BASE16 ? len * 2 : (len + 2) / 3 * 4);
+	text = MemoryContextAlloc(rinq_cbor_scratch(d),
+							  hint == RINQ_TAG_BASE16 ? len * 2 : (len + 2) / 3 * 4);
 	if (hint == RINQ_TAG_BASE16)
 		len = rinq_base16(text, bytes, len);
 	else
@@ -357,6 +360,15 @@ on_bytes_start(void *context)
 /*
  * Containers
  */
+static inline size_t
+bytes_behind_head(const RinqDecoder *d)
+{
+	uint8		info = d->data[d->offset] & 0x1F;
+	size_t		argument = info < 24 ? 0 : (size_t) 1 << (info - 24);
+
+	return d->len - d->offset - 1 - argument;
+}
+
 static void
 take_array(RinqDecoder *d, uint32 expected)
 {
@@ -374,12 +386,13 @@ static void
 on_array_start(void *context, rinq_cbor_size count)
 {
 	RinqDecoder *d = context;
-	size_t		left = d->len - d->offset - 1;
+	size_t		left = bytes_behind_head(d);
 
 	/* every element takes at least one byte */
 	if (count > left)
-		rinq_malformed(d, "Array declares " UINT64_FORMAT " elements, but only %zu bytes follow.",
-				  (uint64) count, left);
+		rinq_malformed(d, "An array of length " UINT64_FORMAT
+					   " cannot fit into the %zu bytes that follow.",
+					   (uint64) count, left);
 	take_array(d, (uint32) count);
 }
 
@@ -393,12 +406,13 @@ static void
 on_map_start(void *context, rinq_cbor_size count)
 {
 	RinqDecoder *d = context;
-	size_t		left = d->len - d->offset - 1;
+	size_t		left = bytes_behind_head(d);
 
 	rinq_cbor_start_plain_item(d);
 	if (count > left / 2)
-		rinq_malformed(d, "Map declares " UINT64_FORMAT " pairs, but only %zu bytes follow.",
-				  (uint64) count, left);
+		rinq_malformed(d, "A map of length " UINT64_FORMAT
+					   " cannot fit into the %zu bytes that follow.",
+					   (uint64) count, left);
 	rinq_cbor_open_container(d, RINQ_FRAME_MAP, (uint32) count * 2);
 }
 
@@ -448,7 +462,7 @@ on_tag(void *context, uint64_t tag)
 			rinq_unsupported(d, "A map key is a number with tag %d.", (int) tag);
 		if (d->top->kind == RINQ_FRAME_FRACTION && tag >= RINQ_TAG_DECIMAL)
 			rinq_malformed(d, "The content of tag %d must be an array of two integers.",
-					  d->top->tag);
+					   d->top->tag);
 		d->number = (uint8) tag;
 	}
 	else if (tag >= RINQ_TAG_BASE64URL && tag <= RINQ_TAG_BASE16)
@@ -523,7 +537,7 @@ take_special_item(RinqDecoder *d, uint8 head)
 		rinq_malformed(d, "The input ends inside of an item.");
 	if (d->data[d->offset + 1] < 32)
 		rinq_malformed(d, "The simple value %d has the wrong length.",
-				  d->data[d->offset + 1]);
+					   d->data[d->offset + 1]);
 	rinq_unsupported(d, "It is the simple value %d.", d->data[d->offset + 1]);
 	return 0;					/* keep compiler quiet */
 }

@@ -98,6 +98,7 @@ typedef struct RinqDecoder
 extern MemoryContext rinq_cbor_scratch(RinqDecoder *d);
 extern void rinq_cbor_grow_tape(RinqDecoder *d);
 extern void rinq_cbor_too_large(void);
+extern void rinq_cbor_numeric_overflow(const RinqDecoder *d);
 extern void rinq_cbor_open_container(RinqDecoder *d, RinqFrameKind kind, uint32 expected);
 extern void rinq_cbor_close_container(RinqDecoder *d);
 extern void rinq_cbor_complete_key(RinqDecoder *d, const char *text, size_t len);
@@ -155,7 +156,7 @@ rinq_cbor_start_plain_item(RinqDecoder *d)
 		rinq_malformed(d, "The content of tag %d has the wrong type.", d->number);
 	if (unlikely(d->top->kind == RINQ_FRAME_FRACTION))
 		rinq_malformed(d, "The content of tag %d must be an array of two integers.",
-				  d->top->tag);
+					   d->top->tag);
 }
 
 /*

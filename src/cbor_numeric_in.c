@@ -40,17 +40,10 @@
 #define BASE_16				UINT64CONST(10000000000000000)	/* 10^16 */
 #define FIVE_POWER_27		UINT64CONST(7450580596923828125)
 
-static void
-numeric_overflow(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-			 errmsg("value overflows numeric format")));
-}
-
 /*
  * Write a numeric of the given base 10000 digits, of which the first has the
- * weight `weight`.  Zeros at both ends are left out.  Returns its size.
+ * weight `weight`.  Zeros at both ends are left out.  Returns its size,
+ * or zero if no numeric can hold the number.
  */
 static Size
 write_numeric(char *dst, bool negative, const int16 *digits, int n, int weight,
@@ -87,11 +80,11 @@ write_numeric(char *dst, bool negative, const int16 *digits, int n, int weight,
 				needed--;
 		}
 		if (needed > NUM_DSCALE_MAX)
-			numeric_overflow();
+			return 0;
 		dscale = NUM_DSCALE_MAX;
 	}
 	if (weight > PG_INT16_MAX || weight < PG_INT16_MIN)
-		numeric_overflow();
+		return 0;
 
 	if (dscale <= NUM_SHORT_DSCALE_MAX &&
 		weight <= NUM_SHORT_WEIGHT_MAX && weight >= NUM_SHORT_WEIGHT_MIN)
@@ -325,7 +318,7 @@ big_apply_binary_exponent(BigNumber *big, int exponent)
 /*
  * Make the numeric m * base^exponent, where base is 10 or 2 and m the
  * integer in `bytes`, highest first, or -1 minus it.  The result is
- * palloc'd.  Takes time proportional to the square of the size.
+ * palloc'd, or NULL if no numeric can hold the number.  Takes time proportional to the square of the size.
  */
 char *
 rinq_numeric_from_fraction(bool negative, const uint8 *bytes, size_t len,
@@ -357,7 +350,7 @@ rinq_numeric_from_fraction(bool negative, const uint8 *bytes, size_t len,
 	}
 	if (len > MAX_BIGNUM_BYTES ||
 		Abs(exponent) > (base == 10 ? MAX_EXPONENT : MAX_BINARY_EXPONENT))
-		numeric_overflow();
+		return NULL;
 
 	/* room for the number, one more bit, the power, and a factor of 1000 */
 	room = len / sizeof(uint64) + 4;
@@ -400,8 +393,9 @@ rinq_numeric_from_fraction(bool negative, const uint8 *bytes, size_t len,
 	weight += groups - first - 1;
 
 	result = palloc(VARHDRSZ + 2 * sizeof(int16) + (groups - first) * sizeof(int16));
-	(void) write_numeric(result, negative, digits + first, groups - first, weight,
-						 tens < 0 ? -tens : 0);
+	if (write_numeric(result, negative, digits + first, groups - first, weight,
+					  tens < 0 ? -tens : 0) == 0)
+		return NULL;
 	pfree(digits);
 	pfree(big.limbs);
 	return result;

@@ -25,6 +25,15 @@ rinq_cbor_too_large(void)
 			 errmsg("CBOR document is too large for jsonb")));
 }
 
+void
+rinq_cbor_numeric_overflow(const RinqDecoder *d)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+			 errmsg("number at byte %zu of the CBOR document is out of range for numeric",
+					d->offset)));
+}
+
 /*
  * Memory that lives until the jsonb has been built.
  */
@@ -78,7 +87,7 @@ close_fraction(RinqDecoder *d, const RinqFrame *frame)
 
 	if (frame->count != 2)
 		rinq_malformed(d, "The content of tag %d must be an array of two integers.",
-				  frame->tag);
+					   frame->tag);
 	if (exponent->kind != RINQ_TAPE_UINT && exponent->kind != RINQ_TAPE_NINT)
 		rinq_malformed(d, "The exponent in tag %d is not an integer of 64 bits.", frame->tag);
 
@@ -104,6 +113,8 @@ close_fraction(RinqDecoder *d, const RinqFrame *frame)
 	num = rinq_numeric_from_fraction(negative, digits, len, power,
 									 frame->tag == RINQ_TAG_DECIMAL ? 10 : 2);
 	MemoryContextSwitchTo(old);
+	if (num == NULL)
+		rinq_cbor_numeric_overflow(d);
 
 	d->tape_used = frame->item;
 	item = rinq_cbor_append_item(d, RINQ_TAPE_NUMERIC, RINQ_BOUND_NUMERIC + VARSIZE(num));

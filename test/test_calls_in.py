@@ -404,7 +404,7 @@ class Listening(case.Case):
         self.db.listen("ns", "two")
         wait_until(lambda: self.remote.call("ns", "x"), lambda answer: answer == 2, description="the new handler to answer")
         self.assertEqual(self.db.sql("SELECT namespace, handler::text, role::text FROM rinq_listener WHERE namespace = 'ns'"),
-                         [["ns", "two(rinq_request)", "postgres"]])
+                         [["ns", "public.two(public.rinq_request)", "postgres"]])
         self.assertEqual(self.db.value("SELECT rinq_unlisten('ns')"), "t")
         self.wait_consumers("ns", 0)
         self.assertEqual(self.db.value("SELECT rinq_unlisten('ns')"), "f")

@@ -51,7 +51,8 @@ rinq_fail(PG_FUNCTION_ARGS)
 	check_length("failure type", type, RINQ_MAX_NAME_LEN);
 	if (message != NULL)
 		check_length("failure message", message, RINQ_MAX_MESSAGE_LEN);
-	(void) rinq_payload_from_jsonb(payload);
+	if (rinq_payload_from_jsonb(payload).len == 0)
+		payload = NULL;
 
 	rinq_failure_raise(type, message, payload);
 	PG_RETURN_VOID();

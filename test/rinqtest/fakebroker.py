@@ -69,6 +69,7 @@ class Connection:
                     greeted = True
                     self._greet()
                 for frame in frames:
+                    self.broker.largest_frame = max(self.broker.largest_frame, len(frame.payload) + 8)
                     assembler.add(frame)
         except (OSError, ValueError) as error:
             self.broker.trouble.append(str(error))
@@ -153,6 +154,7 @@ class FakeBroker:
         self.frame_max = frame_max
         self.channel_max = channel_max
         self.piecewise = piecewise
+        self.largest_frame = 0
         self.reactions = {}
         self.recording = Recording()
         self.trouble = []
