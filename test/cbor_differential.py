@@ -5,7 +5,8 @@ Numbers, documents and damaged inputs are made at random from a fixed seed
 and sent through a server; what comes back is compared with the cbor2
 library, with a structure reader of our own, and with what RFC 8949 and
 docs/cbor.md say.  The connection is psql's (PGHOST, PGPORT, PGDATABASE...);
-the database needs the rinq extension.
+the database needs the rinq extension, and the role must be
+allowed to create databases (see --no-encodings).
 
 The last line is "N passed, N failed"; the exit status tells the same.
 """
@@ -48,9 +49,11 @@ EXCEPTION WHEN OTHERS THEN
 END $$;
 CREATE FUNCTION pg_temp.try_encode(t text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
-  j jsonb := t::jsonb;
-  b bytea := rinq_to_cbor(j);
+  j jsonb;
+  b bytea;
 BEGIN
+  j := t::jsonb;
+  b := rinq_to_cbor(j);
   IF rinq_from_cbor(b) IS DISTINCT FROM j THEN
     RETURN 'unequal';
   END IF;
@@ -78,14 +81,14 @@ class Score:
             print("FAILED:", what if len(what) < 600 else what[:600] + "...")
 
 
-def run_psql(inputs, expression):
+def run_psql(inputs, expression, database=None):
     """Evaluate an SQL expression over `bytes` for each input; returns texts."""
     lines = [SETUP, "COPY input FROM STDIN;"]
     lines += ["%d\t\\\\x%s" % (i, data.hex()) for i, data in enumerate(inputs)]
     lines += ["\\.", "COPY (SELECT encode(convert_to(%s, 'UTF8'), 'hex')"
               " FROM input ORDER BY id) TO STDOUT;" % expression]
     done = subprocess.run(
-        ["psql", "-XqAt", "-v", "ON_ERROR_STOP=1"], input="\n".join(lines) + "\n",
+        ["psql", "-XqAt", "-v", "ON_ERROR_STOP=1"] + ([database] if database else []), input="\n".join(lines) + "\n",
         stdout=subprocess.PIPE, text=True, check=False)
     answers = done.stdout.split("\n")[:-1]
     if done.returncode != 0 or len(answers) != len(inputs):
@@ -94,8 +97,8 @@ def run_psql(inputs, expression):
     return [bytes.fromhex(a).decode() for a in answers]
 
 
-def decode_all(inputs):
-    return run_psql(inputs, "pg_temp.try_decode(bytes)")
+def decode_all(inputs, database=None):
+    return run_psql(inputs, "pg_temp.try_decode(bytes)", database)
 
 
 def encode_all(texts):
@@ -105,6 +108,11 @@ def encode_all(texts):
 
 def load_json(text):
     return json.loads(text, parse_int=Decimal, parse_float=Decimal)
+
+
+def sql(command, database="postgres"):
+    subprocess.run(["psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-c", "SET client_min_messages = warning",
+                    "-c", command, database], check=True)
 
 
 # -- a reader of CBOR's structure, from RFC 8949 appendix C ------------------
@@ -549,11 +557,55 @@ def test_truncation(rng, score, count):
         score.check(answer == "22P03", "%s became %s" % (data.hex(), answer))
 
 
+# -- databases with other encodings ------------------------------------------
+
+def test_encodings(rng, score, count, install):
+    """What the server encoding has goes both ways, the rest is refused."""
+    letters = {"LATIN1": "äöüßéñ", "EUC_JP": "日本語テキスト", "SQL_ASCII": "äö日本😀"}
+    name = "rinq_cbor_encoding_test"
+    for encoding, alphabet in letters.items():
+        sql("DROP DATABASE IF EXISTS %s" % name)
+        sql("CREATE DATABASE %s TEMPLATE template0 ENCODING '%s' LC_COLLATE 'C' LC_CTYPE 'C'"
+            % (name, encoding))
+        try:
+            sql(install, name)
+
+            def text():
+                return "".join(rng.choice(alphabet + "abc ") for _ in range(rng.randrange(20)))
+            documents = [{text(): text(), text() + "x": [text(), {text() + "y": text()}]}
+                         for _ in range(count * 2)]
+            # a round trip on the server, so that the way back is tested too
+            answers = run_psql(
+                [cbor2.dumps(d) for d in documents],
+                "encode(rinq_to_cbor(rinq_from_cbor(bytes)), 'hex')", name)
+            for document, answer in zip(documents, answers):
+                score.check(same(document, cbor2.loads(bytes.fromhex(answer))),
+                            "%s: %s became %s" % (encoding, document, answer))
+
+            refused = [(b"\x62\xc3\x28", "22021"), (b"\xa1\x62\xc3\x28\x00", "22021"),
+                       (b"\x61\x00", "22P05")]
+            if encoding != "SQL_ASCII":
+                refused += [(cbor2.dumps(t), "22P05") for t in ("😀", {"a": "x😀"}, {"😀": 1})]
+            for (data, state), answer in zip(refused, decode_all([r[0] for r in refused], name)):
+                score.check(answer == state, "%s: %s became %s" % (encoding, data.hex(), answer))
+
+            if encoding == "SQL_ASCII":
+                expression = ("pg_temp.try_encode(to_jsonb(convert_from(bytes, 'SQL_ASCII'))::text)")
+                answer = run_psql([b"a\xff"], expression, name)[0]
+                score.check(answer == "22021", "invalid text in SQL_ASCII became " + answer)
+        finally:
+            sql("DROP DATABASE %s" % name)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--count", type=int, default=250,
                         help="how much to try; 250 takes about ten seconds")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--install", default="CREATE EXTENSION rinq",
+                        help="what makes the functions in a new database")
+    parser.add_argument("--no-encodings", action="store_true",
+                        help="do not create databases with other encodings")
     options = parser.parse_args()
 
     score = Score()
@@ -562,6 +614,10 @@ def main():
         before = score.passed
         test(random.Random("%s %d" % (test.__name__, options.seed)), score, options.count)
         print("%-18s %7d passed" % (test.__name__[5:], score.passed - before))
+    if not options.no_encodings:
+        before = score.passed
+        test_encodings(random.Random(options.seed), score, options.count, options.install)
+        print("%-18s %7d passed" % ("encodings", score.passed - before))
     print("%d passed, %d failed" % (score.passed, score.failed))
     return 1 if score.failed else 0
 

@@ -14,10 +14,14 @@
 
 #include "compat.h"
 
+#include <signal.h>
+
 #include "guc.h"
 #include "peer/peer.h"
 #include "utils/memutils.h"
 
+#define OVERTIME 5000			/* ms past its deadline a handler is put up with */
+#define OVERTIME_CHECK 1000		/* ms */
 #define GROW_AFTER 2			/* ms a request waits before the pool grows */
 #define FIRST_RETRY_DELAY 100	/* ms */
 #define LAST_RETRY_DELAY 5000	/* ms */
@@ -40,6 +44,7 @@ typedef struct Failing
 static BackgroundWorkerHandle *handles[RINQ_MAX_EXECUTORS];
 static Failing failing[MAX_ROLES];
 static bool told_no_workers;
+static int64 last_reap;
 
 void
 rinq_pool_init(void)
@@ -305,6 +310,36 @@ is_served(const Demand *demand, int *total, int *place)
 }
 
 /*
+ * Ends executors whose handler goes on long after its deadline, because it
+ * caught the cancellation.  Returns when to look again, or 0.
+ */
+static int64
+end_overtime(void)
+{
+	static int64 next_check = 0;
+	int			i;
+
+	if (!rinq_server_busy())
+		return 0;
+	if (rinq_peer.now < next_check)
+		return next_check;
+	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
+	{
+		RinqExecutorSlot *executor = &rinq_peer.db->executors[i];
+		int64		deadline = 0;
+
+		SpinLockAcquire(&rinq_peer.channel->request_lock);
+		if (executor->state == RINQ_EXECUTOR_BUSY && executor->request != RINQ_NO_SLOT)
+			deadline = rinq_peer.channel->slots[executor->request].deadline;
+		if (deadline != 0 && rinq_peer.now > deadline + OVERTIME)
+			kill(executor->pid, SIGTERM);
+		SpinLockRelease(&rinq_peer.channel->request_lock);
+	}
+	next_check = rinq_peer.now + OVERTIME_CHECK;
+	return next_check;
+}
+
+/*
  * Starts executors where requests wait for them.  Returns when to look again,
  * in ms since the Unix epoch, or 0.
  */
@@ -314,9 +349,12 @@ rinq_pool_manage(void)
 	Demand		demand[MAX_ROLES];
 	int			count;
 	int			i;
-	int64		next = 0;
+	int64		next;
 
-	reap();
+	if (rinq_peer.now != last_reap)
+		reap();
+	last_reap = rinq_peer.now;
+	next = end_overtime();
 	count = collect_demand(demand);
 	for (i = 0; i < count; i++)
 	{

@@ -49,12 +49,16 @@ typedef struct Request
 
 /* the request in each slot of the channel, NULL for none */
 static Request **in_slot;
+static int	num_in_slots;
 
 /* requests that no slot, or no payload memory, was free for; oldest first */
 static dlist_head backlog = DLIST_STATIC_INIT(backlog);
 
 /* counts the channels that requests came through */
 static uint32 epoch = 1;
+
+/* no request that was not started expires before; 0 when there is none */
+static int64 next_expiry = 0;
 
 static uint32
 first_slot(void)
@@ -73,6 +77,13 @@ static bool
 expired(const Request *request)
 {
 	return request->deadline != 0 && rinq_now_ms() >= request->deadline;
+}
+
+static void
+note_expiry(const Request *request)
+{
+	if (request->deadline != 0 && (next_expiry == 0 || request->deadline < next_expiry))
+		next_expiry = request->deadline;
 }
 
 static void
@@ -241,6 +252,7 @@ enqueue(Request *request, const RinqListener *listener)
 	slot->queued_at = rinq_peer.now;
 	slot->outcome = RINQ_OUTCOME_NONE;
 	in_slot[index] = request;
+	num_in_slots++;
 	rinq_pool_wake(rinq_request_put(rinq_peer.db, index));
 	return true;
 }
@@ -391,6 +403,7 @@ rinq_server_request(const RinqDelivery *delivery)
 		return;
 	}
 	request = make_request(delivery, &id);
+	note_expiry(request);
 	if (!dlist_is_empty(&backlog) || !dispatch(request))
 		dlist_push_tail(&backlog, &request->node);
 }
@@ -415,6 +428,7 @@ rinq_server_answer(uint32 index, uint32 serial)
 		pg_atomic_read_u32(&slot->state) != RINQ_SLOT_DONE)
 		return;
 	in_slot[index] = NULL;
+	num_in_slots--;
 
 	rinq_slot_read(slot, fields, RINQ_ANSWER_FIELDS);
 	type = fields[RINQ_ANSWER_TYPE];
@@ -461,6 +475,7 @@ rinq_server_configured(void)
 		if (!rinq_request_remove(rinq_peer.db, i))
 			continue;
 		in_slot[i] = NULL;
+		num_in_slots--;
 		rinq_slot_free(rinq_peer.channel, i);
 		if (ns != NULL && ns->listener != NULL && ns->listener->problem != NULL)
 			respond_error(request, "the handler cannot be run");
@@ -472,11 +487,12 @@ rinq_server_configured(void)
 
 /* takes requests that were not started out of the line and the backlog */
 static void
-drop_queued(bool only_expired, int64 *next)
+drop_queued(bool only_expired)
 {
 	dlist_mutable_iter iter;
 	uint32		i;
 
+	next_expiry = 0;
 	dlist_foreach_modify(iter, &backlog)
 	{
 		Request    *request = dlist_container(Request, node, iter.cur);
@@ -486,8 +502,8 @@ drop_queued(bool only_expired, int64 *next)
 			dlist_delete(&request->node);
 			settle_without_answer(request);
 		}
-		else if (request->deadline != 0 && (*next == 0 || request->deadline < *next))
-			*next = request->deadline;
+		else
+			note_expiry(request);
 	}
 	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
 	{
@@ -497,13 +513,13 @@ drop_queued(bool only_expired, int64 *next)
 			continue;
 		if (only_expired && !expired(request))
 		{
-			if (request->deadline != 0 && (*next == 0 || request->deadline < *next))
-				*next = request->deadline;
+			note_expiry(request);
 			continue;
 		}
 		if (!rinq_request_remove(rinq_peer.db, i))
 			continue;
 		in_slot[i] = NULL;
+		num_in_slots--;
 		rinq_slot_free(rinq_peer.channel, i);
 		settle_without_answer(request);
 	}
@@ -516,10 +532,9 @@ drop_queued(bool only_expired, int64 *next)
 int64
 rinq_server_expire(void)
 {
-	int64		next = 0;
-
-	drop_queued(true, &next);
-	return next;
+	if (next_expiry != 0 && rinq_peer.now >= next_expiry)
+		drop_queued(true);
+	return next_expiry;
 }
 
 /*
@@ -528,22 +543,16 @@ rinq_server_expire(void)
 void
 rinq_server_give_back_queued(void)
 {
-	int64		next = 0;
-
-	drop_queued(false, &next);
+	drop_queued(false);
 }
 
+/*
+ * Are there requests in the line, or running?
+ */
 bool
 rinq_server_busy(void)
 {
-	uint32		i;
-
-	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
-	{
-		if (in_slot[i] != NULL)
-			return true;
-	}
-	return false;
+	return num_in_slots > 0;
 }
 
 /*

@@ -54,6 +54,9 @@ static RinqNamespace **by_index;
 static uint32 num_namespaces;
 static uint32 max_namespaces;
 
+/* when the next failed namespace is tried again; 0 when there is none */
+static int64 next_retry;
+
 void
 rinq_topology_init(void)
 {
@@ -390,6 +393,8 @@ namespace_failed(RinqNamespace *ns, const RinqChannelClosed *info)
 	ns->consuming = false;
 	ns->retry_delay = Min(LAST_RETRY_DELAY, Max(FIRST_RETRY_DELAY, ns->retry_delay * 2));
 	ns->retry_at = rinq_peer.now + ns->retry_delay;
+	if (ns->listener != NULL && (next_retry == 0 || ns->retry_at < next_retry))
+		next_retry = ns->retry_at;
 	rinq_invoker_declared(ns, RINQ_OUTCOME_REFUSED, text);
 }
 
@@ -485,11 +490,14 @@ rinq_topology_cancelled(RinqBytes consumer_tag)
 int64
 rinq_topology_retry(void)
 {
-	int64		next = 0;
 	uint32		i;
 
 	if (!rinq_peer.ready)
 		return 0;
+	if (next_retry == 0 || rinq_peer.now < next_retry)
+		return next_retry;
+
+	next_retry = 0;
 	for (i = 0; i < num_namespaces; i++)
 	{
 		RinqNamespace *ns = by_index[i];
@@ -498,8 +506,8 @@ rinq_topology_retry(void)
 			continue;
 		if (ns->retry_at <= rinq_peer.now)
 			listen_to(ns);
-		else if (next == 0 || ns->retry_at < next)
-			next = ns->retry_at;
+		else if (next_retry == 0 || ns->retry_at < next_retry)
+			next_retry = ns->retry_at;
 	}
-	return next;
+	return next_retry;
 }

@@ -56,14 +56,21 @@ DECLARE
   cbor bytea := rinq_to_cbor(document);
   body jsonb := rinq_from_cbor(cbor);   -- in memory, not compressed
   source text := body::text;
-  start timestamptz := clock_timestamp();
+  start timestamptz;
 BEGIN
+  -- the CASE keeps the planner from doing the work once and for all
+  start := clock_timestamp();
   CASE what
-    WHEN 'text' THEN FOR i IN 1 .. calls LOOP PERFORM octet_length(body::text); END LOOP;
-    WHEN 'to' THEN FOR i IN 1 .. calls LOOP PERFORM octet_length(rinq_to_cbor(body)); END LOOP;
-    WHEN 'jsonb' THEN FOR i IN 1 .. calls LOOP PERFORM pg_column_size(source::jsonb); END LOOP;
-    WHEN 'from' THEN FOR i IN 1 .. calls LOOP PERFORM pg_column_size(rinq_from_cbor(cbor)); END LOOP;
-    WHEN 'empty' THEN FOR i IN 1 .. calls LOOP PERFORM octet_length(source); END LOOP;
+    WHEN 'text' THEN EXECUTE 'SELECT sum(octet_length((CASE WHEN i > 0 THEN $1 END)::text))
+                              FROM generate_series(1, $2) AS i' USING body, calls;
+    WHEN 'to' THEN EXECUTE 'SELECT sum(octet_length(rinq_to_cbor(CASE WHEN i > 0 THEN $1 END)))
+                            FROM generate_series(1, $2) AS i' USING body, calls;
+    WHEN 'jsonb' THEN EXECUTE 'SELECT sum(pg_column_size((CASE WHEN i > 0 THEN $1 END)::jsonb))
+                               FROM generate_series(1, $2) AS i' USING source, calls;
+    WHEN 'from' THEN EXECUTE 'SELECT sum(pg_column_size(rinq_from_cbor(CASE WHEN i > 0 THEN $1 END)))
+                              FROM generate_series(1, $2) AS i' USING cbor, calls;
+    WHEN 'empty' THEN EXECUTE 'SELECT sum(octet_length(CASE WHEN i > 0 THEN $1 END))
+                               FROM generate_series(1, $2) AS i' USING source, calls;
   END CASE;
   RETURN extract(epoch FROM clock_timestamp() - start) * 1000000 / calls;
 END $$;

@@ -428,9 +428,8 @@ put_body(Fake *f, int channel, const void *data, size_t len)
 
 /* ---------------- sending, stepping, looking ---------------- */
 
-/* Takes over whatever the connection has sent. */
-static void
-drain(Fake *f)
+void
+fake_drain(Fake *f)
 {
 	ssize_t		n;
 
@@ -456,7 +455,7 @@ fake_step(Fake *f)
 		while (rinq_conn_step(f->conn, f->now, 3))
 			;
 		if (f->fd >= 0)
-			drain(f);
+			fake_drain(f);
 	} while (rinq_conn_wants_write(f->conn));
 }
 
@@ -498,7 +497,7 @@ fake_send_bytewise(Fake *f)
 void
 fake_hang_up(Fake *f)
 {
-	drain(f);
+	fake_drain(f);
 	close(f->fd);
 	f->fd = -1;
 }
@@ -510,7 +509,7 @@ fake_sent(Fake *f)
 	size_t		len = 0;
 	size_t		at = 0;
 
-	drain(f);
+	fake_drain(f);
 	text[0] = '\0';
 	if (f->in_len >= 8 && memcmp(f->in, "AMQP", 4) == 0)
 	{
@@ -545,7 +544,7 @@ fake_sent(Fake *f)
 unsigned char *
 fake_sent_bytes(Fake *f, size_t *len)
 {
-	drain(f);
+	fake_drain(f);
 	*len = f->in_len;
 	f->in_len = 0;
 	return f->in;

@@ -101,6 +101,9 @@ extern void fake_send_bytewise(Fake *f);	/* a step after every byte */
 extern void fake_step(Fake *f);			/* until there is no more to do */
 extern void fake_hang_up(Fake *f);
 
+/* takes over whatever the connection has sent, for the functions below */
+extern void fake_drain(Fake *f);
+
 /* "channel:class.method" of every frame the connection has sent since */
 extern const char *fake_sent(Fake *f);
 

@@ -1,0 +1,261 @@
+"""Commands that need the database for themselves work on a served one, promptly, idle and busy."""
+
+import time
+
+from rinqtest import case
+from rinqtest.cluster import Database
+from rinqtest.waiting import wait_until
+
+LIMIT = 2.0
+
+
+class Ddl(case.Case):
+    def setUp(self):
+        super().setUp()
+        self.db = self.database()
+        self.name = self.db.name
+        self.serve(self.db)
+
+    @staticmethod
+    def serve(db):
+        db.handler("served", "IF req.command = 'sleep' THEN PERFORM pg_sleep(60); END IF; RETURN to_jsonb(current_database()::text);")
+        db.listen("served_" + db.name, "served")
+
+    def works(self, db, namespace=None, timeout=15):
+        """A call from outside reaches a handler of this database."""
+        with self.world.peer() as remote:
+            self.assertEqual(remote.call(namespace or "served_" + self.name, "x", timeout=timeout), db.name)
+
+    def prompt(self, sql, database="postgres"):
+        start = time.monotonic()
+        self.server.psql(sql, database)
+        elapsed = time.monotonic() - start
+        self.assertLess(elapsed, LIMIT, sql)
+
+    def make_busy(self):
+        """A handler that will not end by itself."""
+        self.works(self.db)
+        remote = self.peer()
+        remote.execute("served_" + self.name, "sleep")
+        wait_until(lambda: self.server.value("SELECT count(*) FROM pg_stat_activity WHERE datname = '%s' AND state = 'active'"
+                                             " AND backend_type LIKE 'rinq executor%%'" % self.name), lambda count: count == "1",
+                   description="the handler to run")
+        return remote
+
+    def peers(self):
+        return int(self.server.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'rinq peer'"))
+
+    # the extension
+
+    def test_create_and_drop_extension(self):
+        other = self.database(extension=False)
+        before = self.peers()
+        for _ in range(3):
+            self.prompt("CREATE EXTENSION rinq", other.name)
+            other.wait_peer(timeout=5)
+            self.assertEqual(self.peers(), before + 1)
+            self.prompt("DROP EXTENSION rinq", other.name)
+            wait_until(self.peers, lambda count: count == before, 5, "the peer to end")
+
+    def test_drop_extension_when_busy(self):
+        remote = self.make_busy()
+        before = self.peers()
+        self.prompt("DROP EXTENSION rinq CASCADE", self.name)
+        wait_until(self.peers, lambda count: count == before - 1, 5, "the peer to end")
+        wait_until(lambda: self.server.value("SELECT count(*) FROM pg_stat_activity WHERE datname = '%s' AND backend_type LIKE 'rinq%%'" % self.name),
+                   lambda count: count == "0", 5, "the executors to end")
+        # the request that was being served is somebody else's now
+        remote.serve("served_" + self.name, lambda request: None)
+        remote.wait_requests(1)
+
+    def test_create_extension_rolled_back(self):
+        other = self.database(extension=False)
+        before = self.peers()
+        with other.session() as session:
+            session.execute("BEGIN")
+            session.execute("CREATE EXTENSION rinq")
+            session.execute("ROLLBACK")
+            session.execute("BEGIN")
+            session.execute("CREATE EXTENSION rinq")
+            session.execute("DROP EXTENSION rinq")
+            session.execute("COMMIT")
+        # a peer elsewhere that starts after this one would have started
+        third = self.database()
+        self.assertEqual(self.peers(), before + 1)
+        self.assertEqual(third.peer()["state"], "connected")
+
+    def test_drop_extension_rolled_back(self):
+        with self.db.session() as session:
+            session.execute("BEGIN")
+            session.execute("DROP EXTENSION rinq CASCADE")
+            session.execute("ROLLBACK")
+        self.db.wait_peer()
+        self.works(self.db)
+
+    def test_drop_schema_with_the_extension(self):
+        other = self.database(extension=False)
+        before = self.peers()
+        other.sql("CREATE SCHEMA away")
+        other.sql("CREATE EXTENSION rinq SCHEMA away")
+        wait_until(self.peers, lambda count: count == before + 1, 5, "the peer to start")
+        other.sql("DROP SCHEMA away CASCADE")
+        wait_until(self.peers, lambda count: count == before, 5, "the peer to end")
+
+    def test_extension_in_another_schema(self):
+        other = self.database(extension=False)
+        other.sql("CREATE SCHEMA away")
+        other.sql("CREATE EXTENSION rinq SCHEMA away")
+        other.sql("CREATE FUNCTION h(req away.rinq_request) RETURNS jsonb LANGUAGE sql AS $$ SELECT to_jsonb(req.command) $$")
+        other.sql("SELECT away.rinq_listen('away', 'h(away.rinq_request)')")
+        wait_until(lambda: other.value("SELECT state FROM away.rinq_peer"), lambda state: state == "connected", description="the peer")
+        self.assertEqual(other.json("SELECT away.rinq_call('away', 'hello', timeout => '10 s')"), "hello")
+        error = other.error("SELECT away.rinq_fail('a', 'b')")
+        self.assertSqlState(error, "RQ001")
+
+    def test_maintenance_of_the_listener_table(self):
+        for sql in ("VACUUM FULL rinq_listener", "REINDEX TABLE rinq_listener", "ANALYZE rinq_listener"):
+            self.prompt(sql, self.name)
+            self.works(self.db)
+        self.prompt("TRUNCATE rinq_listener", self.name)
+        remote = self.peer()
+        wait_until(lambda: remote.queue_consumers("cmd.served_" + self.name), lambda count: count == 0, description="the listener to leave")
+
+    def test_lock_on_the_listener_table(self):
+        """Nobody waits for a lock on it for ever, and the peer does not stop."""
+        with self.db.session() as session:
+            session.execute("BEGIN")
+            session.execute("LOCK TABLE rinq_listener IN ACCESS EXCLUSIVE MODE")
+            self.works(self.db)
+            session.execute("COMMIT")
+        self.works(self.db)
+
+    # the database
+
+    def test_drop_database(self):
+        self.works(self.db)
+        self.prompt('DROP DATABASE "%s"' % self.name)
+        self.assertNotRegex(self.server.log_since(self.log_start), "FATAL.*does not exist")
+
+    def test_drop_database_when_busy(self):
+        remote = self.make_busy()
+        self.prompt('DROP DATABASE "%s"' % self.name)
+        remote.serve("served_" + self.name, lambda request: None)
+        remote.wait_requests(1)
+
+    def test_drop_database_with_force(self):
+        self.make_busy()
+        self.prompt('DROP DATABASE "%s" WITH (FORCE)' % self.name)
+        before = self.peers()
+        other = self.database()
+        self.assertEqual((self.peers(), other.peer()["state"]), (before + 1, "connected"))
+
+    def test_drop_database_while_connecting(self):
+        self.world.proxy.silence()
+        try:
+            other = self.database(wait=False)
+            self.prompt('DROP DATABASE "%s"' % other.name)
+        finally:
+            self.world.proxy.resume()
+
+    def test_drop_database_when_the_broker_is_silent(self):
+        self.works(self.db)
+        self.world.proxy.silence()
+        self.prompt('DROP DATABASE "%s"' % self.name)
+
+    def test_drop_database_that_fails(self):
+        """Another session is connected: the command fails as always, and the peer serves on."""
+        with self.db.session():
+            start = time.monotonic()
+            pending = self.server.start_psql('DROP DATABASE "%s"' % self.name)
+            self.assertSqlState(pending.error(20), "55006")
+            self.assertLess(time.monotonic() - start, 8)
+            self.db.wait_peer()
+            self.works(self.db)
+
+    def test_drop_database_by_somebody_else(self):
+        """Who may not drop it does not even disturb it."""
+        self.server.psql("CREATE ROLE stranger_%s LOGIN" % self.name)
+        self.works(self.db)
+        pid = self.db.peer()["pid"]
+        error = self.server.start_psql('DROP DATABASE "%s"' % self.name, role="stranger_" + self.name).error()
+        self.assertSqlState(error, "42501")
+        error = self.server.start_psql('ALTER DATABASE "%s" RENAME TO gone' % self.name, role="stranger_" + self.name).error()
+        self.assertSqlState(error, "42501")
+        self.assertEqual(self.db.peer()["pid"], pid)
+
+    def renamed(self, new):
+        self.addCleanup(self.server.psql, 'DROP DATABASE IF EXISTS "%s"' % new)
+        db = Database(self.server, new)
+        db.wait_peer()
+        self.works(db)
+        self.assertEqual(db.peer()["database"], new)
+
+    def test_rename_database(self):
+        self.works(self.db)
+        self.prompt('ALTER DATABASE "%s" RENAME TO "%s_new"' % (self.name, self.name))
+        self.renamed(self.name + "_new")
+
+    def test_rename_database_when_busy(self):
+        remote = self.make_busy()
+        self.prompt('ALTER DATABASE "%s" RENAME TO "%s_busy"' % (self.name, self.name))
+        db = Database(self.server, self.name + "_busy")
+        self.addCleanup(self.server.psql, 'DROP DATABASE IF EXISTS "%s_busy" WITH (FORCE)' % self.name)
+        db.wait_peer()
+        del remote
+
+    def test_rename_in_a_transaction(self):
+        with self.server.session() as session:
+            session.execute("BEGIN")
+            session.execute('ALTER DATABASE "%s" RENAME TO "%s_rolled"' % (self.name, self.name))
+            session.execute("ROLLBACK")
+        self.db.wait_peer()
+        self.works(self.db)
+
+    def copied(self, copy):
+        self.addCleanup(self.server.psql, 'DROP DATABASE IF EXISTS "%s"' % copy)
+        db = Database(self.server, copy)
+        own = db.wait_peer()
+        original = self.db.wait_peer()
+        self.assertNotEqual(own["peer_id"], original["peer_id"])
+        self.assertEqual(db.value("SELECT count(*) FROM rinq_listener"), "1")
+        # both serve the namespace now: the copy has the listeners of its template
+        with self.world.peer() as remote:
+            answers = wait_until(lambda: {remote.call("served_" + self.name, "x", timeout=10) for _ in range(10)},
+                                 lambda found: len(found) == 2, description="both to answer")
+            self.assertEqual(answers, {self.name, copy})
+
+    def test_copy_database(self):
+        self.works(self.db)
+        self.prompt('CREATE DATABASE "%s_copy" TEMPLATE "%s"' % (self.name, self.name))
+        self.copied(self.name + "_copy")
+
+    def test_copy_database_when_busy(self):
+        self.make_busy()
+        self.prompt('CREATE DATABASE "%s_copy" TEMPLATE "%s"' % (self.name, self.name))
+        self.addCleanup(self.server.psql, 'DROP DATABASE IF EXISTS "%s_copy" WITH (FORCE)' % self.name)
+        Database(self.server, self.name + "_copy").wait_peer()
+        self.db.wait_peer()
+
+    def test_many_databases_come_and_go(self):
+        before = self.peers()
+        for number in range(5):
+            db = self.world.database("brief%d" % number, wait=False)
+            self.prompt('DROP DATABASE "%s"' % db.name)
+        wait_until(self.peers, lambda count: count == before, 10, "no peer to be left over")
+        self.works(self.db)
+
+    def test_dump_and_restore(self):
+        """The listeners are dumped, and serve again where they are restored."""
+        scratch = self.world.scratch
+        path = scratch.path("dump-%s.sql" % self.name)
+        environment = dict(self.server.base_environment())
+        scratch.run([self.server.tool("pg_dump"), "-f", path, self.name], env=environment, cwd="/")
+        with open(path) as file:
+            text = file.read()
+        self.assertIn("served_" + self.name, text)
+        self.assertNoSecret(text, self.world.broker.password)
+        self.db.drop()
+        restored = self.database(extension=False)
+        scratch.run([self.server.tool("psql"), "-Xq", "-v", "ON_ERROR_STOP=1", "-d", restored.name, "-f", path], env=environment, cwd="/")
+        restored.wait_peer()
+        self.works(restored, "served_" + self.name)
