@@ -20,7 +20,6 @@ _SETTINGS = {
     "listen_addresses": "''",
     "fsync": "off",
     "full_page_writes": "off",
-    "synchronous_commit": "off",
     "shared_buffers": "'32MB'",
     "max_connections": "100",
     "max_worker_processes": "40",
