@@ -456,3 +456,24 @@ rinq_channel_peer_gone(RinqDatabase *db)
 			rinq_slot_free(channel, i);
 	}
 }
+
+/*
+ * True when neither an executor nor the reader is connected to the database,
+ * or about to be.
+ */
+bool
+rinq_database_is_left(RinqDatabase *db)
+{
+	RinqChannel *channel = rinq_channel_of(db);
+	bool		left = db->reader.state == RINQ_WORKER_NONE;
+	int			i;
+
+	SpinLockAcquire(&channel->request_lock);
+	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
+	{
+		if (db->executors[i].state != RINQ_EXECUTOR_FREE)
+			left = false;
+	}
+	SpinLockRelease(&channel->request_lock);
+	return left;
+}

@@ -50,24 +50,6 @@ static bool rescan_at_end = false;
 static Oid	blocked_database = InvalidOid;
 static bool callback_registered = false;
 
-/* true when no process of ours is in the database any more */
-static bool
-has_left(RinqDatabase *db)
-{
-	RinqChannel *channel = rinq_channel_of(db);
-	bool		gone = db->reader.state == RINQ_WORKER_NONE;
-	int			i;
-
-	SpinLockAcquire(&channel->request_lock);
-	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
-	{
-		if (db->executors[i].state != RINQ_EXECUTOR_FREE)
-			gone = false;
-	}
-	SpinLockRelease(&channel->request_lock);
-	return gone;
-}
-
 /* asks all processes in the database to leave; the lock is held */
 static void
 send_away(RinqDatabase *db)
@@ -123,7 +105,7 @@ block_database(Oid dboid)
 	if (db == NULL)
 		return;
 
-	while (db->oid == dboid && !has_left(db) && rinq_now_ms() < deadline)
+	while (db->oid == dboid && !rinq_database_is_left(db) && rinq_now_ms() < deadline)
 		(void) ConditionVariableTimedSleep(&db->changed, LEAVE_RECHECK, PG_WAIT_EXTENSION);
 	ConditionVariableCancelSleep();
 }

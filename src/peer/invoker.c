@@ -323,7 +323,8 @@ rinq_invoker_response(const RinqDelivery *delivery)
 }
 
 /*
- * The connection is lost, and with it all that was asked through it.
+ * The connection is lost, and with it all that was asked through it, or was
+ * about to be.
  */
 void
 rinq_invoker_fail_all(const char *reason)
@@ -332,7 +333,11 @@ rinq_invoker_fail_all(const char *reason)
 
 	for (i = 0; i < rinq_peer.channel->num_calls; i++)
 	{
-		if (pending_of_slot[i].session != 0)
+		RinqSlot   *slot = &rinq_peer.channel->slots[i];
+
+		if (pg_atomic_read_u32(&slot->state) == RINQ_SLOT_QUEUED)
 			finish_with_text(i, RINQ_OUTCOME_CONNECTION_LOST, reason);
+		else
+			forget_pending(i);
 	}
 }

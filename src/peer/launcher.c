@@ -360,7 +360,7 @@ release_if_unused(RinqDatabase *db, Supervision *sup)
 	dsa_pointer config;
 
 	if (db->presence != RINQ_ABSENT || db->ddl_blocks > 0 || sup->peer_seen ||
-		db->peer.state != RINQ_WORKER_NONE || db->reader.state != RINQ_WORKER_NONE)
+		db->peer.state != RINQ_WORKER_NONE || !rinq_database_is_left(db))
 		return;
 	if (entries_missing)
 	{

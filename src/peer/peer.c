@@ -26,6 +26,7 @@
 #include "utils/memutils.h"
 
 #define STOP_GRACE 2000			/* ms that running handlers have at a stop */
+#define STOP_ROLLBACK 1000		/* ms for those to end that did not make it */
 #define MAX_WAKE 64				/* processes woken at the end of a turn */
 #define LOG_INTERVAL 10000		/* ms between log entries about bad input */
 
@@ -312,6 +313,7 @@ static void
 stop(void)
 {
 	int64		deadline = rinq_now_ms() + STOP_GRACE;
+	bool		ending = false;
 	bool		closing = false;
 
 	rinq_peer.now = rinq_now_ms();
@@ -320,10 +322,18 @@ stop(void)
 	rinq_peer.stopping = true;
 	rinq_server_give_back_queued();
 	rinq_invoker_fail_all("the peer was stopped");
-	while (!rinq_network_stopped())
+	for (;;)
 	{
 		int64		next = turn();
 
+		if (rinq_network_stopped())
+			break;
+		if (!ending && rinq_server_busy() && rinq_peer.now >= deadline)
+		{
+			rinq_pool_end();
+			ending = true;
+			deadline = rinq_peer.now + STOP_ROLLBACK;
+		}
 		if (!closing && (!rinq_server_busy() || rinq_peer.now >= deadline))
 		{
 			rinq_network_stop();

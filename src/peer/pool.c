@@ -399,7 +399,9 @@ rinq_pool_manage(void)
 }
 
 /*
- * Tells all executors that this peer ends.
+ * Ends all executors, because this peer ends: idle ones leave, and handlers
+ * that still run are rolled back, since the broker is going to give their
+ * requests to somebody else.
  */
 void
 rinq_pool_end(void)
@@ -409,11 +411,16 @@ rinq_pool_end(void)
 	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
 	{
 		RinqExecutorSlot *executor = &rinq_peer.db->executors[i];
-		int			procno;
+		int			procno = RINQ_NO_PROC;
 
 		SpinLockAcquire(&rinq_peer.channel->request_lock);
-		executor->leave = executor->state != RINQ_EXECUTOR_FREE;
-		procno = executor->leave ? executor->procno : RINQ_NO_PROC;
+		if (executor->state != RINQ_EXECUTOR_FREE)
+		{
+			executor->leave = true;
+			procno = executor->procno;
+			if (executor->state == RINQ_EXECUTOR_BUSY)
+				kill(executor->pid, SIGTERM);
+		}
 		SpinLockRelease(&rinq_peer.channel->request_lock);
 		rinq_wake_proc(procno);
 	}

@@ -1,0 +1,211 @@
+"""Who may do what, as whom handlers run, and what nobody may see."""
+
+from rinqtest import case
+from rinqtest.cluster import call_sql
+from rinqtest.peer import RemoteError
+from rinqtest.waiting import wait_until
+
+
+class Roles(case.Case):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.db = cls.world.database()
+        name = cls.db.name
+        cls.plain = cls.db.role("plain_" + name)
+        cls.owner = cls.db.role("owner_" + name)
+        for function in ("rinq_listen(text, regprocedure)", "rinq_unlisten(text)", "rinq_call(text, text, jsonb, interval)"):
+            cls.db.sql("GRANT EXECUTE ON FUNCTION %s TO %s" % (function, cls.owner))
+        cls.remote = cls.world.peer()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.remote.close()
+        cls.db.drop()
+        for role in (cls.plain, cls.owner):
+            cls.server.psql("DROP ROLE IF EXISTS " + role)
+
+    def as_owner(self, namespace, body, declare=""):
+        self.db.handler(namespace, body, declare, role=self.owner)
+        self.db.listen(namespace, namespace, role=self.owner)
+
+    # what is refused
+
+    def test_public_may_neither_send_nor_listen(self):
+        self.db.handler("plains", "RETURN NULL;", role=self.plain)
+        for sql in (call_sql("x", "x"), "SELECT rinq_listen('x', 'plains(rinq_request)')", "SELECT rinq_unlisten('x')",
+                    "SELECT * FROM rinq_listener", "INSERT INTO rinq_listener VALUES ('x', 'plains(rinq_request)', 'postgres')",
+                    "DELETE FROM rinq_listener", "UPDATE rinq_listener SET role = 'postgres'",
+                    "CREATE TRIGGER t AFTER INSERT ON rinq_listener FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"):
+            self.assertSqlState(self.db.error(sql, role=self.plain), "42501")
+        self.assertEqual([event for event in self.recording.published("cmd.bal", self.wire_start)], [])
+
+    def test_what_public_may_do(self):
+        self.assertEqual(self.db.value("SELECT rinq_from_cbor(rinq_to_cbor('[1]'))", role=self.plain), "[1]")
+        self.assertTrue(self.db.value("SELECT rinq_version()", role=self.plain))
+
+    def test_functions_that_send_or_listen_are_not_granted_to_public(self):
+        rows = self.db.sql("SELECT p.proname FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass"
+                           " AND d.deptype = 'e' JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'rinq'"
+                           " WHERE has_function_privilege('public', p.oid, 'EXECUTE') ORDER BY 1")
+        allowed = {"rinq_to_cbor", "rinq_from_cbor", "rinq_version", "rinq_fail", "rinq_last_failure"}
+        self.assertLessEqual({row[0] for row in rows if not row[0].startswith("rinq_is_")}, allowed)
+
+    def test_owner_of_the_grant_may(self):
+        self.remote.serve("granted", lambda request: request.payload)
+        self.assertEqual(self.db.json(call_sql("granted", "x", [1]), role=self.owner), [1])
+
+    def test_handler_without_privilege_cannot_be_registered(self):
+        self.db.handler("forbidden", "RETURN NULL;")
+        self.db.sql("REVOKE EXECUTE ON FUNCTION forbidden(rinq_request) FROM PUBLIC")
+        self.assertSqlState(self.db.error("SELECT rinq_listen('forbidden', 'forbidden(rinq_request)')", role=self.owner), "42501")
+
+    def test_listener_of_another_role(self):
+        """Neither replaced nor removed by somebody who is not a member of that role."""
+        self.db.handler("mine", "RETURN '1';")
+        self.db.listen("mine", "mine")
+        self.db.handler("theirs", "RETURN '2';", role=self.owner)
+        self.assertSqlState(self.db.error("SELECT rinq_listen('mine', 'theirs(rinq_request)')", role=self.owner), "42501")
+        self.assertSqlState(self.db.error("SELECT rinq_unlisten('mine')", role=self.owner), "42501")
+        self.assertEqual(self.remote.call("mine", "x", timeout=10), 1)
+
+    # as whom handlers run
+
+    def test_handler_runs_as_the_role_that_registered_it(self):
+        self.as_owner("whoami", "RETURN jsonb_build_array(current_user, session_user, (SELECT rolsuper FROM pg_roles WHERE rolname = current_user));")
+        self.assertEqual(self.remote.call("whoami", "x", timeout=10), [self.owner, self.owner, False])
+
+    def test_handler_cannot_become_anybody_else(self):
+        attempts = ("SET ROLE postgres", "SET SESSION AUTHORIZATION postgres", "SET LOCAL SESSION AUTHORIZATION DEFAULT", "RESET ROLE",
+                    "RESET SESSION AUTHORIZATION", "ALTER ROLE %s SUPERUSER" % self.owner, "SELECT passwd FROM pg_shadow",
+                    "COPY (SELECT 1) TO PROGRAM 'true'", "LOAD 'rinq'", "ALTER SYSTEM SET work_mem = '1MB'",
+                    "SELECT pg_read_file('postgresql.conf')")
+        self.as_owner("escape", "BEGIN EXECUTE req.payload #>> '{}'; EXCEPTION WHEN OTHERS THEN NULL; END;"
+                                " RETURN jsonb_build_array(current_user, (SELECT rolsuper FROM pg_roles WHERE rolname = current_user));")
+        for sql in attempts:
+            self.assertEqual(self.remote.call("escape", "x", sql, timeout=10), [self.owner, False], sql)
+            self.assertEqual(self.remote.call("escape", "x", "SELECT 1", timeout=10), [self.owner, False], "after " + sql)
+
+    def test_handlers_of_several_roles(self):
+        other = self.db.role("other_" + self.db.name)
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure) TO " + other)
+        for role in (self.owner, other):
+            self.db.handler("as_" + role, "RETURN to_jsonb(current_user::text);", role=role)
+            self.db.listen("as_" + role, "as_" + role, role=role)
+        for _ in range(3):
+            for role in (self.owner, other):
+                self.assertEqual(self.remote.call("as_" + role, "x", timeout=10), role)
+
+    def test_temporary_objects_of_one_role_are_not_seen_by_another(self):
+        self.as_owner("leaves", "CREATE TEMP TABLE pg_class_shadow (x int); RETURN to_jsonb(pg_my_temp_schema()::int);")
+        self.remote.call("leaves", "x", timeout=10)
+        self.db.handler("looks", "RETURN to_jsonb(to_regclass('pg_class_shadow') IS NULL);")
+        self.db.listen("looks", "looks")
+        self.assertIs(self.remote.call("looks", "x", timeout=10), True)
+
+    def test_role_without_login(self):
+        """Either refused clearly at registration, or its handler runs as that role."""
+        role = self.db.role("nologin_" + self.db.name, "NOLOGIN")
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure) TO " + role)
+        with self.db.session() as session:
+            session.execute("SET ROLE " + role)
+            session.execute("CREATE FUNCTION quiet(req rinq_request) RETURNS jsonb LANGUAGE sql AS 'SELECT to_jsonb(current_user::text)'")
+            try:
+                session.execute("SELECT rinq_listen('quiet', 'quiet(rinq_request)')")
+            except Exception as error:
+                self.assertRegex(str(error), "(?i)log ?in")
+                self.assertNotRegex(str(error), "XX000")
+                return
+        self.assertEqual(self.remote.call("quiet", "x", timeout=10), role)
+
+    # what changes after registration
+
+    def test_privilege_revoked(self):
+        self.db.handler("revoked", "RETURN '1';")
+        self.db.listen("revoked", "revoked", role=self.owner)
+        self.assertEqual(self.remote.call("revoked", "x", timeout=10), 1)
+        self.db.sql("REVOKE EXECUTE ON FUNCTION revoked(rinq_request) FROM PUBLIC")
+        with self.assertRaisesRegex(RemoteError, "(?i)permission|privilege|handler|request"):
+            self.remote.call("revoked", "x", timeout=10)
+        self.server.wait_log("may not execute|permission denied", self.log_start)
+        self.db.sql("GRANT EXECUTE ON FUNCTION revoked(rinq_request) TO PUBLIC")
+        self.assertEqual(self.remote.call("revoked", "x", timeout=10), 1)
+
+    def test_role_loses_its_login_or_disappears(self):
+        role = self.db.role("leaver_" + self.db.name)
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure) TO " + role)
+        self.db.handler("leaver", "RETURN to_jsonb(current_user::text);")
+        self.db.listen("leaver", "leaver", role=role)
+        self.assertEqual(self.remote.call("leaver", "x", timeout=10), role)
+        self.db.sql("DROP OWNED BY " + role)
+        error = None
+        try:
+            self.db.sql("DROP ROLE " + role)
+        except Exception as caught:
+            error = caught
+        if error is None:
+            with self.assertRaises(RemoteError):
+                self.remote.call("leaver", "x", timeout=10)
+            self.server.wait_log("leaver|role", self.log_start)
+        self.db.handler("stays", "RETURN '1';")
+        self.db.listen("stays", "stays")
+        self.assertEqual(self.remote.call("stays", "x", timeout=10), 1)
+
+    def test_search_path_cannot_redirect_a_handler(self):
+        """The handler is the function that was registered, whatever appears earlier in a search path later."""
+        self.db.handler("pinned", "RETURN '\"original\"';")
+        self.db.listen("pinned", "pinned")
+        self.db.sql("CREATE SCHEMA earlier")
+        self.db.sql("CREATE FUNCTION earlier.pinned(req rinq_request) RETURNS jsonb LANGUAGE sql AS $$ SELECT '\"impostor\"'::jsonb $$")
+        self.server.psql("ALTER DATABASE %s SET search_path = earlier, public" % self.db.name)
+        try:
+            self.db.sql("SELECT rinq_unlisten('another')")
+            self.assertEqual(self.remote.call("pinned", "x", timeout=10), "original")
+        finally:
+            self.server.psql("ALTER DATABASE %s RESET search_path" % self.db.name)
+
+    # what nobody may see
+
+    def test_credentials_are_hidden(self):
+        password = self.world.broker.password
+        for sql in ("SHOW rinq.amqp_dsn", "SELECT current_setting('rinq.amqp_dsn')"):
+            self.assertSqlState(self.db.error(sql, role=self.plain), "42501")
+        for role in ("postgres", self.plain, self.owner):
+            for sql in ("SELECT * FROM pg_settings WHERE name LIKE 'rinq%'", "SELECT * FROM pg_stat_activity", "SHOW ALL"):
+                self.assertNoSecret(str(self.db.sql(sql, role=role)), password)
+        self.assertNoSecret(str(self.db.peer()), password)
+        self.assertNoSecret(self.server.log_since(), password)
+        listing = self.world.scratch.run(["ps", "-eo", "args"], cwd="/").stdout if self.has_ps() else ""
+        self.assertNoSecret("\n".join(line for line in listing.splitlines() if "postgres" in line), password)
+
+    @staticmethod
+    def has_ps():
+        import shutil
+        return shutil.which("ps") is not None
+
+    def test_credentials_are_hidden_when_the_setting_is_bad(self):
+        mark = self.server.log_mark()
+        good = self.world.broker.dsn(self.world.proxy.port)
+        peer = self.db.wait_peer()
+        try:
+            self.server.configure(rinq__amqp_dsn="http://user:t0p-s3cret@nowhere/")
+            self.server.wait_log(r"rinq\.amqp_dsn", mark)
+            self.assertNoSecret(self.server.log_since(mark), "t0p-s3cret")
+        finally:
+            self.server.configure(rinq__amqp_dsn=good)
+        # the old value stays in force
+        self.assertEqual(self.db.peer()["peer_id"], peer["peer_id"])
+
+    def test_settings_cannot_be_set_by_anybody(self):
+        for name in ("rinq.amqp_dsn", "rinq.max_payload", "rinq.command_workers"):
+            error = self.db.error("SET %s = '1'" % name, role=self.plain)
+            self.assertIn(error.sqlstate, ("42501", "55P02"), error.text)
+        self.db.sql("SET rinq.default_timeout = '1s'", role=self.plain)
+
+    def test_pg_monitor_sees_the_peer(self):
+        self.db.sql("GRANT pg_monitor TO " + self.plain)
+        try:
+            self.assertEqual(self.db.value("SELECT state FROM rinq_peer", role=self.plain), "connected")
+        finally:
+            self.db.sql("REVOKE pg_monitor FROM " + self.plain)
+        wait_until(lambda: self.db.error("SELECT * FROM rinq_peer", role=self.plain).sqlstate == "42501", description="the refusal")
