@@ -313,9 +313,9 @@ connection_ended(const char *reason)
 		if (rinq_peer.now - connected_at > STABLE_AFTER)
 			delay = 0;
 	}
-	next_attempt = rinq_peer.now + delay / 2 +
-		(int64) (rinq_random_fraction() * (Max(delay, FIRST_DELAY) / 2));
 	delay = Min(LAST_DELAY, Max(FIRST_DELAY, delay * 2));
+	next_attempt = rinq_peer.now +
+		Min(LAST_DELAY, delay + (int) (rinq_random_fraction() * delay / 2));
 	set_state(RINQ_NET_DISCONNECTED, reason);
 
 	if (was_ready)
