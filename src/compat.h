@@ -95,4 +95,16 @@
 #define rinq_random_fraction() ((double) random() / ((double) MAX_RANDOM_VALUE + 1))
 #endif
 
+/* 16 moved the macros for variable-length values to a header of their own */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+/* 18 writes it in front of the declaration, and does away with the old one */
+#if PG_VERSION_NUM >= 180000
+#define RINQ_NORETURN pg_noreturn
+#else
+#define RINQ_NORETURN __attribute__((noreturn))
+#endif
+
 #endif							/* RINQ_COMPAT_H */

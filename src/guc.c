@@ -54,6 +54,8 @@ setting_alloc(size_t size)
 static void
 setting_free(void *p)
 {
+	if (p == NULL)
+		return;
 #if PG_VERSION_NUM >= 160000
 	guc_free(p);
 #else
@@ -86,7 +88,11 @@ check_dsn(char **newval, void **extra, GucSource source)
 	secret = setting_alloc(strlen(*newval) + 1);
 	shown = setting_alloc(sizeof(DSN_PLACEHOLDER));
 	if (secret == NULL || shown == NULL)
+	{
+		setting_free(secret);
+		setting_free(shown);
 		return false;
+	}
 	strcpy(secret, *newval);
 	strcpy(shown, DSN_PLACEHOLDER);
 	setting_free(*newval);

@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "bytes.h"
+#include "compat.h"
 #include "datatype/timestamp.h"
 #include "utils/elog.h"
 #include "utils/jsonb.h"
@@ -42,8 +43,8 @@ typedef struct RinqFailure
 extern RinqFailure rinq_last_failure_data;
 
 extern void rinq_failure_forget(void);
-extern void rinq_failure_raise(const char *type, const char *message,
-							   const Jsonb *payload) pg_attribute_noreturn();
+RINQ_NORETURN extern void rinq_failure_raise(const char *type, const char *message,
+											 const Jsonb *payload);
 
 /* ms since the Unix epoch, which deadlines on the wire count in */
 extern int64 rinq_now_ms(void);

@@ -91,6 +91,9 @@ rinq_network_init(void)
 	failure[0] = '\0';
 	told_error[0] = '\0';
 	told_product = false;
+
+	/* keeps the resolver's waiting short, unless somebody knows better */
+	(void) setenv("RES_OPTIONS", "timeout:1 attempts:1", 0);
 }
 
 /* the name of one of the peer's own queues */
@@ -336,7 +339,9 @@ connection_ended(const char *reason)
 
 /*
  * Finds an address of the broker's host.  Names of this machine and literal
- * addresses are found at once; others take what the resolver takes.
+ * addresses are found at once.  A name server that does not answer holds the
+ * peer up for a second, the one place where it waits for anything else than
+ * its latch and its socket.
  */
 static bool
 resolve(const RinqDsn *dsn, struct sockaddr_storage *address, socklen_t *len,
@@ -364,7 +369,7 @@ resolve(const RinqDsn *dsn, struct sockaddr_storage *address, socklen_t *len,
 	for (it = found; it != NULL; it = it->ai_next)
 		count++;
 	turn = address_turn++ % Max(count, 1);
-	for (it = found; turn > 0; turn--)
+	for (it = found; turn > 0 && it->ai_next != NULL; turn--)
 		it = it->ai_next;
 	memcpy(address, it->ai_addr, it->ai_addrlen);
 	*len = it->ai_addrlen;

@@ -81,7 +81,7 @@ rinq_topology_find(RinqBytes name)
 {
 	char		key[RINQ_NAMESPACE_MAXLEN + 1];
 
-	if (name.len > RINQ_NAMESPACE_MAXLEN ||
+	if (name.data == NULL || name.len > RINQ_NAMESPACE_MAXLEN ||
 		!rinq_namespace_valid(name.data, name.len))
 		return NULL;
 	memset(key, 0, sizeof(key));
@@ -99,7 +99,7 @@ rinq_topology_namespace(RinqBytes name)
 	char		key[RINQ_NAMESPACE_MAXLEN + 1];
 	RinqNamespace *ns = rinq_topology_find(name);
 
-	if (ns != NULL || name.len > RINQ_NAMESPACE_MAXLEN ||
+	if (ns != NULL || name.data == NULL || name.len > RINQ_NAMESPACE_MAXLEN ||
 		!rinq_namespace_valid(name.data, name.len))
 		return ns;
 

@@ -177,6 +177,11 @@ class FakeBroker:
             self.connections.append(Connection(self, len(self.connections) + 1, peer))
 
     def close(self):
+        try:
+            # closing alone would leave the port open until the next connection
+            self._listener.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
         self._listener.close()
         for connection in self.connections:
             connection.close()

@@ -161,20 +161,21 @@ class Proxy:
         self.changed = threading.Condition()
         self.links = set()
         self.accepted = 0
-        self.refusing = False
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._listener = None
+        self.port = 0
+        self._listen()
 
-    def _accept(self):
+    def _listen(self):
+        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def _accept(self, listener):
         while True:
             try:
-                client, _ = self._listener.accept()
+                client, _ = listener.accept()
             except OSError:
                 return
-            if self.refusing:
-                client.close()
-                continue
             try:
                 broker = socket.create_connection(("127.0.0.1", self.target_port), timeout=5)
             except OSError:
@@ -202,7 +203,8 @@ class Proxy:
 
     def resume(self):
         """Forward everything again, without delay, and accept connections."""
-        self.refusing = False
+        if self._listener is None:
+            wait_until(lambda: self._listen() or True, description="the port to listen on again")
         self._set(self.delays, 0.0, None)
         self._set(self.modes, PASS, None)
 
@@ -211,14 +213,21 @@ class Proxy:
         self._set(self.delays, seconds, sender)
 
     def refuse(self):
-        """Close new connections at once, as a broker that is not there."""
-        self.refusing = True
+        """Let nobody connect, as when there is no broker; connections that exist stay."""
+        self._deafen()
 
     def cut(self, reset=True):
         """Break all connections, with RST or in an orderly way."""
         for link in list(self.links):
             link.close(reset)
 
+    def _deafen(self):
+        if self._listener is not None:
+            # closing alone would leave the port open until the next connection
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+
     def close(self):
-        self._listener.close()
+        self._deafen()
         self.cut()
