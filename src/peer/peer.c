@@ -283,6 +283,10 @@ turn(void)
 	next = earlier(next, rinq_topology_retry());
 	if (!rinq_peer.stopping)
 		next = earlier(next, rinq_pool_manage());
+
+	/* a lone wake-up is cheaper than sending; many are dearer */
+	if (num_to_wake == 1)
+		wake_now();
 	rinq_network_flush();
 	wake_now();
 	return more ? -1 : next;

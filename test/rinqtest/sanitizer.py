@@ -23,13 +23,19 @@ def environment(scratch):
     return {
         "LD_PRELOAD": "%s:%s" % (os.path.realpath(runtime), shim),
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:disable_coredump=0:detect_stack_use_after_return=0:log_path=%s/report" % folder,
-        "UBSAN_OPTIONS": "print_stacktrace=1:log_path=%s/report" % folder,
+        "UBSAN_OPTIONS": "print_stacktrace=1:abort_on_error=1",
     }
 
 
 def reports(scratch):
+    """What they found: AddressSanitizer writes files of its own, UBSan into the servers' logs."""
     text = ""
     for path in sorted(glob.glob(scratch.path("sanitizer", "report*"))):
         with open(path, errors="replace") as file:
             text += "%s:\n%s\n" % (os.path.basename(path), file.read())
+    for path in sorted(glob.glob(scratch.path("*-server", "log"))):
+        with open(path, errors="replace") as file:
+            found = [line.rstrip() for line in file if "runtime error:" in line or "Sanitizer" in line]
+        if found:
+            text += "%s:\n%s\n" % (path, "\n".join(found[:50]))
     return text

@@ -190,7 +190,7 @@ class Server:
 
     def crashes(self, since=0):
         """Lines of the log that tell of a crash."""
-        pattern = r".*(?:terminated by signal|terminating any other active server processes|PANIC:|Assert|AddressSanitizer).*"
+        pattern = r".*(?:terminated by signal|terminating any other active server processes|PANIC:|TRAP:|runtime error:|AddressSanitizer).*"
         return re.findall(pattern, self.log_since(since))
 
     # SQL
