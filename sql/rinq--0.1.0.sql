@@ -166,7 +166,7 @@ CREATE FUNCTION @extschema@.rinq_peer_status(
     OUT responses_dropped bigint, OUT requests_received bigint,
     OUT requests_rejected bigint, OUT requests_requeued bigint,
     OUT requests_expired bigint, OUT responses_sent bigint,
-    OUT messages_returned bigint, OUT reconnects bigint)
+    OUT reconnects bigint)
     RETURNS record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL SAFE;
 COMMENT ON FUNCTION @extschema@.rinq_peer_status() IS
     'State and counters of the peer of this database; see the view rinq_peer';
@@ -175,11 +175,10 @@ CREATE VIEW @extschema@.rinq_peer AS
     SELECT pg_catalog.current_database() AS database, s.pid, s.peer_id, s.state, s.broker,
            s.broker_version, s.blocked, s.connected_since, s.last_error, s.reconnects,
            s.calls_sent, s.responses_received, s.responses_dropped, s.requests_received,
-           s.requests_rejected, s.requests_requeued, s.requests_expired, s.responses_sent,
-           s.messages_returned
+           s.requests_rejected, s.requests_requeued, s.requests_expired, s.responses_sent
     FROM @extschema@.rinq_peer_status() s;
 COMMENT ON VIEW @extschema@.rinq_peer IS
-    'The peer of this database: its process, its place on the network, and what it has done since the server started';
+    'The peer of this database: its process, its place on the network, and what it has done since this server began to serve the database';
 COMMENT ON COLUMN @extschema@.rinq_peer.database IS 'Name of this database';
 COMMENT ON COLUMN @extschema@.rinq_peer.pid IS 'Process id of the peer, NULL when none runs';
 COMMENT ON COLUMN @extschema@.rinq_peer.peer_id IS 'Id of the peer on the network, new with each connection';
@@ -194,11 +193,10 @@ COMMENT ON COLUMN @extschema@.rinq_peer.calls_sent IS 'Requests sent by calls';
 COMMENT ON COLUMN @extschema@.rinq_peer.responses_received IS 'Responses handed to a waiting call';
 COMMENT ON COLUMN @extschema@.rinq_peer.responses_dropped IS 'Responses that nobody waited for any more';
 COMMENT ON COLUMN @extschema@.rinq_peer.requests_received IS 'Requests that arrived';
-COMMENT ON COLUMN @extschema@.rinq_peer.requests_rejected IS 'Requests rejected because they made no sense';
+COMMENT ON COLUMN @extschema@.rinq_peer.requests_rejected IS 'Requests rejected because they made no sense, or nothing here handles them';
 COMMENT ON COLUMN @extschema@.rinq_peer.requests_requeued IS 'Requests given back to the broker unanswered';
 COMMENT ON COLUMN @extschema@.rinq_peer.requests_expired IS 'Requests whose deadline passed before they were answered';
 COMMENT ON COLUMN @extschema@.rinq_peer.responses_sent IS 'Responses published';
-COMMENT ON COLUMN @extschema@.rinq_peer.messages_returned IS 'Messages the broker could not deliver to any queue';
 
 -- ---------------------------------------------------------------------
 -- privileges: what sends or listens is granted by hand

@@ -40,6 +40,7 @@
 
 #define LEAVE_TIMEOUT 4000		/* ms; PostgreSQL itself waits 5 s after that */
 #define LEAVE_RECHECK 50		/* ms */
+#define MAX_BLOCKED 16			/* databases that one transaction empties */
 
 static ProcessUtility_hook_type prev_process_utility = NULL;
 static object_access_hook_type prev_object_access = NULL;
@@ -47,7 +48,8 @@ static object_access_hook_type prev_object_access = NULL;
 /* what the current transaction has to do when it ends */
 static bool reread_at_commit = false;
 static bool rescan_at_end = false;
-static Oid	blocked_database = InvalidOid;
+static Oid	blocked_databases[MAX_BLOCKED];
+static int	num_blocked = 0;
 static bool callback_registered = false;
 
 /* asks all processes in the database to leave; the lock is held */
@@ -91,14 +93,14 @@ block_database(Oid dboid)
 	RinqDatabase *db;
 	int64		deadline = rinq_now_ms() + LEAVE_TIMEOUT;
 
-	if (!OidIsValid(dboid) || OidIsValid(blocked_database))
+	if (!OidIsValid(dboid) || num_blocked == MAX_BLOCKED)
 		return;
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
 	db = rinq_find_database(dboid);
 	if (db != NULL)
 	{
 		db->ddl_blocks++;
-		blocked_database = dboid;
+		blocked_databases[num_blocked++] = dboid;
 		send_away(db);
 	}
 	LWLockRelease(rinq_shared->lock);
@@ -111,16 +113,15 @@ block_database(Oid dboid)
 }
 
 static void
-unblock_database(void)
+unblock_database(Oid dboid)
 {
 	RinqDatabase *db;
 
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
-	db = rinq_find_database(blocked_database);
+	db = rinq_find_database(dboid);
 	if (db != NULL && db->ddl_blocks > 0)
 		db->ddl_blocks--;
 	LWLockRelease(rinq_shared->lock);
-	blocked_database = InvalidOid;
 	if (db != NULL)
 		rinq_wake_peer(db);
 }
@@ -152,17 +153,21 @@ transaction_event(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_PREPARE:
-			if (reread_at_commit || OidIsValid(blocked_database))
+			if (reread_at_commit)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						 errmsg("cannot PREPARE a transaction that has changed rinq's listeners")));
+			if (rescan_at_end)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that has changed databases that rinq may serve")));
 			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_ABORT:
 			if (event == XACT_EVENT_COMMIT && reread_at_commit)
 				request_reading();
-			if (OidIsValid(blocked_database))
-				unblock_database();
+			while (num_blocked > 0)
+				unblock_database(blocked_databases[--num_blocked]);
 			if (rescan_at_end)
 				rinq_shared->rescan = true;
 			if (reread_at_commit || rescan_at_end)

@@ -34,6 +34,7 @@ int			rinq_command_workers = 4;
 int			rinq_prefetch = 0;
 int			rinq_session_workers = 64;
 int			rinq_executor_idle_timeout = 60000;
+int			rinq_max_namespaces = 10000;
 int			rinq_max_payload = 16384;
 char	   *rinq_product = NULL;
 char	   *rinq_databases = NULL;
@@ -151,6 +152,17 @@ check_databases(char **newval, void **extra, GucSource source)
 	return true;
 }
 
+/*
+ * Every payload has to fit into the payload memory beside others on their
+ * way, or it would be waited for without end.
+ */
+size_t
+rinq_payload_limit(void)
+{
+	return Min((size_t) rinq_max_payload * 1024,
+			   (size_t) rinq_payload_memory * 1024 * 1024 / 4);
+}
+
 bool
 rinq_database_is_served(const char *datname)
 {
@@ -247,9 +259,15 @@ define_work_settings(void)
 							"Sets the time after which an executor without work ends.",
 							NULL, &rinq_executor_idle_timeout,
 							60000, 100, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.max_namespaces",
+							"Sets the number of namespaces that one database can call.",
+							"Each has a durable queue on the broker from its first call on.",
+							&rinq_max_namespaces,
+							10000, 1, 1000000, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.max_payload",
 							"Sets the size that a payload may have, sent or received.",
-							NULL, &rinq_max_payload,
+							"At most a quarter of \"rinq.payload_memory\" is used.",
+							&rinq_max_payload,
 							16384, 1, 524288, PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.default_timeout",
 							"Sets the time a call waits for its response when none is given.",

@@ -23,6 +23,7 @@ extern int	rinq_command_workers;
 extern int	rinq_prefetch;
 extern int	rinq_session_workers;
 extern int	rinq_executor_idle_timeout; /* ms */
+extern int	rinq_max_namespaces;
 extern int	rinq_max_payload;	/* kB */
 extern char *rinq_product;
 extern char *rinq_databases;
@@ -30,10 +31,11 @@ extern char *rinq_databases;
 /* per session */
 extern int	rinq_default_timeout;	/* ms */
 
-/* bytes a payload may have, in either direction */
-#define RINQ_MAX_PAYLOAD_BYTES ((size_t) rinq_max_payload * 1024)
 
 extern void rinq_define_settings(void);
+
+/* bytes a payload may have, in either direction */
+extern size_t rinq_payload_limit(void);
 
 /* is this database one that rinq.databases lets the extension serve? */
 extern bool rinq_database_is_served(const char *datname);

@@ -37,11 +37,12 @@ rinq_payload_from_jsonb(const Jsonb *json)
 
 	initStringInfo(&buf);
 	rinq_cbor_append_jsonb(&buf, json);
-	if ((size_t) buf.len > RINQ_MAX_PAYLOAD_BYTES)
+	if ((size_t) buf.len > rinq_payload_limit())
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("payload of %d bytes exceeds \"rinq.max_payload\"", buf.len),
-				 errdetail("The setting allows %d kB.", rinq_max_payload)));
+				 errdetail("At most %zu bytes are allowed, by that setting or as a quarter of \"rinq.payload_memory\".",
+						   rinq_payload_limit())));
 	return rinq_bytes(buf.data, (size_t) buf.len);
 }
 

@@ -221,6 +221,9 @@ extern void rinq_conn_flush(RinqConn *conn, int64_t now_ms);
  */
 extern void rinq_conn_close(RinqConn *conn, int64_t now_ms);
 
+/* Replaces the limit of the configuration, for bodies from now on. */
+extern void rinq_conn_set_max_body(RinqConn *conn, size_t max_body);
+
 /* Frees everything and closes the socket, in any state.  NULL is allowed. */
 extern void rinq_conn_destroy(RinqConn *conn);
 

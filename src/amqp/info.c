@@ -181,3 +181,9 @@ rinq_conn_clean_text(const RinqConn *conn, RinqBytes text, char *buf, size_t siz
 			buf[i] = '?';
 	}
 }
+
+void
+rinq_conn_set_max_body(RinqConn *conn, size_t max_body)
+{
+	conn->max_body = max_body;
+}

@@ -43,6 +43,9 @@
 /* ms without work after which the last statistics are written */
 #define STATS_DELAY 500
 
+/* ms between log entries about requests that did not reach their handler */
+#define LOG_INTERVAL 5000
+
 static RinqWorkerArgs args;
 static RinqDatabase *database;
 static RinqChannel *channel;
@@ -271,6 +274,19 @@ answer_error(RinqSlot *slot, ErrorData *error)
 			   rinq_bytes(NULL, 0));
 }
 
+/* what anybody on the network can cause is logged now and then only */
+static bool
+may_log(void)
+{
+	static int64 last_logged = 0;
+	int64		now = rinq_now_ms();
+
+	if (last_logged != 0 && now - last_logged < LOG_INTERVAL)
+		return false;
+	last_logged = now;
+	return true;
+}
+
 static void
 run_request(uint32 index, MemoryContext context)
 {
@@ -309,7 +325,7 @@ run_request(uint32 index, MemoryContext context)
 			disarm_timeout();
 			MemoryContextSwitchTo(context);
 			error = CopyErrorData();
-			if (!is_failure(error))
+			if (!is_failure(error) && (rinq_handler_entered || may_log()))
 				EmitErrorReport();
 			FlushErrorState();
 			AbortCurrentTransaction();

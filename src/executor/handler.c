@@ -61,6 +61,8 @@ typedef struct Handler
 	MemoryContext context;		/* of flinfo and what hangs on it */
 } Handler;
 
+bool		rinq_handler_entered = false;
+
 static HTAB *handlers = NULL;
 
 static void
@@ -254,16 +256,19 @@ build_request(Oid type, const RinqBytes *fields, int64 deadline, bool wants_resp
 Jsonb *
 rinq_handler_call(const RinqBytes *fields, int64 deadline, bool wants_response)
 {
-	Handler    *handler = find_handler(fields[RINQ_REQUEST_HANDLER]);
+	Handler    *handler;
 	PgStat_FunctionCallUsage usage;
 	Datum		result;
 	LOCAL_FCINFO(fcinfo, 1);
 
+	rinq_handler_entered = false;
+	handler = find_handler(fields[RINQ_REQUEST_HANDLER]);
 	InitFunctionCallInfoData(*fcinfo, &handler->flinfo, 1, InvalidOid, NULL, NULL);
 	fcinfo->args[0].value = build_request(handler->request_type, fields, deadline,
 										  wants_response);
 	fcinfo->args[0].isnull = false;
 
+	rinq_handler_entered = true;
 	pgstat_init_function_usage(fcinfo, &usage);
 	result = FunctionCallInvoke(fcinfo);
 	pgstat_end_function_usage(&usage, true);

@@ -16,6 +16,9 @@
 /* why a function cannot be a handler, or NULL when it can */
 extern const char *rinq_handler_problem(Oid func);
 
+/* did the last request get as far as its handler? */
+extern bool rinq_handler_entered;
+
 extern void rinq_handler_init(void);
 extern Jsonb *rinq_handler_call(const RinqBytes *fields, int64 deadline,
 								bool wants_response);

@@ -87,6 +87,8 @@ role_problem(HeapTuple row, TupleDesc desc, MemoryContext context)
 		return MemoryContextStrdup(context, "its role does not exist any more");
 	if (RINQ_HANDLER_NEEDS_LOGIN && (isnull || !DatumGetBool(canlogin)))
 		return MemoryContextStrdup(context, "its role is not permitted to log in");
+	if (!DatumGetBool(SPI_getbinval(row, desc, 6, &isnull)))
+		return MemoryContextStrdup(context, "its role may not connect to the database");
 	return NULL;
 }
 
@@ -112,7 +114,10 @@ read_listeners(const char *schema, MemoryContext context)
 
 	initStringInfo(&query);
 	appendStringInfo(&query,
-					 "SELECT l.namespace, l.handler, l.role::pg_catalog.oid, r.rolname, r.rolcanlogin"
+					 "SELECT l.namespace, l.handler, l.role::pg_catalog.oid, r.rolname, r.rolcanlogin,"
+					 " pg_catalog.has_database_privilege(r.oid,"
+					 " (SELECT d.oid FROM pg_catalog.pg_database d"
+					 " WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()), 'CONNECT')"
 					 " FROM %s.rinq_listener l"
 					 " LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) l.role"
 					 " ORDER BY l.namespace",

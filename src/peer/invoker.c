@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "guc.h"
 #include "peer/peer.h"
 #include "request.h"
 #include "utils/hsearch.h"
@@ -193,10 +194,11 @@ rinq_invoker_call(uint32 index, uint32 serial)
 	}
 
 	rinq_slot_read(slot, fields, RINQ_CALL_FIELDS);
-	ns = rinq_topology_namespace(fields[RINQ_CALL_NAMESPACE]);
+	ns = rinq_topology_namespace(fields[RINQ_CALL_NAMESPACE], rinq_max_namespaces);
 	if (ns == NULL)
 	{
-		finish_with_text(index, RINQ_OUTCOME_REFUSED, "the namespace is not valid");
+		finish_with_text(index, RINQ_OUTCOME_REFUSED,
+						 "\"rinq.max_namespaces\" namespaces were called already");
 		return;
 	}
 	if (ns->state == NAMESPACE_DECLARED)

@@ -143,6 +143,14 @@ scan_databases(void)
 			{
 				db->name = entry->name;
 				exists = true;
+
+				/* it was not served for a while, or is about to be forgotten */
+				if (db->presence == RINQ_ABSENT &&
+					!list_member_oid(known_absent, entry->oid))
+				{
+					db->presence = RINQ_UNKNOWN;
+					db->read_wanted++;
+				}
 			}
 		}
 		if (OidIsValid(db->oid) && !exists)

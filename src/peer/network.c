@@ -253,12 +253,6 @@ on_delivery(void *arg, const RinqDelivery *delivery)
 }
 
 static void
-on_return(void *arg, const RinqReturn *returned)
-{
-	rinq_count(rinq_peer.db, RINQ_MESSAGES_RETURNED);
-}
-
-static void
 on_cancel(void *arg, uint16_t channel, RinqBytes consumer_tag)
 {
 	rinq_topology_cancelled(consumer_tag);
@@ -285,7 +279,6 @@ static const RinqConnCallbacks callbacks = {
 	.on_reply = on_reply,
 	.on_channel_closed = on_channel_closed,
 	.on_delivery = on_delivery,
-	.on_return = on_return,
 	.on_cancel = on_cancel,
 	.on_blocked = on_blocked
 };
@@ -413,8 +406,8 @@ start_connecting(void)
 		config.heartbeat = dsn.heartbeat >= 0 ? dsn.heartbeat : rinq_amqp_heartbeat;
 		config.connection_timeout = dsn.connection_timeout >= 0 ?
 			dsn.connection_timeout : rinq_amqp_connection_timeout;
-		config.max_body = RINQ_MAX_PAYLOAD_BYTES;
-		config.max_backlog = Max(MIN_BACKLOG, 2 * RINQ_MAX_PAYLOAD_BYTES);
+		config.max_body = rinq_payload_limit();
+		config.max_backlog = Max(MIN_BACKLOG, 2 * rinq_payload_limit());
 		rinq_peer.conn = rinq_conn_create(&config, &callbacks, NULL);
 		if (rinq_peer.conn == NULL)
 		{
@@ -489,6 +482,8 @@ rinq_network_reload(void)
 {
 	if (rinq_peer.stopping)
 		return;
+	if (rinq_peer.conn != NULL)
+		rinq_conn_set_max_body(rinq_peer.conn, rinq_payload_limit());
 	if (connected_dsn != NULL && rinq_amqp_dsn != NULL &&
 		strcmp(connected_dsn, rinq_amqp_dsn) == 0)
 		return;

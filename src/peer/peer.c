@@ -76,6 +76,19 @@ wake_now(void)
 }
 
 /*
+ * Has the listeners read again, because what was read may be out of date.
+ */
+void
+rinq_peer_ask_for_reading(void)
+{
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	if (rinq_peer.db->oid == rinq_peer.args.dboid)
+		rinq_peer.db->read_wanted++;
+	LWLockRelease(rinq_shared->lock);
+	rinq_wake_launcher();
+}
+
+/*
  * Notes a message that makes no sense, without letting anyone flood the log.
  */
 void

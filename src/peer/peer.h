@@ -77,6 +77,7 @@ typedef struct RinqNamespace
 	int64		retry_at;		/* when a failed one is tried again */
 	int			retry_delay;
 	List	   *waiting;		/* calls, as slot indexes and serials */
+	int64		problem_noted;	/* when its listener's problem was logged */
 } RinqNamespace;
 
 extern void rinq_topology_init(void);
@@ -86,7 +87,7 @@ extern void rinq_topology_reply(const RinqReply *reply);
 extern void rinq_topology_channel_closed(const RinqChannelClosed *info);
 extern void rinq_topology_cancelled(RinqBytes consumer_tag);
 extern void rinq_topology_configure(List *listeners);
-extern RinqNamespace *rinq_topology_namespace(RinqBytes name);
+extern RinqNamespace *rinq_topology_namespace(RinqBytes name, int limit);
 extern RinqNamespace *rinq_topology_find(RinqBytes name);
 extern void rinq_topology_declare(RinqNamespace *ns);
 extern void rinq_topology_stop_consuming(void);
@@ -134,6 +135,7 @@ extern void rinq_session_client_gone(uint32 client);
 
 /* peer.c */
 extern void rinq_peer_wake_later(int procno);
+extern void rinq_peer_ask_for_reading(void);
 extern void rinq_peer_log_input(const char *what, const RinqDelivery *delivery);
 
 #endif							/* RINQ_PEER_H */

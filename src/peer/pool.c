@@ -143,16 +143,6 @@ not_before(Oid role)
 	return at > rinq_peer.now ? at : 0;
 }
 
-static void
-ask_for_reading(void)
-{
-	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
-	if (rinq_peer.db->oid == rinq_peer.args.dboid)
-		rinq_peer.db->read_wanted++;
-	LWLockRelease(rinq_shared->lock);
-	rinq_wake_launcher();
-}
-
 /*
  * Notices executors that have ended; one that ended before it got to run
  * could not say so itself.
@@ -192,7 +182,7 @@ reap(void)
 	}
 	if (failed)
 	{
-		ask_for_reading();
+		rinq_peer_ask_for_reading();
 		ConditionVariableBroadcast(&db->changed);
 	}
 }
@@ -293,8 +283,11 @@ is_served(const Demand *demand, int *total, int *place)
 
 		if (executor->state == RINQ_EXECUTOR_FREE)
 		{
+			/* one that could not connect tells why to wait, once it is reaped */
 			if (handles[i] == NULL)
 				*place = i;
+			else if (executor->role == demand->role && !executor->ran && !executor->leave)
+				coming = true;
 			continue;
 		}
 		(*total)++;

@@ -21,6 +21,8 @@
 #include "request.h"
 #include "utils/memutils.h"
 
+#define PROBLEM_INTERVAL 5000	/* ms between looks at a listener with a problem */
+
 typedef enum ReplyMode
 {
 	REPLY_NONE,
@@ -107,9 +109,11 @@ can_settle(const Request *request)
 static void
 settle_without_answer(Request *request)
 {
-	bool		requeue = request->balanced && !expired(request);
+	bool		late = expired(request);
+	bool		requeue = request->balanced && !late;
 
-	rinq_count(rinq_peer.db, requeue ? RINQ_REQUESTS_REQUEUED : RINQ_REQUESTS_EXPIRED);
+	rinq_count(rinq_peer.db, requeue ? RINQ_REQUESTS_REQUEUED :
+			   late ? RINQ_REQUESTS_EXPIRED : RINQ_REQUESTS_REJECTED);
 	if (can_settle(request))
 		(void) rinq_basic_reject(rinq_peer.conn, CHANNEL_COMMANDS, request->tag, requeue);
 	free_request(request);
@@ -258,6 +262,22 @@ enqueue(Request *request, const RinqListener *listener)
 }
 
 /*
+ * A listener cannot be served, for a reason that nobody would tell this
+ * process the end of: it is logged and looked into again, now and then.
+ */
+static void
+note_problem(RinqNamespace *ns)
+{
+	if (ns->problem_noted != 0 && rinq_peer.now - ns->problem_noted < PROBLEM_INTERVAL)
+		return;
+	ns->problem_noted = rinq_peer.now;
+	ereport(LOG,
+			(errmsg("rinq cannot run the handler of namespace \"%s\": %s",
+					ns->name, ns->listener->problem)));
+	rinq_peer_ask_for_reading();
+}
+
+/*
  * Does with a request what can be done now; false when it has to wait.
  */
 static bool
@@ -277,9 +297,7 @@ dispatch(Request *request)
 	}
 	if (ns->listener->problem != NULL)
 	{
-		ereport(LOG,
-				(errmsg("rinq cannot run the handler of namespace \"%s\": %s",
-						ns->name, ns->listener->problem)));
+		note_problem(ns);
 		respond_error(request, "the handler cannot be run");
 		return true;
 	}
@@ -315,6 +333,13 @@ keep(char **p, RinqBytes bytes)
 	return copy;
 }
 
+static bool
+is_balanced(const RinqDelivery *delivery)
+{
+	return delivery->exchange.len == 7 &&
+		memcmp(delivery->exchange.data, "cmd.bal", 7) == 0;
+}
+
 static Request *
 make_request(const RinqDelivery *delivery, const RinqMessageId *id)
 {
@@ -338,8 +363,7 @@ make_request(const RinqDelivery *delivery, const RinqMessageId *id)
 	request->span_context = keep(&p, msg->span_context);
 	request->epoch = epoch;
 	request->tag = delivery->delivery_tag;
-	request->balanced = delivery->exchange.len == 7 &&
-		memcmp(delivery->exchange.data, "cmd.bal", 7) == 0;
+	request->balanced = is_balanced(delivery);
 	request->deadline = msg->has_deadline ? Max(msg->deadline, 1) : 0;
 	if (msg->reply_to.len == 1 && msg->reply_to.data[0] == 'u')
 		request->reply = REPLY_UNCORRELATED;
@@ -371,6 +395,12 @@ request_problem(const RinqDelivery *delivery, RinqMessageId *id)
 		return "missing or invalid command header";
 	if (msg->bad_span_context)
 		return "invalid span context header";
+
+	/* given back, it would come again at once, and for ever */
+	if (is_balanced(delivery) &&
+		(msg->ns.len != delivery->routing_key.len ||
+		 memcmp(msg->ns.data, delivery->routing_key.data, msg->ns.len) != 0))
+		return "namespace header differs from the routing key";
 	if (delivery->oversize)
 		return "payload exceeds \"rinq.max_payload\"";
 	if (rinq_peer_id_equal(&id->ref.session.peer, &rinq_peer.id))

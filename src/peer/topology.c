@@ -14,6 +14,8 @@
 
 #include "compat.h"
 
+#include <limits.h>
+
 #include "guc.h"
 #include "peer/peer.h"
 #include "utils/hsearch.h"
@@ -91,10 +93,10 @@ rinq_topology_find(RinqBytes name)
 
 /*
  * The namespace of this name, made known if need be; NULL when the name is
- * not a namespace.
+ * not a namespace, or "limit" are known already.
  */
 RinqNamespace *
-rinq_topology_namespace(RinqBytes name)
+rinq_topology_namespace(RinqBytes name, int limit)
 {
 	char		key[RINQ_NAMESPACE_MAXLEN + 1];
 	RinqNamespace *ns = rinq_topology_find(name);
@@ -103,6 +105,8 @@ rinq_topology_namespace(RinqBytes name)
 		!rinq_namespace_valid(name.data, name.len))
 		return ns;
 
+	if (num_namespaces >= (uint32) limit)
+		return NULL;
 	if (num_namespaces == max_namespaces)
 	{
 		max_namespaces *= 2;
@@ -118,6 +122,7 @@ rinq_topology_namespace(RinqBytes name)
 	ns->retry_at = 0;
 	ns->retry_delay = 0;
 	ns->waiting = NIL;
+	ns->problem_noted = 0;
 	by_index[num_namespaces++] = ns;
 	return ns;
 }
@@ -310,7 +315,7 @@ rinq_topology_configure(List *listeners)
 	foreach(lc, listeners)
 	{
 		RinqListener *listener = lfirst(lc);
-		RinqNamespace *ns = rinq_topology_namespace(rinq_bytes_str(listener->namespace));
+		RinqNamespace *ns = rinq_topology_namespace(rinq_bytes_str(listener->namespace), INT_MAX);
 
 		if (ns == NULL)
 		{
@@ -395,7 +400,7 @@ namespace_failed(RinqNamespace *ns, const RinqChannelClosed *info)
 	ns->retry_at = rinq_peer.now + ns->retry_delay;
 	if (ns->listener != NULL && (next_retry == 0 || ns->retry_at < next_retry))
 		next_retry = ns->retry_at;
-	rinq_invoker_declared(ns, RINQ_OUTCOME_REFUSED, text);
+	rinq_invoker_declared(ns, RINQ_OUTCOME_NO_QUEUE, text);
 }
 
 /*

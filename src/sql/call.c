@@ -101,12 +101,20 @@ raise_outcome(const RinqAnswer *answer, const char *namespace, const char *comma
 					 errmsg("malformed response to %s::%s", namespace, command),
 					 errdetail_internal("The response cannot be used: %s.", answer_text(answer))));
 			break;
+		case RINQ_OUTCOME_NO_QUEUE:
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("the queue of namespace \"%s\" cannot be used", namespace),
+					 errdetail_internal("%s", answer_text(answer)),
+					 errhint("Delete or change the queue on the broker.")));
+			break;
 		case RINQ_OUTCOME_TOO_LARGE:
 			ereport(ERROR,
 					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 					 errmsg("response to %s::%s exceeds \"rinq.max_payload\"",
 							namespace, command),
-					 errdetail("The setting allows %d kB.", rinq_max_payload)));
+					 errdetail("At most %zu bytes are allowed, by that setting or as a quarter of \"rinq.payload_memory\".",
+						   rinq_payload_limit())));
 			break;
 		default:
 			ereport(ERROR,
