@@ -138,6 +138,11 @@ class BadInput(case.Case):
                 outcome = self.send(exchange, {"n": name, "c": "x"}, message_id=GOOD)
                 self.assertIn(outcome, ("reject", "ack") if name == "_sess" else ("reject",), name)
 
+    def test_namespace_that_is_not_the_routing_key(self):
+        """Given back it would return at once, for ever."""
+        for name in ("other", "_sess", "ba", "badd", ""):
+            self.assertEqual(self.send("cmd.bal", {"n": name, "c": "x"}, message_id=GOOD), "reject", name)
+
     def test_deadline_headers(self):
         for value in (field("S", "soon"), field("I", 1), field("d", 1.5), field("x", b"\x00" * 8), field("V", None), field("t", True)):
             self.assertIn(self.send("cmd.bal", {"n": "bad", "c": "x", "dl": value}, message_id=GOOD, reply_to="c"), ("ack", "reject"))

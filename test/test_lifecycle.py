@@ -193,6 +193,24 @@ class Restart(case.Case):
         self.server.configure(rinq__databases="*")
         two.wait_peer()
 
+    def test_database_list_changed_twice(self):
+        """A peer that is told to stop and to serve again meanwhile ends up serving."""
+        db = self.database()
+        db.handler("slow", "PERFORM pg_sleep(60); RETURN NULL;")
+        db.listen("slow", "slow")
+        remote = self.peer()
+        remote.call_async("slow", "x", timeout=30)
+        wait_until(lambda: db.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'rinq executor' AND state = 'active'"),
+                   lambda count: count == "1", description="the handler to run")
+        old = db.peer()
+        self.addCleanup(self.server.configure, rinq__databases=None)
+        self.server.configure(rinq__databases="nobody")
+        self.server.configure(rinq__databases="*")
+        db.handler("quick", "RETURN '1';")
+        db.listen("quick", "quick")
+        self.assertEqual(remote.call("quick", "x", timeout=20), 1)
+        self.assertTrue(old["peer_id"])
+
     def test_another_broker(self):
         """A change of the DSN takes effect at once."""
         db = self.database()

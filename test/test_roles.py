@@ -69,6 +69,29 @@ class Roles(case.Case):
         self.assertSqlState(self.db.error("SELECT rinq_unlisten('mine')", role=self.owner), "42501")
         self.assertEqual(self.remote.call("mine", "x", timeout=10), 1)
 
+    def test_role_that_may_not_connect_any_more(self):
+        """The caller gets an error, and the handler works again when the role may."""
+        role = self.db.role("unwelcome_" + self.db.name)
+        self.addCleanup(self.server.psql, "DROP ROLE " + role)
+        self.addCleanup(self.db.sql, "DROP OWNED BY " + role)
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure) TO " + role)
+        self.db.handler("unwelcome", "RETURN '1';", role=role)
+        self.db.listen("unwelcome", "unwelcome", role=role)
+        for forbid, allow in (("ALTER ROLE %s NOLOGIN" % role, "ALTER ROLE %s LOGIN" % role),
+                              ("REVOKE CONNECT ON DATABASE %s FROM PUBLIC" % self.db.name, "GRANT CONNECT ON DATABASE %s TO PUBLIC" % self.db.name)):
+            self.server.psql(forbid)
+            self.server.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'rinq executor'")
+            with self.assertRaises(RemoteError):
+                self.remote.call("unwelcome", "x", timeout=20)
+            self.server.psql(allow)
+
+            def answer():
+                try:
+                    return self.remote.call("unwelcome", "x", timeout=20)
+                except RemoteError:
+                    return None
+            wait_until(answer, lambda value: value == 1, timeout=30, description="the handler to run again")
+
     # as whom handlers run
 
     def test_handler_runs_as_the_role_that_registered_it(self):
