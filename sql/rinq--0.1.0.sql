@@ -79,7 +79,8 @@ CREATE TABLE @extschema@.rinq_listener (
     namespace text COLLATE "C" PRIMARY KEY
         CHECK (namespace ~ '^[A-Za-z0-9.:-][A-Za-z0-9_.:-]{0,199}$'),
     handler text NOT NULL,
-    role regrole NOT NULL
+    role regrole NOT NULL,
+    owner regrole NOT NULL
 );
 COMMENT ON TABLE @extschema@.rinq_listener IS
     'Namespaces that this database listens to; written by rinq_listen and rinq_unlisten';
@@ -89,6 +90,8 @@ COMMENT ON COLUMN @extschema@.rinq_listener.handler IS
     'Function that handles them, with its schema and argument type';
 COMMENT ON COLUMN @extschema@.rinq_listener.role IS
     'Role that registered the handler, and as which it runs';
+COMMENT ON COLUMN @extschema@.rinq_listener.owner IS
+    'Owner of the function when it was registered; a function of the same name by anybody else is not run';
 
 CREATE FUNCTION @extschema@.rinq_listener_changed() RETURNS trigger
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE;

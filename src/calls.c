@@ -74,7 +74,7 @@ raise_not_running(void)
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("the rinq peer of this database is not running"),
-			 errhint("Look at the view rinq_peer, at the setting \"rinq.databases\", and at the server log.")));
+			 errhint("Look at the view rinq_peer, at the settings \"rinq.databases\" and \"rinq.max_databases\", and at the server log.")));
 }
 
 static void
@@ -156,8 +156,13 @@ rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline)
 	RinqChannel *channel = rinq_channel_of(db);
 	uint32		client = client_number();
 	uint32		index = rinq_slot_alloc_call(channel);
+	uint32		incarnation = db->incarnation;
+	bool		connected;
 	RinqSlot   *slot;
 
+	SpinLockAcquire(&db->mutex);
+	connected = db->status.net == RINQ_NET_CONNECTED;
+	SpinLockRelease(&db->mutex);
 	if (index == RINQ_NO_SLOT)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -166,6 +171,9 @@ rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline)
 						   rinq_max_calls)));
 	slot = &channel->slots[index];
 	slot->client = client;
+
+	/* a peer that ended before it was looked at ends the wait at once */
+	slot->incarnation = connected ? incarnation : incarnation - 1;
 	slot->deadline = deadline;
 	slot->queued_at = rinq_now_ms();
 	if (!rinq_slot_write(slot, fields, RINQ_CALL_FIELDS))
@@ -194,7 +202,6 @@ rinq_call_wait(RinqDatabase *db, uint32 index, RinqAnswer *answer)
 {
 	static uint32 wait_event = 0;
 	RinqSlot   *slot = &rinq_channel_of(db)->slots[index];
-	uint32		incarnation = db->incarnation;
 
 	memset(answer, 0, sizeof(*answer));
 	while (pg_atomic_read_u32(&slot->state) != RINQ_SLOT_DONE)
@@ -206,7 +213,7 @@ rinq_call_wait(RinqDatabase *db, uint32 index, RinqAnswer *answer)
 			answer->outcome = RINQ_OUTCOME_EXPIRED;
 			return;
 		}
-		if (db->incarnation != incarnation)
+		if (db->incarnation != slot->incarnation)
 		{
 			answer->outcome = RINQ_OUTCOME_CONNECTION_LOST;
 			return;

@@ -37,7 +37,7 @@ num_slots(void)
 static uint32
 inbox_size(void)
 {
-	return pg_nextpower2_32(2 * num_slots() + 2 * (uint32) MaxBackends +
+	return pg_nextpower2_32(2 * num_slots() + 2 * (uint32) RINQ_MAX_BACKENDS +
 							INBOX_RESERVE);
 }
 

@@ -99,7 +99,9 @@ typedef struct RinqSlot
 	uint32		next;			/* in the free list, or in the line */
 	int			owner;			/* procno of the backend or executor */
 	uint32		client;			/* number of the backend, for its session */
+	uint32		incarnation;	/* of the peer that a call was meant for */
 	Oid			role;			/* that the request's handler runs as */
+	Oid			handler_owner;	/* whom the handler belonged to when registered */
 	bool		wants_response;
 	int64		deadline;		/* ms since the Unix epoch; 0 is none */
 	int64		queued_at;		/* ms since the Unix epoch */

@@ -27,8 +27,16 @@
 /* 15 moved shared memory requests from _PG_init into a hook */
 #if PG_VERSION_NUM >= 150000
 #define RINQ_HAVE_SHMEM_REQUEST_HOOK 1
+#define RINQ_MAX_BACKENDS MaxBackends
 #else
 #define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
+
+/* 14 asks for memory before it has set MaxBackends */
+#include "postmaster/autovacuum.h"
+#include "postmaster/postmaster.h"
+#include "replication/walsender.h"
+#define RINQ_MAX_BACKENDS \
+	(MaxConnections + autovacuum_max_workers + 1 + max_worker_processes + max_wal_senders)
 #endif
 
 /* 16 made the ACL functions generic */
@@ -40,7 +48,9 @@
 #define rinq_can_use_schema(nsp, role) \
 	(pg_namespace_aclcheck((nsp), (role), ACL_USAGE) == ACLCHECK_OK)
 #define rinq_is_database_owner(db, role) pg_database_ownercheck((db), (role))
+#define rinq_is_table_owner(rel, role) pg_class_ownercheck((rel), (role))
 #else
+#include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
@@ -50,6 +60,8 @@
 	(object_aclcheck(NamespaceRelationId, (nsp), (role), ACL_USAGE) == ACLCHECK_OK)
 #define rinq_is_database_owner(db, role) \
 	object_ownercheck(DatabaseRelationId, (db), (role))
+#define rinq_is_table_owner(rel, role) \
+	object_ownercheck(RelationRelationId, (rel), (role))
 #endif
 
 /* 17 numbers processes from 0 and renames the fields */
@@ -85,6 +97,12 @@
 #define rinq_create_wait_event_set(n) CreateWaitEventSet(NULL, (n))
 #else
 #define rinq_create_wait_event_set(n) CreateWaitEventSet(TopMemoryContext, (n))
+#endif
+
+/* what DROP DATABASE leaves behind when it is interrupted; newer minor versions */
+#include "catalog/pg_database.h"
+#ifndef DATCONNLIMIT_INVALID_DB
+#define DATCONNLIMIT_INVALID_DB (-2)
 #endif
 
 /* 15 has a random generator of its own; the result is in [0, 1) */

@@ -62,6 +62,7 @@ rinq_config_pack(List *listeners)
 		RinqListener *listener = lfirst(lc);
 
 		appendBinaryStringInfo(&buf, (char *) &listener->role, sizeof(Oid));
+		appendBinaryStringInfo(&buf, (char *) &listener->owner, sizeof(Oid));
 		append_text(&buf, listener->namespace);
 		append_text(&buf, listener->handler);
 		append_text(&buf, listener->problem);
@@ -144,6 +145,7 @@ rinq_config_fetch(RinqDatabase *db, uint32 *serial)
 		RinqListener *listener = palloc(sizeof(RinqListener));
 
 		memcpy(&listener->role, take(&p, end, sizeof(Oid)), sizeof(Oid));
+		memcpy(&listener->owner, take(&p, end, sizeof(Oid)), sizeof(Oid));
 		listener->namespace = take_text(&p, end);
 		listener->handler = take_text(&p, end);
 		listener->problem = take_text(&p, end);

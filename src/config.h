@@ -18,7 +18,8 @@ typedef struct RinqListener
 {
 	char	   *namespace;
 	char	   *handler;		/* as the text of a regprocedure */
-	Oid			role;
+	Oid			role;			/* that it runs as */
+	Oid			owner;			/* of the function, when it was registered */
 	char	   *problem;		/* why it cannot be served; NULL when it can */
 } RinqListener;
 

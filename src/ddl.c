@@ -259,7 +259,8 @@ owned_database(const char *name)
 {
 	Oid			dboid = get_database_oid(name, true);
 
-	if (OidIsValid(dboid) && !rinq_is_database_owner(dboid, GetUserId()))
+	if (dboid == MyDatabaseId ||
+		(OidIsValid(dboid) && !rinq_is_database_owner(dboid, GetUserId())))
 		return InvalidOid;
 	return dboid;
 }
@@ -287,6 +288,8 @@ database_to_empty(Node *command, bool top_level)
 			return owned_database(((AlterDatabaseStmt *) command)->dbname);
 		case T_RenameStmt:
 			if (((RenameStmt *) command)->renameType != OBJECT_DATABASE)
+				return InvalidOid;
+			if (OidIsValid(get_database_oid(((RenameStmt *) command)->newname, true)))
 				return InvalidOid;
 			return owned_database(((RenameStmt *) command)->subname);
 		default:

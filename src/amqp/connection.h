@@ -51,7 +51,7 @@
 typedef struct RinqConn RinqConn;
 
 /* Channel numbers run from 1 to this, or less if the broker says so. */
-#define RINQ_CONN_MAX_CHANNEL	15
+#define RINQ_CONN_MAX_CHANNEL	1023
 
 /* What rinq_conn_next_deadline() returns when there is none. */
 #define RINQ_CONN_NO_DEADLINE	INT64_MAX

@@ -43,6 +43,9 @@
 /* ms without work after which the last statistics are written */
 #define STATS_DELAY 500
 
+/* bytes of an error's message that are sent */
+#define MAX_ERROR_TEXT 65536
+
 /* ms between log entries about requests that did not reach their handler */
 #define LOG_INTERVAL 5000
 
@@ -128,12 +131,14 @@ static void
 clean_session(void)
 {
 	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
 	PortalHashTableDeleteAll();
 	DropAllPreparedStatements();
 	Async_UnlistenAll();
 	LockReleaseAll(USER_LOCKMETHOD, true);
 	ResetSequenceCaches();
 	ResetTempTableNamespace();
+	PopActiveSnapshot();
 	CommitTransactionCommand();
 }
 
@@ -156,14 +161,14 @@ disarm_timeout(void)
 	QueryCancelPending = false;
 }
 
-/* the payload area is full: an answer that needs no room in it */
+/* an answer that needs neither room nor conversion, and so cannot fail */
 static void
-answer_without_room(RinqSlot *slot)
+answer_plainly(RinqSlot *slot, const char *ascii)
 {
 	RinqBytes	answer[RINQ_ANSWER_FIELDS];
 
 	memset(answer, 0, sizeof(answer));
-	answer[RINQ_ANSWER_TEXT] = rinq_bytes_str("the response does not fit into \"rinq.payload_memory\"");
+	answer[RINQ_ANSWER_TEXT] = rinq_bytes_str(ascii);
 	(void) rinq_slot_write(slot, answer, RINQ_ANSWER_FIELDS);
 	slot->outcome = RINQ_OUTCOME_ERROR;
 }
@@ -179,7 +184,7 @@ answer(RinqSlot *slot, RinqOutcome outcome, const char *type, const char *text,
 	fields[RINQ_ANSWER_PAYLOAD] = payload;
 	slot->outcome = outcome;
 	if (!rinq_slot_write(slot, fields, RINQ_ANSWER_FIELDS))
-		answer_without_room(slot);
+		answer_plainly(slot, "the response does not fit into \"rinq.payload_memory\"");
 }
 
 /*
@@ -205,7 +210,8 @@ run_handler(RinqSlot *slot)
 	rinq_inherited.deadline = slot->deadline;
 
 	arm_timeout(slot->deadline);
-	payload = rinq_payload_from_jsonb(rinq_handler_call(fields, slot->deadline,
+	payload = rinq_payload_from_jsonb(rinq_handler_call(fields, slot->handler_owner,
+														slot->deadline,
 														slot->wants_response));
 	answer(slot, RINQ_OUTCOME_SUCCESS, NULL, NULL, payload);
 	PopActiveSnapshot();
@@ -229,15 +235,19 @@ is_failure(ErrorData *error)
 }
 
 /*
- * A message that can be sent whatever it holds: only a database without an
- * encoding has text that is not valid in any.
+ * A message that can be sent whatever it holds: cut to a length that nobody
+ * reads to the end, and without the bytes that only a database without an
+ * encoding has.
  */
 static const char *
 sendable(const char *text)
 {
+	int			len = (int) strlen(text);
 	char	   *copy;
 	char	   *p;
 
+	if (len > MAX_ERROR_TEXT)
+		text = pnstrdup(text, pg_mbcliplen(text, len, MAX_ERROR_TEXT));
 	if (GetDatabaseEncoding() != PG_SQL_ASCII ||
 		pg_verify_mbstr(PG_UTF8, text, (int) strlen(text), true))
 		return text;
@@ -274,6 +284,33 @@ answer_error(RinqSlot *slot, ErrorData *error)
 			   rinq_bytes(NULL, 0));
 }
 
+/*
+ * The same, but for an error that cannot be expressed: then that is said
+ * instead, since a request without an answer would come again, for ever.
+ */
+static void
+answer_error_safely(RinqSlot *slot, ErrorData *error, MemoryContext context)
+{
+	PG_TRY();
+	{
+		/* converting text needs a transaction */
+		StartTransactionCommand();
+		MemoryContextSwitchTo(context);
+		answer_error(slot, error);
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		EmitErrorReport();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(context);
+		answer_plainly(slot, "the error that ended the handler cannot be sent");
+	}
+	PG_END_TRY();
+}
+
 /* what anybody on the network can cause is logged now and then only */
 static bool
 may_log(void)
@@ -294,7 +331,7 @@ run_request(uint32 index, MemoryContext context)
 	RinqBytes	fields[RINQ_REQUEST_FIELDS];
 	char		namespace[RINQ_DISPLAY_LEN];
 	char		command[RINQ_DISPLAY_LEN];
-	char		activity[2 * RINQ_DISPLAY_LEN + 16];
+	static char activity[2 * RINQ_DISPLAY_LEN + 16];
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	rinq_slot_read(slot, fields, RINQ_REQUEST_FIELDS);
@@ -331,11 +368,7 @@ run_request(uint32 index, MemoryContext context)
 			AbortCurrentTransaction();
 			MemoryContextSwitchTo(context);
 
-			/* converting text needs a transaction */
-			StartTransactionCommand();
-			MemoryContextSwitchTo(context);
-			answer_error(slot, error);
-			CommitTransactionCommand();
+			answer_error_safely(slot, error, context);
 			RESUME_INTERRUPTS();
 		}
 		PG_END_TRY();

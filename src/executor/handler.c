@@ -16,8 +16,10 @@
 #include "compat.h"
 
 #include "access/htup_details.h"
+#include "catalog/dependency.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "commands/extension.h"
 #include "executor/handler.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -56,6 +58,7 @@ typedef struct Handler
 	bool		valid;
 	Oid			func;
 	Oid			namespace;
+	Oid			owner;
 	Oid			request_type;
 	FmgrInfo	flinfo;
 	MemoryContext context;		/* of flinfo and what hangs on it */
@@ -90,6 +93,22 @@ rinq_handler_init(void)
 	CacheRegisterSyscacheCallback(TYPEOID, forget_handlers, (Datum) 0);
 }
 
+/* is it the extension's own type, and not only one of that name? */
+static bool
+is_request_type(Oid type)
+{
+	HeapTuple	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	bool		named;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	named = strcmp(NameStr(((Form_pg_type) GETSTRUCT(tuple))->typname), "rinq_request") == 0;
+	ReleaseSysCache(tuple);
+	return named &&
+		getExtensionOfObject(TypeRelationId, type) ==
+		get_extension_oid("rinq", true);
+}
+
 /*
  * The rules are those of the SQL function rinq_listen, and hold again when
  * the handler is called, since functions change.
@@ -113,22 +132,23 @@ rinq_handler_problem(Oid func)
 	else if (proc->pronargs != 1 ||
 			 get_typtype(proc->proargtypes.values[0]) != TYPTYPE_COMPOSITE)
 		problem = "its argument is not one rinq_request";
-	else
-	{
-		char	   *argname = NULL;
-		HeapTuple	type = SearchSysCache1(TYPEOID,
-										   ObjectIdGetDatum(proc->proargtypes.values[0]));
-
-		if (HeapTupleIsValid(type))
-		{
-			argname = pstrdup(NameStr(((Form_pg_type) GETSTRUCT(type))->typname));
-			ReleaseSysCache(type);
-		}
-		if (argname == NULL || strcmp(argname, "rinq_request") != 0)
-			problem = "its argument is not one rinq_request";
-	}
+	else if (!is_request_type(proc->proargtypes.values[0]))
+		problem = "its argument is not one rinq_request";
 	ReleaseSysCache(tuple);
 	return problem;
+}
+
+Oid
+rinq_function_owner(Oid func)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(func));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", func);
+	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
+	ReleaseSysCache(tuple);
+	return owner;
 }
 
 /* looks a handler up by its name, as a regprocedure is written */
@@ -163,6 +183,7 @@ resolve(Handler *handler)
 				 errdetail_log("Function %s: %s.", handler->name, problem)));
 
 	handler->namespace = get_func_namespace(handler->func);
+	handler->owner = rinq_function_owner(handler->func);
 	{
 		Oid		   *argtypes;
 		int			nargs;
@@ -176,7 +197,7 @@ resolve(Handler *handler)
 }
 
 static Handler *
-find_handler(RinqBytes name)
+find_handler(RinqBytes name, Oid owner)
 {
 	char		key[HANDLER_NAME_LEN];
 	Handler    *handler;
@@ -198,6 +219,14 @@ find_handler(RinqBytes name)
 	if (!handler->valid)
 		resolve(handler);
 
+	/* the name may have passed to a function of somebody who was never trusted */
+	if (handler->owner != owner && handler->owner != GetUserId() &&
+		!superuser_arg(handler->owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("the handler cannot be used"),
+				 errdetail_log("Function %s has another owner than when it was registered.",
+							   handler->name)));
 	if (!rinq_can_use_schema(handler->namespace, GetUserId()) ||
 		!rinq_can_execute(handler->func, GetUserId()))
 		ereport(ERROR,
@@ -206,6 +235,27 @@ find_handler(RinqBytes name)
 				 errdetail_log("Role \"%s\" may not execute function %s.",
 							   GetUserNameFromId(GetUserId(), false), handler->name)));
 	return handler;
+}
+
+/* the columns are filled in by position, so their types have to be these */
+static bool
+fits_request(TupleDesc desc)
+{
+	static const Oid column_types[REQUEST_COLUMNS] = {
+		TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TIMESTAMPTZOID, BOOLOID
+	};
+	int			i;
+
+	if (desc->natts != REQUEST_COLUMNS)
+		return false;
+	for (i = 0; i < REQUEST_COLUMNS; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+
+		if (column->attisdropped || getBaseType(column->atttypid) != column_types[i])
+			return false;
+	}
+	return true;
 }
 
 static Datum
@@ -222,7 +272,7 @@ build_request(Oid type, const RinqBytes *fields, int64 deadline, bool wants_resp
 	Jsonb	   *payload = rinq_payload_to_jsonb(fields[RINQ_REQUEST_PAYLOAD]);
 	int			i;
 
-	if (desc->natts != REQUEST_COLUMNS)
+	if (!fits_request(desc))
 	{
 		ReleaseTupleDesc(desc);
 		ereport(ERROR,
@@ -250,11 +300,13 @@ build_request(Oid type, const RinqBytes *fields, int64 deadline, bool wants_resp
 
 /*
  * Calls the handler of a request, in the current transaction and as the
- * current role.  Returns its result, NULL for nil.  Everything that is wrong
+ * current role; "owner" is whom the function belonged to when it was
+ * registered.  Returns its result, NULL for nil.  Everything that is wrong
  * with handler or request is raised as an error.
  */
 Jsonb *
-rinq_handler_call(const RinqBytes *fields, int64 deadline, bool wants_response)
+rinq_handler_call(const RinqBytes *fields, Oid owner, int64 deadline,
+				  bool wants_response)
 {
 	Handler    *handler;
 	PgStat_FunctionCallUsage usage;
@@ -262,7 +314,7 @@ rinq_handler_call(const RinqBytes *fields, int64 deadline, bool wants_response)
 	LOCAL_FCINFO(fcinfo, 1);
 
 	rinq_handler_entered = false;
-	handler = find_handler(fields[RINQ_REQUEST_HANDLER]);
+	handler = find_handler(fields[RINQ_REQUEST_HANDLER], owner);
 	InitFunctionCallInfoData(*fcinfo, &handler->flinfo, 1, InvalidOid, NULL, NULL);
 	fcinfo->args[0].value = build_request(handler->request_type, fields, deadline,
 										  wants_response);

@@ -20,7 +20,8 @@ extern const char *rinq_handler_problem(Oid func);
 extern bool rinq_handler_entered;
 
 extern void rinq_handler_init(void);
-extern Jsonb *rinq_handler_call(const RinqBytes *fields, int64 deadline,
+extern Jsonb *rinq_handler_call(const RinqBytes *fields, Oid owner, int64 deadline,
 								bool wants_response);
+extern Oid	rinq_function_owner(Oid func);
 
 #endif							/* RINQ_HANDLER_H */

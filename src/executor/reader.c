@@ -34,6 +34,7 @@ static RinqDatabase *database;
 static void
 reader_gone(int code, Datum arg)
 {
+	LWLockReleaseAll();
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
 	if (database->oid == args.dboid && database->reader.pid == MyProcPid)
 	{
@@ -87,7 +88,7 @@ role_problem(HeapTuple row, TupleDesc desc, MemoryContext context)
 		return MemoryContextStrdup(context, "its role does not exist any more");
 	if (RINQ_HANDLER_NEEDS_LOGIN && (isnull || !DatumGetBool(canlogin)))
 		return MemoryContextStrdup(context, "its role is not permitted to log in");
-	if (!DatumGetBool(SPI_getbinval(row, desc, 6, &isnull)))
+	if (!DatumGetBool(SPI_getbinval(row, desc, 7, &isnull)))
 		return MemoryContextStrdup(context, "its role may not connect to the database");
 	return NULL;
 }
@@ -98,6 +99,8 @@ extension_schema(void)
 {
 	if (SPI_execute("SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_extension e"
 					" JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace"
+					" JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid"
+					" AND c.relname = 'rinq_listener' AND c.relkind = 'r'"
 					" WHERE e.extname = 'rinq'", true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not look for the extension");
 	if (SPI_processed == 0)
@@ -115,6 +118,7 @@ read_listeners(const char *schema, MemoryContext context)
 	initStringInfo(&query);
 	appendStringInfo(&query,
 					 "SELECT l.namespace, l.handler, l.role::pg_catalog.oid, r.rolname, r.rolcanlogin,"
+					 " l.owner::pg_catalog.oid,"
 					 " pg_catalog.has_database_privilege(r.oid,"
 					 " (SELECT d.oid FROM pg_catalog.pg_database d"
 					 " WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()), 'CONNECT')"
@@ -135,6 +139,7 @@ read_listeners(const char *schema, MemoryContext context)
 		listener->namespace = text_column(row, desc, 1, context);
 		listener->handler = text_column(row, desc, 2, context);
 		listener->role = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
+		listener->owner = DatumGetObjectId(SPI_getbinval(row, desc, 6, &isnull));
 		listener->problem = role_problem(row, desc, context);
 		old = MemoryContextSwitchTo(context);
 		listeners = lappend(listeners, listener);

@@ -17,6 +17,8 @@
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
+#define RETRY_INTERVAL 10		/* ms between looks for room in the connection */
+
 /* a request that is waiting for its response */
 typedef struct PendingKey
 {
@@ -42,6 +44,21 @@ typedef struct Waiting
 	uint32		index;
 	uint32		serial;
 } Waiting;
+
+/* calls that the connection has no room for, oldest first */
+static List *unsent = NIL;
+
+static void
+keep_waiting(List **list, uint32 index, uint32 serial)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	Waiting    *waiting = palloc(sizeof(Waiting));
+
+	waiting->index = index;
+	waiting->serial = serial;
+	*list = lappend(*list, waiting);
+	MemoryContextSwitchTo(old);
+}
 
 void
 rinq_invoker_init(void)
@@ -142,7 +159,7 @@ send_request(uint32 index, RinqNamespace *ns)
 	msg.has_priority = true;
 	msg.priority = 1;
 	snprintf(expiration, sizeof(expiration), INT64_FORMAT,
-			 Max(0, slot->deadline - rinq_now_ms()));
+			 Min(MAX_EXPIRATION, Max(0, slot->deadline - rinq_now_ms())));
 	msg.expiration = rinq_bytes_str(expiration);
 	msg.has_deadline = true;
 	msg.deadline = slot->deadline;
@@ -154,6 +171,11 @@ send_request(uint32 index, RinqNamespace *ns)
 								fields[RINQ_CALL_PAYLOAD].len > 0 ?
 								fields[RINQ_CALL_PAYLOAD].data : "",
 								fields[RINQ_CALL_PAYLOAD].len);
+	if (status == RINQ_MSG_BACKLOG)
+	{
+		keep_waiting(&unsent, index, slot->serial);
+		return;
+	}
 	if (status != RINQ_MSG_OK)
 	{
 		finish_with_text(index, RINQ_OUTCOME_REFUSED, rinq_msg_status_text(status));
@@ -180,8 +202,6 @@ rinq_invoker_call(uint32 index, uint32 serial)
 	RinqSlot   *slot;
 	RinqBytes	fields[RINQ_CALL_FIELDS];
 	RinqNamespace *ns;
-	Waiting    *waiting;
-	MemoryContext old;
 
 	if (!still_wanted(index, serial))
 		return;
@@ -208,12 +228,7 @@ rinq_invoker_call(uint32 index, uint32 serial)
 	}
 
 	/* until its queue exists, a request would be dropped */
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	waiting = palloc(sizeof(Waiting));
-	waiting->index = index;
-	waiting->serial = serial;
-	ns->waiting = lappend(ns->waiting, waiting);
-	MemoryContextSwitchTo(old);
+	keep_waiting(&ns->waiting, index, serial);
 	rinq_topology_declare(ns);
 }
 
@@ -240,6 +255,29 @@ rinq_invoker_declared(RinqNamespace *ns, RinqOutcome outcome, const char *error)
 			finish_with_text(w->index, outcome, error);
 	}
 	list_free_deep(waiting);
+}
+
+/*
+ * Sends what the connection had no room for.  Returns when to try again, in
+ * ms since the Unix epoch, or 0.
+ */
+int64
+rinq_invoker_retry(void)
+{
+	List	   *waiting = unsent;
+	ListCell   *lc;
+
+	if (waiting == NIL)
+		return 0;
+	unsent = NIL;
+	foreach(lc, waiting)
+	{
+		Waiting    *w = lfirst(lc);
+
+		rinq_invoker_call(w->index, w->serial);
+	}
+	list_free_deep(waiting);
+	return unsent == NIL ? 0 : rinq_peer.now + RETRY_INTERVAL;
 }
 
 /*

@@ -64,6 +64,7 @@ static bool told_workers_missing = false;
 static void
 launcher_gone(int code, Datum arg)
 {
+	LWLockReleaseAll();
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
 	if (rinq_shared->launcher_pid == MyProcPid)
 	{
@@ -92,6 +93,7 @@ list_databases(MemoryContext context)
 		FoundDatabase *entry;
 
 		if (!form->datallowconn || form->datistemplate ||
+			form->datconnlimit == DATCONNLIMIT_INVALID_DB ||
 			!rinq_database_is_served(NameStr(form->datname)))
 			continue;
 		old = MemoryContextSwitchTo(context);
@@ -227,6 +229,13 @@ after(int ms)
 	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
 }
 
+/* not yet due; a clock that was set back must not make it wait for hours */
+static bool
+is_ahead(TimestampTz due)
+{
+	return due > GetCurrentTimestamp() && due <= after(2 * LAST_START_DELAY);
+}
+
 /*
  * Registers a worker for a database; the lock is held, and the entry already
  * says that the worker is starting.
@@ -291,7 +300,7 @@ supervise_reader(RinqDatabase *db, Supervision *sup)
 		return db->reader.state != RINQ_WORKER_NONE ? after(ATTACH_TIMEOUT) : 0;
 	if (db->ddl_blocks > 0)
 		return 0;
-	if (sup->next_read > GetCurrentTimestamp())
+	if (is_ahead(sup->next_read))
 		return sup->next_read;
 	if (start(db, "rinq reader", "rinq_reader_main", &db->reader, &sup->reader))
 		return after(ATTACH_TIMEOUT);
@@ -311,8 +320,16 @@ note_peer_end(RinqDatabase *db, Supervision *sup)
 	if (TimestampDifferenceExceeds(sup->peer_started, GetCurrentTimestamp(), STABLE_AFTER))
 		db->start_delay = 0;
 	jitter = (int) (rinq_random_fraction() * FIRST_START_DELAY);
-	db->next_start = db->stop ? 0 : after(db->start_delay + jitter / 2);
-	db->start_delay = Min(LAST_START_DELAY, Max(FIRST_START_DELAY, db->start_delay * 2));
+	if (db->stop)
+	{
+		db->next_start = 0;
+		db->start_delay = 0;
+	}
+	else
+	{
+		db->next_start = after(db->start_delay + jitter / 2);
+		db->start_delay = Min(LAST_START_DELAY, Max(FIRST_START_DELAY, db->start_delay * 2));
+	}
 
 	SpinLockAcquire(&db->mutex);
 	db->status.net = RINQ_NET_STOPPED;
@@ -346,7 +363,7 @@ supervise_peer(RinqDatabase *db, Supervision *sup)
 	}
 	if (db->stop || db->presence != RINQ_PRESENT)
 		return 0;
-	if (db->next_start > GetCurrentTimestamp())
+	if (is_ahead(db->next_start))
 		return db->next_start;
 
 	db->incarnation++;

@@ -44,7 +44,7 @@ static int64 next_attempt;
 static int64 connected_at;
 static int	address_turn;		/* which of several addresses is next */
 static int	id_attempts;
-static uint32 id_generation;	/* counts them, to know late replies */
+static int64 setup_deadline;	/* for all that comes between login and ready */
 static char broker[RINQ_DSN_DESCRIBE_SIZE];
 static char failure[RINQ_LAST_ERROR_LEN];	/* why to give the connection up */
 static char told_error[RINQ_LAST_ERROR_LEN];	/* last one in the log */
@@ -135,7 +135,6 @@ try_identity(void)
 	rinq_peer_id_format(&rinq_peer.id, rinq_peer.id_text, sizeof(rinq_peer.id_text));
 	rinq_peer_short_format(&rinq_peer.id, rinq_peer.short_text, sizeof(rinq_peer.short_text));
 
-	id_generation++;
 	for (i = 0; i < (int) lengthof(own_suffixes); i++)
 	{
 		char		queue[16];
@@ -186,6 +185,12 @@ on_open(void *arg)
 		case RINQ_BROKER_OK:
 			break;
 	}
+	if (rinq_conn_channel_max(rinq_peer.conn) < CHANNEL_NAMESPACES)
+	{
+		rinq_network_fail("the broker allows too few channels for one connection");
+		return;
+	}
+	setup_deadline = rinq_peer.now + rinq_amqp_connection_timeout;
 	rinq_channel_open(rinq_peer.conn, CHANNEL_COMMANDS, 0);
 	rinq_channel_open(rinq_peer.conn, CHANNEL_RESPONSES, 0);
 	rinq_channel_open(rinq_peer.conn, CHANNEL_TOPOLOGY, 0);
@@ -300,7 +305,7 @@ connection_ended(const char *reason)
 
 	rinq_topology_connection_lost();
 	rinq_invoker_fail_all(reason);
-	rinq_server_channel_lost();
+	rinq_server_connection_lost();
 	rinq_sessions_clear();
 
 	if (was_ready)
@@ -423,6 +428,14 @@ start_connecting(void)
 		connection_ended(error);
 }
 
+/* logged in, but without identity and queues as yet */
+static bool
+setting_up(void)
+{
+	return rinq_peer.conn != NULL && !rinq_peer.ready && !rinq_peer.stopping &&
+		rinq_conn_state(rinq_peer.conn) == RINQ_CONN_OPEN;
+}
+
 /*
  * One turn of the network; true when there is more to do at once.
  */
@@ -433,13 +446,17 @@ rinq_network_step(void)
 
 	if (rinq_peer.conn == NULL)
 	{
-		if (rinq_peer.stopping || rinq_peer.now < next_attempt)
+		/* a clock that was set back must not make it wait for hours */
+		if (rinq_peer.stopping ||
+			(rinq_peer.now < next_attempt && next_attempt - rinq_peer.now <= 2 * LAST_DELAY))
 			return false;
 		start_connecting();
 		if (rinq_peer.conn == NULL)
 			return false;
 	}
 	more = rinq_conn_step(rinq_peer.conn, rinq_peer.now, MAX_FRAMES);
+	if (setting_up() && rinq_peer.now >= setup_deadline)
+		rinq_network_fail("the broker did not set up queues in time");
 	if (failure[0] != '\0')
 	{
 		char		reason[RINQ_LAST_ERROR_LEN];
@@ -526,5 +543,7 @@ rinq_network_next_deadline(void)
 	if (rinq_peer.conn == NULL)
 		return rinq_peer.stopping ? 0 : Max(next_attempt, 1);
 	deadline = rinq_conn_next_deadline(rinq_peer.conn);
+	if (setting_up())
+		deadline = Min(deadline, setup_deadline);
 	return deadline == RINQ_CONN_NO_DEADLINE ? 0 : deadline;
 }

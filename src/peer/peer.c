@@ -125,13 +125,9 @@ peer_gone(int code, Datum arg)
 		rinq_conn_destroy(rinq_peer.conn);
 	rinq_peer.conn = NULL;
 
+	LWLockReleaseAll();
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
-	if (db->oid == rinq_peer.args.dboid && db->peer.pid == MyProcPid)
-	{
-		db->peer.state = RINQ_WORKER_NONE;
-		db->peer.procno = RINQ_NO_PROC;
-		db->incarnation++;		/* its executors end when they see this */
-	}
+	db->incarnation++;			/* its executors end when they see this */
 	LWLockRelease(rinq_shared->lock);
 
 	SpinLockAcquire(&db->mutex);
@@ -140,6 +136,15 @@ peer_gone(int code, Datum arg)
 	SpinLockRelease(&db->mutex);
 	rinq_channel_peer_gone(db);
 	rinq_pool_end();
+
+	/* only now may another peer come */
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	if (db->peer.pid == MyProcPid)
+	{
+		db->peer.state = RINQ_WORKER_NONE;
+		db->peer.procno = RINQ_NO_PROC;
+	}
+	LWLockRelease(rinq_shared->lock);
 	ConditionVariableBroadcast(&db->changed);
 	rinq_wake_launcher();
 }
@@ -294,6 +299,7 @@ turn(void)
 	next = rinq_network_next_deadline();
 	next = earlier(next, rinq_server_expire());
 	next = earlier(next, rinq_topology_retry());
+	next = earlier(next, rinq_invoker_retry());
 	if (!rinq_peer.stopping)
 		next = earlier(next, rinq_pool_manage());
 

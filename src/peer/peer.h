@@ -28,10 +28,14 @@
 #include "worker.h"
 
 /* AMQP channels, so that a fault on one leaves the others alone */
-#define CHANNEL_COMMANDS 1		/* consumes requests */
+#define CHANNEL_COMMANDS 1		/* consumes unicast and multicast requests */
 #define CHANNEL_RESPONSES 2		/* consumes responses */
 #define CHANNEL_TOPOLOGY 3		/* declares and binds */
 #define CHANNEL_PUBLISH 4		/* sends everything */
+#define CHANNEL_NAMESPACES 5	/* from here on: each consumes a namespace's requests */
+
+/* longest expiration that a broker takes, in ms */
+#define MAX_EXPIRATION INT64CONST(4294967295)
 
 typedef struct RinqPeer
 {
@@ -72,6 +76,7 @@ typedef struct RinqNamespace
 		NAMESPACE_DECLARED,
 		NAMESPACE_FAILED
 	}			state;			/* of the queue cmd.<namespace> */
+	uint16		channel;		/* that consumes its requests; 0 is none yet */
 	bool		consuming;		/* requested from the broker */
 	RinqListener *listener;		/* NULL when nobody listens */
 	int64		retry_at;		/* when a failed one is tried again */
@@ -96,6 +101,7 @@ extern int64 rinq_topology_retry(void);
 /* invoker.c */
 extern void rinq_invoker_init(void);
 extern void rinq_invoker_call(uint32 index, uint32 serial);
+extern int64 rinq_invoker_retry(void);
 extern void rinq_invoker_abandoned(uint32 index, uint32 serial);
 extern void rinq_invoker_declared(RinqNamespace *ns, RinqOutcome outcome,
 								  const char *error);
@@ -106,7 +112,8 @@ extern void rinq_invoker_fail_all(const char *reason);
 extern void rinq_server_init(void);
 extern void rinq_server_request(const RinqDelivery *delivery);
 extern void rinq_server_answer(uint32 index, uint32 serial);
-extern void rinq_server_channel_lost(void);
+extern void rinq_server_channel_lost(uint16 channel);
+extern void rinq_server_connection_lost(void);
 extern void rinq_server_configured(void);
 extern void rinq_server_give_back_queued(void);
 extern int64 rinq_server_expire(void);

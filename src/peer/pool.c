@@ -46,12 +46,36 @@ static Failing failing[MAX_ROLES];
 static bool told_no_workers;
 static int64 last_reap;
 
+/*
+ * Frees places that the last peer reserved without getting to register their
+ * executors.  One that was registered after all sees the serial, and leaves.
+ */
+static void
+forget_unregistered(void)
+{
+	int			i;
+
+	SpinLockAcquire(&rinq_peer.channel->request_lock);
+	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
+	{
+		RinqExecutorSlot *executor = &rinq_peer.db->executors[i];
+
+		if (executor->state == RINQ_EXECUTOR_STARTING && executor->pid == 0)
+		{
+			executor->serial++;
+			executor->state = RINQ_EXECUTOR_FREE;
+		}
+	}
+	SpinLockRelease(&rinq_peer.channel->request_lock);
+}
+
 void
 rinq_pool_init(void)
 {
 	memset(handles, 0, sizeof(handles));
 	memset(failing, 0, sizeof(failing));
 	told_no_workers = false;
+	forget_unregistered();
 }
 
 void
@@ -320,11 +344,14 @@ end_overtime(void)
 	{
 		RinqExecutorSlot *executor = &rinq_peer.db->executors[i];
 		int64		deadline = 0;
+		uint32		request;
 
+		/* its owner clears it without the lock, so it is read but once */
 		SpinLockAcquire(&rinq_peer.channel->request_lock);
-		if (executor->state == RINQ_EXECUTOR_BUSY && executor->request != RINQ_NO_SLOT)
-			deadline = rinq_peer.channel->slots[executor->request].deadline;
-		if (deadline != 0 && rinq_peer.now > deadline + OVERTIME)
+		request = *(volatile uint32 *) &executor->request;
+		if (executor->state == RINQ_EXECUTOR_BUSY && request < rinq_peer.channel->num_slots)
+			deadline = rinq_peer.channel->slots[request].deadline;
+		if (deadline != 0 && rinq_peer.now - OVERTIME > deadline)
 			kill(executor->pid, SIGTERM);
 		SpinLockRelease(&rinq_peer.channel->request_lock);
 	}

@@ -21,6 +21,8 @@
 #include "request.h"
 #include "utils/memutils.h"
 
+#define RETRY_INTERVAL 10		/* ms between looks for room */
+#define REDELIVERY_DELAY 1000	/* ms before a request goes back a second time */
 #define PROBLEM_INTERVAL 5000	/* ms between looks at a listener with a problem */
 
 typedef enum ReplyMode
@@ -34,9 +36,12 @@ typedef enum ReplyMode
 typedef struct Request
 {
 	dlist_node	node;			/* in "backlog", while it waits for a slot */
-	uint32		epoch;			/* of the channel it came through */
+	uint16		channel;		/* it came through */
+	uint32		epoch;			/* of that channel */
 	uint64		tag;
 	bool		balanced;
+	bool		redelivered;
+	int64		settle_at;		/* when it goes back, while it is "delayed" */
 	ReplyMode	reply;
 	int64		deadline;		/* 0 is none */
 	RinqBytes	id;
@@ -56,8 +61,14 @@ static int	num_in_slots;
 /* requests that no slot, or no payload memory, was free for; oldest first */
 static dlist_head backlog = DLIST_STATIC_INIT(backlog);
 
-/* counts the channels that requests came through */
-static uint32 epoch = 1;
+/* requests on their way back to the broker, after a little while */
+static dlist_head delayed = DLIST_STATIC_INIT(delayed);
+
+/* slots whose response the connection has no room for yet, oldest first */
+static List *unsent = NIL;
+
+/* for each channel, counts how often it was lost */
+static uint32 epochs[RINQ_CONN_MAX_CHANNEL + 1];
 
 /* no request that was not started expires before; 0 when there is none */
 static int64 next_expiry = 0;
@@ -99,7 +110,7 @@ free_request(Request *request)
 static bool
 can_settle(const Request *request)
 {
-	return rinq_peer.conn != NULL && request->epoch == epoch;
+	return rinq_peer.conn != NULL && request->epoch == epochs[request->channel];
 }
 
 /*
@@ -115,15 +126,46 @@ settle_without_answer(Request *request)
 	rinq_count(rinq_peer.db, requeue ? RINQ_REQUESTS_REQUEUED :
 			   late ? RINQ_REQUESTS_EXPIRED : RINQ_REQUESTS_REJECTED);
 	if (can_settle(request))
-		(void) rinq_basic_reject(rinq_peer.conn, CHANNEL_COMMANDS, request->tag, requeue);
+		(void) rinq_basic_reject(rinq_peer.conn, request->channel, request->tag, requeue);
 	free_request(request);
 }
 
 /*
- * Publishes the response to a request, unless none is wanted or it comes too
- * late, and acknowledges the request.
+ * The same for one whose executor has ended.  If it was delivered before, that
+ * may have happened before, and then its return must not be a busy loop.
  */
 static void
+give_back(Request *request)
+{
+	if (!request->redelivered || !request->balanced || rinq_peer.stopping)
+	{
+		settle_without_answer(request);
+		return;
+	}
+	request->settle_at = rinq_peer.now + REDELIVERY_DELAY;
+	dlist_push_tail(&delayed, &request->node);
+}
+
+static void
+settle_delayed(bool all)
+{
+	while (!dlist_is_empty(&delayed))
+	{
+		Request    *request = dlist_container(Request, node, dlist_head_node(&delayed));
+
+		if (!all && request->settle_at > rinq_peer.now)
+			break;
+		dlist_delete(&request->node);
+		settle_without_answer(request);
+	}
+}
+
+/*
+ * Publishes the response to a request, unless none is wanted or it comes too
+ * late, and acknowledges the request; false, with nothing done, when the
+ * connection has no room for it now.
+ */
+static bool
 respond(Request *request, char type, RinqBytes failure_type, RinqBytes text,
 		RinqBytes payload)
 {
@@ -135,15 +177,15 @@ respond(Request *request, char type, RinqBytes failure_type, RinqBytes text,
 	if (!can_settle(request))
 	{
 		free_request(request);
-		return;
+		return true;
 	}
 	if (request->reply == REPLY_NONE || late)
 	{
 		if (late)
 			rinq_count(rinq_peer.db, RINQ_REQUESTS_EXPIRED);
-		(void) rinq_basic_ack(rinq_peer.conn, CHANNEL_COMMANDS, request->tag, false);
+		(void) rinq_basic_ack(rinq_peer.conn, request->channel, request->tag, false);
 		free_request(request);
-		return;
+		return true;
 	}
 
 	memset(&msg, 0, sizeof(msg));
@@ -154,7 +196,7 @@ respond(Request *request, char type, RinqBytes failure_type, RinqBytes text,
 		msg.has_deadline = true;
 		msg.deadline = request->deadline;
 		snprintf(expiration, sizeof(expiration), INT64_FORMAT,
-				 Max(0, request->deadline - rinq_now_ms()));
+				 Min(MAX_EXPIRATION, Max(0, request->deadline - rinq_now_ms())));
 		msg.expiration = rinq_bytes_str(expiration);
 	}
 	if (request->reply == REPLY_UNCORRELATED)
@@ -176,12 +218,13 @@ respond(Request *request, char type, RinqBytes failure_type, RinqBytes text,
 	status = rinq_basic_publish(rinq_peer.conn, CHANNEL_PUBLISH, rinq_bytes_str("cmd.rsp"),
 								request->id, false, &msg,
 								payload.len > 0 ? payload.data : "", payload.len);
-	if (status != RINQ_MSG_OK && status != RINQ_MSG_BACKLOG && type != 'e')
+	if (status == RINQ_MSG_BACKLOG)
+		return false;
+	if (status != RINQ_MSG_OK && type != 'e')
 	{
 		/* a failure that does not fit into the headers; this surely does */
-		respond(request, 'e', failure_type, rinq_bytes_str(rinq_msg_status_text(status)),
-				payload);
-		return;
+		return respond(request, 'e', failure_type,
+					   rinq_bytes_str(rinq_msg_status_text(status)), payload);
 	}
 	if (status == RINQ_MSG_OK)
 		rinq_count(rinq_peer.db, RINQ_RESPONSES_SENT);
@@ -189,14 +232,17 @@ respond(Request *request, char type, RinqBytes failure_type, RinqBytes text,
 		ereport(LOG,
 				(errmsg("rinq peer %s could not send a response: %s",
 						rinq_peer.id_text, rinq_msg_status_text(status))));
-	(void) rinq_basic_ack(rinq_peer.conn, CHANNEL_COMMANDS, request->tag, false);
+	(void) rinq_basic_ack(rinq_peer.conn, request->channel, request->tag, false);
 	free_request(request);
+	return true;
 }
 
-static void
+/* false when the connection has no room for it */
+static bool
 respond_error(Request *request, const char *text)
 {
-	respond(request, 'e', rinq_bytes(NULL, 0), rinq_bytes_str(text), rinq_bytes(NULL, 0));
+	return respond(request, 'e', rinq_bytes(NULL, 0), rinq_bytes_str(text),
+				   rinq_bytes(NULL, 0));
 }
 
 static uint32
@@ -298,8 +344,7 @@ dispatch(Request *request)
 	if (ns->listener->problem != NULL)
 	{
 		note_problem(ns);
-		respond_error(request, "the handler cannot be run");
-		return true;
+		return respond_error(request, "the handler cannot be run");
 	}
 	return enqueue(request, ns->listener);
 }
@@ -361,8 +406,10 @@ make_request(const RinqDelivery *delivery, const RinqMessageId *id)
 	request->namespace = keep(&p, msg->ns);
 	request->command = keep(&p, msg->command);
 	request->span_context = keep(&p, msg->span_context);
-	request->epoch = epoch;
+	request->channel = delivery->channel;
+	request->epoch = epochs[delivery->channel];
 	request->tag = delivery->delivery_tag;
+	request->redelivered = delivery->redelivered;
 	request->balanced = is_balanced(delivery);
 	request->deadline = msg->has_deadline ? Max(msg->deadline, 1) : 0;
 	if (msg->reply_to.len == 1 && msg->reply_to.data[0] == 'u')
@@ -428,7 +475,7 @@ rinq_server_request(const RinqDelivery *delivery)
 	{
 		rinq_count(rinq_peer.db, RINQ_REQUESTS_REJECTED);
 		rinq_peer_log_input(problem, delivery);
-		(void) rinq_basic_reject(rinq_peer.conn, CHANNEL_COMMANDS,
+		(void) rinq_basic_reject(rinq_peer.conn, delivery->channel,
 								 delivery->delivery_tag, false);
 		return;
 	}
@@ -438,27 +485,13 @@ rinq_server_request(const RinqDelivery *delivery)
 		dlist_push_tail(&backlog, &request->node);
 }
 
-/*
- * An executor has finished with a request.
- */
-void
-rinq_server_answer(uint32 index, uint32 serial)
+/* answers the request in a slot; false when the connection has no room for it */
+static bool
+answer_from_slot(RinqSlot *slot, Request *request)
 {
-	RinqSlot   *slot;
-	Request    *request;
 	RinqBytes	fields[RINQ_ANSWER_FIELDS];
 	RinqBytes	type;
 	RinqBytes	text;
-
-	if (index < first_slot() || index >= rinq_peer.channel->num_slots)
-		return;
-	slot = &rinq_peer.channel->slots[index];
-	request = in_slot[index];
-	if (request == NULL || slot->serial != serial ||
-		pg_atomic_read_u32(&slot->state) != RINQ_SLOT_DONE)
-		return;
-	in_slot[index] = NULL;
-	num_in_slots--;
 
 	rinq_slot_read(slot, fields, RINQ_ANSWER_FIELDS);
 	type = fields[RINQ_ANSWER_TYPE];
@@ -466,20 +499,63 @@ rinq_server_answer(uint32 index, uint32 serial)
 	switch (slot->outcome)
 	{
 		case RINQ_OUTCOME_SUCCESS:
-			respond(request, 's', type, text, fields[RINQ_ANSWER_PAYLOAD]);
-			break;
+			return respond(request, 's', type, text, fields[RINQ_ANSWER_PAYLOAD]);
 		case RINQ_OUTCOME_FAILURE:
-			respond(request, 'f', type, text, fields[RINQ_ANSWER_PAYLOAD]);
-			break;
+			return respond(request, 'f', type, text, fields[RINQ_ANSWER_PAYLOAD]);
 		case RINQ_OUTCOME_ERROR:
-			respond(request, 'e', type, text, fields[RINQ_ANSWER_PAYLOAD]);
-			break;
-		default:
+			return respond(request, 'e', type, text, fields[RINQ_ANSWER_PAYLOAD]);
+		case RINQ_OUTCOME_EXPIRED:
 			settle_without_answer(request);
-			break;
+			return true;
+		default:
+			give_back(request);
+			return true;
 	}
+}
+
+static bool
+finish_slot(uint32 index)
+{
+	RinqSlot   *slot = &rinq_peer.channel->slots[index];
+
+	if (!answer_from_slot(slot, in_slot[index]))
+		return false;
+	in_slot[index] = NULL;
+	num_in_slots--;
 	rinq_slot_free(rinq_peer.channel, index);
-	dispatch_backlog();
+	return true;
+}
+
+/*
+ * An executor has finished with a request.
+ */
+void
+rinq_server_answer(uint32 index, uint32 serial)
+{
+	RinqSlot   *slot;
+
+	if (index < first_slot() || index >= rinq_peer.channel->num_slots)
+		return;
+	slot = &rinq_peer.channel->slots[index];
+	if (in_slot[index] == NULL || slot->serial != serial ||
+		pg_atomic_read_u32(&slot->state) != RINQ_SLOT_DONE)
+		return;
+	if (finish_slot(index))
+		dispatch_backlog();
+	else
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		unsent = lappend_int(unsent, (int) index);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+static void
+send_unsent(void)
+{
+	while (unsent != NIL && finish_slot((uint32) linitial_int(unsent)))
+		unsent = list_delete_first(unsent);
 }
 
 /*
@@ -507,15 +583,17 @@ rinq_server_configured(void)
 		in_slot[i] = NULL;
 		num_in_slots--;
 		rinq_slot_free(rinq_peer.channel, i);
-		if (ns != NULL && ns->listener != NULL && ns->listener->problem != NULL)
-			respond_error(request, "the handler cannot be run");
-		else
+		if (ns == NULL || ns->listener == NULL || ns->listener->problem == NULL ||
+			!respond_error(request, "the handler cannot be run"))
 			settle_without_answer(request);
 	}
 	dispatch_backlog();
 }
 
-/* takes requests that were not started out of the line and the backlog */
+/*
+ * Takes requests that were not started out of the line and the backlog: all,
+ * or those that are too late or not ours any more.
+ */
 static void
 drop_queued(bool only_expired)
 {
@@ -541,7 +619,7 @@ drop_queued(bool only_expired)
 
 		if (request == NULL)
 			continue;
-		if (only_expired && !expired(request))
+		if (only_expired && !expired(request) && can_settle(request))
 		{
 			note_expiry(request);
 			continue;
@@ -556,15 +634,28 @@ drop_queued(bool only_expired)
 }
 
 /*
- * Drops requests whose deadline passed before an executor took them.  Returns
- * when the next one will, in ms since the Unix epoch, or 0.
+ * What has to be done in its time: requests whose deadline passed before an
+ * executor took them, and what waits for room.  Returns when to look again,
+ * in ms since the Unix epoch, or 0.
  */
 int64
 rinq_server_expire(void)
 {
+	int64		next;
+
 	if (next_expiry != 0 && rinq_peer.now >= next_expiry)
 		drop_queued(true);
-	return next_expiry;
+	settle_delayed(false);
+	if (unsent != NIL)
+		send_unsent();
+	if (!dlist_is_empty(&backlog))
+		dispatch_backlog();
+
+	next = next_expiry;
+	if (!dlist_is_empty(&backlog) || !dlist_is_empty(&delayed) || unsent != NIL)
+		next = next == 0 ? rinq_peer.now + RETRY_INTERVAL :
+			Min(next, rinq_peer.now + RETRY_INTERVAL);
+	return next;
 }
 
 /*
@@ -573,6 +664,7 @@ rinq_server_expire(void)
 void
 rinq_server_give_back_queued(void)
 {
+	settle_delayed(true);
 	drop_queued(false);
 }
 
@@ -586,13 +678,27 @@ rinq_server_busy(void)
 }
 
 /*
- * The channel that requests come through was closed: the broker has taken
- * back all that was not acknowledged.  What runs goes on, for its effects;
- * what does not run yet is left to whoever gets it next.
+ * A channel that requests come through was closed: the broker has taken back
+ * all that was not acknowledged.  What runs goes on, for its effects; what
+ * does not run yet is left to whoever gets it next.
  */
 void
-rinq_server_channel_lost(void)
+rinq_server_channel_lost(uint16 channel)
 {
-	epoch++;
-	rinq_server_give_back_queued();
+	epochs[channel]++;
+	drop_queued(true);
+}
+
+/*
+ * The same for all channels.
+ */
+void
+rinq_server_connection_lost(void)
+{
+	int			i;
+
+	for (i = 0; i <= RINQ_CONN_MAX_CHANNEL; i++)
+		epochs[i]++;
+	settle_delayed(true);
+	drop_queued(true);
 }

@@ -56,6 +56,9 @@ static RinqNamespace **by_index;
 static uint32 num_namespaces;
 static uint32 max_namespaces;
 
+/* the next channel for a namespace's requests */
+static uint16 next_channel = CHANNEL_NAMESPACES;
+
 /* when the next failed namespace is tried again; 0 when there is none */
 static int64 next_retry;
 
@@ -117,6 +120,7 @@ rinq_topology_namespace(RinqBytes name, int limit)
 	ns = hash_search(namespaces, key, HASH_ENTER, NULL);
 	ns->index = num_namespaces;
 	ns->state = NAMESPACE_UNDECLARED;
+	ns->channel = 0;
 	ns->consuming = false;
 	ns->listener = NULL;
 	ns->retry_at = 0;
@@ -169,14 +173,20 @@ rinq_topology_opened(void)
 					COOKIE(STEP_SETUP_LAST, 0));
 }
 
+/* requests of one consumer that the broker sends ahead */
+static uint16
+prefetch(void)
+{
+	return (uint16) (rinq_prefetch > 0 ? rinq_prefetch : 4 * rinq_command_workers);
+}
+
 /* a channel that consumes, after it was opened */
 static void
 start_commands(void)
 {
 	char		queue[16];
-	int			prefetch = rinq_prefetch > 0 ? rinq_prefetch : 4 * rinq_command_workers;
 
-	rinq_basic_qos(rinq_peer.conn, CHANNEL_COMMANDS, (uint16_t) prefetch, false, 0);
+	rinq_basic_qos(rinq_peer.conn, CHANNEL_COMMANDS, prefetch(), false, 0);
 	own_queue(".req", queue);
 	rinq_basic_consume(rinq_peer.conn, CHANNEL_COMMANDS, rinq_bytes_str(queue),
 					   rinq_bytes_str(queue), true, COOKIE(STEP_SETUP, 0));
@@ -203,11 +213,14 @@ rinq_topology_connection_lost(void)
 {
 	uint32		i;
 
+	next_channel = CHANNEL_NAMESPACES;
+
 	for (i = 0; i < num_namespaces; i++)
 	{
 		RinqNamespace *ns = by_index[i];
 
 		ns->state = NAMESPACE_UNDECLARED;
+		ns->channel = 0;
 		ns->consuming = false;
 		ns->retry_at = 0;
 		ns->retry_delay = 0;
@@ -235,6 +248,30 @@ rinq_topology_declare(RinqNamespace *ns)
 					rinq_bytes_str(ns->name), COOKIE(STEP_BIND, ns->index));
 }
 
+/*
+ * The channel that consumes a namespace's requests, opened if it is not.  Each
+ * has its own as long as there are enough, so that one whose queue cannot be
+ * consumed takes no other's requests back with it.
+ */
+static uint16
+consuming_channel(RinqNamespace *ns)
+{
+	uint16		last = Min(rinq_conn_channel_max(rinq_peer.conn), RINQ_CONN_MAX_CHANNEL);
+
+	if (ns->channel == 0)
+	{
+		if (next_channel > last)
+			next_channel = CHANNEL_NAMESPACES;
+		ns->channel = next_channel++;
+	}
+	if (!rinq_channel_usable(rinq_peer.conn, ns->channel))
+	{
+		rinq_channel_open(rinq_peer.conn, ns->channel, 0);
+		rinq_basic_qos(rinq_peer.conn, ns->channel, prefetch(), false, 0);
+	}
+	return ns->channel;
+}
+
 static void
 listen_to(RinqNamespace *ns)
 {
@@ -253,7 +290,7 @@ listen_to(RinqNamespace *ns)
 	rinq_queue_bind(rinq_peer.conn, CHANNEL_TOPOLOGY, own_queue(".req", own),
 					rinq_bytes_str("cmd.mc"), rinq_bytes_str(ns->name),
 					COOKIE(STEP_NAMESPACE, ns->index));
-	rinq_basic_consume(rinq_peer.conn, CHANNEL_COMMANDS, queue, queue, false,
+	rinq_basic_consume(rinq_peer.conn, consuming_channel(ns), queue, queue, false,
 					   COOKIE(STEP_CONSUME, ns->index));
 }
 
@@ -268,7 +305,8 @@ unlisten(RinqNamespace *ns)
 	ns->consuming = false;
 	if (!rinq_peer.ready)
 		return;
-	rinq_basic_cancel(rinq_peer.conn, CHANNEL_COMMANDS, command_queue(ns, buf), 0);
+	if (rinq_channel_usable(rinq_peer.conn, ns->channel))
+		rinq_basic_cancel(rinq_peer.conn, ns->channel, command_queue(ns, buf), 0);
 	rinq_queue_unbind(rinq_peer.conn, CHANNEL_TOPOLOGY, own_queue(".req", own),
 					  rinq_bytes_str("cmd.mc"), rinq_bytes_str(ns->name),
 					  COOKIE(STEP_NAMESPACE, ns->index));
@@ -367,10 +405,13 @@ rinq_topology_reply(const RinqReply *reply)
 			if (ns->state != NAMESPACE_DECLARING)
 				break;
 			ns->state = NAMESPACE_DECLARED;
-			ns->retry_delay = 0;
-			ns->retry_at = 0;
+			if (ns->listener == NULL)
+				ns->retry_delay = 0;
 			rinq_invoker_declared(ns, RINQ_OUTCOME_SUCCESS, NULL);
 			listen_to(ns);
+			break;
+		case STEP_CONSUME:
+			by_index[COOKIE_INDEX(reply->cookie)]->retry_delay = 0;
 			break;
 		default:
 			break;
@@ -431,14 +472,27 @@ rinq_topology_channel_closed(const RinqChannelClosed *info)
 						rinq_peer.id_text, info->channel, info->method,
 						info->code, info->text)));
 
-	rinq_channel_open(rinq_peer.conn, info->channel, 0);
+	/* what was sent on it may be lost, and an exchange may be missing */
+	if (info->channel == CHANNEL_PUBLISH)
+	{
+		char		reason[RINQ_LAST_ERROR_LEN];
+
+		snprintf(reason, sizeof(reason), "the broker closed the publishing channel: %u %s",
+				 info->code, info->text);
+		rinq_network_fail(reason);
+		return;
+	}
+	if (info->channel < CHANNEL_NAMESPACES)
+		rinq_channel_open(rinq_peer.conn, info->channel, 0);
 	if (info->channel == CHANNEL_COMMANDS)
 	{
-		rinq_server_channel_lost();
+		rinq_server_channel_lost(info->channel);
 		start_commands();
 	}
 	else if (info->channel == CHANNEL_RESPONSES)
 		start_responses();
+	else if (info->channel >= CHANNEL_NAMESPACES)
+		rinq_server_channel_lost(info->channel);
 
 	/* a queue that vanished between declaring and consuming is made again */
 	if (failed != NULL && step == STEP_CONSUME && info->code == 404)
@@ -455,7 +509,7 @@ rinq_topology_channel_closed(const RinqChannelClosed *info)
 			ns->state = NAMESPACE_UNDECLARED;
 			rinq_topology_declare(ns);
 		}
-		if (info->channel == CHANNEL_COMMANDS)
+		if (ns->channel == info->channel)
 			ns->consuming = false;
 		if (ns->state != NAMESPACE_FAILED)
 			listen_to(ns);

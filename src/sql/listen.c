@@ -27,6 +27,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/regproc.h"
 #include "utils/syscache.h"
 
@@ -123,8 +124,8 @@ rinq_listen(PG_FUNCTION_ARGS)
 	Oid			func;
 	Oid			owner;
 	char	   *table;
-	Oid			types[4] = {TEXTOID, TEXTOID, OIDOID, BOOLOID};
-	Datum		values[4];
+	Oid			types[5] = {TEXTOID, TEXTOID, OIDOID, BOOLOID, OIDOID};
+	Datum		values[5];
 
 	if (PG_ARGISNULL(1))
 		ereport(ERROR,
@@ -140,13 +141,15 @@ rinq_listen(PG_FUNCTION_ARGS)
 	values[1] = CStringGetTextDatum(format_procedure_qualified(func));
 	values[2] = ObjectIdGetDatum(GetUserId());
 	values[3] = BoolGetDatum(superuser());
+	values[4] = ObjectIdGetDatum(rinq_function_owner(func));
 	if (write_table(owner,
-					psprintf("INSERT INTO %s AS l (namespace, handler, role)"
-							 " VALUES ($1, $2, $3::pg_catalog.regrole)"
+					psprintf("INSERT INTO %s AS l (namespace, handler, role, owner)"
+							 " VALUES ($1, $2, $3::pg_catalog.regrole, $5::pg_catalog.regrole)"
 							 " ON CONFLICT (namespace) DO UPDATE"
-							 " SET handler = excluded.handler, role = excluded.role"
+							 " SET handler = excluded.handler, role = excluded.role,"
+							 " owner = excluded.owner"
 							 " WHERE l.role OPERATOR(pg_catalog.=) excluded.role OR $4", table),
-					4, types, values) == 0)
+					5, types, values) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("namespace \"%s\" is listened to by another role", namespace),
@@ -190,7 +193,8 @@ rinq_unlisten(PG_FUNCTION_ARGS)
 /*
  * rinq_listener_changed() returns trigger
  *
- * On the table of listeners: has the peer read it again at commit.
+ * On the table of listeners: has the peer read it again at commit, and keeps
+ * everybody but its owner and superusers from writing it.
  */
 Datum
 rinq_listener_changed(PG_FUNCTION_ARGS)
@@ -199,6 +203,14 @@ rinq_listener_changed(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("rinq_listener_changed must be called as a trigger")));
+
+	/* a row makes a role's functions run: no grant on the table is enough */
+	if (!rinq_is_table_owner(RelationGetRelid(((TriggerData *) fcinfo->context)->tg_relation),
+							 GetUserId()))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("table \"%s\" cannot be written directly", TABLE_NAME),
+				 errhint("Use rinq_listen and rinq_unlisten.")));
 	rinq_ddl_reread_at_commit();
 	return PointerGetDatum(NULL);
 }

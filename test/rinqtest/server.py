@@ -190,8 +190,8 @@ class Server:
 
     def crashes(self, since=0):
         """Lines of the log that tell of a crash."""
-        pattern = r".*(?:terminated by signal|terminating any other active server processes|PANIC:|TRAP:|runtime error:|AddressSanitizer).*"
-        return re.findall(pattern, self.log_since(since))
+        signs = re.compile(r"terminated by signal|terminating any other active server processes|PANIC:|TRAP:|runtime error:|AddressSanitizer")
+        return [line for line in self.log_since(since).splitlines() if signs.search(line)]
 
     # SQL
 

@@ -83,7 +83,7 @@ test_login(void)
 	CHECK_INT(rinq_conn_state(f->conn), RINQ_CONN_OPEN);
 	CHECK_STR(rinq_conn_error(f->conn), "");
 	CHECK_INT(rinq_conn_heartbeat(f->conn), 10);
-	CHECK_INT(rinq_conn_channel_max(f->conn), 15);
+	CHECK_INT(rinq_conn_channel_max(f->conn), RINQ_CONN_MAX_CHANNEL);
 	CHECK_INT(rinq_conn_frame_max(f->conn), 131072);
 	fake_free(f);
 }
@@ -100,7 +100,7 @@ test_login_bytewise(void)
 	CHECK_STR(fake_log(f), "open\n");
 	CHECK_STR(fake_sent(f), "greeting 0:10.11 0:10.31 0:10.40 ");
 	CHECK_INT(rinq_conn_frame_max(f->conn), 131072);	/* no limit there */
-	CHECK_INT(rinq_conn_channel_max(f->conn), 15);
+	CHECK_INT(rinq_conn_channel_max(f->conn), RINQ_CONN_MAX_CHANNEL);
 	CHECK_INT(rinq_conn_heartbeat(f->conn), 0);
 	CHECK_INT(rinq_conn_next_deadline(f->conn), RINQ_CONN_NO_DEADLINE);
 	fake_free(f);
