@@ -72,7 +72,7 @@ test_login(void)
 	fake_send(f);
 	sent = fake_sent_bytes(f, &len);
 	CHECK(len == 20 + 7 + 4 + 3 + 2 + 1 &&
-		  memcmp(sent, "\x01\0\0\0\0\0\x0c\0\x0a\0\x1f\0\x0f\0\x02\0\0\0\x0a\xce", 20) == 0);
+		  memcmp(sent, "\x01\0\0\0\0\0\x0c\0\x0a\0\x1f\x03\xff\0\x02\0\0\0\x0a\xce", 20) == 0);
 	CHECK(contains(sent, len, "\x02/v", 3));
 	CHECK_STR(fake_log(f), "");
 	CHECK_INT(rinq_channel_open(f->conn, 1, 0), RINQ_MSG_NOT_OPEN);
