@@ -144,10 +144,11 @@ class Ddl(case.Case):
 
     def test_drop_database_with_force(self):
         self.make_busy()
-        self.prompt('DROP DATABASE "%s" WITH (FORCE)' % self.name)
         before = self.peers()
+        self.prompt('DROP DATABASE "%s" WITH (FORCE)' % self.name)
+        wait_until(self.peers, lambda count: count == before - 1, description="the peer to end")
         other = self.database()
-        self.assertEqual((self.peers(), other.peer()["state"]), (before + 1, "connected"))
+        self.assertEqual((self.peers(), other.peer()["state"]), (before, "connected"))
 
     def test_drop_database_while_connecting(self):
         self.world.proxy.silence()
