@@ -15,6 +15,9 @@ class Ddl(case.Case):
         self.db = self.database()
         self.name = self.db.name
         self.serve(self.db)
+        # peers of databases that earlier tests dropped may still be leaving
+        databases = int(self.server.value("SELECT count(*) FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres'"))
+        wait_until(self.peers, lambda count: count <= databases, description="earlier peers to end")
 
     @staticmethod
     def serve(db):
