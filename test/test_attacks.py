@@ -57,6 +57,7 @@ class Network(Attack):
 
     def test_deadlines_in_another_age(self):
         starts = self.counting("far", "PERFORM pg_sleep(1.5); RETURN req.payload;")
+        self.remote.declare_namespace("far")
         for deadline in (2 ** 63 - 1, 2 ** 62, 2 ** 53):
             before = starts()
             self.assertEqual(self.raw_call("far", deadline).result(20).result(), 1)
