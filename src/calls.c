@@ -17,6 +17,7 @@
 #include "calls.h"
 #include "guc.h"
 #include "request.h"
+#include "session.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
@@ -53,6 +54,7 @@ client_gone(int code, Datum arg)
 	if (db == NULL)
 		return;
 	release_all(db);
+	rinq_session_leave();
 	if (db->peer.procno != RINQ_NO_PROC)
 		rinq_inbox_put(db, RINQ_INBOX_CLIENT_GONE, my_client, 0);
 }
@@ -171,6 +173,7 @@ rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline)
 						   rinq_max_calls)));
 	slot = &channel->slots[index];
 	slot->client = client;
+	slot->identity = rinq_session_draw(db, &slot->id);
 
 	/* a peer that ended before it was looked at ends the wait at once */
 	slot->incarnation = connected ? incarnation : incarnation - 1;

@@ -27,11 +27,12 @@
 #include "postgres.h"
 
 #include "bytes.h"
+#include "ident.h"
 #include "shared.h"
 
 #define RINQ_NO_SLOT PG_UINT32_MAX
 #define RINQ_SLOT_INLINE 704
-#define RINQ_MAX_FIELDS 8
+#define RINQ_MAX_FIELDS 12
 
 typedef enum RinqSlotState
 {
@@ -67,6 +68,9 @@ enum
 	RINQ_CALL_COMMAND,
 	RINQ_CALL_PAYLOAD,
 	RINQ_CALL_TRACE,			/* absent: the request's own id */
+	RINQ_CALL_SPAN,				/* these three: as the request that is handled has them */
+	RINQ_CALL_TRACEPARENT,
+	RINQ_CALL_TRACESTATE,
 	RINQ_CALL_FIELDS
 };
 
@@ -80,6 +84,9 @@ enum
 	RINQ_REQUEST_SOURCE,
 	RINQ_REQUEST_TRACE,
 	RINQ_REQUEST_PAYLOAD,
+	RINQ_REQUEST_SPAN,
+	RINQ_REQUEST_TRACEPARENT,
+	RINQ_REQUEST_TRACESTATE,
 	RINQ_REQUEST_FIELDS
 };
 
@@ -103,6 +110,8 @@ typedef struct RinqSlot
 	Oid			role;			/* that the request's handler runs as */
 	Oid			handler_owner;	/* whom the handler belonged to when registered */
 	bool		wants_response;
+	uint32		identity;		/* calls: of the peer, that the id belongs to */
+	RinqMessageId id;			/* calls: drawn by the backend */
 	int64		deadline;		/* ms since the Unix epoch; 0 is none */
 	int64		queued_at;		/* ms since the Unix epoch */
 	RinqOutcome outcome;

@@ -12,7 +12,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-RinqInherited rinq_inherited = {{NULL, 0}, 0};
+RinqInherited rinq_inherited;
 RinqFailure rinq_last_failure_data = {NULL, NULL, NULL};
 
 static MemoryContext failure_context = NULL;

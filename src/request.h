@@ -27,6 +27,9 @@
 typedef struct RinqInherited
 {
 	RinqBytes	trace;			/* absent outside handlers */
+	RinqBytes	span_context;	/* header "sc" */
+	RinqBytes	traceparent;	/* W3C headers */
+	RinqBytes	tracestate;
 	int64		deadline;		/* ms since the Unix epoch; 0 is none */
 } RinqInherited;
 

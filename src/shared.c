@@ -16,6 +16,7 @@
 
 #include "channel.h"
 #include "guc.h"
+#include "session.h"
 #include "shared.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -53,6 +54,7 @@ shared_size(void)
 	Size		size = databases_size();
 
 	size = add_size(size, mul_size((Size) rinq_max_databases, rinq_channel_size()));
+	size = add_size(size, rinq_session_cells_size());
 	return add_size(size, payload_area_size());
 }
 
@@ -122,12 +124,16 @@ startup_shared_memory(void)
 		rinq_shared->launcher_procno = RINQ_NO_PROC;
 		ConditionVariableInit(&rinq_shared->scan_done);
 		pg_atomic_init_u32(&rinq_shared->next_client, 1);
+		pg_atomic_init_u32(&rinq_shared->next_identity, 1);
 		rinq_shared->num_databases = rinq_max_databases;
 		for (i = 0; i < rinq_max_databases; i++)
 		{
 			init_database(&rinq_shared->databases[i], offset);
 			offset += rinq_channel_size();
 		}
+		rinq_shared->cells_offset = offset;
+		rinq_session_cells_init();
+		offset += rinq_session_cells_size();
 		rinq_shared->dsa_tranche = LWLockNewTrancheId();
 		rinq_shared->dsa_offset = offset;
 		create_payload_area();

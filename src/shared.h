@@ -14,6 +14,7 @@
 
 #include "postgres.h"
 
+#include "ident.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
@@ -131,6 +132,9 @@ typedef struct RinqDatabase
 	/* protected by its mutex */
 	slock_t		mutex;
 	RinqStatus	status;
+	uint32		identity;		/* serial of the peer's identity; 0 is none (session.h) */
+	RinqPeerId	identity_id;
+	uint32		next_session;
 
 	ConditionVariable changed;	/* state of peer, reader, executors, network */
 	pg_atomic_uint64 counters[RINQ_NUM_COUNTERS];
@@ -151,6 +155,8 @@ typedef struct RinqShared
 	bool		rescan;			/* it is to look for new databases */
 	ConditionVariable scan_done;
 	pg_atomic_uint32 next_client;
+	pg_atomic_uint32 next_identity;
+	Size		cells_offset;	/* of the sessions of processes (session.h) */
 	int			dsa_tranche;
 	Size		dsa_offset;
 	int			num_databases;

@@ -136,9 +136,7 @@ static void
 send_request(uint32 index, RinqNamespace *ns)
 {
 	RinqSlot   *slot = &rinq_peer.channel->slots[index];
-	RinqSession *session = rinq_session_of_client(slot->client);
 	RinqBytes	fields[RINQ_CALL_FIELDS];
-	RinqMessageId id;
 	RinqMessage msg;
 	RinqMsgStatus status;
 	char		id_text[RINQ_MESSAGE_ID_SIZE];
@@ -146,13 +144,9 @@ send_request(uint32 index, RinqNamespace *ns)
 	Pending    *entry;
 
 	rinq_slot_read(slot, fields, RINQ_CALL_FIELDS);
-	id.ref.session.peer = rinq_peer.id;
-	id.ref.session.seq = session->seq;
-	id.ref.revision = session->revision;
-	id.seq = session->next_message;
-
 	memset(&msg, 0, sizeof(msg));
-	msg.message_id = rinq_bytes(id_text, rinq_message_id_format(&id, id_text, sizeof(id_text)));
+	msg.message_id = rinq_bytes(id_text,
+								rinq_message_id_format(&slot->id, id_text, sizeof(id_text)));
 	if (fields[RINQ_CALL_TRACE].len > 0)
 		msg.correlation_id = fields[RINQ_CALL_TRACE];
 	msg.reply_to = rinq_bytes_str("c");
@@ -181,13 +175,13 @@ send_request(uint32 index, RinqNamespace *ns)
 		finish_with_text(index, RINQ_OUTCOME_REFUSED, rinq_msg_status_text(status));
 		return;
 	}
-	session->next_message++;
+	rinq_session_seen(slot->id.ref.session.seq, slot->client);
 	rinq_slot_clear(slot);
 	rinq_count(rinq_peer.db, RINQ_CALLS_SENT);
 
-	pending_of_slot[index].session = id.ref.session.seq;
-	pending_of_slot[index].revision = id.ref.revision;
-	pending_of_slot[index].message = id.seq;
+	pending_of_slot[index].session = slot->id.ref.session.seq;
+	pending_of_slot[index].revision = slot->id.ref.revision;
+	pending_of_slot[index].message = slot->id.seq;
 	entry = hash_search(pending, &pending_of_slot[index], HASH_ENTER, NULL);
 	entry->index = index;
 	entry->serial = slot->serial;
@@ -210,6 +204,12 @@ rinq_invoker_call(uint32 index, uint32 serial)
 	{
 		finish_with_text(index, RINQ_OUTCOME_NOT_CONNECTED,
 						 "the peer has no connection to the broker");
+		return;
+	}
+	if (slot->identity != rinq_peer.db->identity)
+	{
+		finish_with_text(index, RINQ_OUTCOME_CONNECTION_LOST,
+						 "the connection to the broker was lost before the request was sent");
 		return;
 	}
 

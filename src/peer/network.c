@@ -22,6 +22,7 @@
 #include "peer/peer.h"
 #include "pgstat.h"
 #include "request.h"
+#include "session.h"
 #include "utils/memutils.h"
 #include "version.h"
 
@@ -204,6 +205,7 @@ became_connected(void)
 {
 	rinq_conn_flush(rinq_peer.conn, rinq_peer.now);
 	connected_at = rinq_peer.now;
+	rinq_identity_set(rinq_peer.db, &rinq_peer.id);
 	told_error[0] = '\0';
 	set_state(RINQ_NET_CONNECTED, NULL);
 	ereport(LOG,
@@ -298,6 +300,7 @@ connection_ended(const char *reason)
 	bool		was_ready = rinq_peer.ready;
 
 	rinq_peer.ready = false;
+	rinq_identity_clear(rinq_peer.db);
 	if (rinq_peer.conn != NULL)
 		rinq_conn_destroy(rinq_peer.conn);
 	rinq_peer.conn = NULL;

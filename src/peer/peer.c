@@ -21,6 +21,7 @@
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
 #include "request.h"
+#include "session.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
@@ -134,6 +135,7 @@ peer_gone(int code, Datum arg)
 	db->status.net = RINQ_NET_STOPPED;
 	db->status.peer_id[0] = '\0';
 	SpinLockRelease(&db->mutex);
+	rinq_identity_clear(db);
 	rinq_channel_peer_gone(db);
 	rinq_pool_end();
 

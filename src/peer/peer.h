@@ -131,12 +131,11 @@ typedef struct RinqSession
 	uint32		seq;			/* hash key */
 	uint32		client;			/* the backend it belongs to */
 	uint32		revision;
-	uint32		next_message;
 } RinqSession;
 
 extern void rinq_sessions_init(void);
 extern void rinq_sessions_clear(void);
-extern RinqSession *rinq_session_of_client(uint32 client);
+extern void rinq_session_seen(uint32 seq, uint32 client);
 extern RinqSession *rinq_session_find(uint32 seq);
 extern void rinq_session_client_gone(uint32 client);
 

@@ -288,6 +288,9 @@ enqueue(Request *request, const RinqListener *listener)
 	fields[RINQ_REQUEST_SOURCE] = request->source;
 	fields[RINQ_REQUEST_TRACE] = request->trace;
 	fields[RINQ_REQUEST_PAYLOAD] = request->body;
+	fields[RINQ_REQUEST_SPAN] = request->span_context;
+	fields[RINQ_REQUEST_TRACEPARENT] = rinq_bytes(NULL, 0);
+	fields[RINQ_REQUEST_TRACESTATE] = rinq_bytes(NULL, 0);
 	if (!rinq_slot_write(slot, fields, RINQ_REQUEST_FIELDS))
 		return false;
 

@@ -22,7 +22,6 @@ typedef struct Client
 
 static HTAB *sessions;			/* by number */
 static HTAB *clients;			/* by backend */
-static uint32 next_session;
 
 static HTAB *
 make_table(const char *name, Size entrysize)
@@ -41,7 +40,6 @@ rinq_sessions_init(void)
 {
 	sessions = make_table("rinq sessions", sizeof(RinqSession));
 	clients = make_table("rinq clients", sizeof(Client));
-	next_session = 1;
 }
 
 /*
@@ -56,24 +54,22 @@ rinq_sessions_clear(void)
 }
 
 /*
- * The session of a backend, made on first use.
+ * A backend has sent something in the name of its session, which the network
+ * knows from now on.
  */
-RinqSession *
-rinq_session_of_client(uint32 client)
+void
+rinq_session_seen(uint32 seq, uint32 client)
 {
 	bool		found;
-	Client	   *entry = hash_search(clients, &client, HASH_ENTER, &found);
-	RinqSession *session;
+	RinqSession *session = hash_search(sessions, &seq, HASH_ENTER, &found);
+	Client	   *entry;
 
 	if (found)
-		return hash_search(sessions, &entry->session, HASH_FIND, NULL);
-
-	entry->session = next_session++;
-	session = hash_search(sessions, &entry->session, HASH_ENTER, NULL);
+		return;
 	session->client = client;
 	session->revision = 0;
-	session->next_message = 1;
-	return session;
+	entry = hash_search(clients, &client, HASH_ENTER, NULL);
+	entry->session = seq;
 }
 
 RinqSession *

@@ -149,6 +149,9 @@ rinq_call(PG_FUNCTION_ARGS)
 	fields[RINQ_CALL_COMMAND] = rinq_command_bytes(command);
 	fields[RINQ_CALL_PAYLOAD] = rinq_payload_from_jsonb(payload);
 	fields[RINQ_CALL_TRACE] = rinq_inherited.trace;
+	fields[RINQ_CALL_SPAN] = rinq_inherited.span_context;
+	fields[RINQ_CALL_TRACEPARENT] = rinq_inherited.traceparent;
+	fields[RINQ_CALL_TRACESTATE] = rinq_inherited.tracestate;
 
 	db = rinq_require_connection(deadline);
 	index = rinq_call_submit(db, fields, deadline);

@@ -1,0 +1,112 @@
+/*-------------------------------------------------------------------------
+ *
+ * session.c
+ *	  The implicit session of a connection: its number on the network, and the
+ *	  ids of the messages it sends.
+ *
+ * A message id has to be known when a message is written, before the peer
+ * hears of it, so it is drawn in the sender's own process: from a cell in
+ * shared memory that holds the session's revision and message number in one
+ * atomic word.  A session belongs to one identity of the peer; after a
+ * reconnect, the next message gets a new one.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "session.h"
+
+static RinqSessionCell *
+cells(void)
+{
+	return (RinqSessionCell *) ((char *) rinq_shared + rinq_shared->cells_offset);
+}
+
+Size
+rinq_session_cells_size(void)
+{
+	return MAXALIGN(mul_size((Size) RINQ_MAX_BACKENDS + NUM_AUXILIARY_PROCS,
+							 sizeof(RinqSessionCell)));
+}
+
+void
+rinq_session_cells_init(void)
+{
+	int			i;
+
+	for (i = 0; i < RINQ_MAX_BACKENDS + NUM_AUXILIARY_PROCS; i++)
+	{
+		cells()[i].identity = 0;
+		cells()[i].seq = 0;
+		pg_atomic_init_u64(&cells()[i].position, RINQ_POSITION(0, 1));
+	}
+}
+
+/*
+ * The peer of a database has become somebody on the network.
+ */
+void
+rinq_identity_set(RinqDatabase *db, const RinqPeerId *id)
+{
+	uint32		serial = pg_atomic_fetch_add_u32(&rinq_shared->next_identity, 1);
+
+	SpinLockAcquire(&db->mutex);
+	db->identity = serial;
+	db->identity_id = *id;
+	db->next_session = 1;
+	SpinLockRelease(&db->mutex);
+}
+
+/*
+ * It is nobody any more.
+ */
+void
+rinq_identity_clear(RinqDatabase *db)
+{
+	SpinLockAcquire(&db->mutex);
+	db->identity = 0;
+	SpinLockRelease(&db->mutex);
+}
+
+/*
+ * Draws the id of the next message of this process's session, which is made
+ * if need be.  Returns the serial of the identity it belongs to, or 0, without
+ * an id, while the peer has none.
+ */
+uint32
+rinq_session_draw(RinqDatabase *db, RinqMessageId *id)
+{
+	RinqSessionCell *mine = &cells()[RINQ_MY_PROCNO];
+	uint32		identity;
+	uint64		position;
+
+	SpinLockAcquire(&db->mutex);
+	identity = db->identity;
+	id->ref.session.peer = db->identity_id;
+	if (identity != 0 && mine->identity != identity)
+	{
+		mine->seq = db->next_session++;
+		pg_atomic_write_u64(&mine->position, RINQ_POSITION(0, 1));
+		mine->identity = identity;
+	}
+	SpinLockRelease(&db->mutex);
+	if (identity == 0)
+		return 0;
+
+	position = pg_atomic_fetch_add_u64(&mine->position, 1);
+	id->ref.session.seq = mine->seq;
+	id->ref.revision = RINQ_POSITION_REVISION(position);
+	id->seq = RINQ_POSITION_NEXT(position);
+	return identity;
+}
+
+/*
+ * This process ends: whoever gets its number next has a session of its own.
+ */
+void
+rinq_session_leave(void)
+{
+	cells()[RINQ_MY_PROCNO].identity = 0;
+}

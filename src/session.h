@@ -1,0 +1,42 @@
+/*-------------------------------------------------------------------------
+ *
+ * session.h
+ *	  The implicit session of a connection: its number on the network, and the
+ *	  ids of the messages it sends.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_SESSION_H
+#define RINQ_SESSION_H
+
+#include "postgres.h"
+
+#include "ident.h"
+#include "shared.h"
+
+/*
+ * One for each process, at its number.  Its owner alone assigns a session to
+ * it; messages are numbered by whoever sends in its name.
+ */
+typedef struct RinqSessionCell
+{
+	uint32		identity;		/* serial of the peer's identity; 0 is none */
+	uint32		seq;			/* of the session */
+	pg_atomic_uint64 position;	/* revision and next message: RINQ_POSITION */
+} RinqSessionCell;
+
+#define RINQ_POSITION(revision, next) (((uint64) (revision) << 32) | (uint32) (next))
+#define RINQ_POSITION_REVISION(position) ((uint32) ((position) >> 32))
+#define RINQ_POSITION_NEXT(position) ((uint32) (position))
+
+extern Size rinq_session_cells_size(void);
+extern void rinq_session_cells_init(void);
+
+extern void rinq_identity_set(RinqDatabase *db, const RinqPeerId *id);
+extern void rinq_identity_clear(RinqDatabase *db);
+
+/* in backends and executors */
+extern uint32 rinq_session_draw(RinqDatabase *db, RinqMessageId *id);
+extern void rinq_session_leave(void);
+
+#endif							/* RINQ_SESSION_H */
