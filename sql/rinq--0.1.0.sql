@@ -140,6 +140,225 @@ COMMENT ON FUNCTION @extschema@.rinq_last_failure() IS
     'Type, message and payload of the failure that this session raised or received last';
 
 -- ---------------------------------------------------------------------
+-- durable messages
+-- ---------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.rinq_outbox_local_only() RETURNS trigger
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION @extschema@.rinq_outbox_local_only() IS
+    'Keeps rows out of the outbox that logical replication brings, since their origin sends them';
+
+CREATE FUNCTION @extschema@.rinq_outbox_rescan() RETURNS trigger
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION @extschema@.rinq_outbox_rescan() IS
+    'Has rows of the outbox found that were written by hand';
+
+-- src/outbox.c reads and writes these tables, in this order of columns
+CREATE TABLE @extschema@.rinq_outbox_0 (
+    seq bigint NOT NULL,
+    id text NOT NULL,
+    namespace text NOT NULL,
+    command text NOT NULL,
+    payload bytea,
+    trace_id text,
+    deadline timestamptz,
+    database oid NOT NULL,
+    span_context bytea,
+    traceparent text,
+    tracestate text
+);
+COMMENT ON TABLE @extschema@.rinq_outbox_0 IS
+    'Durable messages that wait to be sent: one of the tables that take turns; see the view rinq_outbox';
+CREATE TRIGGER rinq_outbox_local_only BEFORE INSERT ON @extschema@.rinq_outbox_0
+    FOR EACH ROW EXECUTE FUNCTION @extschema@.rinq_outbox_local_only();
+COMMENT ON TRIGGER rinq_outbox_local_only ON @extschema@.rinq_outbox_0 IS
+    'Keeps rows out that logical replication brings';
+ALTER TABLE @extschema@.rinq_outbox_0 ENABLE REPLICA TRIGGER rinq_outbox_local_only;
+CREATE TRIGGER rinq_outbox_rescan AFTER INSERT ON @extschema@.rinq_outbox_0
+    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.rinq_outbox_rescan();
+COMMENT ON TRIGGER rinq_outbox_rescan ON @extschema@.rinq_outbox_0 IS
+    'Has rows found that were written by hand';
+
+CREATE TABLE @extschema@.rinq_outbox_1 (
+    seq bigint NOT NULL,
+    id text NOT NULL,
+    namespace text NOT NULL,
+    command text NOT NULL,
+    payload bytea,
+    trace_id text,
+    deadline timestamptz,
+    database oid NOT NULL,
+    span_context bytea,
+    traceparent text,
+    tracestate text
+);
+COMMENT ON TABLE @extschema@.rinq_outbox_1 IS
+    'Durable messages that wait to be sent: one of the tables that take turns; see the view rinq_outbox';
+CREATE TRIGGER rinq_outbox_local_only BEFORE INSERT ON @extschema@.rinq_outbox_1
+    FOR EACH ROW EXECUTE FUNCTION @extschema@.rinq_outbox_local_only();
+COMMENT ON TRIGGER rinq_outbox_local_only ON @extschema@.rinq_outbox_1 IS
+    'Keeps rows out that logical replication brings';
+ALTER TABLE @extschema@.rinq_outbox_1 ENABLE REPLICA TRIGGER rinq_outbox_local_only;
+CREATE TRIGGER rinq_outbox_rescan AFTER INSERT ON @extschema@.rinq_outbox_1
+    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.rinq_outbox_rescan();
+COMMENT ON TRIGGER rinq_outbox_rescan ON @extschema@.rinq_outbox_1 IS
+    'Has rows found that were written by hand';
+
+CREATE TABLE @extschema@.rinq_outbox_2 (
+    seq bigint NOT NULL,
+    id text NOT NULL,
+    namespace text NOT NULL,
+    command text NOT NULL,
+    payload bytea,
+    trace_id text,
+    deadline timestamptz,
+    database oid NOT NULL,
+    span_context bytea,
+    traceparent text,
+    tracestate text
+);
+COMMENT ON TABLE @extschema@.rinq_outbox_2 IS
+    'Durable messages that wait to be sent: one of the tables that take turns; see the view rinq_outbox';
+CREATE TRIGGER rinq_outbox_local_only BEFORE INSERT ON @extschema@.rinq_outbox_2
+    FOR EACH ROW EXECUTE FUNCTION @extschema@.rinq_outbox_local_only();
+COMMENT ON TRIGGER rinq_outbox_local_only ON @extschema@.rinq_outbox_2 IS
+    'Keeps rows out that logical replication brings';
+ALTER TABLE @extschema@.rinq_outbox_2 ENABLE REPLICA TRIGGER rinq_outbox_local_only;
+CREATE TRIGGER rinq_outbox_rescan AFTER INSERT ON @extschema@.rinq_outbox_2
+    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.rinq_outbox_rescan();
+COMMENT ON TRIGGER rinq_outbox_rescan ON @extschema@.rinq_outbox_2 IS
+    'Has rows found that were written by hand';
+
+CREATE TABLE @extschema@.rinq_outbox_3 (
+    seq bigint NOT NULL,
+    id text NOT NULL,
+    namespace text NOT NULL,
+    command text NOT NULL,
+    payload bytea,
+    trace_id text,
+    deadline timestamptz,
+    database oid NOT NULL,
+    span_context bytea,
+    traceparent text,
+    tracestate text
+);
+COMMENT ON TABLE @extschema@.rinq_outbox_3 IS
+    'Durable messages that wait to be sent: one of the tables that take turns; see the view rinq_outbox';
+CREATE TRIGGER rinq_outbox_local_only BEFORE INSERT ON @extschema@.rinq_outbox_3
+    FOR EACH ROW EXECUTE FUNCTION @extschema@.rinq_outbox_local_only();
+COMMENT ON TRIGGER rinq_outbox_local_only ON @extschema@.rinq_outbox_3 IS
+    'Keeps rows out that logical replication brings';
+ALTER TABLE @extschema@.rinq_outbox_3 ENABLE REPLICA TRIGGER rinq_outbox_local_only;
+CREATE TRIGGER rinq_outbox_rescan AFTER INSERT ON @extschema@.rinq_outbox_3
+    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.rinq_outbox_rescan();
+COMMENT ON TRIGGER rinq_outbox_rescan ON @extschema@.rinq_outbox_3 IS
+    'Has rows found that were written by hand';
+
+CREATE TABLE @extschema@.rinq_outbox_dead (
+    seq bigint NOT NULL,
+    id text NOT NULL,
+    namespace text NOT NULL,
+    command text NOT NULL,
+    payload bytea,
+    trace_id text,
+    deadline timestamptz,
+    database oid NOT NULL,
+    span_context bytea,
+    traceparent text,
+    tracestate text,
+    attempts integer NOT NULL,
+    error text NOT NULL,
+    set_aside timestamptz NOT NULL
+);
+COMMENT ON TABLE @extschema@.rinq_outbox_dead IS
+    'Durable messages that the broker did not take, however often they were sent; for rinq_outbox_release and rinq_outbox_delete';
+
+CREATE VIEW @extschema@.rinq_outbox AS
+    SELECT o.id, o.namespace, o.command, o.payload, o.trace_id, o.deadline,
+           timestamptz '2000-01-01 00:00:00+00' + o.seq * interval '1 microsecond' AS created
+    FROM (
+        SELECT * FROM @extschema@.rinq_outbox_0
+        UNION ALL
+        SELECT * FROM @extschema@.rinq_outbox_1
+        UNION ALL
+        SELECT * FROM @extschema@.rinq_outbox_2
+        UNION ALL
+        SELECT * FROM @extschema@.rinq_outbox_3
+    ) o;
+COMMENT ON VIEW @extschema@.rinq_outbox IS
+    'Durable messages that the broker has not confirmed yet';
+COMMENT ON COLUMN @extschema@.rinq_outbox.id IS 'Message id';
+COMMENT ON COLUMN @extschema@.rinq_outbox.namespace IS 'Namespace that the command is sent to';
+COMMENT ON COLUMN @extschema@.rinq_outbox.command IS 'Name of the command';
+COMMENT ON COLUMN @extschema@.rinq_outbox.payload IS 'Payload in CBOR, NULL or empty for nil';
+COMMENT ON COLUMN @extschema@.rinq_outbox.trace_id IS 'Trace id, NULL when it is the message id';
+COMMENT ON COLUMN @extschema@.rinq_outbox.deadline IS 'Time after which the message is not sent any more, NULL for none';
+COMMENT ON COLUMN @extschema@.rinq_outbox.created IS 'When the message was written';
+
+CREATE FUNCTION @extschema@.rinq_outbox_peer_status(
+    OUT direct boolean, OUT in_flight bigint, OUT retrying bigint, OUT attempts integer,
+    OUT last_error text)
+    RETURNS record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.rinq_outbox_peer_status() IS
+    'What the peer knows of durable messages; see the view rinq_outbox_status';
+
+CREATE VIEW @extschema@.rinq_outbox_status AS
+    SELECT o.depth, o.oldest, d.dead, s.in_flight, s.retrying, s.attempts, s.last_error, s.direct
+    FROM (SELECT pg_catalog.count(*) AS depth, pg_catalog.min(created) AS oldest
+          FROM @extschema@.rinq_outbox) o,
+         (SELECT pg_catalog.count(*) AS dead FROM @extschema@.rinq_outbox_dead) d,
+         @extschema@.rinq_outbox_peer_status() s;
+COMMENT ON VIEW @extschema@.rinq_outbox_status IS
+    'How many durable messages wait, since when, and why';
+COMMENT ON COLUMN @extschema@.rinq_outbox_status.depth IS 'Messages in the outbox';
+COMMENT ON COLUMN @extschema@.rinq_outbox_status.oldest IS 'When the oldest of them was written';
+COMMENT ON COLUMN @extschema@.rinq_outbox_status.dead IS 'Messages that were set aside';
+COMMENT ON COLUMN @extschema@.rinq_outbox_status.in_flight IS 'Messages, also those from memory, that were published and are not confirmed yet';
+COMMENT ON COLUMN @extschema@.rinq_outbox_status.retrying IS 'Messages that the broker did not take, and that are sent again later';
+COMMENT ON COLUMN @extschema@.rinq_outbox_status.attempts IS 'Highest number of failed attempts among them';
+COMMENT ON COLUMN @extschema@.rinq_outbox_status.last_error IS 'Why the broker did not take a message, last';
+COMMENT ON COLUMN @extschema@.rinq_outbox_status.direct IS 'Whether transactions hand messages over, or they are left for the outbox to be scanned';
+
+CREATE FUNCTION @extschema@.rinq_execute(
+    namespace text, command text, payload jsonb DEFAULT NULL, timeout interval DEFAULT NULL,
+    durable boolean DEFAULT true)
+    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_execute(text, text, jsonb, interval, boolean) IS
+    'Has a command executed by whichever peer listens to the namespace, when the transaction commits; returns the message id';
+
+CREATE FUNCTION @extschema@.rinq_execute(
+    namespace text, command text, payload text, timeout interval DEFAULT NULL,
+    durable boolean DEFAULT true)
+    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME', 'rinq_execute_text'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_execute(text, text, text, interval, boolean) IS
+    'Has a command executed, with a payload in the text form of JSON';
+
+CREATE FUNCTION @extschema@.rinq_outbox_release(message @extschema@.rinq_message_id)
+    RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+    WITH d AS (DELETE FROM @extschema@.rinq_outbox_dead WHERE id = message RETURNING *),
+         i AS (INSERT INTO @extschema@.rinq_outbox_0
+               (seq, id, namespace, command, payload, trace_id, deadline, database, span_context, traceparent, tracestate)
+               SELECT seq, id, namespace, command, payload, trace_id, deadline,
+                      (SELECT oid FROM pg_database WHERE datname = current_database()),
+                      span_context, traceparent, tracestate
+               FROM d RETURNING 1)
+    SELECT EXISTS (SELECT FROM i)
+    $$;
+COMMENT ON FUNCTION @extschema@.rinq_outbox_release(@extschema@.rinq_message_id) IS
+    'Has a message sent again that was set aside; false when there is none of this id';
+
+CREATE FUNCTION @extschema@.rinq_outbox_delete(message @extschema@.rinq_message_id)
+    RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+    WITH d AS (DELETE FROM @extschema@.rinq_outbox_dead WHERE id = message RETURNING 1)
+    SELECT EXISTS (SELECT FROM d)
+    $$;
+COMMENT ON FUNCTION @extschema@.rinq_outbox_delete(@extschema@.rinq_message_id) IS
+    'Deletes a message that was set aside; false when there is none of this id';
+
+-- ---------------------------------------------------------------------
 -- payloads
 -- ---------------------------------------------------------------------
 
@@ -169,7 +388,7 @@ CREATE FUNCTION @extschema@.rinq_peer_status(
     OUT responses_dropped bigint, OUT requests_received bigint,
     OUT requests_rejected bigint, OUT requests_requeued bigint,
     OUT requests_expired bigint, OUT responses_sent bigint,
-    OUT reconnects bigint)
+    OUT reconnects bigint, OUT messages_sent bigint, OUT messages_dropped bigint)
     RETURNS record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL SAFE;
 COMMENT ON FUNCTION @extschema@.rinq_peer_status() IS
     'State and counters of the peer of this database; see the view rinq_peer';
@@ -178,7 +397,8 @@ CREATE VIEW @extschema@.rinq_peer AS
     SELECT pg_catalog.current_database() AS database, s.pid, s.peer_id, s.state, s.broker,
            s.broker_version, s.blocked, s.connected_since, s.last_error, s.reconnects,
            s.calls_sent, s.responses_received, s.responses_dropped, s.requests_received,
-           s.requests_rejected, s.requests_requeued, s.requests_expired, s.responses_sent
+           s.requests_rejected, s.requests_requeued, s.requests_expired, s.responses_sent,
+           s.messages_sent, s.messages_dropped
     FROM @extschema@.rinq_peer_status() s;
 COMMENT ON VIEW @extschema@.rinq_peer IS
     'The peer of this database: its process, its place on the network, and what it has done since this server began to serve the database';
@@ -200,6 +420,8 @@ COMMENT ON COLUMN @extschema@.rinq_peer.requests_rejected IS 'Requests rejected 
 COMMENT ON COLUMN @extschema@.rinq_peer.requests_requeued IS 'Requests given back to the broker unanswered';
 COMMENT ON COLUMN @extschema@.rinq_peer.requests_expired IS 'Requests whose deadline passed before they were answered';
 COMMENT ON COLUMN @extschema@.rinq_peer.responses_sent IS 'Responses published';
+COMMENT ON COLUMN @extschema@.rinq_peer.messages_sent IS 'Messages published that transactions have sent';
+COMMENT ON COLUMN @extschema@.rinq_peer.messages_dropped IS 'Messages of these that were given up: from memory and not taken or not confirmed, or past their deadline';
 
 -- ---------------------------------------------------------------------
 -- privileges: what sends or listens is granted by hand
@@ -210,6 +432,15 @@ REVOKE ALL ON FUNCTION @extschema@.rinq_listen(text, regprocedure) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_unlisten(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_listener_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_peer_status() FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, jsonb, interval, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, text, interval, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_release(@extschema@.rinq_message_id) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_delete(@extschema@.rinq_message_id) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_local_only() FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_rescan() FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_peer_status() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.rinq_outbox_peer_status() TO pg_monitor;
+GRANT SELECT ON @extschema@.rinq_outbox_status TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.rinq_peer_status() TO pg_monitor;
 GRANT SELECT ON @extschema@.rinq_peer TO pg_monitor;
 

@@ -59,8 +59,11 @@ client_gone(int code, Datum arg)
 		rinq_inbox_put(db, RINQ_INBOX_CLIENT_GONE, my_client, 0);
 }
 
-static uint32
-client_number(void)
+/*
+ * The number by which the peer knows this process.
+ */
+uint32
+rinq_client_number(void)
 {
 	if (my_client == 0)
 	{
@@ -87,6 +90,19 @@ raise_not_connected(const char *reason)
 			 errmsg("the rinq peer has no connection to the broker"),
 			 reason[0] != '\0' ? errdetail_internal("%s", reason) : 0,
 			 errhint("Look at the view rinq_peer.")));
+}
+
+/*
+ * Returns this database's entry when its peer runs, connected or not.
+ */
+RinqDatabase *
+rinq_require_peer(void)
+{
+	RinqDatabase *db = rinq_my_database();
+
+	if (db == NULL || db->peer.state != RINQ_WORKER_RUNNING)
+		raise_not_running();
+	return db;
 }
 
 /*
@@ -156,7 +172,7 @@ uint32
 rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline)
 {
 	RinqChannel *channel = rinq_channel_of(db);
-	uint32		client = client_number();
+	uint32		client = rinq_client_number();
 	uint32		index = rinq_slot_alloc_call(channel);
 	uint32		incarnation = db->incarnation;
 	bool		connected;

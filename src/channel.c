@@ -68,6 +68,7 @@ rinq_channel_init(RinqChannel *channel)
 									 channel->num_slots * sizeof(RinqSlot));
 	channel->inbox_head = 0;
 	channel->inbox_tail = 0;
+	rinq_sendqueue_init(&channel->send);
 	channel->first_request = RINQ_NO_SLOT;
 	channel->last_request = RINQ_NO_SLOT;
 	channel->num_requests = 0;
@@ -427,6 +428,7 @@ rinq_channel_peer_gone(RinqDatabase *db)
 	channel->num_requests = 0;
 	SpinLockRelease(&channel->request_lock);
 
+	rinq_sendqueue_reset(db, db->incarnation);
 	for (i = 0; i < channel->num_slots; i++)
 	{
 		RinqSlot   *slot = &channel->slots[i];
@@ -465,7 +467,7 @@ bool
 rinq_database_is_left(RinqDatabase *db)
 {
 	RinqChannel *channel = rinq_channel_of(db);
-	bool		left = db->reader.state == RINQ_WORKER_NONE;
+	bool		left = db->reader.state == RINQ_WORKER_NONE && db->outbox.state == RINQ_WORKER_NONE;
 	int			i;
 
 	SpinLockAcquire(&channel->request_lock);

@@ -28,6 +28,7 @@
 
 #include "bytes.h"
 #include "ident.h"
+#include "sendqueue.h"
 #include "shared.h"
 
 #define RINQ_NO_SLOT PG_UINT32_MAX
@@ -151,6 +152,9 @@ typedef struct RinqChannel
 	slock_t		inbox_lock;
 	uint64		inbox_head;		/* next to write */
 	uint64		inbox_tail;		/* next to read */
+
+	/* what transactions send */
+	RinqSendQueue send;
 
 	uint32		inbox_size;		/* a power of two */
 	uint32		num_calls;		/* slots 0 .. num_calls - 1 are for calls */

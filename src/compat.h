@@ -105,6 +105,15 @@
 #define DATCONNLIMIT_INVALID_DB (-2)
 #endif
 
+/* 16 can truncate as the owner of the tables; nothing here goes to subscribers */
+#if PG_VERSION_NUM >= 160000
+#define rinq_truncate_tables(rels, relids) \
+	ExecuteTruncateGuts((rels), (relids), NIL, DROP_RESTRICT, false, false)
+#else
+#define rinq_truncate_tables(rels, relids) \
+	ExecuteTruncateGuts((rels), (relids), NIL, DROP_RESTRICT, false)
+#endif
+
 /* 15 has a random generator of its own; the result is in [0, 1) */
 #if PG_VERSION_NUM >= 150000
 #include "common/pg_prng.h"

@@ -61,6 +61,8 @@ send_away(RinqDatabase *db)
 
 	if (db->reader.state == RINQ_WORKER_RUNNING && db->reader.pid != 0)
 		kill(db->reader.pid, SIGTERM);
+	if (db->outbox.state == RINQ_WORKER_RUNNING && db->outbox.pid != 0)
+		kill(db->outbox.pid, SIGTERM);
 	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
 	{
 		RinqExecutorSlot *executor = &db->executors[i];
@@ -305,12 +307,24 @@ changes_databases(Node *command)
 		(IsA(command, RenameStmt) && ((RenameStmt *) command)->renameType == OBJECT_DATABASE);
 }
 
+/* a prepared transaction may have written durable messages */
+static void
+rescan_outbox(void)
+{
+	RinqDatabase *db = rinq_my_database();
+
+	if (db != NULL && db->presence == RINQ_PRESENT)
+		rinq_sendqueue_want_scan(db);
+}
+
 static void
 process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tree,
 				ProcessUtilityContext context, ParamListInfo params,
 				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
 {
 	Node	   *command = pstmt->utilityStmt;
+	bool		committing = IsA(command, TransactionStmt) &&
+		((TransactionStmt *) command)->kind == TRANS_STMT_COMMIT_PREPARED;
 
 	if (changes_databases(command) && IsTransactionState())
 	{
@@ -326,6 +340,8 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 	else
 		standard_ProcessUtility(pstmt, query_string, read_only_tree, context, params,
 								env, dest, qc);
+	if (committing)
+		rescan_outbox();
 }
 
 /*

@@ -36,6 +36,10 @@ int			rinq_session_workers = 64;
 int			rinq_executor_idle_timeout = 60000;
 int			rinq_max_namespaces = 10000;
 int			rinq_max_payload = 16384;
+int			rinq_send_buffer = 32;
+int			rinq_max_outbox = 1000000;
+int			rinq_send_attempts = 10;
+int			rinq_retry_delay = 1000;
 char	   *rinq_product = NULL;
 char	   *rinq_databases = NULL;
 int			rinq_default_timeout = 5000;
@@ -269,6 +273,25 @@ define_work_settings(void)
 							"At most a quarter of \"rinq.payload_memory\" is used.",
 							&rinq_max_payload,
 							16384, 1, 524288, PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.send_buffer",
+							"Sets the memory for messages that were committed, and are not sent yet.",
+							"It is part of \"rinq.payload_memory\", for each database; and limits what one transaction can send from memory.",
+							&rinq_send_buffer,
+							32, 1, 65536, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.max_outbox",
+							"Sets the number of durable messages that can wait to be sent.",
+							"rinq_execute refuses further ones.",
+							&rinq_max_outbox,
+							1000000, 1, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.send_attempts",
+							"Sets how often a durable message is sent that the broker does not take.",
+							"Then it is set aside, in the table rinq_outbox_dead.",
+							&rinq_send_attempts,
+							10, 1, 1000, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.retry_delay",
+							"Sets the time until the second attempt; it doubles with each further one.",
+							NULL, &rinq_retry_delay,
+							1000, 1, 3600000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.default_timeout",
 							"Sets the time a call waits for its response when none is given.",
 							NULL, &rinq_default_timeout,

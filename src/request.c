@@ -37,6 +37,16 @@ rinq_timestamp_of_ms(int64 ms)
 	return (ms - EPOCH_DIFFERENCE_MS) * 1000;
 }
 
+int64
+rinq_ms_of_timestamp(TimestampTz timestamp)
+{
+	if (timestamp == DT_NOBEGIN)
+		return 1;
+	if (timestamp == DT_NOEND)
+		return PG_INT64_MAX;
+	return timestamp / 1000 + EPOCH_DIFFERENCE_MS;
+}
+
 void
 rinq_failure_forget(void)
 {

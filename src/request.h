@@ -52,5 +52,6 @@ RINQ_NORETURN extern void rinq_failure_raise(const char *type, const char *messa
 /* ms since the Unix epoch, which deadlines on the wire count in */
 extern int64 rinq_now_ms(void);
 extern TimestampTz rinq_timestamp_of_ms(int64 ms);
+extern int64 rinq_ms_of_timestamp(TimestampTz timestamp);
 
 #endif							/* RINQ_REQUEST_H */

@@ -16,6 +16,7 @@
 
 #include "compat.h"
 
+#include "request.h"
 #include "session.h"
 
 static RinqSessionCell *
@@ -100,6 +101,31 @@ rinq_session_draw(RinqDatabase *db, RinqMessageId *id)
 	id->ref.revision = RINQ_POSITION_REVISION(position);
 	id->seq = RINQ_POSITION_NEXT(position);
 	return identity;
+}
+
+/*
+ * Draws a message id while the peer is nobody on the network: of a session that
+ * nobody can reach, like one whose peer is gone by the time it is received.
+ */
+void
+rinq_session_draw_unconnected(RinqMessageId *id)
+{
+	static RinqMessageId last;
+
+	while (last.seq == 0 || last.seq == PG_UINT32_MAX ||
+		   last.ref.session.peer.rand == 0 || last.ref.session.seq == 0)
+	{
+		memset(&last, 0, sizeof(last));
+		if (!pg_strong_random(&last.ref.session.peer.rand, sizeof(last.ref.session.peer.rand)) ||
+			!pg_strong_random(&last.ref.session.seq, sizeof(last.ref.session.seq)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate a random message id")));
+		last.ref.session.peer.clock = (uint64) (rinq_now_ms() / 1000);
+		last.seq = 1;
+	}
+	*id = last;
+	last.seq++;
 }
 
 /*

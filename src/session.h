@@ -37,6 +37,7 @@ extern void rinq_identity_clear(RinqDatabase *db);
 
 /* in backends and executors */
 extern uint32 rinq_session_draw(RinqDatabase *db, RinqMessageId *id);
+extern void rinq_session_draw_unconnected(RinqMessageId *id);
 extern void rinq_session_leave(void);
 
 #endif							/* RINQ_SESSION_H */

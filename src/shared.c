@@ -79,6 +79,10 @@ init_database(RinqDatabase *db, Size channel_offset)
 	for (i = 0; i < RINQ_NUM_COUNTERS; i++)
 		pg_atomic_init_u64(&db->counters[i], 0);
 	db->reader.procno = RINQ_NO_PROC;
+	db->outbox.procno = RINQ_NO_PROC;
+	pg_atomic_init_u64(&db->outbox_depth, 0);
+	pg_atomic_init_u64(&db->outbox_seq, 0);
+	pg_atomic_init_u32(&db->outbox_table, 0);
 	db->peer.procno = RINQ_NO_PROC;
 	db->config = InvalidDsaPointer;
 	db->channel_offset = channel_offset;
@@ -250,6 +254,7 @@ rinq_claim_database(Oid dboid)
 	SpinLockRelease(&db->mutex);
 	for (i = 0; i < RINQ_NUM_COUNTERS; i++)
 		pg_atomic_write_u64(&db->counters[i], 0);
+	pg_atomic_write_u64(&db->outbox_depth, 0);
 	return db;
 }
 

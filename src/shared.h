@@ -93,8 +93,20 @@ typedef enum RinqCounter
 	RINQ_REQUESTS_EXPIRED,
 	RINQ_RESPONSES_SENT,
 	RINQ_RECONNECTS,
+	RINQ_MESSAGES_SENT,
+	RINQ_MESSAGES_DROPPED,
 	RINQ_NUM_COUNTERS
 } RinqCounter;
+
+/* what the view rinq_outbox_status shows of the peer's part */
+typedef struct RinqOutboxStatus
+{
+	bool		direct;
+	int64		in_flight;		/* published, not confirmed yet */
+	int64		retrying;		/* waiting for another attempt */
+	int			attempts;		/* most of any of these */
+	char		last_error[RINQ_LAST_ERROR_LEN];
+} RinqOutboxStatus;
 
 /* what the view rinq_peer shows; written by the peer under "mutex" */
 typedef struct RinqStatus
@@ -106,6 +118,7 @@ typedef struct RinqStatus
 	char		broker[256];	/* host:port/vhost */
 	char		broker_version[64];
 	TimestampTz connected_since;
+	RinqOutboxStatus outbox;
 	char		last_error[RINQ_LAST_ERROR_LEN];
 } RinqStatus;
 
@@ -120,6 +133,7 @@ typedef struct RinqDatabase
 	uint32		read_wanted;	/* counts up when the catalog is to be read */
 	uint32		read_done;		/* value of read_wanted the last reading covers */
 	RinqWorker	reader;
+	RinqWorker	outbox;
 	RinqWorker	peer;
 	uint32		incarnation;	/* of the peer: counts its starts */
 	bool		stop;			/* the peer is to end */
@@ -138,6 +152,11 @@ typedef struct RinqDatabase
 
 	ConditionVariable changed;	/* state of peer, reader, executors, network */
 	pg_atomic_uint64 counters[RINQ_NUM_COUNTERS];
+
+	/* the outbox: rows, and which table is written now */
+	pg_atomic_uint64 outbox_depth;
+	pg_atomic_uint64 outbox_seq;
+	pg_atomic_uint32 outbox_table;
 
 	/* protected by the channel's request lock */
 	RinqExecutorSlot executors[RINQ_MAX_EXECUTORS];

@@ -29,6 +29,7 @@ extern PGDLLEXPORT void rinq_launcher_main(Datum arg);
 extern PGDLLEXPORT void rinq_peer_main(Datum arg);
 extern PGDLLEXPORT void rinq_reader_main(Datum arg);
 extern PGDLLEXPORT void rinq_executor_main(Datum arg);
+extern PGDLLEXPORT void rinq_outbox_main(Datum arg);
 
 extern void rinq_register_launcher(void);
 extern bool rinq_start_worker(const char *kind, const char *entry,

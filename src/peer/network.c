@@ -196,6 +196,9 @@ on_open(void *arg)
 	rinq_channel_open(rinq_peer.conn, CHANNEL_RESPONSES, 0);
 	rinq_channel_open(rinq_peer.conn, CHANNEL_TOPOLOGY, 0);
 	rinq_channel_open(rinq_peer.conn, CHANNEL_PUBLISH, 0);
+	rinq_channel_open(rinq_peer.conn, CHANNEL_CONFIRMED, 0);
+	rinq_confirm_select(rinq_peer.conn, CHANNEL_CONFIRMED, 0);
+	rinq_sender_opened();
 	id_attempts = 0;
 	try_identity();
 }
@@ -266,6 +269,18 @@ on_cancel(void *arg, uint16_t channel, RinqBytes consumer_tag)
 }
 
 static void
+on_confirm(void *arg, uint16_t channel, uint64_t tag, bool multiple, bool nack)
+{
+	rinq_sender_confirmed(tag, multiple, nack);
+}
+
+static void
+on_return(void *arg, const RinqReturn *ret)
+{
+	rinq_sender_returned(ret);
+}
+
+static void
 on_blocked(void *arg, bool blocked, const char *reason)
 {
 	SpinLockAcquire(&rinq_peer.db->mutex);
@@ -287,6 +302,8 @@ static const RinqConnCallbacks callbacks = {
 	.on_channel_closed = on_channel_closed,
 	.on_delivery = on_delivery,
 	.on_cancel = on_cancel,
+	.on_confirm = on_confirm,
+	.on_return = on_return,
 	.on_blocked = on_blocked
 };
 
@@ -308,6 +325,7 @@ connection_ended(const char *reason)
 
 	rinq_topology_connection_lost();
 	rinq_invoker_fail_all(reason);
+	rinq_sender_connection_lost();
 	rinq_server_connection_lost();
 	rinq_sessions_clear();
 

@@ -136,6 +136,7 @@ peer_gone(int code, Datum arg)
 	db->status.peer_id[0] = '\0';
 	SpinLockRelease(&db->mutex);
 	rinq_identity_clear(db);
+	rinq_sender_end();
 	rinq_channel_peer_gone(db);
 	rinq_pool_end();
 
@@ -302,6 +303,7 @@ turn(void)
 	next = earlier(next, rinq_server_expire());
 	next = earlier(next, rinq_topology_retry());
 	next = earlier(next, rinq_invoker_retry());
+	next = earlier(next, rinq_sender_step());
 	if (!rinq_peer.stopping)
 		next = earlier(next, rinq_pool_manage());
 
@@ -359,7 +361,8 @@ stop(void)
 			ending = true;
 			deadline = rinq_peer.now + STOP_ROLLBACK;
 		}
-		if (!closing && (!rinq_server_busy() || rinq_peer.now >= deadline))
+		if (!closing && ((!rinq_server_busy() && !rinq_sender_busy()) ||
+						 rinq_peer.now >= deadline))
 		{
 			rinq_network_stop();
 			closing = true;
@@ -393,6 +396,7 @@ rinq_peer_main(Datum arg)
 	rinq_topology_init();
 	rinq_invoker_init();
 	rinq_server_init();
+	rinq_sender_init();
 	rinq_pool_init();
 	rinq_network_init();
 	seen_config = rinq_peer.db->config_serial - 1;

@@ -7,6 +7,7 @@
  *	network.c	the connection to the broker: making it, losing it, identity
  *	topology.c	exchanges, queues and bindings; which namespaces are served
  *	invoker.c	calls out: requests sent, responses received
+ *	sender.c	what transactions have committed
  *	server.c	calls in: requests received, responses sent
  *	pool.c		the executors that run handlers
  *	sessions.c	the sessions of this peer
@@ -31,8 +32,9 @@
 #define CHANNEL_COMMANDS 1		/* consumes unicast and multicast requests */
 #define CHANNEL_RESPONSES 2		/* consumes responses */
 #define CHANNEL_TOPOLOGY 3		/* declares and binds */
-#define CHANNEL_PUBLISH 4		/* sends everything */
-#define CHANNEL_NAMESPACES 5	/* from here on: each consumes a namespace's requests */
+#define CHANNEL_PUBLISH 4		/* sends calls and responses */
+#define CHANNEL_CONFIRMED 5		/* sends what transactions have committed */
+#define CHANNEL_NAMESPACES 6	/* from here on: each consumes a namespace's requests */
 
 /* longest expiration that a broker takes, in ms */
 #define MAX_EXPIRATION INT64CONST(4294967295)
@@ -107,6 +109,16 @@ extern void rinq_invoker_declared(RinqNamespace *ns, RinqOutcome outcome,
 								  const char *error);
 extern void rinq_invoker_response(const RinqDelivery *delivery);
 extern void rinq_invoker_fail_all(const char *reason);
+
+/* sender.c */
+extern void rinq_sender_init(void);
+extern int64 rinq_sender_step(void);
+extern bool rinq_sender_busy(void);
+extern void rinq_sender_opened(void);
+extern void rinq_sender_connection_lost(void);
+extern void rinq_sender_confirmed(uint64 tag, bool multiple, bool nack);
+extern void rinq_sender_returned(const RinqReturn *ret);
+extern void rinq_sender_end(void);
 
 /* server.c */
 extern void rinq_server_init(void);

@@ -473,7 +473,7 @@ rinq_topology_channel_closed(const RinqChannelClosed *info)
 						info->code, info->text)));
 
 	/* what was sent on it may be lost, and an exchange may be missing */
-	if (info->channel == CHANNEL_PUBLISH)
+	if (info->channel == CHANNEL_PUBLISH || info->channel == CHANNEL_CONFIRMED)
 	{
 		char		reason[RINQ_LAST_ERROR_LEN];
 

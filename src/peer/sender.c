@@ -1,0 +1,860 @@
+/*-------------------------------------------------------------------------
+ *
+ * sender.c
+ *	  Sending what transactions have committed.
+ *
+ * Messages are published in the order in which they come, on a channel in
+ * confirm mode, a bounded number ahead of the broker's confirmations.  Of the
+ * durable ones, the id and the place in the outbox are remembered: until the
+ * broker has confirmed the message and the outbox worker has removed the row,
+ * or while another attempt is due.  The payload is not kept; what has to be
+ * sent again is read again.
+ *
+ * When the connection is lost, durable messages that were not confirmed are
+ * forgotten here, and found again by a scan of the outbox.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "guc.h"
+#include "payload.h"
+#include "peer/peer.h"
+#include "request.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+
+#define WINDOW 8192				/* messages published and not confirmed; a power of two */
+#define MAX_BATCH 8192			/* items in one chunk for the outbox worker */
+#define LAST_RETRY_DELAY 60000	/* ms */
+#define START_RETRY 1000		/* ms between attempts to start the outbox worker */
+#define RETRY_INTERVAL 10		/* ms between looks for room in the connection */
+
+typedef enum MessageState
+{
+	MESSAGE_SENT,				/* published, not confirmed */
+	MESSAGE_CONFIRMED,			/* its row is to be removed */
+	MESSAGE_REMOVING,			/* the outbox worker was told so */
+	MESSAGE_RETRY,				/* to be sent again, at "retry_at" */
+	MESSAGE_FETCHING			/* the outbox worker reads it again */
+} MessageState;
+
+/* a durable message; its place and id are in "item" */
+typedef struct Message
+{
+	RinqMessageId id;			/* hash key */
+	RinqOutboxItem item;
+	MessageState state;
+	int			attempts;		/* that have failed */
+	int64		retry_at;
+	bool		returned;		/* by the broker, which is about to confirm it */
+	char	   *error;			/* of the last attempt, NULL for none */
+	dlist_node	node;			/* in one of the lists, but for "sent" ones */
+} Message;
+
+/* what was published under each delivery tag; durable ones are looked up by id */
+typedef struct Published
+{
+	bool		durable;
+	bool		confirmed;
+	RinqMessageId id;
+} Published;
+
+static HTAB *messages;
+static Published window[WINDOW];
+static uint64 next_tag;			/* of the next publish */
+static uint64 oldest_tag;		/* that is not confirmed */
+
+static dlist_head confirmed = DLIST_STATIC_INIT(confirmed);
+static int	num_confirmed;
+static dlist_head removing = DLIST_STATIC_INIT(removing);
+static dlist_head retrying = DLIST_STATIC_INIT(retrying);
+static int	num_retrying;
+
+/* the chunk that is being sent, and how far; those held back until a scan ends */
+static dsa_pointer current = InvalidDsaPointer;
+static Size current_at;
+static bool skip_durable;		/* of it, since they are found in the outbox */
+static List *held = NIL;
+
+/* the outbox worker: what it was told, and when it may be started again */
+static BackgroundWorkerHandle *worker;
+static bool scanning;			/* it was told to scan, and has not finished */
+static bool scan_runs;		/* it has begun */
+static uint32 scan_covers;		/* "scan_wanted" when it was told */
+static uint32 scan_done;
+static RinqScanSnapshot *scan_snapshot;
+static bool remove_under_way;
+static int64 start_after;
+
+static void
+key_of(const RinqMessageId *id, RinqMessageId *key)
+{
+	memset(key, 0, sizeof(*key));
+	key->ref.session.peer.clock = id->ref.session.peer.clock;
+	key->ref.session.peer.rand = id->ref.session.peer.rand;
+	key->ref.session.seq = id->ref.session.seq;
+	key->ref.revision = id->ref.revision;
+	key->seq = id->seq;
+}
+
+void
+rinq_sender_init(void)
+{
+	HASHCTL		ctl;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(RinqMessageId);
+	ctl.entrysize = sizeof(Message);
+	ctl.hcxt = TopMemoryContext;
+	messages = hash_create("rinq durable messages", 1024, &ctl,
+						   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	scan_done = rinq_sendqueue_wanted(&rinq_peer.channel->send) - 1;
+}
+
+static Message *
+find(const RinqMessageId *id)
+{
+	RinqMessageId key;
+
+	key_of(id, &key);
+	return hash_search(messages, &key, HASH_FIND, NULL);
+}
+
+static void
+forget(Message *message)
+{
+	if (message->error != NULL)
+		pfree(message->error);
+	hash_search(messages, &message->id, HASH_REMOVE, NULL);
+}
+
+/* ---------------- attempts that fail ---------------- */
+
+static void
+note_error(const char *error)
+{
+	SpinLockAcquire(&rinq_peer.db->mutex);
+	strlcpy(rinq_peer.db->status.outbox.last_error, error, RINQ_LAST_ERROR_LEN);
+	SpinLockRelease(&rinq_peer.db->mutex);
+}
+
+/* a durable message was not taken: it is tried again, later and later */
+static void
+failed(Message *message, const char *error)
+{
+	int64		delay = (int64) rinq_retry_delay << Min(message->attempts, 16);
+
+	if (message->error != NULL)
+		pfree(message->error);
+	message->error = MemoryContextStrdup(TopMemoryContext, error);
+	message->attempts++;
+	message->returned = false;
+	message->state = MESSAGE_RETRY;
+	message->retry_at = rinq_peer.now + Min(delay, Max(LAST_RETRY_DELAY, rinq_retry_delay));
+	dlist_push_tail(&retrying, &message->node);
+	num_retrying++;
+	note_error(error);
+}
+
+/* one from memory has but one attempt */
+static void
+drop(const char *error)
+{
+	rinq_count(rinq_peer.db, RINQ_MESSAGES_DROPPED);
+	note_error(error);
+}
+
+static void
+set_confirmed(Message *message)
+{
+	message->state = MESSAGE_CONFIRMED;
+	dlist_push_tail(&confirmed, &message->node);
+	num_confirmed++;
+}
+
+/* ---------------- publishing ---------------- */
+
+static RinqMsgStatus
+publish(const RinqOutgoing *message, RinqNamespace *ns, const RinqBytes *fields)
+{
+	RinqMessage msg;
+	RinqBytes	trace = fields[RINQ_SEND_TRACE];
+	char		id[RINQ_MESSAGE_ID_SIZE];
+	char		expiration[24];
+
+	memset(&msg, 0, sizeof(msg));
+	msg.message_id = rinq_bytes(id, rinq_message_id_format(&message->item.id, id, sizeof(id)));
+	if (trace.len > 0 && (trace.len != msg.message_id.len ||
+						  memcmp(trace.data, id, trace.len) != 0))
+		msg.correlation_id = trace;
+	msg.persistent = true;
+	if (message->deadline != 0)
+	{
+		msg.has_deadline = true;
+		msg.deadline = message->deadline;
+		snprintf(expiration, sizeof(expiration), INT64_FORMAT,
+				 Min(MAX_EXPIRATION, Max(0, message->deadline - rinq_now_ms())));
+		msg.expiration = rinq_bytes_str(expiration);
+	}
+	msg.ns = fields[RINQ_SEND_NAMESPACE];
+	msg.command = fields[RINQ_SEND_COMMAND];
+	msg.span_context = fields[RINQ_SEND_SPAN];
+	return rinq_basic_publish(rinq_peer.conn, CHANNEL_CONFIRMED, rinq_bytes_str("cmd.bal"),
+							  rinq_bytes_str(ns->name), true, &msg,
+							  fields[RINQ_SEND_PAYLOAD].len > 0 ?
+							  fields[RINQ_SEND_PAYLOAD].data : "",
+							  fields[RINQ_SEND_PAYLOAD].len);
+}
+
+/* the entry of a durable message that is to be sent now; NULL when it is not */
+static Message *
+note_message(const RinqOutgoing *outgoing)
+{
+	RinqMessageId key;
+	bool		found;
+	Message    *message;
+
+	key_of(&outgoing->item.id, &key);
+	message = hash_search(messages, &key, HASH_ENTER, &found);
+	if (found && message->state != MESSAGE_FETCHING)
+		return NULL;			/* on its way already */
+	if (!found)
+	{
+		message->attempts = 0;
+		message->error = NULL;
+	}
+	message->item = outgoing->item;
+	message->returned = false;
+	message->state = MESSAGE_SENT;
+	return message;
+}
+
+/*
+ * Sends a message; false, with nothing done, when it has to wait.
+ */
+static bool
+send_message(const RinqOutgoing *outgoing)
+{
+	RinqBytes	fields[RINQ_SEND_FIELDS];
+	RinqNamespace *ns;
+	Message    *message = NULL;
+	const char *problem = NULL;
+	RinqMsgStatus status;
+
+	rinq_outgoing_read(outgoing, fields);
+	ns = rinq_topology_namespace(fields[RINQ_SEND_NAMESPACE], rinq_max_namespaces);
+	if (ns == NULL)
+		problem = "\"rinq.max_namespaces\" namespaces were called already";
+	else if (ns->state == NAMESPACE_FAILED && ns->retry_at > rinq_peer.now)
+		problem = "the broker refuses the queue of the namespace";
+	else if (ns->state != NAMESPACE_DECLARED)
+	{
+		/* until its queue exists, the message would be returned */
+		rinq_topology_declare(ns);
+		return false;
+	}
+
+	if (outgoing->durable)
+	{
+		message = note_message(outgoing);
+		if (message == NULL)
+			return true;
+		if (outgoing->deadline != 0 && outgoing->deadline <= rinq_now_ms())
+		{
+			rinq_count(rinq_peer.db, RINQ_MESSAGES_DROPPED);
+			set_confirmed(message);
+			return true;
+		}
+	}
+	if (problem == NULL)
+	{
+		status = publish(outgoing, ns, fields);
+		if (status == RINQ_MSG_BACKLOG)
+		{
+			/* a fetched one is still expected, others come as if for the first time */
+			if (message != NULL && message->attempts > 0)
+				message->state = MESSAGE_FETCHING;
+			else if (message != NULL)
+				forget(message);
+			return false;
+		}
+		if (status == RINQ_MSG_OK)
+		{
+			Published  *published = &window[next_tag & (WINDOW - 1)];
+
+			published->durable = message != NULL;
+			published->confirmed = false;
+			published->id = outgoing->item.id;
+			next_tag++;
+			if (outgoing->identity == rinq_peer.db->identity && outgoing->client != 0)
+				rinq_session_seen(outgoing->item.id.ref.session.seq, outgoing->client);
+			rinq_count(rinq_peer.db, RINQ_MESSAGES_SENT);
+			return true;
+		}
+		problem = rinq_msg_status_text(status);
+	}
+	if (message != NULL)
+		failed(message, problem);
+	else
+		drop(problem);
+	return true;
+}
+
+/* ---------------- what the outbox worker says ---------------- */
+
+static void
+removed(const RinqOutboxItem *items, uint32 count)
+{
+	uint32		i;
+
+	for (i = 0; i < count; i++)
+	{
+		Message    *message = find(&items[i].id);
+
+		if (message == NULL)
+			continue;
+		if (message->state == MESSAGE_REMOVING)
+			dlist_delete(&message->node);
+		else if (message->state != MESSAGE_FETCHING)
+			continue;
+		forget(message);
+	}
+	if (dlist_is_empty(&removing))
+		remove_under_way = false;
+}
+
+static void
+scan_begun(const RinqScanSnapshot *snapshot)
+{
+	Size		size = offsetof(RinqScanSnapshot, xip) + snapshot->count * sizeof(TransactionId);
+
+	if (scan_snapshot != NULL)
+		pfree(scan_snapshot);
+	scan_snapshot = MemoryContextAlloc(TopMemoryContext, size);
+	memcpy(scan_snapshot, snapshot, size);
+}
+
+/* was this transaction over when the last scan began? */
+static bool
+was_scanned(FullTransactionId xid)
+{
+	uint32		i;
+
+	if (scan_snapshot == NULL || !FullTransactionIdPrecedes(xid, scan_snapshot->xmax))
+		return false;
+	for (i = 0; i < scan_snapshot->count; i++)
+	{
+		if (scan_snapshot->xip[i] == XidFromFullTransactionId(xid))
+			return false;
+	}
+	return true;
+}
+
+/* ---------------- taking chunks ---------------- */
+
+static dsa_pointer
+next_held(void)
+{
+	dsa_pointer *first;
+	dsa_pointer pointer;
+
+	if (scan_runs || held == NIL)
+		return InvalidDsaPointer;
+	first = linitial(held);
+	pointer = *first;
+	held = list_delete_first(held);
+	pfree(first);
+	return pointer;
+}
+
+/* durable messages of transactions that came after the scan began wait for it */
+static bool
+hold_back(dsa_pointer pointer)
+{
+	RinqChunk  *chunk = rinq_chunk(pointer);
+	dsa_pointer *copy;
+	MemoryContext old;
+
+	if (!scan_runs || chunk->kind != RINQ_CHUNK_TRANSACTION || !chunk->has_durable ||
+		was_scanned(chunk->xid))
+		return false;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	copy = palloc(sizeof(dsa_pointer));
+	*copy = pointer;
+	held = lappend(held, copy);
+	MemoryContextSwitchTo(old);
+	return true;
+}
+
+static void
+let_others_write(void)
+{
+	RinqSendQueue *queue = &rinq_peer.channel->send;
+
+	if (queue->worker_waits)
+	{
+		queue->worker_waits = false;
+		rinq_peer_wake_later(rinq_peer.db->outbox.procno);
+	}
+	if (queue->senders_wait)
+	{
+		queue->senders_wait = false;
+		ConditionVariableBroadcast(&rinq_peer.db->changed);
+	}
+}
+
+/* the next chunk with messages in it becomes the current one */
+static bool
+take_chunk(void)
+{
+	RinqSendQueue *queue = &rinq_peer.channel->send;
+
+	for (;;)
+	{
+		dsa_pointer pointer = next_held();
+		RinqChunk  *chunk;
+
+		if (!DsaPointerIsValid(pointer))
+		{
+			pointer = rinq_sendqueue_get(queue, &queue->to_peer);
+			if (!DsaPointerIsValid(pointer))
+				return false;
+			if (hold_back(pointer))
+				continue;
+		}
+		chunk = rinq_chunk(pointer);
+		if (chunk->kind == RINQ_CHUNK_TRANSACTION || chunk->kind == RINQ_CHUNK_STORED)
+		{
+			current = pointer;
+			current_at = 0;
+			skip_durable = chunk->kind == RINQ_CHUNK_TRANSACTION && chunk->has_durable &&
+				was_scanned(chunk->xid);
+			return true;
+		}
+		if (chunk->kind == RINQ_CHUNK_REMOVED)
+			removed((RinqOutboxItem *) RINQ_CHUNK_DATA(chunk), chunk->count);
+		else if (chunk->kind == RINQ_CHUNK_SNAPSHOT)
+		{
+			scan_begun((RinqScanSnapshot *) RINQ_CHUNK_DATA(chunk));
+			scan_runs = true;
+		}
+		else if (chunk->kind == RINQ_CHUNK_SCANNED)
+		{
+			scanning = false;
+			scan_runs = false;
+			scan_done = scan_covers;
+		}
+		rinq_chunk_free(pointer);
+	}
+}
+
+/* sends what can be sent now; true when there is more */
+static bool
+send_chunks(void)
+{
+	while (DsaPointerIsValid(current) || take_chunk())
+	{
+		RinqChunk  *chunk = rinq_chunk(current);
+
+		while (current_at < chunk->size)
+		{
+			RinqOutgoing *message = (RinqOutgoing *) (RINQ_CHUNK_DATA(chunk) + current_at);
+
+			if (!(message->durable && skip_durable))
+			{
+				if (!rinq_peer.ready || next_tag - oldest_tag >= WINDOW ||
+					!send_message(message))
+					return true;
+			}
+			current_at += message->length;
+		}
+		rinq_chunk_free(current);
+		current = InvalidDsaPointer;
+		let_others_write();
+	}
+	return false;
+}
+
+/* ---------------- the broker's answers ---------------- */
+
+static void
+settle(Published *published, bool nack)
+{
+	Message    *message;
+
+	if (!published->durable)
+	{
+		if (nack)
+			drop("the broker refused the message");
+		return;
+	}
+	message = find(&published->id);
+	if (message == NULL || message->state != MESSAGE_SENT)
+		return;
+	if (nack)
+		failed(message, "the broker refused the message");
+	else if (message->returned)
+		failed(message, "the broker has no queue for the message");
+	else
+		set_confirmed(message);
+}
+
+/*
+ * The broker has confirmed, or refused, one message or all up to it.
+ */
+void
+rinq_sender_confirmed(uint64 tag, bool multiple, bool nack)
+{
+	uint64		i;
+
+	if (tag >= next_tag || tag < oldest_tag)
+		return;
+	for (i = multiple ? oldest_tag : tag; i <= tag; i++)
+	{
+		Published  *published = &window[i & (WINDOW - 1)];
+
+		if (published->confirmed)
+			continue;
+		published->confirmed = true;
+		settle(published, nack);
+	}
+	while (oldest_tag < next_tag && window[oldest_tag & (WINDOW - 1)].confirmed)
+		oldest_tag++;
+}
+
+/*
+ * The broker had no queue for a message; it confirms it next.  Somebody has
+ * deleted the queue, which is declared again before the next attempt.
+ */
+void
+rinq_sender_returned(const RinqReturn *ret)
+{
+	RinqMessageId id;
+	RinqNamespace *ns = rinq_topology_find(ret->routing_key);
+	Message    *message;
+
+	if (ns != NULL && ns->state == NAMESPACE_DECLARED && !ns->consuming)
+		ns->state = NAMESPACE_UNDECLARED;
+	if (ret->malformed_headers ||
+		!rinq_message_id_parse(ret->message.message_id.data, ret->message.message_id.len, &id))
+		return;
+	message = find(&id);
+	if (message != NULL)
+		message->returned = true;
+	else
+		drop("the broker has no queue for the message");
+}
+
+/* ---------------- telling the outbox worker ---------------- */
+
+/* is the worker there, or on its way?  starts it if not */
+static bool
+have_worker(void)
+{
+	RinqWorkerArgs args = rinq_peer.args;
+	MemoryContext old;
+	bool		blocked;
+	pid_t		pid;
+
+	if (worker != NULL && GetBackgroundWorkerPid(worker, &pid) != BGWH_STOPPED)
+		return true;
+	if (worker != NULL)
+	{
+		pfree(worker);
+		worker = NULL;
+	}
+	if (rinq_peer.stopping || rinq_peer.now < start_after)
+		return false;
+	start_after = rinq_peer.now + START_RETRY;
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	blocked = rinq_peer.db->oid != rinq_peer.args.dboid || rinq_peer.db->ddl_blocks > 0 ||
+		rinq_peer.db->outbox.state == RINQ_WORKER_RUNNING;
+	if (!blocked)
+	{
+		rinq_peer.db->outbox.state = RINQ_WORKER_STARTING;
+		rinq_peer.db->outbox.pid = 0;
+		rinq_peer.db->outbox.procno = RINQ_NO_PROC;
+	}
+	LWLockRelease(rinq_shared->lock);
+	if (blocked)
+		return false;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	if (!rinq_start_worker("rinq outbox", "rinq_outbox_main", &args, &worker))
+	{
+		worker = NULL;
+		LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+		rinq_peer.db->outbox.state = RINQ_WORKER_NONE;
+		LWLockRelease(rinq_shared->lock);
+	}
+	MemoryContextSwitchTo(old);
+	return worker != NULL;
+}
+
+/* what an outbox worker had been told, and had not done when it ended */
+static void
+worker_lost(void)
+{
+	HASH_SEQ_STATUS seq;
+	Message    *message;
+	dsa_pointer pointer;
+	RinqSendQueue *queue = &rinq_peer.channel->send;
+
+	while (DsaPointerIsValid(pointer = rinq_sendqueue_get(queue, &queue->to_outbox)))
+		rinq_chunk_free(pointer);
+	hash_seq_init(&seq, messages);
+	while ((message = hash_seq_search(&seq)) != NULL)
+	{
+		if (message->state == MESSAGE_REMOVING)
+		{
+			dlist_delete(&message->node);
+			set_confirmed(message);
+		}
+		else if (message->state == MESSAGE_FETCHING)
+		{
+			message->state = MESSAGE_RETRY;
+			message->retry_at = rinq_peer.now;
+			dlist_push_tail(&retrying, &message->node);
+			num_retrying++;
+		}
+	}
+	remove_under_way = false;
+	scanning = false;
+	scan_runs = false;
+}
+
+static bool
+worker_ended(void)
+{
+	pid_t		pid;
+
+	if (worker == NULL || GetBackgroundWorkerPid(worker, &pid) != BGWH_STOPPED)
+		return false;
+	pfree(worker);
+	worker = NULL;
+	return true;
+}
+
+static bool
+tell(RinqChunkKind kind, const void *data, Size size, uint32 count)
+{
+	dsa_pointer pointer = rinq_chunk_alloc(kind, size);
+
+	if (!DsaPointerIsValid(pointer))
+		return false;
+	if (size > 0)
+		memcpy(RINQ_CHUNK_DATA(rinq_chunk(pointer)), data, size);
+	rinq_chunk(pointer)->count = count;
+	return rinq_sendqueue_put(rinq_peer.db, pointer, rinq_peer.args.incarnation);
+}
+
+/* has the rows of confirmed messages removed, one batch at a time */
+static void
+remove_confirmed(void)
+{
+	static RinqOutboxItem items[MAX_BATCH];
+	int			count = 0;
+	dlist_mutable_iter iter;
+
+	if (remove_under_way || num_confirmed == 0 || !have_worker())
+		return;
+	dlist_foreach_modify(iter, &confirmed)
+	{
+		Message    *message = dlist_container(Message, node, iter.cur);
+
+		if (count == MAX_BATCH)
+			break;
+		items[count] = message->item;
+		items[count].id = message->id;
+		count++;
+		dlist_delete(&message->node);
+		dlist_push_tail(&removing, &message->node);
+		message->state = MESSAGE_REMOVING;
+		num_confirmed--;
+	}
+	if (tell(RINQ_CHUNK_REMOVE, items, count * sizeof(RinqOutboxItem), (uint32) count))
+	{
+		remove_under_way = true;
+		return;
+	}
+	while (!dlist_is_empty(&removing))
+	{
+		Message    *message = dlist_container(Message, node, dlist_pop_head_node(&removing));
+
+		set_confirmed(message);
+	}
+}
+
+/* has failed messages read again, or set aside after the last attempt */
+static int64
+retry(void)
+{
+	dlist_mutable_iter iter;
+	int64		next = 0;
+
+	if (num_retrying == 0)
+		return 0;
+	dlist_foreach_modify(iter, &retrying)
+	{
+		Message    *message = dlist_container(Message, node, iter.cur);
+		RinqOutboxFailed f;
+		bool		told;
+
+		if (message->retry_at > rinq_peer.now)
+		{
+			next = next == 0 ? message->retry_at : Min(next, message->retry_at);
+			continue;
+		}
+		if (!rinq_peer.ready || !have_worker())
+			return rinq_peer.now + RETRY_INTERVAL;
+		memset(&f, 0, sizeof(f));
+		f.item = message->item;
+		f.item.id = message->id;
+		if (message->attempts >= rinq_send_attempts)
+		{
+			f.attempts = message->attempts;
+			strlcpy(f.error, message->error != NULL ? message->error : "", sizeof(f.error));
+			told = tell(RINQ_CHUNK_SET_ASIDE, &f, sizeof(f), 1);
+			if (told)
+				ereport(WARNING,
+						(errmsg("rinq peer %s has set a message aside after %d attempts: %s",
+								rinq_peer.id_text, f.attempts, f.error),
+						 errhint("Look at the table rinq_outbox_dead.")));
+		}
+		else
+			told = tell(RINQ_CHUNK_FETCH, &f.item, sizeof(f.item), 1);
+		if (!told)
+			return rinq_peer.now + RETRY_INTERVAL;
+		dlist_delete(&message->node);
+		num_retrying--;
+		message->state = MESSAGE_FETCHING;
+	}
+	return next;
+}
+
+static void
+scan_if_wanted(void)
+{
+	RinqSendQueue *queue = &rinq_peer.channel->send;
+	uint32		wanted;
+
+	/* what was held back goes first, or it might be found once more */
+	if (scanning || held != NIL || !rinq_peer.ready)
+		return;
+	wanted = rinq_sendqueue_wanted(queue);
+	if (wanted == scan_done || !have_worker())
+		return;
+	scanning = tell(RINQ_CHUNK_SCAN, NULL, 0, 0);
+	scan_covers = wanted;
+}
+
+static void
+show_status(void)
+{
+	static int64 next_look = 0;
+	RinqOutboxStatus *status = &rinq_peer.db->status.outbox;
+	int			attempts = 0;
+	dlist_iter	iter;
+
+	if (rinq_peer.now < next_look)
+		return;
+	next_look = rinq_peer.now + 100;
+	dlist_foreach(iter, &retrying)
+		attempts = Max(attempts, dlist_container(Message, node, iter.cur)->attempts);
+	SpinLockAcquire(&rinq_peer.db->mutex);
+	status->in_flight = (int64) (next_tag - oldest_tag);
+	status->retrying = num_retrying;
+	status->attempts = attempts;
+	SpinLockRelease(&rinq_peer.db->mutex);
+	status->direct = rinq_sendqueue_direct(&rinq_peer.channel->send);
+}
+
+/*
+ * Sends what can be sent, and sees to what was.  Returns when to look again,
+ * in ms since the Unix epoch, or 0.
+ */
+int64
+rinq_sender_step(void)
+{
+	bool		more;
+	int64		next;
+
+	if (worker_ended())
+		worker_lost();
+	scan_if_wanted();
+	more = send_chunks();
+	remove_confirmed();
+	next = retry();
+	show_status();
+	if ((more && rinq_peer.ready) || (num_confirmed > 0 && !remove_under_way))
+		next = next == 0 ? rinq_peer.now + RETRY_INTERVAL :
+			Min(next, rinq_peer.now + RETRY_INTERVAL);
+	return next;
+}
+
+/*
+ * Is anything from memory still to be sent, or to be confirmed?
+ */
+bool
+rinq_sender_busy(void)
+{
+	return rinq_peer.ready &&
+		(next_tag != oldest_tag || DsaPointerIsValid(current) ||
+		 rinq_sendqueue_bytes(&rinq_peer.channel->send) > 0);
+}
+
+/*
+ * The channel is open: delivery tags count from 1.
+ */
+void
+rinq_sender_opened(void)
+{
+	next_tag = 1;
+	oldest_tag = 1;
+}
+
+/*
+ * The connection is lost.  What it has not confirmed is sent again, if it is
+ * durable; transactions that commit from now on leave their durable messages
+ * to the scan that comes with the next connection.
+ */
+void
+rinq_sender_connection_lost(void)
+{
+	HASH_SEQ_STATUS seq;
+	Message    *message;
+
+	hash_seq_init(&seq, messages);
+	while ((message = hash_seq_search(&seq)) != NULL)
+	{
+		if (message->state == MESSAGE_SENT)
+			forget(message);
+	}
+	for (; oldest_tag < next_tag; oldest_tag++)
+	{
+		Published  *published = &window[oldest_tag & (WINDOW - 1)];
+
+		if (!published->durable && !published->confirmed)
+			rinq_count(rinq_peer.db, RINQ_MESSAGES_DROPPED);
+	}
+	next_tag = 1;
+	oldest_tag = 1;
+	rinq_sendqueue_leave_direct(&rinq_peer.channel->send);
+}
+
+/*
+ * The peer ends: gives back the memory of what it had not sent.
+ */
+void
+rinq_sender_end(void)
+{
+	ListCell   *lc;
+
+	rinq_chunk_free(current);
+	current = InvalidDsaPointer;
+	foreach(lc, held)
+		rinq_chunk_free(*(dsa_pointer *) lfirst(lc));
+	held = NIL;
+}

@@ -1,0 +1,211 @@
+/*-------------------------------------------------------------------------
+ *
+ * execute.c
+ *	  rinq_execute: having a command executed when the transaction commits; and
+ *	  what there is to know and do about messages that wait.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "calls.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "guc.h"
+#include "outbox.h"
+#include "payload.h"
+#include "request.h"
+#include "session.h"
+#include "sql/arguments.h"
+#include "transaction.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(rinq_execute);
+PG_FUNCTION_INFO_V1(rinq_execute_text);
+PG_FUNCTION_INFO_V1(rinq_outbox_local_only);
+PG_FUNCTION_INFO_V1(rinq_outbox_rescan);
+PG_FUNCTION_INFO_V1(rinq_outbox_peer_status);
+
+enum
+{
+	ARG_NAMESPACE,
+	ARG_COMMAND,
+	ARG_PAYLOAD,
+	ARG_TIMEOUT,
+	ARG_DURABLE
+};
+
+/* durable messages need the database's entry, and no more */
+static RinqDatabase *
+require_database(bool durable)
+{
+	RinqDatabase *db;
+
+	rinq_require_preloaded();
+	if (!durable)
+		return rinq_require_peer();
+	db = rinq_my_database();
+	if (db == NULL || db->presence == RINQ_ABSENT)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("rinq does not serve this database"),
+				 errhint("Look at the settings \"rinq.databases\" and \"rinq.max_databases\", and at the server log.")));
+	if ((int64) pg_atomic_read_u64(&db->outbox_depth) + rinq_transaction_durable() >= rinq_max_outbox)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many durable messages wait to be sent"),
+				 errdetail("The setting \"rinq.max_outbox\" allows %d.", rinq_max_outbox),
+				 errhint("Look at the view rinq_outbox_status.")));
+	return db;
+}
+
+static void
+draw_id(RinqDatabase *db, RinqOutgoing *message)
+{
+	message->client = rinq_client_number();
+	message->identity = rinq_session_draw(db, &message->item.id);
+	if (message->identity == 0)
+		rinq_session_draw_unconnected(&message->item.id);
+}
+
+static Datum
+execute(FunctionCallInfo fcinfo, RinqBytes payload)
+{
+	char	   *namespace = rinq_namespace_argument(fcinfo, ARG_NAMESPACE);
+	char	   *command = rinq_text_argument(fcinfo, ARG_COMMAND, "command");
+	bool		durable = PG_ARGISNULL(ARG_DURABLE) || PG_GETARG_BOOL(ARG_DURABLE);
+	RinqDatabase *db = require_database(durable);
+	RinqBytes	fields[RINQ_SEND_FIELDS];
+	RinqOutgoing message;
+	char		id[RINQ_MESSAGE_ID_SIZE];
+
+	fields[RINQ_SEND_NAMESPACE] = rinq_bytes_str(namespace);
+	fields[RINQ_SEND_COMMAND] = rinq_command_bytes(command);
+	fields[RINQ_SEND_PAYLOAD] = payload;
+	fields[RINQ_SEND_TRACE] = rinq_inherited.trace;
+	fields[RINQ_SEND_SPAN] = rinq_inherited.span_context;
+	fields[RINQ_SEND_TRACEPARENT] = rinq_inherited.traceparent;
+	fields[RINQ_SEND_TRACESTATE] = rinq_inherited.tracestate;
+
+	memset(&message, 0, sizeof(message));
+	message.durable = durable;
+	if (!PG_ARGISNULL(ARG_TIMEOUT))
+		message.deadline = rinq_now_ms() + rinq_interval_ms(PG_GETARG_INTERVAL_P(ARG_TIMEOUT));
+	draw_id(db, &message);
+	if (durable)
+		rinq_outbox_insert(get_func_namespace(fcinfo->flinfo->fn_oid), &message, fields);
+	rinq_send_at_commit(db, &message, fields);
+
+	rinq_message_id_format(&message.item.id, id, sizeof(id));
+	PG_RETURN_DATUM(CStringGetTextDatum(id));
+}
+
+/*
+ * rinq_execute(namespace text, command text, payload jsonb, timeout interval,
+ * durable boolean) returns rinq_message_id
+ *
+ * Has a command executed by whichever peer listens to the namespace, when and
+ * if the transaction commits; nobody waits for it.
+ */
+Datum
+rinq_execute(PG_FUNCTION_ARGS)
+{
+	return execute(fcinfo, rinq_payload_from_jsonb(PG_ARGISNULL(ARG_PAYLOAD) ? NULL :
+												   PG_GETARG_JSONB_P(ARG_PAYLOAD)));
+}
+
+/*
+ * rinq_execute(namespace text, command text, payload text, timeout interval,
+ * durable boolean) returns rinq_message_id
+ *
+ * The same with a payload in the text form of JSON, which is what a literal
+ * without a type is.
+ */
+Datum
+rinq_execute_text(PG_FUNCTION_ARGS)
+{
+	Datum		json;
+
+	if (PG_ARGISNULL(ARG_PAYLOAD))
+		return execute(fcinfo, rinq_payload_from_jsonb(NULL));
+	json = DirectFunctionCall1(jsonb_in,
+							   CStringGetDatum(text_to_cstring(PG_GETARG_TEXT_PP(ARG_PAYLOAD))));
+	return execute(fcinfo, rinq_payload_from_jsonb(DatumGetJsonbP(json)));
+}
+
+/*
+ * rinq_outbox_local_only() returns trigger
+ *
+ * Keeps rows out of the outbox that logical replication brings: their origin
+ * sends them.
+ */
+Datum
+rinq_outbox_local_only(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("rinq_outbox_local_only must be called as a trigger")));
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * rinq_outbox_rescan() returns trigger
+ *
+ * On the tables of the outbox, for rows that somebody writes by hand: has them
+ * found.
+ */
+Datum
+rinq_outbox_rescan(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("rinq_outbox_rescan must be called as a trigger")));
+	if (rinq_preloaded() && rinq_my_database() != NULL)
+		rinq_send_scan_at_commit(rinq_my_database());
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * rinq_outbox_peer_status() returns (direct boolean, in_flight bigint,
+ * retrying bigint, attempts integer, last_error text)
+ *
+ * What the peer knows of durable messages; the view rinq_outbox_status adds
+ * what the tables say.
+ */
+Datum
+rinq_outbox_peer_status(PG_FUNCTION_ARGS)
+{
+	TupleDesc	desc;
+	Datum		values[5];
+	bool		nulls[5] = {false, false, false, false, false};
+	RinqOutboxStatus status;
+	RinqDatabase *db;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	desc = BlessTupleDesc(desc);
+	rinq_require_preloaded();
+	memset(&status, 0, sizeof(status));
+	db = rinq_my_database();
+	if (db != NULL)
+	{
+		SpinLockAcquire(&db->mutex);
+		status = db->status.outbox;
+		SpinLockRelease(&db->mutex);
+	}
+	values[0] = BoolGetDatum(status.direct);
+	values[1] = Int64GetDatum(status.in_flight);
+	values[2] = Int64GetDatum(status.retrying);
+	values[3] = Int32GetDatum(status.attempts);
+	nulls[4] = status.last_error[0] == '\0';
+	values[4] = CStringGetTextDatum(status.last_error);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
+}

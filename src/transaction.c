@@ -1,0 +1,417 @@
+/*-------------------------------------------------------------------------
+ *
+ * transaction.c
+ *	  Messages that a transaction sends, if and when it commits.
+ *
+ * They are collected in private memory, in the order written.  A rollback to
+ * a savepoint cuts off the end.  Before the commit they are packed into the
+ * payload area, which may fail and then fails the transaction; at the commit
+ * they are linked into the peer's queue, which cannot.
+ *
+ * Durable messages are rows of the outbox as well, which decide: when there is
+ * no room to hand them over, or no peer to hand them to, they are left to a
+ * scan of the outbox, and the transaction commits all the same.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/xact.h"
+#include "channel.h"
+#include "guc.h"
+#include "request.h"
+#include "storage/ipc.h"
+#include "transaction.h"
+#include "utils/memutils.h"
+
+#define FIRST_BUFFER_SIZE 1024
+#define MAX_BUFFER_SIZE (256 * 1024)
+
+/* messages, one after another, in the layout that they are sent in */
+typedef struct SendBuffer
+{
+	struct SendBuffer *previous;
+	Size		used;
+	Size		size;
+	uint32		count;
+	bool		has_durable;
+	char	   *data;
+} SendBuffer;
+
+typedef struct Totals
+{
+	int64		durable;		/* messages that are in the outbox */
+	int64		plain;			/* the others */
+	Size		bytes;			/* of all that are in the buffers */
+	Size		plain_bytes;	/* of the others alone */
+	bool		overflowed;		/* some durable ones are in the outbox only */
+	bool		scan;			/* rows were written by hand */
+} Totals;
+
+/* where a subtransaction began */
+typedef struct Mark
+{
+	struct Mark *previous;
+	int			level;
+	SendBuffer	   *buffer;
+	Size		used;
+	uint32		count;
+	Totals		totals;
+} Mark;
+
+static MemoryContext context = NULL;
+static RinqDatabase *database;
+static SendBuffer *last_buffer;
+static Mark *last_mark;
+static Totals totals;
+
+/* packed, and waiting for the commit */
+static dsa_pointer packed = InvalidDsaPointer;
+static bool want_scan;			/* the durable messages were not packed */
+
+static void transaction_event(XactEvent event, void *arg);
+static void subtransaction_event(SubXactEvent event, SubTransactionId id,
+								 SubTransactionId parent, void *arg);
+
+static void
+forget(void)
+{
+	if (context != NULL)
+		MemoryContextReset(context);
+	last_buffer = NULL;
+	last_mark = NULL;
+	memset(&totals, 0, sizeof(totals));
+}
+
+/* a process that is terminated between packing and committing */
+static void
+release_packed(int code, Datum arg)
+{
+	rinq_chunk_free(packed);
+	packed = InvalidDsaPointer;
+}
+
+static void
+begin(RinqDatabase *db)
+{
+	static bool registered = false;
+
+	if (!registered)
+	{
+		context = AllocSetContextCreate(TopMemoryContext, "rinq transaction",
+										ALLOCSET_DEFAULT_SIZES);
+		RegisterXactCallback(transaction_event, NULL);
+		RegisterSubXactCallback(subtransaction_event, NULL);
+		before_shmem_exit(release_packed, (Datum) 0);
+		registered = true;
+	}
+	database = db;
+}
+
+static void
+set_mark(void)
+{
+	int			level = GetCurrentTransactionNestLevel();
+	Mark	   *mark;
+
+	if (level <= (last_mark == NULL ? 1 : last_mark->level))
+		return;
+	mark = MemoryContextAlloc(context, sizeof(Mark));
+	mark->previous = last_mark;
+	mark->level = level;
+	mark->buffer = last_buffer;
+	mark->used = last_buffer == NULL ? 0 : last_buffer->used;
+	mark->count = last_buffer == NULL ? 0 : last_buffer->count;
+	mark->totals = totals;
+	last_mark = mark;
+}
+
+/* takes back everything since a mark */
+static void
+cut(Mark *mark)
+{
+	while (last_buffer != mark->buffer)
+	{
+		SendBuffer	   *buffer = last_buffer;
+
+		last_buffer = buffer->previous;
+		pfree(buffer->data);
+		pfree(buffer);
+	}
+	if (last_buffer != NULL)
+	{
+		last_buffer->used = mark->used;
+		last_buffer->count = mark->count;
+	}
+	totals = mark->totals;
+	last_mark = mark->previous;
+	pfree(mark);
+}
+
+static void
+raise_no_room(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("too many messages wait to be sent"),
+			 errdetail("The setting \"rinq.send_buffer\" allows %d MB of them for each database, in memory or in one transaction.",
+					   rinq_send_buffer),
+			 errhint("Commit more often, or send durable messages.")));
+}
+
+/* room for a message at the end */
+static char *
+reserve(Size size)
+{
+	if (last_buffer == NULL || last_buffer->size - last_buffer->used < size)
+	{
+		SendBuffer	   *buffer = MemoryContextAlloc(context, sizeof(SendBuffer));
+
+		buffer->size = last_buffer == NULL ? FIRST_BUFFER_SIZE :
+			Min(MAX_BUFFER_SIZE, last_buffer->size * 4);
+		buffer->size = Max(buffer->size, size);
+		buffer->used = 0;
+		buffer->count = 0;
+		buffer->has_durable = false;
+		buffer->data = MemoryContextAllocHuge(context, buffer->size);
+		buffer->previous = last_buffer;
+		last_buffer = buffer;
+	}
+	return last_buffer->data + last_buffer->used;
+}
+
+static Size
+limit(void)
+{
+	return (Size) rinq_send_buffer * 1024 * 1024;
+}
+
+/*
+ * Waits until there is room for messages from memory, while the peer is at
+ * work on those that are there; here, where a cancellation or a timeout ends
+ * the waiting, and not at the commit.
+ */
+static void
+wait_for_room(Size size)
+{
+	static uint32 wait_event = 0;
+	RinqSendQueue *queue = &rinq_channel_of(database)->send;
+	int64		deadline = rinq_now_ms() + rinq_default_timeout;
+
+	if (totals.plain_bytes + size > limit())
+		raise_no_room();
+	while (rinq_sendqueue_bytes(queue) + totals.plain_bytes + size > limit())
+	{
+		int64		left = deadline - rinq_now_ms();
+
+		if (database->identity == 0 || left <= 0)
+		{
+			ConditionVariableCancelSleep();
+			raise_no_room();
+		}
+		queue->senders_wait = true;
+		(void) ConditionVariableTimedSleep(&database->changed, (long) Min(left, 100),
+										   RINQ_WAIT_EVENT(wait_event, "RinqSendBuffer"));
+	}
+	ConditionVariableCancelSleep();
+}
+
+void
+rinq_send_at_commit(RinqDatabase *db, const RinqOutgoing *message, const RinqBytes *fields)
+{
+	Size		size = rinq_outgoing_size(fields);
+	RinqOutgoing *copy;
+
+	begin(db);
+	if (!message->durable)
+		wait_for_room(size);
+	set_mark();
+	if (message->durable)
+	{
+		totals.durable++;
+		if (totals.overflowed || totals.bytes + size > limit())
+		{
+			totals.overflowed = true;	/* the outbox has it, which is enough */
+			return;
+		}
+	}
+	else
+	{
+		totals.plain++;
+		totals.plain_bytes += size;
+	}
+
+	copy = (RinqOutgoing *) reserve(size);
+	*copy = *message;
+	rinq_outgoing_write(copy, fields);
+	last_buffer->used += size;
+	last_buffer->count++;
+	last_buffer->has_durable |= message->durable;
+	totals.bytes += size;
+}
+
+void
+rinq_send_scan_at_commit(RinqDatabase *db)
+{
+	begin(db);
+	set_mark();
+	totals.scan = true;
+}
+
+int64
+rinq_transaction_durable(void)
+{
+	return totals.durable;
+}
+
+/* copies a buffer's messages, all or only those that are not durable */
+static void
+copy_messages(RinqChunk *chunk, const SendBuffer *buffer, bool with_durable)
+{
+	Size		at = 0;
+	char	   *to = RINQ_CHUNK_DATA(chunk);
+
+	if (with_durable || !buffer->has_durable)
+	{
+		memcpy(to, buffer->data, buffer->used);
+		chunk->size = (uint32) buffer->used;
+		chunk->count = buffer->count;
+		chunk->has_durable = buffer->has_durable;
+		return;
+	}
+	chunk->size = 0;
+	while (at < buffer->used)
+	{
+		RinqOutgoing *message = (RinqOutgoing *) (buffer->data + at);
+
+		at += message->length;
+		if (message->durable)
+			continue;
+		memcpy(to + chunk->size, message, message->length);
+		chunk->size += message->length;
+		chunk->count++;
+	}
+}
+
+/* packs all buffers into chunks; false when there is no room */
+static bool
+pack(bool with_durable)
+{
+	SendBuffer	   *buffer;
+
+	/* from the last to the first, each before those that are there */
+	for (buffer = last_buffer; buffer != NULL; buffer = buffer->previous)
+	{
+		dsa_pointer pointer;
+
+		if (buffer->used == 0)
+			continue;
+		pointer = rinq_chunk_alloc(RINQ_CHUNK_TRANSACTION, buffer->used);
+		if (!DsaPointerIsValid(pointer))
+		{
+			rinq_chunk_free(packed);
+			packed = InvalidDsaPointer;
+			return false;
+		}
+		copy_messages(rinq_chunk(pointer), buffer, with_durable);
+		rinq_chunk(pointer)->xid = GetTopFullTransactionIdIfAny();
+		rinq_chunk(pointer)->next = packed;
+		packed = pointer;
+	}
+	return true;
+}
+
+/*
+ * The last moment at which something may fail.
+ */
+static void
+prepare_hand_over(void)
+{
+	RinqSendQueue *queue = &rinq_channel_of(database)->send;
+	bool		direct = rinq_sendqueue_direct(queue);
+	Size		queued = rinq_sendqueue_bytes(queue);
+
+	/* attached here, since that may fail */
+	(void) rinq_dsa();
+	want_scan = totals.scan;
+	if (totals.durable > 0 && direct && !totals.overflowed &&
+		queued + totals.bytes <= limit() && pack(true))
+		return;
+	want_scan = totals.durable > 0 || totals.scan;
+	if (totals.plain > 0 && (queued + totals.plain_bytes > limit() || !pack(false)))
+		raise_no_room();
+}
+
+static void
+hand_over(void)
+{
+	if (totals.durable > 0)
+		pg_atomic_fetch_add_u64(&database->outbox_depth, (uint64) totals.durable);
+	if (!rinq_sendqueue_commit(database, packed, want_scan))
+		rinq_chunk_free(packed);
+	packed = InvalidDsaPointer;
+}
+
+static void
+transaction_event(XactEvent event, void *arg)
+{
+	if (last_buffer == NULL && last_mark == NULL && totals.durable == 0 && !totals.scan)
+		return;
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			if (totals.durable + totals.plain > 0 || totals.scan)
+				prepare_hand_over();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			if (totals.plain > 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that sends messages from memory"),
+						 errhint("Durable messages can be sent by prepared transactions.")));
+			break;
+		case XACT_EVENT_PREPARE:
+			/* COMMIT PREPARED has the outbox scanned */
+			forget();
+			break;
+		case XACT_EVENT_COMMIT:
+			if (totals.durable + totals.plain > 0 || totals.scan)
+				hand_over();
+			forget();
+			break;
+		case XACT_EVENT_ABORT:
+			release_packed(0, (Datum) 0);
+			forget();
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+subtransaction_event(SubXactEvent event, SubTransactionId id, SubTransactionId parent,
+					 void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+	{
+		while (last_mark != NULL && last_mark->level >= level)
+			cut(last_mark);
+	}
+	else if (event == SUBXACT_EVENT_COMMIT_SUB && last_mark != NULL && last_mark->level == level)
+	{
+		Mark	   *mark = last_mark;
+		int			below = mark->previous == NULL ? 1 : mark->previous->level;
+
+		if (below < level - 1)
+			mark->level = level - 1;
+		else
+		{
+			last_mark = mark->previous;
+			pfree(mark);
+		}
+	}
+}
