@@ -17,7 +17,7 @@ SHLIB_LINK = -lrabbitmq -lcbor
 REGRESS = setup $(filter-out setup,$(sort $(patsubst sql/%.sql,%,$(filter-out $(DATA),$(wildcard sql/*.sql)))))
 REGRESS_OPTS = --inputdir=.
 
-EXTRA_CLEAN = test/unit/build test/bench/raw
+EXTRA_CLEAN = test/unit/build test/bench/raw test/bench/execute
 
 # the targets that set up what they need do not need PostgreSQL's makefiles
 ifneq ($(filter demo check bench,$(MAKECMDGOALS)),)

@@ -14,28 +14,14 @@
  *
  *-------------------------------------------------------------------------
  */
-#include <errno.h>
-#include <inttypes.h>
-#include <netdb.h>
-#include <poll.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
-#include "../../src/amqp/connection.h"
-#include "../../src/amqp/dsn.h"
-#include "../../src/ident.h"
+#include "client.h"
 
-#define CHANNEL			1
 #define BODY_SIZE		100
-#define FRAMES_PER_STEP	64
-#define PREFETCH		1000
 
 typedef struct Side
 {
@@ -55,35 +41,6 @@ typedef struct Side
 	int64_t		measure_start;
 	int64_t		measure_end;
 } Side;
-
-static int64_t
-now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-}
-
-static int64_t
-now_ms(void)
-{
-	return now_ns() / 1000000;
-}
-
-static void
-die(const char *what, const char *detail)
-{
-	fprintf(stderr, "%s: %s\n", what, detail);
-	exit(1);
-}
-
-static void
-must(RinqMsgStatus status)
-{
-	if (status != RINQ_MSG_OK)
-		die("request failed", rinq_msg_status_text(status));
-}
 
 static void
 send_request(Side *side)
@@ -185,56 +142,15 @@ on_open(void *arg)
 	must(rinq_basic_consume(side->conn, CHANNEL, queue, queue, true, 0));
 }
 
-static void
-connect_to(Side *side, const RinqDsn *dsn)
-{
-	static const RinqConnCallbacks callbacks = {
-		.on_open = on_open,.on_reply = on_reply,.on_delivery = on_delivery,
-		.on_channel_closed = on_channel_closed
-	};
-	RinqConnConfig config = {0};
-	char		peer[RINQ_DSN_DESCRIBE_SIZE];
-	char		port[16];
-	struct addrinfo *addr;
+static const RinqConnCallbacks callbacks = {
+	.on_open = on_open,.on_reply = on_reply,.on_delivery = on_delivery,
+	.on_channel_closed = on_channel_closed
+};
 
-	snprintf(port, sizeof(port), "%d", dsn->port);
-	if (getaddrinfo(dsn->host, port, NULL, &addr) != 0)
-		die("cannot resolve", dsn->host);
-	config.user = dsn->user;
-	config.password = dsn->password;
-	config.vhost = dsn->vhost;
-	config.product = "raw";
-	config.version = "1";
-	config.peer = rinq_dsn_describe(dsn, peer, sizeof(peer));
-	config.heartbeat = 20;
-	config.connection_timeout = 10000;
-	config.max_body = 1024 * 1024;
-	config.max_backlog = 8 * 1024 * 1024;
-	side->conn = rinq_conn_create(&config, &callbacks, side);
-	if (side->conn == NULL)
-		die("connect", "out of memory");
-	rinq_conn_connect(side->conn, addr->ai_addr, addr->ai_addrlen, now_ms());
-	freeaddrinfo(addr);
-}
-
-/* One turn of the event loop. */
 static void
 turn(Side *side)
 {
-	struct pollfd pfd;
-	int64_t		deadline;
-
-	if (!rinq_conn_step(side->conn, now_ms(), FRAMES_PER_STEP))
-	{
-		if (rinq_conn_state(side->conn) == RINQ_CONN_CLOSED)
-			die("connection", rinq_conn_error(side->conn));
-		if (side->done)
-			return;
-		pfd.fd = rinq_conn_fd(side->conn);
-		pfd.events = POLLIN | (rinq_conn_wants_write(side->conn) ? POLLOUT : 0);
-		deadline = rinq_conn_next_deadline(side->conn) - now_ms();
-		poll(&pfd, 1, deadline < 0 ? 0 : deadline > 1000 ? 1000 : (int) deadline);
-	}
+	turn_loop(side->conn, &side->done);
 }
 
 static void
@@ -243,7 +159,7 @@ run_server(Side *side, const RinqDsn *dsn, int ready_fd)
 	/* ends with the client, whatever happens to that */
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	side->is_server = true;
-	connect_to(side, dsn);
+	side->conn = connect_to(dsn, &callbacks, side);
 	while (!side->ready)
 		turn(side);
 	if (write(ready_fd, "r", 1) != 1)
@@ -255,7 +171,7 @@ run_server(Side *side, const RinqDsn *dsn, int ready_fd)
 static void
 run_client(Side *side, const RinqDsn *dsn)
 {
-	connect_to(side, dsn);
+	side->conn = connect_to(dsn, &callbacks, side);
 	while (!side->ready)
 		turn(side);
 	for (int i = 0; i < side->outstanding; i++)
@@ -263,15 +179,6 @@ run_client(Side *side, const RinqDsn *dsn)
 	while (!side->done)
 		turn(side);
 	rinq_conn_destroy(side->conn);
-}
-
-static int
-compare(const void *a, const void *b)
-{
-	int64_t		x = *(const int64_t *) a;
-	int64_t		y = *(const int64_t *) b;
-
-	return (x > y) - (x < y);
 }
 
 static double
@@ -290,7 +197,7 @@ report(const Side *side)
 	int64_t		n = side->total - side->warmup;
 	int64_t    *took = side->took + side->warmup;
 
-	qsort(took, (size_t) n, sizeof(*took), compare);
+	qsort(took, (size_t) n, sizeof(*took), compare_times);
 	printf("outstanding=%d count=%" PRId64 " p50_us=%.1f p99_us=%.1f rate=%.0f "
 		   "client_cpu_us=%.2f server_cpu_us=%.2f\n",
 		   side->outstanding, n, took[n / 2] / 1e3, took[n * 99 / 100] / 1e3,
