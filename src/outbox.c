@@ -527,13 +527,13 @@ truncate_table(Oid relid)
 /*
  * Goes on to the next table when the current one has grown, or has anything in
  * it at an idle moment; and truncates those that are not written any more.
- * Returns false when one of them has to be tried again.
  */
-bool
+RinqRotation
 rinq_outbox_rotate(RinqDatabase *db, Oid schema, bool idle)
 {
 	uint32		current = pg_atomic_read_u32(&db->outbox_table) % RINQ_OUTBOX_TABLES;
-	bool		done = true;
+	bool		left = false;
+	bool		progress = false;
 	int			table;
 	uint32		next = current;
 	BlockNumber blocks[RINQ_OUTBOX_TABLES];
@@ -551,12 +551,16 @@ rinq_outbox_rotate(RinqDatabase *db, Oid schema, bool idle)
 	{
 		pg_atomic_write_u32(&db->outbox_table, next);
 		current = next;
+		progress = true;
 	}
 	for (table = 0; table < RINQ_OUTBOX_TABLES; table++)
 	{
-		if ((uint32) table != current && blocks[table] > 0 &&
-			!truncate_table(table_oid(schema, table)))
-			done = false;
+		if ((uint32) table == current || blocks[table] == 0)
+			continue;
+		if (truncate_table(table_oid(schema, table)))
+			progress = true;
+		else
+			left = true;
 	}
-	return done;
+	return !left ? RINQ_ROTATION_DONE : progress ? RINQ_ROTATION_PROGRESS : RINQ_ROTATION_STUCK;
 }

@@ -31,6 +31,13 @@ extern Size rinq_outbox_read(Oid schema, RinqOutboxItem *items, Size count, Size
 							 List **messages, List **missing);
 extern void rinq_outbox_remove(Oid schema, RinqOutboxItem *items, Size count);
 extern void rinq_outbox_set_aside(Oid schema, RinqOutboxFailed *failed, Size count);
-extern bool rinq_outbox_rotate(RinqDatabase *db, Oid schema, bool idle);
+typedef enum RinqRotation
+{
+	RINQ_ROTATION_DONE,			/* nothing is left to do */
+	RINQ_ROTATION_PROGRESS,		/* something was done, and something is left */
+	RINQ_ROTATION_STUCK			/* somebody uses what is left */
+} RinqRotation;
+
+extern RinqRotation rinq_outbox_rotate(RinqDatabase *db, Oid schema, bool idle);
 
 #endif							/* RINQ_OUTBOX_H */

@@ -38,7 +38,7 @@
 #include "worker.h"
 
 #define PIECE_BYTES (256 * 1024)	/* of messages, read in one transaction */
-#define FIRST_ROTATE_DELAY 1000 /* ms between looks at the tables */
+#define FIRST_ROTATE_DELAY 100	/* ms between looks at the tables */
 #define LAST_ROTATE_DELAY 30000
 #define RETRY_DELAY 50			/* ms between looks for room */
 
@@ -382,13 +382,14 @@ do_chunk(RinqChunk *chunk)
 static void
 rotate(bool idle)
 {
-	bool		done;
+	RinqRotation result;
 
 	begin("rinq: tidying the outbox");
-	done = rinq_outbox_rotate(database, schema, idle);
+	result = rinq_outbox_rotate(database, schema, idle);
 	end();
-	tidy_wanted = !done;
-	rotate_delay = done ? FIRST_ROTATE_DELAY : Min(LAST_ROTATE_DELAY, rotate_delay * 2);
+	tidy_wanted = result != RINQ_ROTATION_DONE;
+	rotate_delay = result != RINQ_ROTATION_STUCK ? FIRST_ROTATE_DELAY :
+		Min(LAST_ROTATE_DELAY, rotate_delay * 2);
 	next_rotation = rinq_now_ms() + rotate_delay;
 }
 
