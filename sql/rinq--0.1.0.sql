@@ -127,6 +127,29 @@ CREATE FUNCTION @extschema@.rinq_call(
 COMMENT ON FUNCTION @extschema@.rinq_call(text, text, jsonb, interval) IS
     'Calls a command of whichever peer listens to the namespace, waits for its response, and returns the payload';
 
+CREATE FUNCTION @extschema@.rinq_call_async(
+    namespace text, command text, payload jsonb DEFAULT NULL, timeout interval DEFAULT NULL)
+    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION @extschema@.rinq_call_async(text, text, jsonb, interval) IS
+    'Calls a command without waiting for the response; returns the message id, for rinq_await';
+
+CREATE FUNCTION @extschema@.rinq_await(
+    id @extschema@.rinq_message_id, timeout interval DEFAULT NULL)
+    RETURNS jsonb AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
+COMMENT ON FUNCTION @extschema@.rinq_await(@extschema@.rinq_message_id, interval) IS
+    'Waits for the response to an asynchronous call of this connection, and returns the payload';
+
+CREATE FUNCTION @extschema@.rinq_await_any(
+    ids @extschema@.rinq_message_id[], timeout interval DEFAULT NULL)
+    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
+COMMENT ON FUNCTION @extschema@.rinq_await_any(@extschema@.rinq_message_id[], interval) IS
+    'Waits until one of several asynchronous calls has ended, and returns its id; NULL when the timeout has passed';
+
+CREATE FUNCTION @extschema@.rinq_cancel(id @extschema@.rinq_message_id)
+    RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_cancel(@extschema@.rinq_message_id) IS
+    'Gives an asynchronous call of this connection up; false when it is not known';
+
 CREATE FUNCTION @extschema@.rinq_fail(
     type text, message text DEFAULT NULL, payload jsonb DEFAULT NULL)
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
@@ -428,6 +451,10 @@ COMMENT ON COLUMN @extschema@.rinq_peer.messages_dropped IS 'Messages of these t
 -- ---------------------------------------------------------------------
 
 REVOKE ALL ON FUNCTION @extschema@.rinq_call(text, text, jsonb, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_call_async(text, text, jsonb, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_await(@extschema@.rinq_message_id, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_await_any(@extschema@.rinq_message_id[], interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_cancel(@extschema@.rinq_message_id) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_listen(text, regprocedure) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_unlisten(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_listener_changed() FROM PUBLIC;

@@ -42,7 +42,15 @@ release_all(RinqDatabase *db)
 
 		if (slot->owner == RINQ_MY_PROCNO && slot->client == my_client &&
 			state != RINQ_SLOT_FREE && state != RINQ_SLOT_ABANDONED)
-			rinq_call_release(db, i);
+		{
+			uint32		serial = slot->serial;
+
+			/* not one that the peer takes back in this moment */
+			if (!slot->async ||
+				pg_atomic_compare_exchange_u32(&slot->claim, &serial, RINQ_CLAIMED_BY_OWNER) ||
+				serial == RINQ_CLAIMED_BY_OWNER)
+				rinq_call_release(db, i);
+		}
 	}
 }
 
@@ -166,10 +174,10 @@ rinq_require_connection(int64 deadline)
 
 /*
  * Hands a call to the peer.  Returns its slot, which the caller has to release
- * whatever happens.
+ * whatever happens; if it is "async", only after having claimed it (async.h).
  */
 uint32
-rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline)
+rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline, bool async)
 {
 	RinqChannel *channel = rinq_channel_of(db);
 	uint32		client = rinq_client_number();
@@ -193,6 +201,7 @@ rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline)
 
 	/* a peer that ended before it was looked at ends the wait at once */
 	slot->incarnation = connected ? incarnation : incarnation - 1;
+	slot->async = async;
 	slot->deadline = deadline;
 	slot->queued_at = rinq_now_ms();
 	if (!rinq_slot_write(slot, fields, RINQ_CALL_FIELDS))

@@ -22,7 +22,8 @@ typedef struct RinqAnswer
 extern RinqDatabase *rinq_require_connection(int64 deadline);
 extern RinqDatabase *rinq_require_peer(void);
 extern uint32 rinq_client_number(void);
-extern uint32 rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline);
+extern uint32 rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
+							   bool async);
 extern void rinq_call_wait(RinqDatabase *db, uint32 index, RinqAnswer *answer);
 extern void rinq_call_release(RinqDatabase *db, uint32 index);
 

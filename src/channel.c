@@ -79,6 +79,7 @@ rinq_channel_init(RinqChannel *channel)
 		RinqSlot   *slot = &channel->slots[i];
 
 		pg_atomic_init_u32(&slot->state, RINQ_SLOT_FREE);
+		pg_atomic_init_u32(&slot->claim, RINQ_CLAIMED_BY_PEER);
 		slot->serial = 0;
 		slot->large = InvalidDsaPointer;
 		slot->length = 0;
@@ -105,8 +106,13 @@ rinq_slot_alloc_call(RinqChannel *channel)
 		return RINQ_NO_SLOT;
 
 	slot = &channel->slots[index];
-	slot->serial++;
+	do
+	{
+		slot->serial++;
+	} while (slot->serial == RINQ_CLAIMED_BY_PEER || slot->serial == RINQ_CLAIMED_BY_OWNER);
 	slot->owner = RINQ_MY_PROCNO;
+	slot->async = false;
+	pg_atomic_write_u32(&slot->claim, slot->serial);
 	slot->outcome = RINQ_OUTCOME_NONE;
 	slot->length = 0;
 	pg_atomic_write_u32(&slot->state, RINQ_SLOT_FILLING);

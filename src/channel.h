@@ -33,7 +33,11 @@
 
 #define RINQ_NO_SLOT PG_UINT32_MAX
 #define RINQ_SLOT_INLINE 704
-#define RINQ_MAX_FIELDS 12
+/* who has claimed an asynchronous call; a serial number is neither */
+#define RINQ_CLAIMED_BY_PEER 0
+#define RINQ_CLAIMED_BY_OWNER PG_UINT32_MAX
+
+#define RINQ_ASYNC_GRACE 60000	/* ms that an answer is kept after its deadline */
 
 typedef enum RinqSlotState
 {
@@ -111,6 +115,8 @@ typedef struct RinqSlot
 	Oid			role;			/* that the request's handler runs as */
 	Oid			handler_owner;	/* whom the handler belonged to when registered */
 	bool		wants_response;
+	bool		async;			/* calls: nobody waits for it now */
+	pg_atomic_uint32 claim;		/* of an async call: its serial, or who has claimed it */
 	uint32		identity;		/* calls: of the peer, that the id belongs to */
 	RinqMessageId id;			/* calls: drawn by the backend */
 	int64		deadline;		/* ms since the Unix epoch; 0 is none */

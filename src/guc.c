@@ -36,6 +36,7 @@ int			rinq_session_workers = 64;
 int			rinq_executor_idle_timeout = 60000;
 int			rinq_max_namespaces = 10000;
 int			rinq_max_payload = 16384;
+int			rinq_max_async_calls = 256;
 int			rinq_send_buffer = 32;
 int			rinq_max_outbox = 1000000;
 int			rinq_send_attempts = 10;
@@ -273,6 +274,11 @@ define_work_settings(void)
 							"At most a quarter of \"rinq.payload_memory\" is used.",
 							&rinq_max_payload,
 							16384, 1, 524288, PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.max_async_calls",
+							"Sets the number of asynchronous calls that one connection can have.",
+							"The oldest answer that was not awaited is dropped for a further one.",
+							&rinq_max_async_calls,
+							256, 1, 65536, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.send_buffer",
 							"Sets the memory for messages that were committed, and are not sent yet.",
 							"It is part of \"rinq.payload_memory\", for each database; and limits what one transaction can send from memory.",

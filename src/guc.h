@@ -25,6 +25,7 @@ extern int	rinq_session_workers;
 extern int	rinq_executor_idle_timeout; /* ms */
 extern int	rinq_max_namespaces;
 extern int	rinq_max_payload;	/* kB */
+extern int	rinq_max_async_calls;
 extern int	rinq_send_buffer;	/* MB */
 extern int	rinq_max_outbox;
 extern int	rinq_send_attempts;

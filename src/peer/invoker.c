@@ -18,6 +18,7 @@
 #include "utils/memutils.h"
 
 #define RETRY_INTERVAL 10		/* ms between looks for room in the connection */
+#define ASYNC_INTERVAL 10		/* ms, at least, between looks at asynchronous calls */
 
 /* a request that is waiting for its response */
 typedef struct PendingKey
@@ -44,6 +45,9 @@ typedef struct Waiting
 	uint32		index;
 	uint32		serial;
 } Waiting;
+
+/* when asynchronous calls are looked at next, whose deadlines nobody watches */
+static int64 next_async_look;
 
 /* calls that the connection has no room for, oldest first */
 static List *unsent = NIL;
@@ -200,6 +204,8 @@ rinq_invoker_call(uint32 index, uint32 serial)
 	if (!still_wanted(index, serial))
 		return;
 	slot = &rinq_peer.channel->slots[index];
+	if (slot->async && (next_async_look == 0 || slot->deadline < next_async_look))
+		next_async_look = slot->deadline;
 	if (!rinq_peer.ready || rinq_peer.stopping)
 	{
 		finish_with_text(index, RINQ_OUTCOME_NOT_CONNECTED,
@@ -258,8 +264,46 @@ rinq_invoker_declared(RinqNamespace *ns, RinqOutcome outcome, const char *error)
 }
 
 /*
- * Sends what the connection had no room for.  Returns when to try again, in
- * ms since the Unix epoch, or 0.
+ * Ends asynchronous calls whose deadline has passed, and takes answers back
+ * that nobody has asked for a while after it.
+ */
+static void
+look_at_async(void)
+{
+	uint32		i;
+
+	if (next_async_look == 0 || rinq_peer.now < next_async_look)
+		return;
+	next_async_look = 0;
+	for (i = 0; i < rinq_peer.channel->num_calls; i++)
+	{
+		RinqSlot   *slot = &rinq_peer.channel->slots[i];
+		uint32		serial = slot->serial;
+		RinqSlotState state = (RinqSlotState) pg_atomic_read_u32(&slot->state);
+		int64		due = slot->deadline;
+
+		if (!slot->async || (state != RINQ_SLOT_QUEUED && state != RINQ_SLOT_DONE))
+			continue;
+		if (state == RINQ_SLOT_QUEUED && due <= rinq_peer.now)
+			finish_with_text(i, RINQ_OUTCOME_EXPIRED, "");
+		if (state == RINQ_SLOT_DONE || due <= rinq_peer.now)
+			due += RINQ_ASYNC_GRACE;
+		if (due <= rinq_peer.now &&
+			pg_atomic_compare_exchange_u32(&slot->claim, &serial, RINQ_CLAIMED_BY_PEER))
+		{
+			rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
+			rinq_slot_free(rinq_peer.channel, i);
+			continue;
+		}
+		due = Max(due, rinq_peer.now + ASYNC_INTERVAL);
+		if (next_async_look == 0 || due < next_async_look)
+			next_async_look = due;
+	}
+}
+
+/*
+ * Sends what the connection had no room for, and ends what nobody waits for.
+ * Returns when to look again, in ms since the Unix epoch, or 0.
  */
 int64
 rinq_invoker_retry(void)
@@ -267,8 +311,9 @@ rinq_invoker_retry(void)
 	List	   *waiting = unsent;
 	ListCell   *lc;
 
+	look_at_async();
 	if (waiting == NIL)
-		return 0;
+		return next_async_look;
 	unsent = NIL;
 	foreach(lc, waiting)
 	{
@@ -277,7 +322,7 @@ rinq_invoker_retry(void)
 		rinq_invoker_call(w->index, w->serial);
 	}
 	list_free_deep(waiting);
-	return unsent == NIL ? 0 : rinq_peer.now + RETRY_INTERVAL;
+	return unsent == NIL ? next_async_look : rinq_peer.now + RETRY_INTERVAL;
 }
 
 /*

@@ -139,6 +139,7 @@ peer_gone(int code, Datum arg)
 	rinq_sender_end();
 	rinq_channel_peer_gone(db);
 	rinq_pool_end();
+	rinq_wake_proc(db->outbox.procno);	/* it ends when it sees the incarnation */
 
 	/* only now may another peer come */
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);

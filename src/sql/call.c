@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * call.c
- *	  rinq_call: calling a command of another peer from SQL.
+ *	  rinq_call: calling a command of another peer from SQL; and what all calls
+ *	  have in common.
  *
  * Here are the arguments, the deadline, and what each answer becomes; how a
  * call reaches the peer and how it is waited for is calls.h's.
@@ -19,6 +20,7 @@
 #include "payload.h"
 #include "request.h"
 #include "sql/arguments.h"
+#include "sql/call.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
@@ -126,6 +128,43 @@ raise_outcome(const RinqAnswer *answer, const char *namespace, const char *comma
 }
 
 /*
+ * The arguments (namespace, command, payload, timeout) as the fields of a
+ * call.  Returns its deadline.
+ */
+int64
+rinq_call_arguments(FunctionCallInfo fcinfo, RinqBytes *fields)
+{
+	char	   *namespace = rinq_namespace_argument(fcinfo, 0);
+	char	   *command = rinq_text_argument(fcinfo, 1, "command");
+	Jsonb	   *payload = PG_ARGISNULL(2) ? NULL : PG_GETARG_JSONB_P(2);
+	int64		deadline = call_deadline(PG_ARGISNULL(3) ? NULL : PG_GETARG_INTERVAL_P(3));
+
+	fields[RINQ_CALL_NAMESPACE] = rinq_bytes_str(namespace);
+	fields[RINQ_CALL_COMMAND] = rinq_command_bytes(command);
+	fields[RINQ_CALL_PAYLOAD] = rinq_payload_from_jsonb(payload);
+	fields[RINQ_CALL_TRACE] = rinq_inherited.trace;
+	fields[RINQ_CALL_SPAN] = rinq_inherited.span_context;
+	fields[RINQ_CALL_TRACEPARENT] = rinq_inherited.traceparent;
+	fields[RINQ_CALL_TRACESTATE] = rinq_inherited.tracestate;
+	return deadline;
+}
+
+/*
+ * Waits for the answer to a call; returns its payload, NULL for nil, or raises
+ * what it stands for.
+ */
+Jsonb *
+rinq_call_result(RinqDatabase *db, uint32 index, const char *namespace, const char *command)
+{
+	RinqAnswer	answer;
+
+	rinq_call_wait(db, index, &answer);
+	if (answer.outcome != RINQ_OUTCOME_SUCCESS)
+		raise_outcome(&answer, namespace, command);
+	return rinq_payload_to_jsonb(answer.fields[RINQ_ANSWER_PAYLOAD]);
+}
+
+/*
  * rinq_call(namespace text, command text, payload jsonb, timeout interval)
  * returns jsonb
  *
@@ -135,34 +174,20 @@ raise_outcome(const RinqAnswer *answer, const char *namespace, const char *comma
 Datum
 rinq_call(PG_FUNCTION_ARGS)
 {
-	char	   *namespace = rinq_namespace_argument(fcinfo, 0);
-	char	   *command = rinq_text_argument(fcinfo, 1, "command");
-	Jsonb	   *payload = PG_ARGISNULL(2) ? NULL : PG_GETARG_JSONB_P(2);
-	int64		deadline = call_deadline(PG_ARGISNULL(3) ? NULL : PG_GETARG_INTERVAL_P(3));
+	int64		deadline;
 	RinqBytes	fields[RINQ_CALL_FIELDS];
 	RinqDatabase *db;
 	Jsonb	   *volatile result = NULL;
 	uint32		index;
 
 	rinq_require_preloaded();
-	fields[RINQ_CALL_NAMESPACE] = rinq_bytes_str(namespace);
-	fields[RINQ_CALL_COMMAND] = rinq_command_bytes(command);
-	fields[RINQ_CALL_PAYLOAD] = rinq_payload_from_jsonb(payload);
-	fields[RINQ_CALL_TRACE] = rinq_inherited.trace;
-	fields[RINQ_CALL_SPAN] = rinq_inherited.span_context;
-	fields[RINQ_CALL_TRACEPARENT] = rinq_inherited.traceparent;
-	fields[RINQ_CALL_TRACESTATE] = rinq_inherited.tracestate;
-
+	deadline = rinq_call_arguments(fcinfo, fields);
 	db = rinq_require_connection(deadline);
-	index = rinq_call_submit(db, fields, deadline);
+	index = rinq_call_submit(db, fields, deadline, false);
 	PG_TRY();
 	{
-		RinqAnswer	answer;
-
-		rinq_call_wait(db, index, &answer);
-		if (answer.outcome != RINQ_OUTCOME_SUCCESS)
-			raise_outcome(&answer, namespace, command);
-		result = rinq_payload_to_jsonb(answer.fields[RINQ_ANSWER_PAYLOAD]);
+		result = rinq_call_result(db, index, fields[RINQ_CALL_NAMESPACE].data,
+								  text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	}
 	PG_FINALLY();
 	{
