@@ -1,13 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * cbor.h
- *	  Conversion between jsonb and CBOR (RFC 8949).
+ *	  Conversion between jsonb and CBOR (RFC 8949), and its check.
  *
  * This is the whole interface of the converter.  It knows nothing about
  * messages, limits set by settings, or the network.  docs/cbor.md describes
  * what each value becomes and which error each refused input raises.
  *
- * Both functions may raise errors, answer interrupts, and, in databases
+ * All functions may raise errors, answer interrupts, and, in databases
  * whose encoding is not UTF-8, look up conversion functions: call them in a
  * transaction, never from a process that has no database.
  *
@@ -49,5 +49,12 @@ extern void rinq_cbor_append_jsonb(StringInfo out, const Jsonb *jb);
  * does not point into it.
  */
 extern Jsonb *rinq_cbor_to_jsonb(const uint8 *data, size_t len);
+
+/*
+ * Raise an error unless the input is exactly one well-formed item whose texts
+ * are UTF-8: 22P03, 22021, or 54000 for one nested too deeply.  Items without
+ * a JSON form pass.
+ */
+extern void rinq_cbor_check(const uint8 *data, size_t len);
 
 #endif							/* RINQ_CBOR_H */

@@ -44,6 +44,7 @@ int			rinq_retry_delay = 1000;
 char	   *rinq_product = NULL;
 char	   *rinq_databases = NULL;
 int			rinq_default_timeout = 5000;
+bool		rinq_validate_raw = true;
 
 static char *dsn_placeholder = NULL;
 
@@ -302,6 +303,10 @@ define_work_settings(void)
 							"Sets the time a call waits for its response when none is given.",
 							NULL, &rinq_default_timeout,
 							5000, 1, INT_MAX, PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomBoolVariable("rinq.validate_raw",
+							 "Checks that raw payloads are well-formed CBOR, sent or received.",
+							 NULL, &rinq_validate_raw,
+							 true, PGC_USERSET, 0, NULL, NULL, NULL);
 }
 
 void

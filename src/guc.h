@@ -35,7 +35,7 @@ extern char *rinq_databases;
 
 /* per session */
 extern int	rinq_default_timeout;	/* ms */
-
+extern bool rinq_validate_raw;
 
 extern void rinq_define_settings(void);
 

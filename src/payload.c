@@ -10,17 +10,31 @@
  */
 #include "postgres.h"
 
+#include "compat.h"
+
 #include "catalog/namespace.h"
 #include "cbor.h"
 #include "guc.h"
 #include "mb/pg_wchar.h"
 #include "payload.h"
+#include "utils/memutils.h"
 
 static bool
 is_json_null(const Jsonb *json)
 {
 	return JB_ROOT_IS_SCALAR(json) && JB_ROOT_COUNT(json) == 1 &&
 		JBE_ISNULL(json->root.children[0]);
+}
+
+static void
+check_size(size_t len)
+{
+	if (len > rinq_payload_limit())
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("payload of %zu bytes exceeds \"rinq.max_payload\"", len),
+				 errdetail("At most %zu bytes are allowed, by that setting or as a quarter of \"rinq.payload_memory\".",
+						   rinq_payload_limit())));
 }
 
 /*
@@ -37,12 +51,7 @@ rinq_payload_from_jsonb(const Jsonb *json)
 
 	initStringInfo(&buf);
 	rinq_cbor_append_jsonb(&buf, json);
-	if ((size_t) buf.len > rinq_payload_limit())
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("payload of %d bytes exceeds \"rinq.max_payload\"", buf.len),
-				 errdetail("At most %zu bytes are allowed, by that setting or as a quarter of \"rinq.payload_memory\".",
-						   rinq_payload_limit())));
+	check_size((size_t) buf.len);
 	return rinq_bytes(buf.data, (size_t) buf.len);
 }
 
@@ -58,6 +67,48 @@ rinq_payload_to_jsonb(RinqBytes body)
 		return NULL;
 	json = rinq_cbor_to_jsonb((const uint8 *) body.data, body.len);
 	return is_json_null(json) ? NULL : json;
+}
+
+/*
+ * The body for a payload that is CBOR already; nil is NULL or no bytes.  The
+ * result points into "raw", detoasted if need be.
+ */
+RinqBytes
+rinq_payload_from_raw(bytea *raw)
+{
+	bytea	   *data;
+	RinqBytes	body;
+
+	if (raw == NULL)
+		return rinq_bytes("", 0);
+	data = DatumGetByteaPP(PointerGetDatum(raw));
+	body = rinq_bytes(VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data));
+	check_size(body.len);
+	if (body.len > 0 && rinq_validate_raw)
+		rinq_cbor_check((const uint8 *) body.data, body.len);
+	return body;
+}
+
+/*
+ * The CBOR in a body, NULL for nil.
+ */
+bytea *
+rinq_payload_to_raw(RinqBytes body)
+{
+	bytea	   *raw;
+
+	if (body.len == 0)
+		return NULL;
+	if (body.len > MaxAllocSize - VARHDRSZ)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("payload of %zu bytes is too large for bytea", body.len)));
+	if (rinq_validate_raw)
+		rinq_cbor_check((const uint8 *) body.data, body.len);
+	raw = palloc(body.len + VARHDRSZ);
+	SET_VARSIZE(raw, body.len + VARHDRSZ);
+	memcpy(VARDATA(raw), body.data, body.len);
+	return raw;
 }
 
 /*

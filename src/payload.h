@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * payload.h
- *	  Payloads of messages as SQL sees them: jsonb, with NULL for nil.
+ *	  Payloads of messages as SQL sees them: jsonb, or CBOR untouched, with NULL for nil.
  *
  *-------------------------------------------------------------------------
  */
@@ -15,6 +15,10 @@
 
 extern RinqBytes rinq_payload_from_jsonb(const Jsonb *json);
 extern Jsonb *rinq_payload_to_jsonb(RinqBytes body);
+
+/* the same for payloads that SQL sees as the bytes they are */
+extern RinqBytes rinq_payload_from_raw(bytea *raw);
+extern bytea *rinq_payload_to_raw(RinqBytes body);
 
 /* text off the wire, which is UTF-8, as text of this database */
 extern char *rinq_text_from_wire(RinqBytes text);

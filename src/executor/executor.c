@@ -7,7 +7,8 @@
  * Executors take requests from the line of their database (channel.h), never
  * talk to the broker, and leave when there has been nothing to do for a while.
  * However an executor ends, it gives the request it was running back to the
- * peer.  What is done with the answer is the peer's business; what is called,
+ * peer.  A transaction that failed only for its company, by a serialization
+ * failure or a deadlock, is tried again.  What is done with the answer is the peer's business; what is called,
  * and how, is handler.c's.
  *
  *-------------------------------------------------------------------------
@@ -48,6 +49,11 @@
 
 /* ms between log entries about requests that did not reach their handler */
 #define LOG_INTERVAL 5000
+
+/* transactions that a request without a deadline gets, and pauses between in ms */
+#define MAX_TRIES 10
+#define FIRST_PAUSE 5
+#define LONGEST_PAUSE 1000
 
 static RinqWorkerArgs args;
 static RinqDatabase *database;
@@ -192,9 +198,8 @@ answer(RinqSlot *slot, RinqOutcome outcome, const char *type, const char *text,
  * commit, so that nothing can fail after it.
  */
 static void
-run_handler(RinqSlot *slot)
+run_handler(RinqSlot *slot, const RinqBytes *fields)
 {
-	RinqBytes	fields[RINQ_REQUEST_FIELDS];
 	RinqBytes	payload;
 	int			nest;
 	char	   *trace;
@@ -202,9 +207,6 @@ run_handler(RinqSlot *slot)
 	StartTransactionCommand();
 	nest = NewGUCNestLevel();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	rinq_slot_read(slot, fields, RINQ_REQUEST_FIELDS);
-
-	/* the slot is overwritten with the answer, the trace id is needed on */
 	trace = pnstrdup(fields[RINQ_REQUEST_TRACE].data, fields[RINQ_REQUEST_TRACE].len);
 	rinq_inherited.trace = rinq_bytes_str(trace);
 	rinq_inherited.deadline = slot->deadline;
@@ -324,6 +326,99 @@ may_log(void)
 	return true;
 }
 
+/* the slot is overwritten with an answer, and the request may be needed again */
+static void
+copy_request(RinqSlot *slot, RinqBytes *fields)
+{
+	int			i;
+
+	rinq_slot_read(slot, fields, RINQ_REQUEST_FIELDS);
+	for (i = 0; i < RINQ_REQUEST_FIELDS; i++)
+	{
+		char	   *copy;
+
+		if (fields[i].data == NULL)
+			continue;
+		copy = palloc_extended(Max(fields[i].len, 1), MCXT_ALLOC_HUGE);
+		memcpy(copy, fields[i].data, fields[i].len);
+		fields[i] = rinq_bytes(copy, fields[i].len);
+	}
+}
+
+/* did the transaction fail for its company only, and is there time for another? */
+static bool
+may_retry(const RinqSlot *slot, const ErrorData *error, int tries)
+{
+	if (error->sqlerrcode != ERRCODE_T_R_SERIALIZATION_FAILURE &&
+		error->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED)
+		return false;
+	if (slot->deadline == 0)
+		return tries < MAX_TRIES;
+	return rinq_now_ms() < slot->deadline;
+}
+
+/*
+ * Waits before a transaction is tried again: longer each time, and not the
+ * same time as whoever it collided with.
+ */
+static void
+pause_before_retry(int64 deadline, int tries)
+{
+	static uint32 wait_event = 0;
+	double		longest = Min(LONGEST_PAUSE, FIRST_PAUSE << Min(tries, 10));
+	int64		now = rinq_now_ms();
+	int64		until = now + 1 + (int64) (longest * (0.5 + rinq_random_fraction() / 2));
+
+	if (deadline != 0)
+		until = Min(until, deadline);
+	for (; now < until; now = rinq_now_ms())
+	{
+		ResetLatch(MyLatch);
+		QueryCancelPending = false; /* there is no statement to cancel */
+		CHECK_FOR_INTERRUPTS();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 (long) Min(until - now, LONGEST_PAUSE),
+						 RINQ_WAIT_EVENT(wait_event, "RinqHandlerRetry"));
+	}
+}
+
+/*
+ * Runs the handler once; false when its transaction is to be tried again.
+ */
+static bool
+try_request(RinqSlot *slot, const RinqBytes *fields, int tries, MemoryContext context)
+{
+	volatile bool done = true;
+
+	PG_TRY();
+	{
+		run_handler(slot, fields);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		HOLD_INTERRUPTS();
+		disarm_timeout();
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		done = !may_retry(slot, error, tries);
+		if (done && !is_failure(error) && (rinq_handler_entered || may_log()))
+			EmitErrorReport();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(context);
+
+		if (done)
+			answer_error_safely(slot, error, context);
+		else
+			FreeErrorData(error);
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	return done;
+}
+
 static void
 run_request(uint32 index, MemoryContext context)
 {
@@ -350,28 +445,16 @@ run_request(uint32 index, MemoryContext context)
 	}
 	else
 	{
-		PG_TRY();
-		{
-			run_handler(slot);
-		}
-		PG_CATCH();
-		{
-			ErrorData  *error;
+		int			tries;
 
-			HOLD_INTERRUPTS();
-			disarm_timeout();
+		copy_request(slot, fields);
+		for (tries = 1; !try_request(slot, fields, tries, context); tries++)
+		{
+			clean_session();
 			MemoryContextSwitchTo(context);
-			error = CopyErrorData();
-			if (!is_failure(error) && (rinq_handler_entered || may_log()))
-				EmitErrorReport();
-			FlushErrorState();
-			AbortCurrentTransaction();
-			MemoryContextSwitchTo(context);
-
-			answer_error_safely(slot, error, context);
-			RESUME_INTERRUPTS();
+			rinq_failure_forget();
+			pause_before_retry(slot->deadline, tries);
 		}
-		PG_END_TRY();
 	}
 	rinq_inherited.trace = rinq_bytes(NULL, 0);
 	rinq_inherited.deadline = 0;
