@@ -162,6 +162,11 @@ CREATE FUNCTION @extschema@.rinq_last_failure(
 COMMENT ON FUNCTION @extschema@.rinq_last_failure() IS
     'Type, message and payload of the failure that this session raised or received last';
 
+CREATE FUNCTION @extschema@.rinq_trace_id()
+    RETURNS text AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION @extschema@.rinq_trace_id() IS
+    'Trace id that a message sent now would have; NULL when it would be the id of the message itself';
+
 -- ---------------------------------------------------------------------
 -- durable messages
 -- ---------------------------------------------------------------------

@@ -103,7 +103,9 @@ make_room(RinqDatabase *db)
 	hash_seq_init(&seq, calls);
 	while ((call = hash_seq_search(&seq)) != NULL)
 	{
-		if (rinq_async_answered(db, call) && (oldest == NULL || call->made < oldest->made))
+		if (!rinq_async_answered(db, call))
+			continue;
+		if (oldest == NULL || call->made < oldest->made)
 			oldest = call;
 	}
 	if (oldest == NULL)

@@ -46,6 +46,8 @@ char	   *rinq_databases = NULL;
 int			rinq_default_timeout = 5000;
 bool		rinq_validate_raw = true;
 
+char	   *rinq_trace_setting = NULL;
+
 static char *dsn_placeholder = NULL;
 
 static void *
@@ -128,6 +130,17 @@ show_dsn(void)
 	rinq_dsn_describe(&dsn, buf + strlen(buf), sizeof(buf) - strlen(buf));
 	rinq_dsn_wipe(&dsn);
 	return buf;
+}
+
+static bool
+check_trace_id(char **newval, void **extra, GucSource source)
+{
+	if (*newval != NULL && strlen(*newval) > RINQ_MAX_TRACE_LEN)
+	{
+		GUC_check_errdetail("A trace id may have up to %d bytes.", RINQ_MAX_TRACE_LEN);
+		return false;
+	}
+	return true;
 }
 
 static bool
@@ -299,6 +312,11 @@ define_work_settings(void)
 							"Sets the time until the second attempt; it doubles with each further one.",
 							NULL, &rinq_retry_delay,
 							1000, 1, 3600000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomStringVariable("rinq.trace_id",
+							   "Sets the trace id of messages sent by this session.",
+							   "When empty, it is that of the request being handled, or the message's own id.",
+							   &rinq_trace_setting,
+							   "", PGC_USERSET, 0, check_trace_id, NULL, NULL);
 	DefineCustomIntVariable("rinq.default_timeout",
 							"Sets the time a call waits for its response when none is given.",
 							NULL, &rinq_default_timeout,

@@ -33,8 +33,12 @@ extern int	rinq_retry_delay;	/* ms */
 extern char *rinq_product;
 extern char *rinq_databases;
 
+/* bytes of a trace id, which travels in a property */
+#define RINQ_MAX_TRACE_LEN 255
+
 /* per session */
 extern int	rinq_default_timeout;	/* ms */
+extern char *rinq_trace_setting;	/* NULL or empty: none */
 extern bool rinq_validate_raw;
 
 extern void rinq_define_settings(void);

@@ -8,12 +8,35 @@
  */
 #include "postgres.h"
 
+#include "guc.h"
+#include "mb/pg_wchar.h"
 #include "request.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 RinqInherited rinq_inherited;
 RinqFailure rinq_last_failure_data = {NULL, NULL, NULL};
+
+/*
+ * The setting wins over what is inherited.  The result lives as long as the
+ * current memory context.
+ */
+RinqBytes
+rinq_current_trace(void)
+{
+	RinqBytes	trace;
+
+	if (rinq_trace_setting == NULL || rinq_trace_setting[0] == '\0')
+		return rinq_inherited.trace;
+	trace = rinq_bytes_str(pg_server_to_any(rinq_trace_setting,
+											(int) strlen(rinq_trace_setting), PG_UTF8));
+	if (trace.len > RINQ_MAX_TRACE_LEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("trace id of %zu bytes is too long", trace.len),
+				 errdetail("It may have up to %d bytes in UTF-8.", RINQ_MAX_TRACE_LEN)));
+	return trace;
+}
 
 static MemoryContext failure_context = NULL;
 

@@ -31,6 +31,7 @@ class Stream:
                     while not self._stop.is_set():
                         session.execute(self._sql)
                         self.committed += 1
+                        self._stop.wait(0.002)
             except Exception:
                 self._stop.wait(0.05)  # the server is away for a moment
 
@@ -58,9 +59,12 @@ class Case(case.Case):
     def sent(self, db):
         return set((db.value("SELECT string_agg(id, ' ') FROM sent") or "").split())
 
+    def wait_received(self, sent, collector, timeout=30):
+        wait_until(lambda: len(sent - set(collector.ids)), lambda missing: missing == 0, timeout, "all of %d messages" % len(sent), 0.2)
+
     def assertAllReceived(self, db, collector, duplicates=0, timeout=30):
         sent = self.sent(db)
-        wait_until(lambda: set(collector.ids), lambda ids: sent <= ids, timeout, "all of %d messages" % len(sent))
+        self.wait_received(sent, collector, timeout)
         self.wait_empty(db, timeout)
         counts = collections.Counter(collector.ids)
         self.assertEqual(set(counts) - sent, set(), "messages that were not committed")
@@ -123,8 +127,7 @@ class Network(Case):
         stream.stop()
         self.wait_empty(self.db, 60)
         collector = Collector(self.peer(prefetch=0), "killed")
-        sent = self.sent(self.db)
-        wait_until(lambda: set(collector.ids), lambda ids: sent <= ids, 30, "all messages")
+        self.wait_received(self.sent(self.db), collector)
 
     def test_confirms_withheld(self):
         collector = Collector(self.remote, "held")

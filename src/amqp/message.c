@@ -22,7 +22,7 @@
 #define HEADER_FRAME_MARGIN	20
 
 /* n, c, t, m, sc, dl */
-#define MAX_HEADERS			6
+#define MAX_HEADERS			8
 
 /* Property flags that stand for neither a known nor a reserved property. */
 #define FLAG_CONTINUATION	0x0001
@@ -80,6 +80,7 @@ decode_headers(RinqBytes table, RinqMessage *out)
 {
 	RinqReader	r = rinq_reader(table.data, table.len);
 	RinqTableEntry entry;
+	bool		ignored;		/* of another type, these are as good as missing */
 
 	for (;;)
 	{
@@ -106,6 +107,10 @@ decode_headers(RinqBytes table, RinqMessage *out)
 		else if (key_is(&entry, "sc", 2))
 			take_header(&entry, 'x', &out->span_context,
 						&out->bad_span_context);
+		else if (key_is(&entry, "traceparent", 11))
+			take_header(&entry, 'S', &out->traceparent, &ignored);
+		else if (key_is(&entry, "tracestate", 10))
+			take_header(&entry, 'S', &out->tracestate, &ignored);
 	}
 }
 
@@ -213,6 +218,7 @@ has_headers(const RinqMessage *msg)
 	return msg->ns.data != NULL || msg->command.data != NULL ||
 		msg->constraint.data != NULL || msg->target.data != NULL ||
 		msg->failure_message.data != NULL || msg->span_context.data != NULL ||
+		msg->traceparent.data != NULL || msg->tracestate.data != NULL ||
 		msg->has_deadline;
 }
 
@@ -243,7 +249,9 @@ rinq_message_check(const RinqMessage *msg, size_t frame_max, size_t *size)
 			!add_header(msg->constraint, 1, frame_max, &total) ||
 			!add_header(msg->target, 1, frame_max, &total) ||
 			!add_header(msg->failure_message, 1, frame_max, &total) ||
-			!add_header(msg->span_context, 2, frame_max, &total))
+			!add_header(msg->span_context, 2, frame_max, &total) ||
+			!add_header(msg->traceparent, 11, frame_max, &total) ||
+			!add_header(msg->tracestate, 10, frame_max, &total))
 			return RINQ_MSG_TOO_LARGE;
 		if (msg->has_deadline)
 			total += 1 + 2 + 1 + 8;
@@ -280,6 +288,8 @@ fill_headers(const RinqMessage *msg, amqp_table_entry_t *entries)
 	put_header(entries, &n, "t", AMQP_FIELD_KIND_UTF8, msg->target);
 	put_header(entries, &n, "m", AMQP_FIELD_KIND_UTF8, msg->failure_message);
 	put_header(entries, &n, "sc", AMQP_FIELD_KIND_BYTES, msg->span_context);
+	put_header(entries, &n, "traceparent", AMQP_FIELD_KIND_UTF8, msg->traceparent);
+	put_header(entries, &n, "tracestate", AMQP_FIELD_KIND_UTF8, msg->tracestate);
 	if (msg->has_deadline)
 	{
 		entries[n].key = rinq_to_amqp(rinq_bytes("dl", 2));

@@ -62,6 +62,8 @@ typedef struct RinqMessage
 	RinqBytes	target;			/* "t", S: target session, or failure type */
 	RinqBytes	failure_message;	/* "m", S */
 	RinqBytes	span_context;	/* "sc", x */
+	RinqBytes	traceparent;	/* "traceparent", S: of W3C trace context */
+	RinqBytes	tracestate;		/* "tracestate", S: likewise */
 
 	/*
 	 * Set by decoding only: the header is there, but with an AMQP type other

@@ -202,15 +202,10 @@ run_handler(RinqSlot *slot, const RinqBytes *fields)
 {
 	RinqBytes	payload;
 	int			nest;
-	char	   *trace;
 
 	StartTransactionCommand();
 	nest = NewGUCNestLevel();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	trace = pnstrdup(fields[RINQ_REQUEST_TRACE].data, fields[RINQ_REQUEST_TRACE].len);
-	rinq_inherited.trace = rinq_bytes_str(trace);
-	rinq_inherited.deadline = slot->deadline;
-
 	arm_timeout(slot->deadline);
 	payload = rinq_payload_from_jsonb(rinq_handler_call(fields, slot->handler_owner,
 														slot->deadline,
@@ -419,6 +414,30 @@ try_request(RinqSlot *slot, const RinqBytes *fields, int tries, MemoryContext co
 	return done;
 }
 
+/* what the handler's own messages have in common with its request */
+static void
+inherit(const RinqBytes *fields, int64 deadline)
+{
+	rinq_inherited.trace = fields[RINQ_REQUEST_TRACE];
+	rinq_inherited.span_context = fields[RINQ_REQUEST_SPAN];
+	rinq_inherited.traceparent = fields[RINQ_REQUEST_TRACEPARENT];
+	rinq_inherited.tracestate = fields[RINQ_REQUEST_TRACESTATE];
+	rinq_inherited.deadline = deadline;
+}
+
+/* for the log alone: of an error, the message is all that is sent */
+static void
+tell_about_request(void *arg)
+{
+	const RinqBytes *fields = arg;
+	char		id[RINQ_DISPLAY_LEN];
+	char		trace[RINQ_DISPLAY_LEN];
+
+	errcontext("rinq request %s, trace id %s",
+			   rinq_text_for_display(fields[RINQ_REQUEST_ID], id),
+			   rinq_text_for_display(fields[RINQ_REQUEST_TRACE], trace));
+}
+
 static void
 run_request(uint32 index, MemoryContext context)
 {
@@ -447,7 +466,14 @@ run_request(uint32 index, MemoryContext context)
 	{
 		int			tries;
 
+		ErrorContextCallback about;
+
 		copy_request(slot, fields);
+		inherit(fields, slot->deadline);
+		about.callback = tell_about_request;
+		about.arg = fields;
+		about.previous = error_context_stack;
+		error_context_stack = &about;
 		for (tries = 1; !try_request(slot, fields, tries, context); tries++)
 		{
 			clean_session();
@@ -455,9 +481,9 @@ run_request(uint32 index, MemoryContext context)
 			rinq_failure_forget();
 			pause_before_retry(slot->deadline, tries);
 		}
+		error_context_stack = about.previous;
 	}
-	rinq_inherited.trace = rinq_bytes(NULL, 0);
-	rinq_inherited.deadline = 0;
+	memset(&rinq_inherited, 0, sizeof(rinq_inherited));
 	debug_query_string = NULL;
 
 	/* hand the answer over; when the peer is gone, it has no use for it */

@@ -151,8 +151,13 @@ send_request(uint32 index, RinqNamespace *ns)
 	memset(&msg, 0, sizeof(msg));
 	msg.message_id = rinq_bytes(id_text,
 								rinq_message_id_format(&slot->id, id_text, sizeof(id_text)));
-	if (fields[RINQ_CALL_TRACE].len > 0)
+	if (fields[RINQ_CALL_TRACE].len > 0 &&
+		(fields[RINQ_CALL_TRACE].len != msg.message_id.len ||
+		 memcmp(fields[RINQ_CALL_TRACE].data, id_text, msg.message_id.len) != 0))
 		msg.correlation_id = fields[RINQ_CALL_TRACE];
+	msg.span_context = fields[RINQ_CALL_SPAN];
+	msg.traceparent = fields[RINQ_CALL_TRACEPARENT];
+	msg.tracestate = fields[RINQ_CALL_TRACESTATE];
 	msg.reply_to = rinq_bytes_str("c");
 	msg.has_priority = true;
 	msg.priority = 1;

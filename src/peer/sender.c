@@ -202,6 +202,8 @@ publish(const RinqOutgoing *message, RinqNamespace *ns, const RinqBytes *fields)
 	msg.ns = fields[RINQ_SEND_NAMESPACE];
 	msg.command = fields[RINQ_SEND_COMMAND];
 	msg.span_context = fields[RINQ_SEND_SPAN];
+	msg.traceparent = fields[RINQ_SEND_TRACEPARENT];
+	msg.tracestate = fields[RINQ_SEND_TRACESTATE];
 	return rinq_basic_publish(rinq_peer.conn, CHANNEL_CONFIRMED, rinq_bytes_str("cmd.bal"),
 							  rinq_bytes_str(ns->name), true, &msg,
 							  fields[RINQ_SEND_PAYLOAD].len > 0 ?

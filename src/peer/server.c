@@ -50,6 +50,8 @@ typedef struct Request
 	RinqBytes	namespace;
 	RinqBytes	command;
 	RinqBytes	span_context;
+	RinqBytes	traceparent;
+	RinqBytes	tracestate;
 	RinqBytes	body;			/* freed once it is in a slot */
 	char		texts[FLEXIBLE_ARRAY_MEMBER];
 } Request;
@@ -205,6 +207,8 @@ respond(Request *request, char type, RinqBytes failure_type, RinqBytes text,
 		msg.ns = request->namespace;
 		msg.command = request->command;
 		msg.span_context = request->span_context;
+		msg.traceparent = request->traceparent;
+		msg.tracestate = request->tracestate;
 	}
 	if (type == 'f')
 	{
@@ -289,8 +293,8 @@ enqueue(Request *request, const RinqListener *listener)
 	fields[RINQ_REQUEST_TRACE] = request->trace;
 	fields[RINQ_REQUEST_PAYLOAD] = request->body;
 	fields[RINQ_REQUEST_SPAN] = request->span_context;
-	fields[RINQ_REQUEST_TRACEPARENT] = rinq_bytes(NULL, 0);
-	fields[RINQ_REQUEST_TRACESTATE] = rinq_bytes(NULL, 0);
+	fields[RINQ_REQUEST_TRACEPARENT] = request->traceparent;
+	fields[RINQ_REQUEST_TRACESTATE] = request->tracestate;
 	if (!rinq_slot_write(slot, fields, RINQ_REQUEST_FIELDS))
 		return false;
 
@@ -401,7 +405,8 @@ make_request(const RinqDelivery *delivery, const RinqMessageId *id)
 	request = MemoryContextAllocZero(TopMemoryContext,
 									 offsetof(Request, texts) + msg->message_id.len +
 									 source_len + trace.len + msg->ns.len +
-									 msg->command.len + msg->span_context.len);
+									 msg->command.len + msg->span_context.len +
+									 msg->traceparent.len + msg->tracestate.len);
 	p = request->texts;
 	request->id = keep(&p, msg->message_id);
 	request->source = keep(&p, rinq_bytes(source, source_len));
@@ -409,6 +414,8 @@ make_request(const RinqDelivery *delivery, const RinqMessageId *id)
 	request->namespace = keep(&p, msg->ns);
 	request->command = keep(&p, msg->command);
 	request->span_context = keep(&p, msg->span_context);
+	request->traceparent = keep(&p, msg->traceparent);
+	request->tracestate = keep(&p, msg->tracestate);
 	request->channel = delivery->channel;
 	request->epoch = epochs[delivery->channel];
 	request->tag = delivery->delivery_tag;

@@ -142,7 +142,7 @@ rinq_call_arguments(FunctionCallInfo fcinfo, RinqBytes *fields)
 	fields[RINQ_CALL_NAMESPACE] = rinq_bytes_str(namespace);
 	fields[RINQ_CALL_COMMAND] = rinq_command_bytes(command);
 	fields[RINQ_CALL_PAYLOAD] = rinq_payload_from_jsonb(payload);
-	fields[RINQ_CALL_TRACE] = rinq_inherited.trace;
+	fields[RINQ_CALL_TRACE] = rinq_current_trace();
 	fields[RINQ_CALL_SPAN] = rinq_inherited.span_context;
 	fields[RINQ_CALL_TRACEPARENT] = rinq_inherited.traceparent;
 	fields[RINQ_CALL_TRACESTATE] = rinq_inherited.tracestate;

@@ -88,7 +88,7 @@ execute(FunctionCallInfo fcinfo, RinqBytes payload)
 	fields[RINQ_SEND_NAMESPACE] = rinq_bytes_str(namespace);
 	fields[RINQ_SEND_COMMAND] = rinq_command_bytes(command);
 	fields[RINQ_SEND_PAYLOAD] = payload;
-	fields[RINQ_SEND_TRACE] = rinq_inherited.trace;
+	fields[RINQ_SEND_TRACE] = rinq_current_trace();
 	fields[RINQ_SEND_SPAN] = rinq_inherited.span_context;
 	fields[RINQ_SEND_TRACEPARENT] = rinq_inherited.traceparent;
 	fields[RINQ_SEND_TRACESTATE] = rinq_inherited.tracestate;
