@@ -127,17 +127,51 @@ CREATE FUNCTION @extschema@.rinq_call(
 COMMENT ON FUNCTION @extschema@.rinq_call(text, text, jsonb, interval) IS
     'Calls a command of whichever peer listens to the namespace, waits for its response, and returns the payload';
 
+CREATE FUNCTION @extschema@.rinq_call(
+    namespace text, command text, payload text, timeout interval DEFAULT NULL)
+    RETURNS jsonb AS 'MODULE_PATHNAME', 'rinq_call_text'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
+COMMENT ON FUNCTION @extschema@.rinq_call(text, text, text, interval) IS
+    'Calls a command, with a payload in the text form of JSON';
+
+CREATE FUNCTION @extschema@.rinq_call(
+    namespace text, command text, payload bytea, timeout interval DEFAULT NULL)
+    RETURNS bytea AS 'MODULE_PATHNAME', 'rinq_call_raw'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
+COMMENT ON FUNCTION @extschema@.rinq_call(text, text, bytea, interval) IS
+    'Calls a command with a payload in CBOR, and returns the payload of the response in CBOR';
+
 CREATE FUNCTION @extschema@.rinq_call_async(
     namespace text, command text, payload jsonb DEFAULT NULL, timeout interval DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
 COMMENT ON FUNCTION @extschema@.rinq_call_async(text, text, jsonb, interval) IS
     'Calls a command without waiting for the response; returns the message id, for rinq_await';
 
+CREATE FUNCTION @extschema@.rinq_call_async(
+    namespace text, command text, payload text, timeout interval DEFAULT NULL)
+    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME', 'rinq_call_async_text'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION @extschema@.rinq_call_async(text, text, text, interval) IS
+    'Calls a command with a payload in the text form of JSON, without waiting for the response';
+
+CREATE FUNCTION @extschema@.rinq_call_async(
+    namespace text, command text, payload bytea, timeout interval DEFAULT NULL)
+    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME', 'rinq_call_async_raw'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION @extschema@.rinq_call_async(text, text, bytea, interval) IS
+    'Calls a command with a payload in CBOR, without waiting for the response';
+
 CREATE FUNCTION @extschema@.rinq_await(
     id @extschema@.rinq_message_id, timeout interval DEFAULT NULL)
     RETURNS jsonb AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
 COMMENT ON FUNCTION @extschema@.rinq_await(@extschema@.rinq_message_id, interval) IS
     'Waits for the response to an asynchronous call of this connection, and returns the payload';
+
+CREATE FUNCTION @extschema@.rinq_await_raw(
+    id @extschema@.rinq_message_id, timeout interval DEFAULT NULL)
+    RETURNS bytea AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
+COMMENT ON FUNCTION @extschema@.rinq_await_raw(@extschema@.rinq_message_id, interval) IS
+    'Waits for the response to an asynchronous call of this connection, and returns the payload in CBOR';
 
 CREATE FUNCTION @extschema@.rinq_await_any(
     ids @extschema@.rinq_message_id[], timeout interval DEFAULT NULL)
@@ -362,6 +396,14 @@ CREATE FUNCTION @extschema@.rinq_execute(
 COMMENT ON FUNCTION @extschema@.rinq_execute(text, text, text, interval, boolean) IS
     'Has a command executed, with a payload in the text form of JSON';
 
+CREATE FUNCTION @extschema@.rinq_execute(
+    namespace text, command text, payload bytea, timeout interval DEFAULT NULL,
+    durable boolean DEFAULT true)
+    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME', 'rinq_execute_raw'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_execute(text, text, bytea, interval, boolean) IS
+    'Has a command executed, with a payload in CBOR';
+
 CREATE FUNCTION @extschema@.rinq_outbox_release(message @extschema@.rinq_message_id)
     RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp AS $$
@@ -460,6 +502,12 @@ REVOKE ALL ON FUNCTION @extschema@.rinq_call_async(text, text, jsonb, interval) 
 REVOKE ALL ON FUNCTION @extschema@.rinq_await(@extschema@.rinq_message_id, interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_await_any(@extschema@.rinq_message_id[], interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_cancel(@extschema@.rinq_message_id) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_call(text, text, text, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_call(text, text, bytea, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_call_async(text, text, text, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_call_async(text, text, bytea, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_await_raw(@extschema@.rinq_message_id, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, bytea, interval, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_listen(text, regprocedure) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_unlisten(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_listener_changed() FROM PUBLIC;

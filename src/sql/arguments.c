@@ -13,6 +13,8 @@
 #include "payload.h"
 #include "sql/arguments.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
 /*
@@ -83,4 +85,38 @@ rinq_interval_ms(const Interval *interval)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("timeout must be positive")));
 	return (int64) Max(1.0, Min(ms, (double) INT_MAX));
+}
+
+/*
+ * A payload as the body of a message.
+ */
+RinqBytes
+rinq_payload_argument(FunctionCallInfo fcinfo, int n, RinqPayloadForm form)
+{
+	Datum		json;
+
+	if (form == RINQ_PAYLOAD_RAW)
+		return rinq_payload_from_raw(PG_ARGISNULL(n) ? NULL : PG_GETARG_BYTEA_PP(n));
+	if (PG_ARGISNULL(n))
+		return rinq_payload_from_jsonb(NULL);
+	if (form == RINQ_PAYLOAD_JSONB)
+		return rinq_payload_from_jsonb(PG_GETARG_JSONB_P(n));
+	json = DirectFunctionCall1(jsonb_in, CStringGetDatum(text_to_cstring(PG_GETARG_TEXT_PP(n))));
+	return rinq_payload_from_jsonb(DatumGetJsonbP(json));
+}
+
+/*
+ * A body as the payload that a function returns.
+ */
+Datum
+rinq_payload_result(RinqBytes body, RinqPayloadForm form, bool *isnull)
+{
+	void	   *payload;
+
+	if (form == RINQ_PAYLOAD_RAW)
+		payload = rinq_payload_to_raw(body);
+	else
+		payload = rinq_payload_to_jsonb(body);
+	*isnull = payload == NULL;
+	return PointerGetDatum(payload);
 }

@@ -23,6 +23,16 @@
 extern char *rinq_text_argument(FunctionCallInfo fcinfo, int n, const char *name);
 extern char *rinq_namespace_argument(FunctionCallInfo fcinfo, int n);
 extern RinqBytes rinq_command_bytes(const char *command);
+/* the form that SQL has payloads in; JSON's text form for arguments only */
+typedef enum RinqPayloadForm
+{
+	RINQ_PAYLOAD_JSONB,
+	RINQ_PAYLOAD_TEXT,
+	RINQ_PAYLOAD_RAW
+} RinqPayloadForm;
+
+extern RinqBytes rinq_payload_argument(FunctionCallInfo fcinfo, int n, RinqPayloadForm form);
+extern Datum rinq_payload_result(RinqBytes body, RinqPayloadForm form, bool *isnull);
 extern int64 rinq_interval_ms(const Interval *interval);
 
 #endif							/* RINQ_ARGUMENTS_H */

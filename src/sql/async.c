@@ -15,16 +15,17 @@
 #include "fmgr.h"
 #include "payload.h"
 #include "request.h"
-#include "sql/arguments.h"
 #include "sql/call.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/jsonb.h"
 
 PG_FUNCTION_INFO_V1(rinq_call_async);
+PG_FUNCTION_INFO_V1(rinq_call_async_text);
+PG_FUNCTION_INFO_V1(rinq_call_async_raw);
 PG_FUNCTION_INFO_V1(rinq_await);
+PG_FUNCTION_INFO_V1(rinq_await_raw);
 PG_FUNCTION_INFO_V1(rinq_await_any);
 PG_FUNCTION_INFO_V1(rinq_cancel);
 
@@ -111,6 +112,19 @@ wait_for_any(RinqDatabase *db, RinqAsyncCall **calls, int count, int64 until)
 	}
 }
 
+static Datum
+call_async(FunctionCallInfo fcinfo, RinqPayloadForm form)
+{
+	int64		deadline;
+	RinqBytes	fields[RINQ_CALL_FIELDS];
+	RinqDatabase *db;
+
+	rinq_require_preloaded();
+	deadline = rinq_call_arguments(fcinfo, form, fields);
+	db = rinq_require_connection(deadline);
+	PG_RETURN_DATUM(CStringGetTextDatum(id_text(rinq_async_call(db, fields, deadline))));
+}
+
 /*
  * rinq_call_async(namespace text, command text, payload jsonb, timeout
  * interval) returns rinq_message_id
@@ -120,14 +134,53 @@ wait_for_any(RinqDatabase *db, RinqAsyncCall **calls, int count, int64 until)
 Datum
 rinq_call_async(PG_FUNCTION_ARGS)
 {
-	int64		deadline;
-	RinqBytes	fields[RINQ_CALL_FIELDS];
-	RinqDatabase *db;
+	return call_async(fcinfo, RINQ_PAYLOAD_JSONB);
+}
 
-	rinq_require_preloaded();
-	deadline = rinq_call_arguments(fcinfo, fields);
-	db = rinq_require_connection(deadline);
-	PG_RETURN_DATUM(CStringGetTextDatum(id_text(rinq_async_call(db, fields, deadline))));
+/*
+ * The same with a payload of type text, which holds JSON.
+ */
+Datum
+rinq_call_async_text(PG_FUNCTION_ARGS)
+{
+	return call_async(fcinfo, RINQ_PAYLOAD_TEXT);
+}
+
+/*
+ * The same with a payload of type bytea, which is CBOR.
+ */
+Datum
+rinq_call_async_raw(PG_FUNCTION_ARGS)
+{
+	return call_async(fcinfo, RINQ_PAYLOAD_RAW);
+}
+
+static Datum
+await(FunctionCallInfo fcinfo, RinqPayloadForm form)
+{
+	char	   *id = rinq_text_argument(fcinfo, 0, "message id");
+	int64		until = wait_until(fcinfo, 1);
+	RinqDatabase *db = require_database();
+	RinqAsyncCall *call = find_call(id);
+	char	   *namespace = pstrdup(call->namespace);
+	char	   *command = rinq_message_from_wire(rinq_bytes_str(call->command));
+	uint32		index = call->index;
+	bool		taken;
+
+	if (wait_for_any(db, &call, 1, until) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_RINQ_TIMEOUT),
+				 errmsg("no response to %s::%s yet", namespace, command),
+				 errhint("The call goes on; it can be awaited again, or cancelled.")));
+	taken = rinq_async_take(db, call);
+	rinq_async_forget(call);
+	if (!taken)
+		ereport(ERROR,
+				(errcode(ERRCODE_RINQ_TIMEOUT),
+				 errmsg("the response to %s::%s was dropped", namespace, command),
+				 errdetail("Nobody has asked for it within %d seconds after its deadline.",
+						   RINQ_ASYNC_GRACE / 1000)));
+	return rinq_call_result(fcinfo, db, index, form, namespace, command);
 }
 
 /*
@@ -139,42 +192,18 @@ rinq_call_async(PG_FUNCTION_ARGS)
 Datum
 rinq_await(PG_FUNCTION_ARGS)
 {
-	char	   *text = rinq_text_argument(fcinfo, 0, "message id");
-	int64		until = wait_until(fcinfo, 1);
-	RinqDatabase *db = require_database();
-	RinqAsyncCall *call = find_call(text);
-	char	   *namespace = pstrdup(call->namespace);
-	char	   *command = rinq_message_from_wire(rinq_bytes_str(call->command));
-	uint32		index = call->index;
-	Jsonb	   *volatile result = NULL;
+	return await(fcinfo, RINQ_PAYLOAD_JSONB);
+}
 
-	if (wait_for_any(db, &call, 1, until) == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_RINQ_TIMEOUT),
-				 errmsg("no response to %s::%s yet", namespace, command),
-				 errhint("The call goes on; it can be awaited again, or cancelled.")));
-	if (!rinq_async_take(db, call))
-	{
-		rinq_async_forget(call);
-		ereport(ERROR,
-				(errcode(ERRCODE_RINQ_TIMEOUT),
-				 errmsg("the response to %s::%s was dropped", namespace, command),
-				 errdetail("Nobody has asked for it within %d seconds after its deadline.",
-						   RINQ_ASYNC_GRACE / 1000)));
-	}
-	rinq_async_forget(call);
-	PG_TRY();
-	{
-		result = rinq_call_result(db, index, namespace, command);
-	}
-	PG_FINALLY();
-	{
-		rinq_call_release(db, index);
-	}
-	PG_END_TRY();
-	if (result == NULL)
-		PG_RETURN_NULL();
-	PG_RETURN_JSONB_P(result);
+/*
+ * rinq_await_raw(id rinq_message_id, timeout interval) returns bytea
+ *
+ * The same, with the payload as it came.
+ */
+Datum
+rinq_await_raw(PG_FUNCTION_ARGS)
+{
+	return await(fcinfo, RINQ_PAYLOAD_RAW);
 }
 
 /*

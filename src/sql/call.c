@@ -26,6 +26,8 @@
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(rinq_call);
+PG_FUNCTION_INFO_V1(rinq_call_text);
+PG_FUNCTION_INFO_V1(rinq_call_raw);
 
 /*
  * When the call has to be over: the earliest of its own timeout, or the
@@ -132,16 +134,15 @@ raise_outcome(const RinqAnswer *answer, const char *namespace, const char *comma
  * call.  Returns its deadline.
  */
 int64
-rinq_call_arguments(FunctionCallInfo fcinfo, RinqBytes *fields)
+rinq_call_arguments(FunctionCallInfo fcinfo, RinqPayloadForm form, RinqBytes *fields)
 {
 	char	   *namespace = rinq_namespace_argument(fcinfo, 0);
 	char	   *command = rinq_text_argument(fcinfo, 1, "command");
-	Jsonb	   *payload = PG_ARGISNULL(2) ? NULL : PG_GETARG_JSONB_P(2);
 	int64		deadline = call_deadline(PG_ARGISNULL(3) ? NULL : PG_GETARG_INTERVAL_P(3));
 
 	fields[RINQ_CALL_NAMESPACE] = rinq_bytes_str(namespace);
 	fields[RINQ_CALL_COMMAND] = rinq_command_bytes(command);
-	fields[RINQ_CALL_PAYLOAD] = rinq_payload_from_jsonb(payload);
+	fields[RINQ_CALL_PAYLOAD] = rinq_payload_argument(fcinfo, 2, form);
 	fields[RINQ_CALL_TRACE] = rinq_current_trace();
 	fields[RINQ_CALL_SPAN] = rinq_inherited.span_context;
 	fields[RINQ_CALL_TRACEPARENT] = rinq_inherited.traceparent;
@@ -150,18 +151,48 @@ rinq_call_arguments(FunctionCallInfo fcinfo, RinqBytes *fields)
 }
 
 /*
- * Waits for the answer to a call; returns its payload, NULL for nil, or raises
- * what it stands for.
+ * Waits for the answer to a call, and releases the call whatever happens.
+ * Returns the payload, or raises what the answer stands for.
  */
-Jsonb *
-rinq_call_result(RinqDatabase *db, uint32 index, const char *namespace, const char *command)
+Datum
+rinq_call_result(FunctionCallInfo fcinfo, RinqDatabase *db, uint32 index, RinqPayloadForm form,
+				 const char *namespace, const char *command)
 {
-	RinqAnswer	answer;
+	volatile Datum result = (Datum) 0;
 
-	rinq_call_wait(db, index, &answer);
-	if (answer.outcome != RINQ_OUTCOME_SUCCESS)
-		raise_outcome(&answer, namespace, command);
-	return rinq_payload_to_jsonb(answer.fields[RINQ_ANSWER_PAYLOAD]);
+	PG_TRY();
+	{
+		RinqAnswer	answer;
+
+		rinq_call_wait(db, index, &answer);
+		if (answer.outcome != RINQ_OUTCOME_SUCCESS)
+			raise_outcome(&answer, namespace, command);
+		result = rinq_payload_result(answer.fields[RINQ_ANSWER_PAYLOAD], form, &fcinfo->isnull);
+	}
+	PG_CATCH();
+	{
+		rinq_call_release(db, index);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	rinq_call_release(db, index);
+	return result;
+}
+
+static Datum
+call(FunctionCallInfo fcinfo, RinqPayloadForm form)
+{
+	int64		deadline;
+	RinqBytes	fields[RINQ_CALL_FIELDS];
+	RinqDatabase *db;
+	uint32		index;
+
+	rinq_require_preloaded();
+	deadline = rinq_call_arguments(fcinfo, form, fields);
+	db = rinq_require_connection(deadline);
+	index = rinq_call_submit(db, fields, deadline, false);
+	return rinq_call_result(fcinfo, db, index, form, fields[RINQ_CALL_NAMESPACE].data,
+							text_to_cstring(PG_GETARG_TEXT_PP(1)));
 }
 
 /*
@@ -174,28 +205,30 @@ rinq_call_result(RinqDatabase *db, uint32 index, const char *namespace, const ch
 Datum
 rinq_call(PG_FUNCTION_ARGS)
 {
-	int64		deadline;
-	RinqBytes	fields[RINQ_CALL_FIELDS];
-	RinqDatabase *db;
-	Jsonb	   *volatile result = NULL;
-	uint32		index;
+	return call(fcinfo, RINQ_PAYLOAD_JSONB);
+}
 
-	rinq_require_preloaded();
-	deadline = rinq_call_arguments(fcinfo, fields);
-	db = rinq_require_connection(deadline);
-	index = rinq_call_submit(db, fields, deadline, false);
-	PG_TRY();
-	{
-		result = rinq_call_result(db, index, fields[RINQ_CALL_NAMESPACE].data,
-								  text_to_cstring(PG_GETARG_TEXT_PP(1)));
-	}
-	PG_FINALLY();
-	{
-		rinq_call_release(db, index);
-	}
-	PG_END_TRY();
+/*
+ * rinq_call(namespace text, command text, payload text, timeout interval)
+ * returns jsonb
+ *
+ * The same with JSON in its text form, which is what a literal without a type
+ * is.
+ */
+Datum
+rinq_call_text(PG_FUNCTION_ARGS)
+{
+	return call(fcinfo, RINQ_PAYLOAD_TEXT);
+}
 
-	if (result == NULL)
-		PG_RETURN_NULL();
-	PG_RETURN_JSONB_P(result);
+/*
+ * rinq_call(namespace text, command text, payload bytea, timeout interval)
+ * returns bytea
+ *
+ * The same with CBOR, which is passed on untouched, both ways.
+ */
+Datum
+rinq_call_raw(PG_FUNCTION_ARGS)
+{
+	return call(fcinfo, RINQ_PAYLOAD_RAW);
 }

@@ -12,10 +12,12 @@
 
 #include "calls.h"
 #include "fmgr.h"
-#include "utils/jsonb.h"
+#include "sql/arguments.h"
 
-extern int64 rinq_call_arguments(FunctionCallInfo fcinfo, RinqBytes *fields);
-extern Jsonb *rinq_call_result(RinqDatabase *db, uint32 index, const char *namespace,
-							   const char *command);
+extern int64 rinq_call_arguments(FunctionCallInfo fcinfo, RinqPayloadForm form,
+								 RinqBytes *fields);
+extern Datum rinq_call_result(FunctionCallInfo fcinfo, RinqDatabase *db, uint32 index,
+							  RinqPayloadForm form, const char *namespace,
+							  const char *command);
 
 #endif							/* RINQ_SQL_CALL_H */

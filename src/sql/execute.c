@@ -16,18 +16,17 @@
 #include "funcapi.h"
 #include "guc.h"
 #include "outbox.h"
-#include "payload.h"
 #include "request.h"
 #include "session.h"
 #include "sql/arguments.h"
 #include "transaction.h"
 #include "utils/builtins.h"
-#include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(rinq_execute);
 PG_FUNCTION_INFO_V1(rinq_execute_text);
+PG_FUNCTION_INFO_V1(rinq_execute_raw);
 PG_FUNCTION_INFO_V1(rinq_outbox_local_only);
 PG_FUNCTION_INFO_V1(rinq_outbox_rescan);
 PG_FUNCTION_INFO_V1(rinq_outbox_peer_status);
@@ -75,7 +74,7 @@ draw_id(RinqDatabase *db, RinqOutgoing *message)
 }
 
 static Datum
-execute(FunctionCallInfo fcinfo, RinqBytes payload)
+execute(FunctionCallInfo fcinfo, RinqPayloadForm form)
 {
 	char	   *namespace = rinq_namespace_argument(fcinfo, ARG_NAMESPACE);
 	char	   *command = rinq_text_argument(fcinfo, ARG_COMMAND, "command");
@@ -87,7 +86,7 @@ execute(FunctionCallInfo fcinfo, RinqBytes payload)
 
 	fields[RINQ_SEND_NAMESPACE] = rinq_bytes_str(namespace);
 	fields[RINQ_SEND_COMMAND] = rinq_command_bytes(command);
-	fields[RINQ_SEND_PAYLOAD] = payload;
+	fields[RINQ_SEND_PAYLOAD] = rinq_payload_argument(fcinfo, ARG_PAYLOAD, form);
 	fields[RINQ_SEND_TRACE] = rinq_current_trace();
 	fields[RINQ_SEND_SPAN] = rinq_inherited.span_context;
 	fields[RINQ_SEND_TRACEPARENT] = rinq_inherited.traceparent;
@@ -116,27 +115,26 @@ execute(FunctionCallInfo fcinfo, RinqBytes payload)
 Datum
 rinq_execute(PG_FUNCTION_ARGS)
 {
-	return execute(fcinfo, rinq_payload_from_jsonb(PG_ARGISNULL(ARG_PAYLOAD) ? NULL :
-												   PG_GETARG_JSONB_P(ARG_PAYLOAD)));
+	return execute(fcinfo, RINQ_PAYLOAD_JSONB);
 }
 
 /*
- * rinq_execute(namespace text, command text, payload text, timeout interval,
- * durable boolean) returns rinq_message_id
- *
- * The same with a payload in the text form of JSON, which is what a literal
- * without a type is.
+ * The same with a payload of type text, which holds JSON, as a literal without
+ * a type does.
  */
 Datum
 rinq_execute_text(PG_FUNCTION_ARGS)
 {
-	Datum		json;
+	return execute(fcinfo, RINQ_PAYLOAD_TEXT);
+}
 
-	if (PG_ARGISNULL(ARG_PAYLOAD))
-		return execute(fcinfo, rinq_payload_from_jsonb(NULL));
-	json = DirectFunctionCall1(jsonb_in,
-							   CStringGetDatum(text_to_cstring(PG_GETARG_TEXT_PP(ARG_PAYLOAD))));
-	return execute(fcinfo, rinq_payload_from_jsonb(DatumGetJsonbP(json)));
+/*
+ * The same with a payload of type bytea, which is CBOR.
+ */
+Datum
+rinq_execute_raw(PG_FUNCTION_ARGS)
+{
+	return execute(fcinfo, RINQ_PAYLOAD_RAW);
 }
 
 /*
