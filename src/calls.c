@@ -128,6 +128,30 @@ may_come_up(RinqDatabase *db)
 }
 
 /*
+ * Returns this database's entry, whether or not a peer runs; waits for it right
+ * after the server's start, when the launcher has not seen the database yet.
+ */
+RinqDatabase *
+rinq_require_database(void)
+{
+	static uint32 wait_event = 0;
+	int64		deadline = rinq_now_ms() + rinq_default_timeout;
+	RinqDatabase *db;
+
+	while (((db = rinq_my_database()) == NULL || db->presence == RINQ_ABSENT) &&
+		   may_come_up(db) && rinq_now_ms() < deadline)
+		(void) ConditionVariableTimedSleep(&rinq_shared->scan_done, RECHECK / 10,
+										   RINQ_WAIT_EVENT(wait_event, "RinqConnection"));
+	ConditionVariableCancelSleep();
+	if (db == NULL || db->presence == RINQ_ABSENT)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("rinq does not serve this database"),
+				 errhint("Look at the settings \"rinq.databases\" and \"rinq.max_databases\", and at the server log.")));
+	return db;
+}
+
+/*
  * Returns this database's entry when its peer is connected.  A peer that is
  * starting, or connecting for the first time, is waited for; one that has
  * failed to connect is not, since nobody knows how long that will last.

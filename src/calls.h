@@ -21,6 +21,7 @@ typedef struct RinqAnswer
 
 extern RinqDatabase *rinq_require_connection(int64 deadline);
 extern RinqDatabase *rinq_require_peer(void);
+extern RinqDatabase *rinq_require_database(void);
 extern uint32 rinq_client_number(void);
 extern uint32 rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
 							   bool async);

@@ -48,7 +48,7 @@ class Roles(case.Case):
         rows = self.db.sql("SELECT p.proname FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass"
                            " AND d.deptype = 'e' JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'rinq'"
                            " WHERE has_function_privilege('public', p.oid, 'EXECUTE') ORDER BY 1")
-        allowed = {"rinq_to_cbor", "rinq_from_cbor", "rinq_version", "rinq_fail", "rinq_last_failure"}
+        allowed = {"rinq_to_cbor", "rinq_from_cbor", "rinq_version", "rinq_fail", "rinq_last_failure", "rinq_trace_id"}
         self.assertLessEqual({row[0] for row in rows if not row[0].startswith("rinq_is_")}, allowed)
 
     def test_owner_of_the_grant_may(self):

@@ -27,6 +27,7 @@
 #include "utils/memutils.h"
 
 #define WINDOW 8192				/* messages published and not confirmed; a power of two */
+#define MAX_CONFIRMED 100000	/* that wait for the outbox worker, before sending pauses */
 #define MAX_BATCH 8192			/* items in one chunk for the outbox worker */
 #define LAST_RETRY_DELAY 60000	/* ms */
 #define START_RETRY 1000		/* ms between attempts to start the outbox worker */
@@ -357,13 +358,20 @@ was_scanned(FullTransactionId xid)
 
 /* ---------------- taking chunks ---------------- */
 
+/* so much is to be removed that the outbox worker has to catch up first */
+static bool
+worker_is_behind(void)
+{
+	return num_confirmed > MAX_CONFIRMED;
+}
+
 static dsa_pointer
 next_held(void)
 {
 	dsa_pointer *first;
 	dsa_pointer pointer;
 
-	if (scan_runs || held == NIL)
+	if (scan_runs || held == NIL || worker_is_behind())
 		return InvalidDsaPointer;
 	first = linitial(held);
 	pointer = *first;
@@ -372,7 +380,11 @@ next_held(void)
 	return pointer;
 }
 
-/* durable messages of transactions that came after the scan began wait for it */
+/*
+ * Durable messages of transactions that came after the scan began wait for it.
+ * All wait for an outbox worker that is behind, whose own chunks come through
+ * the same queue.
+ */
 static bool
 hold_back(dsa_pointer pointer)
 {
@@ -380,8 +392,11 @@ hold_back(dsa_pointer pointer)
 	dsa_pointer *copy;
 	MemoryContext old;
 
-	if (!scan_runs || chunk->kind != RINQ_CHUNK_TRANSACTION || !chunk->has_durable ||
-		was_scanned(chunk->xid))
+	if (chunk->kind != RINQ_CHUNK_TRANSACTION && chunk->kind != RINQ_CHUNK_STORED)
+		return false;
+	if (!worker_is_behind() &&
+		(!scan_runs || chunk->kind != RINQ_CHUNK_TRANSACTION || !chunk->has_durable ||
+		 was_scanned(chunk->xid)))
 		return false;
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	copy = palloc(sizeof(dsa_pointer));
@@ -636,6 +651,13 @@ worker_ended(void)
 		return false;
 	pfree(worker);
 	worker = NULL;
+
+	/* one that did not get to run could not say so itself */
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	if (rinq_peer.db->oid == rinq_peer.args.dboid &&
+		rinq_peer.db->outbox.state == RINQ_WORKER_STARTING)
+		rinq_peer.db->outbox.state = RINQ_WORKER_NONE;
+	LWLockRelease(rinq_shared->lock);
 	return true;
 }
 
@@ -755,22 +777,27 @@ scan_if_wanted(void)
 static void
 show_status(void)
 {
-	static int64 next_look = 0;
+	static RinqOutboxStatus shown = {.in_flight = -1};
+	RinqOutboxStatus now;
 	RinqOutboxStatus *status = &rinq_peer.db->status.outbox;
-	int			attempts = 0;
 	dlist_iter	iter;
 
-	if (rinq_peer.now < next_look)
+	now.direct = rinq_sendqueue_direct(&rinq_peer.channel->send);
+	now.in_flight = (int64) (next_tag - oldest_tag);
+	now.retrying = num_retrying;
+	if (now.direct == shown.direct && now.in_flight == shown.in_flight &&
+		now.retrying == shown.retrying)
 		return;
-	next_look = rinq_peer.now + 100;
+	now.attempts = 0;
 	dlist_foreach(iter, &retrying)
-		attempts = Max(attempts, dlist_container(Message, node, iter.cur)->attempts);
+		now.attempts = Max(now.attempts, dlist_container(Message, node, iter.cur)->attempts);
 	SpinLockAcquire(&rinq_peer.db->mutex);
-	status->in_flight = (int64) (next_tag - oldest_tag);
-	status->retrying = num_retrying;
-	status->attempts = attempts;
+	status->direct = now.direct;
+	status->in_flight = now.in_flight;
+	status->retrying = now.retrying;
+	status->attempts = now.attempts;
 	SpinLockRelease(&rinq_peer.db->mutex);
-	status->direct = rinq_sendqueue_direct(&rinq_peer.channel->send);
+	shown = now;
 }
 
 /*

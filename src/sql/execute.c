@@ -49,12 +49,7 @@ require_database(bool durable)
 	rinq_require_preloaded();
 	if (!durable)
 		return rinq_require_peer();
-	db = rinq_my_database();
-	if (db == NULL || db->presence == RINQ_ABSENT)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("rinq does not serve this database"),
-				 errhint("Look at the settings \"rinq.databases\" and \"rinq.max_databases\", and at the server log.")));
+	db = rinq_require_database();
 	if ((int64) pg_atomic_read_u64(&db->outbox_depth) + rinq_transaction_durable() >= rinq_max_outbox)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
