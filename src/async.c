@@ -108,18 +108,21 @@ make_room(RinqDatabase *db)
 		if (oldest == NULL || call->made < oldest->made)
 			oldest = call;
 	}
-	if (oldest == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many asynchronous calls are in flight"),
-				 errdetail("The setting \"rinq.max_async_calls\" allows %d for each connection.",
-						   rinq_max_async_calls)));
-	if (rinq_async_take(db, oldest))
+	if (oldest != NULL)
 	{
-		rinq_call_release(db, oldest->index);
-		rinq_count(db, RINQ_RESPONSES_DROPPED);
+		if (rinq_async_take(db, oldest))
+		{
+			rinq_call_release(db, oldest->index);
+			rinq_count(db, RINQ_RESPONSES_DROPPED);
+		}
+		rinq_async_forget(oldest);
+		return;
 	}
-	rinq_async_forget(oldest);
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("too many asynchronous calls are in flight"),
+			 errdetail("The setting \"rinq.max_async_calls\" allows %d for each connection.",
+					   rinq_max_async_calls)));
 }
 
 /*
