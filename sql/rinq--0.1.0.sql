@@ -71,6 +71,35 @@ COMMENT ON COLUMN @extschema@.rinq_request.deadline IS
 COMMENT ON COLUMN @extschema@.rinq_request.is_response_required IS
     'Whether the response is sent to anybody; an executed command has none';
 
+CREATE TYPE @extschema@.rinq_raw_request AS (
+    id @extschema@.rinq_message_id,
+    source @extschema@.rinq_revision,
+    namespace text,
+    command text,
+    payload bytea,
+    trace_id text,
+    deadline timestamptz,
+    is_response_required boolean
+);
+COMMENT ON TYPE @extschema@.rinq_raw_request IS
+    'A command request, as a handler function receives it that takes payloads in CBOR';
+COMMENT ON COLUMN @extschema@.rinq_raw_request.id IS
+    'Message id of the request';
+COMMENT ON COLUMN @extschema@.rinq_raw_request.source IS
+    'Session that sent the request, at its revision when it did';
+COMMENT ON COLUMN @extschema@.rinq_raw_request.namespace IS
+    'Namespace that the request was sent to';
+COMMENT ON COLUMN @extschema@.rinq_raw_request.command IS
+    'Name of the command; any text, the empty one included';
+COMMENT ON COLUMN @extschema@.rinq_raw_request.payload IS
+    'Payload of the request in CBOR, NULL for nil';
+COMMENT ON COLUMN @extschema@.rinq_raw_request.trace_id IS
+    'Id that the request shares with all messages sent on its behalf';
+COMMENT ON COLUMN @extschema@.rinq_raw_request.deadline IS
+    'Time after which nobody waits for the response, NULL for none';
+COMMENT ON COLUMN @extschema@.rinq_raw_request.is_response_required IS
+    'Whether the response is sent to anybody; an executed command has none';
+
 -- ---------------------------------------------------------------------
 -- listeners
 -- ---------------------------------------------------------------------
@@ -110,7 +139,7 @@ SELECT pg_catalog.pg_extension_config_dump('@extschema@.rinq_listener', '');
 CREATE FUNCTION @extschema@.rinq_listen(namespace text, handler regprocedure)
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.rinq_listen(text, regprocedure) IS
-    'Has requests to a namespace handled by a function that takes a rinq_request and returns jsonb, running as the current role; effective at commit';
+    'Has requests to a namespace handled by a function that takes a rinq_request and returns jsonb, or a rinq_raw_request and bytea, running as the current role; effective at commit';
 
 CREATE FUNCTION @extschema@.rinq_unlisten(namespace text)
     RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -226,8 +255,8 @@ CREATE TABLE @extschema@.rinq_outbox_0 (
     deadline timestamptz,
     database oid NOT NULL,
     span_context bytea,
-    traceparent text,
-    tracestate text
+    traceparent bytea,
+    tracestate bytea
 );
 COMMENT ON TABLE @extschema@.rinq_outbox_0 IS
     'Durable messages that wait to be sent: one of the tables that take turns; see the view rinq_outbox';
@@ -251,8 +280,8 @@ CREATE TABLE @extschema@.rinq_outbox_1 (
     deadline timestamptz,
     database oid NOT NULL,
     span_context bytea,
-    traceparent text,
-    tracestate text
+    traceparent bytea,
+    tracestate bytea
 );
 COMMENT ON TABLE @extschema@.rinq_outbox_1 IS
     'Durable messages that wait to be sent: one of the tables that take turns; see the view rinq_outbox';
@@ -276,8 +305,8 @@ CREATE TABLE @extschema@.rinq_outbox_2 (
     deadline timestamptz,
     database oid NOT NULL,
     span_context bytea,
-    traceparent text,
-    tracestate text
+    traceparent bytea,
+    tracestate bytea
 );
 COMMENT ON TABLE @extschema@.rinq_outbox_2 IS
     'Durable messages that wait to be sent: one of the tables that take turns; see the view rinq_outbox';
@@ -301,8 +330,8 @@ CREATE TABLE @extschema@.rinq_outbox_3 (
     deadline timestamptz,
     database oid NOT NULL,
     span_context bytea,
-    traceparent text,
-    tracestate text
+    traceparent bytea,
+    tracestate bytea
 );
 COMMENT ON TABLE @extschema@.rinq_outbox_3 IS
     'Durable messages that wait to be sent: one of the tables that take turns; see the view rinq_outbox';
@@ -326,8 +355,8 @@ CREATE TABLE @extschema@.rinq_outbox_dead (
     deadline timestamptz,
     database oid NOT NULL,
     span_context bytea,
-    traceparent text,
-    tracestate text,
+    traceparent bytea,
+    tracestate bytea,
     attempts integer NOT NULL,
     error text NOT NULL,
     set_aside timestamptz NOT NULL

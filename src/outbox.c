@@ -166,8 +166,8 @@ rinq_outbox_insert(Oid schema, RinqOutgoing *message, const RinqBytes *fields)
 	slot->tts_values[COLUMN_DEADLINE] = TimestampTzGetDatum(rinq_timestamp_of_ms(message->deadline));
 	slot->tts_values[COLUMN_DATABASE] = ObjectIdGetDatum(MyDatabaseId);
 	put_bytes(slot, COLUMN_SPAN_CONTEXT, fields[RINQ_SEND_SPAN]);
-	put_text(slot, COLUMN_TRACEPARENT, fields[RINQ_SEND_TRACEPARENT]);
-	put_text(slot, COLUMN_TRACESTATE, fields[RINQ_SEND_TRACESTATE]);
+	put_bytes(slot, COLUMN_TRACEPARENT, fields[RINQ_SEND_TRACEPARENT]);
+	put_bytes(slot, COLUMN_TRACESTATE, fields[RINQ_SEND_TRACESTATE]);
 	ExecStoreVirtualTuple(slot);
 	table_tuple_insert(rel, slot, GetCurrentCommandId(true), 0, NULL);
 	message->item.table = (uint8) table;
@@ -291,8 +291,8 @@ make_message(TupleTableSlot *slot, const RinqOutboxItem *item)
 	fields[RINQ_SEND_PAYLOAD] = wire_bytes(slot, COLUMN_PAYLOAD);
 	fields[RINQ_SEND_TRACE] = wire_text(slot, COLUMN_TRACE_ID);
 	fields[RINQ_SEND_SPAN] = wire_bytes(slot, COLUMN_SPAN_CONTEXT);
-	fields[RINQ_SEND_TRACEPARENT] = wire_text(slot, COLUMN_TRACEPARENT);
-	fields[RINQ_SEND_TRACESTATE] = wire_text(slot, COLUMN_TRACESTATE);
+	fields[RINQ_SEND_TRACEPARENT] = wire_bytes(slot, COLUMN_TRACEPARENT);
+	fields[RINQ_SEND_TRACESTATE] = wire_bytes(slot, COLUMN_TRACESTATE);
 
 	message = palloc0(rinq_outgoing_size(fields));
 	message->durable = true;

@@ -75,3 +75,26 @@ class RawPayloads(case.Case):
             with self.db.session() as session:
                 session.execute("PREPARE p(%s) AS SELECT rinq_call('plain', 'x', $1)" % kind)
                 self.assertEqual(session.value("EXECUTE p(%s)" % literal), value)
+
+    def test_handler(self):
+        self.db.sql("CREATE FUNCTION mirror(req rinq_raw_request) RETURNS bytea LANGUAGE plpgsql AS $$ BEGIN"
+                    " IF req.command = 'bad' THEN RETURN '\\xff'; END IF; RETURN req.payload; END $$")
+        self.db.sql("SELECT rinq_listen('mirror', 'mirror(rinq_raw_request)')")
+        for value in VALUES:
+            with self.subTest(value):
+                response = self.remote.call_response("mirror", "x", Raw(bytes.fromhex(value)), timeout=10)
+                self.assertEqual((response.properties["type"], response.body.hex()), ("s", value))
+        self.assertEqual(self.remote.call_response("mirror", "x", timeout=10).body, b"")
+        for command, value in [("x", bytes.fromhex(value.replace(" ", ""))) for value in MALFORMED[1:]] + [("bad", b"\x00")]:
+            with self.subTest((command, value)):
+                response = self.remote.call_response("mirror", command, Raw(value), timeout=10)
+                self.assertEqual(response.properties["type"], "e")
+                self.assertIn(b"CBOR", response.body)
+
+    def test_what_cannot_be_a_handler(self):
+        self.db.sql("CREATE FUNCTION mixed1(req rinq_raw_request) RETURNS jsonb LANGUAGE sql AS 'SELECT NULL::jsonb'")
+        self.db.sql("CREATE FUNCTION mixed2(req rinq_request) RETURNS bytea LANGUAGE sql AS 'SELECT NULL::bytea'")
+        self.db.sql("CREATE SCHEMA other; CREATE TYPE other.rinq_raw_request AS (payload bytea);"
+                    " CREATE FUNCTION forged(req other.rinq_raw_request) RETURNS bytea LANGUAGE sql AS 'SELECT NULL::bytea'")
+        for function in ("mixed1(rinq_raw_request)", "mixed2(rinq_request)", "forged(other.rinq_raw_request)"):
+            self.assertSqlState(self.db.error("SELECT rinq_listen('odd', '%s')" % function), "42P13")

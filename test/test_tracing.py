@@ -54,6 +54,18 @@ class Tracing(case.Case):
         self.assertEqual(request.trace_id, "58AEE146-191C.1@0#1")
         self.assertNotIn("sc", request.headers)
 
+    def test_w3c_header_that_the_database_cannot_express(self):
+        """What is passed on is not looked at: it is no reason for a handler to fail."""
+        db = self.database(encoding="LATIN1")
+        db.handler("latin", "PERFORM rinq_execute('tr-end', 'x'); PERFORM rinq_call('tr-end', 'x'); RETURN 'true';")
+        db.listen("latin", "latin")
+        self.remote.call("latin", "warm", timeout=20)
+        self.collector.wait(2)
+        self.collector.forget()
+        self.remote.publish_raw("cmd.bal", "latin", headers={"n": "latin", "c": "x", "tracestate": "a=\u20ac"}, message_id="58AEE146-191C.2@0#1")
+        for request in self.collector.wait(2):
+            self.assertEqual(tuple(request.headers["tracestate"]), ("S", "a=\u20ac"))
+
     def test_w3c_header_of_another_type(self):
         self.remote.declare_namespace("traced")
         self.remote.publish_raw("cmd.bal", "traced", headers={"n": "traced", "c": "call", "traceparent": 5, "tracestate": b"x"},

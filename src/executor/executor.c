@@ -207,9 +207,8 @@ run_handler(RinqSlot *slot, const RinqBytes *fields)
 	nest = NewGUCNestLevel();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	arm_timeout(slot->deadline);
-	payload = rinq_payload_from_jsonb(rinq_handler_call(fields, slot->handler_owner,
-														slot->deadline,
-														slot->wants_response));
+	payload = rinq_handler_call(fields, slot->handler_owner, slot->deadline,
+								slot->wants_response);
 	answer(slot, RINQ_OUTCOME_SUCCESS, NULL, NULL, payload);
 	PopActiveSnapshot();
 	AtEOXact_GUC(false, nest);

@@ -60,6 +60,7 @@ typedef struct Handler
 	Oid			namespace;
 	Oid			owner;
 	Oid			request_type;
+	bool		raw;			/* takes and returns CBOR */
 	FmgrInfo	flinfo;
 	MemoryContext context;		/* of flinfo and what hangs on it */
 } Handler;
@@ -95,14 +96,14 @@ rinq_handler_init(void)
 
 /* is it the extension's own type, and not only one of that name? */
 static bool
-is_request_type(Oid type)
+is_request_type(Oid type, const char *name)
 {
 	HeapTuple	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
 	bool		named;
 
 	if (!HeapTupleIsValid(tuple))
 		return false;
-	named = strcmp(NameStr(((Form_pg_type) GETSTRUCT(tuple))->typname), "rinq_request") == 0;
+	named = strcmp(NameStr(((Form_pg_type) GETSTRUCT(tuple))->typname), name) == 0;
 	ReleaseSysCache(tuple);
 	return named &&
 		getExtensionOfObject(TypeRelationId, type) ==
@@ -127,13 +128,14 @@ rinq_handler_problem(Oid func)
 		problem = "it is not a plain function";
 	else if (proc->proretset)
 		problem = "it returns a set";
-	else if (proc->prorettype != JSONBOID)
-		problem = "it does not return jsonb";
+	else if (proc->prorettype != JSONBOID && proc->prorettype != BYTEAOID)
+		problem = "it returns neither jsonb nor bytea";
 	else if (proc->pronargs != 1 ||
-			 get_typtype(proc->proargtypes.values[0]) != TYPTYPE_COMPOSITE)
-		problem = "its argument is not one rinq_request";
-	else if (!is_request_type(proc->proargtypes.values[0]))
-		problem = "its argument is not one rinq_request";
+			 get_typtype(proc->proargtypes.values[0]) != TYPTYPE_COMPOSITE ||
+			 !is_request_type(proc->proargtypes.values[0],
+							  proc->prorettype == BYTEAOID ? "rinq_raw_request" : "rinq_request"))
+		problem = proc->prorettype == BYTEAOID ? "its argument is not one rinq_raw_request" :
+			"its argument is not one rinq_request";
 	ReleaseSysCache(tuple);
 	return problem;
 }
@@ -190,6 +192,7 @@ resolve(Handler *handler)
 
 		(void) get_func_signature(handler->func, &argtypes, &nargs);
 		handler->request_type = argtypes[0];
+		handler->raw = get_func_rettype(handler->func) == BYTEAOID;
 		pfree(argtypes);
 	}
 	fmgr_info_cxt(handler->func, &handler->flinfo, handler->context);
@@ -239,10 +242,11 @@ find_handler(RinqBytes name, Oid owner)
 
 /* the columns are filled in by position, so their types have to be these */
 static bool
-fits_request(TupleDesc desc)
+fits_request(TupleDesc desc, bool raw)
 {
-	static const Oid column_types[REQUEST_COLUMNS] = {
-		TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TIMESTAMPTZOID, BOOLOID
+	const Oid	column_types[REQUEST_COLUMNS] = {
+		TEXTOID, TEXTOID, TEXTOID, TEXTOID, raw ? BYTEAOID : JSONBOID, TEXTOID,
+		TIMESTAMPTZOID, BOOLOID
 	};
 	int			i;
 
@@ -259,25 +263,29 @@ fits_request(TupleDesc desc)
 }
 
 static Datum
-build_request(Oid type, const RinqBytes *fields, int64 deadline, bool wants_response)
+build_request(const Handler *handler, const RinqBytes *fields, int64 deadline,
+			  bool wants_response)
 {
 	static const int source_of[] = {
 		RINQ_REQUEST_ID, RINQ_REQUEST_SOURCE, RINQ_REQUEST_NAMESPACE,
 		RINQ_REQUEST_COMMAND, -1, RINQ_REQUEST_TRACE
 	};
-	TupleDesc	desc = lookup_rowtype_tupdesc(type, -1);
+	TupleDesc	desc = lookup_rowtype_tupdesc(handler->request_type, -1);
 	Datum		values[REQUEST_COLUMNS];
 	bool		nulls[REQUEST_COLUMNS];
 	HeapTuple	tuple;
-	Jsonb	   *payload = rinq_payload_to_jsonb(fields[RINQ_REQUEST_PAYLOAD]);
+	void	   *payload = handler->raw ?
+		(void *) rinq_payload_to_raw(fields[RINQ_REQUEST_PAYLOAD]) :
+		(void *) rinq_payload_to_jsonb(fields[RINQ_REQUEST_PAYLOAD]);
 	int			i;
 
-	if (!fits_request(desc))
+	if (!fits_request(desc, handler->raw))
 	{
 		ReleaseTupleDesc(desc);
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("type rinq_request does not fit the loaded version of rinq"),
+				 errmsg("type %s does not fit the loaded version of rinq",
+						format_type_be(handler->request_type)),
 				 errhint("Use ALTER EXTENSION rinq UPDATE.")));
 	}
 	memset(nulls, 0, sizeof(nulls));
@@ -287,7 +295,7 @@ build_request(Oid type, const RinqBytes *fields, int64 deadline, bool wants_resp
 			values[i] = CStringGetTextDatum(rinq_text_from_wire(fields[source_of[i]]));
 	}
 	nulls[REQUEST_PAYLOAD] = payload == NULL;
-	values[REQUEST_PAYLOAD] = payload == NULL ? (Datum) 0 : JsonbPGetDatum(payload);
+	values[REQUEST_PAYLOAD] = PointerGetDatum(payload);
 	nulls[REQUEST_DEADLINE] = deadline == 0;
 	values[REQUEST_DEADLINE] =
 		deadline == 0 ? (Datum) 0 : TimestampTzGetDatum(rinq_timestamp_of_ms(deadline));
@@ -301,10 +309,10 @@ build_request(Oid type, const RinqBytes *fields, int64 deadline, bool wants_resp
 /*
  * Calls the handler of a request, in the current transaction and as the
  * current role; "owner" is whom the function belonged to when it was
- * registered.  Returns its result, NULL for nil.  Everything that is wrong
- * with handler or request is raised as an error.
+ * registered.  Returns its result as the body of the response.  Everything that
+ * is wrong with handler or request is raised as an error.
  */
-Jsonb *
+RinqBytes
 rinq_handler_call(const RinqBytes *fields, Oid owner, int64 deadline,
 				  bool wants_response)
 {
@@ -316,15 +324,14 @@ rinq_handler_call(const RinqBytes *fields, Oid owner, int64 deadline,
 	rinq_handler_entered = false;
 	handler = find_handler(fields[RINQ_REQUEST_HANDLER], owner);
 	InitFunctionCallInfoData(*fcinfo, &handler->flinfo, 1, InvalidOid, NULL, NULL);
-	fcinfo->args[0].value = build_request(handler->request_type, fields, deadline,
-										  wants_response);
+	fcinfo->args[0].value = build_request(handler, fields, deadline, wants_response);
 	fcinfo->args[0].isnull = false;
 
 	rinq_handler_entered = true;
 	pgstat_init_function_usage(fcinfo, &usage);
 	result = FunctionCallInvoke(fcinfo);
 	pgstat_end_function_usage(&usage, true);
-	if (fcinfo->isnull)
-		return NULL;
-	return DatumGetJsonbP(result);
+	if (handler->raw)
+		return rinq_payload_from_raw(fcinfo->isnull ? NULL : DatumGetByteaPP(result));
+	return rinq_payload_from_jsonb(fcinfo->isnull ? NULL : DatumGetJsonbP(result));
 }

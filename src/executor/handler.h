@@ -11,7 +11,6 @@
 #include "postgres.h"
 
 #include "channel.h"
-#include "utils/jsonb.h"
 
 /* why a function cannot be a handler, or NULL when it can */
 extern const char *rinq_handler_problem(Oid func);
@@ -20,8 +19,8 @@ extern const char *rinq_handler_problem(Oid func);
 extern bool rinq_handler_entered;
 
 extern void rinq_handler_init(void);
-extern Jsonb *rinq_handler_call(const RinqBytes *fields, Oid owner, int64 deadline,
-								bool wants_response);
+extern RinqBytes rinq_handler_call(const RinqBytes *fields, Oid owner, int64 deadline,
+									bool wants_response);
 extern Oid	rinq_function_owner(Oid func);
 
 #endif							/* RINQ_HANDLER_H */

@@ -106,7 +106,7 @@ check_handler(Oid func)
 				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
 				 errmsg("function %s cannot be a handler", format_procedure(func)),
 				 errdetail_internal("The function cannot be used: %s.", problem),
-				 errhint("A handler takes one rinq_request and returns jsonb.")));
+				 errhint("A handler takes one rinq_request and returns jsonb, or one rinq_raw_request and returns bytea.")));
 	if (!rinq_can_execute(func, GetUserId()))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(func));
 }

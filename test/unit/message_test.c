@@ -149,6 +149,8 @@ round_trip(const RinqMessage *msg)
 	same_bytes(back.target, msg->target, "target");
 	same_bytes(back.failure_message, msg->failure_message, "failure_message");
 	same_bytes(back.span_context, msg->span_context, "span_context");
+	same_bytes(back.traceparent, msg->traceparent, "traceparent");
+	same_bytes(back.tracestate, msg->tracestate, "tracestate");
 	CHECK_INT(back.has_priority, msg->has_priority);
 	CHECK_INT(back.priority, msg->priority);
 	CHECK_INT(back.persistent, msg->persistent);
@@ -225,6 +227,7 @@ test_recorded_shapes(void)
 		.message_id = TEXT(""),.correlation_id = TEXT(""),.reply_to = TEXT(""),
 		.expiration = TEXT(""),.type = TEXT(""),.ns = TEXT(""),.command = TEXT(""),
 		.target = TEXT(""),.failure_message = TEXT(""),.span_context = TEXT(""),
+		.traceparent = TEXT(""),.tracestate = TEXT(""),
 		.has_deadline = true,.deadline = INT64_MIN,.has_priority = true
 	};
 	RinqMessage nothing = {0};
