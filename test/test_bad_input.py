@@ -295,7 +295,8 @@ class BadFrames(case.Case):
                 # a database of its own for each, since a peer that keeps failing waits longer and longer
                 database = self.world.database("frames", wait=False)
                 first = database.wait_peer(timeout=20)
-                connection = fake.connections[-1]
+                own = first["peer_id"].partition("-")[2] + ".req"  # others may have come in the meantime
+                connection = wait_until(lambda: [c for c in fake.connections if own in c.consumers], description="its connection")[0]
                 connection.send_raw(data())
                 connection.close()
                 database.wait_new_peer(first)
