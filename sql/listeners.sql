@@ -76,6 +76,16 @@ BEGIN;
 SELECT rinq_listen('prepared', 'handler(rinq_request)');
 PREPARE TRANSACTION 'x';
 
+-- limits and deduplication
+SELECT rinq_listen('limited', 'handler(rinq_request)', 2, true);
+SELECT namespace, max_concurrent, deduplicate FROM rinq_listener;
+SELECT rinq_listen('limited', 'handler(rinq_request)', deduplicate => NULL);
+SELECT namespace, max_concurrent, deduplicate FROM rinq_listener;
+SELECT rinq_listen('limited', 'handler(rinq_request)', 0);
+SELECT rinq_unlisten('limited');
+SELECT rinq_dead_request_retry('58AEE146-191C.45@3#1') IS NULL AS nothing,
+       rinq_dead_request_delete('58AEE146-191C.45@3#1');
+
 DROP FUNCTION handler, other, wrong_result, wrong_argument, wrong_count, wrong_set;
 DROP PROCEDURE wrong_procedure;
 DROP OWNED BY regress_rinq_login, regress_rinq_nologin;

@@ -109,7 +109,9 @@ CREATE TABLE @extschema@.rinq_listener (
         CHECK (namespace ~ '^[A-Za-z0-9.:-][A-Za-z0-9_.:-]{0,199}$'),
     handler text NOT NULL,
     role regrole NOT NULL,
-    owner regrole NOT NULL
+    owner regrole NOT NULL,
+    max_concurrent integer CHECK (max_concurrent > 0),
+    deduplicate boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE @extschema@.rinq_listener IS
     'Namespaces that this database listens to; written by rinq_listen and rinq_unlisten';
@@ -121,6 +123,10 @@ COMMENT ON COLUMN @extschema@.rinq_listener.role IS
     'Role that registered the handler, and as which it runs';
 COMMENT ON COLUMN @extschema@.rinq_listener.owner IS
     'Owner of the function when it was registered; a function of the same name by anybody else is not run';
+COMMENT ON COLUMN @extschema@.rinq_listener.max_concurrent IS
+    'How many of its requests are handled at the same time, NULL for no limit but that of the executors';
+COMMENT ON COLUMN @extschema@.rinq_listener.deduplicate IS
+    'Whether a request that was handled already is not handled again when it is delivered again';
 
 CREATE FUNCTION @extschema@.rinq_listener_changed() RETURNS trigger
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE;
@@ -136,9 +142,11 @@ ALTER TABLE @extschema@.rinq_listener ENABLE ALWAYS TRIGGER rinq_listener_change
 
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.rinq_listener', '');
 
-CREATE FUNCTION @extschema@.rinq_listen(namespace text, handler regprocedure)
+CREATE FUNCTION @extschema@.rinq_listen(
+    namespace text, handler regprocedure, max_concurrent integer DEFAULT NULL,
+    deduplicate boolean DEFAULT false)
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.rinq_listen(text, regprocedure) IS
+COMMENT ON FUNCTION @extschema@.rinq_listen(text, regprocedure, integer, boolean) IS
     'Has requests to a namespace handled by a function that takes a rinq_request and returns jsonb, or a rinq_raw_request and bytea, running as the current role; effective at commit';
 
 CREATE FUNCTION @extschema@.rinq_unlisten(namespace text)
@@ -458,6 +466,83 @@ COMMENT ON FUNCTION @extschema@.rinq_outbox_delete(@extschema@.rinq_message_id) 
     'Deletes a message that was set aside; false when there is none of this id';
 
 -- ---------------------------------------------------------------------
+-- what is recorded of requests
+-- ---------------------------------------------------------------------
+
+CREATE TABLE @extschema@.rinq_handled (
+    id text COLLATE "C" PRIMARY KEY,
+    namespace text NOT NULL,
+    handled timestamptz NOT NULL,
+    payload bytea
+);
+COMMENT ON TABLE @extschema@.rinq_handled IS
+    'Requests that were handled, of listeners that deduplicate, for as long as rinq.dedup_retention says';
+COMMENT ON COLUMN @extschema@.rinq_handled.id IS 'Message id of the request';
+COMMENT ON COLUMN @extschema@.rinq_handled.namespace IS 'Namespace that the request was sent to';
+COMMENT ON COLUMN @extschema@.rinq_handled.handled IS 'When its handler began';
+COMMENT ON COLUMN @extschema@.rinq_handled.payload IS 'Payload of its response in CBOR, NULL for nil';
+CREATE INDEX rinq_handled_handled ON @extschema@.rinq_handled (handled);
+
+CREATE TABLE @extschema@.rinq_attempt (
+    id text COLLATE "C" PRIMARY KEY,
+    attempts integer NOT NULL,
+    first timestamptz NOT NULL,
+    last timestamptz NOT NULL
+);
+COMMENT ON TABLE @extschema@.rinq_attempt IS
+    'How often requests were attempted that the broker has delivered more than once';
+COMMENT ON COLUMN @extschema@.rinq_attempt.id IS 'Message id of the request';
+COMMENT ON COLUMN @extschema@.rinq_attempt.attempts IS 'Attempts so far, the first one included';
+COMMENT ON COLUMN @extschema@.rinq_attempt.first IS 'When the second attempt began';
+COMMENT ON COLUMN @extschema@.rinq_attempt.last IS 'When the last attempt began';
+CREATE INDEX rinq_attempt_last ON @extschema@.rinq_attempt (last);
+
+CREATE TABLE @extschema@.rinq_dead_request (
+    id text COLLATE "C" PRIMARY KEY,
+    source text NOT NULL,
+    namespace text NOT NULL,
+    command text NOT NULL,
+    payload bytea,
+    trace_id text NOT NULL,
+    handler text NOT NULL,
+    attempts integer NOT NULL,
+    error text NOT NULL,
+    recorded timestamptz NOT NULL
+);
+COMMENT ON TABLE @extschema@.rinq_dead_request IS
+    'Requests that were given up after rinq.max_attempts; for rinq_dead_request_retry and rinq_dead_request_delete';
+COMMENT ON COLUMN @extschema@.rinq_dead_request.id IS 'Message id of the request';
+COMMENT ON COLUMN @extschema@.rinq_dead_request.source IS 'Session that sent the request, at its revision when it did';
+COMMENT ON COLUMN @extschema@.rinq_dead_request.namespace IS 'Namespace that the request was sent to';
+COMMENT ON COLUMN @extschema@.rinq_dead_request.command IS 'Name of the command';
+COMMENT ON COLUMN @extschema@.rinq_dead_request.payload IS 'Payload in CBOR, NULL for nil';
+COMMENT ON COLUMN @extschema@.rinq_dead_request.trace_id IS 'Trace id of the request';
+COMMENT ON COLUMN @extschema@.rinq_dead_request.handler IS 'Function that was to handle it';
+COMMENT ON COLUMN @extschema@.rinq_dead_request.attempts IS 'How often it was attempted';
+COMMENT ON COLUMN @extschema@.rinq_dead_request.error IS 'What it was answered';
+COMMENT ON COLUMN @extschema@.rinq_dead_request.recorded IS 'When it was given up';
+
+CREATE FUNCTION @extschema@.rinq_dead_request_retry(message @extschema@.rinq_message_id)
+    RETURNS @extschema@.rinq_message_id LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp SET rinq.trace_id = '' AS $$
+    SELECT set_config('rinq.trace_id', trace_id, true) FROM @extschema@.rinq_dead_request
+    WHERE id = message;
+    WITH d AS (DELETE FROM @extschema@.rinq_dead_request WHERE id = message RETURNING *)
+    SELECT @extschema@.rinq_execute(namespace, command, payload) FROM d
+    $$;
+COMMENT ON FUNCTION @extschema@.rinq_dead_request_retry(@extschema@.rinq_message_id) IS
+    'Has a request that was given up executed again, as a new message whose id is returned; NULL when there is none of this id';
+
+CREATE FUNCTION @extschema@.rinq_dead_request_delete(message @extschema@.rinq_message_id)
+    RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+    WITH d AS (DELETE FROM @extschema@.rinq_dead_request WHERE id = message RETURNING 1)
+    SELECT EXISTS (SELECT FROM d)
+    $$;
+COMMENT ON FUNCTION @extschema@.rinq_dead_request_delete(@extschema@.rinq_message_id) IS
+    'Deletes a request that was given up; false when there is none of this id';
+
+-- ---------------------------------------------------------------------
 -- payloads
 -- ---------------------------------------------------------------------
 
@@ -479,6 +564,16 @@ CREATE FUNCTION @extschema@.rinq_version()
     RETURNS text AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION @extschema@.rinq_version() IS
     'Versions of the loaded library and of the protocol it speaks';
+
+CREATE FUNCTION @extschema@.rinq_stop(graceful boolean DEFAULT true)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_stop(boolean) IS
+    'Takes this database off the network until rinq_start or the next start of the server; a graceful stop lets finish what runs';
+
+CREATE FUNCTION @extschema@.rinq_start()
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_start() IS
+    'Has this database be a peer again, after rinq_stop';
 
 CREATE FUNCTION @extschema@.rinq_peer_status(
     OUT pid integer, OUT peer_id text, OUT state text, OUT broker text,
@@ -504,7 +599,7 @@ COMMENT ON VIEW @extschema@.rinq_peer IS
 COMMENT ON COLUMN @extschema@.rinq_peer.database IS 'Name of this database';
 COMMENT ON COLUMN @extschema@.rinq_peer.pid IS 'Process id of the peer, NULL when none runs';
 COMMENT ON COLUMN @extschema@.rinq_peer.peer_id IS 'Id of the peer on the network, new with each connection';
-COMMENT ON COLUMN @extschema@.rinq_peer.state IS 'stopped, starting, connecting, connected, or disconnected';
+COMMENT ON COLUMN @extschema@.rinq_peer.state IS 'stopped, starting, connecting, connected, disconnected, or stopping';
 COMMENT ON COLUMN @extschema@.rinq_peer.broker IS 'Broker as host:port/vhost';
 COMMENT ON COLUMN @extschema@.rinq_peer.broker_version IS 'Version the broker reported';
 COMMENT ON COLUMN @extschema@.rinq_peer.blocked IS 'Whether the broker takes no messages for want of memory or disk';
@@ -537,14 +632,18 @@ REVOKE ALL ON FUNCTION @extschema@.rinq_call_async(text, text, text, interval) F
 REVOKE ALL ON FUNCTION @extschema@.rinq_call_async(text, text, bytea, interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_await_raw(@extschema@.rinq_message_id, interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, bytea, interval, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_listen(text, regprocedure) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_listen(text, regprocedure, integer, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_unlisten(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_listener_changed() FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_stop(boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_start() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_peer_status() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, jsonb, interval, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, text, interval, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_release(@extschema@.rinq_message_id) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_delete(@extschema@.rinq_message_id) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_dead_request_retry(@extschema@.rinq_message_id) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_dead_request_delete(@extschema@.rinq_message_id) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_local_only() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_rescan() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_peer_status() FROM PUBLIC;

@@ -17,3 +17,8 @@ ALTER SYSTEM SET rinq.amqp_dsn = 'amqps://user:secret@host/';
 SELECT setting LIKE 'amqp://%' AS shown, setting LIKE '%@%' AS credentials,
        boot_val, reset_val
 FROM pg_settings WHERE name = 'rinq.amqp_dsn';
+
+-- the longest timeout is set by superusers
+SET rinq.max_timeout = '1min';
+SHOW rinq.max_timeout;
+RESET rinq.max_timeout;

@@ -14,7 +14,8 @@ ORDER BY 1;
 -- and so is every column of its relations
 SELECT a.attrelid::regclass AS relation, a.attname
 FROM pg_attribute a
-WHERE a.attrelid IN ('rinq_listener'::regclass, 'rinq_peer'::regclass, 'rinq_request'::regclass)
+WHERE a.attrelid IN ('rinq_listener'::regclass, 'rinq_peer'::regclass, 'rinq_request'::regclass,
+                     'rinq_handled'::regclass, 'rinq_attempt'::regclass, 'rinq_dead_request'::regclass)
   AND a.attnum > 0 AND NOT a.attisdropped
   AND col_description(a.attrelid, a.attnum) IS NULL;
 

@@ -82,8 +82,13 @@ rinq_client_number(void)
 }
 
 static void
-raise_not_running(void)
+raise_not_running(RinqDatabase *db)
 {
+	if (db != NULL && db->held)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the rinq peer of this database was stopped"),
+				 errhint("Use rinq_start().")));
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("the rinq peer of this database is not running"),
@@ -109,7 +114,7 @@ rinq_require_peer(void)
 	RinqDatabase *db = rinq_my_database();
 
 	if (db == NULL || db->peer.state != RINQ_WORKER_RUNNING)
-		raise_not_running();
+		raise_not_running(db);
 	return db;
 }
 
@@ -124,7 +129,7 @@ may_come_up(RinqDatabase *db)
 		return false;
 	if (db == NULL)
 		return !rinq_shared->scanned;
-	return db->presence != RINQ_ABSENT && db->start_delay == 0;
+	return db->presence != RINQ_ABSENT && db->start_delay == 0 && !db->held;
 }
 
 /*
@@ -185,7 +190,7 @@ rinq_require_connection(int64 deadline)
 		{
 			ConditionVariableCancelSleep();
 			if (status.net == RINQ_NET_STOPPED)
-				raise_not_running();
+				raise_not_running(db);
 			raise_not_connected(status.last_error);
 		}
 		changed = db != NULL ? &db->changed : &rinq_shared->scan_done;
@@ -226,6 +231,7 @@ rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline, bool
 	/* a peer that ended before it was looked at ends the wait at once */
 	slot->incarnation = connected ? incarnation : incarnation - 1;
 	slot->async = async;
+	slot->in_handler = rinq_inherited.trace.data != NULL;
 	slot->deadline = deadline;
 	slot->queued_at = rinq_now_ms();
 	if (!rinq_slot_write(slot, fields, RINQ_CALL_FIELDS))

@@ -115,7 +115,10 @@ typedef struct RinqSlot
 	Oid			role;			/* that the request's handler runs as */
 	Oid			handler_owner;	/* whom the handler belonged to when registered */
 	bool		wants_response;
+	bool		redelivered;	/* requests: the broker has sent it before */
+	bool		deduplicate;	/* requests: one that was handled is not handled again */
 	bool		async;			/* calls: nobody waits for it now */
+	bool		in_handler;		/* calls: made by a handler, which may finish at a stop */
 	pg_atomic_uint32 claim;		/* of an async call: its serial, or who has claimed it */
 	uint32		identity;		/* calls: of the peer, that the id belongs to */
 	RinqMessageId id;			/* calls: drawn by the backend */

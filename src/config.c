@@ -63,6 +63,8 @@ rinq_config_pack(List *listeners)
 
 		appendBinaryStringInfo(&buf, (char *) &listener->role, sizeof(Oid));
 		appendBinaryStringInfo(&buf, (char *) &listener->owner, sizeof(Oid));
+		appendBinaryStringInfo(&buf, (char *) &listener->max_concurrent, sizeof(int32));
+		appendStringInfoChar(&buf, listener->deduplicate ? 1 : 0);
 		append_text(&buf, listener->namespace);
 		append_text(&buf, listener->handler);
 		append_text(&buf, listener->problem);
@@ -146,6 +148,8 @@ rinq_config_fetch(RinqDatabase *db, uint32 *serial)
 
 		memcpy(&listener->role, take(&p, end, sizeof(Oid)), sizeof(Oid));
 		memcpy(&listener->owner, take(&p, end, sizeof(Oid)), sizeof(Oid));
+		memcpy(&listener->max_concurrent, take(&p, end, sizeof(int32)), sizeof(int32));
+		listener->deduplicate = *take(&p, end, 1) != 0;
 		listener->namespace = take_text(&p, end);
 		listener->handler = take_text(&p, end);
 		listener->problem = take_text(&p, end);

@@ -20,6 +20,8 @@ typedef struct RinqListener
 	char	   *handler;		/* as the text of a regprocedure */
 	Oid			role;			/* that it runs as */
 	Oid			owner;			/* of the function, when it was registered */
+	int32		max_concurrent; /* requests that run at a time; 0 is no limit */
+	bool		deduplicate;
 	char	   *problem;		/* why it cannot be served; NULL when it can */
 } RinqListener;
 

@@ -73,6 +73,7 @@ send_away(RinqDatabase *db)
 		if (executor->state != RINQ_EXECUTOR_FREE)
 		{
 			executor->leave = true;
+			executor->end_now = true;
 			if (executor->state == RINQ_EXECUTOR_IDLE)
 				procno = executor->procno;
 			else

@@ -41,9 +41,13 @@ int			rinq_send_buffer = 32;
 int			rinq_max_outbox = 1000000;
 int			rinq_send_attempts = 10;
 int			rinq_retry_delay = 1000;
+int			rinq_max_attempts = 5;
+int			rinq_dedup_retention = 86400;
+int			rinq_shutdown_timeout = 5000;
 char	   *rinq_product = NULL;
 char	   *rinq_databases = NULL;
 int			rinq_default_timeout = 5000;
+int			rinq_max_timeout = 0;
 bool		rinq_validate_raw = true;
 
 char	   *rinq_trace_setting = NULL;
@@ -312,6 +316,21 @@ define_work_settings(void)
 							"Sets the time until the second attempt; it doubles with each further one.",
 							NULL, &rinq_retry_delay,
 							1000, 1, 3600000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.max_attempts",
+							"Sets how often a request is handled that the broker keeps delivering.",
+							"Then it is answered with an error and kept in rinq_dead_request; 0 is no limit.",
+							&rinq_max_attempts,
+							5, 0, 1000, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.dedup_retention",
+							"Sets how long it is remembered that a request was handled.",
+							"Of listeners that deduplicate; and how long attempts are counted.",
+							&rinq_dedup_retention,
+							86400, 1, INT_MAX, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.shutdown_timeout",
+							"Sets the time that running handlers have to end when the peer stops.",
+							"Then they are rolled back, and their requests given back to the broker.",
+							&rinq_shutdown_timeout,
+							5000, 0, 3600000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomStringVariable("rinq.trace_id",
 							   "Sets the trace id of messages sent by this session.",
 							   "When empty, it is that of the request being handled, or the message's own id.",
@@ -321,6 +340,11 @@ define_work_settings(void)
 							"Sets the time a call waits for its response when none is given.",
 							NULL, &rinq_default_timeout,
 							5000, 1, INT_MAX, PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.max_timeout",
+							"Sets the time that a call may wait for its response, whatever timeout it gives.",
+							"0 is no limit.",
+							&rinq_max_timeout,
+							0, 0, INT_MAX, PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomBoolVariable("rinq.validate_raw",
 							 "Checks that raw payloads are well-formed CBOR, sent or received.",
 							 NULL, &rinq_validate_raw,

@@ -30,6 +30,9 @@ extern int	rinq_send_buffer;	/* MB */
 extern int	rinq_max_outbox;
 extern int	rinq_send_attempts;
 extern int	rinq_retry_delay;	/* ms */
+extern int	rinq_max_attempts;
+extern int	rinq_dedup_retention;	/* s */
+extern int	rinq_shutdown_timeout;	/* ms */
 extern char *rinq_product;
 extern char *rinq_databases;
 
@@ -38,6 +41,7 @@ extern char *rinq_databases;
 
 /* per session */
 extern int	rinq_default_timeout;	/* ms */
+extern int	rinq_max_timeout;	/* ms; 0 is none */
 extern char *rinq_trace_setting;	/* NULL or empty: none */
 extern bool rinq_validate_raw;
 

@@ -83,6 +83,8 @@ init_database(RinqDatabase *db, Size channel_offset)
 	pg_atomic_init_u64(&db->outbox_depth, 0);
 	pg_atomic_init_u64(&db->outbox_seq, 0);
 	pg_atomic_init_u32(&db->outbox_table, 0);
+	pg_atomic_init_u64(&db->last_purge, 0);
+		pg_atomic_init_u64(&db->last_purge, 0);
 	db->peer.procno = RINQ_NO_PROC;
 	db->config = InvalidDsaPointer;
 	db->channel_offset = channel_offset;
@@ -246,6 +248,9 @@ rinq_claim_database(Oid dboid)
 	db->read_wanted = 0;
 	db->read_done = 0;
 	db->stop = false;
+	db->held = false;
+	db->stop_at_once = false;
+	db->executor_terminated = false;
 	db->ddl_blocks = 0;
 	db->next_start = 0;
 	db->start_delay = 0;

@@ -78,6 +78,8 @@ typedef struct RinqExecutorSlot
 	int			procno;
 	uint32		serial;			/* tells one tenant of the slot from the next */
 	bool		leave;			/* asked to make room */
+	bool		terminated;		/* somebody else than the peer wants it to end */
+	bool		end_now;		/* it is to end, whatever it is doing */
 	bool		ran;			/* it connected to its database */
 	uint32		request;		/* slot index of what it runs, when busy */
 } RinqExecutorSlot;
@@ -114,6 +116,7 @@ typedef struct RinqStatus
 	RinqNetState net;
 	bool		ever_failed;	/* an attempt failed since the last success */
 	bool		blocked;		/* the broker refuses to take messages */
+	bool		stopping;		/* the peer only waits for what still runs */
 	char		peer_id[40];
 	char		broker[256];	/* host:port/vhost */
 	char		broker_version[64];
@@ -137,6 +140,9 @@ typedef struct RinqDatabase
 	RinqWorker	peer;
 	uint32		incarnation;	/* of the peer: counts its starts */
 	bool		stop;			/* the peer is to end */
+	bool		held;			/* rinq_stop was called, and rinq_start not since */
+	bool		stop_at_once;	/* without waiting for what runs */
+	bool		executor_terminated;	/* look for it */
 	int			ddl_blocks;		/* commands that need the database empty */
 	TimestampTz next_start;		/* of the peer, not before */
 	int			start_delay;	/* ms, grows while the peer keeps failing */
@@ -157,6 +163,8 @@ typedef struct RinqDatabase
 	pg_atomic_uint64 outbox_depth;
 	pg_atomic_uint64 outbox_seq;
 	pg_atomic_uint32 outbox_table;
+
+	pg_atomic_uint64 last_purge;	/* of what is recorded of requests; ms since the Unix epoch */
 
 	/* protected by the channel's request lock */
 	RinqExecutorSlot executors[RINQ_MAX_EXECUTORS];

@@ -174,7 +174,7 @@ class Roles(Attack):
         role = self.db.role("attacker_" + self.db.name)
         self.addCleanup(self.server.psql, "DROP ROLE " + role)
         self.addCleanup(self.db.sql, "DROP OWNED BY " + role)
-        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure) TO " + role)
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean) TO " + role)
         self.db.sql("CREATE SCHEMA own AUTHORIZATION " + role)
         return role
 

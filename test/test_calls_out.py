@@ -192,6 +192,20 @@ class CallsOut(case.Case):
         self.assertTrue(1000 <= int(first.properties["expiration"]) <= 1234, first)
         self.assertTrue(700 <= int(second.properties["expiration"]) <= 900, second)
 
+    def test_smallest_of_argument_setting_and_limit(self):
+        with self.db.session() as session:
+            session.execute("SET rinq.max_timeout = '1234ms'")
+            session.execute(call_sql("out", "nil"))
+            session.execute(call_sql("out", "nil", timeout=20))
+            session.execute(call_sql("out", "nil", timeout=0.9))
+            session.execute("SELECT rinq_await(rinq_call_async('out', 'nil', NULL::jsonb, '20s'))")
+        expirations = [int(message.properties["expiration"]) for message in self.published("cmd.bal", 4)]
+        for expiration, limit in zip(expirations, (1234, 1234, 900, 1234)):
+            self.assertTrue(limit - 250 <= expiration <= limit, expirations)
+        role = self.db.role("hurried")
+        self.addCleanup(self.db.sql, "DROP OWNED BY hurried; DROP ROLE hurried")
+        self.assertSqlState(self.db.error("SET rinq.max_timeout = 0", role), "42501")
+
     def test_timeout_and_late_answer(self):
         gate = self.gate("late")
         before = self.dropped()

@@ -14,7 +14,7 @@ class Roles(case.Case):
         name = cls.db.name
         cls.plain = cls.db.role("plain_" + name)
         cls.owner = cls.db.role("owner_" + name)
-        for function in ("rinq_listen(text, regprocedure)", "rinq_unlisten(text)", "rinq_call(text, text, jsonb, interval)"):
+        for function in ("rinq_listen(text, regprocedure, integer, boolean)", "rinq_unlisten(text)", "rinq_call(text, text, jsonb, interval)"):
             cls.db.sql("GRANT EXECUTE ON FUNCTION %s TO %s" % (function, cls.owner))
         cls.remote = cls.world.peer()
 
@@ -74,7 +74,7 @@ class Roles(case.Case):
         role = self.db.role("unwelcome_" + self.db.name)
         self.addCleanup(self.server.psql, "DROP ROLE " + role)
         self.addCleanup(self.db.sql, "DROP OWNED BY " + role)
-        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure) TO " + role)
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean) TO " + role)
         self.db.handler("unwelcome", "RETURN '1';", role=role)
         self.db.listen("unwelcome", "unwelcome", role=role)
         for forbid, allow in (("ALTER ROLE %s NOLOGIN" % role, "ALTER ROLE %s LOGIN" % role),
@@ -111,7 +111,7 @@ class Roles(case.Case):
 
     def test_handlers_of_several_roles(self):
         other = self.db.role("other_" + self.db.name)
-        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure) TO " + other)
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean) TO " + other)
         for role in (self.owner, other):
             self.db.handler("as_" + role, "RETURN to_jsonb(current_user::text);", role=role)
             self.db.listen("as_" + role, "as_" + role, role=role)
@@ -129,7 +129,7 @@ class Roles(case.Case):
     def test_role_without_login(self):
         """Either refused clearly at registration, or its handler runs as that role."""
         role = self.db.role("nologin_" + self.db.name, "NOLOGIN")
-        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure) TO " + role)
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean) TO " + role)
         with self.db.session() as session:
             session.execute("SET ROLE " + role)
             session.execute("CREATE FUNCTION quiet(req rinq_request) RETURNS jsonb LANGUAGE sql AS 'SELECT to_jsonb(current_user::text)'")
@@ -156,7 +156,7 @@ class Roles(case.Case):
 
     def test_role_loses_its_login_or_disappears(self):
         role = self.db.role("leaver_" + self.db.name)
-        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure) TO " + role)
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean) TO " + role)
         self.db.handler("leaver", "RETURN to_jsonb(current_user::text);")
         self.db.listen("leaver", "leaver", role=role)
         self.assertEqual(self.remote.call("leaver", "x", timeout=10), role)

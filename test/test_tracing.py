@@ -99,5 +99,5 @@ class Tracing(case.Case):
         self.remote.call("traced", "log", trace="trace-log", timeout=10)
         with self.assertRaisesRegex(Exception, "^something went wrong$"):
             self.remote.call("traced", "error", trace="trace-error", timeout=10)
-        self.server.wait_log(r"rinq request [0-9A-F]+-[0-9A-F]+\.\d+@0#\d+, trace id trace-log", mark)
+        self.server.wait_log(r"rinq request [0-9A-F]+-[0-9A-F]+\.\d+@0#\d+ to traced::log, trace id trace-log", mark)
         self.server.wait_log(r"trace id trace-error", mark)

@@ -8,8 +8,9 @@
  * talk to the broker, and leave when there has been nothing to do for a while.
  * However an executor ends, it gives the request it was running back to the
  * peer.  A transaction that failed only for its company, by a serialization
- * failure or a deadlock, is tried again.  What is done with the answer is the peer's business; what is called,
- * and how, is handler.c's.
+ * failure or a deadlock, is tried again.  What is done with the answer is the
+ * peer's business; what is called, and how, is handler.c's; what is written
+ * down about requests is record.c's.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,6 +25,7 @@
 #include "commands/prepare.h"
 #include "commands/sequence.h"
 #include "executor/handler.h"
+#include "executor/record.h"
 #include "guc.h"
 #include "mb/pg_wchar.h"
 #include "payload.h"
@@ -59,6 +61,32 @@ static RinqWorkerArgs args;
 static RinqDatabase *database;
 static RinqChannel *channel;
 static RinqExecutorSlot *me;
+
+/* a request is being run, and so this process does not end when it is told to */
+static volatile sig_atomic_t busy = false;
+static volatile sig_atomic_t end_when_done = false;
+
+/*
+ * The server shuts down, and what runs may be finished within the peer's grace
+ * period; or somebody wants this very process to end, as the peer finds out.
+ * It signals again when it is time.
+ */
+static void
+terminate(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	if (!busy || me->end_now || database->peer.procno == RINQ_NO_PROC)
+		die(postgres_signal_arg);
+	else
+	{
+		end_when_done = true;
+		me->terminated = true;
+		database->executor_terminated = true;
+		rinq_wake_peer(database);
+	}
+	errno = save_errno;
+}
 
 /*
  * Gives back what this process was running: it ends in the middle of it, and
@@ -203,12 +231,20 @@ run_handler(RinqSlot *slot, const RinqBytes *fields)
 	RinqBytes	payload;
 	int			nest;
 
+	rinq_handler_entered = false;
 	StartTransactionCommand();
 	nest = NewGUCNestLevel();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	arm_timeout(slot->deadline);
-	payload = rinq_handler_call(fields, slot->handler_owner, slot->deadline,
-								slot->wants_response);
+	if (!slot->deduplicate)
+		payload = rinq_handler_call(fields, slot->handler_owner, slot->deadline,
+									slot->wants_response);
+	else if (!rinq_record_was_handled(fields, &payload))
+	{
+		payload = rinq_handler_call(fields, slot->handler_owner, slot->deadline,
+									slot->wants_response);
+		rinq_record_handled(fields, payload);
+	}
 	answer(slot, RINQ_OUTCOME_SUCCESS, NULL, NULL, payload);
 	PopActiveSnapshot();
 	AtEOXact_GUC(false, nest);
@@ -431,10 +467,98 @@ tell_about_request(void *arg)
 	const RinqBytes *fields = arg;
 	char		id[RINQ_DISPLAY_LEN];
 	char		trace[RINQ_DISPLAY_LEN];
+	char		namespace[RINQ_DISPLAY_LEN];
+	char		command[RINQ_DISPLAY_LEN];
 
-	errcontext("rinq request %s, trace id %s",
+	errcontext("rinq request %s to %s::%s, trace id %s",
 			   rinq_text_for_display(fields[RINQ_REQUEST_ID], id),
+			   rinq_text_for_display(fields[RINQ_REQUEST_NAMESPACE], namespace),
+			   rinq_text_for_display(fields[RINQ_REQUEST_COMMAND], command),
 			   rinq_text_for_display(fields[RINQ_REQUEST_TRACE], trace));
+}
+
+/*
+ * Does some bookkeeping in a transaction of its own; when it fails, that is
+ * logged, and the request goes on without it.
+ */
+static void
+keep_books(void (*work) (void *arg), void *arg, MemoryContext context)
+{
+	PG_TRY();
+	{
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		work(arg);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(context);
+		EmitErrorReport();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+}
+
+typedef struct Attempt
+{
+	const RinqBytes *fields;
+	int			number;
+	char		error[64];
+} Attempt;
+
+static void
+count_attempt(void *arg)
+{
+	Attempt    *attempt = arg;
+
+	attempt->number = rinq_record_attempt(attempt->fields);
+}
+
+static void
+record_dead(void *arg)
+{
+	Attempt    *attempt = arg;
+
+	rinq_record_dead(attempt->fields, attempt->number - 1, attempt->error);
+}
+
+static void
+purge(void *arg)
+{
+	rinq_record_purge();
+}
+
+/*
+ * A request that the broker delivers again may have ended its executor, or the
+ * whole server, each time: after some attempts it is answered with an error,
+ * and set aside.
+ */
+static bool
+give_up(RinqSlot *slot, const RinqBytes *fields, MemoryContext context)
+{
+	Attempt		attempt;
+
+	if (!slot->redelivered || rinq_max_attempts == 0)
+		return false;
+	attempt.fields = fields;
+	attempt.number = 0;
+	keep_books(count_attempt, &attempt, context);
+	if (attempt.number <= rinq_max_attempts)
+		return false;
+	snprintf(attempt.error, sizeof(attempt.error), "the request was given up after %d attempts",
+			 attempt.number - 1);
+	ereport(LOG,
+			(errmsg("rinq gives up a request that was delivered %d times", attempt.number),
+			 errhint("Look at the table rinq_dead_request.")));
+	keep_books(record_dead, &attempt, context);
+	answer_plainly(slot, attempt.error);
+	return true;
 }
 
 static void
@@ -463,9 +587,9 @@ run_request(uint32 index, MemoryContext context)
 	}
 	else
 	{
-		int			tries;
-
 		ErrorContextCallback about;
+		bool		given_up;
+		int			tries;
 
 		copy_request(slot, fields);
 		inherit(fields, slot->deadline);
@@ -473,7 +597,8 @@ run_request(uint32 index, MemoryContext context)
 		about.arg = fields;
 		about.previous = error_context_stack;
 		error_context_stack = &about;
-		for (tries = 1; !try_request(slot, fields, tries, context); tries++)
+		given_up = give_up(slot, fields, context);
+		for (tries = 1; !given_up && !try_request(slot, fields, tries, context); tries++)
 		{
 			clean_session();
 			MemoryContextSwitchTo(context);
@@ -496,6 +621,8 @@ run_request(uint32 index, MemoryContext context)
 
 	MemoryContextSwitchTo(context);
 	clean_session();
+	if (rinq_record_purge_due(database))
+		keep_books(purge, NULL, context);
 	pgstat_report_stat(false);	/* by itself at most once a second */
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(context);
@@ -530,7 +657,7 @@ rinq_executor_main(Datum arg)
 	on_shmem_exit(executor_gone, (Datum) 0);
 	before_shmem_exit(give_back, (Datum) 0);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
+	pqsignal(SIGTERM, terminate);
 	BackgroundWorkerUnblockSignals();
 
 	BackgroundWorkerInitializeConnectionByOid(args.dboid, args.role,
@@ -554,17 +681,22 @@ rinq_executor_main(Datum arg)
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 		}
-		if (may_leave(idle_for_long))
+		if (end_when_done || may_leave(idle_for_long))
 			proc_exit(0);
 
+		busy = true;
 		index = rinq_request_take(database, me);
 		if (index != RINQ_NO_SLOT)
 		{
 			idle_for_long = false;
 			stats_pending = true;
 			run_request(index, context);
+			busy = false;
 			continue;
 		}
+		busy = false;
+		if (end_when_done)
+			continue;
 		pgstat_report_activity(STATE_IDLE, NULL);
 		timed_out = (WaitLatch(MyLatch,
 							   WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,

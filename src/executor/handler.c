@@ -321,7 +321,6 @@ rinq_handler_call(const RinqBytes *fields, Oid owner, int64 deadline,
 	Datum		result;
 	LOCAL_FCINFO(fcinfo, 1);
 
-	rinq_handler_entered = false;
 	handler = find_handler(fields[RINQ_REQUEST_HANDLER], owner);
 	InitFunctionCallInfoData(*fcinfo, &handler->flinfo, 1, InvalidOid, NULL, NULL);
 	fcinfo->args[0].value = build_request(handler, fields, deadline, wants_response);

@@ -27,6 +27,7 @@
 #include "channel.h"
 #include "guc.h"
 #include "outbox.h"
+#include "own_tables.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
 #include "request.h"
@@ -95,26 +96,6 @@ announce(void)
 	return wanted;
 }
 
-static Oid
-extension_schema(void)
-{
-	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	Oid			result = InvalidOid;
-	HeapTuple	tuple;
-
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_extension extension = (Form_pg_extension) GETSTRUCT(tuple);
-
-		if (strcmp(NameStr(extension->extname), "rinq") == 0)
-			result = extension->extnamespace;
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return result;
-}
-
 static void
 begin(const char *activity)
 {
@@ -124,7 +105,7 @@ begin(const char *activity)
 	PushActiveSnapshot(GetTransactionSnapshot());
 
 	/* dropped, or about to be: then there is nothing to do, ever */
-	schema = extension_schema();
+	schema = rinq_extension_schema();
 	if (!rinq_outbox_exists(schema))
 		proc_exit(0);
 	MemoryContextSwitchTo(work_context);

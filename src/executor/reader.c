@@ -121,7 +121,8 @@ read_listeners(const char *schema, MemoryContext context)
 					 " l.owner::pg_catalog.oid,"
 					 " pg_catalog.has_database_privilege(r.oid,"
 					 " (SELECT d.oid FROM pg_catalog.pg_database d"
-					 " WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()), 'CONNECT')"
+					 " WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()), 'CONNECT'),"
+					 " COALESCE(l.max_concurrent, 0), l.deduplicate"
 					 " FROM %s.rinq_listener l"
 					 " LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) l.role"
 					 " ORDER BY l.namespace",
@@ -140,6 +141,8 @@ read_listeners(const char *schema, MemoryContext context)
 		listener->handler = text_column(row, desc, 2, context);
 		listener->role = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
 		listener->owner = DatumGetObjectId(SPI_getbinval(row, desc, 6, &isnull));
+		listener->max_concurrent = DatumGetInt32(SPI_getbinval(row, desc, 8, &isnull));
+		listener->deduplicate = DatumGetBool(SPI_getbinval(row, desc, 9, &isnull));
 		listener->problem = role_problem(row, desc, context);
 		old = MemoryContextSwitchTo(context);
 		listeners = lappend(listeners, listener);

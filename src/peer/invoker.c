@@ -211,9 +211,10 @@ rinq_invoker_call(uint32 index, uint32 serial)
 	slot = &rinq_peer.channel->slots[index];
 	if (slot->async && (next_async_look == 0 || slot->deadline < next_async_look))
 		next_async_look = slot->deadline;
-	if (!rinq_peer.ready || rinq_peer.stopping)
+	if (!rinq_peer.ready || (rinq_peer.stopping && !slot->in_handler))
 	{
 		finish_with_text(index, RINQ_OUTCOME_NOT_CONNECTED,
+						 rinq_peer.ready ? "the peer is being stopped" :
 						 "the peer has no connection to the broker");
 		return;
 	}
@@ -413,11 +414,20 @@ rinq_invoker_response(const RinqDelivery *delivery)
 }
 
 /*
- * The connection is lost, and with it all that was asked through it, or was
- * about to be.
+ * Do calls wait for their responses?
+ */
+bool
+rinq_invoker_busy(void)
+{
+	return hash_get_num_entries(pending) > 0;
+}
+
+/*
+ * Ends all calls that wait for a response, or those only that handlers did not
+ * make: the connection is lost, or the peer is to end.
  */
 void
-rinq_invoker_fail_all(const char *reason)
+rinq_invoker_fail_all(const char *reason, bool also_of_handlers)
 {
 	uint32		i;
 
@@ -425,9 +435,9 @@ rinq_invoker_fail_all(const char *reason)
 	{
 		RinqSlot   *slot = &rinq_peer.channel->slots[i];
 
-		if (pg_atomic_read_u32(&slot->state) == RINQ_SLOT_QUEUED)
-			finish_with_text(i, RINQ_OUTCOME_CONNECTION_LOST, reason);
-		else
+		if (pg_atomic_read_u32(&slot->state) != RINQ_SLOT_QUEUED)
 			forget_pending(i);
+		else if (also_of_handlers || !slot->in_handler)
+			finish_with_text(i, RINQ_OUTCOME_CONNECTION_LOST, reason);
 	}
 }

@@ -352,7 +352,9 @@ supervise_peer(RinqDatabase *db, Supervision *sup)
 		note_peer_end(db, sup);
 	}
 
-	db->stop = db->presence == RINQ_ABSENT ||
+	if (db->presence == RINQ_ABSENT)
+		db->held = false;		/* of an extension that comes back, nothing is known */
+	db->stop = db->presence == RINQ_ABSENT || db->held ||
 		!rinq_database_is_served(NameStr(db->name));
 	if (db->peer.state != RINQ_WORKER_NONE)
 	{

@@ -324,7 +324,7 @@ connection_ended(const char *reason)
 	failure[0] = '\0';
 
 	rinq_topology_connection_lost();
-	rinq_invoker_fail_all(reason);
+	rinq_invoker_fail_all(reason, true);
 	rinq_sender_connection_lost();
 	rinq_server_connection_lost();
 	rinq_sessions_clear();

@@ -26,7 +26,6 @@
 #include "storage/latch.h"
 #include "utils/memutils.h"
 
-#define STOP_GRACE 2000			/* ms that running handlers have at a stop */
 #define STOP_ROLLBACK 1000		/* ms for those to end that did not make it */
 #define MAX_WAKE 64				/* processes woken at the end of a turn */
 #define LOG_INTERVAL 10000		/* ms between log entries about bad input */
@@ -99,6 +98,8 @@ rinq_peer_log_input(const char *what, const RinqDelivery *delivery)
 	static uint64 suppressed = 0;
 	char		exchange[RINQ_DISPLAY_LEN];
 	char		key[RINQ_DISPLAY_LEN];
+	char		id[RINQ_DISPLAY_LEN];
+	char		trace[RINQ_DISPLAY_LEN];
 
 	if (last_logged != 0 && rinq_peer.now - last_logged < LOG_INTERVAL)
 	{
@@ -107,10 +108,14 @@ rinq_peer_log_input(const char *what, const RinqDelivery *delivery)
 	}
 	ereport(LOG,
 			(errmsg("rinq peer %s rejected a message: %s", rinq_peer.id_text, what),
-			 errdetail_internal("Exchange \"%s\", routing key \"%s\"; " UINT64_FORMAT
-								" more since the last such entry.",
+			 errdetail_internal("Exchange \"%s\", routing key \"%s\", message id \"%s\", trace id \"%s\"; "
+								UINT64_FORMAT " more since the last such entry.",
 								rinq_text_for_display(delivery->exchange, exchange),
 								rinq_text_for_display(delivery->routing_key, key),
+								rinq_text_for_display(delivery->message.message_id, id),
+								rinq_text_for_display(delivery->message.correlation_id.len > 0 ?
+													  delivery->message.correlation_id :
+													  delivery->message.message_id, trace),
 								suppressed)));
 	last_logged = rinq_peer.now;
 	suppressed = 0;
@@ -133,6 +138,7 @@ peer_gone(int code, Datum arg)
 
 	SpinLockAcquire(&db->mutex);
 	db->status.net = RINQ_NET_STOPPED;
+	db->status.stopping = false;
 	db->status.peer_id[0] = '\0';
 	SpinLockRelease(&db->mutex);
 	rinq_identity_clear(db);
@@ -177,6 +183,7 @@ attach(void)
 
 	SpinLockAcquire(&db->mutex);
 	db->status.net = RINQ_NET_STARTING;
+	db->status.stopping = false;
 	db->status.ever_failed = false;
 	SpinLockRelease(&db->mutex);
 	return true;
@@ -335,35 +342,47 @@ handle_signals(void)
 
 /*
  * Leaves the network in order: no new requests, those not started go back to
- * the broker, those running may finish within a short time.
+ * the broker, those running may finish within rinq.shutdown_timeout, and what
+ * has not ended then is rolled back.  Calls that wait for a response are waited
+ * for as well; but a process that was told to end leaves only handlers theirs.
  */
 static void
 stop(void)
 {
-	int64		deadline = rinq_now_ms() + STOP_GRACE;
+	bool		graceful = !(rinq_peer.db->held && rinq_peer.db->stop_at_once);
+	int64		deadline = rinq_now_ms() + (graceful ? rinq_shutdown_timeout : 0);
 	bool		ending = false;
 	bool		closing = false;
 
+	SpinLockAcquire(&rinq_peer.db->mutex);
+	rinq_peer.db->status.stopping = true;
+	SpinLockRelease(&rinq_peer.db->mutex);
 	rinq_peer.now = rinq_now_ms();
 	if (rinq_peer.ready)
 		rinq_topology_stop_consuming();
 	rinq_peer.stopping = true;
 	rinq_server_give_back_queued();
-	rinq_invoker_fail_all("the peer was stopped");
+	if (!rinq_peer.db->stop)
+		rinq_invoker_fail_all("the peer was stopped", false);
 	for (;;)
 	{
 		int64		next = turn();
+		bool		busy = rinq_server_busy() || rinq_invoker_busy();
 
 		if (rinq_network_stopped())
 			break;
-		if (!ending && rinq_server_busy() && rinq_peer.now >= deadline)
+		if (rinq_peer.db->held && rinq_peer.db->stop_at_once)
+			deadline = Min(deadline, rinq_peer.now);
+		if (!ending && busy && rinq_peer.now >= deadline)
 		{
+			rinq_invoker_fail_all("the peer was stopped", true);
 			rinq_pool_end();
 			ending = true;
 			deadline = rinq_peer.now + STOP_ROLLBACK;
+			continue;
 		}
-		if (!closing && ((!rinq_server_busy() && !rinq_sender_busy()) ||
-						 rinq_peer.now >= deadline))
+		if (!closing && ((!busy && !rinq_sender_busy()) ||
+						 (rinq_peer.now >= deadline && (ending || !busy))))
 		{
 			rinq_network_stop();
 			closing = true;

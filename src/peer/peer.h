@@ -84,6 +84,8 @@ typedef struct RinqNamespace
 	int64		retry_at;		/* when a failed one is tried again */
 	int			retry_delay;
 	List	   *waiting;		/* calls, as slot indexes and serials */
+	int			started;		/* requests in the line or running */
+	int			held;			/* requests that wait for one of these to end */
 	int64		problem_noted;	/* when its listener's problem was logged */
 } RinqNamespace;
 
@@ -108,7 +110,8 @@ extern void rinq_invoker_abandoned(uint32 index, uint32 serial);
 extern void rinq_invoker_declared(RinqNamespace *ns, RinqOutcome outcome,
 								  const char *error);
 extern void rinq_invoker_response(const RinqDelivery *delivery);
-extern void rinq_invoker_fail_all(const char *reason);
+extern bool rinq_invoker_busy(void);
+extern void rinq_invoker_fail_all(const char *reason, bool also_of_handlers);
 
 /* sender.c */
 extern void rinq_sender_init(void);

@@ -21,6 +21,7 @@
 #include "utils/memutils.h"
 
 #define OVERTIME 5000			/* ms past its deadline a handler is put up with */
+#define TERMINATION_DELAY 50	/* ms until this process has its own signal, if it gets one */
 #define OVERTIME_CHECK 1000		/* ms */
 #define GROW_AFTER 2			/* ms a request waits before the pool grows */
 #define FIRST_RETRY_DELAY 100	/* ms */
@@ -231,6 +232,8 @@ start_executor(Oid role, int place)
 		executor->role = role;
 		executor->serial++;
 		executor->leave = false;
+		executor->terminated = false;
+		executor->end_now = false;
 		executor->ran = false;
 		executor->request = RINQ_NO_SLOT;
 		executor->pid = 0;
@@ -352,11 +355,57 @@ end_overtime(void)
 		if (executor->state == RINQ_EXECUTOR_BUSY && request < rinq_peer.channel->num_slots)
 			deadline = rinq_peer.channel->slots[request].deadline;
 		if (deadline != 0 && rinq_peer.now - OVERTIME > deadline)
+		{
+			executor->end_now = true;
 			kill(executor->pid, SIGTERM);
+		}
 		SpinLockRelease(&rinq_peer.channel->request_lock);
 	}
 	next_check = rinq_peer.now + OVERTIME_CHECK;
 	return next_check;
+}
+
+/*
+ * Ends executors that somebody has terminated while they were busy.  When the
+ * server shuts down, that comes to this process too, and they may finish; when
+ * it does not come, only they were meant.  Returns when to look again, or 0.
+ */
+static int64
+end_terminated(void)
+{
+	static int64 since = 0;
+	int			i;
+
+	if (!rinq_peer.db->executor_terminated)
+		return 0;
+	if (since == 0)
+		since = rinq_peer.now;
+	if (rinq_peer.now - since < TERMINATION_DELAY)
+		return since + TERMINATION_DELAY;
+	since = 0;
+	rinq_peer.db->executor_terminated = false;
+	pg_memory_barrier();
+	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
+	{
+		RinqExecutorSlot *executor = &rinq_peer.db->executors[i];
+
+		SpinLockAcquire(&rinq_peer.channel->request_lock);
+		if (executor->state == RINQ_EXECUTOR_BUSY && executor->terminated)
+		{
+			executor->end_now = true;
+			kill(executor->pid, SIGTERM);
+		}
+		SpinLockRelease(&rinq_peer.channel->request_lock);
+	}
+	return 0;
+}
+
+static int64
+earlier(int64 a, int64 b)
+{
+	if (a == 0 || (b != 0 && b < a))
+		return b;
+	return a;
 }
 
 /*
@@ -374,7 +423,7 @@ rinq_pool_manage(void)
 	if (rinq_peer.now != last_reap)
 		reap();
 	last_reap = rinq_peer.now;
-	next = end_overtime();
+	next = earlier(end_overtime(), end_terminated());
 	count = collect_demand(demand);
 	for (i = 0; i < count; i++)
 	{
@@ -384,12 +433,12 @@ rinq_pool_manage(void)
 
 		if (wait_until != 0)
 		{
-			next = next == 0 ? wait_until : Min(next, wait_until);
+			next = earlier(next, wait_until);
 			continue;
 		}
 		if (is_served(&demand[i], &total, &place))
 		{
-			next = rinq_peer.now + GROW_AFTER;
+			next = earlier(next, rinq_peer.now + GROW_AFTER);
 			continue;
 		}
 		if (total >= rinq_command_workers)
@@ -413,7 +462,7 @@ rinq_pool_manage(void)
 					 errdetail("Requests wait until one of the running executors is free."),
 					 errhint("Increase \"max_worker_processes\".")));
 		told_no_workers = true;
-		return not_before(InvalidOid);
+		return earlier(next, not_before(InvalidOid));
 	}
 	return next;
 }
@@ -437,6 +486,7 @@ rinq_pool_end(void)
 		if (executor->state != RINQ_EXECUTOR_FREE)
 		{
 			executor->leave = true;
+			executor->end_now = true;
 			procno = executor->procno;
 			if (executor->state == RINQ_EXECUTOR_BUSY)
 				kill(executor->pid, SIGTERM);

@@ -23,6 +23,7 @@
 
 #define RETRY_INTERVAL 10		/* ms between looks for room */
 #define REDELIVERY_DELAY 1000	/* ms before a request goes back a second time */
+#define MAX_UNBALANCED 10000	/* requests that wait, and cannot wait at the broker */
 #define PROBLEM_INTERVAL 5000	/* ms between looks at a listener with a problem */
 
 typedef enum ReplyMode
@@ -35,12 +36,14 @@ typedef enum ReplyMode
 /* what is remembered of a request until it is settled */
 typedef struct Request
 {
-	dlist_node	node;			/* in "backlog", while it waits for a slot */
+	dlist_node	node;			/* in "backlog" or "held", while it waits */
+	RinqNamespace *ns;			/* while it is in a slot or "held" */
 	uint16		channel;		/* it came through */
 	uint32		epoch;			/* of that channel */
 	uint64		tag;
 	bool		balanced;
 	bool		redelivered;
+	bool		waits;			/* it was not started yet */
 	int64		settle_at;		/* when it goes back, while it is "delayed" */
 	ReplyMode	reply;
 	int64		deadline;		/* 0 is none */
@@ -62,6 +65,13 @@ static int	num_in_slots;
 
 /* requests that no slot, or no payload memory, was free for; oldest first */
 static dlist_head backlog = DLIST_STATIC_INIT(backlog);
+
+/* requests to namespaces that may not have another one started now; oldest first */
+static dlist_head held = DLIST_STATIC_INIT(held);
+
+/* of the requests that wait, those that the broker keeps no count of */
+static int	unbalanced_waiting = 0;
+static Size unbalanced_bytes = 0;
 
 /* requests on their way back to the broker, after a little while */
 static dlist_head delayed = DLIST_STATIC_INIT(delayed);
@@ -101,11 +111,25 @@ note_expiry(const Request *request)
 		next_expiry = request->deadline;
 }
 
+/* the body is copied into a slot, or of no use any more */
+static void
+free_body(Request *request)
+{
+	if (!request->balanced && request->waits)
+	{
+		unbalanced_waiting--;
+		unbalanced_bytes -= request->body.len;
+	}
+	request->waits = false;
+	if (request->body.data != NULL)
+		pfree((char *) request->body.data);
+	request->body = rinq_bytes(NULL, 0);
+}
+
 static void
 free_request(Request *request)
 {
-	if (request->body.data != NULL)
-		pfree((char *) request->body.data);
+	free_body(request);
 	pfree(request);
 }
 
@@ -174,6 +198,8 @@ respond(Request *request, char type, RinqBytes failure_type, RinqBytes text,
 	RinqMessage msg;
 	RinqMsgStatus status;
 	char		expiration[24];
+	char		id[RINQ_DISPLAY_LEN];
+	char		trace[RINQ_DISPLAY_LEN];
 	bool		late = expired(request);
 
 	if (!can_settle(request))
@@ -235,7 +261,10 @@ respond(Request *request, char type, RinqBytes failure_type, RinqBytes text,
 	else
 		ereport(LOG,
 				(errmsg("rinq peer %s could not send a response: %s",
-						rinq_peer.id_text, rinq_msg_status_text(status))));
+						rinq_peer.id_text, rinq_msg_status_text(status)),
+				 errdetail_internal("Request %s, trace id %s.",
+									rinq_text_for_display(request->id, id),
+									rinq_text_for_display(request->trace, trace))));
 	(void) rinq_basic_ack(rinq_peer.conn, request->channel, request->tag, false);
 	free_request(request);
 	return true;
@@ -271,13 +300,27 @@ find_free_slot(void)
 	return RINQ_NO_SLOT;
 }
 
+/* takes the request out of its slot; the caller has to end it */
+static Request *
+leave_slot(uint32 index)
+{
+	Request    *request = in_slot[index];
+
+	in_slot[index] = NULL;
+	num_in_slots--;
+	request->ns->started--;
+	rinq_slot_free(rinq_peer.channel, index);
+	return request;
+}
+
 /*
  * Puts a request into a slot and into the line for executors; false when
  * there is no room now.
  */
 static bool
-enqueue(Request *request, const RinqListener *listener)
+enqueue(Request *request, RinqNamespace *ns)
 {
+	const RinqListener *listener = ns->listener;
 	uint32		index = find_free_slot();
 	RinqSlot   *slot;
 	RinqBytes	fields[RINQ_REQUEST_FIELDS];
@@ -298,13 +341,15 @@ enqueue(Request *request, const RinqListener *listener)
 	if (!rinq_slot_write(slot, fields, RINQ_REQUEST_FIELDS))
 		return false;
 
-	if (request->body.data != NULL)
-		pfree((char *) request->body.data);
-	request->body = rinq_bytes(NULL, 0);
+	free_body(request);
+	request->ns = ns;
+	ns->started++;
 	slot->serial++;
 	slot->owner = RINQ_NO_PROC;
 	slot->role = listener->role;
 	slot->wants_response = request->reply != REPLY_NONE;
+	slot->redelivered = request->redelivered;
+	slot->deduplicate = listener->deduplicate;
 	slot->deadline = request->deadline;
 	slot->queued_at = rinq_peer.now;
 	slot->outcome = RINQ_OUTCOME_NONE;
@@ -353,7 +398,61 @@ dispatch(Request *request)
 		note_problem(ns);
 		return respond_error(request, "the handler cannot be run");
 	}
-	return enqueue(request, ns->listener);
+	if (ns->listener->max_concurrent > 0 && ns->started >= ns->listener->max_concurrent)
+	{
+		request->ns = ns;
+		ns->held++;
+		dlist_push_tail(&held, &request->node);
+		return true;
+	}
+	return enqueue(request, ns);
+}
+
+/* takes a request off the list of those held */
+static void
+unhold(Request *request)
+{
+	dlist_delete(&request->node);
+	request->ns->held--;
+}
+
+/*
+ * A request to this namespace has ended: another one may start.
+ */
+static void
+dispatch_held(RinqNamespace *ns)
+{
+	dlist_mutable_iter iter;
+
+	if (ns->held == 0)
+		return;
+	dlist_foreach_modify(iter, &held)
+	{
+		Request    *request = dlist_container(Request, node, iter.cur);
+
+		if (request->ns != ns)
+			continue;
+		unhold(request);
+		if (!dispatch(request))
+			dlist_push_head(&backlog, &request->node);
+		return;
+	}
+}
+
+/*
+ * Has all requests that are held looked at again; they came before those that
+ * are in the backlog.
+ */
+static void
+release_held(void)
+{
+	while (!dlist_is_empty(&held))
+	{
+		Request    *request = dlist_container(Request, node, dlist_tail_node(&held));
+
+		unhold(request);
+		dlist_push_head(&backlog, &request->node);
+	}
 }
 
 static void
@@ -426,6 +525,12 @@ make_request(const RinqDelivery *delivery, const RinqMessageId *id)
 		request->reply = REPLY_UNCORRELATED;
 	else if (msg->reply_to.len > 0)
 		request->reply = REPLY_CORRELATED;
+	request->waits = true;
+	if (!request->balanced)
+	{
+		unbalanced_waiting++;
+		unbalanced_bytes += delivery->body.len;
+	}
 	if (delivery->body.len > 0)
 	{
 		char	   *body = MemoryContextAllocHuge(TopMemoryContext, delivery->body.len);
@@ -460,6 +565,10 @@ request_problem(const RinqDelivery *delivery, RinqMessageId *id)
 		return "namespace header differs from the routing key";
 	if (delivery->oversize)
 		return "payload exceeds \"rinq.max_payload\"";
+	if (!is_balanced(delivery) &&
+		(unbalanced_waiting >= MAX_UNBALANCED ||
+		 unbalanced_bytes > (Size) rinq_payload_memory * 1024 * 1024))
+		return "too many requests wait that were sent to all peers";
 	if (rinq_peer_id_equal(&id->ref.session.peer, &rinq_peer.id))
 	{
 		RinqSession *session = rinq_session_find(id->ref.session.seq);
@@ -527,12 +636,17 @@ static bool
 finish_slot(uint32 index)
 {
 	RinqSlot   *slot = &rinq_peer.channel->slots[index];
+	Request    *request = in_slot[index];
+	RinqNamespace *ns;
 
-	if (!answer_from_slot(slot, in_slot[index]))
+	ns = request->ns;
+	if (!answer_from_slot(slot, request))
 		return false;
 	in_slot[index] = NULL;
 	num_in_slots--;
+	ns->started--;
 	rinq_slot_free(rinq_peer.channel, index);
+	dispatch_held(ns);
 	return true;
 }
 
@@ -590,13 +704,13 @@ rinq_server_configured(void)
 			continue;
 		if (!rinq_request_remove(rinq_peer.db, i))
 			continue;
-		in_slot[i] = NULL;
-		num_in_slots--;
-		rinq_slot_free(rinq_peer.channel, i);
+		(void) leave_slot(i);
 		if (ns == NULL || ns->listener == NULL || ns->listener->problem == NULL ||
 			!respond_error(request, "the handler cannot be run"))
 			settle_without_answer(request);
 	}
+
+	release_held();				/* the limits may be others now */
 	dispatch_backlog();
 }
 
@@ -623,6 +737,18 @@ drop_queued(bool only_expired)
 		else
 			note_expiry(request);
 	}
+	dlist_foreach_modify(iter, &held)
+	{
+		Request    *request = dlist_container(Request, node, iter.cur);
+
+		if (!only_expired || expired(request) || !can_settle(request))
+		{
+			unhold(request);
+			settle_without_answer(request);
+		}
+		else
+			note_expiry(request);
+	}
 	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
 	{
 		Request    *request = in_slot[i];
@@ -636,11 +762,9 @@ drop_queued(bool only_expired)
 		}
 		if (!rinq_request_remove(rinq_peer.db, i))
 			continue;
-		in_slot[i] = NULL;
-		num_in_slots--;
-		rinq_slot_free(rinq_peer.channel, i);
-		settle_without_answer(request);
+		settle_without_answer(leave_slot(i));
 	}
+	release_held();
 }
 
 /*

@@ -126,6 +126,8 @@ rinq_topology_namespace(RinqBytes name, int limit)
 	ns->retry_at = 0;
 	ns->retry_delay = 0;
 	ns->waiting = NIL;
+	ns->started = 0;
+	ns->held = 0;
 	ns->problem_noted = 0;
 	by_index[num_namespaces++] = ns;
 	return ns;
@@ -186,7 +188,8 @@ start_commands(void)
 {
 	char		queue[16];
 
-	rinq_basic_qos(rinq_peer.conn, CHANNEL_COMMANDS, prefetch(), false, 0);
+	/* as much as can be said: requests between peers must not wait behind others */
+	rinq_basic_qos(rinq_peer.conn, CHANNEL_COMMANDS, PG_UINT16_MAX, false, 0);
 	own_queue(".req", queue);
 	rinq_basic_consume(rinq_peer.conn, CHANNEL_COMMANDS, rinq_bytes_str(queue),
 					   rinq_bytes_str(queue), true, COOKIE(STEP_SETUP, 0));

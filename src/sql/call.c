@@ -31,7 +31,8 @@ PG_FUNCTION_INFO_V1(rinq_call_raw);
 
 /*
  * When the call has to be over: the earliest of its own timeout, or the
- * default one, and what is left of the request being handled.
+ * default one, of rinq.max_timeout, and of the deadline of the request being
+ * handled.
  */
 static int64
 call_deadline(const Interval *timeout)
@@ -43,6 +44,8 @@ call_deadline(const Interval *timeout)
 		deadline = now + rinq_default_timeout;
 	else
 		deadline = now + rinq_interval_ms(timeout);
+	if (rinq_max_timeout > 0)
+		deadline = Min(deadline, now + rinq_max_timeout);
 	if (rinq_inherited.deadline != 0)
 		deadline = Min(deadline, rinq_inherited.deadline);
 	return deadline;
@@ -97,6 +100,7 @@ raise_outcome(const RinqAnswer *answer, const char *namespace, const char *comma
 			ereport(ERROR,
 					(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
 					 errmsg("the rinq peer has no connection to the broker"),
+					 errdetail_internal("%s", answer_text(answer)),
 					 errhint("Look at the view rinq_peer.")));
 			break;
 		case RINQ_OUTCOME_MALFORMED:

@@ -16,13 +16,12 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_authid.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "ddl.h"
 #include "executor/handler.h"
-#include "executor/spi.h"
 #include "fmgr.h"
+#include "own_tables.h"
 #include "sql/arguments.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -37,43 +36,20 @@ PG_FUNCTION_INFO_V1(rinq_listener_changed);
 
 #define TABLE_NAME "rinq_listener"
 
-/* the table beside the calling function, and its owner */
-static char *
-listener_table(FunctionCallInfo fcinfo, Oid *owner)
-{
-	Oid			schema = get_func_namespace(fcinfo->flinfo->fn_oid);
-	Oid			table = get_relname_relid(TABLE_NAME, schema);
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table));
-
-	if (!HeapTupleIsValid(tuple))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("table \"%s\" does not exist", TABLE_NAME),
-				 errhint("Use DROP EXTENSION rinq and CREATE EXTENSION rinq.")));
-	*owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-	return quote_qualified_identifier(get_namespace_name(schema), TABLE_NAME);
-}
-
 /*
- * Runs a statement as the table's owner, with nothing but the current role
- * changed.  Returns the number of rows.
+ * Runs a statement on the table of listeners, whose name is to be filled into
+ * "query".  Returns the number of rows.
  */
 static uint64
-write_table(Oid owner, const char *query, int nargs, Oid *types, Datum *values)
+write_table(FunctionCallInfo fcinfo, const char *query, int nargs, Oid *types, Datum *values,
+			const char *nulls)
 {
-	Oid			saved_user;
-	int			saved_context;
+	RinqOwnTable table;
 	uint64		rows;
 
-	GetUserIdAndSecContext(&saved_user, &saved_context);
-	SetUserIdAndSecContext(owner, saved_context | SECURITY_LOCAL_USERID_CHANGE);
-	SPI_connect();
-	if (SPI_execute_with_args(query, nargs, types, values, NULL, false, 0) < 0)
-		elog(ERROR, "could not write table \"%s\"", TABLE_NAME);
-	rows = SPI_processed;
-	SPI_finish();
-	SetUserIdAndSecContext(saved_user, saved_context);
+	rinq_own_table_open(&table, get_func_namespace(fcinfo->flinfo->fn_oid), TABLE_NAME);
+	rows = rinq_own_table_execute(psprintf(query, table.name), nargs, types, values, nulls);
+	rinq_own_table_close(&table);
 	return rows;
 }
 
@@ -112,44 +88,55 @@ check_handler(Oid func)
 }
 
 /*
- * rinq_listen(namespace text, handler regprocedure) returns void
+ * rinq_listen(namespace text, handler regprocedure, max_concurrent integer,
+ * deduplicate boolean) returns void
  *
  * Has requests to a namespace handled by a function, as the current role; in
- * effect from commit on.  A listener of one's own is replaced.
+ * effect from commit on.  At most max_concurrent are handled at the same time,
+ * NULL for no limit; with deduplicate, a request is not handled again that was
+ * handled already.  A listener of one's own is replaced.
  */
 Datum
 rinq_listen(PG_FUNCTION_ARGS)
 {
 	char	   *namespace = rinq_namespace_argument(fcinfo, 0);
 	Oid			func;
-	Oid			owner;
-	char	   *table;
-	Oid			types[5] = {TEXTOID, TEXTOID, OIDOID, BOOLOID, OIDOID};
-	Datum		values[5];
+	Oid			types[7] = {TEXTOID, TEXTOID, OIDOID, BOOLOID, OIDOID, INT4OID, BOOLOID};
+	Datum		values[7];
+	char		nulls[7];
 
 	if (PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("handler must not be null")));
 	func = PG_GETARG_OID(1);
+	if (!PG_ARGISNULL(2) && PG_GETARG_INT32(2) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_concurrent must be positive")));
 	rinq_require_preloaded();
 	check_handler(func);
 	check_role(GetUserId());
 
-	table = listener_table(fcinfo, &owner);
+	memset(nulls, ' ', sizeof(nulls));
 	values[0] = CStringGetTextDatum(namespace);
 	values[1] = CStringGetTextDatum(format_procedure_qualified(func));
 	values[2] = ObjectIdGetDatum(GetUserId());
 	values[3] = BoolGetDatum(superuser());
 	values[4] = ObjectIdGetDatum(rinq_function_owner(func));
-	if (write_table(owner,
-					psprintf("INSERT INTO %s AS l (namespace, handler, role, owner)"
-							 " VALUES ($1, $2, $3::pg_catalog.regrole, $5::pg_catalog.regrole)"
-							 " ON CONFLICT (namespace) DO UPDATE"
-							 " SET handler = excluded.handler, role = excluded.role,"
-							 " owner = excluded.owner"
-							 " WHERE l.role OPERATOR(pg_catalog.=) excluded.role OR $4", table),
-					5, types, values) == 0)
+	values[5] = PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2);
+	nulls[5] = PG_ARGISNULL(2) ? 'n' : ' ';
+	values[6] = BoolGetDatum(!PG_ARGISNULL(3) && PG_GETARG_BOOL(3));
+	if (write_table(fcinfo,
+					"INSERT INTO %s AS l"
+					" (namespace, handler, role, owner, max_concurrent, deduplicate)"
+					" VALUES ($1, $2, $3::pg_catalog.regrole, $5::pg_catalog.regrole, $6, $7)"
+					" ON CONFLICT (namespace) DO UPDATE"
+					" SET handler = excluded.handler, role = excluded.role,"
+					" owner = excluded.owner, max_concurrent = excluded.max_concurrent,"
+					" deduplicate = excluded.deduplicate"
+					" WHERE l.role OPERATOR(pg_catalog.=) excluded.role OR $4",
+					7, types, values, nulls) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("namespace \"%s\" is listened to by another role", namespace),
@@ -167,8 +154,6 @@ Datum
 rinq_unlisten(PG_FUNCTION_ARGS)
 {
 	char	   *namespace = rinq_namespace_argument(fcinfo, 0);
-	Oid			owner;
-	char	   *table = listener_table(fcinfo, &owner);
 	Oid			types[3] = {TEXTOID, OIDOID, BOOLOID};
 	Datum		values[3];
 
@@ -176,14 +161,13 @@ rinq_unlisten(PG_FUNCTION_ARGS)
 	values[0] = CStringGetTextDatum(namespace);
 	values[1] = ObjectIdGetDatum(GetUserId());
 	values[2] = BoolGetDatum(superuser());
-	if (write_table(owner,
-					psprintf("DELETE FROM %s WHERE namespace OPERATOR(pg_catalog.=) $1"
-							 " AND (role::pg_catalog.oid OPERATOR(pg_catalog.=) $2 OR $3)", table),
-					3, types, values) > 0)
+	if (write_table(fcinfo,
+					"DELETE FROM %s WHERE namespace OPERATOR(pg_catalog.=) $1"
+					" AND (role::pg_catalog.oid OPERATOR(pg_catalog.=) $2 OR $3)",
+					3, types, values, NULL) > 0)
 		PG_RETURN_BOOL(true);
-	if (write_table(owner,
-					psprintf("SELECT FROM %s WHERE namespace OPERATOR(pg_catalog.=) $1", table),
-					1, types, values) > 0)
+	if (write_table(fcinfo, "SELECT FROM %s WHERE namespace OPERATOR(pg_catalog.=) $1",
+					1, types, values, NULL) > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("namespace \"%s\" is listened to by another role", namespace)));

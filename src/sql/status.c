@@ -22,9 +22,11 @@ PG_FUNCTION_INFO_V1(rinq_version);
 #define STATUS_COLUMNS (8 + RINQ_NUM_COUNTERS)
 
 static const char *
-state_name(RinqNetState state)
+state_name(const RinqStatus *status)
 {
-	switch (state)
+	if (status->stopping)
+		return "stopping";
+	switch (status->net)
 	{
 		case RINQ_NET_STARTING:
 			return "starting";
@@ -88,7 +90,7 @@ rinq_peer_status(PG_FUNCTION_ARGS)
 	values[0] = Int32GetDatum(pid);
 	nulls[0] = pid == 0;
 	set_text(values, nulls, 1, status.peer_id);
-	values[2] = CStringGetTextDatum(state_name(status.net));
+	values[2] = CStringGetTextDatum(state_name(&status));
 	set_text(values, nulls, 3, status.broker);
 	set_text(values, nulls, 4, status.broker_version);
 	values[5] = BoolGetDatum(status.blocked);

@@ -480,10 +480,10 @@ class Peer:
         """The first answer out of possibly many."""
         return self._correlated("cmd.mc", namespace, namespace, command, payload, timeout, trace, span, 1).result()
 
-    def call_async(self, namespace, command, payload=None, timeout=None, trace=None, span=None):
-        """Returns the message id; the answer is fetched with response()."""
-        message = self.next_id()
-        self._asynchronous[message] = queue.Queue()
+    def call_async(self, namespace, command, payload=None, timeout=None, trace=None, span=None, message=None):
+        """Returns the message id; the answer is fetched with response(). With a message id, that message is sent again."""
+        message = message or self.next_id()
+        self._asynchronous.setdefault(message, queue.Queue())
         return self._request("cmd.bal", namespace, namespace, command, payload, {"reply_to": "u", "priority": 1}, timeout,
                              trace, span, before=message)
 

@@ -1,0 +1,28 @@
+/*-------------------------------------------------------------------------
+ *
+ * own_tables.h
+ *	  Reading and writing the extension's own tables, on behalf of roles that
+ *	  have no privileges on them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_OWN_TABLES_H
+#define RINQ_OWN_TABLES_H
+
+#include "postgres.h"
+
+/* a table, and what to put back when done with it */
+typedef struct RinqOwnTable
+{
+	char	   *name;			/* qualified and quoted */
+	Oid			saved_user;
+	int			saved_context;
+} RinqOwnTable;
+
+extern Oid	rinq_extension_schema(void);
+extern void rinq_own_table_open(RinqOwnTable *table, Oid schema, const char *name);
+extern uint64 rinq_own_table_execute(const char *query, int nargs, Oid *types, Datum *values,
+									 const char *nulls);
+extern void rinq_own_table_close(RinqOwnTable *table);
+
+#endif							/* RINQ_OWN_TABLES_H */

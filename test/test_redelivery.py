@@ -1,0 +1,168 @@
+"""Requests that come more than once: attempts are counted, and what was handled is not handled again."""
+
+from rinqtest import case
+from rinqtest.peer import CallTimeout, Failure, RemoteError
+from rinqtest.waiting import wait_until
+
+BODY = """INSERT INTO effects VALUES (req.id);
+  CASE req.command
+    WHEN 'die' THEN PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(10);
+    WHEN 'fail' THEN
+      IF nextval('tries') < 2 THEN PERFORM rinq_fail('not-yet', 'later', to_jsonb(1)); END IF;
+    WHEN 'gate' THEN PERFORM pg_advisory_xact_lock(77);
+    ELSE NULL;
+  END CASE;
+  RETURN to_jsonb(nextval('answers'));"""
+
+
+class Redelivery(case.Case):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.db = cls.world.database()
+        cls.db.sql("CREATE TABLE effects (id text)")
+        cls.db.sql("CREATE SEQUENCE tries")
+        cls.db.sql("CREATE SEQUENCE answers")
+        cls.db.handler("handle", BODY)
+        cls.db.handler("nothing", "INSERT INTO effects VALUES (req.id); RETURN NULL;")
+        cls.db.listen("plain", "handle")
+        cls.db.sql("SELECT rinq_listen('once', 'handle(rinq_request)', deduplicate => true)")
+        cls.db.sql("SELECT rinq_listen('once.nil', 'nothing(rinq_request)', deduplicate => true)")
+        cls.remote = cls.world.peer(prefetch=100)
+        for namespace in ("plain", "once", "once.nil"):
+            cls.remote.call(namespace, "x", timeout=20)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.world.server.configure(**{"rinq.max_attempts": None, "rinq.dedup_retention": None})
+        cls.remote.close()
+        cls.db.drop()
+
+    def setUp(self):
+        super().setUp()
+        self.db.sql("TRUNCATE effects")
+        self.db.sql("ALTER SEQUENCE tries RESTART")
+
+    def effects(self, message):
+        return int(self.db.value("SELECT count(*) FROM effects WHERE id = '%s'" % message))
+
+    def again(self, namespace, command, message=None, payload=None):
+        message = self.remote.call_async(namespace, command, payload, message=message)
+        return message, self.remote.response(message, timeout=20)
+
+    # attempts
+
+    def test_request_that_ends_its_executor_is_given_up(self):
+        self.server.configure(**{"rinq.max_attempts": "2"})
+        message = self.remote.call_async("plain", "die", {"a": [1]}, trace="why")
+        with self.assertRaisesRegex(RemoteError, "given up after 2 attempts"):
+            self.remote.response(message, timeout=30).result()
+        self.assertEqual(self.db.value("SELECT attempts FROM rinq_attempt WHERE id = '%s'" % message), "3")
+        self.assertEqual(self.db.value("""SELECT concat_ws(',', namespace, command, rinq_from_cbor(payload), trace_id, attempts,
+            handler, source = split_part(id, '#', 1), recorded > now() - interval '1 minute')
+            FROM rinq_dead_request WHERE id = '%s'""" % message),
+            'plain,die,{"a": [1]},why,2,public.handle(public.rinq_request),t,t')
+
+        # the others are served
+        self.assertIsInstance(self.remote.call("plain", "x", timeout=20), int)
+
+        # run again once the cause is removed
+        self.db.sql("CREATE OR REPLACE FUNCTION handle(req rinq_request) RETURNS jsonb LANGUAGE plpgsql AS "
+                    "$$ BEGIN INSERT INTO effects VALUES (req.id || req.command || req.payload || req.trace_id); RETURN NULL; END $$")
+        retried = self.db.value("SELECT rinq_dead_request_retry('%s')" % message)
+        self.assertNotEqual(retried, message)
+        wait_until(lambda: self.db.value("SELECT count(*) FROM effects WHERE id = '%sdie{\"a\": [1]}why'" % retried), lambda n: n == "1")
+        self.assertEqual(self.db.value("SELECT count(*) FROM rinq_dead_request"), "0")
+        self.assertEqual(self.db.value("SELECT rinq_dead_request_retry('%s') IS NULL" % message), "t")
+        self.assertEqual(self.db.value("SELECT current_setting('rinq.trace_id')"), "")
+        self.db.sql("DROP FUNCTION handle(rinq_request)")
+        self.db.handler("handle", BODY)
+
+    def test_given_up_request_is_deleted(self):
+        self.server.configure(**{"rinq.max_attempts": "1"})
+        message = self.remote.call_async("plain", "die")
+        with self.assertRaisesRegex(RemoteError, "given up after 1 attempts"):
+            self.remote.response(message, timeout=30).result()
+        self.assertEqual(self.db.value("SELECT payload IS NULL FROM rinq_dead_request WHERE id = '%s'" % message), "t")
+        self.assertEqual(self.db.value("SELECT rinq_dead_request_delete('%s')" % message), "t")
+        self.assertEqual(self.db.value("SELECT rinq_dead_request_delete('%s')" % message), "f")
+
+    def test_attempts_without_limit(self):
+        self.server.configure(**{"rinq.max_attempts": "0"})
+        message = self.remote.call_async("plain", "die", timeout=4)
+        with self.assertRaises(CallTimeout):
+            self.remote.response(message, timeout=5)
+        self.assertEqual(self.db.value("SELECT count(*) FROM rinq_attempt WHERE id = '%s'" % message), "0")
+
+    def test_bookkeeping_that_fails_does_not_stop_requests(self):
+        self.server.configure(**{"rinq.max_attempts": "5"})
+        self.db.sql("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no room'; END $$")
+        self.db.sql("CREATE TRIGGER refuse BEFORE INSERT ON rinq_attempt FOR EACH ROW EXECUTE FUNCTION refuse()")
+        self.addCleanup(self.db.sql, "DROP FUNCTION refuse() CASCADE")
+        with self.db.session() as gate:
+            gate.execute("SELECT pg_advisory_lock(77)")
+            message = self.remote.call_async("plain", "gate")
+            pid = wait_until(lambda: self.db.value("SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE query = 'rinq: plain::gate'"
+                                                   " AND wait_event = 'advisory'"), lambda p: p != "0")
+            self.db.sql("SELECT pg_terminate_backend(%s)" % pid)
+        self.assertIsInstance(self.remote.response(message, timeout=20).result(), int)
+
+    # deduplication
+
+    def test_handled_request_is_answered_again(self):
+        message, first = self.again("once", "x")
+        _, second = self.again("once", "x", message)
+        self.assertEqual(first.result(), second.result())
+        self.assertEqual(self.effects(message), 1)
+        self.assertEqual(self.db.value("SELECT namespace FROM rinq_handled WHERE id = '%s'" % message), "once")
+
+    def test_nil_is_answered_again(self):
+        message, first = self.again("once.nil", "x")
+        _, second = self.again("once.nil", "x", message)
+        self.assertEqual((first.body, second.body), (b"", b""))
+        self.assertEqual(self.effects(message), 1)
+
+    def test_without_deduplication_it_is_handled_again(self):
+        message, first = self.again("plain", "x")
+        _, second = self.again("plain", "x", message)
+        self.assertNotEqual(first.result(), second.result())
+        self.assertEqual(self.effects(message), 2)
+
+    def test_failed_request_is_handled_again(self):
+        message, first = self.again("once", "fail")
+        with self.assertRaises(Failure):
+            first.result()
+        _, second = self.again("once", "fail", message)
+        self.assertIsInstance(second.result(), int)
+        self.assertEqual(self.effects(message), 1)
+
+    def test_request_that_is_being_handled(self):
+        with self.db.session() as gate:
+            gate.execute("SELECT pg_advisory_lock(77)")
+            message = self.remote.call_async("once", "gate")
+            self.remote.call_async("once", "gate", message=message)
+            wait_until(lambda: self.db.value("SELECT count(*) FROM pg_stat_activity WHERE query = 'rinq: once::gate'"
+                                             " AND wait_event_type = 'Lock'"), lambda n: n == "2")
+        answers = [self.remote.response(message, timeout=20).result() for _ in range(2)]
+        self.assertEqual(answers[0], answers[1])
+        self.assertEqual(self.effects(message), 1)
+
+    def test_executor_killed_while_it_handles(self):
+        with self.db.session() as gate:
+            gate.execute("SELECT pg_advisory_lock(77)")
+            message = self.remote.call_async("once", "gate")
+            pid = wait_until(lambda: self.db.value("SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE query = 'rinq: once::gate'"
+                                                   " AND wait_event = 'advisory'"), lambda p: p != "0")
+            self.db.sql("SELECT pg_terminate_backend(%s)" % pid)
+        self.assertIsInstance(self.remote.response(message, timeout=20).result(), int)
+        self.assertEqual(self.effects(message), 1)
+
+    def test_old_entries_are_deleted(self):
+        message, _ = self.again("once", "x")
+        self.server.configure(**{"rinq.dedup_retention": "1"})
+
+        def entries():
+            self.remote.call("plain", "x", timeout=20)
+            return self.db.value("SELECT count(*) FROM rinq_handled WHERE id = '%s'" % message)
+        wait_until(entries, lambda n: n == "0", timeout=15)
+        self.server.configure(**{"rinq.dedup_retention": None})
