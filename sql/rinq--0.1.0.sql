@@ -159,43 +159,49 @@ COMMENT ON FUNCTION @extschema@.rinq_unlisten(text) IS
 -- ---------------------------------------------------------------------
 
 CREATE FUNCTION @extschema@.rinq_call(
-    namespace text, command text, payload jsonb DEFAULT NULL, timeout interval DEFAULT NULL)
+    namespace text, command text, payload jsonb DEFAULT NULL, timeout interval DEFAULT NULL,
+    session text DEFAULT NULL)
     RETURNS jsonb AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
-COMMENT ON FUNCTION @extschema@.rinq_call(text, text, jsonb, interval) IS
+COMMENT ON FUNCTION @extschema@.rinq_call(text, text, jsonb, interval, text) IS
     'Calls a command of whichever peer listens to the namespace, waits for its response, and returns the payload';
 
 CREATE FUNCTION @extschema@.rinq_call(
-    namespace text, command text, payload text, timeout interval DEFAULT NULL)
+    namespace text, command text, payload text, timeout interval DEFAULT NULL,
+    session text DEFAULT NULL)
     RETURNS jsonb AS 'MODULE_PATHNAME', 'rinq_call_text'
     LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
-COMMENT ON FUNCTION @extschema@.rinq_call(text, text, text, interval) IS
+COMMENT ON FUNCTION @extschema@.rinq_call(text, text, text, interval, text) IS
     'Calls a command, with a payload in the text form of JSON';
 
 CREATE FUNCTION @extschema@.rinq_call(
-    namespace text, command text, payload bytea, timeout interval DEFAULT NULL)
+    namespace text, command text, payload bytea, timeout interval DEFAULT NULL,
+    session text DEFAULT NULL)
     RETURNS bytea AS 'MODULE_PATHNAME', 'rinq_call_raw'
     LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
-COMMENT ON FUNCTION @extschema@.rinq_call(text, text, bytea, interval) IS
+COMMENT ON FUNCTION @extschema@.rinq_call(text, text, bytea, interval, text) IS
     'Calls a command with a payload in CBOR, and returns the payload of the response in CBOR';
 
 CREATE FUNCTION @extschema@.rinq_call_async(
-    namespace text, command text, payload jsonb DEFAULT NULL, timeout interval DEFAULT NULL)
+    namespace text, command text, payload jsonb DEFAULT NULL, timeout interval DEFAULT NULL,
+    session text DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
-COMMENT ON FUNCTION @extschema@.rinq_call_async(text, text, jsonb, interval) IS
+COMMENT ON FUNCTION @extschema@.rinq_call_async(text, text, jsonb, interval, text) IS
     'Calls a command without waiting for the response; returns the message id, for rinq_await';
 
 CREATE FUNCTION @extschema@.rinq_call_async(
-    namespace text, command text, payload text, timeout interval DEFAULT NULL)
+    namespace text, command text, payload text, timeout interval DEFAULT NULL,
+    session text DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME', 'rinq_call_async_text'
     LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
-COMMENT ON FUNCTION @extschema@.rinq_call_async(text, text, text, interval) IS
+COMMENT ON FUNCTION @extschema@.rinq_call_async(text, text, text, interval, text) IS
     'Calls a command with a payload in the text form of JSON, without waiting for the response';
 
 CREATE FUNCTION @extschema@.rinq_call_async(
-    namespace text, command text, payload bytea, timeout interval DEFAULT NULL)
+    namespace text, command text, payload bytea, timeout interval DEFAULT NULL,
+    session text DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME', 'rinq_call_async_raw'
     LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
-COMMENT ON FUNCTION @extschema@.rinq_call_async(text, text, bytea, interval) IS
+COMMENT ON FUNCTION @extschema@.rinq_call_async(text, text, bytea, interval, text) IS
     'Calls a command with a payload in CBOR, without waiting for the response';
 
 CREATE FUNCTION @extschema@.rinq_await(
@@ -420,25 +426,25 @@ COMMENT ON COLUMN @extschema@.rinq_outbox_status.direct IS 'Whether transactions
 
 CREATE FUNCTION @extschema@.rinq_execute(
     namespace text, command text, payload jsonb DEFAULT NULL, timeout interval DEFAULT NULL,
-    durable boolean DEFAULT true)
+    durable boolean DEFAULT true, session text DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.rinq_execute(text, text, jsonb, interval, boolean) IS
+COMMENT ON FUNCTION @extschema@.rinq_execute(text, text, jsonb, interval, boolean, text) IS
     'Has a command executed by whichever peer listens to the namespace, when the transaction commits; returns the message id';
 
 CREATE FUNCTION @extschema@.rinq_execute(
     namespace text, command text, payload text, timeout interval DEFAULT NULL,
-    durable boolean DEFAULT true)
+    durable boolean DEFAULT true, session text DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME', 'rinq_execute_text'
     LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.rinq_execute(text, text, text, interval, boolean) IS
+COMMENT ON FUNCTION @extschema@.rinq_execute(text, text, text, interval, boolean, text) IS
     'Has a command executed, with a payload in the text form of JSON';
 
 CREATE FUNCTION @extschema@.rinq_execute(
     namespace text, command text, payload bytea, timeout interval DEFAULT NULL,
-    durable boolean DEFAULT true)
+    durable boolean DEFAULT true, session text DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME', 'rinq_execute_raw'
     LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.rinq_execute(text, text, bytea, interval, boolean) IS
+COMMENT ON FUNCTION @extschema@.rinq_execute(text, text, bytea, interval, boolean, text) IS
     'Has a command executed, with a payload in CBOR';
 
 CREATE FUNCTION @extschema@.rinq_outbox_release(message @extschema@.rinq_message_id)
@@ -543,6 +549,159 @@ COMMENT ON FUNCTION @extschema@.rinq_dead_request_delete(@extschema@.rinq_messag
     'Deletes a request that was given up; false when there is none of this id';
 
 -- ---------------------------------------------------------------------
+-- sessions
+-- ---------------------------------------------------------------------
+
+CREATE TYPE @extschema@.rinq_attribute AS (
+    key text,
+    value text,
+    is_frozen boolean
+);
+COMMENT ON TYPE @extschema@.rinq_attribute IS
+    'An attribute of a session; one that is frozen never changes again';
+COMMENT ON COLUMN @extschema@.rinq_attribute.key IS 'Key, any text';
+COMMENT ON COLUMN @extschema@.rinq_attribute.value IS 'Value; empty is the same as none';
+COMMENT ON COLUMN @extschema@.rinq_attribute.is_frozen IS 'Whether it can be changed no more';
+
+CREATE FUNCTION @extschema@.rinq_set(key text, value text)
+    RETURNS @extschema@.rinq_attribute LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS 'SELECT ROW($1, $2, false)::@extschema@.rinq_attribute';
+COMMENT ON FUNCTION @extschema@.rinq_set(text, text) IS
+    'An attribute, for rinq_session_update';
+
+CREATE FUNCTION @extschema@.rinq_freeze(key text, value text)
+    RETURNS @extschema@.rinq_attribute LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS 'SELECT ROW($1, $2, true)::@extschema@.rinq_attribute';
+COMMENT ON FUNCTION @extschema@.rinq_freeze(text, text) IS
+    'An attribute that nobody can change from then on, for rinq_session_update';
+
+CREATE FUNCTION @extschema@.rinq_session()
+    RETURNS @extschema@.rinq_session_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_session() IS
+    'The session of this connection, which ends with it';
+
+CREATE FUNCTION @extschema@.rinq_session_create()
+    RETURNS @extschema@.rinq_session_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_session_create() IS
+    'Makes a session that lives until it is destroyed, or the peer loses its connection to the broker';
+
+CREATE FUNCTION @extschema@.rinq_session_destroy(session text)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_session_destroy(text) IS
+    'Destroys a session, or only if it still is at a revision; at once, whatever becomes of the transaction';
+
+CREATE FUNCTION @extschema@.rinq_session_revision(session text)
+    RETURNS @extschema@.rinq_revision AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_session_revision(text) IS
+    'The current revision of a session, of whichever peer';
+
+CREATE FUNCTION @extschema@.rinq_session_get(session text, namespace text, key text)
+    RETURNS text AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_session_get(text, text, text) IS
+    'The value of an attribute of a session, now or at a revision; empty when there is none';
+
+CREATE FUNCTION @extschema@.rinq_session_get_many(session text, namespace text, keys text[])
+    RETURNS SETOF @extschema@.rinq_attribute AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_session_get_many(text, text, text[]) IS
+    'Several attributes of a session, as of the same revision';
+
+CREATE FUNCTION @extschema@.rinq_session_update(
+    session text, namespace text, VARIADIC attributes @extschema@.rinq_attribute[])
+    RETURNS @extschema@.rinq_revision AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_session_update(text, text, @extschema@.rinq_attribute[]) IS
+    'Sets attributes of a session, or only if it still is at a revision, and returns the new one; at once, whatever becomes of the transaction';
+
+CREATE FUNCTION @extschema@.rinq_session_update(session text, namespace text, attributes jsonb)
+    RETURNS @extschema@.rinq_revision AS 'MODULE_PATHNAME', 'rinq_session_update_jsonb'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_session_update(text, text, jsonb) IS
+    'Sets attributes of a session from an object';
+
+CREATE FUNCTION @extschema@.rinq_session_update(session text, namespace text, attributes text)
+    RETURNS @extschema@.rinq_revision AS 'MODULE_PATHNAME', 'rinq_session_update_text'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_session_update(text, text, text) IS
+    'Sets attributes of a session from an object in the text form of JSON';
+
+CREATE FUNCTION @extschema@.rinq_session_clear(session text, namespace text)
+    RETURNS @extschema@.rinq_revision AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_session_clear(text, text) IS
+    'Empties all attributes of a session in a namespace, and returns the new revision; at once, whatever becomes of the transaction';
+
+CREATE FUNCTION @extschema@.rinq_source_attribute(namespace text, key text)
+    RETURNS text AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL RESTRICTED COST 1000;
+COMMENT ON FUNCTION @extschema@.rinq_source_attribute(text, text) IS
+    'In a handler, an attribute of the session that sent the request, the same throughout the request; NULL elsewhere';
+
+CREATE TYPE @extschema@.rinq_response AS (
+    id @extschema@.rinq_message_id,
+    session @extschema@.rinq_session_id,
+    namespace text,
+    command text,
+    outcome text,
+    payload jsonb,
+    failure_type text,
+    message text,
+    trace_id text
+);
+COMMENT ON TYPE @extschema@.rinq_response IS
+    'A response to an asynchronous call, as the handler of its session receives it';
+COMMENT ON COLUMN @extschema@.rinq_response.id IS 'Message id of the call';
+COMMENT ON COLUMN @extschema@.rinq_response.session IS 'Session that has made the call';
+COMMENT ON COLUMN @extschema@.rinq_response.namespace IS 'Namespace that was called';
+COMMENT ON COLUMN @extschema@.rinq_response.command IS 'Command that was called';
+COMMENT ON COLUMN @extschema@.rinq_response.outcome IS 'success, failure, or error';
+COMMENT ON COLUMN @extschema@.rinq_response.payload IS 'Payload of a success or failure, NULL for nil';
+COMMENT ON COLUMN @extschema@.rinq_response.failure_type IS 'Type of a failure, else NULL';
+COMMENT ON COLUMN @extschema@.rinq_response.message IS 'Message of a failure or error, or NULL';
+COMMENT ON COLUMN @extschema@.rinq_response.trace_id IS 'Id that the call shares with all messages sent on its behalf';
+
+CREATE FUNCTION @extschema@.rinq_session_on_response(session text, handler regprocedure)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_session_on_response(text, regprocedure) IS
+    'Has responses to asynchronous calls of a session handled by a function that takes a rinq_response, running as the current role; NULL for no longer';
+
+CREATE FUNCTION @extschema@.rinq_list_sessions(
+    OUT id @extschema@.rinq_session_id, OUT revision bigint, OUT role oid, OUT pid integer,
+    OUT created timestamptz, OUT pending_calls integer)
+    RETURNS SETOF record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_list_sessions() IS
+    'Sessions of this peer; see the view rinq_sessions';
+
+CREATE VIEW @extschema@.rinq_sessions AS
+    SELECT s.id, s.revision, pg_catalog.pg_get_userbyid(s.role) AS role, s.pid, s.created,
+           s.pending_calls
+    FROM @extschema@.rinq_list_sessions() s;
+COMMENT ON VIEW @extschema@.rinq_sessions IS
+    'Sessions of this peer that belong to the current role, or to roles it is a member of; all of them for members of pg_monitor';
+COMMENT ON COLUMN @extschema@.rinq_sessions.id IS 'Id of the session';
+COMMENT ON COLUMN @extschema@.rinq_sessions.revision IS 'Number of its current revision';
+COMMENT ON COLUMN @extschema@.rinq_sessions.role IS 'Role that it belongs to';
+COMMENT ON COLUMN @extschema@.rinq_sessions.pid IS 'Process that it belongs to, NULL when it lives until it is destroyed';
+COMMENT ON COLUMN @extschema@.rinq_sessions.created IS 'When it was made';
+COMMENT ON COLUMN @extschema@.rinq_sessions.pending_calls IS 'Calls that wait for their response';
+
+CREATE FUNCTION @extschema@.rinq_list_attributes(
+    OUT session @extschema@.rinq_session_id, OUT namespace text, OUT key text, OUT value text,
+    OUT is_frozen boolean, OUT created_at bigint, OUT updated_at bigint)
+    RETURNS SETOF record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_list_attributes() IS
+    'Attributes of sessions of this peer; see the view rinq_session_attributes';
+
+CREATE VIEW @extschema@.rinq_session_attributes AS
+    SELECT a.session, a.namespace, a.key, a.value, a.is_frozen, a.created_at, a.updated_at
+    FROM @extschema@.rinq_list_attributes() a;
+COMMENT ON VIEW @extschema@.rinq_session_attributes IS
+    'Attributes of the sessions that rinq_sessions shows';
+COMMENT ON COLUMN @extschema@.rinq_session_attributes.session IS 'Id of the session';
+COMMENT ON COLUMN @extschema@.rinq_session_attributes.namespace IS 'Namespace of the attribute';
+COMMENT ON COLUMN @extschema@.rinq_session_attributes.key IS 'Key of the attribute';
+COMMENT ON COLUMN @extschema@.rinq_session_attributes.value IS 'Its value, empty when it was cleared';
+COMMENT ON COLUMN @extschema@.rinq_session_attributes.is_frozen IS 'Whether it can be changed no more';
+COMMENT ON COLUMN @extschema@.rinq_session_attributes.created_at IS 'Revision at which it was first set';
+COMMENT ON COLUMN @extschema@.rinq_session_attributes.updated_at IS 'Revision at which it was last changed';
+
+-- ---------------------------------------------------------------------
 -- payloads
 -- ---------------------------------------------------------------------
 
@@ -621,33 +780,45 @@ COMMENT ON COLUMN @extschema@.rinq_peer.messages_dropped IS 'Messages of these t
 -- privileges: what sends or listens is granted by hand
 -- ---------------------------------------------------------------------
 
-REVOKE ALL ON FUNCTION @extschema@.rinq_call(text, text, jsonb, interval) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_call_async(text, text, jsonb, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_call(text, text, jsonb, interval, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_call_async(text, text, jsonb, interval, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_await(@extschema@.rinq_message_id, interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_await_any(@extschema@.rinq_message_id[], interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_cancel(@extschema@.rinq_message_id) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_call(text, text, text, interval) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_call(text, text, bytea, interval) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_call_async(text, text, text, interval) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_call_async(text, text, bytea, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_call(text, text, text, interval, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_call(text, text, bytea, interval, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_call_async(text, text, text, interval, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_call_async(text, text, bytea, interval, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_await_raw(@extschema@.rinq_message_id, interval) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, bytea, interval, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, bytea, interval, boolean, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_listen(text, regprocedure, integer, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_unlisten(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_listener_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_stop(boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_start() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_peer_status() FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, jsonb, interval, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, text, interval, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, jsonb, interval, boolean, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, text, interval, boolean, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_release(@extschema@.rinq_message_id) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_delete(@extschema@.rinq_message_id) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_dead_request_retry(@extschema@.rinq_message_id) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_dead_request_delete(@extschema@.rinq_message_id) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session() FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_create() FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_destroy(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_revision(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_get(text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_get_many(text, text, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_update(text, text, @extschema@.rinq_attribute[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_update(text, text, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_update(text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_clear(text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_on_response(text, regprocedure) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_local_only() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_rescan() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_peer_status() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.rinq_outbox_peer_status() TO pg_monitor;
+GRANT SELECT ON @extschema@.rinq_sessions, @extschema@.rinq_session_attributes TO PUBLIC;
 GRANT SELECT ON @extschema@.rinq_outbox_status TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.rinq_peer_status() TO pg_monitor;
 GRANT SELECT ON @extschema@.rinq_peer TO pg_monitor;

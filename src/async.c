@@ -126,10 +126,12 @@ make_room(RinqDatabase *db)
 }
 
 /*
- * Makes a call without waiting for it.
+ * Makes a call without waiting for it, with a message id that was drawn before,
+ * or else one of this process's session.
  */
 RinqAsyncCall *
-rinq_async_call(RinqDatabase *db, const RinqBytes *fields, int64 deadline)
+rinq_async_call(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
+				const RinqMessageId *id)
 {
 	RinqAsyncCall *call;
 	RinqMessageId key;
@@ -157,7 +159,7 @@ rinq_async_call(RinqDatabase *db, const RinqBytes *fields, int64 deadline)
 	MemoryContextSwitchTo(old);
 	PG_TRY();
 	{
-		index = rinq_call_submit(db, fields, deadline, true);
+		index = rinq_call_submit(db, fields, deadline, true, id);
 	}
 	PG_CATCH();
 	{

@@ -23,7 +23,8 @@ typedef struct RinqAsyncCall
 	char	   *command;
 } RinqAsyncCall;
 
-extern RinqAsyncCall *rinq_async_call(RinqDatabase *db, const RinqBytes *fields, int64 deadline);
+extern RinqAsyncCall *rinq_async_call(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
+									  const RinqMessageId *id);
 extern RinqAsyncCall *rinq_async_find(const RinqMessageId *id);
 extern bool rinq_async_answered(RinqDatabase *db, const RinqAsyncCall *call);
 extern bool rinq_async_take(RinqDatabase *db, RinqAsyncCall *call);

@@ -201,12 +201,9 @@ rinq_require_connection(int64 deadline)
 	return db;
 }
 
-/*
- * Hands a call to the peer.  Returns its slot, which the caller has to release
- * whatever happens; if it is "async", only after having claimed it (async.h).
- */
-uint32
-rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline, bool async)
+/* a slot for something that is asked of the peer */
+static uint32
+new_slot(RinqDatabase *db, RinqOperation op, int64 deadline)
 {
 	RinqChannel *channel = rinq_channel_of(db);
 	uint32		client = rinq_client_number();
@@ -225,16 +222,27 @@ rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline, bool
 				 errdetail("The setting \"rinq.max_calls\" allows %d for each database.",
 						   rinq_max_calls)));
 	slot = &channel->slots[index];
+	slot->op = op;
 	slot->client = client;
-	slot->identity = rinq_session_draw(db, &slot->id);
 
 	/* a peer that ended before it was looked at ends the wait at once */
 	slot->incarnation = connected ? incarnation : incarnation - 1;
-	slot->async = async;
+	slot->async = false;
+	slot->uncorrelated = false;
 	slot->in_handler = rinq_inherited.trace.data != NULL;
 	slot->deadline = deadline;
 	slot->queued_at = rinq_now_ms();
-	if (!rinq_slot_write(slot, fields, RINQ_CALL_FIELDS))
+	return index;
+}
+
+/* hands a slot to the peer; it is freed when that fails */
+static void
+submit(RinqDatabase *db, uint32 index, const RinqBytes *fields, int nfields)
+{
+	RinqChannel *channel = rinq_channel_of(db);
+	RinqSlot   *slot = &channel->slots[index];
+
+	if (!rinq_slot_write(slot, fields, nfields))
 	{
 		rinq_slot_free(channel, index);
 		ereport(ERROR,
@@ -248,6 +256,64 @@ rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline, bool
 	pg_atomic_write_u32(&slot->state, RINQ_SLOT_QUEUED);
 	rinq_inbox_put(db, RINQ_INBOX_CALL, index, slot->serial);
 	RESUME_INTERRUPTS();
+}
+
+/*
+ * Hands a call to the peer, with a message id that was drawn before, or else
+ * one of this process's session.  Returns its slot, which the caller has to
+ * release whatever happens; if it is "async", only after having claimed it
+ * (async.h).
+ */
+uint32
+rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline, bool async,
+				 const RinqMessageId *id)
+{
+	uint32		index = new_slot(db, RINQ_OP_CALL, deadline);
+	RinqSlot   *slot = &rinq_channel_of(db)->slots[index];
+
+	slot->async = async;
+	if (id != NULL)
+		slot->id = *id;
+	else
+		(void) rinq_session_draw(db, slot->client, &slot->id);
+	submit(db, index, fields, RINQ_CALL_FIELDS);
+	return index;
+}
+
+/*
+ * The same for a call whose response goes to the handler of its session: it is
+ * answered as soon as the request was sent.
+ */
+uint32
+rinq_call_submit_uncorrelated(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
+							  const RinqMessageId *id)
+{
+	uint32		index = new_slot(db, RINQ_OP_CALL, deadline);
+	RinqSlot   *slot = &rinq_channel_of(db)->slots[index];
+
+	slot->uncorrelated = true;
+	slot->id = *id;
+	submit(db, index, fields, RINQ_CALL_FIELDS);
+	return index;
+}
+
+/*
+ * Hands an operation on a session to the peer, at the target's revision, or
+ * the "current" one.  "role" is who asks; "trusted" may use any session.
+ */
+uint32
+rinq_operation_submit(RinqDatabase *db, RinqOperation op, const RinqRef *target, bool current,
+					  Oid role, bool trusted, const RinqBytes *fields, int nfields,
+					  int64 deadline)
+{
+	uint32		index = new_slot(db, op, deadline);
+	RinqSlot   *slot = &rinq_channel_of(db)->slots[index];
+
+	slot->target = *target;
+	slot->current = current;
+	slot->role = role;
+	slot->trusted = trusted;
+	submit(db, index, fields, nfields);
 	return index;
 }
 

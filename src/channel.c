@@ -33,11 +33,11 @@ num_slots(void)
 	return (uint32) rinq_max_calls + NUM_REQUEST_SLOTS;
 }
 
-/* each slot can have two entries under way, and each backend one */
+/* each slot can have two entries under way, and each backend two */
 static uint32
 inbox_size(void)
 {
-	return pg_nextpower2_32(2 * num_slots() + 2 * (uint32) RINQ_MAX_BACKENDS +
+	return pg_nextpower2_32(2 * num_slots() + 4 * (uint32) RINQ_MAX_BACKENDS +
 							INBOX_RESERVE);
 }
 
@@ -268,7 +268,7 @@ rinq_inbox_put(RinqDatabase *db, RinqInboxKind kind, uint32 value, uint32 serial
 	uint64		limit = channel->inbox_size;
 	bool		full;
 
-	if (kind == RINQ_INBOX_CLIENT_GONE)
+	if (kind == RINQ_INBOX_CLIENT_GONE || kind == RINQ_INBOX_SESSION)
 		limit -= INBOX_RESERVE + 2 * channel->num_slots;
 
 	SpinLockAcquire(&channel->inbox_lock);

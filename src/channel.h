@@ -63,8 +63,52 @@ typedef enum RinqOutcome
 	RINQ_OUTCOME_NOT_CONNECTED, /* fields: text; nothing was sent */
 	RINQ_OUTCOME_NO_QUEUE,		/* fields: text; the broker refused the queue */
 	RINQ_OUTCOME_TOO_LARGE,		/* the response exceeds rinq.max_payload */
-	RINQ_OUTCOME_REFUSED		/* fields: text; a limit or a bad queue */
+	RINQ_OUTCOME_REFUSED,		/* fields: text; a limit or a bad queue */
+
+	/* of operations on sessions */
+	RINQ_OUTCOME_NOT_FOUND,
+	RINQ_OUTCOME_STALE,
+	RINQ_OUTCOME_STALE_FETCH,
+	RINQ_OUTCOME_FROZEN,		/* fields: text; the key, if known */
+	RINQ_OUTCOME_NOT_OURS		/* fields: text; OID of the role that it belongs to */
 } RinqOutcome;
+
+/* what a backend asks of the peer */
+typedef enum RinqOperation
+{
+	RINQ_OP_CALL,				/* to send a request */
+	RINQ_OP_CREATE,				/* a session; text: its revision */
+	RINQ_OP_REVISION,			/* of a session; text */
+	RINQ_OP_GET,				/* attributes; payload: a list of them */
+	RINQ_OP_UPDATE,				/* attributes; text: the new revision */
+	RINQ_OP_CLEAR,				/* a namespace's attributes; text: the new revision */
+	RINQ_OP_DESTROY,			/* a session */
+	RINQ_OP_DRAW,				/* text: id of a session's next message; type: "u" or empty */
+	RINQ_OP_ON_RESPONSE,		/* sets the handler of responses */
+	RINQ_OP_LIST_SESSIONS,		/* payload: those after the target */
+	RINQ_OP_LIST_ATTRIBUTES
+} RinqOperation;
+
+/* fields of an operation on a session; a handler's roles are the slot's */
+enum
+{
+	RINQ_OP_NAMESPACE,
+	RINQ_OP_ATTRIBUTES,			/* a list (attribute.h); of RINQ_OP_GET, for their keys */
+	RINQ_OP_HANDLER,			/* absent: none any more */
+	RINQ_OP_OWNER,				/* an OID: of the handler */
+	RINQ_OP_TRACE,				/* these as in calls */
+	RINQ_OP_SPAN,
+	RINQ_OP_TRACEPARENT,
+	RINQ_OP_TRACESTATE,
+	RINQ_OP_FIELDS
+};
+
+/* what an executor is to run */
+typedef enum RinqWork
+{
+	RINQ_WORK_REQUEST,
+	RINQ_WORK_RESPONSE			/* to an asynchronous call: nobody waits for an answer */
+} RinqWork;
 
 /* fields of a call, as the backend fills them in */
 enum
@@ -92,6 +136,9 @@ enum
 	RINQ_REQUEST_SPAN,
 	RINQ_REQUEST_TRACEPARENT,
 	RINQ_REQUEST_TRACESTATE,
+	RINQ_REQUEST_TYPE,			/* the rest only of responses: "s", "f" or "e" */
+	RINQ_REQUEST_FAILURE_TYPE,
+	RINQ_REQUEST_MESSAGE,
 	RINQ_REQUEST_FIELDS
 };
 
@@ -112,15 +159,20 @@ typedef struct RinqSlot
 	int			owner;			/* procno of the backend or executor */
 	uint32		client;			/* number of the backend, for its session */
 	uint32		incarnation;	/* of the peer that a call was meant for */
-	Oid			role;			/* that the request's handler runs as */
+	Oid			role;			/* that the request's handler runs as; or asks */
 	Oid			handler_owner;	/* whom the handler belonged to when registered */
+	RinqOperation op;			/* calls */
+	RinqWork	work;			/* requests */
+	RinqRef		target;			/* of an operation on a session */
+	bool		current;		/* at its current revision, instead of the target's */
+	bool		trusted;		/* whoever the session belongs to */
+	bool		uncorrelated;	/* calls: the session's handler gets the response */
 	bool		wants_response;
 	bool		redelivered;	/* requests: the broker has sent it before */
 	bool		deduplicate;	/* requests: one that was handled is not handled again */
 	bool		async;			/* calls: nobody waits for it now */
 	bool		in_handler;		/* calls: made by a handler, which may finish at a stop */
 	pg_atomic_uint32 claim;		/* of an async call: its serial, or who has claimed it */
-	uint32		identity;		/* calls: of the peer, that the id belongs to */
 	RinqMessageId id;			/* calls: drawn by the backend */
 	int64		deadline;		/* ms since the Unix epoch; 0 is none */
 	int64		queued_at;		/* ms since the Unix epoch */
@@ -135,6 +187,7 @@ typedef enum RinqInboxKind
 	RINQ_INBOX_CALL,			/* slot: a call to send */
 	RINQ_INBOX_ABANDONED,		/* slot: nobody waits any more */
 	RINQ_INBOX_ANSWER,			/* slot: a request's answer */
+	RINQ_INBOX_SESSION,			/* procno of a process that has a new session, and its number */
 	RINQ_INBOX_CLIENT_GONE		/* number of a backend that ended */
 } RinqInboxKind;
 

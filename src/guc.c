@@ -42,6 +42,9 @@ int			rinq_max_outbox = 1000000;
 int			rinq_send_attempts = 10;
 int			rinq_retry_delay = 1000;
 int			rinq_max_attempts = 5;
+int			rinq_session_memory = 256;
+int			rinq_session_cache = 32;
+int			rinq_prune_interval = 180;
 int			rinq_dedup_retention = 86400;
 int			rinq_shutdown_timeout = 5000;
 char	   *rinq_product = NULL;
@@ -297,6 +300,21 @@ define_work_settings(void)
 							"The oldest answer that was not awaited is dropped for a further one.",
 							&rinq_max_async_calls,
 							256, 1, 65536, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.session_memory",
+							"Sets the memory for the sessions of one database.",
+							"Of its peer; what would exceed it is refused.",
+							&rinq_session_memory,
+							256, 1, 1048576, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.session_cache",
+							"Sets the memory for what is known about sessions of other peers.",
+							"What was used least recently is forgotten first.",
+							&rinq_session_cache,
+							32, 0, 1048576, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.prune_interval",
+							"Sets how often unused sessions of other peers are forgotten.",
+							"Those that were not used for twice this time.",
+							&rinq_prune_interval,
+							180, 1, 86400, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.send_buffer",
 							"Sets the memory for messages that were committed, and are not sent yet.",
 							"It is part of \"rinq.payload_memory\", for each database; and limits what one transaction can send from memory.",

@@ -26,6 +26,9 @@ extern int	rinq_executor_idle_timeout; /* ms */
 extern int	rinq_max_namespaces;
 extern int	rinq_max_payload;	/* kB */
 extern int	rinq_max_async_calls;
+extern int	rinq_session_memory;	/* MB */
+extern int	rinq_session_cache;	/* MB */
+extern int	rinq_prune_interval;	/* s */
 extern int	rinq_send_buffer;	/* MB */
 extern int	rinq_max_outbox;
 extern int	rinq_send_attempts;

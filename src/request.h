@@ -22,11 +22,17 @@
 #define ERRCODE_RINQ_FAILURE MAKE_SQLSTATE('R', 'Q', '0', '0', '1')
 #define ERRCODE_RINQ_REMOTE_ERROR MAKE_SQLSTATE('R', 'Q', '0', '0', '2')
 #define ERRCODE_RINQ_TIMEOUT MAKE_SQLSTATE('R', 'Q', '0', '0', '3')
+#define ERRCODE_RINQ_STALE MAKE_SQLSTATE('R', 'Q', '0', '0', '4')
+#define ERRCODE_RINQ_STALE_FETCH MAKE_SQLSTATE('R', 'Q', '0', '0', '5')
+#define ERRCODE_RINQ_FROZEN MAKE_SQLSTATE('R', 'Q', '0', '0', '6')
+#define ERRCODE_RINQ_NOT_FOUND MAKE_SQLSTATE('R', 'Q', '0', '0', '7')
 
 /* what a handler's own messages inherit */
 typedef struct RinqInherited
 {
 	RinqBytes	trace;			/* absent outside handlers */
+	RinqBytes	id;				/* of the request */
+	RinqBytes	source;			/* session that sent it, at its revision */
 	RinqBytes	span_context;	/* header "sc" */
 	RinqBytes	traceparent;	/* W3C headers */
 	RinqBytes	tracestate;

@@ -56,8 +56,6 @@ typedef struct RinqOutboxFailed
 typedef struct RinqOutgoing
 {
 	uint32		length;			/* of all of it, aligned */
-	uint32		client;			/* as calls.c numbers backends; 0 is none */
-	uint32		identity;		/* of the peer, that the id belongs to; 0 is none */
 	bool		durable;		/* it is a row of the outbox, too */
 	RinqOutboxItem item;		/* its id; its place, when it is durable */
 	int64		deadline;		/* ms since the Unix epoch; 0 is none */

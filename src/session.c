@@ -16,6 +16,7 @@
 
 #include "compat.h"
 
+#include "channel.h"
 #include "request.h"
 #include "session.h"
 
@@ -72,35 +73,126 @@ rinq_identity_clear(RinqDatabase *db)
 }
 
 /*
- * Draws the id of the next message of this process's session, which is made
- * if need be.  Returns the serial of the identity it belongs to, or 0, without
- * an id, while the peer has none.
+ * Sees to it that this process has a session of the peer's current identity,
+ * which the peer is told of.  Returns the serial of that identity, or 0 while
+ * the peer has none.
  */
-uint32
-rinq_session_draw(RinqDatabase *db, RinqMessageId *id)
+static uint32
+ensure_session(RinqDatabase *db, uint32 client, RinqPeerId *peer)
 {
 	RinqSessionCell *mine = &cells()[RINQ_MY_PROCNO];
+	bool		made = false;
 	uint32		identity;
-	uint64		position;
 
 	SpinLockAcquire(&db->mutex);
 	identity = db->identity;
-	id->ref.session.peer = db->identity_id;
+	*peer = db->identity_id;
 	if (identity != 0 && mine->identity != identity)
 	{
 		mine->seq = db->next_session++;
+		mine->client = client;
+		mine->pid = MyProcPid;
+		mine->role = InvalidOid;
 		pg_atomic_write_u64(&mine->position, RINQ_POSITION(0, 1));
 		mine->identity = identity;
+		made = true;
 	}
 	SpinLockRelease(&db->mutex);
-	if (identity == 0)
-		return 0;
+	if (made)
+	{
+		mine->role = GetUserId();
+		rinq_inbox_put(db, RINQ_INBOX_SESSION, (uint32) RINQ_MY_PROCNO, client);
+	}
+	return identity;
+}
 
+/*
+ * Draws the id of the next message of this process's session, which is made
+ * if need be.  Returns the serial of the identity it belongs to, or 0, with
+ * the id of no message, while the peer has none.
+ */
+uint32
+rinq_session_draw(RinqDatabase *db, uint32 client, RinqMessageId *id)
+{
+	RinqSessionCell *mine = &cells()[RINQ_MY_PROCNO];
+	uint32		identity = ensure_session(db, client, &id->ref.session.peer);
+	uint64		position;
+
+	if (identity == 0)
+	{
+		memset(id, 0, sizeof(*id));
+		return 0;
+	}
 	position = pg_atomic_fetch_add_u64(&mine->position, 1);
 	id->ref.session.seq = mine->seq;
 	id->ref.revision = RINQ_POSITION_REVISION(position);
 	id->seq = RINQ_POSITION_NEXT(position);
 	return identity;
+}
+
+/*
+ * The session of this process, which is made if need be; false while the peer
+ * is nobody on the network.
+ */
+bool
+rinq_session_current(RinqDatabase *db, uint32 client, RinqSessionId *id)
+{
+	if (ensure_session(db, client, &id->peer) == 0)
+		return false;
+	id->seq = cells()[RINQ_MY_PROCNO].seq;
+	return true;
+}
+
+/*
+ * Reads what a process has said about its session; false when that is not of
+ * the peer's current identity.
+ */
+bool
+rinq_session_cell_read(RinqDatabase *db, int procno, RinqSessionCell *copy)
+{
+	bool		valid;
+
+	if (procno < 0 || procno >= RINQ_MAX_BACKENDS + NUM_AUXILIARY_PROCS)
+		return false;
+	SpinLockAcquire(&db->mutex);
+	copy->identity = cells()[procno].identity;
+	copy->seq = cells()[procno].seq;
+	copy->client = cells()[procno].client;
+	copy->pid = cells()[procno].pid;
+	copy->role = cells()[procno].role;
+	valid = copy->identity != 0 && copy->identity == db->identity;
+	SpinLockRelease(&db->mutex);
+	return valid;
+}
+
+/*
+ * The session of a process has another revision: its messages are numbered
+ * anew.
+ */
+void
+rinq_session_cell_move(RinqDatabase *db, int procno, uint32 seq, uint32 revision)
+{
+	RinqSessionCell *cell = &cells()[procno];
+
+	SpinLockAcquire(&db->mutex);
+	if (cell->identity == db->identity && cell->seq == seq)
+		pg_atomic_write_u64(&cell->position, RINQ_POSITION(revision, 1));
+	SpinLockRelease(&db->mutex);
+}
+
+/*
+ * The session of a process is no more: the process has a new one when it needs
+ * one.
+ */
+void
+rinq_session_cell_end(RinqDatabase *db, int procno, uint32 seq)
+{
+	RinqSessionCell *cell = &cells()[procno];
+
+	SpinLockAcquire(&db->mutex);
+	if (cell->identity == db->identity && cell->seq == seq)
+		cell->identity = 0;
+	SpinLockRelease(&db->mutex);
 }
 
 /*

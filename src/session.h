@@ -16,12 +16,16 @@
 
 /*
  * One for each process, at its number.  Its owner alone assigns a session to
- * it; messages are numbered by whoever sends in its name.
+ * it, under the mutex of its database; messages are numbered by whoever sends
+ * in its name, and the peer moves it to another revision.
  */
 typedef struct RinqSessionCell
 {
 	uint32		identity;		/* serial of the peer's identity; 0 is none */
 	uint32		seq;			/* of the session */
+	uint32		client;			/* number of the process (calls.c) */
+	int			pid;
+	Oid			role;			/* that used it first */
 	pg_atomic_uint64 position;	/* revision and next message: RINQ_POSITION */
 } RinqSessionCell;
 
@@ -36,8 +40,14 @@ extern void rinq_identity_set(RinqDatabase *db, const RinqPeerId *id);
 extern void rinq_identity_clear(RinqDatabase *db);
 
 /* in backends and executors */
-extern uint32 rinq_session_draw(RinqDatabase *db, RinqMessageId *id);
+extern uint32 rinq_session_draw(RinqDatabase *db, uint32 client, RinqMessageId *id);
+extern bool rinq_session_current(RinqDatabase *db, uint32 client, RinqSessionId *id);
 extern void rinq_session_draw_unconnected(RinqMessageId *id);
 extern void rinq_session_leave(void);
+
+/* in the peer */
+extern bool rinq_session_cell_read(RinqDatabase *db, int procno, RinqSessionCell *copy);
+extern void rinq_session_cell_move(RinqDatabase *db, int procno, uint32 seq, uint32 revision);
+extern void rinq_session_cell_end(RinqDatabase *db, int procno, uint32 seq);
 
 #endif							/* RINQ_SESSION_H */

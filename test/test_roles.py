@@ -14,7 +14,7 @@ class Roles(case.Case):
         name = cls.db.name
         cls.plain = cls.db.role("plain_" + name)
         cls.owner = cls.db.role("owner_" + name)
-        for function in ("rinq_listen(text, regprocedure, integer, boolean)", "rinq_unlisten(text)", "rinq_call(text, text, jsonb, interval)"):
+        for function in ("rinq_listen(text, regprocedure, integer, boolean)", "rinq_unlisten(text)", "rinq_call(text, text, jsonb, interval, text)"):
             cls.db.sql("GRANT EXECUTE ON FUNCTION %s TO %s" % (function, cls.owner))
         cls.remote = cls.world.peer()
 
@@ -48,7 +48,8 @@ class Roles(case.Case):
         rows = self.db.sql("SELECT p.proname FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass"
                            " AND d.deptype = 'e' JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'rinq'"
                            " WHERE has_function_privilege('public', p.oid, 'EXECUTE') ORDER BY 1")
-        allowed = {"rinq_to_cbor", "rinq_from_cbor", "rinq_version", "rinq_fail", "rinq_last_failure", "rinq_trace_id"}
+        allowed = {"rinq_to_cbor", "rinq_from_cbor", "rinq_version", "rinq_fail", "rinq_last_failure", "rinq_trace_id", "rinq_set", "rinq_freeze",
+                   "rinq_source_attribute", "rinq_list_sessions", "rinq_list_attributes"}
         self.assertLessEqual({row[0] for row in rows if not row[0].startswith("rinq_is_")}, allowed)
 
     def test_owner_of_the_grant_may(self):

@@ -237,11 +237,11 @@ run_handler(RinqSlot *slot, const RinqBytes *fields)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	arm_timeout(slot->deadline);
 	if (!slot->deduplicate)
-		payload = rinq_handler_call(fields, slot->handler_owner, slot->deadline,
+		payload = rinq_handler_call(slot->work, fields, slot->handler_owner, slot->deadline,
 									slot->wants_response);
 	else if (!rinq_record_was_handled(fields, &payload))
 	{
-		payload = rinq_handler_call(fields, slot->handler_owner, slot->deadline,
+		payload = rinq_handler_call(slot->work, fields, slot->handler_owner, slot->deadline,
 									slot->wants_response);
 		rinq_record_handled(fields, payload);
 	}
@@ -454,6 +454,8 @@ static void
 inherit(const RinqBytes *fields, int64 deadline)
 {
 	rinq_inherited.trace = fields[RINQ_REQUEST_TRACE];
+	rinq_inherited.id = fields[RINQ_REQUEST_ID];
+	rinq_inherited.source = fields[RINQ_REQUEST_SOURCE];
 	rinq_inherited.span_context = fields[RINQ_REQUEST_SPAN];
 	rinq_inherited.traceparent = fields[RINQ_REQUEST_TRACEPARENT];
 	rinq_inherited.tracestate = fields[RINQ_REQUEST_TRACESTATE];
@@ -580,7 +582,8 @@ run_request(uint32 index, MemoryContext context)
 	SetCurrentStatementStartTimestamp();
 	rinq_failure_forget();
 
-	if (slot->deadline != 0 && rinq_now_ms() >= slot->deadline)
+	if (slot->work == RINQ_WORK_REQUEST && slot->deadline != 0 &&
+		rinq_now_ms() >= slot->deadline)
 	{
 		rinq_slot_clear(slot);
 		slot->outcome = RINQ_OUTCOME_EXPIRED;

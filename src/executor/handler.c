@@ -52,9 +52,24 @@ enum
 	REQUEST_COLUMNS
 };
 
+/* columns of rinq_response, likewise */
+enum
+{
+	RESPONSE_ID,
+	RESPONSE_SESSION,
+	RESPONSE_NAMESPACE,
+	RESPONSE_COMMAND,
+	RESPONSE_OUTCOME,
+	RESPONSE_PAYLOAD,
+	RESPONSE_FAILURE_TYPE,
+	RESPONSE_MESSAGE,
+	RESPONSE_TRACE_ID,
+	RESPONSE_COLUMNS
+};
+
 typedef struct Handler
 {
-	char		name[HANDLER_NAME_LEN]; /* hash key */
+	char		name[HANDLER_NAME_LEN]; /* hash key, behind a letter for the kind of work */
 	bool		valid;
 	Oid			func;
 	Oid			namespace;
@@ -96,7 +111,7 @@ rinq_handler_init(void)
 
 /* is it the extension's own type, and not only one of that name? */
 static bool
-is_request_type(Oid type, const char *name)
+is_own_type(Oid type, const char *name)
 {
 	HeapTuple	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
 	bool		named;
@@ -110,16 +125,41 @@ is_request_type(Oid type, const char *name)
 		get_extension_oid("rinq", true);
 }
 
+/* why a function cannot take requests */
+static const char *
+request_problem(Form_pg_proc proc)
+{
+	if (proc->prorettype != JSONBOID && proc->prorettype != BYTEAOID)
+		return "it returns neither jsonb nor bytea";
+	if (proc->pronargs != 1 ||
+		get_typtype(proc->proargtypes.values[0]) != TYPTYPE_COMPOSITE ||
+		!is_own_type(proc->proargtypes.values[0],
+					 proc->prorettype == BYTEAOID ? "rinq_raw_request" : "rinq_request"))
+		return proc->prorettype == BYTEAOID ? "its argument is not one rinq_raw_request" :
+			"its argument is not one rinq_request";
+	return NULL;
+}
+
+static const char *
+response_problem(Form_pg_proc proc)
+{
+	if (proc->pronargs != 1 ||
+		get_typtype(proc->proargtypes.values[0]) != TYPTYPE_COMPOSITE ||
+		!is_own_type(proc->proargtypes.values[0], "rinq_response"))
+		return "its argument is not one rinq_response";
+	return NULL;
+}
+
 /*
- * The rules are those of the SQL function rinq_listen, and hold again when
- * the handler is called, since functions change.
+ * The rules are those of the SQL functions that register handlers, and hold
+ * again when the handler is called, since functions change.
  */
 const char *
-rinq_handler_problem(Oid func)
+rinq_handler_problem(Oid func, RinqWork work)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(func));
 	Form_pg_proc proc;
-	const char *problem = NULL;
+	const char *problem;
 
 	if (!HeapTupleIsValid(tuple))
 		return "it does not exist";
@@ -128,14 +168,10 @@ rinq_handler_problem(Oid func)
 		problem = "it is not a plain function";
 	else if (proc->proretset)
 		problem = "it returns a set";
-	else if (proc->prorettype != JSONBOID && proc->prorettype != BYTEAOID)
-		problem = "it returns neither jsonb nor bytea";
-	else if (proc->pronargs != 1 ||
-			 get_typtype(proc->proargtypes.values[0]) != TYPTYPE_COMPOSITE ||
-			 !is_request_type(proc->proargtypes.values[0],
-							  proc->prorettype == BYTEAOID ? "rinq_raw_request" : "rinq_request"))
-		problem = proc->prorettype == BYTEAOID ? "its argument is not one rinq_raw_request" :
-			"its argument is not one rinq_request";
+	else if (work == RINQ_WORK_RESPONSE)
+		problem = response_problem(proc);
+	else
+		problem = request_problem(proc);
 	ReleaseSysCache(tuple);
 	return problem;
 }
@@ -155,8 +191,9 @@ rinq_function_owner(Oid func)
 
 /* looks a handler up by its name, as a regprocedure is written */
 static void
-resolve(Handler *handler)
+resolve(Handler *handler, RinqWork work)
 {
+	const char *name = handler->name + 1;
 	Datum		found;
 	const char *problem;
 	LOCAL_FCINFO(fcinfo, 1);
@@ -167,22 +204,22 @@ resolve(Handler *handler)
 	MemoryContextReset(handler->context);
 
 	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
-	fcinfo->args[0].value = PointerGetDatum(cstring_to_text(handler->name));
+	fcinfo->args[0].value = PointerGetDatum(cstring_to_text(name));
 	fcinfo->args[0].isnull = false;
 	found = to_regprocedure(fcinfo);
 	if (fcinfo->isnull)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
 				 errmsg("the handler does not exist"),
-				 errdetail_log("Function %s was dropped, or renamed.", handler->name)));
+				 errdetail_log("Function %s was dropped, or renamed.", name)));
 	handler->func = DatumGetObjectId(found);
 
-	problem = rinq_handler_problem(handler->func);
+	problem = rinq_handler_problem(handler->func, work);
 	if (problem != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
 				 errmsg("the handler cannot be used"),
-				 errdetail_log("Function %s: %s.", handler->name, problem)));
+				 errdetail_log("Function %s: %s.", name, problem)));
 
 	handler->namespace = get_func_namespace(handler->func);
 	handler->owner = rinq_function_owner(handler->func);
@@ -200,19 +237,20 @@ resolve(Handler *handler)
 }
 
 static Handler *
-find_handler(RinqBytes name, Oid owner)
+find_handler(RinqBytes name, RinqWork work, Oid owner)
 {
 	char		key[HANDLER_NAME_LEN];
 	Handler    *handler;
 	bool		found;
 
-	if (name.len >= HANDLER_NAME_LEN)
+	if (name.len >= HANDLER_NAME_LEN - 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_NAME_TOO_LONG),
 				 errmsg("the handler cannot be used"),
-				 errdetail_log("Its name has more than %d bytes.", HANDLER_NAME_LEN - 1)));
+				 errdetail_log("Its name has more than %d bytes.", HANDLER_NAME_LEN - 2)));
 	memset(key, 0, sizeof(key));
-	memcpy(key, name.data, name.len);
+	key[0] = (char) ('0' + work);
+	memcpy(key + 1, name.data, name.len);
 	handler = hash_search(handlers, key, HASH_ENTER, &found);
 	if (!found)
 	{
@@ -220,7 +258,7 @@ find_handler(RinqBytes name, Oid owner)
 		handler->context = NULL;
 	}
 	if (!handler->valid)
-		resolve(handler);
+		resolve(handler, work);
 
 	/* the name may have passed to a function of somebody who was never trusted */
 	if (handler->owner != owner && handler->owner != GetUserId() &&
@@ -229,37 +267,41 @@ find_handler(RinqBytes name, Oid owner)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("the handler cannot be used"),
 				 errdetail_log("Function %s has another owner than when it was registered.",
-							   handler->name)));
+							   handler->name + 1)));
 	if (!rinq_can_use_schema(handler->namespace, GetUserId()) ||
 		!rinq_can_execute(handler->func, GetUserId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("the handler cannot be used"),
 				 errdetail_log("Role \"%s\" may not execute function %s.",
-							   GetUserNameFromId(GetUserId(), false), handler->name)));
+							   GetUserNameFromId(GetUserId(), false), handler->name + 1)));
 	return handler;
 }
 
 /* the columns are filled in by position, so their types have to be these */
-static bool
-fits_request(TupleDesc desc, bool raw)
+static TupleDesc
+row_type(const Handler *handler, const Oid *column_types, int count)
 {
-	const Oid	column_types[REQUEST_COLUMNS] = {
-		TEXTOID, TEXTOID, TEXTOID, TEXTOID, raw ? BYTEAOID : JSONBOID, TEXTOID,
-		TIMESTAMPTZOID, BOOLOID
-	};
+	TupleDesc	desc = lookup_rowtype_tupdesc(handler->request_type, -1);
+	bool		fits = desc->natts == count;
 	int			i;
 
-	if (desc->natts != REQUEST_COLUMNS)
-		return false;
-	for (i = 0; i < REQUEST_COLUMNS; i++)
+	for (i = 0; fits && i < count; i++)
 	{
 		Form_pg_attribute column = TupleDescAttr(desc, i);
 
-		if (column->attisdropped || getBaseType(column->atttypid) != column_types[i])
-			return false;
+		fits = !column->attisdropped && getBaseType(column->atttypid) == column_types[i];
 	}
-	return true;
+	if (!fits)
+	{
+		ReleaseTupleDesc(desc);
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("type %s does not fit the loaded version of rinq",
+						format_type_be(handler->request_type)),
+				 errhint("Use ALTER EXTENSION rinq UPDATE.")));
+	}
+	return desc;
 }
 
 static Datum
@@ -270,7 +312,11 @@ build_request(const Handler *handler, const RinqBytes *fields, int64 deadline,
 		RINQ_REQUEST_ID, RINQ_REQUEST_SOURCE, RINQ_REQUEST_NAMESPACE,
 		RINQ_REQUEST_COMMAND, -1, RINQ_REQUEST_TRACE
 	};
-	TupleDesc	desc = lookup_rowtype_tupdesc(handler->request_type, -1);
+	const Oid	column_types[REQUEST_COLUMNS] = {
+		TEXTOID, TEXTOID, TEXTOID, TEXTOID, handler->raw ? BYTEAOID : JSONBOID, TEXTOID,
+		TIMESTAMPTZOID, BOOLOID
+	};
+	TupleDesc	desc;
 	Datum		values[REQUEST_COLUMNS];
 	bool		nulls[REQUEST_COLUMNS];
 	HeapTuple	tuple;
@@ -279,15 +325,7 @@ build_request(const Handler *handler, const RinqBytes *fields, int64 deadline,
 		(void *) rinq_payload_to_jsonb(fields[RINQ_REQUEST_PAYLOAD]);
 	int			i;
 
-	if (!fits_request(desc, handler->raw))
-	{
-		ReleaseTupleDesc(desc);
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("type %s does not fit the loaded version of rinq",
-						format_type_be(handler->request_type)),
-				 errhint("Use ALTER EXTENSION rinq UPDATE.")));
-	}
+	desc = row_type(handler, column_types, REQUEST_COLUMNS);
 	memset(nulls, 0, sizeof(nulls));
 	for (i = 0; i < (int) lengthof(source_of); i++)
 	{
@@ -306,14 +344,79 @@ build_request(const Handler *handler, const RinqBytes *fields, int64 deadline,
 	return HeapTupleGetDatum(tuple);
 }
 
+static const char *
+outcome_name(RinqBytes type)
+{
+	switch (type.len == 1 ? type.data[0] : '\0')
+	{
+		case 's':
+			return "success";
+		case 'f':
+			return "failure";
+		default:
+			return "error";
+	}
+}
+
+/* a message id is that of its session with a revision and a number behind it */
+static Datum
+session_of(RinqBytes id)
+{
+	const char *at = memchr(id.data, '@', id.len);
+
+	return CStringGetTextDatum(rinq_text_from_wire(rinq_bytes(id.data, at == NULL ? id.len :
+															   (size_t) (at - id.data))));
+}
+
+static Datum
+build_response(const Handler *handler, const RinqBytes *fields)
+{
+	static const Oid column_types[RESPONSE_COLUMNS] = {
+		TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID, TEXTOID
+	};
+	TupleDesc	desc;
+	Datum		values[RESPONSE_COLUMNS];
+	bool		nulls[RESPONSE_COLUMNS];
+	HeapTuple	tuple;
+	bool		is_error = fields[RINQ_REQUEST_TYPE].len == 1 &&
+		fields[RINQ_REQUEST_TYPE].data[0] == 'e';
+	RinqBytes	message = is_error ? fields[RINQ_REQUEST_PAYLOAD] : fields[RINQ_REQUEST_MESSAGE];
+	Jsonb	   *payload = is_error ? NULL : rinq_payload_to_jsonb(fields[RINQ_REQUEST_PAYLOAD]);
+
+	desc = row_type(handler, column_types, RESPONSE_COLUMNS);
+	memset(nulls, 0, sizeof(nulls));
+	values[RESPONSE_ID] = CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_ID]));
+	values[RESPONSE_SESSION] = session_of(fields[RINQ_REQUEST_ID]);
+	values[RESPONSE_NAMESPACE] =
+		CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_NAMESPACE]));
+	values[RESPONSE_COMMAND] =
+		CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_COMMAND]));
+	values[RESPONSE_OUTCOME] = CStringGetTextDatum(outcome_name(fields[RINQ_REQUEST_TYPE]));
+	nulls[RESPONSE_PAYLOAD] = payload == NULL;
+	values[RESPONSE_PAYLOAD] = PointerGetDatum(payload);
+	nulls[RESPONSE_FAILURE_TYPE] = fields[RINQ_REQUEST_FAILURE_TYPE].len == 0;
+	if (!nulls[RESPONSE_FAILURE_TYPE])
+		values[RESPONSE_FAILURE_TYPE] =
+			CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_FAILURE_TYPE]));
+	nulls[RESPONSE_MESSAGE] = message.len == 0;
+	if (!nulls[RESPONSE_MESSAGE])
+		values[RESPONSE_MESSAGE] = CStringGetTextDatum(rinq_message_from_wire(message));
+	values[RESPONSE_TRACE_ID] =
+		CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_TRACE]));
+
+	tuple = heap_form_tuple(desc, values, nulls);
+	ReleaseTupleDesc(desc);
+	return HeapTupleGetDatum(tuple);
+}
+
 /*
- * Calls the handler of a request, in the current transaction and as the
+ * Calls the handler of a request or response, in the current transaction and as the
  * current role; "owner" is whom the function belonged to when it was
  * registered.  Returns its result as the body of the response.  Everything that
  * is wrong with handler or request is raised as an error.
  */
 RinqBytes
-rinq_handler_call(const RinqBytes *fields, Oid owner, int64 deadline,
+rinq_handler_call(RinqWork work, const RinqBytes *fields, Oid owner, int64 deadline,
 				  bool wants_response)
 {
 	Handler    *handler;
@@ -321,15 +424,18 @@ rinq_handler_call(const RinqBytes *fields, Oid owner, int64 deadline,
 	Datum		result;
 	LOCAL_FCINFO(fcinfo, 1);
 
-	handler = find_handler(fields[RINQ_REQUEST_HANDLER], owner);
+	handler = find_handler(fields[RINQ_REQUEST_HANDLER], work, owner);
 	InitFunctionCallInfoData(*fcinfo, &handler->flinfo, 1, InvalidOid, NULL, NULL);
-	fcinfo->args[0].value = build_request(handler, fields, deadline, wants_response);
+	fcinfo->args[0].value = work == RINQ_WORK_RESPONSE ? build_response(handler, fields) :
+		build_request(handler, fields, deadline, wants_response);
 	fcinfo->args[0].isnull = false;
 
 	rinq_handler_entered = true;
 	pgstat_init_function_usage(fcinfo, &usage);
 	result = FunctionCallInvoke(fcinfo);
 	pgstat_end_function_usage(&usage, true);
+	if (work != RINQ_WORK_REQUEST)
+		return rinq_bytes(NULL, 0);
 	if (handler->raw)
 		return rinq_payload_from_raw(fcinfo->isnull ? NULL : DatumGetByteaPP(result));
 	return rinq_payload_from_jsonb(fcinfo->isnull ? NULL : DatumGetJsonbP(result));

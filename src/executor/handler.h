@@ -13,14 +13,14 @@
 #include "channel.h"
 
 /* why a function cannot be a handler, or NULL when it can */
-extern const char *rinq_handler_problem(Oid func);
+extern const char *rinq_handler_problem(Oid func, RinqWork work);
 
 /* did the last request get as far as its handler? */
 extern bool rinq_handler_entered;
 
 extern void rinq_handler_init(void);
-extern RinqBytes rinq_handler_call(const RinqBytes *fields, Oid owner, int64 deadline,
-									bool wants_response);
+extern RinqBytes rinq_handler_call(RinqWork work, const RinqBytes *fields, Oid owner,
+								   int64 deadline, bool wants_response);
 extern Oid	rinq_function_owner(Oid func);
 
 #endif							/* RINQ_HANDLER_H */

@@ -35,7 +35,7 @@ typedef struct Pending
 	uint32		serial;
 } Pending;
 
-/* for each slot, the request it waits for; session 0 is none */
+/* for each slot, the request it waits for; message 0 is none */
 static PendingKey *pending_of_slot;
 static HTAB *pending;
 
@@ -84,8 +84,10 @@ forget_pending(uint32 index)
 {
 	PendingKey *key = &pending_of_slot[index];
 
-	if (key->session == 0)
+	if (key->message == 0)
 		return;
+	if (key->session != 0)
+		rinq_own_session_pending(key->session, -1);
 	hash_search(pending, key, HASH_REMOVE, NULL);
 	memset(key, 0, sizeof(*key));
 }
@@ -94,8 +96,9 @@ forget_pending(uint32 index)
  * Ends a call: puts the answer into its slot and wakes the backend, unless
  * that has stopped waiting.
  */
-static void
-finish(uint32 index, RinqOutcome outcome, RinqBytes type, RinqBytes text, RinqBytes payload)
+void
+rinq_invoker_finish(uint32 index, RinqOutcome outcome, RinqBytes type, RinqBytes text,
+					RinqBytes payload)
 {
 	RinqSlot   *slot = &rinq_peer.channel->slots[index];
 	RinqBytes	fields[RINQ_ANSWER_FIELDS];
@@ -121,7 +124,7 @@ finish(uint32 index, RinqOutcome outcome, RinqBytes type, RinqBytes text, RinqBy
 static void
 finish_with_text(uint32 index, RinqOutcome outcome, const char *text)
 {
-	finish(index, outcome, rinq_bytes(NULL, 0), rinq_bytes_str(text), rinq_bytes(NULL, 0));
+	rinq_invoker_finish(index, outcome, rinq_bytes(NULL, 0), rinq_bytes_str(text), rinq_bytes(NULL, 0));
 }
 
 static bool
@@ -137,6 +140,30 @@ still_wanted(uint32 index, uint32 serial)
 }
 
 static void
+set_deadline(RinqMessage *msg, int64 deadline, char expiration[24])
+{
+	snprintf(expiration, 24, INT64_FORMAT, Min(MAX_EXPIRATION, Max(0, deadline - rinq_now_ms())));
+	msg->expiration = rinq_bytes_str(expiration);
+	msg->has_deadline = true;
+	msg->deadline = deadline;
+}
+
+/* from now on, a response to this request is for the slot */
+static void
+expect_response(uint32 index, const RinqMessageId *id)
+{
+	PendingKey *key = &pending_of_slot[index];
+	Pending    *entry;
+
+	key->session = id->ref.session.seq;
+	key->revision = id->ref.revision;
+	key->message = id->seq;
+	entry = hash_search(pending, key, HASH_ENTER, NULL);
+	entry->index = index;
+	entry->serial = rinq_peer.channel->slots[index].serial;
+}
+
+static void
 send_request(uint32 index, RinqNamespace *ns)
 {
 	RinqSlot   *slot = &rinq_peer.channel->slots[index];
@@ -145,7 +172,6 @@ send_request(uint32 index, RinqNamespace *ns)
 	RinqMsgStatus status;
 	char		id_text[RINQ_MESSAGE_ID_SIZE];
 	char		expiration[24];
-	Pending    *entry;
 
 	rinq_slot_read(slot, fields, RINQ_CALL_FIELDS);
 	memset(&msg, 0, sizeof(msg));
@@ -158,14 +184,10 @@ send_request(uint32 index, RinqNamespace *ns)
 	msg.span_context = fields[RINQ_CALL_SPAN];
 	msg.traceparent = fields[RINQ_CALL_TRACEPARENT];
 	msg.tracestate = fields[RINQ_CALL_TRACESTATE];
-	msg.reply_to = rinq_bytes_str("c");
+	msg.reply_to = rinq_bytes_str(slot->uncorrelated ? "u" : "c");
 	msg.has_priority = true;
 	msg.priority = 1;
-	snprintf(expiration, sizeof(expiration), INT64_FORMAT,
-			 Min(MAX_EXPIRATION, Max(0, slot->deadline - rinq_now_ms())));
-	msg.expiration = rinq_bytes_str(expiration);
-	msg.has_deadline = true;
-	msg.deadline = slot->deadline;
+	set_deadline(&msg, slot->deadline, expiration);
 	msg.ns = fields[RINQ_CALL_NAMESPACE];
 	msg.command = fields[RINQ_CALL_COMMAND];
 
@@ -184,16 +206,62 @@ send_request(uint32 index, RinqNamespace *ns)
 		finish_with_text(index, RINQ_OUTCOME_REFUSED, rinq_msg_status_text(status));
 		return;
 	}
-	rinq_session_seen(slot->id.ref.session.seq, slot->client);
-	rinq_slot_clear(slot);
 	rinq_count(rinq_peer.db, RINQ_CALLS_SENT);
+	if (slot->uncorrelated)
+	{
+		finish_with_text(index, RINQ_OUTCOME_SUCCESS, "");
+		return;
+	}
+	rinq_slot_clear(slot);
+	rinq_own_session_pending(slot->id.ref.session.seq, 1);
+	expect_response(index, &slot->id);
+}
 
-	pending_of_slot[index].session = slot->id.ref.session.seq;
-	pending_of_slot[index].revision = slot->id.ref.revision;
-	pending_of_slot[index].message = slot->id.seq;
-	entry = hash_search(pending, &pending_of_slot[index], HASH_ENTER, NULL);
-	entry->index = index;
-	entry->serial = slot->serial;
+/*
+ * Sends an operation on a session to the peer that owns it; its response goes
+ * to remote.c.  One that nobody owns any more is returned by the broker.
+ */
+void
+rinq_invoker_ask(uint32 index, const RinqPeerId *peer, const char *command, RinqBytes body)
+{
+	static uint32 counter = 0;
+	RinqSlot   *slot = &rinq_peer.channel->slots[index];
+	RinqBytes	fields[RINQ_OP_FIELDS];
+	RinqMessage msg;
+	RinqMsgStatus status;
+	RinqMessageId id;
+	char		id_text[RINQ_MESSAGE_ID_SIZE];
+	char		peer_text[RINQ_PEER_ID_SIZE];
+	char		expiration[24];
+
+	memset(&id, 0, sizeof(id));
+	id.ref.session.peer = rinq_peer.id;
+	if (++counter == 0)
+		counter = 1;
+	id.seq = counter;
+	rinq_slot_read(slot, fields, RINQ_OP_FIELDS);
+	memset(&msg, 0, sizeof(msg));
+	msg.message_id = rinq_bytes(id_text, rinq_message_id_format(&id, id_text, sizeof(id_text)));
+	if (fields[RINQ_OP_TRACE].len > 0)
+		msg.correlation_id = fields[RINQ_OP_TRACE];
+	msg.span_context = fields[RINQ_OP_SPAN];
+	msg.traceparent = fields[RINQ_OP_TRACEPARENT];
+	msg.tracestate = fields[RINQ_OP_TRACESTATE];
+	msg.reply_to = rinq_bytes_str("c");
+	msg.has_priority = true;
+	msg.priority = 2;
+	set_deadline(&msg, slot->deadline, expiration);
+	msg.ns = rinq_bytes_str("_sess");
+	msg.command = rinq_bytes_str(command);
+	rinq_peer_id_format(peer, peer_text, sizeof(peer_text));
+	status = rinq_basic_publish(rinq_peer.conn, CHANNEL_PUBLISH, rinq_bytes_str("cmd.uc"),
+								rinq_bytes_str(peer_text), true, &msg, body.data, body.len);
+	if (status == RINQ_MSG_BACKLOG)
+		keep_waiting(&unsent, index, slot->serial);
+	else if (status != RINQ_MSG_OK)
+		finish_with_text(index, RINQ_OUTCOME_REFUSED, rinq_msg_status_text(status));
+	else
+		expect_response(index, &id);
 }
 
 /*
@@ -218,7 +286,12 @@ rinq_invoker_call(uint32 index, uint32 serial)
 						 "the peer has no connection to the broker");
 		return;
 	}
-	if (slot->identity != rinq_peer.db->identity)
+	if (slot->op != RINQ_OP_CALL)
+	{
+		rinq_operation(index);
+		return;
+	}
+	if (!rinq_peer_id_equal(&slot->id.ref.session.peer, &rinq_peer.id))
 	{
 		finish_with_text(index, RINQ_OUTCOME_CONNECTION_LOST,
 						 "the connection to the broker was lost before the request was sent");
@@ -358,21 +431,63 @@ deliver(Pending *entry, const RinqDelivery *delivery)
 	char		kind = msg->type.len == 1 ? msg->type.data[0] : '\0';
 	uint32		index = entry->index;
 
-	if (delivery->oversize)
+	if (rinq_peer.channel->slots[index].op != RINQ_OP_CALL)
+		rinq_remote_response(index, delivery);
+	else if (delivery->oversize)
 		finish_with_text(index, RINQ_OUTCOME_TOO_LARGE, "");
 	else if (delivery->malformed_headers)
 		finish_with_text(index, RINQ_OUTCOME_MALFORMED, "its headers cannot be read");
 	else if (kind == 's')
-		finish(index, RINQ_OUTCOME_SUCCESS, none, none, delivery->body);
+		rinq_invoker_finish(index, RINQ_OUTCOME_SUCCESS, none, none, delivery->body);
 	else if (kind == 'e')
-		finish(index, RINQ_OUTCOME_ERROR, none, delivery->body, none);
+		rinq_invoker_finish(index, RINQ_OUTCOME_ERROR, none, delivery->body, none);
 	else if (kind == 'f' && msg->target.len > 0)
-		finish(index, RINQ_OUTCOME_FAILURE, msg->target, msg->failure_message,
+		rinq_invoker_finish(index, RINQ_OUTCOME_FAILURE, msg->target, msg->failure_message,
 			   delivery->body);
 	else if (kind == 'f')
 		finish_with_text(index, RINQ_OUTCOME_MALFORMED, "it is a failure without a type");
 	else
 		finish_with_text(index, RINQ_OUTCOME_MALFORMED, "its type is unknown");
+}
+
+/* a response that goes to the handler of a session */
+static void
+uncorrelated_response(const RinqDelivery *delivery, const RinqMessageId *id, bool valid)
+{
+	RinqSession *session = valid ? rinq_own_session_find(id->ref.session.seq) : NULL;
+
+	if (session == NULL || session->on_response == NULL ||
+		!rinq_server_response(delivery, session->on_response))
+	{
+		rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
+		(void) rinq_basic_reject(rinq_peer.conn, delivery->channel,
+								 delivery->delivery_tag, false);
+		return;
+	}
+	rinq_count(rinq_peer.db, RINQ_RESPONSES_RECEIVED);
+	(void) rinq_basic_ack(rinq_peer.conn, delivery->channel, delivery->delivery_tag, false);
+}
+
+/*
+ * The broker has no queue for a request: its peer is gone, with its sessions.
+ */
+void
+rinq_invoker_returned(const RinqReturn *ret)
+{
+	RinqMessageId id;
+	PendingKey	key;
+	Pending    *entry;
+
+	if (ret->malformed_headers ||
+		!rinq_message_id_parse(ret->message.message_id.data, ret->message.message_id.len, &id))
+		return;
+	memset(&key, 0, sizeof(key));
+	key.session = id.ref.session.seq;
+	key.revision = id.ref.revision;
+	key.message = id.seq;
+	entry = hash_search(pending, &key, HASH_FIND, NULL);
+	if (entry != NULL)
+		finish_with_text(entry->index, RINQ_OUTCOME_NOT_FOUND, "");
 }
 
 /*
@@ -384,9 +499,11 @@ rinq_invoker_response(const RinqDelivery *delivery)
 	RinqMessageId id;
 	PendingKey	key;
 	Pending    *entry = NULL;
+	bool		valid;
 
-	if (rinq_message_id_parse(delivery->routing_key.data, delivery->routing_key.len, &id) &&
-		rinq_peer_id_equal(&id.ref.session.peer, &rinq_peer.id))
+	valid = rinq_message_id_parse(delivery->routing_key.data, delivery->routing_key.len, &id) &&
+		rinq_peer_id_equal(&id.ref.session.peer, &rinq_peer.id);
+	if (valid)
 	{
 		memset(&key, 0, sizeof(key));
 		key.session = id.ref.session.seq;
@@ -395,9 +512,14 @@ rinq_invoker_response(const RinqDelivery *delivery)
 		entry = hash_search(pending, &key, HASH_FIND, NULL);
 	}
 
-	/* late, repeated, or meant for a kind of call that this peer never makes */
-	if (entry == NULL ||
-		(delivery->message.reply_to.len == 1 && delivery->message.reply_to.data[0] == 'u'))
+	if (delivery->message.reply_to.len == 1 && delivery->message.reply_to.data[0] == 'u')
+	{
+		uncorrelated_response(delivery, &id, valid);
+		return;
+	}
+
+	/* late, or repeated */
+	if (entry == NULL)
 	{
 		rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
 		(void) rinq_basic_reject(rinq_peer.conn, delivery->channel,
@@ -406,10 +528,15 @@ rinq_invoker_response(const RinqDelivery *delivery)
 	}
 
 	if (still_wanted(entry->index, entry->serial))
+	{
 		rinq_count(rinq_peer.db, RINQ_RESPONSES_RECEIVED);
+		deliver(entry, delivery);
+	}
 	else
+	{
 		rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
-	deliver(entry, delivery);
+		forget_pending(entry->index);
+	}
 	(void) rinq_basic_ack(rinq_peer.conn, delivery->channel, delivery->delivery_tag, false);
 }
 

@@ -277,7 +277,10 @@ on_confirm(void *arg, uint16_t channel, uint64_t tag, bool multiple, bool nack)
 static void
 on_return(void *arg, const RinqReturn *ret)
 {
-	rinq_sender_returned(ret);
+	if (ret->channel == CHANNEL_PUBLISH)
+		rinq_invoker_returned(ret);
+	else
+		rinq_sender_returned(ret);
 }
 
 static void

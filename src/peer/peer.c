@@ -222,8 +222,11 @@ read_inbox(void)
 			case RINQ_INBOX_ANSWER:
 				rinq_server_answer(entry.value, entry.serial);
 				break;
+			case RINQ_INBOX_SESSION:
+				rinq_own_session_of_process((int) entry.value, entry.serial);
+				break;
 			case RINQ_INBOX_CLIENT_GONE:
-				rinq_session_client_gone(entry.value);
+				rinq_own_session_client_gone(entry.value);
 				break;
 		}
 	}
@@ -312,6 +315,7 @@ turn(void)
 	next = earlier(next, rinq_topology_retry());
 	next = earlier(next, rinq_invoker_retry());
 	next = earlier(next, rinq_sender_step());
+	next = earlier(next, rinq_remote_prune());
 	if (!rinq_peer.stopping)
 		next = earlier(next, rinq_pool_manage());
 
@@ -413,6 +417,7 @@ rinq_peer_main(Datum arg)
 	rinq_channel_peer_gone(rinq_peer.db);
 	rinq_peer.now = rinq_now_ms();
 	rinq_sessions_init();
+	rinq_remote_init();
 	rinq_topology_init();
 	rinq_invoker_init();
 	rinq_server_init();

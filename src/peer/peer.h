@@ -11,6 +11,9 @@
  *	server.c	calls in: requests received, responses sent
  *	pool.c		the executors that run handlers
  *	sessions.c	the sessions of this peer
+ *	remote.c	sessions of other peers, and what is known about them
+ *	operations.c	what backends ask about sessions
+ *	sess_server.c	what other peers ask about sessions
  *
  * Everything here is private to that one process.
  *
@@ -22,6 +25,7 @@
 #include "postgres.h"
 
 #include "amqp/connection.h"
+#include "attribute.h"
 #include "channel.h"
 #include "config.h"
 #include "ident.h"
@@ -111,6 +115,11 @@ extern void rinq_invoker_declared(RinqNamespace *ns, RinqOutcome outcome,
 								  const char *error);
 extern void rinq_invoker_response(const RinqDelivery *delivery);
 extern bool rinq_invoker_busy(void);
+extern void rinq_invoker_finish(uint32 index, RinqOutcome outcome, RinqBytes type,
+								RinqBytes text, RinqBytes payload);
+extern void rinq_invoker_ask(uint32 index, const RinqPeerId *peer, const char *command,
+							 RinqBytes body);
+extern void rinq_invoker_returned(const RinqReturn *ret);
 extern void rinq_invoker_fail_all(const char *reason, bool also_of_handlers);
 
 /* sender.c */
@@ -126,6 +135,7 @@ extern void rinq_sender_end(void);
 /* server.c */
 extern void rinq_server_init(void);
 extern void rinq_server_request(const RinqDelivery *delivery);
+extern bool rinq_server_response(const RinqDelivery *delivery, const RinqListener *handler);
 extern void rinq_server_answer(uint32 index, uint32 serial);
 extern void rinq_server_channel_lost(uint16 channel);
 extern void rinq_server_connection_lost(void);
@@ -144,15 +154,46 @@ extern void rinq_pool_end(void);
 typedef struct RinqSession
 {
 	uint32		seq;			/* hash key */
-	uint32		client;			/* the backend it belongs to */
+	uint32		client;			/* the process it belongs to; 0 is none */
+	int			procno;			/* of that process */
+	int			pid;
+	Oid			role;			/* whose session it is */
 	uint32		revision;
+	uint32		next_message;	/* of those without a process */
+	int			pending;		/* calls that wait for their response */
+	TimestampTz created;
+	RinqAttributeTable *attributes;
+	RinqListener *on_response;	/* handles responses; NULL is none */
+	dlist_node	node;
 } RinqSession;
 
 extern void rinq_sessions_init(void);
 extern void rinq_sessions_clear(void);
-extern void rinq_session_seen(uint32 seq, uint32 client);
-extern RinqSession *rinq_session_find(uint32 seq);
-extern void rinq_session_client_gone(uint32 client);
+extern void rinq_own_session_of_process(int procno, uint32 client);
+extern void rinq_own_session_client_gone(uint32 client);
+extern RinqSession *rinq_own_session_find(uint32 seq);
+extern RinqSession *rinq_own_session_after(uint32 seq);
+extern RinqSession *rinq_own_session_create(Oid role);
+extern void rinq_own_session_on_response(RinqSession *session, RinqBytes handler, Oid role, Oid owner);
+extern RinqOutcome rinq_own_session_update(uint32 seq, uint32 revision, RinqBytes namespace,
+									   RinqAttribute *attributes, int count,
+									   RinqBytes *frozen_key);
+extern RinqOutcome rinq_own_session_clear(uint32 seq, uint32 revision, RinqBytes namespace,
+									  RinqBytes *frozen_key);
+extern RinqOutcome rinq_own_session_destroy(uint32 seq, uint32 revision);
+extern void rinq_own_session_pending(uint32 seq, int change);
+
+/* remote.c */
+extern void rinq_remote_init(void);
+extern void rinq_remote_operation(uint32 index);
+extern void rinq_remote_response(uint32 index, const RinqDelivery *delivery);
+extern int64 rinq_remote_prune(void);
+
+/* operations.c */
+extern void rinq_operation(uint32 index);
+
+/* sess_server.c */
+extern char rinq_sess_serve(RinqBytes command, RinqBytes body, StringInfo answer);
 
 /* peer.c */
 extern void rinq_peer_wake_later(int procno);

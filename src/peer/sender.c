@@ -292,8 +292,6 @@ send_message(const RinqOutgoing *outgoing)
 			published->confirmed = false;
 			published->id = outgoing->item.id;
 			next_tag++;
-			if (outgoing->identity == rinq_peer.db->identity && outgoing->client != 0)
-				rinq_session_seen(outgoing->item.id.ref.session.seq, outgoing->client);
 			rinq_count(rinq_peer.db, RINQ_MESSAGES_SENT);
 			return true;
 		}

@@ -2,8 +2,10 @@
  *
  * server.c
  *	  Calls in: checking the requests that arrive, handing them to executors,
- *	  and sending the responses.
+ *	  and sending the responses; and handing executors the responses that go to
+ *	  a session's handler.
  *
+ * Requests in the namespace "_sess" are answered here and now (sess_server.c).
  * Each delivery is settled exactly once: acknowledged after its response was
  * published, given back to the broker, or rejected.  The rules which of these
  * are section 4 of the protocol.  A delivery whose channel was closed in the
@@ -36,7 +38,10 @@ typedef enum ReplyMode
 /* what is remembered of a request until it is settled */
 typedef struct Request
 {
-	dlist_node	node;			/* in "backlog" or "held", while it waits */
+	dlist_node	node;			/* in "backlog", "held" or "answered", while it waits */
+	RinqWork	work;
+	RinqListener own;			/* of a response: whom it goes to */
+	char		type;			/* of a response; or of the answer, when "answered" */
 	RinqNamespace *ns;			/* while it is in a slot or "held" */
 	uint16		channel;		/* it came through */
 	uint32		epoch;			/* of that channel */
@@ -55,6 +60,8 @@ typedef struct Request
 	RinqBytes	span_context;
 	RinqBytes	traceparent;
 	RinqBytes	tracestate;
+	RinqBytes	failure_type;	/* these two of a response */
+	RinqBytes	message;
 	RinqBytes	body;			/* freed once it is in a slot */
 	char		texts[FLEXIBLE_ARRAY_MEMBER];
 } Request;
@@ -78,6 +85,9 @@ static dlist_head delayed = DLIST_STATIC_INIT(delayed);
 
 /* slots whose response the connection has no room for yet, oldest first */
 static List *unsent = NIL;
+
+/* answers that the connection has no room for yet, in "body", oldest first */
+static dlist_head answered = DLIST_STATIC_INIT(answered);
 
 /* for each channel, counts how often it was lost */
 static uint32 epochs[RINQ_CONN_MAX_CHANNEL + 1];
@@ -130,12 +140,17 @@ static void
 free_request(Request *request)
 {
 	free_body(request);
+	if (request->own.handler != NULL)
+		pfree(request->own.handler);
 	pfree(request);
 }
 
+/* of a response, there is nothing to settle any more */
 static bool
 can_settle(const Request *request)
 {
+	if (request->work == RINQ_WORK_RESPONSE)
+		return true;
 	return rinq_peer.conn != NULL && request->epoch == epochs[request->channel];
 }
 
@@ -149,6 +164,12 @@ settle_without_answer(Request *request)
 	bool		late = expired(request);
 	bool		requeue = request->balanced && !late;
 
+	if (request->work == RINQ_WORK_RESPONSE)
+	{
+		rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
+		free_request(request);
+		return;
+	}
 	rinq_count(rinq_peer.db, requeue ? RINQ_REQUESTS_REQUEUED :
 			   late ? RINQ_REQUESTS_EXPIRED : RINQ_REQUESTS_REJECTED);
 	if (can_settle(request))
@@ -308,7 +329,8 @@ leave_slot(uint32 index)
 
 	in_slot[index] = NULL;
 	num_in_slots--;
-	request->ns->started--;
+	if (request->ns != NULL)
+		request->ns->started--;
 	rinq_slot_free(rinq_peer.channel, index);
 	return request;
 }
@@ -318,9 +340,8 @@ leave_slot(uint32 index)
  * there is no room now.
  */
 static bool
-enqueue(Request *request, RinqNamespace *ns)
+enqueue(Request *request, RinqNamespace *ns, const RinqListener *listener)
 {
-	const RinqListener *listener = ns->listener;
 	uint32		index = find_free_slot();
 	RinqSlot   *slot;
 	RinqBytes	fields[RINQ_REQUEST_FIELDS];
@@ -338,18 +359,26 @@ enqueue(Request *request, RinqNamespace *ns)
 	fields[RINQ_REQUEST_SPAN] = request->span_context;
 	fields[RINQ_REQUEST_TRACEPARENT] = request->traceparent;
 	fields[RINQ_REQUEST_TRACESTATE] = request->tracestate;
+	fields[RINQ_REQUEST_TYPE] = rinq_bytes(&request->type, request->type == '\0' ? 0 : 1);
+	fields[RINQ_REQUEST_FAILURE_TYPE] = request->failure_type;
+	fields[RINQ_REQUEST_MESSAGE] = request->message;
 	if (!rinq_slot_write(slot, fields, RINQ_REQUEST_FIELDS))
 		return false;
 
 	free_body(request);
 	request->ns = ns;
-	ns->started++;
+	if (ns != NULL)
+		ns->started++;
 	slot->serial++;
+	slot->work = request->work;
+	slot->handler_owner = listener->owner;
 	slot->owner = RINQ_NO_PROC;
 	slot->role = listener->role;
 	slot->wants_response = request->reply != REPLY_NONE;
 	slot->redelivered = request->redelivered;
 	slot->deduplicate = listener->deduplicate;
+	if (request->work != RINQ_WORK_REQUEST)
+		slot->redelivered = false;
 	slot->deadline = request->deadline;
 	slot->queued_at = rinq_peer.now;
 	slot->outcome = RINQ_OUTCOME_NONE;
@@ -381,13 +410,16 @@ note_problem(RinqNamespace *ns)
 static bool
 dispatch(Request *request)
 {
-	RinqNamespace *ns = rinq_topology_find(request->namespace);
+	RinqNamespace *ns;
 
 	if (!can_settle(request))
 	{
 		free_request(request);
 		return true;
 	}
+	if (request->work == RINQ_WORK_RESPONSE)
+		return enqueue(request, NULL, &request->own);
+	ns = rinq_topology_find(request->namespace);
 	if (ns == NULL || ns->listener == NULL || expired(request))
 	{
 		settle_without_answer(request);
@@ -405,7 +437,7 @@ dispatch(Request *request)
 		dlist_push_tail(&held, &request->node);
 		return true;
 	}
-	return enqueue(request, ns);
+	return enqueue(request, ns, ns->listener);
 }
 
 /* takes a request off the list of those held */
@@ -491,23 +523,33 @@ is_balanced(const RinqDelivery *delivery)
 		memcmp(delivery->exchange.data, "cmd.bal", 7) == 0;
 }
 
+/* about sessions of this peer */
+static bool
+is_internal(const RinqDelivery *delivery)
+{
+	return delivery->message.ns.len == 5 && memcmp(delivery->message.ns.data, "_sess", 5) == 0 &&
+		!is_balanced(delivery);
+}
+
 static Request *
 make_request(const RinqDelivery *delivery, const RinqMessageId *id)
 {
 	const RinqMessage *msg = &delivery->message;
-	RinqBytes	trace = msg->correlation_id.len > 0 ? msg->correlation_id : msg->message_id;
+	RinqBytes	own_id = msg->message_id.len > 0 ? msg->message_id : delivery->routing_key;
+	RinqBytes	trace = msg->correlation_id.len > 0 ? msg->correlation_id : own_id;
 	char		source[RINQ_REF_SIZE];
 	size_t		source_len = rinq_ref_format(&id->ref, source, sizeof(source));
 	Request    *request;
 	char	   *p;
 
 	request = MemoryContextAllocZero(TopMemoryContext,
-									 offsetof(Request, texts) + msg->message_id.len +
+									 offsetof(Request, texts) + own_id.len +
+									 msg->target.len + msg->failure_message.len +
 									 source_len + trace.len + msg->ns.len +
 									 msg->command.len + msg->span_context.len +
 									 msg->traceparent.len + msg->tracestate.len);
 	p = request->texts;
-	request->id = keep(&p, msg->message_id);
+	request->id = keep(&p, own_id);
 	request->source = keep(&p, rinq_bytes(source, source_len));
 	request->trace = keep(&p, trace);
 	request->namespace = keep(&p, msg->ns);
@@ -515,6 +557,8 @@ make_request(const RinqDelivery *delivery, const RinqMessageId *id)
 	request->span_context = keep(&p, msg->span_context);
 	request->traceparent = keep(&p, msg->traceparent);
 	request->tracestate = keep(&p, msg->tracestate);
+	request->failure_type = keep(&p, msg->target);
+	request->message = keep(&p, msg->failure_message);
 	request->channel = delivery->channel;
 	request->epoch = epochs[delivery->channel];
 	request->tag = delivery->delivery_tag;
@@ -541,6 +585,13 @@ make_request(const RinqDelivery *delivery, const RinqMessageId *id)
 	return request;
 }
 
+static bool
+too_many_wait(void)
+{
+	return unbalanced_waiting >= MAX_UNBALANCED ||
+		unbalanced_bytes > (Size) rinq_payload_memory * 1024 * 1024;
+}
+
 /* why a delivery is no request, or NULL */
 static const char *
 request_problem(const RinqDelivery *delivery, RinqMessageId *id)
@@ -565,18 +616,104 @@ request_problem(const RinqDelivery *delivery, RinqMessageId *id)
 		return "namespace header differs from the routing key";
 	if (delivery->oversize)
 		return "payload exceeds \"rinq.max_payload\"";
-	if (!is_balanced(delivery) &&
-		(unbalanced_waiting >= MAX_UNBALANCED ||
-		 unbalanced_bytes > (Size) rinq_payload_memory * 1024 * 1024))
+	if (!is_balanced(delivery) && !is_internal(delivery) && too_many_wait())
 		return "too many requests wait that were sent to all peers";
 	if (rinq_peer_id_equal(&id->ref.session.peer, &rinq_peer.id))
 	{
-		RinqSession *session = rinq_session_find(id->ref.session.seq);
+		RinqSession *session = rinq_own_session_find(id->ref.session.seq);
 
 		if (session != NULL && id->ref.revision > session->revision)
 			return "source is a revision of this peer's session that does not exist";
 	}
 	return NULL;
+}
+
+/* sends an answer that was made before; false when there is no room for it now */
+static bool
+respond_answered(Request *request)
+{
+	RinqBytes	none = rinq_bytes(NULL, 0);
+	RinqBytes	answer = request->body;
+
+	return respond(request, request->type, request->type == 'f' ? answer : none,
+				   request->type == 'e' ? answer : none, request->type == 's' ? answer : none);
+}
+
+/*
+ * Answers a request about a session of this peer.
+ */
+static void
+serve_session(Request *request)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "rinq session request",
+												  ALLOCSET_DEFAULT_SIZES);
+	StringInfoData answer;
+	char		type;
+
+	if (expired(request))
+	{
+		settle_without_answer(request);
+		MemoryContextSwitchTo(old);
+		MemoryContextDelete(context);
+		return;
+	}
+	initStringInfo(&answer);
+	MemoryContextSwitchTo(context);
+	type = rinq_sess_serve(request->command, request->body, &answer);
+	free_body(request);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+
+	request->type = type;
+	request->body = rinq_bytes(answer.data, answer.len);
+	if (!respond_answered(request))
+		dlist_push_tail(&answered, &request->node);
+}
+
+static void
+send_answered(void)
+{
+	while (!dlist_is_empty(&answered))
+	{
+		Request    *request = dlist_container(Request, node, dlist_head_node(&answered));
+
+		dlist_delete(&request->node);
+		if (!respond_answered(request))
+		{
+			dlist_push_head(&answered, &request->node);
+			break;
+		}
+	}
+}
+
+/*
+ * A response to an asynchronous call has arrived, which goes to its session's
+ * handler.  False when it makes no sense, or too much waits already.
+ */
+bool
+rinq_server_response(const RinqDelivery *delivery, const RinqListener *handler)
+{
+	const RinqMessage *msg = &delivery->message;
+	RinqMessageId id;
+	char		type = msg->type.len == 1 ? msg->type.data[0] : '\0';
+	Request    *request;
+
+	if (delivery->oversize || delivery->malformed_headers || too_many_wait() ||
+		(type != 's' && type != 'e' && type != 'f') || (type == 'f' && msg->target.len == 0) ||
+		!rinq_message_id_parse(delivery->routing_key.data, delivery->routing_key.len, &id))
+		return false;
+	request = make_request(delivery, &id);
+	request->work = RINQ_WORK_RESPONSE;
+	request->deadline = 0;		/* the call is over */
+	request->type = type;
+	request->reply = REPLY_NONE;
+	request->own.handler = MemoryContextStrdup(TopMemoryContext, handler->handler);
+	request->own.role = handler->role;
+	request->own.owner = handler->owner;
+	if (!dlist_is_empty(&backlog) || !dispatch(request))
+		dlist_push_tail(&backlog, &request->node);
+	return true;
 }
 
 /*
@@ -599,6 +736,11 @@ rinq_server_request(const RinqDelivery *delivery)
 		return;
 	}
 	request = make_request(delivery, &id);
+	if (is_internal(delivery))
+	{
+		serve_session(request);
+		return;
+	}
 	note_expiry(request);
 	if (!dlist_is_empty(&backlog) || !dispatch(request))
 		dlist_push_tail(&backlog, &request->node);
@@ -640,13 +782,18 @@ finish_slot(uint32 index)
 	RinqNamespace *ns;
 
 	ns = request->ns;
-	if (!answer_from_slot(slot, request))
+	if (request->work == RINQ_WORK_RESPONSE)
+		free_request(request);
+	else if (!answer_from_slot(slot, request))
 		return false;
 	in_slot[index] = NULL;
 	num_in_slots--;
-	ns->started--;
 	rinq_slot_free(rinq_peer.channel, index);
-	dispatch_held(ns);
+	if (ns != NULL)
+	{
+		ns->started--;
+		dispatch_held(ns);
+	}
 	return true;
 }
 
@@ -696,7 +843,7 @@ rinq_server_configured(void)
 		RinqNamespace *ns;
 		Request    *request = in_slot[i];
 
-		if (request == NULL)
+		if (request == NULL || request->work != RINQ_WORK_REQUEST)
 			continue;
 		ns = rinq_topology_find(request->namespace);
 		if (ns != NULL && ns->listener != NULL && ns->listener->problem == NULL &&
@@ -782,11 +929,13 @@ rinq_server_expire(void)
 	settle_delayed(false);
 	if (unsent != NIL)
 		send_unsent();
+	send_answered();
 	if (!dlist_is_empty(&backlog))
 		dispatch_backlog();
 
 	next = next_expiry;
-	if (!dlist_is_empty(&backlog) || !dlist_is_empty(&delayed) || unsent != NIL)
+	if (!dlist_is_empty(&backlog) || !dlist_is_empty(&delayed) ||
+		!dlist_is_empty(&answered) || unsent != NIL)
 		next = next == 0 ? rinq_peer.now + RETRY_INTERVAL :
 			Min(next, rinq_peer.now + RETRY_INTERVAL);
 	return next;

@@ -16,6 +16,7 @@
 #include "payload.h"
 #include "request.h"
 #include "sql/call.h"
+#include "sql/target.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "utils/array.h"
@@ -112,22 +113,48 @@ wait_for_any(RinqDatabase *db, RinqAsyncCall **calls, int count, int64 until)
 	}
 }
 
+/* the response goes to the handler of the session: nobody here can wait for it */
+static void
+send_uncorrelated(FunctionCallInfo fcinfo, RinqDatabase *db, const RinqBytes *fields,
+				  int64 deadline, const RinqMessageId *id)
+{
+	char	   *namespace = rinq_namespace_argument(fcinfo, 0);
+	char	   *command = rinq_text_argument(fcinfo, 1, "command");
+	uint32		index = rinq_call_submit_uncorrelated(db, fields, deadline, id);
+
+	(void) rinq_call_result(fcinfo, db, index, RINQ_PAYLOAD_RAW, namespace, command);
+	fcinfo->isnull = false;
+}
+
 static Datum
 call_async(FunctionCallInfo fcinfo, RinqPayloadForm form)
 {
 	int64		deadline;
 	RinqBytes	fields[RINQ_CALL_FIELDS];
 	RinqDatabase *db;
+	RinqMessageId id;
+	RinqAsyncCall *made;
+	bool		uncorrelated;
+	bool		drawn;
+	char		text[RINQ_MESSAGE_ID_SIZE];
 
 	rinq_require_preloaded();
 	deadline = rinq_call_arguments(fcinfo, form, fields);
 	db = rinq_require_connection(deadline);
-	PG_RETURN_DATUM(CStringGetTextDatum(id_text(rinq_async_call(db, fields, deadline))));
+	drawn = rinq_draw_argument(fcinfo, RINQ_CALL_SESSION_ARGUMENT, &id, &uncorrelated);
+	if (uncorrelated)
+	{
+		send_uncorrelated(fcinfo, db, fields, deadline, &id);
+		rinq_message_id_format(&id, text, sizeof(text));
+		PG_RETURN_DATUM(CStringGetTextDatum(text));
+	}
+	made = rinq_async_call(db, fields, deadline, drawn ? &id : NULL);
+	PG_RETURN_DATUM(CStringGetTextDatum(id_text(made)));
 }
 
 /*
  * rinq_call_async(namespace text, command text, payload jsonb, timeout
- * interval) returns rinq_message_id
+ * interval, session text) returns rinq_message_id
  *
  * Calls a command without waiting for the response.
  */

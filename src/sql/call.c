@@ -21,6 +21,7 @@
 #include "request.h"
 #include "sql/arguments.h"
 #include "sql/call.h"
+#include "sql/target.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
@@ -59,9 +60,11 @@ answer_text(const RinqAnswer *answer)
 	return text.data == NULL ? pstrdup("") : rinq_message_from_wire(text);
 }
 
-/* raises what an answer other than success stands for */
-static void
-raise_outcome(const RinqAnswer *answer, const char *namespace, const char *command)
+/*
+ * Raises what an answer other than success stands for.
+ */
+void
+rinq_call_raise(const RinqAnswer *answer, const char *namespace, const char *command)
 {
 	char	   *message;
 
@@ -170,7 +173,7 @@ rinq_call_result(FunctionCallInfo fcinfo, RinqDatabase *db, uint32 index, RinqPa
 
 		rinq_call_wait(db, index, &answer);
 		if (answer.outcome != RINQ_OUTCOME_SUCCESS)
-			raise_outcome(&answer, namespace, command);
+			rinq_call_raise(&answer, namespace, command);
 		result = rinq_payload_result(answer.fields[RINQ_ANSWER_PAYLOAD], form, &fcinfo->isnull);
 	}
 	PG_CATCH();
@@ -189,19 +192,23 @@ call(FunctionCallInfo fcinfo, RinqPayloadForm form)
 	int64		deadline;
 	RinqBytes	fields[RINQ_CALL_FIELDS];
 	RinqDatabase *db;
+	RinqMessageId id;
+	bool		uncorrelated;
+	bool		drawn;
 	uint32		index;
 
 	rinq_require_preloaded();
 	deadline = rinq_call_arguments(fcinfo, form, fields);
 	db = rinq_require_connection(deadline);
-	index = rinq_call_submit(db, fields, deadline, false);
+	drawn = rinq_draw_argument(fcinfo, RINQ_CALL_SESSION_ARGUMENT, &id, &uncorrelated);
+	index = rinq_call_submit(db, fields, deadline, false, drawn ? &id : NULL);
 	return rinq_call_result(fcinfo, db, index, form, fields[RINQ_CALL_NAMESPACE].data,
 							text_to_cstring(PG_GETARG_TEXT_PP(1)));
 }
 
 /*
- * rinq_call(namespace text, command text, payload jsonb, timeout interval)
- * returns jsonb
+ * rinq_call(namespace text, command text, payload jsonb, timeout interval,
+ * session text) returns jsonb
  *
  * Calls a command, waits for the response and returns its payload, NULL for
  * nil.  docs/sql.md has the errors.
@@ -213,8 +220,8 @@ rinq_call(PG_FUNCTION_ARGS)
 }
 
 /*
- * rinq_call(namespace text, command text, payload text, timeout interval)
- * returns jsonb
+ * rinq_call(namespace text, command text, payload text, timeout interval,
+ * session text) returns jsonb
  *
  * The same with JSON in its text form, which is what a literal without a type
  * is.
@@ -226,8 +233,8 @@ rinq_call_text(PG_FUNCTION_ARGS)
 }
 
 /*
- * rinq_call(namespace text, command text, payload bytea, timeout interval)
- * returns bytea
+ * rinq_call(namespace text, command text, payload bytea, timeout interval,
+ * session text) returns bytea
  *
  * The same with CBOR, which is passed on untouched, both ways.
  */

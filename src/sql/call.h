@@ -11,9 +11,14 @@
 #include "postgres.h"
 
 #include "calls.h"
+#include "compat.h"
 #include "fmgr.h"
 #include "sql/arguments.h"
 
+#define RINQ_CALL_SESSION_ARGUMENT 4
+
+RINQ_NORETURN extern void rinq_call_raise(const RinqAnswer *answer, const char *namespace,
+										  const char *command);
 extern int64 rinq_call_arguments(FunctionCallInfo fcinfo, RinqPayloadForm form,
 								 RinqBytes *fields);
 extern Datum rinq_call_result(FunctionCallInfo fcinfo, RinqDatabase *db, uint32 index,

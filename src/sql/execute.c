@@ -19,6 +19,7 @@
 #include "request.h"
 #include "session.h"
 #include "sql/arguments.h"
+#include "sql/target.h"
 #include "transaction.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -37,7 +38,8 @@ enum
 	ARG_COMMAND,
 	ARG_PAYLOAD,
 	ARG_TIMEOUT,
-	ARG_DURABLE
+	ARG_DURABLE,
+	ARG_SESSION
 };
 
 /* durable messages need the database's entry, and no more */
@@ -60,12 +62,14 @@ require_database(bool durable)
 }
 
 static void
-draw_id(RinqDatabase *db, RinqOutgoing *message)
+draw_id(FunctionCallInfo fcinfo, RinqDatabase *db, RinqMessageId *id)
 {
-	message->client = rinq_client_number();
-	message->identity = rinq_session_draw(db, &message->item.id);
-	if (message->identity == 0)
-		rinq_session_draw_unconnected(&message->item.id);
+	bool		uncorrelated;
+
+	if (rinq_draw_argument(fcinfo, ARG_SESSION, id, &uncorrelated))
+		return;
+	if (rinq_session_draw(db, rinq_client_number(), id) == 0)
+		rinq_session_draw_unconnected(id);
 }
 
 static Datum
@@ -91,7 +95,7 @@ execute(FunctionCallInfo fcinfo, RinqPayloadForm form)
 	message.durable = durable;
 	if (!PG_ARGISNULL(ARG_TIMEOUT))
 		message.deadline = rinq_now_ms() + rinq_interval_ms(PG_GETARG_INTERVAL_P(ARG_TIMEOUT));
-	draw_id(db, &message);
+	draw_id(fcinfo, db, &message.item.id);
 	if (durable)
 		rinq_outbox_insert(get_func_namespace(fcinfo->flinfo->fn_oid), &message, fields);
 	rinq_send_at_commit(db, &message, fields);
@@ -102,7 +106,7 @@ execute(FunctionCallInfo fcinfo, RinqPayloadForm form)
 
 /*
  * rinq_execute(namespace text, command text, payload jsonb, timeout interval,
- * durable boolean) returns rinq_message_id
+ * durable boolean, session text) returns rinq_message_id
  *
  * Has a command executed by whichever peer listens to the namespace, when and
  * if the transaction commits; nobody waits for it.

@@ -23,6 +23,7 @@
 #include "fmgr.h"
 #include "own_tables.h"
 #include "sql/arguments.h"
+#include "sql/listen.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -72,19 +73,26 @@ check_role(Oid role)
 				 errhint("Use ALTER ROLE ... LOGIN, or register the handler as another role.")));
 }
 
-static void
-check_handler(Oid func)
+/*
+ * Raises an error unless a function can be a handler, and the current role can
+ * have it run.
+ */
+void
+rinq_check_handler(Oid func, RinqWork work)
 {
-	const char *problem = rinq_handler_problem(func);
+	const char *problem = rinq_handler_problem(func, work);
 
 	if (problem != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
 				 errmsg("function %s cannot be a handler", format_procedure(func)),
 				 errdetail_internal("The function cannot be used: %s.", problem),
+				 work == RINQ_WORK_RESPONSE ?
+				 errhint("A handler of responses takes one rinq_response.") :
 				 errhint("A handler takes one rinq_request and returns jsonb, or one rinq_raw_request and returns bytea.")));
 	if (!rinq_can_execute(func, GetUserId()))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(func));
+	check_role(GetUserId());
 }
 
 /*
@@ -115,8 +123,7 @@ rinq_listen(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max_concurrent must be positive")));
 	rinq_require_preloaded();
-	check_handler(func);
-	check_role(GetUserId());
+	rinq_check_handler(func, RINQ_WORK_REQUEST);
 
 	memset(nulls, ' ', sizeof(nulls));
 	values[0] = CStringGetTextDatum(namespace);

@@ -1,0 +1,54 @@
+/*-------------------------------------------------------------------------
+ *
+ * resultset.c
+ *	  Returning a set of rows from an SQL function, all of them at once.
+ *
+ * PostgreSQL has a function for this too, under different names in different
+ * versions, and not in all of them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "nodes/execnodes.h"
+#include "sql/resultset.h"
+#include "utils/memutils.h"
+
+/*
+ * Begins the set; its rows have as many columns as the function's definition
+ * in SQL has to say.
+ */
+void
+rinq_resultset_begin(FunctionCallInfo fcinfo, RinqResultSet *set, int columns)
+{
+	ReturnSetInfo *info = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext old;
+
+	if (info == NULL || !IsA(info, ReturnSetInfo) ||
+		(info->allowedModes & SFRM_Materialize) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("set-valued function called in context that cannot accept a set")));
+	old = MemoryContextSwitchTo(info->econtext->ecxt_per_query_memory);
+	if (get_call_result_type(fcinfo, NULL, &set->desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	if (set->desc->natts != columns)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the function does not fit the loaded version of rinq"),
+				 errhint("Use ALTER EXTENSION rinq UPDATE.")));
+	set->store = tuplestore_begin_heap((info->allowedModes & SFRM_Materialize_Random) != 0,
+									   false, work_mem);
+	info->returnMode = SFRM_Materialize;
+	info->setResult = set->store;
+	info->setDesc = set->desc;
+	MemoryContextSwitchTo(old);
+}
+
+void
+rinq_resultset_put(RinqResultSet *set, Datum *values, bool *nulls)
+{
+	tuplestore_putvalues(set->store, set->desc, values, nulls);
+}

@@ -1,0 +1,212 @@
+/*-------------------------------------------------------------------------
+ *
+ * session_views.c
+ *	  What the views rinq_sessions and rinq_session_attributes show.
+ *
+ * The peer tells of all sessions, in pages; those that are no business of the
+ * current role are left out here.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "catalog/pg_authid.h"
+#include "fmgr.h"
+#include "payload.h"
+#include "request.h"
+#include "sql/resultset.h"
+#include "sql/target.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(rinq_list_sessions);
+PG_FUNCTION_INFO_V1(rinq_list_attributes);
+
+#define SESSION_COLUMNS 6
+#define ATTRIBUTE_COLUMNS 7
+
+/* takes a fixed number of bytes off a page */
+static void
+take(RinqBytes *page, void *to, size_t len)
+{
+	if (page->len < len)
+		elog(ERROR, "malformed list of sessions");
+	memcpy(to, page->data, len);
+	*page = rinq_bytes(page->data + len, page->len - len);
+}
+
+static bool
+may_see(Oid role)
+{
+	return has_privs_of_role(GetUserId(), role) || has_privs_of_role(GetUserId(), ROLE_PG_MONITOR);
+}
+
+/*
+ * Gets the page behind a session, whose number becomes that of the last one on
+ * it; its peer is that of all of them.  False when it is the last page.
+ */
+static bool
+next_page(RinqOperation op, RinqTarget *target, RinqBytes *page)
+{
+	RinqOperationResult result;
+
+	CHECK_FOR_INTERRUPTS();
+	rinq_operate(op, target, NULL, &result);
+	*page = result.payload;
+	target->ref.session.seq = (uint32) strtoul(result.text, NULL, 10);
+	return result.text[0] != '\0';
+}
+
+/* no sessions without a peer; no reason to fail either */
+static bool
+is_connected(RinqTarget *target)
+{
+	RinqDatabase *db;
+	bool		connected;
+
+	rinq_require_preloaded();
+	memset(target, 0, sizeof(*target));
+	target->text = "all";
+	db = rinq_my_database();
+	if (db == NULL)
+		return false;
+	SpinLockAcquire(&db->mutex);
+	connected = db->status.net == RINQ_NET_CONNECTED;
+	target->ref.session.peer = db->identity_id;
+	SpinLockRelease(&db->mutex);
+	return connected;
+}
+
+static Datum
+id_datum(const RinqTarget *target, uint32 seq)
+{
+	RinqSessionId id = target->ref.session;
+	char		text[RINQ_SESSION_ID_SIZE];
+
+	id.seq = seq;
+	rinq_session_id_format(&id, text, sizeof(text));
+	return CStringGetTextDatum(text);
+}
+
+static void
+put_sessions(RinqResultSet *set, const RinqTarget *target, RinqBytes page)
+{
+	while (page.len > 0)
+	{
+		Datum		values[SESSION_COLUMNS];
+		bool		nulls[SESSION_COLUMNS] = {false};
+		uint32		seq;
+		uint32		revision;
+		Oid			role;
+		int			pid;
+		int			pending;
+		TimestampTz created;
+
+		take(&page, &seq, sizeof(seq));
+		take(&page, &revision, sizeof(revision));
+		take(&page, &role, sizeof(role));
+		take(&page, &pid, sizeof(pid));
+		take(&page, &pending, sizeof(pending));
+		take(&page, &created, sizeof(created));
+		if (!may_see(role))
+			continue;
+		values[0] = id_datum(target, seq);
+		values[1] = Int64GetDatum((int64) revision);
+		values[2] = ObjectIdGetDatum(role);
+		values[3] = Int32GetDatum(pid);
+		nulls[3] = pid == 0;
+		values[4] = TimestampTzGetDatum(created);
+		values[5] = Int32GetDatum(pending);
+		rinq_resultset_put(set, values, nulls);
+	}
+}
+
+/*
+ * rinq_list_sessions() returns setof record
+ *
+ * The sessions of this peer that the current role may see.
+ */
+Datum
+rinq_list_sessions(PG_FUNCTION_ARGS)
+{
+	RinqResultSet set;
+	RinqTarget	target;
+	RinqBytes	page;
+	bool		more;
+
+	rinq_resultset_begin(fcinfo, &set, SESSION_COLUMNS);
+	if (!is_connected(&target))
+		return (Datum) 0;
+	do
+	{
+		more = next_page(RINQ_OP_LIST_SESSIONS, &target, &page);
+		put_sessions(&set, &target, page);
+	} while (more);
+	return (Datum) 0;
+}
+
+static void
+put_attributes(RinqResultSet *set, const RinqTarget *target, RinqBytes page)
+{
+	while (page.len > 0)
+	{
+		Datum		values[ATTRIBUTE_COLUMNS];
+		bool		nulls[ATTRIBUTE_COLUMNS] = {false};
+		RinqBytes	namespace;
+		RinqAttribute *attribute;
+		uint32		seq;
+		uint32		len;
+		Oid			role;
+		int			count;
+
+		take(&page, &seq, sizeof(seq));
+		take(&page, &role, sizeof(role));
+		take(&page, &len, sizeof(len));
+		if (len > page.len)
+			elog(ERROR, "malformed list of sessions");
+		namespace = rinq_bytes(page.data, len);
+		page = rinq_bytes(page.data + len, page.len - len);
+		take(&page, &len, sizeof(len));
+		if (len > page.len ||
+			!rinq_attributes_unpack(rinq_bytes(page.data, len), &attribute, &count) || count != 1)
+			elog(ERROR, "malformed list of sessions");
+		page = rinq_bytes(page.data + len, page.len - len);
+		if (!may_see(role))
+			continue;
+		values[0] = id_datum(target, seq);
+		values[1] = CStringGetTextDatum(rinq_text_from_wire(namespace));
+		values[2] = CStringGetTextDatum(rinq_message_from_wire(attribute->key));
+		values[3] = CStringGetTextDatum(rinq_message_from_wire(attribute->value));
+		values[4] = BoolGetDatum(attribute->frozen);
+		values[5] = Int64GetDatum((int64) attribute->created);
+		values[6] = Int64GetDatum((int64) attribute->updated);
+		rinq_resultset_put(set, values, nulls);
+	}
+}
+
+/*
+ * rinq_list_attributes() returns setof record
+ *
+ * Their attributes.
+ */
+Datum
+rinq_list_attributes(PG_FUNCTION_ARGS)
+{
+	RinqResultSet set;
+	RinqTarget	target;
+	RinqBytes	page;
+	bool		more;
+
+	rinq_resultset_begin(fcinfo, &set, ATTRIBUTE_COLUMNS);
+	if (!is_connected(&target))
+		return (Datum) 0;
+	do
+	{
+		more = next_page(RINQ_OP_LIST_ATTRIBUTES, &target, &page);
+		put_attributes(&set, &target, page);
+	} while (more);
+	return (Datum) 0;
+}

@@ -1,0 +1,56 @@
+/*-------------------------------------------------------------------------
+ *
+ * target.h
+ *	  Operations on sessions as SQL functions ask for them: on a session, or on
+ *	  a session at one revision.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_TARGET_H
+#define RINQ_TARGET_H
+
+#include "postgres.h"
+
+#include "attribute.h"
+#include "calls.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+
+typedef struct RinqTarget
+{
+	RinqRef		ref;
+	bool		current;		/* a session was given, and no revision */
+	const char *text;
+} RinqTarget;
+
+/* what an operation works on; what is not set is absent */
+typedef struct RinqOperationInput
+{
+	const char *namespace;
+	RinqAttribute *attributes;
+	int			count;
+	const char *handler;
+	Oid			owner;			/* of the handler */
+} RinqOperationInput;
+
+/* what it gave, in memory of the caller */
+typedef struct RinqOperationResult
+{
+	char	   *text;
+	char	   *type;
+	RinqBytes	payload;
+} RinqOperationResult;
+
+extern void rinq_target_argument(FunctionCallInfo fcinfo, int n, RinqTarget *target);
+extern void rinq_session_argument(FunctionCallInfo fcinfo, int n, RinqTarget *target);
+extern void rinq_operate(RinqOperation op, const RinqTarget *target,
+						 const RinqOperationInput *input, RinqOperationResult *result);
+extern bool rinq_operate_unless_stale(RinqOperation op, const RinqTarget *target,
+									  const RinqOperationInput *input,
+									  RinqOperationResult *result);
+extern void rinq_change_session(RinqOperation op, const RinqTarget *target,
+								const RinqOperationInput *input, RinqOperationResult *result);
+extern bool rinq_draw_argument(FunctionCallInfo fcinfo, int n, RinqMessageId *id,
+							   bool *uncorrelated);
+
+#endif							/* RINQ_TARGET_H */
