@@ -233,7 +233,8 @@ copy_snapshot(Snapshot snapshot)
 		epoch--;
 	copy->xmax = FullTransactionIdFromEpochAndXid(epoch, snapshot->xmax);
 	copy->count = snapshot->xcnt;
-	memcpy(copy->xip, snapshot->xip, snapshot->xcnt * sizeof(TransactionId));
+	if (snapshot->xcnt > 0)
+		memcpy(copy->xip, snapshot->xip, snapshot->xcnt * sizeof(TransactionId));
 	return copy;
 }
 
