@@ -41,6 +41,44 @@ class Async(case.Case):
         self.assertEqual(value, "36")
         self.assertLess(time.monotonic() - start, 8 * 0.3 / 2, "side by side, not one after another")
 
+    def test_forms_of_fan_out(self):
+        """However it is written, all calls are made before the first is awaited."""
+        calls = "SELECT i, rinq_call_async('anap', 'x', to_jsonb(i)) AS id FROM generate_series(1, 8) i"
+        for query in ("SELECT rinq_await(id)::int AS x FROM (%s) s ORDER BY i", "WITH c AS (%s) SELECT rinq_await(id)::int AS x FROM c",
+                      "WITH c AS MATERIALIZED (%s) SELECT rinq_await(id)::int AS x FROM c", "SELECT a::int AS x FROM (%s) s, LATERAL rinq_await(s.id) a",
+                      "SELECT rinq_await(id)::int AS x FROM (%s OFFSET 0) s WHERE i > 0", "SELECT rinq_await(id)::int AS x FROM (%s) s LIMIT 8",
+                      "SELECT rinq_await(id)::int AS x FROM (SELECT * FROM (%s) inside WHERE i < 100) s",
+                      "SELECT rinq_await(id)::int AS x FROM (%s UNION ALL SELECT 9, rinq_call_async('anap', 'x', '9')) s"):
+            start = time.monotonic()
+            value = self.db.value("SELECT string_agg(x::text, ',' ORDER BY x) FROM (%s) all_of_it" % (query % calls))
+            self.assertTrue(value.startswith("1,2,3,4,5,6,7,8"), value)
+            self.assertLess(time.monotonic() - start, 8 * 0.3 / 2, query)
+        self.assertEqual(self.db.sql("SELECT i, rinq_await(id) FROM (SELECT i, rinq_call_async('aecho', 'x', to_jsonb(i * 2)) AS id"
+                                     " FROM generate_series(1, 50) i) s"), [[str(i), str(i * 2)] for i in range(1, 51)], "in order")
+        # in a function, again and again, and for other rows each time
+        self.db.sql("""CREATE FUNCTION gather(n int) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN
+            RETURN (SELECT sum(rinq_await(id)::int) FROM (SELECT rinq_call_async('aecho', 'x', to_jsonb(i)) AS id FROM generate_series(1, n) i) s); END $$""")
+        self.assertEqual(self.db.value("SELECT string_agg(gather(n)::text, ',') FROM generate_series(1, 8) n"), "1,3,6,10,15,21,28,36")
+        self.assertEqual(self.db.value("SELECT string_agg((SELECT sum(rinq_await(id)::int) FROM (SELECT rinq_call_async('aecho', 'x', to_jsonb(i)) AS id"
+                                       " FROM generate_series(1, n) i) s)::text, ',') FROM generate_series(1, 4) n"), "1,3,6,10")
+        plan = "\n".join(row[0] for row in self.db.sql("EXPLAIN (VERBOSE) SELECT rinq_await(id) FROM (%s) s" % calls))
+        self.assertIn("RinqGather", plan)
+        self.assertNotIn("RinqGather", "\n".join(row[0] for row in self.db.sql("EXPLAIN SELECT id FROM (%s) s" % calls)))
+
+    def test_fan_out_into_a_table(self):
+        self.db.sql("CREATE TABLE gathered (x int)")
+        self.db.sql("INSERT INTO gathered SELECT rinq_await(id)::int FROM (SELECT rinq_call_async('aecho', 'x', to_jsonb(i)) AS id"
+                    " FROM generate_series(1, 20) i) s")
+        self.db.sql("UPDATE gathered g SET x = s.y FROM (SELECT x, rinq_await(id)::int AS y FROM (SELECT x, rinq_call_async('aecho', 'x', to_jsonb(x + 1)) AS id"
+                    " FROM gathered) c) s WHERE s.x = g.x")
+        self.assertEqual(self.db.value("SELECT sum(x) FROM gathered"), "230")
+        with self.db.session() as session:
+            session.execute("BEGIN; DECLARE c SCROLL CURSOR FOR SELECT rinq_await(id)::int FROM (SELECT rinq_call_async('aecho', 'x', to_jsonb(i)) AS id"
+                            " FROM generate_series(1, 5) i) s")
+            self.assertEqual(session.execute("FETCH 2 FROM c"), [["1"], ["2"]])
+            self.assertEqual(session.execute("FETCH BACKWARD 1 FROM c"), [["1"]])
+            self.assertEqual(session.execute("FETCH ALL FROM c"), [["2"], ["3"], ["4"], ["5"]])
+
     def test_many(self):
         value = self.db.value("SELECT count(rinq_await(id)) FROM unnest(ARRAY("
                               "SELECT rinq_call_async('aecho', 'x', to_jsonb(i), '20 s') FROM generate_series(1, 200) i)) AS id")

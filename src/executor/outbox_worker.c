@@ -136,7 +136,8 @@ put_chunk(RinqChunkKind kind, const void *data, Size size, uint32 count)
 		if (database->incarnation != args.incarnation)
 			proc_exit(0);
 	}
-	memcpy(RINQ_CHUNK_DATA(rinq_chunk(pointer)), data, size);
+	if (size > 0)
+		memcpy(RINQ_CHUNK_DATA(rinq_chunk(pointer)), data, size);
 	rinq_chunk(pointer)->count = count;
 	rinq_chunk(pointer)->has_durable = true;
 	if (!rinq_sendqueue_put(database, pointer, args.incarnation))
