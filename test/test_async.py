@@ -48,6 +48,9 @@ class Async(case.Case):
                       "WITH c AS MATERIALIZED (%s) SELECT rinq_await(id)::int AS x FROM c", "SELECT a::int AS x FROM (%s) s, LATERAL rinq_await(s.id) a",
                       "SELECT rinq_await(id)::int AS x FROM (%s OFFSET 0) s WHERE i > 0", "SELECT rinq_await(id)::int AS x FROM (%s) s LIMIT 8",
                       "SELECT rinq_await(id)::int AS x FROM (SELECT * FROM (%s) inside WHERE i < 100) s",
+                      "SELECT sum(rinq_await(id)::int) OVER (PARTITION BY i)::int AS x FROM (%s) s",
+                      "SELECT rinq_await(id)::int AS x FROM (SELECT * FROM (%s LIMIT 8) t ORDER BY i) s",
+                      "SELECT unnest(ARRAY[rinq_await(id)::int]) AS x FROM (%s) s",
                       "SELECT rinq_await(id)::int AS x FROM (%s UNION ALL SELECT 9, rinq_call_async('anap', 'x', '9')) s"):
             start = time.monotonic()
             value = self.db.value("SELECT string_agg(x::text, ',' ORDER BY x) FROM (%s) all_of_it" % (query % calls))
@@ -73,11 +76,10 @@ class Async(case.Case):
                     " FROM gathered) c) s WHERE s.x = g.x")
         self.assertEqual(self.db.value("SELECT sum(x) FROM gathered"), "230")
         with self.db.session() as session:
-            session.execute("BEGIN; DECLARE c SCROLL CURSOR FOR SELECT rinq_await(id)::int FROM (SELECT rinq_call_async('aecho', 'x', to_jsonb(i)) AS id"
+            session.execute("BEGIN; DECLARE c CURSOR FOR SELECT rinq_await(id)::int FROM (SELECT rinq_call_async('aecho', 'x', to_jsonb(i)) AS id"
                             " FROM generate_series(1, 5) i) s")
             self.assertEqual(session.execute("FETCH 2 FROM c"), [["1"], ["2"]])
-            self.assertEqual(session.execute("FETCH BACKWARD 1 FROM c"), [["1"]])
-            self.assertEqual(session.execute("FETCH ALL FROM c"), [["2"], ["3"], ["4"], ["5"]])
+            self.assertEqual(session.execute("FETCH ALL FROM c"), [["3"], ["4"], ["5"]])
 
     def test_many(self):
         value = self.db.value("SELECT count(rinq_await(id)) FROM unnest(ARRAY("
