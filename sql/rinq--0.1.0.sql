@@ -702,6 +702,139 @@ COMMENT ON COLUMN @extschema@.rinq_session_attributes.created_at IS 'Revision at
 COMMENT ON COLUMN @extschema@.rinq_session_attributes.updated_at IS 'Revision at which it was last changed';
 
 -- ---------------------------------------------------------------------
+-- notifications
+-- ---------------------------------------------------------------------
+
+CREATE TYPE @extschema@.rinq_constraint;
+COMMENT ON TYPE @extschema@.rinq_constraint IS
+    'Which sessions a notification is for: a condition on their attributes';
+
+CREATE FUNCTION @extschema@.rinq_constraint_in(cstring)
+    RETURNS @extschema@.rinq_constraint AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.rinq_constraint_in(cstring) IS 'Reads the text form of a constraint';
+
+CREATE FUNCTION @extschema@.rinq_constraint_out(@extschema@.rinq_constraint)
+    RETURNS cstring AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.rinq_constraint_out(@extschema@.rinq_constraint) IS 'Writes the text form of a constraint';
+
+CREATE FUNCTION @extschema@.rinq_constraint_recv(internal)
+    RETURNS @extschema@.rinq_constraint AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.rinq_constraint_recv(internal) IS 'Reads the binary form of a constraint, which is its CBOR';
+
+CREATE FUNCTION @extschema@.rinq_constraint_send(@extschema@.rinq_constraint)
+    RETURNS bytea AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.rinq_constraint_send(@extschema@.rinq_constraint) IS 'Writes the binary form of a constraint, which is its CBOR';
+
+CREATE TYPE @extschema@.rinq_constraint (
+    INPUT = @extschema@.rinq_constraint_in,
+    OUTPUT = @extschema@.rinq_constraint_out,
+    RECEIVE = @extschema@.rinq_constraint_recv,
+    SEND = @extschema@.rinq_constraint_send,
+    INTERNALLENGTH = VARIABLE,
+    ALIGNMENT = int4,
+    STORAGE = extended
+);
+
+CREATE FUNCTION @extschema@.rinq_constraint_to_jsonb(@extschema@.rinq_constraint)
+    RETURNS jsonb AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.rinq_constraint_to_jsonb(@extschema@.rinq_constraint) IS
+    'The map that a constraint is sent as';
+CREATE CAST (@extschema@.rinq_constraint AS jsonb)
+    WITH FUNCTION @extschema@.rinq_constraint_to_jsonb(@extschema@.rinq_constraint);
+COMMENT ON CAST (@extschema@.rinq_constraint AS jsonb) IS 'The map that a constraint is sent as';
+
+CREATE FUNCTION @extschema@.rinq_constraint_from_jsonb(jsonb)
+    RETURNS @extschema@.rinq_constraint AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.rinq_constraint_from_jsonb(jsonb) IS
+    'The constraint that is sent as this map';
+CREATE CAST (jsonb AS @extschema@.rinq_constraint)
+    WITH FUNCTION @extschema@.rinq_constraint_from_jsonb(jsonb);
+COMMENT ON CAST (jsonb AS @extschema@.rinq_constraint) IS 'The constraint that is sent as this map';
+
+CREATE FUNCTION @extschema@.rinq_constraint_eq(@extschema@.rinq_constraint, @extschema@.rinq_constraint)
+    RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.rinq_constraint_eq(@extschema@.rinq_constraint, @extschema@.rinq_constraint) IS
+    'Whether two constraints are written the same';
+CREATE OPERATOR @extschema@.= (
+    LEFTARG = @extschema@.rinq_constraint, RIGHTARG = @extschema@.rinq_constraint,
+    FUNCTION = @extschema@.rinq_constraint_eq, COMMUTATOR = OPERATOR(@extschema@.=)
+);
+COMMENT ON OPERATOR @extschema@.= (@extschema@.rinq_constraint, @extschema@.rinq_constraint) IS
+    'Whether two constraints are written the same';
+
+CREATE FUNCTION @extschema@.rinq_none()
+    RETURNS @extschema@.rinq_constraint AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.rinq_none() IS 'Matches every session';
+
+CREATE FUNCTION @extschema@.rinq_equal(key text, value text)
+    RETURNS @extschema@.rinq_constraint AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.rinq_equal(text, text) IS 'Matches sessions whose attribute has this value';
+
+CREATE FUNCTION @extschema@.rinq_not_equal(key text, value text)
+    RETURNS @extschema@.rinq_constraint AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.rinq_not_equal(text, text) IS 'Matches sessions whose attribute has another value';
+
+CREATE FUNCTION @extschema@.rinq_empty(key text)
+    RETURNS @extschema@.rinq_constraint AS 'MODULE_PATHNAME', 'rinq_equal' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.rinq_empty(text) IS 'Matches sessions whose attribute is empty, or missing';
+
+CREATE FUNCTION @extschema@.rinq_not_empty(key text)
+    RETURNS @extschema@.rinq_constraint AS 'MODULE_PATHNAME', 'rinq_not_equal' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.rinq_not_empty(text) IS 'Matches sessions whose attribute has a value';
+
+CREATE FUNCTION @extschema@.rinq_not(@extschema@.rinq_constraint)
+    RETURNS @extschema@.rinq_constraint AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.rinq_not(@extschema@.rinq_constraint) IS 'Matches sessions that the constraint does not match';
+
+CREATE FUNCTION @extschema@.rinq_and(VARIADIC @extschema@.rinq_constraint[])
+    RETURNS @extschema@.rinq_constraint AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.rinq_and(@extschema@.rinq_constraint[]) IS 'Matches sessions that all constraints match';
+
+CREATE FUNCTION @extschema@.rinq_or(VARIADIC @extschema@.rinq_constraint[])
+    RETURNS @extschema@.rinq_constraint AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.rinq_or(@extschema@.rinq_constraint[]) IS 'Matches sessions that one of the constraints matches';
+
+CREATE FUNCTION @extschema@.rinq_within(namespace text, VARIADIC @extschema@.rinq_constraint[])
+    RETURNS @extschema@.rinq_constraint AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.rinq_within(text, @extschema@.rinq_constraint[]) IS 'Matches sessions that all constraints match in another namespace than the notification has';
+
+CREATE FUNCTION @extschema@.rinq_notify(
+    namespace text, type text, target text, payload jsonb DEFAULT NULL, session text DEFAULT NULL)
+    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_notify(text, text, text, jsonb, text) IS
+    'Notifies one session when the transaction commits; returns the message id';
+
+CREATE FUNCTION @extschema@.rinq_notify(
+    namespace text, type text, target text, payload text, session text DEFAULT NULL)
+    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME', 'rinq_notify_text' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_notify(text, text, text, text, text) IS
+    'Notifies one session when the transaction commits, with a payload in the text form of JSON; returns the message id';
+
+CREATE FUNCTION @extschema@.rinq_notify(
+    namespace text, type text, target text, payload bytea, session text DEFAULT NULL)
+    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME', 'rinq_notify_raw' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_notify(text, text, text, bytea, text) IS
+    'Notifies one session when the transaction commits, with a payload in CBOR; returns the message id';
+
+CREATE FUNCTION @extschema@.rinq_notify_many(
+    namespace text, type text, which @extschema@.rinq_constraint, payload jsonb DEFAULT NULL, session text DEFAULT NULL)
+    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, jsonb, text) IS
+    'Notifies all sessions that listen to the namespace and match the constraint when the transaction commits; returns the message id';
+
+CREATE FUNCTION @extschema@.rinq_notify_many(
+    namespace text, type text, which @extschema@.rinq_constraint, payload text, session text DEFAULT NULL)
+    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME', 'rinq_notify_many_text' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, text, text) IS
+    'Notifies all sessions that listen to the namespace and match the constraint when the transaction commits, with a payload in the text form of JSON; returns the message id';
+
+CREATE FUNCTION @extschema@.rinq_notify_many(
+    namespace text, type text, which @extschema@.rinq_constraint, payload bytea, session text DEFAULT NULL)
+    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME', 'rinq_notify_many_raw' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, bytea, text) IS
+    'Notifies all sessions that listen to the namespace and match the constraint when the transaction commits, with a payload in CBOR; returns the message id';
+
+-- ---------------------------------------------------------------------
 -- payloads
 -- ---------------------------------------------------------------------
 
@@ -814,6 +947,12 @@ REVOKE ALL ON FUNCTION @extschema@.rinq_session_update(text, text, jsonb) FROM P
 REVOKE ALL ON FUNCTION @extschema@.rinq_session_update(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_session_clear(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_session_on_response(text, regprocedure) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_notify(text, text, text, jsonb, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_notify(text, text, text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_notify(text, text, text, bytea, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, jsonb, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, bytea, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_local_only() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_rescan() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_peer_status() FROM PUBLIC;

@@ -293,6 +293,7 @@ make_message(TupleTableSlot *slot, const RinqOutboxItem *item)
 	fields[RINQ_SEND_SPAN] = wire_bytes(slot, COLUMN_SPAN_CONTEXT);
 	fields[RINQ_SEND_TRACEPARENT] = wire_bytes(slot, COLUMN_TRACEPARENT);
 	fields[RINQ_SEND_TRACESTATE] = wire_bytes(slot, COLUMN_TRACESTATE);
+	fields[RINQ_SEND_CONSTRAINT] = rinq_bytes(NULL, 0);
 
 	message = palloc0(rinq_outgoing_size(fields));
 	message->durable = true;

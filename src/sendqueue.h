@@ -27,14 +27,22 @@
 enum
 {
 	RINQ_SEND_NAMESPACE,
-	RINQ_SEND_COMMAND,
+	RINQ_SEND_COMMAND,			/* or the type of a notification */
 	RINQ_SEND_PAYLOAD,
 	RINQ_SEND_TRACE,
 	RINQ_SEND_SPAN,
 	RINQ_SEND_TRACEPARENT,
 	RINQ_SEND_TRACESTATE,
+	RINQ_SEND_CONSTRAINT,		/* of a notification to many */
 	RINQ_SEND_FIELDS
 };
+
+typedef enum RinqSendKind
+{
+	RINQ_SEND_COMMAND_REQUEST,
+	RINQ_SEND_NOTIFICATION,		/* to one session */
+	RINQ_SEND_MULTICAST			/* to those that match */
+} RinqSendKind;
 
 /* a row of the outbox; the place is where it was last seen */
 typedef struct RinqOutboxItem
@@ -56,7 +64,9 @@ typedef struct RinqOutboxFailed
 typedef struct RinqOutgoing
 {
 	uint32		length;			/* of all of it, aligned */
+	RinqSendKind kind;
 	bool		durable;		/* it is a row of the outbox, too */
+	RinqSessionId target;		/* of a notification to one */
 	RinqOutboxItem item;		/* its id; its place, when it is durable */
 	int64		deadline;		/* ms since the Unix epoch; 0 is none */
 	uint32		lengths[RINQ_SEND_FIELDS];	/* PG_UINT32_MAX: absent */

@@ -17,6 +17,9 @@
 /* bytes that command names and failure types may have, all in one header */
 #define RINQ_MAX_NAME_LEN 16384
 
+/* bytes of a notification's type, which travels in a property */
+#define RINQ_MAX_TYPE_LEN 255
+
 /* bytes that a failure's message may have, in a header too */
 #define RINQ_MAX_MESSAGE_LEN 65536
 

@@ -90,6 +90,7 @@ execute(FunctionCallInfo fcinfo, RinqPayloadForm form)
 	fields[RINQ_SEND_SPAN] = rinq_inherited.span_context;
 	fields[RINQ_SEND_TRACEPARENT] = rinq_inherited.traceparent;
 	fields[RINQ_SEND_TRACESTATE] = rinq_inherited.tracestate;
+	fields[RINQ_SEND_CONSTRAINT] = rinq_bytes(NULL, 0);
 
 	memset(&message, 0, sizeof(message));
 	message.durable = durable;

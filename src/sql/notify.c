@@ -1,0 +1,180 @@
+/*-------------------------------------------------------------------------
+ *
+ * notify.c
+ *	  rinq_notify and rinq_notify_many: notifications to a session, and to all
+ *	  that match a constraint, sent when the transaction commits.
+ *
+ * Notifications are ephemeral, as Rinq defines them: they are sent from memory,
+ * and nobody confirms that anybody has got them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "calls.h"
+#include "constraint.h"
+#include "fmgr.h"
+#include "payload.h"
+#include "request.h"
+#include "session.h"
+#include "sql/arguments.h"
+#include "sql/target.h"
+#include "transaction.h"
+#include "utils/builtins.h"
+
+PG_FUNCTION_INFO_V1(rinq_notify);
+PG_FUNCTION_INFO_V1(rinq_notify_text);
+PG_FUNCTION_INFO_V1(rinq_notify_raw);
+PG_FUNCTION_INFO_V1(rinq_notify_many);
+PG_FUNCTION_INFO_V1(rinq_notify_many_text);
+PG_FUNCTION_INFO_V1(rinq_notify_many_raw);
+
+enum
+{
+	ARG_NAMESPACE,
+	ARG_TYPE,
+	ARG_TARGET,					/* or constraint */
+	ARG_PAYLOAD,
+	ARG_SESSION
+};
+
+/* a type travels in a property */
+static RinqBytes
+type_bytes(FunctionCallInfo fcinfo)
+{
+	RinqBytes	type = rinq_text_to_wire(rinq_text_argument(fcinfo, ARG_TYPE, "type"));
+
+	if (type.len > RINQ_MAX_TYPE_LEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("notification type of %zu bytes is too long", type.len),
+				 errdetail("It may have up to %d bytes in UTF-8.", RINQ_MAX_TYPE_LEN)));
+	return type;
+}
+
+static Datum
+send(FunctionCallInfo fcinfo, RinqOutgoing *message, RinqBytes constraint, RinqPayloadForm form)
+{
+	RinqBytes	fields[RINQ_SEND_FIELDS];
+	RinqDatabase *db;
+	bool		uncorrelated;
+	char		id[RINQ_MESSAGE_ID_SIZE];
+
+	memset(fields, 0, sizeof(fields));
+	fields[RINQ_SEND_NAMESPACE] = rinq_bytes_str(rinq_namespace_argument(fcinfo, ARG_NAMESPACE));
+	fields[RINQ_SEND_COMMAND] = type_bytes(fcinfo);
+	fields[RINQ_SEND_PAYLOAD] = rinq_payload_argument(fcinfo, ARG_PAYLOAD, form);
+	fields[RINQ_SEND_TRACE] = rinq_current_trace();
+	fields[RINQ_SEND_SPAN] = rinq_inherited.span_context;
+	fields[RINQ_SEND_TRACEPARENT] = rinq_inherited.traceparent;
+	fields[RINQ_SEND_TRACESTATE] = rinq_inherited.tracestate;
+	fields[RINQ_SEND_CONSTRAINT] = constraint;
+
+	rinq_require_preloaded();
+	db = rinq_require_peer();
+	if (!rinq_draw_argument(fcinfo, ARG_SESSION, &message->item.id, &uncorrelated) &&
+		rinq_session_draw(db, rinq_client_number(), &message->item.id) == 0)
+		rinq_session_draw_unconnected(&message->item.id);
+	rinq_send_at_commit(db, message, fields);
+	rinq_message_id_format(&message->item.id, id, sizeof(id));
+	PG_RETURN_DATUM(CStringGetTextDatum(id));
+}
+
+static Datum
+notify(FunctionCallInfo fcinfo, RinqPayloadForm form)
+{
+	RinqOutgoing message;
+	RinqTarget	target;
+
+	rinq_target_argument(fcinfo, ARG_TARGET, &target);
+	if (target.ref.session.seq == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("session \"%s\" cannot be notified", target.text),
+				 errdetail("The session of number 0 is for what peers tell each other.")));
+	memset(&message, 0, sizeof(message));
+	message.kind = RINQ_SEND_NOTIFICATION;
+	message.target = target.ref.session;
+	return send(fcinfo, &message, rinq_bytes(NULL, 0), form);
+}
+
+static Datum
+notify_many(FunctionCallInfo fcinfo, RinqPayloadForm form)
+{
+	RinqOutgoing message;
+	bytea	   *constraint;
+
+	if (PG_ARGISNULL(ARG_TARGET))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("constraint must not be null"),
+				 errhint("Use rinq_none() for all sessions.")));
+	constraint = PG_GETARG_BYTEA_PP(ARG_TARGET);
+	memset(&message, 0, sizeof(message));
+	message.kind = RINQ_SEND_MULTICAST;
+	return send(fcinfo, &message,
+				rinq_bytes(VARDATA_ANY(constraint), VARSIZE_ANY_EXHDR(constraint)), form);
+}
+
+/*
+ * rinq_notify(namespace text, type text, target text, payload jsonb, session
+ * text) returns rinq_message_id
+ *
+ * Notifies one session, of whichever peer, when and if the transaction
+ * commits.
+ */
+Datum
+rinq_notify(PG_FUNCTION_ARGS)
+{
+	return notify(fcinfo, RINQ_PAYLOAD_JSONB);
+}
+
+/*
+ * The same with a payload of type text, which holds JSON.
+ */
+Datum
+rinq_notify_text(PG_FUNCTION_ARGS)
+{
+	return notify(fcinfo, RINQ_PAYLOAD_TEXT);
+}
+
+/*
+ * The same with a payload of type bytea, which is CBOR.
+ */
+Datum
+rinq_notify_raw(PG_FUNCTION_ARGS)
+{
+	return notify(fcinfo, RINQ_PAYLOAD_RAW);
+}
+
+/*
+ * rinq_notify_many(namespace text, type text, constraint rinq_constraint,
+ * payload jsonb, session text) returns rinq_message_id
+ *
+ * Notifies all sessions that listen to the namespace and match the constraint.
+ */
+Datum
+rinq_notify_many(PG_FUNCTION_ARGS)
+{
+	return notify_many(fcinfo, RINQ_PAYLOAD_JSONB);
+}
+
+/*
+ * The same with a payload of type text, which holds JSON.
+ */
+Datum
+rinq_notify_many_text(PG_FUNCTION_ARGS)
+{
+	return notify_many(fcinfo, RINQ_PAYLOAD_TEXT);
+}
+
+/*
+ * The same with a payload of type bytea, which is CBOR.
+ */
+Datum
+rinq_notify_many_raw(PG_FUNCTION_ARGS)
+{
+	return notify_many(fcinfo, RINQ_PAYLOAD_RAW);
+}
