@@ -798,6 +798,39 @@ CREATE FUNCTION @extschema@.rinq_within(namespace text, VARIADIC @extschema@.rin
     RETURNS @extschema@.rinq_constraint AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE PARALLEL SAFE;
 COMMENT ON FUNCTION @extschema@.rinq_within(text, @extschema@.rinq_constraint[]) IS 'Matches sessions that all constraints match in another namespace than the notification has';
 
+CREATE TYPE @extschema@.rinq_notification AS (
+    id @extschema@.rinq_message_id,
+    source @extschema@.rinq_revision,
+    target @extschema@.rinq_session_id,
+    namespace text,
+    type text,
+    payload jsonb,
+    is_multicast boolean,
+    which @extschema@.rinq_constraint,
+    trace_id text
+);
+COMMENT ON TYPE @extschema@.rinq_notification IS
+    'A notification, as the handler of a session that listens receives it';
+COMMENT ON COLUMN @extschema@.rinq_notification.id IS 'Message id of the notification';
+COMMENT ON COLUMN @extschema@.rinq_notification.source IS 'Session that sent it, at its revision when it did';
+COMMENT ON COLUMN @extschema@.rinq_notification.target IS 'Session that it is handled for';
+COMMENT ON COLUMN @extschema@.rinq_notification.namespace IS 'Namespace of the notification';
+COMMENT ON COLUMN @extschema@.rinq_notification.type IS 'Type of the notification, any text';
+COMMENT ON COLUMN @extschema@.rinq_notification.payload IS 'Payload, NULL for nil';
+COMMENT ON COLUMN @extschema@.rinq_notification.is_multicast IS 'Whether it was sent to all sessions that match a constraint';
+COMMENT ON COLUMN @extschema@.rinq_notification.which IS 'That constraint, NULL for a notification to one session';
+COMMENT ON COLUMN @extschema@.rinq_notification.trace_id IS 'Id that the notification shares with all messages sent on its behalf';
+
+CREATE FUNCTION @extschema@.rinq_session_listen(session text, namespace text, handler regprocedure)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_session_listen(text, text, regprocedure) IS
+    'Has notifications to a session, in a namespace, handled by a function that takes a rinq_notification, running as the current role; at once, whatever becomes of the transaction';
+
+CREATE FUNCTION @extschema@.rinq_session_unlisten(session text, namespace text)
+    RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_session_unlisten(text, text) IS
+    'Ends that a session listens to notifications in a namespace; false when it did not';
+
 CREATE FUNCTION @extschema@.rinq_notify(
     namespace text, type text, target text, payload jsonb DEFAULT NULL, session text DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -874,7 +907,9 @@ CREATE FUNCTION @extschema@.rinq_peer_status(
     OUT responses_dropped bigint, OUT requests_received bigint,
     OUT requests_rejected bigint, OUT requests_requeued bigint,
     OUT requests_expired bigint, OUT responses_sent bigint,
-    OUT reconnects bigint, OUT messages_sent bigint, OUT messages_dropped bigint)
+    OUT reconnects bigint, OUT messages_sent bigint, OUT messages_dropped bigint,
+    OUT notifications_received bigint, OUT notifications_rejected bigint,
+    OUT notifications_dropped bigint)
     RETURNS record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL SAFE;
 COMMENT ON FUNCTION @extschema@.rinq_peer_status() IS
     'State and counters of the peer of this database; see the view rinq_peer';
@@ -884,7 +919,8 @@ CREATE VIEW @extschema@.rinq_peer AS
            s.broker_version, s.blocked, s.connected_since, s.last_error, s.reconnects,
            s.calls_sent, s.responses_received, s.responses_dropped, s.requests_received,
            s.requests_rejected, s.requests_requeued, s.requests_expired, s.responses_sent,
-           s.messages_sent, s.messages_dropped
+           s.messages_sent, s.messages_dropped, s.notifications_received,
+           s.notifications_rejected, s.notifications_dropped
     FROM @extschema@.rinq_peer_status() s;
 COMMENT ON VIEW @extschema@.rinq_peer IS
     'The peer of this database: its process, its place on the network, and what it has done since this server began to serve the database';
@@ -908,6 +944,9 @@ COMMENT ON COLUMN @extschema@.rinq_peer.requests_expired IS 'Requests whose dead
 COMMENT ON COLUMN @extschema@.rinq_peer.responses_sent IS 'Responses published';
 COMMENT ON COLUMN @extschema@.rinq_peer.messages_sent IS 'Messages published that transactions have sent';
 COMMENT ON COLUMN @extschema@.rinq_peer.messages_dropped IS 'Messages of these that were given up: from memory and not taken or not confirmed, or past their deadline';
+COMMENT ON COLUMN @extschema@.rinq_peer.notifications_received IS 'Notifications handed to a session';
+COMMENT ON COLUMN @extschema@.rinq_peer.notifications_rejected IS 'Notifications rejected because they made no sense';
+COMMENT ON COLUMN @extschema@.rinq_peer.notifications_dropped IS 'Notifications to sessions that were not handled: too many waited, or the session ended';
 
 -- ---------------------------------------------------------------------
 -- privileges: what sends or listens is granted by hand
@@ -953,6 +992,8 @@ REVOKE ALL ON FUNCTION @extschema@.rinq_notify(text, text, text, bytea, text) FR
 REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, bytea, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_listen(text, text, regprocedure) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_unlisten(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_local_only() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_rescan() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_peer_status() FROM PUBLIC;

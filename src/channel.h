@@ -85,6 +85,8 @@ typedef enum RinqOperation
 	RINQ_OP_DESTROY,			/* a session */
 	RINQ_OP_DRAW,				/* text: id of a session's next message; type: "u" or empty */
 	RINQ_OP_ON_RESPONSE,		/* sets the handler of responses */
+	RINQ_OP_LISTEN,				/* to notifications in a namespace, with a handler */
+	RINQ_OP_UNLISTEN,			/* text: "t" when it did listen */
 	RINQ_OP_LIST_SESSIONS,		/* payload: those after the target */
 	RINQ_OP_LIST_ATTRIBUTES
 } RinqOperation;
@@ -107,7 +109,8 @@ enum
 typedef enum RinqWork
 {
 	RINQ_WORK_REQUEST,
-	RINQ_WORK_RESPONSE			/* to an asynchronous call: nobody waits for an answer */
+	RINQ_WORK_RESPONSE,			/* to an asynchronous call: nobody waits for an answer */
+	RINQ_WORK_NOTIFICATION		/* likewise */
 } RinqWork;
 
 /* fields of a call, as the backend fills them in */
@@ -136,9 +139,9 @@ enum
 	RINQ_REQUEST_SPAN,
 	RINQ_REQUEST_TRACEPARENT,
 	RINQ_REQUEST_TRACESTATE,
-	RINQ_REQUEST_TYPE,			/* the rest only of responses: "s", "f" or "e" */
-	RINQ_REQUEST_FAILURE_TYPE,
-	RINQ_REQUEST_MESSAGE,
+	RINQ_REQUEST_TYPE,			/* of responses: "s", "f" or "e" */
+	RINQ_REQUEST_FAILURE_TYPE,	/* of responses; of notifications, the target */
+	RINQ_REQUEST_MESSAGE,		/* of responses; of notifications, the constraint */
 	RINQ_REQUEST_FIELDS
 };
 

@@ -1,9 +1,12 @@
 """Notifications sent by SQL: at commit, in order, as the reference peer sends them."""
 
+import random
+
 import cbor2
 
 from rinqtest import case
 from rinqtest.server import quote
+from rinqtest.waiting import wait_until
 
 
 class Sending(case.Case):
@@ -85,3 +88,211 @@ class Sending(case.Case):
         self.assertSqlState(self.db.error("SELECT rinq_notify_many('news', 'x', 'nonsense')"), "22P02")
         self.assertSqlState(self.db.error("BEGIN; SELECT rinq_notify_many('news', 'x', rinq_none()); PREPARE TRANSACTION 'x'"), "0A000")
         self.assertEqual(self.recording.published("ntf.uc", self.wire_start), [])
+
+
+class Receiving(case.Case):
+    """Sessions of SQL that listen, with a function."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.db = cls.world.database()
+        cls.remote = cls.world.peer(prefetch=100)
+        cls.db.sql("CREATE TABLE got (n serial, r rinq_notification, role text)")
+        cls.db.sql("""CREATE FUNCTION take(r rinq_notification) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+            IF r.type = 'fail' THEN RAISE EXCEPTION 'cannot take it'; END IF;
+            IF r.type = 'die' THEN PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(10); END IF;
+            IF r.type = 'gate' THEN PERFORM pg_advisory_xact_lock_shared(81); END IF;
+            INSERT INTO got (r, role) VALUES (r, current_user); END $$""")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.remote.close()
+        cls.db.drop()
+
+    def setUp(self):
+        super().setUp()
+        self.db.sql("TRUNCATE got RESTART IDENTITY")
+        self.session = self.listening("news")
+
+    def tearDown(self):
+        self.db.sql("SELECT rinq_session_destroy(id) FROM rinq_sessions WHERE pid IS NULL")
+        super().tearDown()
+
+    def listening(self, namespace, *attributes):
+        session = self.db.value("SELECT rinq_session_create()")
+        if attributes:
+            self.db.sql("SELECT rinq_session_update(%s, %s, %s)" % (quote(session), quote(namespace), ", ".join(
+                "rinq_set(%s, %s)" % (quote(k), quote(v)) for k, v in attributes)))
+        self.db.sql("SELECT rinq_session_listen(%s, %s, 'take(rinq_notification)')" % (quote(session), quote(namespace)))
+        return session
+
+    def unicast(self, session, kind="x", payload=None, namespace="news", **headers):
+        message = self.remote.next_id()
+        peer = session.rpartition(".")[0]
+        self.remote.publish_raw("ntf.uc", "%s.%s" % (namespace, peer), cbor2.dumps(payload) if payload is not None else b"",
+                                dict({"n": namespace, "t": session}, **headers), type=kind, message_id=message)
+        return message
+
+    def multicast(self, constraint, kind="x", payload=None, namespace="news", **properties):
+        message = self.remote.next_id()
+        self.remote.publish_raw("ntf.mc", namespace, cbor2.dumps(payload) if payload is not None else b"",
+                                {"n": namespace, "c": cbor2.dumps(constraint) if not isinstance(constraint, bytes) else constraint},
+                                type=kind, message_id=message, **properties)
+        return message
+
+    def got(self, count, columns="(r).id"):
+        return wait_until(lambda: self.db.sql("SELECT %s FROM got ORDER BY n" % columns), lambda rows: len(rows) >= count)
+
+    def counter(self, name):
+        return int(self.db.value("SELECT notifications_%s FROM rinq_peer" % name))
+
+    def test_one(self):
+        message = self.unicast(self.session, "flash", {"a": 1})
+        self.assertEqual(self.got(1, "(r).id, (r).source, (r).target, (r).namespace, (r).type, (r).payload, (r).is_multicast, (r).which, (r).trace_id, role"),
+                         [[message, message.partition("#")[0], self.session, "news", "flash", '{"a": 1}', "f", None, message, "postgres"]])
+
+    def test_many(self):
+        others = [self.listening("news", ("foo", "bar")), self.listening("news", ("foo", "bar"), ("n", "1")), self.listening("other", ("foo", "bar"))]
+        message = self.multicast({"o": "=", "k": "foo", "v": "bar"}, "m", 5, correlation_id="why")
+        rows = self.got(2, "(r).target, (r).id, (r).payload, (r).is_multicast, (r).which, (r).trace_id")
+        self.assertEqual(sorted(row[0] for row in rows), sorted(others[:2]))
+        self.assertEqual(rows[0][1:], [message, "5", "t", "{foo=bar}", "why"])
+        self.multicast({"o": "*"})
+        self.got(5)
+        self.assertEqual(len(self.got(5)), 5)
+
+    def test_to_oneself_and_between_databases(self):
+        other = self.database()
+        message = self.db.value("SELECT rinq_notify('news', 'x', %s)" % quote(self.session))
+        self.assertEqual(self.got(1), [[message]])
+        message = other.value("SELECT rinq_notify_many('news', 'x', '{*}', '[1]')")
+        self.assertEqual(self.got(2), [[row[0]] for row in self.got(1)][:1] + [[message]])
+
+    def test_order(self):
+        messages = [self.unicast(self.session, payload=i) for i in range(200)]
+        self.assertEqual([row[0] for row in self.got(200)], messages)
+
+    def test_errors_do_not_stop_others(self):
+        mark = self.server.log_mark()
+        self.unicast(self.session, "fail")
+        self.unicast(self.session, "die")
+        message = self.unicast(self.session)
+        self.assertEqual(self.got(1), [[message]])
+        self.server.wait_log("cannot take it", mark)
+
+    def test_who_does_not_listen(self):
+        before = self.counter("rejected")
+        stranger = self.db.value("SELECT rinq_session_create()")
+        for target in (stranger, stranger.rpartition(".")[0] + ".4000000"):
+            self.unicast(target)
+        message = self.unicast(self.session)
+        self.assertEqual(self.got(1), [[message]])
+        self.assertEqual(self.counter("rejected"), before)
+        deliveries = self.deliveries(3, where=lambda e: e.exchange == "ntf.uc")
+        self.assertEqual([self.recording.wait_settled(d) for d in deliveries], ["ack"] * 3)
+
+    def test_unlisten_and_destroy(self):
+        second = self.listening("news")
+        self.assertEqual(self.db.value("SELECT rinq_session_unlisten(%s, 'news')" % quote(self.session)), "t")
+        self.assertEqual(self.db.value("SELECT rinq_session_unlisten(%s, 'news')" % quote(self.session)), "f")
+        self.unicast(self.session)
+        message = self.unicast(second)
+        self.assertEqual(self.got(1), [[message]])
+        queue = self.db.peer()["peer_id"].partition("-")[2] + ".ntf"
+        bindings = lambda: [row for row in self.world.broker.table("list_bindings", "source_name", "destination_name", "routing_key")
+                            if queue in str(row) and "news" in str(row) and "ntf" in str(row)]
+        self.assertTrue(any("ntf.mc" in str(row) for row in bindings()))
+        self.db.sql("SELECT rinq_session_destroy(%s)" % quote(second))
+        wait_until(lambda: [row for row in bindings() if "ntf." in str(row)], lambda rows: rows == [])
+
+    def test_destroyed_while_some_wait(self):
+        dropped = self.counter("dropped")
+        with self.db.session() as gate:
+            gate.execute("SELECT pg_advisory_lock(81)")
+            self.unicast(self.session, "gate")
+            wait_until(lambda: self.db.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'"), lambda n: n == "1")
+            for _ in range(5):
+                self.unicast(self.session)
+            self.deliveries(6, where=lambda e: e.exchange == "ntf.uc")
+            self.db.sql("SELECT rinq_session_destroy(%s)" % quote(self.session))
+            wait_until(lambda: self.counter("dropped"), lambda n: n == dropped + 5)
+        self.assertEqual(len(self.got(1)), 1)
+
+    def test_bad_notifications(self):
+        before = self.counter("rejected")
+        own = self.session.rpartition(".")[0]
+        bad = [{"o": "?"}, {"o": "!"}, {"o": "&"}, {"o": "ns", "v": "_x", "t": [{"o": "*"}]}, [], b"", b"\xff", b"\x81" * 3000]
+        for constraint in bad:
+            self.multicast(constraint)
+        self.unicast("nonsense" if False else own + ".x")
+        for headers in ({"n": "_sess", "t": self.session}, {"t": self.session}, {"n": "news"}, {"n": "news", "t": self.session, "sc": "text"}):
+            self.remote.publish_raw("ntf.uc", "news." + own, b"", headers, type="x", message_id=self.remote.next_id())
+        self.remote.publish_raw("ntf.uc", "news." + own, b"", {"n": "news", "t": self.session}, type="x", message_id="nonsense")
+        self.remote.publish_raw("ntf.mc", "news", b"", {"n": "news", "c": "text"}, type="x", message_id=self.remote.next_id())
+        count = len(bad) + 1 + 4 + 1 + 1
+        wait_until(lambda: self.counter("rejected"), lambda n: n == before + count)
+        deliveries = self.deliveries(count, where=lambda e: e.exchange.startswith("ntf."))
+        self.assertEqual({self.recording.wait_settled(d) for d in deliveries}, {"reject"})
+        message = self.unicast(self.session)
+        self.assertEqual(self.got(1), [[message]])
+
+    def test_matching_against_a_model(self):
+        seed = random.Random(5)
+        keys, values, namespaces = "ab", ("", "1", "2"), ("news", "other")
+        sessions = {}
+        for _ in range(8):
+            attributes = {(ns, k): seed.choice(values) for ns in namespaces for k in keys}
+            session = self.listening("news")
+            for ns in namespaces:
+                self.db.sql("SELECT rinq_session_update(%s, %s, %s::jsonb)" % (quote(session), quote(ns), quote(
+                    "{%s}" % ",".join('"%s": "%s"' % (k, attributes[ns, k]) for k in keys))))
+            sessions[session] = attributes
+        self.db.sql("SELECT rinq_session_destroy(%s)" % quote(self.session))
+
+        def build(depth):
+            kind = seed.randrange(3 if depth == 0 else 7)
+            leaf = {"k": seed.choice(keys)}
+            value = seed.choice(values)
+            if value:
+                leaf["v"] = value
+            if kind < 3:
+                return [{"o": "*"}, dict(leaf, o="="), dict(leaf, o="!=")][kind]
+            terms = [build(depth - 1) for _ in range(1 if kind == 3 else seed.randrange(1, 4))]
+            return [{"o": "!", "t": terms}, {"o": "&", "t": terms}, {"o": "|", "t": terms}, {"o": "ns", "t": terms, "v": seed.choice(namespaces)}][kind - 3]
+
+        def matches(c, ns, attributes):
+            terms = c.get("t", ())
+            if c["o"] in ("=", "!="):
+                return (attributes[ns, c["k"]] == c.get("v", "")) == (c["o"] == "=")
+            if c["o"] == "!":
+                return not matches(terms[0], ns, attributes)
+            if c["o"] == "|":
+                return any(matches(t, ns, attributes) for t in terms)
+            return all(matches(t, c["v"] if c["o"] == "ns" else ns, attributes) for t in terms)
+        expected = []
+        for number in range(300):
+            constraint = build(3)
+            self.multicast(constraint, payload=number)
+            expected += [(number, session) for session, attributes in sessions.items() if matches(constraint, "news", attributes)]
+        rows = self.got(len(expected), "((r).payload)::int, (r).target")
+        self.assertEqual(sorted((int(n), s) for n, s in rows), sorted(expected))
+
+    def test_reconnect(self):
+        db = self.database()
+        db.sql("CREATE FUNCTION take(r rinq_notification) RETURNS void LANGUAGE sql AS ''")
+        session = db.value("SELECT rinq_session_create()")
+        db.sql("SELECT rinq_session_listen(%s, 'news', 'take(rinq_notification)')" % quote(session))
+        old = db.peer()
+        self.world.proxy.cut()
+        db.wait_new_peer(old)
+        self.db.wait_peer()
+        self.assertSqlState(db.error("SELECT rinq_session_listen(%s, 'news', 'take(rinq_notification)')" % quote(session)), "RQ007")
+        self.session = self.listening("news")
+        message = self.unicast(self.session)
+        self.assertEqual(self.got(1), [[message]])
+
+    def test_refused(self):
+        self.assertSqlState(self.db.error("SELECT rinq_session_listen(%s, 'news', 'lower(text)')" % quote(self.session)), "42P13", "rinq_notification")
+        self.assertSqlState(self.db.error("SELECT rinq_session_listen(%s, '_sess', 'take(rinq_notification)')" % quote(self.session)), "22023")
+        self.assertSqlState(self.db.error("SELECT rinq_session_listen(%s, 'news', NULL)" % quote(self.session)), "22004")

@@ -67,6 +67,21 @@ enum
 	RESPONSE_COLUMNS
 };
 
+/* columns of rinq_notification, likewise */
+enum
+{
+	NOTIFICATION_ID,
+	NOTIFICATION_SOURCE,
+	NOTIFICATION_TARGET,
+	NOTIFICATION_NAMESPACE,
+	NOTIFICATION_TYPE,
+	NOTIFICATION_PAYLOAD,
+	NOTIFICATION_IS_MULTICAST,
+	NOTIFICATION_CONSTRAINT,
+	NOTIFICATION_TRACE_ID,
+	NOTIFICATION_COLUMNS
+};
+
 typedef struct Handler
 {
 	char		name[HANDLER_NAME_LEN]; /* hash key, behind a letter for the kind of work */
@@ -140,13 +155,16 @@ request_problem(Form_pg_proc proc)
 	return NULL;
 }
 
+/* why a function cannot take what is not to be answered */
 static const char *
-response_problem(Form_pg_proc proc)
+argument_problem(Form_pg_proc proc, RinqWork work)
 {
+	const char *type = work == RINQ_WORK_RESPONSE ? "rinq_response" : "rinq_notification";
+
 	if (proc->pronargs != 1 ||
 		get_typtype(proc->proargtypes.values[0]) != TYPTYPE_COMPOSITE ||
-		!is_own_type(proc->proargtypes.values[0], "rinq_response"))
-		return "its argument is not one rinq_response";
+		!is_own_type(proc->proargtypes.values[0], type))
+		return psprintf("its argument is not one %s", type);
 	return NULL;
 }
 
@@ -168,8 +186,8 @@ rinq_handler_problem(Oid func, RinqWork work)
 		problem = "it is not a plain function";
 	else if (proc->proretset)
 		problem = "it returns a set";
-	else if (work == RINQ_WORK_RESPONSE)
-		problem = response_problem(proc);
+	else if (work != RINQ_WORK_REQUEST)
+		problem = argument_problem(proc, work);
 	else
 		problem = request_problem(proc);
 	ReleaseSysCache(tuple);
@@ -278,7 +296,10 @@ find_handler(RinqBytes name, RinqWork work, Oid owner)
 	return handler;
 }
 
-/* the columns are filled in by position, so their types have to be these */
+/*
+ * The columns are filled in by position, so their types have to be these; one
+ * of the extension's own has no fixed OID.
+ */
 static TupleDesc
 row_type(const Handler *handler, const Oid *column_types, int count)
 {
@@ -290,7 +311,8 @@ row_type(const Handler *handler, const Oid *column_types, int count)
 	{
 		Form_pg_attribute column = TupleDescAttr(desc, i);
 
-		fits = !column->attisdropped && getBaseType(column->atttypid) == column_types[i];
+		fits = !column->attisdropped &&
+			(getBaseType(column->atttypid) == column_types[i] || !OidIsValid(column_types[i]));
 	}
 	if (!fits)
 	{
@@ -409,8 +431,64 @@ build_response(const Handler *handler, const RinqBytes *fields)
 	return HeapTupleGetDatum(tuple);
 }
 
+static Datum
+build_notification(const Handler *handler, const RinqBytes *fields)
+{
+	static const Oid column_types[NOTIFICATION_COLUMNS] = {
+		TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, BOOLOID, InvalidOid, TEXTOID
+	};
+	TupleDesc	desc;
+	Datum		values[NOTIFICATION_COLUMNS];
+	bool		nulls[NOTIFICATION_COLUMNS];
+	HeapTuple	tuple;
+	RinqBytes	constraint = fields[RINQ_REQUEST_MESSAGE];
+	Jsonb	   *payload = rinq_payload_to_jsonb(fields[RINQ_REQUEST_PAYLOAD]);
+
+	desc = row_type(handler, column_types, NOTIFICATION_COLUMNS);
+	memset(nulls, 0, sizeof(nulls));
+	values[NOTIFICATION_ID] = CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_ID]));
+	values[NOTIFICATION_SOURCE] =
+		CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_SOURCE]));
+	values[NOTIFICATION_TARGET] =
+		CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_FAILURE_TYPE]));
+	values[NOTIFICATION_NAMESPACE] =
+		CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_NAMESPACE]));
+	values[NOTIFICATION_TYPE] =
+		CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_COMMAND]));
+	nulls[NOTIFICATION_PAYLOAD] = payload == NULL;
+	values[NOTIFICATION_PAYLOAD] = PointerGetDatum(payload);
+	values[NOTIFICATION_IS_MULTICAST] = BoolGetDatum(constraint.data != NULL);
+	nulls[NOTIFICATION_CONSTRAINT] = constraint.data == NULL;
+	if (constraint.data != NULL)
+	{
+		bytea	   *value = palloc(VARHDRSZ + constraint.len);
+
+		/* the peer has read it, so it is a value of the type as it is */
+		SET_VARSIZE(value, VARHDRSZ + constraint.len);
+		memcpy(VARDATA(value), constraint.data, constraint.len);
+		values[NOTIFICATION_CONSTRAINT] = PointerGetDatum(value);
+	}
+	values[NOTIFICATION_TRACE_ID] =
+		CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_TRACE]));
+
+	tuple = heap_form_tuple(desc, values, nulls);
+	ReleaseTupleDesc(desc);
+	return HeapTupleGetDatum(tuple);
+}
+
+static Datum
+build_argument(RinqWork work, const Handler *handler, const RinqBytes *fields, int64 deadline,
+			   bool wants_response)
+{
+	if (work == RINQ_WORK_RESPONSE)
+		return build_response(handler, fields);
+	if (work == RINQ_WORK_NOTIFICATION)
+		return build_notification(handler, fields);
+	return build_request(handler, fields, deadline, wants_response);
+}
+
 /*
- * Calls the handler of a request or response, in the current transaction and as the
+ * Calls the handler of a request, response or notification, in the current transaction and as the
  * current role; "owner" is whom the function belonged to when it was
  * registered.  Returns its result as the body of the response.  Everything that
  * is wrong with handler or request is raised as an error.
@@ -426,8 +504,7 @@ rinq_handler_call(RinqWork work, const RinqBytes *fields, Oid owner, int64 deadl
 
 	handler = find_handler(fields[RINQ_REQUEST_HANDLER], work, owner);
 	InitFunctionCallInfoData(*fcinfo, &handler->flinfo, 1, InvalidOid, NULL, NULL);
-	fcinfo->args[0].value = work == RINQ_WORK_RESPONSE ? build_response(handler, fields) :
-		build_request(handler, fields, deadline, wants_response);
+	fcinfo->args[0].value = build_argument(work, handler, fields, deadline, wants_response);
 	fcinfo->args[0].isnull = false;
 
 	rinq_handler_entered = true;

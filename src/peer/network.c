@@ -197,6 +197,7 @@ on_open(void *arg)
 	rinq_channel_open(rinq_peer.conn, CHANNEL_TOPOLOGY, 0);
 	rinq_channel_open(rinq_peer.conn, CHANNEL_PUBLISH, 0);
 	rinq_channel_open(rinq_peer.conn, CHANNEL_CONFIRMED, 0);
+	rinq_channel_open(rinq_peer.conn, CHANNEL_NOTIFICATIONS, 0);
 	rinq_confirm_select(rinq_peer.conn, CHANNEL_CONFIRMED, 0);
 	rinq_sender_opened();
 	id_attempts = 0;
@@ -258,6 +259,8 @@ on_delivery(void *arg, const RinqDelivery *delivery)
 {
 	if (delivery->channel == CHANNEL_RESPONSES)
 		rinq_invoker_response(delivery);
+	else if (delivery->channel == CHANNEL_NOTIFICATIONS)
+		rinq_notification(delivery);
 	else
 		rinq_server_request(delivery);
 }

@@ -234,6 +234,39 @@ list(uint32 index, uint32 after, bool of_attributes)
 						rinq_bytes(page.data, page.len));
 }
 
+/* listens to notifications; answered when they can come */
+static void
+listen_to(uint32 index, RinqSession *session, const RinqSlot *slot, const RinqBytes *fields)
+{
+	RinqNamespace *ns = rinq_topology_namespace(fields[RINQ_OP_NAMESPACE], rinq_max_namespaces);
+	Oid			owner = InvalidOid;
+
+	if (ns == NULL)
+	{
+		finish_text(index, RINQ_OUTCOME_NO_QUEUE, "\"rinq.max_namespaces\" namespaces are known already");
+		return;
+	}
+	if (fields[RINQ_OP_OWNER].len == sizeof(Oid))
+		memcpy(&owner, fields[RINQ_OP_OWNER].data, sizeof(Oid));
+	rinq_subscribe(session, ns, fields[RINQ_OP_HANDLER], slot->role, owner);
+	if (rinq_topology_subscribe(ns, index))
+		finish_text(index, RINQ_OUTCOME_SUCCESS, "");
+}
+
+/*
+ * The broker sends the notifications that an operation waits for, or cannot.
+ */
+void
+rinq_operation_bound(uint32 index, uint32 serial, const char *error)
+{
+	RinqSlot   *slot = &rinq_peer.channel->slots[index];
+
+	if (slot->serial != serial || pg_atomic_read_u32(&slot->state) != RINQ_SLOT_QUEUED)
+		return;
+	finish_text(index, error == NULL ? RINQ_OUTCOME_SUCCESS : RINQ_OUTCOME_CONNECTION_LOST,
+				error == NULL ? "" : error);
+}
+
 static bool
 may_use(const RinqSlot *slot, const RinqSession *session)
 {
@@ -293,6 +326,14 @@ on_own_session(uint32 index, RinqSlot *slot, const RinqBytes *fields)
 				memcpy(&owner, fields[RINQ_OP_OWNER].data, sizeof(Oid));
 			rinq_own_session_on_response(session, fields[RINQ_OP_HANDLER], slot->role, owner);
 			finish_text(index, RINQ_OUTCOME_SUCCESS, "");
+			break;
+		case RINQ_OP_LISTEN:
+			listen_to(index, session, slot, fields);
+			break;
+		case RINQ_OP_UNLISTEN:
+			finish_text(index, RINQ_OUTCOME_SUCCESS,
+						rinq_unsubscribe(session, rinq_topology_find(fields[RINQ_OP_NAMESPACE])) ?
+						"t" : "");
 			break;
 		default:
 			finish_text(index, RINQ_OUTCOME_REFUSED, "unknown operation");

@@ -14,6 +14,7 @@
  *	remote.c	sessions of other peers, and what is known about them
  *	operations.c	what backends ask about sessions
  *	sess_server.c	what other peers ask about sessions
+ *	notifications.c	notifications received
  *
  * Everything here is private to that one process.
  *
@@ -38,7 +39,8 @@
 #define CHANNEL_TOPOLOGY 3		/* declares and binds */
 #define CHANNEL_PUBLISH 4		/* sends calls and responses */
 #define CHANNEL_CONFIRMED 5		/* sends what transactions have committed */
-#define CHANNEL_NAMESPACES 6	/* from here on: each consumes a namespace's requests */
+#define CHANNEL_NOTIFICATIONS 6 /* consumes notifications */
+#define CHANNEL_NAMESPACES 7	/* from here on: each consumes a namespace's requests */
 
 /* longest expiration that a broker takes, in ms */
 #define MAX_EXPIRATION INT64CONST(4294967295)
@@ -91,6 +93,14 @@ typedef struct RinqNamespace
 	int			started;		/* requests in the line or running */
 	int			held;			/* requests that wait for one of these to end */
 	int64		problem_noted;	/* when its listener's problem was logged */
+	dlist_head	subscriptions;	/* of sessions that listen to notifications */
+	enum
+	{
+		NOTIFICATIONS_UNBOUND,
+		NOTIFICATIONS_BINDING,
+		NOTIFICATIONS_BOUND
+	}			notifications;
+	List	   *binding;		/* operations that wait for that, as slot indexes and serials */
 } RinqNamespace;
 
 extern void rinq_topology_init(void);
@@ -103,6 +113,8 @@ extern void rinq_topology_configure(List *listeners);
 extern RinqNamespace *rinq_topology_namespace(RinqBytes name, int limit);
 extern RinqNamespace *rinq_topology_find(RinqBytes name);
 extern void rinq_topology_declare(RinqNamespace *ns);
+extern bool rinq_topology_subscribe(RinqNamespace *ns, uint32 index);
+extern void rinq_topology_unsubscribe(RinqNamespace *ns);
 extern void rinq_topology_stop_consuming(void);
 extern int64 rinq_topology_retry(void);
 
@@ -132,10 +144,33 @@ extern void rinq_sender_confirmed(uint64 tag, bool multiple, bool nack);
 extern void rinq_sender_returned(const RinqReturn *ret);
 extern void rinq_sender_end(void);
 
+/* a session of this peer (sessions.c) */
+typedef struct RinqSession
+{
+	uint32		seq;			/* hash key */
+	uint32		client;			/* the process it belongs to; 0 is none */
+	int			procno;			/* of that process */
+	int			pid;
+	Oid			role;			/* whose session it is */
+	uint32		revision;
+	uint32		next_message;	/* of those without a process */
+	int			pending;		/* calls that wait for their response */
+	TimestampTz created;
+	RinqAttributeTable *attributes;
+	RinqListener *on_response;	/* handles responses; NULL is none */
+	dlist_head	subscriptions;	/* namespaces it listens to (notifications.c) */
+	dlist_head	notifications;	/* that wait until the one before is handled (server.c) */
+	bool		handling;		/* one of them is being handled */
+	dlist_node	node;
+} RinqSession;
+
 /* server.c */
 extern void rinq_server_init(void);
 extern void rinq_server_request(const RinqDelivery *delivery);
 extern bool rinq_server_response(const RinqDelivery *delivery, const RinqListener *handler);
+extern bool rinq_server_notification(const RinqDelivery *delivery, RinqSession *session,
+									 const RinqListener *handler);
+extern void rinq_server_session_ends(RinqSession *session);
 extern void rinq_server_answer(uint32 index, uint32 serial);
 extern void rinq_server_channel_lost(uint16 channel);
 extern void rinq_server_connection_lost(void);
@@ -151,22 +186,6 @@ extern void rinq_pool_wake(int procno);
 extern void rinq_pool_end(void);
 
 /* sessions.c */
-typedef struct RinqSession
-{
-	uint32		seq;			/* hash key */
-	uint32		client;			/* the process it belongs to; 0 is none */
-	int			procno;			/* of that process */
-	int			pid;
-	Oid			role;			/* whose session it is */
-	uint32		revision;
-	uint32		next_message;	/* of those without a process */
-	int			pending;		/* calls that wait for their response */
-	TimestampTz created;
-	RinqAttributeTable *attributes;
-	RinqListener *on_response;	/* handles responses; NULL is none */
-	dlist_node	node;
-} RinqSession;
-
 extern void rinq_sessions_init(void);
 extern void rinq_sessions_clear(void);
 extern void rinq_own_session_of_process(int procno, uint32 client);
@@ -189,8 +208,18 @@ extern void rinq_remote_operation(uint32 index);
 extern void rinq_remote_response(uint32 index, const RinqDelivery *delivery);
 extern int64 rinq_remote_prune(void);
 
+/* notifications.c */
+typedef struct RinqSubscription RinqSubscription;
+
+extern void rinq_notification(const RinqDelivery *delivery);
+extern void rinq_subscribe(RinqSession *session, RinqNamespace *ns, RinqBytes handler, Oid role,
+						   Oid owner);
+extern bool rinq_unsubscribe(RinqSession *session, RinqNamespace *ns);
+extern void rinq_unsubscribe_all(RinqSession *session);
+
 /* operations.c */
 extern void rinq_operation(uint32 index);
+extern void rinq_operation_bound(uint32 index, uint32 serial, const char *error);
 
 /* sess_server.c */
 extern char rinq_sess_serve(RinqBytes command, RinqBytes body, StringInfo answer);

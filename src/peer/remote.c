@@ -338,6 +338,12 @@ start(uint32 index, RinqSlot *slot, StringInfo body)
 		get(index, slot, remote, fields, attributes, count, body);
 		return;
 	}
+	if (slot->op != RINQ_OP_UPDATE && slot->op != RINQ_OP_CLEAR && slot->op != RINQ_OP_DESTROY)
+	{
+		/* what is left can only be done to sessions of this peer */
+		finish(index, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
+		return;
+	}
 	if (slot->current || (remote != NULL && remote->revision > slot->target.revision))
 	{
 		finish(index, RINQ_OUTCOME_STALE, rinq_bytes(NULL, 0));
@@ -359,12 +365,9 @@ start(uint32 index, RinqSlot *slot, StringInfo body)
 								   fields[RINQ_OP_NAMESPACE]);
 			ask(index, "clear", body);
 			break;
-		case RINQ_OP_DESTROY:
+		default:
 			rinq_sess_encode_destroy(body, slot->target.session.seq, slot->target.revision);
 			ask(index, "destroy", body);
-			break;
-		default:
-			finish(index, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
 			break;
 	}
 }

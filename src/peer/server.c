@@ -40,6 +40,7 @@ typedef struct Request
 {
 	dlist_node	node;			/* in "backlog", "held" or "answered", while it waits */
 	RinqWork	work;
+	uint32		session;		/* that a notification is for */
 	RinqListener own;			/* of a response: whom it goes to */
 	char		type;			/* of a response; or of the answer, when "answered" */
 	RinqNamespace *ns;			/* while it is in a slot or "held" */
@@ -149,7 +150,7 @@ free_request(Request *request)
 static bool
 can_settle(const Request *request)
 {
-	if (request->work == RINQ_WORK_RESPONSE)
+	if (request->work != RINQ_WORK_REQUEST)
 		return true;
 	return rinq_peer.conn != NULL && request->epoch == epochs[request->channel];
 }
@@ -164,9 +165,10 @@ settle_without_answer(Request *request)
 	bool		late = expired(request);
 	bool		requeue = request->balanced && !late;
 
-	if (request->work == RINQ_WORK_RESPONSE)
+	if (request->work != RINQ_WORK_REQUEST)
 	{
-		rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
+		rinq_count(rinq_peer.db, request->work == RINQ_WORK_RESPONSE ?
+				   RINQ_RESPONSES_DROPPED : RINQ_NOTIFICATIONS_DROPPED);
 		free_request(request);
 		return;
 	}
@@ -405,6 +407,65 @@ note_problem(RinqNamespace *ns)
 }
 
 /*
+ * The same for a notification: those for one session are handled one after
+ * another.
+ */
+static bool
+dispatch_notification(Request *request)
+{
+	RinqSession *session = rinq_own_session_find(request->session);
+
+	if (session == NULL)
+	{
+		settle_without_answer(request);
+		return true;
+	}
+	if (session->handling)
+	{
+		dlist_push_tail(&session->notifications, &request->node);
+		return true;
+	}
+	if (!enqueue(request, NULL, &request->own))
+		return false;
+	session->handling = true;
+	return true;
+}
+
+/* a notification was handled: the next one for its session may be */
+static void
+notification_ended(uint32 seq)
+{
+	RinqSession *session = rinq_own_session_find(seq);
+	Request    *next;
+
+	if (session == NULL)
+		return;
+	session->handling = false;
+	if (dlist_is_empty(&session->notifications))
+		return;
+	next = dlist_container(Request, node, dlist_head_node(&session->notifications));
+	dlist_delete(&next->node);
+	if (!dispatch_notification(next))
+		dlist_push_head(&backlog, &next->node);
+}
+
+/*
+ * A session ends, and with it the notifications that wait for it.
+ */
+void
+rinq_server_session_ends(RinqSession *session)
+{
+	while (!dlist_is_empty(&session->notifications))
+	{
+		Request    *request = dlist_container(Request, node,
+											  dlist_head_node(&session->notifications));
+
+		dlist_delete(&request->node);
+		settle_without_answer(request);
+	}
+}
+
+/*
  * Does with a request what can be done now; false when it has to wait.
  */
 static bool
@@ -419,6 +480,8 @@ dispatch(Request *request)
 	}
 	if (request->work == RINQ_WORK_RESPONSE)
 		return enqueue(request, NULL, &request->own);
+	if (request->work == RINQ_WORK_NOTIFICATION)
+		return dispatch_notification(request);
 	ns = rinq_topology_find(request->namespace);
 	if (ns == NULL || ns->listener == NULL || expired(request))
 	{
@@ -717,6 +780,43 @@ rinq_server_response(const RinqDelivery *delivery, const RinqListener *handler)
 }
 
 /*
+ * A notification has arrived for a session that listens.  False when too much
+ * waits already.
+ */
+bool
+rinq_server_notification(const RinqDelivery *delivery, RinqSession *session,
+						 const RinqListener *handler)
+{
+	RinqDelivery copy = *delivery;
+	RinqSessionId target;
+	RinqMessageId id;
+	char		text[RINQ_SESSION_ID_SIZE];
+	Request    *request;
+
+	if (too_many_wait() ||
+		!rinq_message_id_parse(delivery->message.message_id.data,
+							   delivery->message.message_id.len, &id))
+		return false;
+	target.peer = rinq_peer.id;
+	target.seq = session->seq;
+	copy.message.command = delivery->message.type.data == NULL ? rinq_bytes("", 0) :
+		delivery->message.type;
+	copy.message.target = rinq_bytes(text, rinq_session_id_format(&target, text, sizeof(text)));
+	copy.message.failure_message = delivery->message.constraint;
+	request = make_request(&copy, &id);
+	request->work = RINQ_WORK_NOTIFICATION;
+	request->session = session->seq;
+	request->deadline = 0;
+	request->reply = REPLY_NONE;
+	request->own.handler = MemoryContextStrdup(TopMemoryContext, handler->handler);
+	request->own.role = handler->role;
+	request->own.owner = handler->owner;
+	if (!dlist_is_empty(&backlog) || !dispatch(request))
+		dlist_push_tail(&backlog, &request->node);
+	return true;
+}
+
+/*
  * A request has arrived.
  */
 void
@@ -780,15 +880,19 @@ finish_slot(uint32 index)
 	RinqSlot   *slot = &rinq_peer.channel->slots[index];
 	Request    *request = in_slot[index];
 	RinqNamespace *ns;
+	RinqWork	work;
 
 	ns = request->ns;
-	if (request->work == RINQ_WORK_RESPONSE)
-		free_request(request);
-	else if (!answer_from_slot(slot, request))
+	work = request->work;
+	if (work == RINQ_WORK_REQUEST && !answer_from_slot(slot, request))
 		return false;
 	in_slot[index] = NULL;
 	num_in_slots--;
 	rinq_slot_free(rinq_peer.channel, index);
+	if (work == RINQ_WORK_NOTIFICATION)
+		notification_ended(request->session);
+	if (work != RINQ_WORK_REQUEST)
+		free_request(request);
 	if (ns != NULL)
 	{
 		ns->started--;

@@ -80,7 +80,13 @@ rinq_sessions_clear(void)
 	dlist_iter	iter;
 
 	dlist_foreach(iter, &in_order)
-		free_handler(dlist_container(RinqSession, node, iter.cur));
+	{
+		RinqSession *session = dlist_container(RinqSession, node, iter.cur);
+
+		free_handler(session);
+		rinq_unsubscribe_all(session);
+		rinq_server_session_ends(session);
+	}
 	hash_destroy(sessions);
 	hash_destroy(clients);
 	MemoryContextDelete(attribute_context);
@@ -130,6 +136,8 @@ add(uint32 seq)
 	if (found)
 		return session;
 	memset((char *) session + sizeof(uint32), 0, sizeof(RinqSession) - sizeof(uint32));
+	dlist_init(&session->subscriptions);
+	dlist_init(&session->notifications);
 	session->procno = RINQ_NO_PROC;
 	session->next_message = 1;
 	session->created = GetCurrentTimestamp();
@@ -213,6 +221,8 @@ end_session(RinqSession *session)
 	bytes_used -= SESSION_BYTES + rinq_attributes_size(session->attributes);
 	rinq_attributes_free(session->attributes);
 	free_handler(session);
+	rinq_unsubscribe_all(session);
+	rinq_server_session_ends(session);
 	dlist_delete(&session->node);
 	hash_search(sessions, &session->seq, HASH_REMOVE, NULL);
 }

@@ -31,7 +31,8 @@ enum
 	STEP_SETUP_LAST,
 	STEP_BIND,					/* of cmd.<namespace>, the last of its steps */
 	STEP_NAMESPACE,				/* its other steps */
-	STEP_CONSUME
+	STEP_CONSUME,
+	STEP_SUBSCRIBE				/* the last binding for notifications */
 };
 
 #define COOKIE(step, index) (((uint64) (step) << 32) | (index))
@@ -129,6 +130,9 @@ rinq_topology_namespace(RinqBytes name, int limit)
 	ns->started = 0;
 	ns->held = 0;
 	ns->problem_noted = 0;
+	dlist_init(&ns->subscriptions);
+	ns->notifications = NOTIFICATIONS_UNBOUND;
+	ns->binding = NIL;
 	by_index[num_namespaces++] = ns;
 	return ns;
 }
@@ -207,6 +211,96 @@ start_responses(void)
 					   rinq_bytes_str(queue), true, COOKIE(STEP_SETUP, 0));
 }
 
+static void
+start_notifications(void)
+{
+	char		queue[16];
+
+	rinq_basic_qos(rinq_peer.conn, CHANNEL_NOTIFICATIONS, (uint16_t) rinq_session_workers,
+				   false, 0);
+	own_queue(".ntf", queue);
+	rinq_basic_consume(rinq_peer.conn, CHANNEL_NOTIFICATIONS, rinq_bytes_str(queue),
+					   rinq_bytes_str(queue), true, COOKIE(STEP_SETUP, 0));
+}
+
+/* ends the operations that wait for notifications of a namespace */
+static void
+subscribed(RinqNamespace *ns, const char *error)
+{
+	List	   *binding = ns->binding;
+	ListCell   *lc;
+
+	ns->binding = NIL;
+	foreach(lc, binding)
+	{
+		uint64		waiting = *(uint64 *) lfirst(lc);
+
+		rinq_operation_bound((uint32) (waiting >> 32), (uint32) waiting, error);
+	}
+	list_free_deep(binding);
+}
+
+static void
+bind_notifications(RinqNamespace *ns)
+{
+	char		own[16];
+	char		key[RINQ_NAMESPACE_MAXLEN + RINQ_PEER_ID_SIZE + 2];
+
+	snprintf(key, sizeof(key), "%s.%s", ns->name, rinq_peer.id_text);
+	ns->notifications = NOTIFICATIONS_BINDING;
+	rinq_queue_bind(rinq_peer.conn, CHANNEL_TOPOLOGY, own_queue(".ntf", own),
+					rinq_bytes_str("ntf.uc"), rinq_bytes_str(key),
+					COOKIE(STEP_NAMESPACE, ns->index));
+	rinq_queue_bind(rinq_peer.conn, CHANNEL_TOPOLOGY, own_queue(".ntf", own),
+					rinq_bytes_str("ntf.mc"), rinq_bytes_str(ns->name),
+					COOKIE(STEP_SUBSCRIBE, ns->index));
+}
+
+/*
+ * A session listens to notifications of a namespace: has the broker send them
+ * to this peer.  False when the operation in a slot has to wait for that.
+ */
+bool
+rinq_topology_subscribe(RinqNamespace *ns, uint32 index)
+{
+	MemoryContext old;
+	uint64	   *waiting;
+
+	if (ns->notifications == NOTIFICATIONS_BOUND)
+		return true;
+	if (ns->notifications == NOTIFICATIONS_UNBOUND)
+		bind_notifications(ns);
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	waiting = palloc(sizeof(uint64));
+	*waiting = (uint64) index << 32 | rinq_peer.channel->slots[index].serial;
+	ns->binding = lappend(ns->binding, waiting);
+	MemoryContextSwitchTo(old);
+	return false;
+}
+
+/*
+ * No session listens to notifications of a namespace any more.
+ */
+void
+rinq_topology_unsubscribe(RinqNamespace *ns)
+{
+	char		own[16];
+	char		key[RINQ_NAMESPACE_MAXLEN + RINQ_PEER_ID_SIZE + 2];
+
+	if (ns->notifications == NOTIFICATIONS_UNBOUND)
+		return;
+	ns->notifications = NOTIFICATIONS_UNBOUND;
+	if (!rinq_peer.ready)
+		return;
+	snprintf(key, sizeof(key), "%s.%s", ns->name, rinq_peer.id_text);
+	rinq_queue_unbind(rinq_peer.conn, CHANNEL_TOPOLOGY, own_queue(".ntf", own),
+					  rinq_bytes_str("ntf.uc"), rinq_bytes_str(key),
+					  COOKIE(STEP_NAMESPACE, ns->index));
+	rinq_queue_unbind(rinq_peer.conn, CHANNEL_TOPOLOGY, own_queue(".ntf", own),
+					  rinq_bytes_str("ntf.mc"), rinq_bytes_str(ns->name),
+					  COOKIE(STEP_NAMESPACE, ns->index));
+}
+
 /*
  * Forgets what was declared, since the next connection starts afresh; calls
  * that wait for a queue have nothing to wait for.
@@ -227,6 +321,8 @@ rinq_topology_connection_lost(void)
 		ns->consuming = false;
 		ns->retry_at = 0;
 		ns->retry_delay = 0;
+		ns->notifications = NOTIFICATIONS_UNBOUND;
+		subscribed(ns, "the connection to the broker was lost");
 		rinq_invoker_declared(ns, RINQ_OUTCOME_CONNECTION_LOST,
 							  "the connection to the broker was lost before the request was sent");
 	}
@@ -324,6 +420,7 @@ rinq_topology_stop_consuming(void)
 	for (i = 0; i < num_namespaces; i++)
 		unlisten(by_index[i]);
 	rinq_basic_cancel(rinq_peer.conn, CHANNEL_COMMANDS, own_queue(".req", queue), 0);
+	rinq_basic_cancel(rinq_peer.conn, CHANNEL_NOTIFICATIONS, own_queue(".ntf", queue), 0);
 }
 
 static void
@@ -401,6 +498,7 @@ rinq_topology_reply(const RinqReply *reply)
 		case STEP_SETUP_LAST:
 			start_commands();
 			start_responses();
+			start_notifications();
 			became_ready();
 			break;
 		case STEP_BIND:
@@ -412,6 +510,12 @@ rinq_topology_reply(const RinqReply *reply)
 				ns->retry_delay = 0;
 			rinq_invoker_declared(ns, RINQ_OUTCOME_SUCCESS, NULL);
 			listen_to(ns);
+			break;
+		case STEP_SUBSCRIBE:
+			ns = by_index[COOKIE_INDEX(reply->cookie)];
+			if (ns->notifications == NOTIFICATIONS_BINDING)
+				ns->notifications = NOTIFICATIONS_BOUND;
+			subscribed(ns, NULL);
 			break;
 		case STEP_CONSUME:
 			by_index[COOKIE_INDEX(reply->cookie)]->retry_delay = 0;
@@ -494,6 +598,8 @@ rinq_topology_channel_closed(const RinqChannelClosed *info)
 	}
 	else if (info->channel == CHANNEL_RESPONSES)
 		start_responses();
+	else if (info->channel == CHANNEL_NOTIFICATIONS)
+		start_notifications();
 	else if (info->channel >= CHANNEL_NAMESPACES)
 		rinq_server_channel_lost(info->channel);
 
@@ -512,6 +618,8 @@ rinq_topology_channel_closed(const RinqChannelClosed *info)
 			ns->state = NAMESPACE_UNDECLARED;
 			rinq_topology_declare(ns);
 		}
+		if (info->channel == CHANNEL_TOPOLOGY && ns->notifications == NOTIFICATIONS_BINDING)
+			bind_notifications(ns);
 		if (ns->channel == info->channel)
 			ns->consuming = false;
 		if (ns->state != NAMESPACE_FAILED)

@@ -89,6 +89,8 @@ rinq_check_handler(Oid func, RinqWork work)
 				 errdetail_internal("The function cannot be used: %s.", problem),
 				 work == RINQ_WORK_RESPONSE ?
 				 errhint("A handler of responses takes one rinq_response.") :
+				 work == RINQ_WORK_NOTIFICATION ?
+				 errhint("A handler of notifications takes one rinq_notification.") :
 				 errhint("A handler takes one rinq_request and returns jsonb, or one rinq_raw_request and returns bytea.")));
 	if (!rinq_can_execute(func, GetUserId()))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(func));

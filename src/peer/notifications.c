@@ -1,0 +1,222 @@
+/*-------------------------------------------------------------------------
+ *
+ * notifications.c
+ *	  Notifications that arrive, and which sessions of this peer they are for
+ *	  (section 6 of the protocol).
+ *
+ * A notification is acknowledged when it has arrived: it is handled at most
+ * once.  Those for one session are handled one after another, in the order in
+ * which they came; how they get to an executor is server.c's.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "constraint.h"
+#include "peer/peer.h"
+#include "utils/memutils.h"
+
+/* one session's listening to one namespace */
+struct RinqSubscription
+{
+	dlist_node	of_session;
+	dlist_node	of_namespace;
+	RinqSession *session;
+	RinqNamespace *ns;
+	RinqListener handler;
+};
+
+static RinqSubscription *
+find(RinqSession *session, const RinqNamespace *ns)
+{
+	dlist_iter	iter;
+
+	if (ns == NULL)
+		return NULL;
+	dlist_foreach(iter, &session->subscriptions)
+	{
+		RinqSubscription *subscription = dlist_container(RinqSubscription, of_session, iter.cur);
+
+		if (subscription->ns == ns)
+			return subscription;
+	}
+	return NULL;
+}
+
+/*
+ * Has a session listen to a namespace, with a function that handles what
+ * comes; in place of the one before, if any.  The peer has to be bound to the
+ * namespace before anything comes (topology.c).
+ */
+void
+rinq_subscribe(RinqSession *session, RinqNamespace *ns, RinqBytes handler, Oid role, Oid owner)
+{
+	RinqSubscription *subscription = find(session, ns);
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+	if (subscription == NULL)
+	{
+		subscription = palloc0(sizeof(RinqSubscription));
+		subscription->session = session;
+		subscription->ns = ns;
+		dlist_push_tail(&session->subscriptions, &subscription->of_session);
+		dlist_push_tail(&ns->subscriptions, &subscription->of_namespace);
+	}
+	else
+		pfree(subscription->handler.handler);
+	subscription->handler.handler = pnstrdup(handler.data, handler.len);
+	subscription->handler.role = role;
+	subscription->handler.owner = owner;
+	MemoryContextSwitchTo(old);
+}
+
+static void
+end_subscription(RinqSubscription *subscription)
+{
+	RinqNamespace *ns = subscription->ns;
+
+	dlist_delete(&subscription->of_session);
+	dlist_delete(&subscription->of_namespace);
+	pfree(subscription->handler.handler);
+	pfree(subscription);
+	if (dlist_is_empty(&ns->subscriptions))
+		rinq_topology_unsubscribe(ns);
+}
+
+/*
+ * Ends a session's listening to a namespace; false when it did not.
+ */
+bool
+rinq_unsubscribe(RinqSession *session, RinqNamespace *ns)
+{
+	RinqSubscription *subscription = find(session, ns);
+
+	if (subscription == NULL)
+		return false;
+	end_subscription(subscription);
+	return true;
+}
+
+/*
+ * The same for all namespaces, because the session ends.
+ */
+void
+rinq_unsubscribe_all(RinqSession *session)
+{
+	while (!dlist_is_empty(&session->subscriptions))
+		end_subscription(dlist_container(RinqSubscription, of_session,
+										 dlist_head_node(&session->subscriptions)));
+}
+
+/* for matching: an attribute's value as it is now */
+static RinqBytes
+value_of(void *session, RinqBytes namespace, RinqBytes key)
+{
+	RinqAttribute attribute;
+
+	if (!rinq_attribute_find(((RinqSession *) session)->attributes, namespace, key, &attribute))
+		return rinq_bytes("", 0);
+	return attribute.value;
+}
+
+static void
+deliver(const RinqDelivery *delivery, RinqSubscription *subscription)
+{
+	if (!rinq_server_notification(delivery, subscription->session, &subscription->handler))
+		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_DROPPED);
+	else
+		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_RECEIVED);
+}
+
+/* to one session; one that does not listen is no reason to complain */
+static const char *
+unicast(const RinqDelivery *delivery, RinqNamespace *ns)
+{
+	RinqSessionId target;
+	RinqSession *session;
+	RinqSubscription *subscription;
+
+	if (!rinq_session_id_parse(delivery->message.target.data, delivery->message.target.len, &target))
+		return "missing or invalid target header";
+	if (!rinq_peer_id_equal(&target.peer, &rinq_peer.id))
+		return NULL;
+	session = rinq_own_session_find(target.seq);
+	subscription = session == NULL ? NULL : find(session, ns);
+	if (subscription != NULL)
+		deliver(delivery, subscription);
+	return NULL;
+}
+
+static const char *
+multicast(const RinqDelivery *delivery, RinqNamespace *ns)
+{
+	const char *problem;
+	RinqConstraint *constraint = rinq_constraint_decode(delivery->message.constraint, &problem);
+	dlist_iter	iter;
+
+	if (constraint == NULL)
+		return "missing or invalid constraint";
+	if (ns == NULL)
+		return NULL;
+	dlist_foreach(iter, &ns->subscriptions)
+	{
+		RinqSubscription *subscription = dlist_container(RinqSubscription, of_namespace, iter.cur);
+
+		if (rinq_constraint_matches(constraint, delivery->message.ns, value_of,
+									subscription->session))
+			deliver(delivery, subscription);
+	}
+	return NULL;
+}
+
+static const char *
+problem_of(const RinqDelivery *delivery)
+{
+	const RinqMessage *msg = &delivery->message;
+	RinqMessageId id;
+
+	if (delivery->malformed_headers)
+		return "unreadable headers";
+	if (!rinq_message_id_parse(msg->message_id.data, msg->message_id.len, &id))
+		return "missing or invalid message id";
+	if (msg->ns.data == NULL || !rinq_namespace_valid(msg->ns.data, msg->ns.len) ||
+		rinq_namespace_reserved(msg->ns.data, msg->ns.len))
+		return "missing or invalid namespace header";
+	if (msg->bad_span_context)
+		return "invalid span context header";
+	if (delivery->oversize)
+		return "payload exceeds \"rinq.max_payload\"";
+	return NULL;
+}
+
+/*
+ * A notification has arrived.
+ */
+void
+rinq_notification(const RinqDelivery *delivery)
+{
+	const char *problem = problem_of(delivery);
+	MemoryContext context;
+	MemoryContext old;
+
+	if (problem == NULL)
+	{
+		RinqNamespace *ns = rinq_topology_find(delivery->message.ns);
+
+		context = AllocSetContextCreate(TopMemoryContext, "rinq notification",
+										ALLOCSET_DEFAULT_SIZES);
+		old = MemoryContextSwitchTo(context);
+		problem = delivery->exchange.len == 6 && memcmp(delivery->exchange.data, "ntf.mc", 6) == 0 ?
+			multicast(delivery, ns) : unicast(delivery, ns);
+		MemoryContextSwitchTo(old);
+		MemoryContextDelete(context);
+	}
+	if (problem == NULL)
+	{
+		(void) rinq_basic_ack(rinq_peer.conn, delivery->channel, delivery->delivery_tag, false);
+		return;
+	}
+	rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_REJECTED);
+	rinq_peer_log_input(problem, delivery);
+	(void) rinq_basic_reject(rinq_peer.conn, delivery->channel, delivery->delivery_tag, false);
+}
