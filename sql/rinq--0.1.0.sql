@@ -663,14 +663,14 @@ COMMENT ON FUNCTION @extschema@.rinq_session_on_response(text, regprocedure) IS
 
 CREATE FUNCTION @extschema@.rinq_list_sessions(
     OUT id @extschema@.rinq_session_id, OUT revision bigint, OUT role oid, OUT pid integer,
-    OUT created timestamptz, OUT pending_calls integer)
+    OUT created timestamptz, OUT pending_calls integer, OUT listening text[])
     RETURNS SETOF record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.rinq_list_sessions() IS
     'Sessions of this peer; see the view rinq_sessions';
 
 CREATE VIEW @extschema@.rinq_sessions AS
     SELECT s.id, s.revision, pg_catalog.pg_get_userbyid(s.role) AS role, s.pid, s.created,
-           s.pending_calls
+           s.pending_calls, s.listening
     FROM @extschema@.rinq_list_sessions() s;
 COMMENT ON VIEW @extschema@.rinq_sessions IS
     'Sessions of this peer that belong to the current role, or to roles it is a member of; all of them for members of pg_monitor';
@@ -680,6 +680,7 @@ COMMENT ON COLUMN @extschema@.rinq_sessions.role IS 'Role that it belongs to';
 COMMENT ON COLUMN @extschema@.rinq_sessions.pid IS 'Process that it belongs to, NULL when it lives until it is destroyed';
 COMMENT ON COLUMN @extschema@.rinq_sessions.created IS 'When it was made';
 COMMENT ON COLUMN @extschema@.rinq_sessions.pending_calls IS 'Calls that wait for their response';
+COMMENT ON COLUMN @extschema@.rinq_sessions.listening IS 'Namespaces whose notifications it listens to';
 
 CREATE FUNCTION @extschema@.rinq_list_attributes(
     OUT session @extschema@.rinq_session_id, OUT namespace text, OUT key text, OUT value text,

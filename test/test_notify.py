@@ -194,6 +194,12 @@ class Receiving(case.Case):
 
     def test_unlisten_and_destroy(self):
         second = self.listening("news")
+        self.db.sql("SELECT rinq_session_listen(%s, 'other', 'take(rinq_notification)')" % quote(second))
+        listening = "SELECT listening FROM rinq_sessions WHERE id = "
+        self.assertEqual(self.db.value(listening + quote(second)), "{news,other}")
+        self.db.sql("SELECT rinq_session_unlisten(%s, 'other')" % quote(second))
+        self.assertEqual(self.db.value(listening + quote(second)), "{news}")
+        self.assertEqual(self.db.value(listening + quote(self.db.value("SELECT rinq_session_create()"))), "{}")
         self.assertEqual(self.db.value("SELECT rinq_session_unlisten(%s, 'news')" % quote(self.session)), "t")
         self.assertEqual(self.db.value("SELECT rinq_session_unlisten(%s, 'news')" % quote(self.session)), "f")
         self.unicast(self.session)
@@ -291,6 +297,27 @@ class Receiving(case.Case):
         self.session = self.listening("news")
         message = self.unicast(self.session)
         self.assertEqual(self.got(1), [[message]])
+
+    def test_role_that_may_not_connect_any_more(self):
+        role = self.db.role("leaver")
+        self.db.sql("GRANT INSERT ON got TO leaver; GRANT USAGE ON SEQUENCE got_n_seq TO leaver; GRANT EXECUTE ON FUNCTION rinq_session_create(),"
+                    " rinq_session_listen(text, text, regprocedure) TO leaver")
+        session = self.db.value("SELECT rinq_session_create()", role)
+        self.db.sql("SELECT rinq_session_listen(%s, 'news', 'take(rinq_notification)')" % quote(session), role)
+        self.unicast(session)
+        self.assertEqual(self.got(1, "role"), [["leaver"]])
+        self.db.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'rinq executor' AND datname = current_database()")
+        self.db.sql('REVOKE CONNECT ON DATABASE "%s" FROM PUBLIC' % self.db.name)
+        dropped = self.counter("dropped")
+        for _ in range(20):
+            self.unicast(session)
+        message = self.unicast(self.session)
+        self.assertEqual(self.got(2)[1:], [[message]])
+        wait_until(lambda: self.counter("dropped"), lambda n: n == dropped + 20, timeout=20)
+        self.db.sql('GRANT CONNECT ON DATABASE "%s" TO PUBLIC' % self.db.name)
+        self.unicast(session)
+        self.assertEqual(self.got(3, "role")[2:], [["leaver"]])
+        self.db.sql("DROP OWNED BY leaver; DROP ROLE leaver")
 
     def test_refused(self):
         self.assertSqlState(self.db.error("SELECT rinq_session_listen(%s, 'news', 'lower(text)')" % quote(self.session)), "42P13", "rinq_notification")

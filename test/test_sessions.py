@@ -1,6 +1,7 @@
 """Sessions: in SQL, served to other peers, and those of other peers."""
 
 import concurrent.futures
+import contextlib
 import random
 import threading
 
@@ -526,8 +527,10 @@ class Remote(Base):
         session, model = self.owner.create()
         keys = ["a", "b", "c", "f"]
         history = {}
-        with self.db.session() as connection:
-            for step in range(600):
+        with contextlib.ExitStack() as stack:
+            connections = [stack.enter_context(self.db.session()) for _ in range(3)]
+            for step in range(2000):
+                connection = seed.choice(connections)
                 revision = max(0, model.revision - seed.choice((0, 0, 0, 1, 2)))
                 at = "%s@%d" % (session, revision)
                 key = seed.choice(keys)
@@ -573,6 +576,44 @@ class Remote(Base):
                     continue
                 self.assertEqual(connection.value(sql), wanted, (step, sql))
                 self.assertEqual((model.revision, model.attributes), (expected.revision, expected.attributes), (step, sql))
+
+
+    def test_concurrent_updates(self):
+        """Two databases, each with its own cache, and the owner change one session: each success is one revision."""
+        other = self.database()
+        session, model = self.owner.create()
+        turns = threading.Lock()
+        update, clear = model.update, model.clear
+
+        def serialised(change):
+            def act(*arguments):
+                with turns:
+                    return change(*arguments)
+            return act
+        model.update, model.clear = serialised(update), serialised(clear)
+
+        def from_sql(worker):
+            db = (self.db, other)[worker % 2]
+            with db.session() as connection:
+                return [connection.value("SET rinq.default_timeout = '30s'; " + call("rinq_session_update", session, "n", attribute("w%d" % worker, str(i))))
+                        for i in range(25)]
+
+        def from_owner(worker):
+            made = []
+            while len(made) < 25:
+                revision = model.revision
+                try:
+                    model.update(revision, "n", [("o", str(len(made)), False)])
+                    made.append("%s@%d" % (session, revision + 1))
+                except Stale:
+                    pass
+            return made
+        with concurrent.futures.ThreadPoolExecutor(5) as pool:
+            results = list(pool.map(lambda w: from_sql(w) if w < 4 else from_owner(w), range(5)))
+        self.assertEqual(sorted(int(r.partition("@")[2]) for made in results for r in made), list(range(1, 126)))
+        for db in (self.db, other):
+            for worker in range(4):
+                self.assertEqual(db.value(call("rinq_session_get", session, "n", "w%d" % worker)), "24")
 
 
 class Handlers(Base):

@@ -108,6 +108,30 @@ rinq_unsubscribe_all(RinqSession *session)
 										 dlist_head_node(&session->subscriptions)));
 }
 
+/*
+ * Appends the namespaces that a session listens to: their number, and each with
+ * its length.
+ */
+void
+rinq_subscriptions_list(const RinqSession *session, StringInfo list)
+{
+	int			start = list->len;
+	uint32		count = 0;
+	dlist_iter	iter;
+
+	appendBinaryStringInfo(list, (const char *) &count, sizeof(count));
+	dlist_foreach(iter, (dlist_head *) &session->subscriptions)
+	{
+		const char *name = dlist_container(RinqSubscription, of_session, iter.cur)->ns->name;
+		uint32		len = (uint32) strlen(name);
+
+		appendBinaryStringInfo(list, (const char *) &len, sizeof(len));
+		appendBinaryStringInfo(list, name, (int) len);
+		count++;
+	}
+	memcpy(list->data + start, &count, sizeof(count));
+}
+
 /* for matching: an attribute's value as it is now */
 static RinqBytes
 value_of(void *session, RinqBytes namespace, RinqBytes key)

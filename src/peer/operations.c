@@ -172,6 +172,7 @@ append_session(StringInfo page, const RinqSession *session)
 	appendBinaryStringInfo(page, (const char *) &session->pid, sizeof(int));
 	appendBinaryStringInfo(page, (const char *) &session->pending, sizeof(int));
 	appendBinaryStringInfo(page, (const char *) &session->created, sizeof(TimestampTz));
+	rinq_subscriptions_list(session, page);
 }
 
 static void

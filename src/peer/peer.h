@@ -171,6 +171,7 @@ extern bool rinq_server_response(const RinqDelivery *delivery, const RinqListene
 extern bool rinq_server_notification(const RinqDelivery *delivery, RinqSession *session,
 									 const RinqListener *handler);
 extern void rinq_server_session_ends(RinqSession *session);
+extern void rinq_server_role_failed(Oid role);
 extern void rinq_server_answer(uint32 index, uint32 serial);
 extern void rinq_server_channel_lost(uint16 channel);
 extern void rinq_server_connection_lost(void);
@@ -216,6 +217,7 @@ extern void rinq_subscribe(RinqSession *session, RinqNamespace *ns, RinqBytes ha
 						   Oid owner);
 extern bool rinq_unsubscribe(RinqSession *session, RinqNamespace *ns);
 extern void rinq_unsubscribe_all(RinqSession *session);
+extern void rinq_subscriptions_list(const RinqSession *session, StringInfo list);
 
 /* operations.c */
 extern void rinq_operation(uint32 index);

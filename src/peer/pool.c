@@ -26,6 +26,7 @@
 #define GROW_AFTER 2			/* ms a request waits before the pool grows */
 #define FIRST_RETRY_DELAY 100	/* ms */
 #define LAST_RETRY_DELAY 5000	/* ms */
+#define GIVE_UP_DELAY 1000		/* ms between tries after which what nobody waits for is dropped */
 #define MAX_ROLES 64			/* looked at in one turn */
 
 typedef struct Demand
@@ -142,6 +143,8 @@ start_failed(Oid role)
 	entry->role = role;
 	entry->delay = Min(LAST_RETRY_DELAY, Max(FIRST_RETRY_DELAY, entry->delay * 2));
 	entry->retry_at = rinq_peer.now + entry->delay;
+	if (OidIsValid(role) && entry->delay >= GIVE_UP_DELAY)
+		rinq_server_role_failed(role);
 }
 
 static void

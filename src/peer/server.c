@@ -966,6 +966,43 @@ rinq_server_configured(void)
 }
 
 /*
+ * Nothing can be run as a role, for whatever reason.  Requests wait until their
+ * deadlines, or until the reader has found out; but responses and notifications
+ * would wait for ever, and keep their slots from others.
+ */
+void
+rinq_server_role_failed(Oid role)
+{
+	int			dropped = 0;
+	uint32		i;
+
+	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
+	{
+		Request    *request = in_slot[i];
+		RinqSession *session;
+
+		if (request == NULL || request->work == RINQ_WORK_REQUEST ||
+			rinq_peer.channel->slots[i].role != role || !rinq_request_remove(rinq_peer.db, i))
+			continue;
+		(void) leave_slot(i);
+		session = request->work == RINQ_WORK_NOTIFICATION ?
+			rinq_own_session_find(request->session) : NULL;
+		if (session != NULL)
+		{
+			rinq_server_session_ends(session);
+			session->handling = false;
+		}
+		settle_without_answer(request);
+		dropped++;
+	}
+	if (dropped > 0)
+		ereport(LOG,
+				(errmsg("rinq peer %s dropped responses or notifications whose handlers cannot be run",
+						rinq_peer.id_text),
+				 errdetail_internal("No executor can be started for the role with OID %u.", role)));
+}
+
+/*
  * Takes requests that were not started out of the line and the backlog: all,
  * or those that are too late or not ours any more.
  */

@@ -13,19 +13,21 @@
 #include "compat.h"
 
 #include "catalog/pg_authid.h"
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "payload.h"
 #include "request.h"
 #include "sql/resultset.h"
 #include "sql/target.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(rinq_list_sessions);
 PG_FUNCTION_INFO_V1(rinq_list_attributes);
 
-#define SESSION_COLUMNS 6
+#define SESSION_COLUMNS 7
 #define ATTRIBUTE_COLUMNS 7
 
 /* takes a fixed number of bytes off a page */
@@ -91,6 +93,31 @@ id_datum(const RinqTarget *target, uint32 seq)
 	return CStringGetTextDatum(text);
 }
 
+/* the namespaces that a session listens to */
+static Datum
+take_namespaces(RinqBytes *page)
+{
+	uint32		count;
+	Datum	   *names;
+	uint32		i;
+
+	take(page, &count, sizeof(count));
+	if (count > page->len / sizeof(uint32))
+		elog(ERROR, "malformed list of sessions");
+	names = palloc(Max(count, 1) * sizeof(Datum));
+	for (i = 0; i < count; i++)
+	{
+		uint32		len;
+
+		take(page, &len, sizeof(len));
+		if (len > page->len)
+			elog(ERROR, "malformed list of sessions");
+		names[i] = PointerGetDatum(cstring_to_text_with_len(page->data, (int) len));
+		*page = rinq_bytes(page->data + len, page->len - len);
+	}
+	return PointerGetDatum(construct_array(names, (int) count, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
 static void
 put_sessions(RinqResultSet *set, const RinqTarget *target, RinqBytes page)
 {
@@ -111,6 +138,7 @@ put_sessions(RinqResultSet *set, const RinqTarget *target, RinqBytes page)
 		take(&page, &pid, sizeof(pid));
 		take(&page, &pending, sizeof(pending));
 		take(&page, &created, sizeof(created));
+		values[6] = take_namespaces(&page);
 		if (!may_see(role))
 			continue;
 		values[0] = id_datum(target, seq);
