@@ -332,7 +332,7 @@ connection_ended(const char *reason)
 	rinq_topology_connection_lost();
 	rinq_invoker_fail_all(reason, true);
 	rinq_sender_connection_lost();
-	rinq_server_connection_lost();
+	rinq_line_connection_lost();
 	rinq_sessions_clear();
 
 	if (was_ready)

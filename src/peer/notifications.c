@@ -1,8 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * notifications.c
- *	  Notifications that arrive, and which sessions of this peer they are for
- *	  (section 6 of the protocol).
+ *	  Notifications: publishing those that transactions have sent, and finding
+ *	  the sessions of this peer that those which arrive are for (section 6 of the
+ *	  protocol).
  *
  * A notification is acknowledged when it has arrived: it is handled at most
  * once.  Those for one session are handled one after another, in the order in
@@ -243,4 +244,49 @@ rinq_notification(const RinqDelivery *delivery)
 	rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_REJECTED);
 	rinq_peer_log_input(problem, delivery);
 	(void) rinq_basic_reject(rinq_peer.conn, delivery->channel, delivery->delivery_tag, false);
+}
+
+/*
+ * Publishes a notification that a transaction has sent.  Where nobody listens,
+ * there is no queue, and that is nobody's concern.
+ */
+RinqMsgStatus
+rinq_notification_publish(const RinqOutgoing *notification, const RinqBytes *fields)
+{
+	RinqMessage msg;
+	RinqBytes	trace = fields[RINQ_SEND_TRACE];
+	bool		unicast = notification->kind == RINQ_SEND_NOTIFICATION;
+	char		id[RINQ_MESSAGE_ID_SIZE];
+	char		target[RINQ_SESSION_ID_SIZE];
+	char		peer[RINQ_PEER_ID_SIZE];
+	char		key[RINQ_NAMESPACE_MAXLEN + RINQ_PEER_ID_SIZE + 2];
+
+	memset(&msg, 0, sizeof(msg));
+	msg.message_id = rinq_bytes(id, rinq_message_id_format(&notification->item.id, id, sizeof(id)));
+	if (trace.len > 0 && (trace.len != msg.message_id.len ||
+						  memcmp(trace.data, id, trace.len) != 0))
+		msg.correlation_id = trace;
+	msg.type = fields[RINQ_SEND_COMMAND];
+	msg.ns = fields[RINQ_SEND_NAMESPACE];
+	msg.span_context = fields[RINQ_SEND_SPAN];
+	msg.traceparent = fields[RINQ_SEND_TRACEPARENT];
+	msg.tracestate = fields[RINQ_SEND_TRACESTATE];
+	if (unicast)
+	{
+		rinq_peer_id_format(&notification->target.peer, peer, sizeof(peer));
+		msg.target = rinq_bytes(target, rinq_session_id_format(&notification->target, target,
+															   sizeof(target)));
+		snprintf(key, sizeof(key), "%.*s.%s", (int) msg.ns.len, msg.ns.data, peer);
+	}
+	else
+	{
+		msg.constraint = fields[RINQ_SEND_CONSTRAINT];
+		snprintf(key, sizeof(key), "%.*s", (int) msg.ns.len, msg.ns.data);
+	}
+	return rinq_basic_publish(rinq_peer.conn, CHANNEL_PUBLISH,
+							  rinq_bytes_str(unicast ? "ntf.uc" : "ntf.mc"),
+							  rinq_bytes_str(key), false, &msg,
+							  fields[RINQ_SEND_PAYLOAD].len > 0 ?
+							  fields[RINQ_SEND_PAYLOAD].data : "",
+							  fields[RINQ_SEND_PAYLOAD].len);
 }

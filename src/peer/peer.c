@@ -200,7 +200,7 @@ read_config(void)
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	listeners = rinq_config_fetch(rinq_peer.db, &seen_config);
 	rinq_topology_configure(listeners);
-	rinq_server_configured();
+	rinq_line_configured();
 	MemoryContextSwitchTo(old);
 }
 
@@ -220,7 +220,7 @@ read_inbox(void)
 				rinq_invoker_abandoned(entry.value, entry.serial);
 				break;
 			case RINQ_INBOX_ANSWER:
-				rinq_server_answer(entry.value, entry.serial);
+				rinq_line_answer(entry.value, entry.serial);
 				break;
 			case RINQ_INBOX_SESSION:
 				rinq_own_session_of_process((int) entry.value, entry.serial);
@@ -311,7 +311,7 @@ turn(void)
 	read_config();
 	read_inbox();
 	next = rinq_network_next_deadline();
-	next = earlier(next, rinq_server_expire());
+	next = earlier(next, rinq_line_expire());
 	next = earlier(next, rinq_topology_retry());
 	next = earlier(next, rinq_invoker_retry());
 	next = earlier(next, rinq_sender_step());
@@ -365,13 +365,13 @@ stop(void)
 	if (rinq_peer.ready)
 		rinq_topology_stop_consuming();
 	rinq_peer.stopping = true;
-	rinq_server_give_back_queued();
+	rinq_line_give_back_queued();
 	if (!rinq_peer.db->stop)
 		rinq_invoker_fail_all("the peer was stopped", false);
 	for (;;)
 	{
 		int64		next = turn();
-		bool		busy = rinq_server_busy() || rinq_invoker_busy();
+		bool		busy = rinq_line_busy() || rinq_invoker_busy();
 
 		if (rinq_network_stopped())
 			break;
@@ -420,7 +420,7 @@ rinq_peer_main(Datum arg)
 	rinq_remote_init();
 	rinq_topology_init();
 	rinq_invoker_init();
-	rinq_server_init();
+	rinq_line_init();
 	rinq_sender_init();
 	rinq_pool_init();
 	rinq_network_init();

@@ -8,13 +8,15 @@
  *	topology.c	exchanges, queues and bindings; which namespaces are served
  *	invoker.c	calls out: requests sent, responses received
  *	sender.c	what transactions have committed
- *	server.c	calls in: requests received, responses sent
+ *	server.c	calls in, and what else arrives for executors
+ *	line.c		what waits for executors, and what they have done
+ *	incoming.c	responding to requests, and settling them
  *	pool.c		the executors that run handlers
  *	sessions.c	the sessions of this peer
  *	remote.c	sessions of other peers, and what is known about them
  *	operations.c	what backends ask about sessions
  *	sess_server.c	what other peers ask about sessions
- *	notifications.c	notifications received
+ *	notifications.c	notifications, sent and received
  *
  * Everything here is private to that one process.
  *
@@ -165,20 +167,22 @@ typedef struct RinqSession
 } RinqSession;
 
 /* server.c */
-extern void rinq_server_init(void);
 extern void rinq_server_request(const RinqDelivery *delivery);
 extern bool rinq_server_response(const RinqDelivery *delivery, const RinqListener *handler);
 extern bool rinq_server_notification(const RinqDelivery *delivery, RinqSession *session,
 									 const RinqListener *handler);
-extern void rinq_server_session_ends(RinqSession *session);
-extern void rinq_server_role_failed(Oid role);
-extern void rinq_server_answer(uint32 index, uint32 serial);
-extern void rinq_server_channel_lost(uint16 channel);
-extern void rinq_server_connection_lost(void);
-extern void rinq_server_configured(void);
-extern void rinq_server_give_back_queued(void);
-extern int64 rinq_server_expire(void);
-extern bool rinq_server_busy(void);
+
+/* line.c */
+extern void rinq_line_init(void);
+extern void rinq_line_answer(uint32 index, uint32 serial);
+extern void rinq_line_channel_lost(uint16 channel);
+extern void rinq_line_connection_lost(void);
+extern void rinq_line_configured(void);
+extern void rinq_line_session_ends(RinqSession *session);
+extern void rinq_line_role_failed(Oid role);
+extern void rinq_line_give_back_queued(void);
+extern int64 rinq_line_expire(void);
+extern bool rinq_line_busy(void);
 
 /* pool.c */
 extern void rinq_pool_init(void);
@@ -213,6 +217,8 @@ extern int64 rinq_remote_prune(void);
 typedef struct RinqSubscription RinqSubscription;
 
 extern void rinq_notification(const RinqDelivery *delivery);
+extern RinqMsgStatus rinq_notification_publish(const RinqOutgoing *notification,
+											   const RinqBytes *fields);
 extern void rinq_subscribe(RinqSession *session, RinqNamespace *ns, RinqBytes handler, Oid role,
 						   Oid owner);
 extern bool rinq_unsubscribe(RinqSession *session, RinqNamespace *ns);

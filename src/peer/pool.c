@@ -144,7 +144,7 @@ start_failed(Oid role)
 	entry->delay = Min(LAST_RETRY_DELAY, Max(FIRST_RETRY_DELAY, entry->delay * 2));
 	entry->retry_at = rinq_peer.now + entry->delay;
 	if (OidIsValid(role) && entry->delay >= GIVE_UP_DELAY)
-		rinq_server_role_failed(role);
+		rinq_line_role_failed(role);
 }
 
 static void
@@ -342,7 +342,7 @@ end_overtime(void)
 	static int64 next_check = 0;
 	int			i;
 
-	if (!rinq_server_busy())
+	if (!rinq_line_busy())
 		return 0;
 	if (rinq_peer.now < next_check)
 		return next_check;

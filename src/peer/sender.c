@@ -212,59 +212,6 @@ publish(const RinqOutgoing *message, RinqNamespace *ns, const RinqBytes *fields)
 							  fields[RINQ_SEND_PAYLOAD].len);
 }
 
-/*
- * Sends a notification; false, with nothing done, when it has to wait.  Where
- * nobody listens, there is no queue, and that is nobody's concern.
- */
-static bool
-send_notification(const RinqOutgoing *notification, const RinqBytes *fields)
-{
-	RinqMessage msg;
-	RinqMsgStatus status;
-	RinqBytes	trace = fields[RINQ_SEND_TRACE];
-	bool		unicast = notification->kind == RINQ_SEND_NOTIFICATION;
-	char		id[RINQ_MESSAGE_ID_SIZE];
-	char		target[RINQ_SESSION_ID_SIZE];
-	char		peer[RINQ_PEER_ID_SIZE];
-	char		key[RINQ_NAMESPACE_MAXLEN + RINQ_PEER_ID_SIZE + 2];
-
-	memset(&msg, 0, sizeof(msg));
-	msg.message_id = rinq_bytes(id, rinq_message_id_format(&notification->item.id, id, sizeof(id)));
-	if (trace.len > 0 && (trace.len != msg.message_id.len ||
-						  memcmp(trace.data, id, trace.len) != 0))
-		msg.correlation_id = trace;
-	msg.type = fields[RINQ_SEND_COMMAND];
-	msg.ns = fields[RINQ_SEND_NAMESPACE];
-	msg.span_context = fields[RINQ_SEND_SPAN];
-	msg.traceparent = fields[RINQ_SEND_TRACEPARENT];
-	msg.tracestate = fields[RINQ_SEND_TRACESTATE];
-	if (unicast)
-	{
-		rinq_peer_id_format(&notification->target.peer, peer, sizeof(peer));
-		msg.target = rinq_bytes(target, rinq_session_id_format(&notification->target, target,
-															   sizeof(target)));
-		snprintf(key, sizeof(key), "%.*s.%s", (int) msg.ns.len, msg.ns.data, peer);
-	}
-	else
-	{
-		msg.constraint = fields[RINQ_SEND_CONSTRAINT];
-		snprintf(key, sizeof(key), "%.*s", (int) msg.ns.len, msg.ns.data);
-	}
-	status = rinq_basic_publish(rinq_peer.conn, CHANNEL_PUBLISH,
-								rinq_bytes_str(unicast ? "ntf.uc" : "ntf.mc"),
-								rinq_bytes_str(key), false, &msg,
-								fields[RINQ_SEND_PAYLOAD].len > 0 ?
-								fields[RINQ_SEND_PAYLOAD].data : "",
-								fields[RINQ_SEND_PAYLOAD].len);
-	if (status == RINQ_MSG_BACKLOG)
-		return false;
-	if (status == RINQ_MSG_OK)
-		rinq_count(rinq_peer.db, RINQ_MESSAGES_SENT);
-	else
-		drop(rinq_msg_status_text(status));
-	return true;
-}
-
 /* the entry of a durable message that is to be sent now; NULL when it is not */
 static Message *
 note_message(const RinqOutgoing *outgoing)
@@ -302,7 +249,14 @@ send_message(const RinqOutgoing *outgoing)
 
 	rinq_outgoing_read(outgoing, fields);
 	if (outgoing->kind != RINQ_SEND_COMMAND_REQUEST)
-		return send_notification(outgoing, fields);
+	{
+		status = rinq_notification_publish(outgoing, fields);
+		if (status == RINQ_MSG_OK)
+			rinq_count(rinq_peer.db, RINQ_MESSAGES_SENT);
+		else if (status != RINQ_MSG_BACKLOG)
+			drop(rinq_msg_status_text(status));
+		return status != RINQ_MSG_BACKLOG;
+	}
 	ns = rinq_topology_namespace(fields[RINQ_SEND_NAMESPACE], rinq_max_namespaces);
 	if (ns == NULL)
 		problem = "\"rinq.max_namespaces\" namespaces were called already";

@@ -85,7 +85,7 @@ rinq_sessions_clear(void)
 
 		free_handler(session);
 		rinq_unsubscribe_all(session);
-		rinq_server_session_ends(session);
+		rinq_line_session_ends(session);
 	}
 	hash_destroy(sessions);
 	hash_destroy(clients);
@@ -222,7 +222,7 @@ end_session(RinqSession *session)
 	rinq_attributes_free(session->attributes);
 	free_handler(session);
 	rinq_unsubscribe_all(session);
-	rinq_server_session_ends(session);
+	rinq_line_session_ends(session);
 	dlist_delete(&session->node);
 	hash_search(sessions, &session->seq, HASH_REMOVE, NULL);
 }

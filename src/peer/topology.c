@@ -593,7 +593,7 @@ rinq_topology_channel_closed(const RinqChannelClosed *info)
 		rinq_channel_open(rinq_peer.conn, info->channel, 0);
 	if (info->channel == CHANNEL_COMMANDS)
 	{
-		rinq_server_channel_lost(info->channel);
+		rinq_line_channel_lost(info->channel);
 		start_commands();
 	}
 	else if (info->channel == CHANNEL_RESPONSES)
@@ -601,7 +601,7 @@ rinq_topology_channel_closed(const RinqChannelClosed *info)
 	else if (info->channel == CHANNEL_NOTIFICATIONS)
 		start_notifications();
 	else if (info->channel >= CHANNEL_NAMESPACES)
-		rinq_server_channel_lost(info->channel);
+		rinq_line_channel_lost(info->channel);
 
 	/* a queue that vanished between declaring and consuming is made again */
 	if (failed != NULL && step == STEP_CONSUME && info->code == 404)

@@ -1,0 +1,300 @@
+/*-------------------------------------------------------------------------
+ *
+ * incoming.c
+ *	  Responding to requests that have arrived, and settling them with the
+ *	  broker.
+ *
+ * Each delivery is settled exactly once: acknowledged after its response was
+ * published, given back to the broker, or rejected.  The rules which of these
+ * are section 4 of the protocol.  A delivery whose channel was closed in the
+ * meantime is the broker's again, and is not settled at all.  Responses and
+ * notifications were acknowledged when they arrived.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "guc.h"
+#include "payload.h"
+#include "peer/incoming.h"
+#include "request.h"
+
+#define REDELIVERY_DELAY 1000	/* ms before a request goes back a second time */
+#define MAX_UNBALANCED 10000	/* that wait, and cannot wait at the broker */
+
+/* of those that wait, what the broker keeps no count of */
+static int	unbalanced_waiting = 0;
+static Size unbalanced_bytes = 0;
+
+/* requests on their way back to the broker, after a little while */
+static dlist_head delayed = DLIST_STATIC_INIT(delayed);
+
+/* for each channel, counts how often it was lost */
+static uint32 epochs[RINQ_CONN_MAX_CHANNEL + 1];
+
+/*
+ * Takes note of one that has just arrived, and waits from now on.
+ */
+void
+rinq_incoming_register(RinqIncoming *request, Size body_len)
+{
+	request->epoch = epochs[request->channel];
+	request->waits = true;
+	if (!request->balanced)
+	{
+		unbalanced_waiting++;
+		unbalanced_bytes += body_len;
+	}
+}
+
+/*
+ * Does so much wait that more must not be taken?
+ */
+bool
+rinq_incoming_too_many(void)
+{
+	return unbalanced_waiting >= MAX_UNBALANCED ||
+		unbalanced_bytes > (Size) rinq_payload_memory * 1024 * 1024;
+}
+
+/*
+ * A channel was closed: what came through it is the broker's again.
+ */
+void
+rinq_incoming_channel_lost(uint16 channel)
+{
+	epochs[channel]++;
+}
+
+/*
+ * Is its deadline over?
+ */
+bool
+rinq_incoming_expired(const RinqIncoming *request)
+{
+	return request->deadline != 0 && rinq_now_ms() >= request->deadline;
+}
+
+/*
+ * Its body is copied into a slot, or of no use any more.
+ */
+void
+rinq_incoming_free_body(RinqIncoming *request)
+{
+	if (!request->balanced && request->waits)
+	{
+		unbalanced_waiting--;
+		unbalanced_bytes -= request->body.len;
+	}
+	request->waits = false;
+	if (request->body.data != NULL)
+		pfree((char *) request->body.data);
+	request->body = rinq_bytes(NULL, 0);
+}
+
+/*
+ * It is over, and settled if it had to be.
+ */
+void
+rinq_incoming_free(RinqIncoming *request)
+{
+	rinq_incoming_free_body(request);
+	if (request->own.handler != NULL)
+		pfree(request->own.handler);
+	pfree(request);
+}
+
+/*
+ * Can it still be settled?  Of a response or notification, there is nothing to
+ * settle any more.
+ */
+bool
+rinq_incoming_can_settle(const RinqIncoming *request)
+{
+	if (request->work != RINQ_WORK_REQUEST)
+		return true;
+	return rinq_peer.conn != NULL && request->epoch == epochs[request->channel];
+}
+
+/*
+ * Ends a request without an answer: the broker may give a balanced one to
+ * another peer, as long as its deadline allows.
+ */
+void
+rinq_incoming_settle(RinqIncoming *request)
+{
+	bool		late = rinq_incoming_expired(request);
+	bool		requeue = request->balanced && !late;
+
+	if (request->work != RINQ_WORK_REQUEST)
+	{
+		rinq_count(rinq_peer.db, request->work == RINQ_WORK_RESPONSE ?
+				   RINQ_RESPONSES_DROPPED : RINQ_NOTIFICATIONS_DROPPED);
+		rinq_incoming_free(request);
+		return;
+	}
+	rinq_count(rinq_peer.db, requeue ? RINQ_REQUESTS_REQUEUED :
+			   late ? RINQ_REQUESTS_EXPIRED : RINQ_REQUESTS_REJECTED);
+	if (rinq_incoming_can_settle(request))
+		(void) rinq_basic_reject(rinq_peer.conn, request->channel, request->tag, requeue);
+	rinq_incoming_free(request);
+}
+
+/*
+ * The same for one whose executor has ended.  If it was delivered before, that
+ * may have happened before, and then its return must not be a busy loop.
+ */
+void
+rinq_incoming_give_back(RinqIncoming *request)
+{
+	if (!request->redelivered || !request->balanced || rinq_peer.stopping)
+	{
+		rinq_incoming_settle(request);
+		return;
+	}
+	request->settle_at = rinq_peer.now + REDELIVERY_DELAY;
+	dlist_push_tail(&delayed, &request->node);
+}
+
+/*
+ * Gives back those whose time has come, or all; true when some still wait.
+ */
+bool
+rinq_incoming_settle_delayed(bool all)
+{
+	while (!dlist_is_empty(&delayed))
+	{
+		RinqIncoming *request = dlist_container(RinqIncoming, node, dlist_head_node(&delayed));
+
+		if (!all && request->settle_at > rinq_peer.now)
+			break;
+		dlist_delete(&request->node);
+		rinq_incoming_settle(request);
+	}
+	return !dlist_is_empty(&delayed);
+}
+
+/*
+ * Publishes the response to a request, unless none is wanted or it comes too
+ * late, and acknowledges the request; false, with nothing done, when the
+ * connection has no room for it now.
+ */
+bool
+rinq_incoming_respond(RinqIncoming *request, char type, RinqBytes failure_type, RinqBytes text,
+		RinqBytes payload)
+{
+	RinqMessage msg;
+	RinqMsgStatus status;
+	char		expiration[24];
+	char		id[RINQ_DISPLAY_LEN];
+	char		trace[RINQ_DISPLAY_LEN];
+	bool		late = rinq_incoming_expired(request);
+
+	if (!rinq_incoming_can_settle(request))
+	{
+		rinq_incoming_free(request);
+		return true;
+	}
+	if (request->reply == RINQ_REPLY_NONE || late)
+	{
+		if (late)
+			rinq_count(rinq_peer.db, RINQ_REQUESTS_EXPIRED);
+		(void) rinq_basic_ack(rinq_peer.conn, request->channel, request->tag, false);
+		rinq_incoming_free(request);
+		return true;
+	}
+
+	memset(&msg, 0, sizeof(msg));
+	msg.type = rinq_bytes(&type, 1);
+	msg.correlation_id = request->trace;
+	if (request->deadline != 0)
+	{
+		msg.has_deadline = true;
+		msg.deadline = request->deadline;
+		snprintf(expiration, sizeof(expiration), INT64_FORMAT,
+				 Min(MAX_EXPIRATION, Max(0, request->deadline - rinq_now_ms())));
+		msg.expiration = rinq_bytes_str(expiration);
+	}
+	if (request->reply == RINQ_REPLY_UNCORRELATED)
+	{
+		msg.reply_to = rinq_bytes_str("u");
+		msg.ns = request->namespace;
+		msg.command = request->command;
+		msg.span_context = request->span_context;
+		msg.traceparent = request->traceparent;
+		msg.tracestate = request->tracestate;
+	}
+	if (type == 'f')
+	{
+		msg.target = failure_type;
+		if (text.len > 0)
+			msg.failure_message = text;
+	}
+	else if (type == 'e')
+		payload = text;
+
+	status = rinq_basic_publish(rinq_peer.conn, CHANNEL_PUBLISH, rinq_bytes_str("cmd.rsp"),
+								request->id, false, &msg,
+								payload.len > 0 ? payload.data : "", payload.len);
+	if (status == RINQ_MSG_BACKLOG)
+		return false;
+	if (status != RINQ_MSG_OK && type != 'e')
+	{
+		/* a failure that does not fit into the headers; this surely does */
+		return rinq_incoming_respond(request, 'e', failure_type,
+					   rinq_bytes_str(rinq_msg_status_text(status)), payload);
+	}
+	if (status == RINQ_MSG_OK)
+		rinq_count(rinq_peer.db, RINQ_RESPONSES_SENT);
+	else
+		ereport(LOG,
+				(errmsg("rinq peer %s could not send a response: %s",
+						rinq_peer.id_text, rinq_msg_status_text(status)),
+				 errdetail_internal("Request %s, trace id %s.",
+									rinq_text_for_display(request->id, id),
+									rinq_text_for_display(request->trace, trace))));
+	(void) rinq_basic_ack(rinq_peer.conn, request->channel, request->tag, false);
+	rinq_incoming_free(request);
+	return true;
+}
+
+/*
+ * Responds with an error; false when the connection has no room for it.
+ */
+bool
+rinq_incoming_respond_error(RinqIncoming *request, const char *text)
+{
+	return rinq_incoming_respond(request, 'e', rinq_bytes(NULL, 0), rinq_bytes_str(text),
+				   rinq_bytes(NULL, 0));
+}
+
+/*
+ * Answers a request with what its executor has left in the slot; false when the
+ * connection has no room for it.
+ */
+bool
+rinq_incoming_answer(RinqSlot *slot, RinqIncoming *request)
+{
+	RinqBytes	fields[RINQ_ANSWER_FIELDS];
+	RinqBytes	type;
+	RinqBytes	text;
+
+	rinq_slot_read(slot, fields, RINQ_ANSWER_FIELDS);
+	type = fields[RINQ_ANSWER_TYPE];
+	text = fields[RINQ_ANSWER_TEXT];
+	switch (slot->outcome)
+	{
+		case RINQ_OUTCOME_SUCCESS:
+			return rinq_incoming_respond(request, 's', type, text, fields[RINQ_ANSWER_PAYLOAD]);
+		case RINQ_OUTCOME_FAILURE:
+			return rinq_incoming_respond(request, 'f', type, text, fields[RINQ_ANSWER_PAYLOAD]);
+		case RINQ_OUTCOME_ERROR:
+			return rinq_incoming_respond(request, 'e', type, text, fields[RINQ_ANSWER_PAYLOAD]);
+		case RINQ_OUTCOME_EXPIRED:
+			rinq_incoming_settle(request);
+			return true;
+		default:
+			rinq_incoming_give_back(request);
+			return true;
+	}
+}

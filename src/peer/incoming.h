@@ -1,0 +1,83 @@
+/*-------------------------------------------------------------------------
+ *
+ * incoming.h
+ *	  Requests, responses and notifications that have arrived, and are on their
+ *	  way to executors.
+ *
+ *	server.c	takes them off the wire
+ *	line.c		has them wait for executors, and takes the results
+ *	incoming.c	responds to requests, and settles them with the broker
+ *
+ * Private to these files.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_INCOMING_H
+#define RINQ_INCOMING_H
+
+#include "postgres.h"
+
+#include "peer/peer.h"
+
+typedef enum RinqReplyMode
+{
+	RINQ_REPLY_NONE,
+	RINQ_REPLY_CORRELATED,
+	RINQ_REPLY_UNCORRELATED
+} RinqReplyMode;
+
+/* what is remembered of it until it is settled, or handled */
+typedef struct RinqIncoming
+{
+	dlist_node	node;			/* in "backlog", "held" or "answered", while it waits */
+	RinqWork	work;
+	uint32		session;		/* that a notification is for */
+	RinqListener own;			/* of a response: whom it goes to */
+	char		type;			/* of a response; or of the answer, when "answered" */
+	RinqNamespace *ns;			/* while it is in a slot or "held" */
+	uint16		channel;		/* it came through */
+	uint32		epoch;			/* of that channel */
+	uint64		tag;
+	bool		balanced;
+	bool		redelivered;
+	bool		waits;			/* it was not started yet */
+	int64		settle_at;		/* when it goes back, while it is "delayed" */
+	RinqReplyMode reply;
+	int64		deadline;		/* 0 is none */
+	RinqBytes	id;
+	RinqBytes	source;
+	RinqBytes	trace;
+	RinqBytes	namespace;
+	RinqBytes	command;
+	RinqBytes	span_context;
+	RinqBytes	traceparent;
+	RinqBytes	tracestate;
+	RinqBytes	failure_type;	/* these two of a response */
+	RinqBytes	message;
+	RinqBytes	body;			/* freed once it is in a slot */
+	char		texts[FLEXIBLE_ARRAY_MEMBER];
+} RinqIncoming;
+
+/* incoming.c */
+extern void rinq_incoming_register(RinqIncoming *request, Size body_len);
+extern bool rinq_incoming_too_many(void);
+extern bool rinq_incoming_expired(const RinqIncoming *request);
+extern bool rinq_incoming_can_settle(const RinqIncoming *request);
+extern void rinq_incoming_free_body(RinqIncoming *request);
+extern void rinq_incoming_free(RinqIncoming *request);
+extern void rinq_incoming_settle(RinqIncoming *request);
+extern void rinq_incoming_give_back(RinqIncoming *request);
+extern bool rinq_incoming_settle_delayed(bool all);
+extern bool rinq_incoming_respond(RinqIncoming *request, char type, RinqBytes failure_type,
+								  RinqBytes text, RinqBytes payload);
+extern bool rinq_incoming_respond_error(RinqIncoming *request, const char *text);
+extern bool rinq_incoming_answer(RinqSlot *slot, RinqIncoming *request);
+extern void rinq_incoming_channel_lost(uint16 channel);
+
+/* line.c */
+extern void rinq_line_add(RinqIncoming *request);
+
+/* server.c */
+extern bool rinq_server_send_answered(void);
+
+#endif							/* RINQ_INCOMING_H */
