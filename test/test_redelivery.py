@@ -107,6 +107,20 @@ class Redelivery(case.Case):
             self.db.sql("SELECT pg_terminate_backend(%s)" % pid)
         self.assertIsInstance(self.remote.response(message, timeout=20).result(), int)
 
+    def test_attempts_of_a_role_that_only_reads(self):
+        self.server.configure(**{"rinq.max_attempts": "1"})
+        self.db.role("only_reads")
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean), rinq_unlisten(text) TO only_reads")
+        self.db.handler("end_it", "PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(10); RETURN NULL;")
+        self.db.listen("reads", "end_it", role="only_reads")
+        self.db.sql("ALTER ROLE only_reads SET default_transaction_read_only = on")
+        self.db.sql("ALTER ROLE only_reads SET default_transaction_isolation = 'serializable'")
+        message = self.remote.call_async("reads", "x")
+        with self.assertRaisesRegex(RemoteError, "given up after 1 attempts"):
+            self.remote.response(message, timeout=30).result()
+        self.db.sql("SELECT rinq_unlisten('reads')")
+        self.db.sql("DROP OWNED BY only_reads; DROP ROLE only_reads")
+
     # deduplication
 
     def test_handled_request_is_answered_again(self):

@@ -489,6 +489,10 @@ keep_books(void (*work) (void *arg), void *arg, MemoryContext context)
 	PG_TRY();
 	{
 		StartTransactionCommand();
+
+		/* whatever the role has set for its own transactions */
+		XactReadOnly = false;
+		XactIsoLevel = XACT_READ_COMMITTED;
 		PushActiveSnapshot(GetTransactionSnapshot());
 		work(arg);
 		PopActiveSnapshot();
