@@ -118,6 +118,7 @@ class Redelivery(case.Case):
         message = self.remote.call_async("reads", "x")
         with self.assertRaisesRegex(RemoteError, "given up after 1 attempts"):
             self.remote.response(message, timeout=30).result()
+        self.assertEqual(self.db.value("SELECT rinq_dead_request_delete('%s')" % message), "t")
         self.db.sql("SELECT rinq_unlisten('reads')")
         self.db.sql("DROP OWNED BY only_reads; DROP ROLE only_reads")
 
