@@ -59,6 +59,21 @@ class Roles(case.Case):
         self.remote.serve("granted", lambda request: request.payload)
         self.assertEqual(self.db.json(call_sql("granted", "x", [1]), role=self.owner), [1])
 
+    def test_function_of_another_role(self):
+        """Neither the role it runs as nor a superuser owns it: it was that role's when it was registered, and that is enough."""
+        author, runner = self.db.role("author_of_it"), self.db.role("runner_of_it")
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean), rinq_unlisten(text) TO " + runner)
+        self.db.handler("of_author", "RETURN to_jsonb(current_user::text);", role=author)
+        self.db.listen("of.author", "of_author", role=runner)
+        self.assertEqual(self.remote.call("of.author", "x", timeout=20), runner)
+        self.db.sql("DROP FUNCTION of_author(rinq_request)")
+        self.db.handler("of_author", "RETURN '\"mine\"';", role=self.plain)
+        with self.assertRaisesRegex(RemoteError, "cannot be used"):
+            self.remote.call("of.author", "x", timeout=20)
+        self.db.sql("SELECT rinq_unlisten('of.author')", role=runner)
+        self.db.sql("DROP FUNCTION of_author(rinq_request)")
+        self.db.sql("DROP OWNED BY {0}, {1}; DROP ROLE {0}, {1}".format(author, runner))
+
     def test_handler_without_privilege_cannot_be_registered(self):
         self.db.handler("forbidden", "RETURN NULL;")
         self.db.sql("REVOKE EXECUTE ON FUNCTION forbidden(rinq_request) FROM PUBLIC")
