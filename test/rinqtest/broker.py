@@ -7,7 +7,7 @@ import socket
 import subprocess
 
 from .scratch import free_port
-from .waiting import wait_until
+from .waiting import WaitTimeout, wait_until
 
 _FOLDERS = ("/usr/lib/rabbitmq/bin", "/usr/local/lib/rabbitmq/bin", "/opt/rabbitmq/sbin")
 
@@ -100,6 +100,15 @@ class Broker:
         return keep
 
     def start(self, timeout=60):
+        """Starts it, and again if it hangs: on a busy machine, a node that was just stopped may be in the way of the next one."""
+        for patience in (timeout / 3, timeout / 3):
+            try:
+                return self._start(patience)
+            except WaitTimeout:
+                self.kill()
+        return self._start(timeout)
+
+    def _start(self, timeout):
         if self._epmd is None:
             self._epmd = self.scratch.spawn(
                 ["epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1"], unprivileged=True,

@@ -8,6 +8,7 @@ when this process is killed outright.
 import atexit
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -71,14 +72,21 @@ _handed_out = set()
 
 
 def free_port():
-    """A TCP port on loopback that is free now and that this process did not hand out before."""
+    """A TCP port on loopback that is free now and that this process did not hand out before.
+
+    Not one that the system gives to outgoing connections: while a server is down, one of these could take its port.
+    """
     while True:
+        port = random.randrange(15000, 32000)
+        if port in _handed_out:
+            continue
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        if port not in _handed_out:
-            _handed_out.add(port)
-            return port
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        _handed_out.add(port)
+        return port
 
 
 class Scratch:
