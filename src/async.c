@@ -22,17 +22,6 @@
 static HTAB *calls = NULL;
 static int64 made = 0;
 
-static void
-key_of(const RinqMessageId *id, RinqMessageId *key)
-{
-	memset(key, 0, sizeof(*key));
-	key->ref.session.peer.clock = id->ref.session.peer.clock;
-	key->ref.session.peer.rand = id->ref.session.peer.rand;
-	key->ref.session.seq = id->ref.session.seq;
-	key->ref.revision = id->ref.revision;
-	key->seq = id->seq;
-}
-
 static RinqSlot *
 slot_of(RinqDatabase *db, const RinqAsyncCall *call)
 {
@@ -49,7 +38,7 @@ rinq_async_find(const RinqMessageId *id)
 
 	if (calls == NULL)
 		return NULL;
-	key_of(id, &key);
+	rinq_message_id_key(id, &key);
 	return hash_search(calls, &key, HASH_FIND, NULL);
 }
 
@@ -170,7 +159,7 @@ rinq_async_call(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
 	PG_END_TRY();
 
 	slot = &rinq_channel_of(db)->slots[index];
-	key_of(&slot->id, &key);
+	rinq_message_id_key(&slot->id, &key);
 	call = hash_search(calls, &key, HASH_ENTER, NULL);
 	call->index = index;
 	call->serial = slot->serial;

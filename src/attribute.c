@@ -23,12 +23,6 @@ typedef struct TableEntry
 	char		status;
 } TableEntry;
 
-static inline bool
-bytes_equal(RinqBytes a, RinqBytes b)
-{
-	return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
-}
-
 static inline uint32
 hash_entry(const RinqAttributeEntry *entry)
 {
@@ -42,8 +36,8 @@ hash_entry(const RinqAttributeEntry *entry)
 static inline bool
 same_attribute(const RinqAttributeEntry *a, const RinqAttributeEntry *b)
 {
-	return bytes_equal(rinq_entry_key(a), rinq_entry_key(b)) &&
-		bytes_equal(rinq_entry_namespace(a), rinq_entry_namespace(b));
+	return rinq_bytes_equal(rinq_entry_key(a), rinq_entry_key(b)) &&
+		rinq_bytes_equal(rinq_entry_namespace(a), rinq_entry_namespace(b));
 }
 
 #define SH_PREFIX entries
@@ -297,7 +291,7 @@ rinq_attributes_update(RinqAttributeTable **table, MemoryContext context, RinqBy
 		bool		existed;
 
 		if (old == NULL ? a->value.len == 0 && !a->frozen :
-			old->frozen == a->frozen && bytes_equal(rinq_entry_value(old), a->value))
+			old->frozen == a->frozen && rinq_bytes_equal(rinq_entry_value(old), a->value))
 			continue;			/* it is what it should be */
 		if (old != NULL && old->frozen)
 		{
@@ -351,7 +345,7 @@ rinq_attributes_frozen(RinqAttributeTable *table, RinqBytes namespace, RinqBytes
 	while ((entry = rinq_attribute_scan_next(&scan)) != NULL)
 	{
 		if (entry->frozen && entry->value_len > 0 &&
-			bytes_equal(rinq_entry_namespace(entry), namespace))
+			rinq_bytes_equal(rinq_entry_namespace(entry), namespace))
 		{
 			*key = rinq_entry_key(entry);
 			return true;
@@ -380,7 +374,7 @@ rinq_attributes_clear(RinqAttributeTable *table, MemoryContext context, RinqByte
 	{
 		RinqAttributeEntry *old = found->entry;
 
-		if (old->value_len == 0 || !bytes_equal(rinq_entry_namespace(old), namespace))
+		if (old->value_len == 0 || !rinq_bytes_equal(rinq_entry_namespace(old), namespace))
 			continue;
 		found->entry = make_entry(context, namespace, rinq_entry_key(old), rinq_bytes(NULL, 0));
 		found->entry->created = old->created;
@@ -444,7 +438,7 @@ rinq_attributes_remove_namespace(RinqAttributeTable *table, RinqBytes namespace)
 	{
 		RinqAttributeEntry *entry = found->entry;
 
-		if (!bytes_equal(rinq_entry_namespace(entry), namespace))
+		if (!rinq_bytes_equal(rinq_entry_namespace(entry), namespace))
 			continue;
 		table->size -= entry_size(entry);
 		entries_delete_item(table->hash, found);

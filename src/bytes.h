@@ -11,6 +11,7 @@
 #ifndef RINQ_BYTES_H
 #define RINQ_BYTES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -34,6 +35,18 @@ static inline RinqBytes
 rinq_bytes_str(const char *str)
 {
 	return rinq_bytes(str, str != NULL ? strlen(str) : 0);
+}
+
+static inline bool
+rinq_bytes_equal(RinqBytes a, RinqBytes b)
+{
+	return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
+}
+
+static inline bool
+rinq_bytes_are(RinqBytes bytes, const char *str)
+{
+	return rinq_bytes_equal(bytes, rinq_bytes_str(str));
 }
 
 #endif							/* RINQ_BYTES_H */

@@ -13,7 +13,6 @@
 #include "postgres.h"
 
 #include "cbor_decoder.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 
 #define INFO_INDEFINITE 31
@@ -75,26 +74,13 @@ take_argument(Checker *c, uint8 info)
 	return value;
 }
 
-/* a NUL is a character of UTF-8, though PostgreSQL's check stops at it */
 static void
 check_text(Checker *c, const char *text, size_t len)
 {
-	if (rinq_is_plain_ascii(text, len))
-		return;
-	while (len > 0)
-	{
-		const char *nul = memchr(text, '\0', len);
-		size_t		piece = nul != NULL ? (size_t) (nul - text) : len;
-
-		if (piece > PG_INT32_MAX || !pg_verify_mbstr(PG_UTF8, text, (int) piece, true))
-			ereport(ERROR,
-					(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
-					 errmsg("CBOR text string at byte %zu is not valid UTF-8", c->offset)));
-		if (nul != NULL)
-			piece++;
-		text += piece;
-		len -= piece;
-	}
+	if (!rinq_is_utf8(text, len))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
+				 errmsg("CBOR text string at byte %zu is not valid UTF-8", c->offset)));
 }
 
 static void

@@ -99,6 +99,7 @@ extern char *rinq_numeric_from_fraction(bool negative, const uint8 *bytes,
 										size_t len, int64 exponent, int base);
 
 /* cbor_text.c */
+extern bool rinq_is_utf8(const char *text, size_t len);
 extern bool rinq_is_plain_ascii(const char *s, size_t len);
 extern size_t rinq_base64(char *dst, const uint8 *src, size_t len, bool url);
 extern size_t rinq_base16(char *dst, const uint8 *src, size_t len);

@@ -10,7 +10,6 @@
 
 #include "cbor_internal.h"
 #include "cbor_stream.h"
-#include "mb/pg_wchar.h"
 
 #define MAX_DEPTH 64
 
@@ -355,24 +354,6 @@ rinq_cbor_read_bool(RinqCborReader *reader, bool *value)
 	return true;
 }
 
-/* a NUL is a character of UTF-8, though PostgreSQL's check stops at it */
-static bool
-is_utf8(RinqBytes text)
-{
-	while (text.len > 0)
-	{
-		const char *nul = memchr(text.data, '\0', text.len);
-		size_t		piece = nul != NULL ? (size_t) (nul - text.data) : text.len;
-
-		if (piece > PG_INT32_MAX || !pg_verify_mbstr(PG_UTF8, text.data, (int) piece, true))
-			return false;
-		if (nul != NULL)
-			piece++;
-		text = rinq_bytes(text.data + piece, text.len - piece);
-	}
-	return true;
-}
-
 /*
  * Takes a text, which points into the input unless it came in chunks; bytes
  * are taken for a text if they are one.
@@ -408,7 +389,7 @@ rinq_cbor_read_text(RinqCborReader *reader, RinqBytes *value)
 		*value = item.bytes;
 	else
 		return fail(reader);
-	return is_utf8(*value) || fail(reader);
+	return rinq_is_utf8(value->data, value->len) || fail(reader);
 }
 
 void

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "cbor_internal.h"
+#include "mb/pg_wchar.h"
 
 /*
  * Is every byte between 1 and 127?  Such text is valid in all server
@@ -33,6 +34,30 @@ rinq_is_plain_ascii(const char *s, size_t len)
 	{
 		if (s[i] == '\0' || IS_HIGHBIT_SET(s[i]))
 			return false;
+	}
+	return true;
+}
+
+/*
+ * Is this UTF-8?  A NUL is one of its characters, though PostgreSQL's check
+ * stops at it.
+ */
+bool
+rinq_is_utf8(const char *text, size_t len)
+{
+	if (rinq_is_plain_ascii(text, len))
+		return true;
+	while (len > 0)
+	{
+		const char *nul = memchr(text, '\0', len);
+		size_t		piece = nul != NULL ? (size_t) (nul - text) : len;
+
+		if (piece > PG_INT32_MAX || !pg_verify_mbstr(PG_UTF8, text, (int) piece, true))
+			return false;
+		if (nul != NULL)
+			piece++;
+		text += piece;
+		len -= piece;
 	}
 	return true;
 }

@@ -69,12 +69,6 @@ problem_of(const RinqConstraint *constraint)
 
 /* ---------------- CBOR ---------------- */
 
-static bool
-is_key(RinqBytes key, const char *name)
-{
-	return key.len == strlen(name) && memcmp(key.data, name, key.len) == 0;
-}
-
 static RinqConstraint *decode_nested(RinqCborReader *reader, int depth, const char **problem);
 
 static bool
@@ -117,13 +111,13 @@ decode_nested(RinqCborReader *reader, int depth, const char **problem)
 	{
 		if (!rinq_cbor_read_text(reader, &key))
 			return NULL;
-		if (is_key(key, "o"))
+		if (rinq_bytes_are(key, "o"))
 			(void) rinq_cbor_read_text(reader, &operator);
-		else if (is_key(key, "k"))
+		else if (rinq_bytes_are(key, "k"))
 			(void) rinq_cbor_read_text(reader, &constraint->key);
-		else if (is_key(key, "v"))
+		else if (rinq_bytes_are(key, "v"))
 			(void) rinq_cbor_read_text(reader, &constraint->value);
-		else if (is_key(key, "t"))
+		else if (rinq_bytes_are(key, "t"))
 		{
 			if (!decode_terms(reader, constraint, depth, problem))
 				return NULL;
@@ -133,7 +127,7 @@ decode_nested(RinqCborReader *reader, int depth, const char **problem)
 	}
 	if (reader->failed)
 		return NULL;
-	for (i = 0; i < (int) lengthof(operators) && !is_key(operator, operators[i]); i++)
+	for (i = 0; i < (int) lengthof(operators) && !rinq_bytes_are(operator, operators[i]); i++)
 		;
 	if (i == (int) lengthof(operators))
 	{
@@ -577,8 +571,7 @@ rinq_constraint_matches(const RinqConstraint *constraint, RinqBytes namespace,
 		case RINQ_CONSTRAINT_EQUAL:
 		case RINQ_CONSTRAINT_NOT_EQUAL:
 			value = lookup(session, namespace, constraint->key);
-			return (value.len == constraint->value.len &&
-					(value.len == 0 || memcmp(value.data, constraint->value.data, value.len) == 0)) ==
+			return rinq_bytes_equal(value, constraint->value) ==
 				(constraint->kind == RINQ_CONSTRAINT_EQUAL);
 		case RINQ_CONSTRAINT_NOT:
 			return !rinq_constraint_matches(constraint->terms[0], namespace, lookup, session);

@@ -247,6 +247,17 @@ rinq_message_id_equal(const RinqMessageId *a, const RinqMessageId *b)
 	return a->seq == b->seq && rinq_ref_equal(&a->ref, &b->ref);
 }
 
+void
+rinq_message_id_key(const RinqMessageId *id, RinqMessageId *key)
+{
+	memset(key, 0, sizeof(*key));
+	key->ref.session.peer.clock = id->ref.session.peer.clock;
+	key->ref.session.peer.rand = id->ref.session.peer.rand;
+	key->ref.session.seq = id->ref.session.seq;
+	key->ref.revision = id->ref.revision;
+	key->seq = id->seq;
+}
+
 bool
 rinq_namespace_valid(const char *name, size_t len)
 {

@@ -94,6 +94,9 @@ extern bool rinq_session_id_equal(const RinqSessionId *a, const RinqSessionId *b
 extern bool rinq_ref_equal(const RinqRef *a, const RinqRef *b);
 extern bool rinq_message_id_equal(const RinqMessageId *a, const RinqMessageId *b);
 
+/* A copy without stray bytes between its parts, for hashing. */
+extern void rinq_message_id_key(const RinqMessageId *id, RinqMessageId *key);
+
 /* Is this a namespace at all (letters, digits, "_.:-", 1 to 200 bytes)? */
 extern bool rinq_namespace_valid(const char *name, size_t len);
 

@@ -203,3 +203,19 @@ rinq_text_for_display(RinqBytes text, char buf[RINQ_DISPLAY_LEN])
 		strcpy(buf + len - 3, "...");
 	return buf;
 }
+
+/*
+ * Copies bytes into the current memory context; absent ones stay absent.
+ */
+RinqBytes
+rinq_bytes_copy(RinqBytes bytes)
+{
+	char	   *copy;
+
+	if (bytes.data == NULL)
+		return bytes;
+	copy = palloc_extended(Max(bytes.len, 1), MCXT_ALLOC_HUGE);
+	if (bytes.len > 0)
+		memcpy(copy, bytes.data, bytes.len);
+	return rinq_bytes(copy, bytes.len);
+}

@@ -20,6 +20,9 @@ extern Jsonb *rinq_payload_to_jsonb(RinqBytes body);
 extern RinqBytes rinq_payload_from_raw(bytea *raw);
 extern bytea *rinq_payload_to_raw(RinqBytes body);
 
+/* bytes in memory of one's own */
+extern RinqBytes rinq_bytes_copy(RinqBytes bytes);
+
 /* text off the wire, which is UTF-8, as text of this database */
 extern char *rinq_text_from_wire(RinqBytes text);
 extern char *rinq_message_from_wire(RinqBytes text);

@@ -364,15 +364,7 @@ copy_request(RinqSlot *slot, RinqBytes *fields)
 
 	rinq_slot_read(slot, fields, RINQ_REQUEST_FIELDS);
 	for (i = 0; i < RINQ_REQUEST_FIELDS; i++)
-	{
-		char	   *copy;
-
-		if (fields[i].data == NULL)
-			continue;
-		copy = palloc_extended(Max(fields[i].len, 1), MCXT_ALLOC_HUGE);
-		memcpy(copy, fields[i].data, fields[i].len);
-		fields[i] = rinq_bytes(copy, fields[i].len);
-	}
+		fields[i] = rinq_bytes_copy(fields[i]);
 }
 
 /* did the transaction fail for its company only, and is there time for another? */

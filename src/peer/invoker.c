@@ -121,8 +121,11 @@ rinq_invoker_finish(uint32 index, RinqOutcome outcome, RinqBytes type, RinqBytes
 		rinq_peer_wake_later(owner);
 }
 
-static void
-finish_with_text(uint32 index, RinqOutcome outcome, const char *text)
+/*
+ * The same with nothing but a text, which says more than the outcome.
+ */
+void
+rinq_invoker_finish_text(uint32 index, RinqOutcome outcome, const char *text)
 {
 	rinq_invoker_finish(index, outcome, rinq_bytes(NULL, 0), rinq_bytes_str(text), rinq_bytes(NULL, 0));
 }
@@ -203,13 +206,13 @@ send_request(uint32 index, RinqNamespace *ns)
 	}
 	if (status != RINQ_MSG_OK)
 	{
-		finish_with_text(index, RINQ_OUTCOME_REFUSED, rinq_msg_status_text(status));
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED, rinq_msg_status_text(status));
 		return;
 	}
 	rinq_count(rinq_peer.db, RINQ_CALLS_SENT);
 	if (slot->uncorrelated)
 	{
-		finish_with_text(index, RINQ_OUTCOME_SUCCESS, "");
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, "");
 		return;
 	}
 	rinq_slot_clear(slot);
@@ -259,7 +262,7 @@ rinq_invoker_ask(uint32 index, const RinqPeerId *peer, const char *command, Rinq
 	if (status == RINQ_MSG_BACKLOG)
 		keep_waiting(&unsent, index, slot->serial);
 	else if (status != RINQ_MSG_OK)
-		finish_with_text(index, RINQ_OUTCOME_REFUSED, rinq_msg_status_text(status));
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED, rinq_msg_status_text(status));
 	else
 		expect_response(index, &id);
 }
@@ -281,7 +284,7 @@ rinq_invoker_call(uint32 index, uint32 serial)
 		next_async_look = slot->deadline;
 	if (!rinq_peer.ready || (rinq_peer.stopping && !slot->in_handler))
 	{
-		finish_with_text(index, RINQ_OUTCOME_NOT_CONNECTED,
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_NOT_CONNECTED,
 						 rinq_peer.ready ? "the peer is being stopped" :
 						 "the peer has no connection to the broker");
 		return;
@@ -293,7 +296,7 @@ rinq_invoker_call(uint32 index, uint32 serial)
 	}
 	if (!rinq_peer_id_equal(&slot->id.ref.session.peer, &rinq_peer.id))
 	{
-		finish_with_text(index, RINQ_OUTCOME_CONNECTION_LOST,
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_CONNECTION_LOST,
 						 "the connection to the broker was lost before the request was sent");
 		return;
 	}
@@ -302,7 +305,7 @@ rinq_invoker_call(uint32 index, uint32 serial)
 	ns = rinq_topology_namespace(fields[RINQ_CALL_NAMESPACE], rinq_max_namespaces);
 	if (ns == NULL)
 	{
-		finish_with_text(index, RINQ_OUTCOME_REFUSED,
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED,
 						 "\"rinq.max_namespaces\" namespaces were called already");
 		return;
 	}
@@ -337,7 +340,7 @@ rinq_invoker_declared(RinqNamespace *ns, RinqOutcome outcome, const char *error)
 		if (error == NULL)
 			send_request(w->index, ns);
 		else
-			finish_with_text(w->index, outcome, error);
+			rinq_invoker_finish_text(w->index, outcome, error);
 	}
 	list_free_deep(waiting);
 }
@@ -364,7 +367,7 @@ look_at_async(void)
 		if (!slot->async || (state != RINQ_SLOT_QUEUED && state != RINQ_SLOT_DONE))
 			continue;
 		if (state == RINQ_SLOT_QUEUED && due <= rinq_peer.now)
-			finish_with_text(i, RINQ_OUTCOME_EXPIRED, "");
+			rinq_invoker_finish_text(i, RINQ_OUTCOME_EXPIRED, "");
 		if (state == RINQ_SLOT_DONE || due <= rinq_peer.now)
 			due += RINQ_ASYNC_GRACE;
 		if (due <= rinq_peer.now &&
@@ -434,9 +437,9 @@ deliver(Pending *entry, const RinqDelivery *delivery)
 	if (rinq_peer.channel->slots[index].op != RINQ_OP_CALL)
 		rinq_remote_response(index, delivery);
 	else if (delivery->oversize)
-		finish_with_text(index, RINQ_OUTCOME_TOO_LARGE, "");
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_TOO_LARGE, "");
 	else if (delivery->malformed_headers)
-		finish_with_text(index, RINQ_OUTCOME_MALFORMED, "its headers cannot be read");
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_MALFORMED, "its headers cannot be read");
 	else if (kind == 's')
 		rinq_invoker_finish(index, RINQ_OUTCOME_SUCCESS, none, none, delivery->body);
 	else if (kind == 'e')
@@ -445,9 +448,9 @@ deliver(Pending *entry, const RinqDelivery *delivery)
 		rinq_invoker_finish(index, RINQ_OUTCOME_FAILURE, msg->target, msg->failure_message,
 			   delivery->body);
 	else if (kind == 'f')
-		finish_with_text(index, RINQ_OUTCOME_MALFORMED, "it is a failure without a type");
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_MALFORMED, "it is a failure without a type");
 	else
-		finish_with_text(index, RINQ_OUTCOME_MALFORMED, "its type is unknown");
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_MALFORMED, "its type is unknown");
 }
 
 /* a response that goes to the handler of a session */
@@ -487,7 +490,7 @@ rinq_invoker_returned(const RinqReturn *ret)
 	key.message = id.seq;
 	entry = hash_search(pending, &key, HASH_FIND, NULL);
 	if (entry != NULL)
-		finish_with_text(entry->index, RINQ_OUTCOME_NOT_FOUND, "");
+		rinq_invoker_finish_text(entry->index, RINQ_OUTCOME_NOT_FOUND, "");
 }
 
 /*
@@ -565,6 +568,6 @@ rinq_invoker_fail_all(const char *reason, bool also_of_handlers)
 		if (pg_atomic_read_u32(&slot->state) != RINQ_SLOT_QUEUED)
 			forget_pending(i);
 		else if (also_of_handlers || !slot->in_handler)
-			finish_with_text(i, RINQ_OUTCOME_CONNECTION_LOST, reason);
+			rinq_invoker_finish_text(i, RINQ_OUTCOME_CONNECTION_LOST, reason);
 	}
 }

@@ -231,7 +231,7 @@ rinq_notification(const RinqDelivery *delivery)
 		context = AllocSetContextCreate(TopMemoryContext, "rinq notification",
 										ALLOCSET_DEFAULT_SIZES);
 		old = MemoryContextSwitchTo(context);
-		problem = delivery->exchange.len == 6 && memcmp(delivery->exchange.data, "ntf.mc", 6) == 0 ?
+		problem = rinq_bytes_are(delivery->exchange, "ntf.mc") ?
 			multicast(delivery, ns) : unicast(delivery, ns);
 		MemoryContextSwitchTo(old);
 		MemoryContextDelete(context);

@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "guc.h"
+#include "payload.h"
 #include "peer/peer.h"
 #include "utils/memutils.h"
 
@@ -19,20 +20,14 @@
 #define PAGE_BYTES (1024 * 1024)	/* of a list */
 
 static void
-finish_text(uint32 index, RinqOutcome outcome, const char *text)
-{
-	rinq_invoker_finish(index, outcome, rinq_bytes(NULL, 0), rinq_bytes_str(text),
-						rinq_bytes(NULL, 0));
-}
-
-static void
 finish_outcome(uint32 index, RinqOutcome outcome, RinqBytes text)
 {
 	if (outcome == RINQ_OUTCOME_REFUSED)
 		text = rinq_bytes_str("there is no room for more within \"rinq.session_memory\"");
-	else if (text.len > 0)
-		text = rinq_bytes(pnstrdup(text.data, text.len), text.len); /* it may be in the slot */
-	rinq_invoker_finish(index, outcome, rinq_bytes(NULL, 0), text, rinq_bytes(NULL, 0));
+
+	/* the text may be in the slot that is written */
+	rinq_invoker_finish(index, outcome, rinq_bytes(NULL, 0), rinq_bytes_copy(text),
+						rinq_bytes(NULL, 0));
 }
 
 /* answers with a session at its revision */
@@ -46,7 +41,7 @@ finish_ref(uint32 index, uint32 seq, uint32 revision)
 	ref.session.seq = seq;
 	ref.revision = revision;
 	rinq_ref_format(&ref, text, sizeof(text));
-	finish_text(index, RINQ_OUTCOME_SUCCESS, text);
+	rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, text);
 }
 
 static void
@@ -74,7 +69,7 @@ get(uint32 index, RinqSession *session, uint32 revision, const RinqBytes *fields
 
 	if (!rinq_attributes_unpack(fields[RINQ_OP_ATTRIBUTES], &attributes, &count))
 	{
-		finish_text(index, RINQ_OUTCOME_REFUSED, "the keys cannot be read");
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED, "the keys cannot be read");
 		return;
 	}
 	for (i = 0; i < count; i++)
@@ -108,7 +103,7 @@ update(uint32 index, RinqSession *session, uint32 revision, const RinqBytes *fie
 
 	if (!rinq_attributes_unpack(fields[RINQ_OP_ATTRIBUTES], &attributes, &count))
 	{
-		finish_text(index, RINQ_OUTCOME_REFUSED, "the attributes cannot be read");
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED, "the attributes cannot be read");
 		return;
 	}
 
@@ -148,7 +143,7 @@ draw(uint32 index, RinqSession *session)
 
 	if (session->client != 0)
 	{
-		finish_text(index, RINQ_OUTCOME_REFUSED, "it is the session of a connection");
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED, "it is the session of a connection");
 		return;
 	}
 	id.ref.session.peer = rinq_peer.id;
@@ -244,14 +239,14 @@ listen_to(uint32 index, RinqSession *session, const RinqSlot *slot, const RinqBy
 
 	if (ns == NULL)
 	{
-		finish_text(index, RINQ_OUTCOME_NO_QUEUE, "\"rinq.max_namespaces\" namespaces are known already");
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED, "\"rinq.max_namespaces\" namespaces are known already");
 		return;
 	}
 	if (fields[RINQ_OP_OWNER].len == sizeof(Oid))
 		memcpy(&owner, fields[RINQ_OP_OWNER].data, sizeof(Oid));
 	rinq_subscribe(session, ns, fields[RINQ_OP_HANDLER], slot->role, owner);
 	if (rinq_topology_subscribe(ns, index))
-		finish_text(index, RINQ_OUTCOME_SUCCESS, "");
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, "");
 }
 
 /*
@@ -264,7 +259,7 @@ rinq_operation_bound(uint32 index, uint32 serial, const char *error)
 
 	if (slot->serial != serial || pg_atomic_read_u32(&slot->state) != RINQ_SLOT_QUEUED)
 		return;
-	finish_text(index, error == NULL ? RINQ_OUTCOME_SUCCESS : RINQ_OUTCOME_CONNECTION_LOST,
+	rinq_invoker_finish_text(index, error == NULL ? RINQ_OUTCOME_SUCCESS : RINQ_OUTCOME_CONNECTION_LOST,
 				error == NULL ? "" : error);
 }
 
@@ -284,7 +279,7 @@ on_own_session(uint32 index, RinqSlot *slot, const RinqBytes *fields)
 
 	if (session == NULL)
 	{
-		finish_text(index, RINQ_OUTCOME_NOT_FOUND, "");
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_NOT_FOUND, "");
 		return;
 	}
 	if (!may_use(slot, session))
@@ -292,7 +287,7 @@ on_own_session(uint32 index, RinqSlot *slot, const RinqBytes *fields)
 		char		role[16];
 
 		snprintf(role, sizeof(role), "%u", session->role);
-		finish_text(index, RINQ_OUTCOME_NOT_OURS, role);
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_NOT_OURS, role);
 		return;
 	}
 	revision = slot->current ? session->revision : slot->target.revision;
@@ -320,24 +315,24 @@ on_own_session(uint32 index, RinqSlot *slot, const RinqBytes *fields)
 		case RINQ_OP_ON_RESPONSE:
 			if (session->client != 0)
 			{
-				finish_text(index, RINQ_OUTCOME_REFUSED, "it is the session of a connection");
+				rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED, "it is the session of a connection");
 				break;
 			}
 			if (fields[RINQ_OP_OWNER].len == sizeof(Oid))
 				memcpy(&owner, fields[RINQ_OP_OWNER].data, sizeof(Oid));
 			rinq_own_session_on_response(session, fields[RINQ_OP_HANDLER], slot->role, owner);
-			finish_text(index, RINQ_OUTCOME_SUCCESS, "");
+			rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, "");
 			break;
 		case RINQ_OP_LISTEN:
 			listen_to(index, session, slot, fields);
 			break;
 		case RINQ_OP_UNLISTEN:
-			finish_text(index, RINQ_OUTCOME_SUCCESS,
+			rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS,
 						rinq_unsubscribe(session, rinq_topology_find(fields[RINQ_OP_NAMESPACE])) ?
 						"t" : "");
 			break;
 		default:
-			finish_text(index, RINQ_OUTCOME_REFUSED, "unknown operation");
+			rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED, "unknown operation");
 			break;
 	}
 }

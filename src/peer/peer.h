@@ -131,6 +131,7 @@ extern void rinq_invoker_response(const RinqDelivery *delivery);
 extern bool rinq_invoker_busy(void);
 extern void rinq_invoker_finish(uint32 index, RinqOutcome outcome, RinqBytes type,
 								RinqBytes text, RinqBytes payload);
+extern void rinq_invoker_finish_text(uint32 index, RinqOutcome outcome, const char *text);
 extern void rinq_invoker_ask(uint32 index, const RinqPeerId *peer, const char *command,
 							 RinqBytes body);
 extern void rinq_invoker_returned(const RinqReturn *ret);

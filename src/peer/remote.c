@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "guc.h"
+#include "payload.h"
 #include "peer/peer.h"
 #include "peer/sess_message.h"
 #include "utils/hsearch.h"
@@ -115,8 +116,10 @@ least_used(void)
 static void
 shrink(void)
 {
-	while (bytes_used > (Size) rinq_session_cache * 1024 * 1024)
-		forget(least_used());
+	Remote	   *remote;
+
+	while (bytes_used > (Size) rinq_session_cache * 1024 * 1024 && (remote = least_used()) != NULL)
+		forget(remote);
 }
 
 /*
@@ -155,20 +158,10 @@ drop(Remote *remote, RinqBytes namespace, RinqBytes key)
 	bytes_used += rinq_attributes_size(remote->attributes);
 }
 
-static RinqBytes
-copy_bytes(RinqBytes bytes)
-{
-	char	   *copy = palloc_extended(Max(bytes.len, 1), MCXT_ALLOC_HUGE);
-
-	if (bytes.len > 0)
-		memcpy(copy, bytes.data, bytes.len);
-	return rinq_bytes(copy, bytes.len);
-}
-
 static void
 finish(uint32 index, RinqOutcome outcome, RinqBytes text)
 {
-	rinq_invoker_finish(index, outcome, rinq_bytes(NULL, 0), copy_bytes(text),
+	rinq_invoker_finish(index, outcome, rinq_bytes(NULL, 0), rinq_bytes_copy(text),
 						rinq_bytes(NULL, 0));
 }
 
@@ -289,8 +282,7 @@ is_refused(Remote *remote, RinqBytes namespace, const RinqAttribute *attribute)
 	return remote != NULL &&
 		rinq_attribute_find(remote->attributes, namespace, attribute->key, &found) &&
 		found.frozen &&
-		(!attribute->frozen || found.value.len != attribute->value.len ||
-		 memcmp(found.value.data, attribute->value.data, found.value.len) != 0);
+		(!attribute->frozen || !rinq_bytes_equal(found.value, attribute->value));
 }
 
 static void
@@ -389,6 +381,17 @@ rinq_remote_operation(uint32 index)
 	MemoryContextDelete(context);
 }
 
+/*
+ * What was true at the target's revision is true at the next one, too, but for
+ * what was just changed; at others, who knows.
+ */
+static void
+carry_over(Remote *remote, const RinqSlot *slot, uint32 revision)
+{
+	if (revision == slot->target.revision + 1)
+		rinq_attributes_refetched(remote->attributes, slot->target.revision, revision);
+}
+
 /* an owner has told at which revision it is */
 static Remote *
 learn(const RinqSessionId *id, uint32 revision)
@@ -449,7 +452,7 @@ updated(uint32 index, RinqSlot *slot, const RinqSessBody *body)
 
 	rinq_slot_read(slot, fields, RINQ_OP_FIELDS);
 	(void) rinq_attributes_unpack(fields[RINQ_OP_ATTRIBUTES], &attributes, &count);
-	rinq_attributes_refetched(remote->attributes, slot->target.revision, body->revision);
+	carry_over(remote, slot, body->revision);
 	for (i = 0; i < count; i++)
 		drop(remote, fields[RINQ_OP_NAMESPACE], attributes[i].key);
 	for (i = 0; i < count && i < body->num_created; i++)
@@ -475,7 +478,7 @@ cleared(uint32 index, RinqSlot *slot, const RinqSessBody *body)
 	bytes_used -= rinq_attributes_size(remote->attributes);
 	rinq_attributes_remove_namespace(remote->attributes, fields[RINQ_OP_NAMESPACE]);
 	bytes_used += rinq_attributes_size(remote->attributes);
-	rinq_attributes_refetched(remote->attributes, slot->target.revision, body->revision);
+	carry_over(remote, slot, body->revision);
 	finish_ref(index, body->revision);
 }
 
@@ -520,23 +523,17 @@ succeeded(uint32 index, RinqSlot *slot, RinqBytes data)
 	}
 }
 
-static bool
-is_type(RinqBytes type, const char *name)
-{
-	return type.len == strlen(name) && memcmp(type.data, name, type.len) == 0;
-}
-
 static void
 failed(uint32 index, RinqSlot *slot, RinqBytes type)
 {
-	if (is_type(type, "not-found"))
+	if (rinq_bytes_are(type, "not-found"))
 	{
 		gone(&slot->target.session);
 		finish(index, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
 	}
-	else if (is_type(type, "stale"))
+	else if (rinq_bytes_are(type, "stale"))
 		finish(index, RINQ_OUTCOME_STALE, rinq_bytes(NULL, 0));
-	else if (is_type(type, "frozen"))
+	else if (rinq_bytes_are(type, "frozen"))
 		finish(index, RINQ_OUTCOME_FROZEN, rinq_bytes(NULL, 0));
 	else
 		finish(index, RINQ_OUTCOME_MALFORMED, rinq_bytes_str("its failure type is unknown"));
@@ -558,11 +555,11 @@ rinq_remote_response(uint32 index, const RinqDelivery *delivery)
 		finish(index, RINQ_OUTCOME_TOO_LARGE, rinq_bytes(NULL, 0));
 	else if (delivery->malformed_headers)
 		finish(index, RINQ_OUTCOME_MALFORMED, rinq_bytes_str("its headers cannot be read"));
-	else if (is_type(type, "s"))
+	else if (rinq_bytes_are(type, "s"))
 		succeeded(index, slot, delivery->body);
-	else if (is_type(type, "f"))
+	else if (rinq_bytes_are(type, "f"))
 		failed(index, slot, delivery->message.target);
-	else if (is_type(type, "e"))
+	else if (rinq_bytes_are(type, "e"))
 		finish(index, RINQ_OUTCOME_ERROR, delivery->body);
 	else
 		finish(index, RINQ_OUTCOME_MALFORMED, rinq_bytes_str("its type is unknown"));

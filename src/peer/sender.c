@@ -90,17 +90,6 @@ static RinqScanSnapshot *scan_snapshot;
 static bool remove_under_way;
 static int64 start_after;
 
-static void
-key_of(const RinqMessageId *id, RinqMessageId *key)
-{
-	memset(key, 0, sizeof(*key));
-	key->ref.session.peer.clock = id->ref.session.peer.clock;
-	key->ref.session.peer.rand = id->ref.session.peer.rand;
-	key->ref.session.seq = id->ref.session.seq;
-	key->ref.revision = id->ref.revision;
-	key->seq = id->seq;
-}
-
 void
 rinq_sender_init(void)
 {
@@ -120,7 +109,7 @@ find(const RinqMessageId *id)
 {
 	RinqMessageId key;
 
-	key_of(id, &key);
+	rinq_message_id_key(id, &key);
 	return hash_search(messages, &key, HASH_FIND, NULL);
 }
 
@@ -220,7 +209,7 @@ note_message(const RinqOutgoing *outgoing)
 	bool		found;
 	Message    *message;
 
-	key_of(&outgoing->item.id, &key);
+	rinq_message_id_key(&outgoing->item.id, &key);
 	message = hash_search(messages, &key, HASH_ENTER, &found);
 	if (found && message->state != MESSAGE_FETCHING)
 		return NULL;			/* on its way already */

@@ -35,16 +35,14 @@ keep(char **p, RinqBytes bytes)
 static bool
 is_balanced(const RinqDelivery *delivery)
 {
-	return delivery->exchange.len == 7 &&
-		memcmp(delivery->exchange.data, "cmd.bal", 7) == 0;
+	return rinq_bytes_are(delivery->exchange, "cmd.bal");
 }
 
 /* about sessions of this peer */
 static bool
 is_internal(const RinqDelivery *delivery)
 {
-	return delivery->message.ns.len == 5 && memcmp(delivery->message.ns.data, "_sess", 5) == 0 &&
-		!is_balanced(delivery);
+	return rinq_bytes_are(delivery->message.ns, "_sess") && !is_balanced(delivery);
 }
 
 static RinqIncoming *
@@ -113,9 +111,7 @@ request_problem(const RinqDelivery *delivery, RinqMessageId *id)
 		return "invalid span context header";
 
 	/* given back, it would come again at once, and for ever */
-	if (is_balanced(delivery) &&
-		(msg->ns.len != delivery->routing_key.len ||
-		 memcmp(msg->ns.data, delivery->routing_key.data, msg->ns.len) != 0))
+	if (is_balanced(delivery) && !rinq_bytes_equal(msg->ns, delivery->routing_key))
 		return "namespace header differs from the routing key";
 	if (delivery->oversize)
 		return "payload exceeds \"rinq.max_payload\"";

@@ -47,12 +47,6 @@ next_key(RinqCborReader *reader, uint64 *left, RinqBytes *key)
 	return rinq_cbor_skip(reader);
 }
 
-static bool
-is_key(RinqBytes key, const char *name)
-{
-	return key.len == strlen(name) && memcmp(key.data, name, key.len) == 0;
-}
-
 static void
 read_attribute(RinqCborReader *reader, RinqAttribute *attribute)
 {
@@ -66,15 +60,15 @@ read_attribute(RinqCborReader *reader, RinqAttribute *attribute)
 		return;
 	while (next_key(reader, &left, &key))
 	{
-		if (is_key(key, "k"))
+		if (rinq_bytes_are(key, "k"))
 			(void) rinq_cbor_read_text(reader, &attribute->key);
-		else if (is_key(key, "v"))
+		else if (rinq_bytes_are(key, "v"))
 			(void) rinq_cbor_read_text(reader, &attribute->value);
-		else if (is_key(key, "f"))
+		else if (rinq_bytes_are(key, "f"))
 			(void) rinq_cbor_read_bool(reader, &attribute->frozen);
-		else if (is_key(key, "cr"))
+		else if (rinq_bytes_are(key, "cr"))
 			(void) rinq_cbor_read_uint32(reader, &attribute->created);
-		else if (is_key(key, "ur"))
+		else if (rinq_bytes_are(key, "ur"))
 			(void) rinq_cbor_read_uint32(reader, &attribute->updated);
 		else
 			(void) rinq_cbor_skip(reader);
@@ -165,17 +159,17 @@ rinq_sess_decode(RinqBytes data, RinqSessBody *body)
 	{
 		while (next_key(&reader, &left, &key))
 		{
-			if (is_key(key, "s"))
+			if (rinq_bytes_are(key, "s"))
 				(void) rinq_cbor_read_uint32(&reader, &body->session);
-			else if (is_key(key, "r"))
+			else if (rinq_bytes_are(key, "r"))
 				(void) rinq_cbor_read_uint32(&reader, &body->revision);
-			else if (is_key(key, "ns"))
+			else if (rinq_bytes_are(key, "ns"))
 				(void) rinq_cbor_read_text(&reader, &body->namespace);
-			else if (is_key(key, "k"))
+			else if (rinq_bytes_are(key, "k"))
 				read_keys(&reader, body);
-			else if (is_key(key, "a"))
+			else if (rinq_bytes_are(key, "a"))
 				read_attributes(&reader, body);
-			else if (is_key(key, "cr"))
+			else if (rinq_bytes_are(key, "cr"))
 				read_created(&reader, body);
 			else
 				(void) rinq_cbor_skip(&reader);

@@ -100,12 +100,6 @@ clear(const RinqSessBody *body, StringInfo answer)
 	return 's';
 }
 
-static bool
-is_command(RinqBytes command, const char *name)
-{
-	return command.len == strlen(name) && memcmp(command.data, name, command.len) == 0;
-}
-
 /*
  * Answers a request.  Returns the type of the response: 's' with its payload
  * in "answer", 'f' with the failure's type, 'e' with the error's text.
@@ -116,16 +110,16 @@ rinq_sess_serve(RinqBytes command, RinqBytes data, StringInfo answer)
 	RinqSessBody body;
 	RinqOutcome outcome;
 
-	if (!is_command(command, "fetch") && !is_command(command, "update") &&
-		!is_command(command, "clear") && !is_command(command, "destroy"))
+	if (!rinq_bytes_are(command, "fetch") && !rinq_bytes_are(command, "update") &&
+		!rinq_bytes_are(command, "clear") && !rinq_bytes_are(command, "destroy"))
 		return answer_text(answer, 'e', "unknown command");
 	if (!rinq_sess_decode(data, &body))
 		return answer_text(answer, 'e', "the payload cannot be read");
-	if (is_command(command, "fetch"))
+	if (rinq_bytes_are(command, "fetch"))
 		return fetch(&body, answer);
-	if (is_command(command, "update"))
+	if (rinq_bytes_are(command, "update"))
 		return update(&body, answer);
-	if (is_command(command, "clear"))
+	if (rinq_bytes_are(command, "clear"))
 		return clear(&body, answer);
 	outcome = rinq_own_session_destroy(body.session, body.revision);
 	if (outcome != RINQ_OUTCOME_SUCCESS)

@@ -35,8 +35,8 @@ PG_FUNCTION_INFO_V1(rinq_call_raw);
  * default one, of rinq.max_timeout, and of the deadline of the request being
  * handled.
  */
-static int64
-call_deadline(const Interval *timeout)
+int64
+rinq_call_deadline(const Interval *timeout)
 {
 	int64		deadline;
 	int64		now = rinq_now_ms();
@@ -52,8 +52,11 @@ call_deadline(const Interval *timeout)
 	return deadline;
 }
 
-static char *
-answer_text(const RinqAnswer *answer)
+/*
+ * The text of an answer, empty when it has none.
+ */
+char *
+rinq_answer_text(const RinqAnswer *answer)
 {
 	RinqBytes	text = answer->fields[RINQ_ANSWER_TEXT];
 
@@ -71,13 +74,13 @@ rinq_call_raise(const RinqAnswer *answer, const char *namespace, const char *com
 	switch (answer->outcome)
 	{
 		case RINQ_OUTCOME_FAILURE:
-			message = answer_text(answer);
+			message = rinq_answer_text(answer);
 			rinq_failure_raise(rinq_text_from_wire(answer->fields[RINQ_ANSWER_TYPE]),
 							   message[0] != '\0' ? message : NULL,
 							   rinq_payload_to_jsonb(answer->fields[RINQ_ANSWER_PAYLOAD]));
 			break;
 		case RINQ_OUTCOME_ERROR:
-			message = answer_text(answer);
+			message = rinq_answer_text(answer);
 			ereport(ERROR,
 					(errcode(ERRCODE_RINQ_REMOTE_ERROR),
 					 errmsg_internal("%s", message[0] != '\0' ? message : "unknown error"),
@@ -91,7 +94,7 @@ rinq_call_raise(const RinqAnswer *answer, const char *namespace, const char *com
 					 errdetail("Whether the command was carried out is not known.")));
 			break;
 		case RINQ_OUTCOME_CONNECTION_LOST:
-			message = answer_text(answer);
+			message = rinq_answer_text(answer);
 			ereport(ERROR,
 					(errcode(ERRCODE_CONNECTION_FAILURE),
 					 errmsg("connection lost during call to %s::%s", namespace, command),
@@ -103,20 +106,20 @@ rinq_call_raise(const RinqAnswer *answer, const char *namespace, const char *com
 			ereport(ERROR,
 					(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
 					 errmsg("the rinq peer has no connection to the broker"),
-					 errdetail_internal("%s", answer_text(answer)),
+					 errdetail_internal("%s", rinq_answer_text(answer)),
 					 errhint("Look at the view rinq_peer.")));
 			break;
 		case RINQ_OUTCOME_MALFORMED:
 			ereport(ERROR,
 					(errcode(ERRCODE_PROTOCOL_VIOLATION),
 					 errmsg("malformed response to %s::%s", namespace, command),
-					 errdetail_internal("The response cannot be used: %s.", answer_text(answer))));
+					 errdetail_internal("The response cannot be used: %s.", rinq_answer_text(answer))));
 			break;
 		case RINQ_OUTCOME_NO_QUEUE:
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("the queue of namespace \"%s\" cannot be used", namespace),
-					 errdetail_internal("%s", answer_text(answer)),
+					 errdetail_internal("%s", rinq_answer_text(answer)),
 					 errhint("Delete or change the queue on the broker.")));
 			break;
 		case RINQ_OUTCOME_TOO_LARGE:
@@ -131,7 +134,7 @@ rinq_call_raise(const RinqAnswer *answer, const char *namespace, const char *com
 			ereport(ERROR,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					 errmsg("call to %s::%s could not be completed", namespace, command),
-					 errdetail_internal("%s", answer_text(answer))));
+					 errdetail_internal("%s", rinq_answer_text(answer))));
 			break;
 	}
 }
@@ -145,7 +148,7 @@ rinq_call_arguments(FunctionCallInfo fcinfo, RinqPayloadForm form, RinqBytes *fi
 {
 	char	   *namespace = rinq_namespace_argument(fcinfo, 0);
 	char	   *command = rinq_text_argument(fcinfo, 1, "command");
-	int64		deadline = call_deadline(PG_ARGISNULL(3) ? NULL : PG_GETARG_INTERVAL_P(3));
+	int64		deadline = rinq_call_deadline(PG_ARGISNULL(3) ? NULL : PG_GETARG_INTERVAL_P(3));
 
 	fields[RINQ_CALL_NAMESPACE] = rinq_bytes_str(namespace);
 	fields[RINQ_CALL_COMMAND] = rinq_command_bytes(command);

@@ -19,6 +19,8 @@
 
 RINQ_NORETURN extern void rinq_call_raise(const RinqAnswer *answer, const char *namespace,
 										  const char *command);
+extern int64 rinq_call_deadline(const Interval *timeout);
+extern char *rinq_answer_text(const RinqAnswer *answer);
 extern int64 rinq_call_arguments(FunctionCallInfo fcinfo, RinqPayloadForm form,
 								 RinqBytes *fields);
 extern Datum rinq_call_result(FunctionCallInfo fcinfo, RinqDatabase *db, uint32 index,

@@ -193,10 +193,7 @@ rinq_constraint_from_jsonb(PG_FUNCTION_ARGS)
 Datum
 rinq_constraint_eq(PG_FUNCTION_ARGS)
 {
-	RinqBytes	a = argument_bytes(fcinfo, 0);
-	RinqBytes	b = argument_bytes(fcinfo, 1);
-
-	PG_RETURN_BOOL(a.len == b.len && memcmp(a.data, b.data, a.len) == 0);
+	PG_RETURN_BOOL(rinq_bytes_equal(argument_bytes(fcinfo, 0), argument_bytes(fcinfo, 1)));
 }
 
 /*

@@ -63,6 +63,8 @@ static void
 raise_refusal(RinqOutcome outcome, const RinqTarget *target, const char *namespace,
 			  const char *text)
 {
+	const char *owner;
+
 	switch (outcome)
 	{
 		case RINQ_OUTCOME_NOT_FOUND:
@@ -96,12 +98,11 @@ raise_refusal(RinqOutcome outcome, const RinqTarget *target, const char *namespa
 					 errdetail("The namespace is \"%s\".", namespace)));
 			break;
 		case RINQ_OUTCOME_NOT_OURS:
+			owner = GetUserNameFromId((Oid) strtoul(text, NULL, 10), true);
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 					 errmsg("permission denied for session \"%s\"", target->text),
-					 errdetail("It belongs to role \"%s\".",
-							   GetUserNameFromId((Oid) strtoul(text, NULL, 10), true) != NULL ?
-							   GetUserNameFromId((Oid) strtoul(text, NULL, 10), true) : text)));
+					 errdetail("It belongs to role \"%s\".", owner != NULL ? owner : text)));
 			break;
 		case RINQ_OUTCOME_EXPIRED:
 			ereport(ERROR,
@@ -138,12 +139,6 @@ may_use(const RinqTarget *target, const char *owner)
 		(OidIsValid(role) && has_privs_of_role(GetUserId(), role));
 }
 
-static char *
-text_of(RinqBytes bytes)
-{
-	return bytes.data == NULL ? pstrdup("") : rinq_message_from_wire(bytes);
-}
-
 /* one attempt; what is refused for being stale is left to the caller */
 static RinqOutcome
 attempt(RinqDatabase *db, RinqOperation op, const RinqTarget *target, bool trusted,
@@ -162,14 +157,9 @@ attempt(RinqDatabase *db, RinqOperation op, const RinqTarget *target, bool trust
 		if (outcome == RINQ_OUTCOME_SUCCESS || outcome >= RINQ_OUTCOME_REFUSED ||
 			outcome == RINQ_OUTCOME_EXPIRED)
 		{
-			RinqBytes	payload = answer.fields[RINQ_ANSWER_PAYLOAD];
-			char	   *copy = palloc_extended(Max(payload.len, 1), MCXT_ALLOC_HUGE);
-
-			if (payload.len > 0)
-				memcpy(copy, payload.data, payload.len);
-			result->payload = rinq_bytes(copy, payload.len);
-			result->text = text_of(answer.fields[RINQ_ANSWER_TEXT]);
-			result->type = text_of(answer.fields[RINQ_ANSWER_TYPE]);
+			result->payload = rinq_bytes_copy(answer.fields[RINQ_ANSWER_PAYLOAD]);
+			result->text = rinq_answer_text(&answer);
+			result->uncorrelated = rinq_bytes_are(answer.fields[RINQ_ANSWER_TYPE], "u");
 		}
 		else
 			rinq_call_raise(&answer, "_sess", target->text);
@@ -182,18 +172,6 @@ attempt(RinqDatabase *db, RinqOperation op, const RinqTarget *target, bool trust
 	PG_END_TRY();
 	rinq_call_release(db, index);
 	return outcome;
-}
-
-static int64
-operation_deadline(void)
-{
-	int64		timeout = rinq_default_timeout;
-
-	if (rinq_max_timeout > 0)
-		timeout = Min(timeout, rinq_max_timeout);
-	if (rinq_inherited.deadline != 0)
-		return Min(rinq_now_ms() + timeout, rinq_inherited.deadline);
-	return rinq_now_ms() + timeout;
 }
 
 static void
@@ -235,33 +213,32 @@ attempt_allowed(RinqOperation op, const RinqTarget *target, const RinqOperationI
 }
 
 /*
- * Does an operation once, and raises what refuses it.
- */
-void
-rinq_operate(RinqOperation op, const RinqTarget *target, const RinqOperationInput *input,
-			 RinqOperationResult *result)
-{
-	RinqOutcome outcome = attempt_allowed(op, target, input, operation_deadline(), result);
-
-	if (outcome != RINQ_OUTCOME_SUCCESS)
-		raise_refusal(outcome, target, input == NULL ? NULL : input->namespace, result->text);
-}
-
-/*
- * The same, but an attribute whose value at the revision is not known any more
- * is no error: then the result is false.
+ * Does an operation once, and raises what refuses it; but an attribute whose
+ * value at the revision is not known any more is no error: then the result is
+ * false.
  */
 bool
 rinq_operate_unless_stale(RinqOperation op, const RinqTarget *target,
 						  const RinqOperationInput *input, RinqOperationResult *result)
 {
-	RinqOutcome outcome = attempt_allowed(op, target, input, operation_deadline(), result);
+	RinqOutcome outcome = attempt_allowed(op, target, input, rinq_call_deadline(NULL), result);
 
 	if (outcome == RINQ_OUTCOME_STALE_FETCH)
 		return false;
 	if (outcome != RINQ_OUTCOME_SUCCESS)
 		raise_refusal(outcome, target, input == NULL ? NULL : input->namespace, result->text);
 	return true;
+}
+
+/*
+ * The same, and that is an error, too.
+ */
+void
+rinq_operate(RinqOperation op, const RinqTarget *target, const RinqOperationInput *input,
+			 RinqOperationResult *result)
+{
+	if (!rinq_operate_unless_stale(op, target, input, result))
+		raise_refusal(RINQ_OUTCOME_STALE_FETCH, target, input->namespace, result->text);
 }
 
 static bool
@@ -288,7 +265,7 @@ void
 rinq_change_session(RinqOperation op, const RinqTarget *target, const RinqOperationInput *input,
 					RinqOperationResult *result)
 {
-	int64		deadline = operation_deadline();
+	int64		deadline = rinq_call_deadline(NULL);
 	RinqOutcome outcome;
 
 	rinq_require_preloaded();
@@ -340,6 +317,6 @@ rinq_draw_argument(FunctionCallInfo fcinfo, int n, RinqMessageId *id, bool *unco
 	rinq_operate(RINQ_OP_DRAW, &target, NULL, &result);
 	if (!rinq_message_id_parse(result.text, strlen(result.text), id))
 		elog(ERROR, "malformed message id \"%s\"", result.text);
-	*uncorrelated = result.type[0] == 'u';
+	*uncorrelated = result.uncorrelated;
 	return true;
 }

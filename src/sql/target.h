@@ -37,7 +37,7 @@ typedef struct RinqOperationInput
 typedef struct RinqOperationResult
 {
 	char	   *text;
-	char	   *type;
+	bool		uncorrelated;	/* of RINQ_OP_DRAW: the session has a handler for responses */
 	RinqBytes	payload;
 } RinqOperationResult;
 
