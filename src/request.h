@@ -30,8 +30,8 @@
 /* what a handler's own messages inherit */
 typedef struct RinqInherited
 {
+	uint64		serial;			/* of the request, in this process; 0 outside handlers */
 	RinqBytes	trace;			/* absent outside handlers */
-	RinqBytes	id;				/* of the request */
 	RinqBytes	source;			/* session that sent it, at its revision */
 	RinqBytes	span_context;	/* header "sc" */
 	RinqBytes	traceparent;	/* W3C headers */

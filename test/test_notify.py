@@ -298,6 +298,47 @@ class Receiving(case.Case):
         message = self.unicast(self.session)
         self.assertEqual(self.got(1), [[message]])
 
+    def test_old_one_still_handled_after_reconnect(self):
+        db = self.database()
+        db.sql("CREATE TABLE got (n serial, type text)")
+        db.sql("""CREATE FUNCTION take(r rinq_notification) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+            IF r.type LIKE 'gate%' THEN PERFORM pg_advisory_xact_lock_shared(substr(r.type, 5)::int); END IF;
+            INSERT INTO got (type) VALUES (r.type); END $$""")
+        types = lambda *expected: wait_until(lambda: [row[0] for row in db.sql("SELECT type FROM got ORDER BY n")], lambda rows: rows == list(expected))
+        waiting = lambda count: wait_until(lambda: db.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"), lambda n: n == str(count))
+        create = "SELECT rinq_session_create()"
+        listen = lambda session: db.sql("SELECT rinq_session_listen(%s, 'news', 'take(rinq_notification)')" % quote(session))
+        numbered = lambda session: int(session.rpartition(".")[2])
+        with db.session() as first, db.session() as second:
+            first.execute("SELECT pg_advisory_lock(1)")
+            second.execute("SELECT pg_advisory_lock(2)")
+            for _ in range(20):
+                session = db.value(create)
+            listen(session)
+            for kind in ("gate1", "lost", "lost"):
+                self.unicast(session, kind)
+            waiting(1)
+            old = db.peer()
+            self.world.proxy.cut()
+            db.wait_new_peer(old)
+            self.db.wait_peer()
+            successor = db.value(create)
+            while numbered(successor) < numbered(session):
+                successor = db.value(create)
+            self.assertEqual(numbered(successor), numbered(session))
+            listen(successor)
+            for kind in ("gate2", "next"):
+                self.unicast(successor, kind)
+            waiting(2)
+            first.execute("SELECT pg_advisory_unlock(1)")
+            types("gate1")
+            other = db.value(create)
+            listen(other)
+            self.unicast(other, "other")
+            types("gate1", "other")
+            second.execute("SELECT pg_advisory_unlock(2)")
+            types("gate1", "other", "gate2", "next")
+
     def test_role_that_may_not_connect_any_more(self):
         role = self.db.role("leaver")
         self.db.sql("GRANT INSERT ON got TO leaver; GRANT USAGE ON SEQUENCE got_n_seq TO leaver; GRANT EXECUTE ON FUNCTION rinq_session_create(),"

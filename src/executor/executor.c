@@ -445,8 +445,10 @@ try_request(RinqSlot *slot, const RinqBytes *fields, int tries, MemoryContext co
 static void
 inherit(const RinqBytes *fields, int64 deadline)
 {
+	static uint64 last_serial = 0;
+
+	rinq_inherited.serial = ++last_serial;
 	rinq_inherited.trace = fields[RINQ_REQUEST_TRACE];
-	rinq_inherited.id = fields[RINQ_REQUEST_ID];
 	rinq_inherited.source = fields[RINQ_REQUEST_SOURCE];
 	rinq_inherited.span_context = fields[RINQ_REQUEST_SPAN];
 	rinq_inherited.traceparent = fields[RINQ_REQUEST_TRACEPARENT];

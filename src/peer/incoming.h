@@ -31,7 +31,8 @@ typedef struct RinqIncoming
 {
 	dlist_node	node;			/* in "backlog", "held" or "answered", while it waits */
 	RinqWork	work;
-	uint32		session;		/* that a notification is for */
+	uint32		session;		/* that a notification is for: its number, and its serial */
+	uint64		session_serial;
 	RinqListener own;			/* of a response: whom it goes to */
 	char		type;			/* of a response; or of the answer, when "answered" */
 	RinqNamespace *ns;			/* while it is in a slot or "held" */

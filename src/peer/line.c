@@ -135,10 +135,8 @@ enqueue(RinqIncoming *request, RinqNamespace *ns, const RinqListener *listener)
 	slot->owner = RINQ_NO_PROC;
 	slot->role = listener->role;
 	slot->wants_response = request->reply != RINQ_REPLY_NONE;
-	slot->redelivered = request->redelivered;
+	slot->redelivered = request->redelivered && request->work == RINQ_WORK_REQUEST;
 	slot->deduplicate = listener->deduplicate;
-	if (request->work != RINQ_WORK_REQUEST)
-		slot->redelivered = false;
 	slot->deadline = request->deadline;
 	slot->queued_at = rinq_peer.now;
 	slot->outcome = RINQ_OUTCOME_NONE;
@@ -164,14 +162,24 @@ note_problem(RinqNamespace *ns)
 	rinq_peer_ask_for_reading();
 }
 
+/* the session that a notification is for; NULL when that has ended */
+static RinqSession *
+session_of(const RinqIncoming *request)
+{
+	RinqSession *session = rinq_own_session_find(request->session);
+
+	/* after a reconnect, another one may have its number */
+	return session != NULL && session->serial == request->session_serial ? session : NULL;
+}
+
 /*
- * The same for a notification: those for one session are handled one after
- * another.
+ * Notifications for one session are handled one after another.  False when
+ * there is no room.
  */
 static bool
 dispatch_notification(RinqIncoming *request)
 {
-	RinqSession *session = rinq_own_session_find(request->session);
+	RinqSession *session = session_of(request);
 
 	if (session == NULL)
 	{
@@ -189,15 +197,12 @@ dispatch_notification(RinqIncoming *request)
 	return true;
 }
 
-/* a notification was handled: the next one for its session may be */
+/* a session's notification was handled: the next one may be */
 static void
-notification_ended(uint32 seq)
+notification_ended(RinqSession *session)
 {
-	RinqSession *session = rinq_own_session_find(seq);
 	RinqIncoming *next;
 
-	if (session == NULL)
-		return;
 	session->handling = false;
 	if (dlist_is_empty(&session->notifications))
 		return;
@@ -216,7 +221,7 @@ rinq_line_session_ends(RinqSession *session)
 	while (!dlist_is_empty(&session->notifications))
 	{
 		RinqIncoming *request = dlist_container(RinqIncoming, node,
-											  dlist_head_node(&session->notifications));
+												dlist_head_node(&session->notifications));
 
 		dlist_delete(&request->node);
 		rinq_incoming_settle(request);
@@ -329,18 +334,17 @@ finish_slot(uint32 index)
 {
 	RinqSlot   *slot = &rinq_peer.channel->slots[index];
 	RinqIncoming *request = in_slot[index];
-	RinqNamespace *ns;
-	RinqWork	work;
+	RinqNamespace *ns = request->ns;
+	RinqWork	work = request->work;
+	RinqSession *session = work == RINQ_WORK_NOTIFICATION ? session_of(request) : NULL;
 
-	ns = request->ns;
-	work = request->work;
 	if (work == RINQ_WORK_REQUEST && !rinq_incoming_answer(slot, request))
 		return false;
 	in_slot[index] = NULL;
 	num_in_slots--;
 	rinq_slot_free(rinq_peer.channel, index);
-	if (work == RINQ_WORK_NOTIFICATION)
-		notification_ended(request->session);
+	if (session != NULL)
+		notification_ended(session);
 	if (work != RINQ_WORK_REQUEST)
 		rinq_incoming_free(request);
 	if (ns != NULL)
@@ -435,8 +439,7 @@ rinq_line_role_failed(Oid role)
 			rinq_peer.channel->slots[i].role != role || !rinq_request_remove(rinq_peer.db, i))
 			continue;
 		(void) leave_slot(i);
-		session = request->work == RINQ_WORK_NOTIFICATION ?
-			rinq_own_session_find(request->session) : NULL;
+		session = request->work == RINQ_WORK_NOTIFICATION ? session_of(request) : NULL;
 		if (session != NULL)
 		{
 			rinq_line_session_ends(session);

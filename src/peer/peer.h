@@ -102,6 +102,7 @@ typedef struct RinqNamespace
 		NOTIFICATIONS_BINDING,
 		NOTIFICATIONS_BOUND
 	}			notifications;
+	int			binds;			/* under way: a bind that was undone meanwhile counts, too */
 	List	   *binding;		/* operations that wait for that, as slot indexes and serials */
 } RinqNamespace;
 
@@ -151,6 +152,7 @@ extern void rinq_sender_end(void);
 typedef struct RinqSession
 {
 	uint32		seq;			/* hash key */
+	uint64		serial;			/* that no session of another identity has, either */
 	uint32		client;			/* the process it belongs to; 0 is none */
 	int			procno;			/* of that process */
 	int			pid;

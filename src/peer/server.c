@@ -245,6 +245,7 @@ rinq_server_notification(const RinqDelivery *delivery, RinqSession *session,
 	request = make_request(&copy, &id);
 	request->work = RINQ_WORK_NOTIFICATION;
 	request->session = session->seq;
+	request->session_serial = session->serial;
 	request->deadline = 0;
 	request->reply = RINQ_REPLY_NONE;
 	request->own.handler = MemoryContextStrdup(TopMemoryContext, handler->handler);

@@ -129,6 +129,7 @@ has_room(Size bytes)
 static RinqSession *
 add(uint32 seq)
 {
+	static uint64 last_serial = 0;
 	bool		found;
 	RinqSession *session = hash_search(sessions, &seq, HASH_ENTER, &found);
 	dlist_node *before;
@@ -136,6 +137,7 @@ add(uint32 seq)
 	if (found)
 		return session;
 	memset((char *) session + sizeof(uint32), 0, sizeof(RinqSession) - sizeof(uint32));
+	session->serial = ++last_serial;
 	dlist_init(&session->subscriptions);
 	dlist_init(&session->notifications);
 	session->procno = RINQ_NO_PROC;

@@ -132,6 +132,7 @@ rinq_topology_namespace(RinqBytes name, int limit)
 	ns->problem_noted = 0;
 	dlist_init(&ns->subscriptions);
 	ns->notifications = NOTIFICATIONS_UNBOUND;
+	ns->binds = 0;
 	ns->binding = NIL;
 	by_index[num_namespaces++] = ns;
 	return ns;
@@ -199,28 +200,28 @@ start_commands(void)
 					   rinq_bytes_str(queue), true, COOKIE(STEP_SETUP, 0));
 }
 
+/* the same for what sessions get; what is handled is bounded by other means */
 static void
-start_responses(void)
+start_session_channel(uint16 channel, const char *suffix)
 {
 	char		queue[16];
 
-	rinq_basic_qos(rinq_peer.conn, CHANNEL_RESPONSES, (uint16_t) rinq_session_workers,
-				   false, 0);
-	own_queue(".rsp", queue);
-	rinq_basic_consume(rinq_peer.conn, CHANNEL_RESPONSES, rinq_bytes_str(queue),
-					   rinq_bytes_str(queue), true, COOKIE(STEP_SETUP, 0));
+	rinq_basic_qos(rinq_peer.conn, channel, (uint16_t) rinq_session_workers, false, 0);
+	own_queue(suffix, queue);
+	rinq_basic_consume(rinq_peer.conn, channel, rinq_bytes_str(queue), rinq_bytes_str(queue), true,
+					   COOKIE(STEP_SETUP, 0));
+}
+
+static void
+start_responses(void)
+{
+	start_session_channel(CHANNEL_RESPONSES, ".rsp");
 }
 
 static void
 start_notifications(void)
 {
-	char		queue[16];
-
-	rinq_basic_qos(rinq_peer.conn, CHANNEL_NOTIFICATIONS, (uint16_t) rinq_session_workers,
-				   false, 0);
-	own_queue(".ntf", queue);
-	rinq_basic_consume(rinq_peer.conn, CHANNEL_NOTIFICATIONS, rinq_bytes_str(queue),
-					   rinq_bytes_str(queue), true, COOKIE(STEP_SETUP, 0));
+	start_session_channel(CHANNEL_NOTIFICATIONS, ".ntf");
 }
 
 /* ends the operations that wait for notifications of a namespace */
@@ -248,6 +249,7 @@ bind_notifications(RinqNamespace *ns)
 
 	snprintf(key, sizeof(key), "%s.%s", ns->name, rinq_peer.id_text);
 	ns->notifications = NOTIFICATIONS_BINDING;
+	ns->binds++;
 	rinq_queue_bind(rinq_peer.conn, CHANNEL_TOPOLOGY, own_queue(".ntf", own),
 					rinq_bytes_str("ntf.uc"), rinq_bytes_str(key),
 					COOKIE(STEP_NAMESPACE, ns->index));
@@ -322,6 +324,7 @@ rinq_topology_connection_lost(void)
 		ns->retry_at = 0;
 		ns->retry_delay = 0;
 		ns->notifications = NOTIFICATIONS_UNBOUND;
+		ns->binds = 0;
 		subscribed(ns, "the connection to the broker was lost");
 		rinq_invoker_declared(ns, RINQ_OUTCOME_CONNECTION_LOST,
 							  "the connection to the broker was lost before the request was sent");
@@ -513,6 +516,8 @@ rinq_topology_reply(const RinqReply *reply)
 			break;
 		case STEP_SUBSCRIBE:
 			ns = by_index[COOKIE_INDEX(reply->cookie)];
+			if (--ns->binds > 0)
+				break;			/* of one that was undone since */
 			if (ns->notifications == NOTIFICATIONS_BINDING)
 				ns->notifications = NOTIFICATIONS_BOUND;
 			subscribed(ns, NULL);
@@ -618,8 +623,12 @@ rinq_topology_channel_closed(const RinqChannelClosed *info)
 			ns->state = NAMESPACE_UNDECLARED;
 			rinq_topology_declare(ns);
 		}
-		if (info->channel == CHANNEL_TOPOLOGY && ns->notifications == NOTIFICATIONS_BINDING)
-			bind_notifications(ns);
+		if (info->channel == CHANNEL_TOPOLOGY)
+		{
+			ns->binds = 0;
+			if (ns->notifications == NOTIFICATIONS_BINDING)
+				bind_notifications(ns);
+		}
 		if (ns->channel == info->channel)
 			ns->consuming = false;
 		if (ns->state != NAMESPACE_FAILED)

@@ -502,7 +502,7 @@ typedef struct Known
 
 static MemoryContext known_context = NULL;
 static Known *known = NULL;
-static char known_request[RINQ_MESSAGE_ID_SIZE];
+static uint64 known_request = 0;
 
 static char *
 source_attribute(const char *namespace, const char *key)
@@ -546,13 +546,11 @@ rinq_source_attribute(PG_FUNCTION_ARGS)
 	if (known_context == NULL)
 		known_context = AllocSetContextCreate(TopMemoryContext, "rinq source attributes",
 											  ALLOCSET_SMALL_SIZES);
-	if (rinq_inherited.id.len != strlen(known_request) ||
-		memcmp(rinq_inherited.id.data, known_request, rinq_inherited.id.len) != 0)
+	if (rinq_inherited.serial != known_request)
 	{
 		known = NULL;
 		MemoryContextReset(known_context);
-		snprintf(known_request, sizeof(known_request), "%.*s", (int) rinq_inherited.id.len,
-				 rinq_inherited.id.data);
+		known_request = rinq_inherited.serial;
 	}
 	for (entry = known; entry != NULL; entry = entry->next)
 	{
