@@ -663,14 +663,15 @@ COMMENT ON FUNCTION @extschema@.rinq_session_on_response(text, regprocedure) IS
 
 CREATE FUNCTION @extschema@.rinq_list_sessions(
     OUT id @extschema@.rinq_session_id, OUT revision bigint, OUT role oid, OUT pid integer,
-    OUT created timestamptz, OUT pending_calls integer, OUT listening text[])
+    OUT created timestamptz, OUT pending_calls integer, OUT listening text[],
+    OUT notifications_kept integer)
     RETURNS SETOF record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.rinq_list_sessions() IS
     'Sessions of this peer; see the view rinq_sessions';
 
 CREATE VIEW @extschema@.rinq_sessions AS
     SELECT s.id, s.revision, pg_catalog.pg_get_userbyid(s.role) AS role, s.pid, s.created,
-           s.pending_calls, s.listening
+           s.pending_calls, s.listening, s.notifications_kept
     FROM @extschema@.rinq_list_sessions() s;
 COMMENT ON VIEW @extschema@.rinq_sessions IS
     'Sessions of this peer that belong to the current role, or to roles it is a member of; all of them for members of pg_monitor';
@@ -681,6 +682,7 @@ COMMENT ON COLUMN @extschema@.rinq_sessions.pid IS 'Process that it belongs to, 
 COMMENT ON COLUMN @extschema@.rinq_sessions.created IS 'When it was made';
 COMMENT ON COLUMN @extschema@.rinq_sessions.pending_calls IS 'Calls that wait for their response';
 COMMENT ON COLUMN @extschema@.rinq_sessions.listening IS 'Namespaces whose notifications it listens to';
+COMMENT ON COLUMN @extschema@.rinq_sessions.notifications_kept IS 'Notifications that wait for rinq_notifications';
 
 CREATE FUNCTION @extschema@.rinq_list_attributes(
     OUT session @extschema@.rinq_session_id, OUT namespace text, OUT key text, OUT value text,
@@ -822,10 +824,47 @@ COMMENT ON COLUMN @extschema@.rinq_notification.is_multicast IS 'Whether it was 
 COMMENT ON COLUMN @extschema@.rinq_notification.which IS 'That constraint, NULL for a notification to one session';
 COMMENT ON COLUMN @extschema@.rinq_notification.trace_id IS 'Id that the notification shares with all messages sent on its behalf';
 
-CREATE FUNCTION @extschema@.rinq_session_listen(session text, namespace text, handler regprocedure)
+CREATE FUNCTION @extschema@.rinq_session_listen(
+    session text, namespace text, handler regprocedure DEFAULT NULL, channel text DEFAULT NULL)
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.rinq_session_listen(text, text, regprocedure) IS
-    'Has notifications to a session, in a namespace, handled by a function that takes a rinq_notification, running as the current role; at once, whatever becomes of the transaction';
+COMMENT ON FUNCTION @extschema@.rinq_session_listen(text, text, regprocedure, text) IS
+    'Has notifications to a session, in a namespace, handled by a function that takes a rinq_notification, running as the current role; or forwarded to a channel of LISTEN and NOTIFY; or, with neither, kept for rinq_notifications; at once, whatever becomes of the transaction';
+
+CREATE FUNCTION @extschema@.rinq_notifications(timeout interval DEFAULT '0', session text DEFAULT NULL)
+    RETURNS SETOF @extschema@.rinq_notification AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_notifications(interval, text) IS
+    'Returns, and forgets, notifications that were kept for a session, which is the one of this connection if it is NULL; waits for the next one when there is none';
+
+CREATE UNLOGGED TABLE @extschema@.rinq_stored_notification (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    stored timestamptz NOT NULL DEFAULT now(),
+    role regrole NOT NULL,
+    notification @extschema@.rinq_notification NOT NULL
+);
+COMMENT ON TABLE @extschema@.rinq_stored_notification IS
+    'Notifications that were too long to be forwarded by NOTIFY; see rinq_stored_notifications';
+COMMENT ON COLUMN @extschema@.rinq_stored_notification.number IS 'Number that NOTIFY has carried';
+COMMENT ON COLUMN @extschema@.rinq_stored_notification.stored IS 'When it was stored; kept for rinq.notification_retention';
+COMMENT ON COLUMN @extschema@.rinq_stored_notification.role IS 'Role that had it forwarded';
+COMMENT ON COLUMN @extschema@.rinq_stored_notification.notification IS 'The notification';
+
+CREATE VIEW @extschema@.rinq_stored_notifications WITH (security_barrier) AS
+    SELECT s.number, s.stored, (s.notification).*
+    FROM @extschema@.rinq_stored_notification s
+    WHERE pg_has_role(s.role, 'USAGE');
+COMMENT ON VIEW @extschema@.rinq_stored_notifications IS
+    'Notifications that were too long to be forwarded by NOTIFY, of roles whose privileges one has';
+COMMENT ON COLUMN @extschema@.rinq_stored_notifications.number IS 'Number that NOTIFY has carried, as "stored"';
+COMMENT ON COLUMN @extschema@.rinq_stored_notifications.stored IS 'When it was stored; kept for rinq.notification_retention';
+COMMENT ON COLUMN @extschema@.rinq_stored_notifications.id IS 'Message id of the notification';
+COMMENT ON COLUMN @extschema@.rinq_stored_notifications.source IS 'Session that sent it, at its revision when it did';
+COMMENT ON COLUMN @extschema@.rinq_stored_notifications.target IS 'Session that it was forwarded for';
+COMMENT ON COLUMN @extschema@.rinq_stored_notifications.namespace IS 'Namespace of the notification';
+COMMENT ON COLUMN @extschema@.rinq_stored_notifications.type IS 'Type of the notification, any text';
+COMMENT ON COLUMN @extschema@.rinq_stored_notifications.payload IS 'Payload, NULL for nil';
+COMMENT ON COLUMN @extschema@.rinq_stored_notifications.is_multicast IS 'Whether it was sent to all sessions that match a constraint';
+COMMENT ON COLUMN @extschema@.rinq_stored_notifications.which IS 'That constraint, NULL for a notification to one session';
+COMMENT ON COLUMN @extschema@.rinq_stored_notifications.trace_id IS 'Id that the notification shares with all messages sent on its behalf';
 
 CREATE FUNCTION @extschema@.rinq_session_unlisten(session text, namespace text)
     RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -993,13 +1032,14 @@ REVOKE ALL ON FUNCTION @extschema@.rinq_notify(text, text, text, bytea, text) FR
 REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, bytea, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_session_listen(text, text, regprocedure) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_listen(text, text, regprocedure, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_notifications(interval, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_session_unlisten(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_local_only() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_rescan() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_peer_status() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.rinq_outbox_peer_status() TO pg_monitor;
-GRANT SELECT ON @extschema@.rinq_sessions, @extschema@.rinq_session_attributes TO PUBLIC;
+GRANT SELECT ON @extschema@.rinq_sessions, @extschema@.rinq_session_attributes, @extschema@.rinq_stored_notifications TO PUBLIC;
 GRANT SELECT ON @extschema@.rinq_outbox_status TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.rinq_peer_status() TO pg_monitor;
 GRANT SELECT ON @extschema@.rinq_peer TO pg_monitor;

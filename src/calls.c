@@ -354,20 +354,33 @@ rinq_call_wait(RinqDatabase *db, uint32 index, RinqAnswer *answer)
 }
 
 /*
+ * Leaves a call's slot to the peer; false when it was answered meanwhile, and
+ * is still the caller's.
+ */
+bool
+rinq_call_abandon(RinqDatabase *db, uint32 index)
+{
+	RinqSlot   *slot = &rinq_channel_of(db)->slots[index];
+	uint32		serial = slot->serial;
+	bool		abandoned;
+
+	HOLD_INTERRUPTS();
+	abandoned = rinq_slot_move(slot, RINQ_SLOT_QUEUED, RINQ_SLOT_ABANDONED);
+	if (abandoned)
+		rinq_inbox_put(db, RINQ_INBOX_ABANDONED, index, serial);
+	RESUME_INTERRUPTS();
+	return abandoned;
+}
+
+/*
  * Gives a call's slot back: frees it when it is answered, leaves it to the
  * peer when not.
  */
 void
 rinq_call_release(RinqDatabase *db, uint32 index)
 {
-	RinqChannel *channel = rinq_channel_of(db);
-	RinqSlot   *slot = &channel->slots[index];
-	uint32		serial = slot->serial;
-
 	HOLD_INTERRUPTS();
-	if (rinq_slot_move(slot, RINQ_SLOT_QUEUED, RINQ_SLOT_ABANDONED))
-		rinq_inbox_put(db, RINQ_INBOX_ABANDONED, index, serial);
-	else
-		rinq_slot_free(channel, index);
+	if (!rinq_call_abandon(db, index))
+		rinq_slot_free(rinq_channel_of(db), index);
 	RESUME_INTERRUPTS();
 }

@@ -31,6 +31,7 @@ extern uint32 rinq_operation_submit(RinqDatabase *db, RinqOperation op, const Ri
 									bool current, Oid role, bool trusted,
 									const RinqBytes *fields, int nfields, int64 deadline);
 extern void rinq_call_wait(RinqDatabase *db, uint32 index, RinqAnswer *answer);
+extern bool rinq_call_abandon(RinqDatabase *db, uint32 index);
 extern void rinq_call_release(RinqDatabase *db, uint32 index);
 
 #endif							/* RINQ_CALLS_H */

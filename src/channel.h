@@ -85,8 +85,9 @@ typedef enum RinqOperation
 	RINQ_OP_DESTROY,			/* a session */
 	RINQ_OP_DRAW,				/* text: id of a session's next message; type: "u" or empty */
 	RINQ_OP_ON_RESPONSE,		/* sets the handler of responses */
-	RINQ_OP_LISTEN,				/* to notifications in a namespace, with a handler */
+	RINQ_OP_LISTEN,				/* to notifications in a namespace */
 	RINQ_OP_UNLISTEN,			/* text: "t" when it did listen */
+	RINQ_OP_FETCH,				/* payload: notifications that were kept (notification.h) */
 	RINQ_OP_LIST_SESSIONS,		/* payload: those after the target */
 	RINQ_OP_LIST_ATTRIBUTES
 } RinqOperation;
@@ -96,7 +97,9 @@ enum
 {
 	RINQ_OP_NAMESPACE,
 	RINQ_OP_ATTRIBUTES,			/* a list (attribute.h); of RINQ_OP_GET, for their keys */
-	RINQ_OP_HANDLER,			/* absent: none any more */
+	RINQ_OP_HANDLER,			/* absent: none any more; or a channel of LISTEN and NOTIFY */
+	RINQ_OP_MODE,				/* of RINQ_OP_LISTEN: a letter, RinqReceiveMode; of RINQ_OP_FETCH:
+								 * absent for not waiting */
 	RINQ_OP_OWNER,				/* an OID: of the handler */
 	RINQ_OP_TRACE,				/* these as in calls */
 	RINQ_OP_SPAN,
@@ -104,6 +107,14 @@ enum
 	RINQ_OP_TRACESTATE,
 	RINQ_OP_FIELDS
 };
+
+/* what becomes of notifications to a session */
+typedef enum RinqReceiveMode
+{
+	RINQ_RECEIVE_HANDLER = 'h', /* a function handles them */
+	RINQ_RECEIVE_CHANNEL = 'n', /* they go on to LISTEN and NOTIFY */
+	RINQ_RECEIVE_KEEP = 'k'		/* they are kept until they are fetched */
+} RinqReceiveMode;
 
 /* what an executor is to run */
 typedef enum RinqWork
@@ -139,7 +150,8 @@ enum
 	RINQ_REQUEST_SPAN,
 	RINQ_REQUEST_TRACEPARENT,
 	RINQ_REQUEST_TRACESTATE,
-	RINQ_REQUEST_TYPE,			/* of responses: "s", "f" or "e" */
+	RINQ_REQUEST_TYPE,			/* of responses: "s", "f" or "e"; of notifications that are
+								 * forwarded to the channel in place of a handler: "n" */
 	RINQ_REQUEST_FAILURE_TYPE,	/* of responses; of notifications, the target */
 	RINQ_REQUEST_MESSAGE,		/* of responses; of notifications, the constraint */
 	RINQ_REQUEST_FIELDS

@@ -43,6 +43,8 @@ int			rinq_send_attempts = 10;
 int			rinq_retry_delay = 1000;
 int			rinq_max_attempts = 5;
 int			rinq_session_memory = 256;
+int			rinq_kept_notifications = 1000;
+int			rinq_notification_retention = 3600;
 int			rinq_session_cache = 32;
 int			rinq_prune_interval = 180;
 int			rinq_dedup_retention = 86400;
@@ -305,6 +307,15 @@ define_work_settings(void)
 							"Of its peer; what would exceed it is refused.",
 							&rinq_session_memory,
 							256, 1, 1048576, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.kept_notifications",
+							"Sets the number of notifications that are kept for each session to fetch.",
+							"The oldest is dropped for a further one.",
+							&rinq_kept_notifications,
+							1000, 1, 1000000, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.notification_retention",
+							"Sets how long notifications are stored that are too long for NOTIFY.",
+							NULL, &rinq_notification_retention,
+							3600, 1, INT_MAX, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.session_cache",
 							"Sets the memory for what is known about sessions of other peers.",
 							"What was used least recently is forgotten first.",

@@ -342,7 +342,7 @@ class Receiving(case.Case):
     def test_role_that_may_not_connect_any_more(self):
         role = self.db.role("leaver")
         self.db.sql("GRANT INSERT ON got TO leaver; GRANT USAGE ON SEQUENCE got_n_seq TO leaver; GRANT EXECUTE ON FUNCTION rinq_session_create(),"
-                    " rinq_session_listen(text, text, regprocedure) TO leaver")
+                    " rinq_session_listen(text, text, regprocedure, text) TO leaver")
         session = self.db.value("SELECT rinq_session_create()", role)
         self.db.sql("SELECT rinq_session_listen(%s, 'news', 'take(rinq_notification)')" % quote(session), role)
         self.unicast(session)
@@ -363,4 +363,6 @@ class Receiving(case.Case):
     def test_refused(self):
         self.assertSqlState(self.db.error("SELECT rinq_session_listen(%s, 'news', 'lower(text)')" % quote(self.session)), "42P13", "rinq_notification")
         self.assertSqlState(self.db.error("SELECT rinq_session_listen(%s, '_sess', 'take(rinq_notification)')" % quote(self.session)), "22023")
-        self.assertSqlState(self.db.error("SELECT rinq_session_listen(%s, 'news', NULL)" % quote(self.session)), "22004")
+        self.assertSqlState(self.db.error("SELECT rinq_session_listen(%s, 'news', 'take(rinq_notification)', 'x')" % quote(self.session)), "22023", "together")
+        for channel in ("", "x" * 64):
+            self.assertSqlState(self.db.error("SELECT rinq_session_listen(%s, 'news', channel => %s)" % (quote(self.session), quote(channel))), "22023", "channel")

@@ -24,6 +24,7 @@
 #include "commands/async.h"
 #include "commands/prepare.h"
 #include "commands/sequence.h"
+#include "executor/forward.h"
 #include "executor/handler.h"
 #include "executor/record.h"
 #include "guc.h"
@@ -236,7 +237,12 @@ run_handler(RinqSlot *slot, const RinqBytes *fields)
 	nest = NewGUCNestLevel();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	arm_timeout(slot->deadline);
-	if (!slot->deduplicate)
+	if (slot->work == RINQ_WORK_NOTIFICATION && fields[RINQ_REQUEST_TYPE].len > 0)
+	{
+		rinq_forward(fields);
+		payload = rinq_bytes(NULL, 0);
+	}
+	else if (!slot->deduplicate)
 		payload = rinq_handler_call(slot->work, fields, slot->handler_owner, slot->deadline,
 									slot->wants_response);
 	else if (!rinq_record_was_handled(fields, &payload))

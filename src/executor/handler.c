@@ -23,6 +23,7 @@
 #include "executor/handler.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "notification.h"
 #include "payload.h"
 #include "pgstat.h"
 #include "request.h"
@@ -65,21 +66,6 @@ enum
 	RESPONSE_MESSAGE,
 	RESPONSE_TRACE_ID,
 	RESPONSE_COLUMNS
-};
-
-/* columns of rinq_notification, likewise */
-enum
-{
-	NOTIFICATION_ID,
-	NOTIFICATION_SOURCE,
-	NOTIFICATION_TARGET,
-	NOTIFICATION_NAMESPACE,
-	NOTIFICATION_TYPE,
-	NOTIFICATION_PAYLOAD,
-	NOTIFICATION_IS_MULTICAST,
-	NOTIFICATION_CONSTRAINT,
-	NOTIFICATION_TRACE_ID,
-	NOTIFICATION_COLUMNS
 };
 
 typedef struct Handler
@@ -297,13 +283,13 @@ find_handler(RinqBytes name, RinqWork work, Oid owner)
 }
 
 /*
- * The columns are filled in by position, so their types have to be these; one
- * of the extension's own has no fixed OID.
+ * A row type of the extension.  The columns are filled in by position, so their
+ * types have to be these; one of the extension's own has no fixed OID.
  */
-static TupleDesc
-row_type(const Handler *handler, const Oid *column_types, int count)
+TupleDesc
+rinq_row_type(Oid type, const Oid *column_types, int count)
 {
-	TupleDesc	desc = lookup_rowtype_tupdesc(handler->request_type, -1);
+	TupleDesc	desc = lookup_rowtype_tupdesc(type, -1);
 	bool		fits = desc->natts == count;
 	int			i;
 
@@ -319,8 +305,7 @@ row_type(const Handler *handler, const Oid *column_types, int count)
 		ReleaseTupleDesc(desc);
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("type %s does not fit the loaded version of rinq",
-						format_type_be(handler->request_type)),
+				 errmsg("type %s does not fit the loaded version of rinq", format_type_be(type)),
 				 errhint("Use ALTER EXTENSION rinq UPDATE.")));
 	}
 	return desc;
@@ -347,7 +332,7 @@ build_request(const Handler *handler, const RinqBytes *fields, int64 deadline,
 		(void *) rinq_payload_to_jsonb(fields[RINQ_REQUEST_PAYLOAD]);
 	int			i;
 
-	desc = row_type(handler, column_types, REQUEST_COLUMNS);
+	desc = rinq_row_type(handler->request_type, column_types, REQUEST_COLUMNS);
 	memset(nulls, 0, sizeof(nulls));
 	for (i = 0; i < (int) lengthof(source_of); i++)
 	{
@@ -405,7 +390,7 @@ build_response(const Handler *handler, const RinqBytes *fields)
 	RinqBytes	message = is_error ? fields[RINQ_REQUEST_PAYLOAD] : fields[RINQ_REQUEST_MESSAGE];
 	Jsonb	   *payload = is_error ? NULL : rinq_payload_to_jsonb(fields[RINQ_REQUEST_PAYLOAD]);
 
-	desc = row_type(handler, column_types, RESPONSE_COLUMNS);
+	desc = rinq_row_type(handler->request_type, column_types, RESPONSE_COLUMNS);
 	memset(nulls, 0, sizeof(nulls));
 	values[RESPONSE_ID] = CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_ID]));
 	values[RESPONSE_SESSION] = session_of(fields[RINQ_REQUEST_ID]);
@@ -431,46 +416,35 @@ build_response(const Handler *handler, const RinqBytes *fields)
 	return HeapTupleGetDatum(tuple);
 }
 
+/*
+ * The fields of a notification, as an executor has got them.
+ */
+void
+rinq_handler_notification(const RinqBytes *fields, RinqBytes *notification)
+{
+	notification[RINQ_NOTIFICATION_ID] = fields[RINQ_REQUEST_ID];
+	notification[RINQ_NOTIFICATION_SOURCE] = fields[RINQ_REQUEST_SOURCE];
+	notification[RINQ_NOTIFICATION_TARGET] = fields[RINQ_REQUEST_FAILURE_TYPE];
+	notification[RINQ_NOTIFICATION_NAMESPACE] = fields[RINQ_REQUEST_NAMESPACE];
+	notification[RINQ_NOTIFICATION_TYPE] = fields[RINQ_REQUEST_COMMAND];
+	notification[RINQ_NOTIFICATION_PAYLOAD] = fields[RINQ_REQUEST_PAYLOAD];
+	notification[RINQ_NOTIFICATION_CONSTRAINT] = fields[RINQ_REQUEST_MESSAGE];
+	notification[RINQ_NOTIFICATION_TRACE] = fields[RINQ_REQUEST_TRACE];
+}
+
 static Datum
 build_notification(const Handler *handler, const RinqBytes *fields)
 {
-	static const Oid column_types[NOTIFICATION_COLUMNS] = {
-		TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, BOOLOID, InvalidOid, TEXTOID
-	};
+	RinqBytes	notification[RINQ_NOTIFICATION_FIELDS];
 	TupleDesc	desc;
-	Datum		values[NOTIFICATION_COLUMNS];
-	bool		nulls[NOTIFICATION_COLUMNS];
+	Datum		values[RINQ_NOTIFICATION_COLUMNS];
+	bool		nulls[RINQ_NOTIFICATION_COLUMNS];
 	HeapTuple	tuple;
-	RinqBytes	constraint = fields[RINQ_REQUEST_MESSAGE];
-	Jsonb	   *payload = rinq_payload_to_jsonb(fields[RINQ_REQUEST_PAYLOAD]);
 
-	desc = row_type(handler, column_types, NOTIFICATION_COLUMNS);
-	memset(nulls, 0, sizeof(nulls));
-	values[NOTIFICATION_ID] = CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_ID]));
-	values[NOTIFICATION_SOURCE] =
-		CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_SOURCE]));
-	values[NOTIFICATION_TARGET] =
-		CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_FAILURE_TYPE]));
-	values[NOTIFICATION_NAMESPACE] =
-		CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_NAMESPACE]));
-	values[NOTIFICATION_TYPE] =
-		CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_COMMAND]));
-	nulls[NOTIFICATION_PAYLOAD] = payload == NULL;
-	values[NOTIFICATION_PAYLOAD] = PointerGetDatum(payload);
-	values[NOTIFICATION_IS_MULTICAST] = BoolGetDatum(constraint.data != NULL);
-	nulls[NOTIFICATION_CONSTRAINT] = constraint.data == NULL;
-	if (constraint.data != NULL)
-	{
-		bytea	   *value = palloc(VARHDRSZ + constraint.len);
-
-		/* the peer has read it, so it is a value of the type as it is */
-		SET_VARSIZE(value, VARHDRSZ + constraint.len);
-		memcpy(VARDATA(value), constraint.data, constraint.len);
-		values[NOTIFICATION_CONSTRAINT] = PointerGetDatum(value);
-	}
-	values[NOTIFICATION_TRACE_ID] =
-		CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_TRACE]));
-
+	rinq_handler_notification(fields, notification);
+	rinq_notification_row(notification, values, nulls);
+	desc = rinq_row_type(handler->request_type, rinq_notification_types,
+						 RINQ_NOTIFICATION_COLUMNS);
 	tuple = heap_form_tuple(desc, values, nulls);
 	ReleaseTupleDesc(desc);
 	return HeapTupleGetDatum(tuple);

@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
+#include "access/tupdesc.h"
 #include "channel.h"
 
 /* why a function cannot be a handler, or NULL when it can */
@@ -22,5 +23,9 @@ extern void rinq_handler_init(void);
 extern RinqBytes rinq_handler_call(RinqWork work, const RinqBytes *fields, Oid owner,
 								   int64 deadline, bool wants_response);
 extern Oid	rinq_function_owner(Oid func);
+
+/* rows for handlers, and what else takes them */
+extern TupleDesc rinq_row_type(Oid type, const Oid *column_types, int count);
+extern void rinq_handler_notification(const RinqBytes *fields, RinqBytes *notification);
 
 #endif							/* RINQ_HANDLER_H */

@@ -34,7 +34,8 @@ typedef struct RinqIncoming
 	uint32		session;		/* that a notification is for: its number, and its serial */
 	uint64		session_serial;
 	RinqListener own;			/* of a response: whom it goes to */
-	char		type;			/* of a response; or of the answer, when "answered" */
+	char		type;			/* of a response; 'n' of a notification that is forwarded;
+								 * of the answer, when "answered" */
 	RinqNamespace *ns;			/* while it is in a slot or "held" */
 	uint16		channel;		/* it came through */
 	uint32		epoch;			/* of that channel */

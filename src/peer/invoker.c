@@ -94,22 +94,24 @@ forget_pending(uint32 index)
 
 /*
  * Ends a call: puts the answer into its slot and wakes the backend, unless
- * that has stopped waiting.
+ * that has stopped waiting.  True when it gets all of the answer.
  */
-void
+bool
 rinq_invoker_finish(uint32 index, RinqOutcome outcome, RinqBytes type, RinqBytes text,
 					RinqBytes payload)
 {
 	RinqSlot   *slot = &rinq_peer.channel->slots[index];
 	RinqBytes	fields[RINQ_ANSWER_FIELDS];
 	int			owner = slot->owner;
+	bool		written;
 
 	forget_pending(index);
 	fields[RINQ_ANSWER_TYPE] = type;
 	fields[RINQ_ANSWER_TEXT] = text;
 	fields[RINQ_ANSWER_PAYLOAD] = payload;
 	slot->outcome = outcome;
-	if (!rinq_slot_write(slot, fields, RINQ_ANSWER_FIELDS))
+	written = rinq_slot_write(slot, fields, RINQ_ANSWER_FIELDS);
+	if (!written)
 	{
 		memset(fields, 0, sizeof(fields));
 		fields[RINQ_ANSWER_TEXT] = rinq_bytes_str("the response does not fit into \"rinq.payload_memory\"");
@@ -117,8 +119,10 @@ rinq_invoker_finish(uint32 index, RinqOutcome outcome, RinqBytes type, RinqBytes
 		(void) rinq_slot_write(slot, fields, RINQ_ANSWER_FIELDS);
 	}
 	/* otherwise it is abandoned, and freed when the inbox says so */
-	if (rinq_slot_move(slot, RINQ_SLOT_QUEUED, RINQ_SLOT_DONE))
-		rinq_peer_wake_later(owner);
+	if (!rinq_slot_move(slot, RINQ_SLOT_QUEUED, RINQ_SLOT_DONE))
+		return false;
+	rinq_peer_wake_later(owner);
+	return written;
 }
 
 /*

@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "constraint.h"
+#include "notification.h"
 #include "peer/peer.h"
 #include "utils/memutils.h"
 
@@ -24,7 +25,8 @@ struct RinqSubscription
 	dlist_node	of_namespace;
 	RinqSession *session;
 	RinqNamespace *ns;
-	RinqListener handler;
+	RinqReceiveMode mode;
+	RinqListener handler;		/* or the channel, in place of its name */
 };
 
 static RinqSubscription *
@@ -45,12 +47,14 @@ find(RinqSession *session, const RinqNamespace *ns)
 }
 
 /*
- * Has a session listen to a namespace, with a function that handles what
- * comes; in place of the one before, if any.  The peer has to be bound to the
+ * Has a session listen to a namespace: with a function that handles what comes,
+ * a channel it goes on to, or none, and then it is kept.  That takes the place
+ * of what was said before, if anything.  The peer has to be bound to the
  * namespace before anything comes (topology.c).
  */
 void
-rinq_subscribe(RinqSession *session, RinqNamespace *ns, RinqBytes handler, Oid role, Oid owner)
+rinq_subscribe(RinqSession *session, RinqNamespace *ns, RinqReceiveMode mode, RinqBytes handler,
+			   Oid role, Oid owner)
 {
 	RinqSubscription *subscription = find(session, ns);
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
@@ -65,6 +69,7 @@ rinq_subscribe(RinqSession *session, RinqNamespace *ns, RinqBytes handler, Oid r
 	}
 	else
 		pfree(subscription->handler.handler);
+	subscription->mode = mode;
 	subscription->handler.handler = pnstrdup(handler.data, handler.len);
 	subscription->handler.role = role;
 	subscription->handler.owner = owner;
@@ -110,6 +115,22 @@ rinq_unsubscribe_all(RinqSession *session)
 }
 
 /*
+ * Does a session listen to a namespace whose notifications are kept?
+ */
+bool
+rinq_keeps_notifications(const RinqSession *session)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, (dlist_head *) &session->subscriptions)
+	{
+		if (dlist_container(RinqSubscription, of_session, iter.cur)->mode == RINQ_RECEIVE_KEEP)
+			return true;
+	}
+	return false;
+}
+
+/*
  * Appends the namespaces that a session listens to: their number, and each with
  * its length.
  */
@@ -144,10 +165,40 @@ value_of(void *session, RinqBytes namespace, RinqBytes key)
 	return attribute.value;
 }
 
+static bool
+keep(const RinqDelivery *delivery, RinqSession *session)
+{
+	const RinqMessage *msg = &delivery->message;
+	RinqBytes	fields[RINQ_NOTIFICATION_FIELDS];
+	RinqMessageId id;
+	RinqSessionId target;
+	char		source_text[RINQ_REF_SIZE];
+	char		target_text[RINQ_SESSION_ID_SIZE];
+
+	if (!rinq_message_id_parse(msg->message_id.data, msg->message_id.len, &id))
+		return false;
+	target.peer = rinq_peer.id;
+	target.seq = session->seq;
+	fields[RINQ_NOTIFICATION_ID] = msg->message_id;
+	fields[RINQ_NOTIFICATION_SOURCE] =
+		rinq_bytes(source_text, rinq_ref_format(&id.ref, source_text, sizeof(source_text)));
+	fields[RINQ_NOTIFICATION_TARGET] =
+		rinq_bytes(target_text, rinq_session_id_format(&target, target_text, sizeof(target_text)));
+	fields[RINQ_NOTIFICATION_NAMESPACE] = msg->ns;
+	fields[RINQ_NOTIFICATION_TYPE] = msg->type.data == NULL ? rinq_bytes("", 0) : msg->type;
+	fields[RINQ_NOTIFICATION_PAYLOAD] = delivery->body;
+	fields[RINQ_NOTIFICATION_CONSTRAINT] = msg->constraint;
+	fields[RINQ_NOTIFICATION_TRACE] = msg->correlation_id.len > 0 ? msg->correlation_id :
+		msg->message_id;
+	return rinq_kept_add(session, fields);
+}
+
 static void
 deliver(const RinqDelivery *delivery, RinqSubscription *subscription)
 {
-	if (!rinq_server_notification(delivery, subscription->session, &subscription->handler))
+	if (subscription->mode == RINQ_RECEIVE_KEEP ? !keep(delivery, subscription->session) :
+		!rinq_server_notification(delivery, subscription->session, &subscription->handler,
+								  subscription->mode))
 		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_DROPPED);
 	else
 		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_RECEIVED);

@@ -166,6 +166,7 @@ append_session(StringInfo page, const RinqSession *session)
 	appendBinaryStringInfo(page, (const char *) &session->role, sizeof(Oid));
 	appendBinaryStringInfo(page, (const char *) &session->pid, sizeof(int));
 	appendBinaryStringInfo(page, (const char *) &session->pending, sizeof(int));
+	appendBinaryStringInfo(page, (const char *) &session->num_kept, sizeof(int));
 	appendBinaryStringInfo(page, (const char *) &session->created, sizeof(TimestampTz));
 	rinq_subscriptions_list(session, page);
 }
@@ -235,6 +236,7 @@ static void
 listen_to(uint32 index, RinqSession *session, const RinqSlot *slot, const RinqBytes *fields)
 {
 	RinqNamespace *ns = rinq_topology_namespace(fields[RINQ_OP_NAMESPACE], rinq_max_namespaces);
+	RinqReceiveMode mode = RINQ_RECEIVE_KEEP;
 	Oid			owner = InvalidOid;
 
 	if (ns == NULL)
@@ -244,7 +246,9 @@ listen_to(uint32 index, RinqSession *session, const RinqSlot *slot, const RinqBy
 	}
 	if (fields[RINQ_OP_OWNER].len == sizeof(Oid))
 		memcpy(&owner, fields[RINQ_OP_OWNER].data, sizeof(Oid));
-	rinq_subscribe(session, ns, fields[RINQ_OP_HANDLER], slot->role, owner);
+	if (fields[RINQ_OP_MODE].len == 1)
+		mode = (RinqReceiveMode) fields[RINQ_OP_MODE].data[0];
+	rinq_subscribe(session, ns, mode, fields[RINQ_OP_HANDLER], slot->role, owner);
 	if (rinq_topology_subscribe(ns, index))
 		rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, "");
 }
@@ -325,6 +329,13 @@ on_own_session(uint32 index, RinqSlot *slot, const RinqBytes *fields)
 			break;
 		case RINQ_OP_LISTEN:
 			listen_to(index, session, slot, fields);
+			break;
+		case RINQ_OP_FETCH:
+			if (session->num_kept == 0 && !rinq_keeps_notifications(session))
+				rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED,
+										 "it does not listen to a namespace whose notifications are kept");
+			else
+				rinq_kept_fetch(session, index, fields[RINQ_OP_MODE].len > 0);
 			break;
 		case RINQ_OP_UNLISTEN:
 			rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS,

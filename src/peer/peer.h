@@ -17,6 +17,7 @@
  *	operations.c	what backends ask about sessions
  *	sess_server.c	what other peers ask about sessions
  *	notifications.c	notifications, sent and received
+ *	kept.c		notifications that wait to be fetched
  *
  * Everything here is private to that one process.
  *
@@ -130,7 +131,7 @@ extern void rinq_invoker_declared(RinqNamespace *ns, RinqOutcome outcome,
 								  const char *error);
 extern void rinq_invoker_response(const RinqDelivery *delivery);
 extern bool rinq_invoker_busy(void);
-extern void rinq_invoker_finish(uint32 index, RinqOutcome outcome, RinqBytes type,
+extern bool rinq_invoker_finish(uint32 index, RinqOutcome outcome, RinqBytes type,
 								RinqBytes text, RinqBytes payload);
 extern void rinq_invoker_finish_text(uint32 index, RinqOutcome outcome, const char *text);
 extern void rinq_invoker_ask(uint32 index, const RinqPeerId *peer, const char *command,
@@ -166,6 +167,9 @@ typedef struct RinqSession
 	dlist_head	subscriptions;	/* namespaces it listens to (notifications.c) */
 	dlist_head	notifications;	/* that wait until the one before is handled (server.c) */
 	bool		handling;		/* one of them is being handled */
+	dlist_head	kept;			/* until they are fetched (kept.c) */
+	int			num_kept;
+	List	   *fetching;		/* operations that wait for such, as slot indexes and serials */
 	dlist_node	node;
 } RinqSession;
 
@@ -173,7 +177,7 @@ typedef struct RinqSession
 extern void rinq_server_request(const RinqDelivery *delivery);
 extern bool rinq_server_response(const RinqDelivery *delivery, const RinqListener *handler);
 extern bool rinq_server_notification(const RinqDelivery *delivery, RinqSession *session,
-									 const RinqListener *handler);
+									 const RinqListener *handler, RinqReceiveMode mode);
 
 /* line.c */
 extern void rinq_line_init(void);
@@ -209,6 +213,9 @@ extern RinqOutcome rinq_own_session_clear(uint32 seq, uint32 revision, RinqBytes
 									  RinqBytes *frozen_key);
 extern RinqOutcome rinq_own_session_destroy(uint32 seq, uint32 revision);
 extern void rinq_own_session_pending(uint32 seq, int change);
+extern bool rinq_own_sessions_has_room(Size bytes);
+extern bool rinq_own_sessions_reserve(Size bytes);
+extern void rinq_own_sessions_release(Size bytes);
 
 /* remote.c */
 extern void rinq_remote_init(void);
@@ -222,11 +229,17 @@ typedef struct RinqSubscription RinqSubscription;
 extern void rinq_notification(const RinqDelivery *delivery);
 extern RinqMsgStatus rinq_notification_publish(const RinqOutgoing *notification,
 											   const RinqBytes *fields);
-extern void rinq_subscribe(RinqSession *session, RinqNamespace *ns, RinqBytes handler, Oid role,
-						   Oid owner);
+extern void rinq_subscribe(RinqSession *session, RinqNamespace *ns, RinqReceiveMode mode,
+						   RinqBytes handler, Oid role, Oid owner);
 extern bool rinq_unsubscribe(RinqSession *session, RinqNamespace *ns);
 extern void rinq_unsubscribe_all(RinqSession *session);
+extern bool rinq_keeps_notifications(const RinqSession *session);
 extern void rinq_subscriptions_list(const RinqSession *session, StringInfo list);
+
+/* kept.c */
+extern bool rinq_kept_add(RinqSession *session, const RinqBytes *fields);
+extern void rinq_kept_fetch(RinqSession *session, uint32 index, bool wait);
+extern void rinq_kept_session_ends(RinqSession *session);
 
 /* operations.c */
 extern void rinq_operation(uint32 index);

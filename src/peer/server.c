@@ -190,6 +190,19 @@ rinq_server_send_answered(void)
 	return !dlist_is_empty(&answered);
 }
 
+/* has a handler run that nobody waits for */
+static void
+add_unanswered(RinqIncoming *request, RinqWork work, const RinqListener *handler)
+{
+	request->work = work;
+	request->deadline = 0;		/* a response is to a call that is over */
+	request->reply = RINQ_REPLY_NONE;
+	request->own.handler = MemoryContextStrdup(TopMemoryContext, handler->handler);
+	request->own.role = handler->role;
+	request->own.owner = handler->owner;
+	rinq_line_add(request);
+}
+
 /*
  * A response to an asynchronous call has arrived, which goes to its session's
  * handler.  False when it makes no sense, or too much waits already.
@@ -207,14 +220,8 @@ rinq_server_response(const RinqDelivery *delivery, const RinqListener *handler)
 		!rinq_message_id_parse(delivery->routing_key.data, delivery->routing_key.len, &id))
 		return false;
 	request = make_request(delivery, &id);
-	request->work = RINQ_WORK_RESPONSE;
-	request->deadline = 0;		/* the call is over */
 	request->type = type;
-	request->reply = RINQ_REPLY_NONE;
-	request->own.handler = MemoryContextStrdup(TopMemoryContext, handler->handler);
-	request->own.role = handler->role;
-	request->own.owner = handler->owner;
-	rinq_line_add(request);
+	add_unanswered(request, RINQ_WORK_RESPONSE, handler);
 	return true;
 }
 
@@ -224,7 +231,7 @@ rinq_server_response(const RinqDelivery *delivery, const RinqListener *handler)
  */
 bool
 rinq_server_notification(const RinqDelivery *delivery, RinqSession *session,
-						 const RinqListener *handler)
+						 const RinqListener *handler, RinqReceiveMode mode)
 {
 	RinqDelivery copy = *delivery;
 	RinqSessionId target;
@@ -243,15 +250,11 @@ rinq_server_notification(const RinqDelivery *delivery, RinqSession *session,
 	copy.message.target = rinq_bytes(text, rinq_session_id_format(&target, text, sizeof(text)));
 	copy.message.failure_message = delivery->message.constraint;
 	request = make_request(&copy, &id);
-	request->work = RINQ_WORK_NOTIFICATION;
 	request->session = session->seq;
 	request->session_serial = session->serial;
-	request->deadline = 0;
-	request->reply = RINQ_REPLY_NONE;
-	request->own.handler = MemoryContextStrdup(TopMemoryContext, handler->handler);
-	request->own.role = handler->role;
-	request->own.owner = handler->owner;
-	rinq_line_add(request);
+	if (mode == RINQ_RECEIVE_CHANNEL)
+		request->type = (char) mode;
+	add_unanswered(request, RINQ_WORK_NOTIFICATION, handler);
 	return true;
 }
 

@@ -86,6 +86,7 @@ rinq_sessions_clear(void)
 		free_handler(session);
 		rinq_unsubscribe_all(session);
 		rinq_line_session_ends(session);
+		rinq_kept_session_ends(session);
 	}
 	hash_destroy(sessions);
 	hash_destroy(clients);
@@ -120,10 +121,34 @@ rinq_own_session_after(uint32 seq)
 	return NULL;
 }
 
-static bool
-has_room(Size bytes)
+/*
+ * Is there room for so many bytes more, of what belongs to sessions?
+ */
+bool
+rinq_own_sessions_has_room(Size bytes)
 {
 	return bytes_used + bytes <= (Size) rinq_session_memory * 1024 * 1024;
+}
+
+/*
+ * Takes so many; false when there is no room.
+ */
+bool
+rinq_own_sessions_reserve(Size bytes)
+{
+	if (!rinq_own_sessions_has_room(bytes))
+		return false;
+	bytes_used += bytes;
+	return true;
+}
+
+/*
+ * Gives them back.
+ */
+void
+rinq_own_sessions_release(Size bytes)
+{
+	bytes_used -= bytes;
 }
 
 static RinqSession *
@@ -140,6 +165,7 @@ add(uint32 seq)
 	session->serial = ++last_serial;
 	dlist_init(&session->subscriptions);
 	dlist_init(&session->notifications);
+	dlist_init(&session->kept);
 	session->procno = RINQ_NO_PROC;
 	session->next_message = 1;
 	session->created = GetCurrentTimestamp();
@@ -188,7 +214,7 @@ rinq_own_session_create(Oid role)
 	RinqSession *session;
 	uint32		seq;
 
-	if (!has_room(SESSION_BYTES))
+	if (!rinq_own_sessions_has_room(SESSION_BYTES))
 		return NULL;
 	SpinLockAcquire(&rinq_peer.db->mutex);
 	seq = rinq_peer.db->next_session++;
@@ -225,6 +251,7 @@ end_session(RinqSession *session)
 	free_handler(session);
 	rinq_unsubscribe_all(session);
 	rinq_line_session_ends(session);
+	rinq_kept_session_ends(session);
 	dlist_delete(&session->node);
 	hash_search(sessions, &session->seq, HASH_REMOVE, NULL);
 }
@@ -289,7 +316,7 @@ rinq_own_session_update(uint32 seq, uint32 revision, RinqBytes namespace,
 		return outcome;
 	for (i = 0; i < count; i++)
 		needed += rinq_attribute_size(namespace, &attributes[i]);
-	if (!has_room(needed) || namespace.len > PG_UINT16_MAX || session->revision == PG_UINT32_MAX)
+	if (!rinq_own_sessions_has_room(needed) || namespace.len > PG_UINT16_MAX || session->revision == PG_UINT32_MAX)
 		return RINQ_OUTCOME_REFUSED;
 	before = rinq_attributes_size(session->attributes);
 	if (!rinq_attributes_update(&session->attributes, attribute_context, namespace, attributes,

@@ -54,9 +54,12 @@ write_table(FunctionCallInfo fcinfo, const char *query, int nargs, Oid *types, D
 	return rows;
 }
 
-/* a role that cannot log in cannot have a session of its own either */
-static void
-check_role(Oid role)
+/*
+ * Raises an error unless executors can be started for a role: one that cannot
+ * log in cannot have a session of its own either.
+ */
+void
+rinq_check_handler_role(Oid role)
 {
 	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
 	bool		can_login;
@@ -94,7 +97,18 @@ rinq_check_handler(Oid func, RinqWork work)
 				 errhint("A handler takes one rinq_request and returns jsonb, or one rinq_raw_request and returns bytea.")));
 	if (!rinq_can_execute(func, GetUserId()))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(func));
-	check_role(GetUserId());
+	rinq_check_handler_role(GetUserId());
+}
+
+/*
+ * The same, and tells an operation on a session which function it is.
+ */
+void
+rinq_handler_input(Oid func, RinqWork work, RinqOperationInput *input)
+{
+	rinq_check_handler(func, work);
+	input->handler = format_procedure_qualified(func);
+	input->owner = rinq_function_owner(func);
 }
 
 /*

@@ -47,8 +47,6 @@ PG_FUNCTION_INFO_V1(rinq_session_update_jsonb);
 PG_FUNCTION_INFO_V1(rinq_session_update_text);
 PG_FUNCTION_INFO_V1(rinq_session_clear);
 PG_FUNCTION_INFO_V1(rinq_session_on_response);
-PG_FUNCTION_INFO_V1(rinq_session_listen);
-PG_FUNCTION_INFO_V1(rinq_session_unlisten);
 PG_FUNCTION_INFO_V1(rinq_source_attribute);
 
 /*
@@ -431,64 +429,9 @@ rinq_session_on_response(PG_FUNCTION_ARGS)
 	rinq_session_argument(fcinfo, 0, &target);
 	memset(&input, 0, sizeof(input));
 	if (!PG_ARGISNULL(1))
-	{
-		Oid			func = PG_GETARG_OID(1);
-
-		rinq_check_handler(func, RINQ_WORK_RESPONSE);
-		input.handler = format_procedure_qualified(func);
-		input.owner = rinq_function_owner(func);
-	}
+		rinq_handler_input(PG_GETARG_OID(1), RINQ_WORK_RESPONSE, &input);
 	rinq_operate(RINQ_OP_ON_RESPONSE, &target, &input, &result);
 	PG_RETURN_VOID();
-}
-
-/*
- * rinq_session_listen(session text, namespace text, handler regprocedure)
- * returns void
- *
- * Has notifications to a session, in a namespace, handled by a function, as the
- * current role.  They come from when it returns.
- */
-Datum
-rinq_session_listen(PG_FUNCTION_ARGS)
-{
-	RinqTarget	target;
-	RinqOperationInput input;
-	RinqOperationResult result;
-	Oid			func;
-
-	rinq_session_argument(fcinfo, 0, &target);
-	memset(&input, 0, sizeof(input));
-	input.namespace = rinq_namespace_argument(fcinfo, 1);
-	if (PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("handler must not be null")));
-	func = PG_GETARG_OID(2);
-	rinq_check_handler(func, RINQ_WORK_NOTIFICATION);
-	input.handler = format_procedure_qualified(func);
-	input.owner = rinq_function_owner(func);
-	rinq_operate(RINQ_OP_LISTEN, &target, &input, &result);
-	PG_RETURN_VOID();
-}
-
-/*
- * rinq_session_unlisten(session text, namespace text) returns boolean
- *
- * Ends that; false when the session did not listen.
- */
-Datum
-rinq_session_unlisten(PG_FUNCTION_ARGS)
-{
-	RinqTarget	target;
-	RinqOperationInput input;
-	RinqOperationResult result;
-
-	rinq_session_argument(fcinfo, 0, &target);
-	memset(&input, 0, sizeof(input));
-	input.namespace = rinq_namespace_argument(fcinfo, 1);
-	rinq_operate(RINQ_OP_UNLISTEN, &target, &input, &result);
-	PG_RETURN_BOOL(result.text[0] == 't');
 }
 
 /* attributes of the source that were asked for, while its request is handled */

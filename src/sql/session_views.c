@@ -27,7 +27,7 @@
 PG_FUNCTION_INFO_V1(rinq_list_sessions);
 PG_FUNCTION_INFO_V1(rinq_list_attributes);
 
-#define SESSION_COLUMNS 7
+#define SESSION_COLUMNS 8
 #define ATTRIBUTE_COLUMNS 7
 
 /* takes a fixed number of bytes off a page */
@@ -130,6 +130,7 @@ put_sessions(RinqResultSet *set, const RinqTarget *target, RinqBytes page)
 		Oid			role;
 		int			pid;
 		int			pending;
+		int			kept;
 		TimestampTz created;
 
 		take(&page, &seq, sizeof(seq));
@@ -137,6 +138,7 @@ put_sessions(RinqResultSet *set, const RinqTarget *target, RinqBytes page)
 		take(&page, &role, sizeof(role));
 		take(&page, &pid, sizeof(pid));
 		take(&page, &pending, sizeof(pending));
+		take(&page, &kept, sizeof(kept));
 		take(&page, &created, sizeof(created));
 		values[6] = take_namespaces(&page);
 		if (!may_see(role))
@@ -148,6 +150,7 @@ put_sessions(RinqResultSet *set, const RinqTarget *target, RinqBytes page)
 		nulls[3] = pid == 0;
 		values[4] = TimestampTzGetDatum(created);
 		values[5] = Int32GetDatum(pending);
+		values[7] = Int32GetDatum(kept);
 		rinq_resultset_put(set, values, nulls);
 	}
 }

@@ -58,10 +58,12 @@ rinq_session_argument(FunctionCallInfo fcinfo, int n, RinqTarget *target)
 				 errhint("Give the part before the \"@\".")));
 }
 
-/* which session an error is about, and where */
-static void
-raise_refusal(RinqOutcome outcome, const RinqTarget *target, const char *namespace,
-			  const char *text)
+/*
+ * Raises what refuses an operation: "text" came with the outcome.
+ */
+void
+rinq_operation_refused(RinqOutcome outcome, const RinqTarget *target, const char *namespace,
+					   const char *text)
 {
 	const char *owner;
 
@@ -130,8 +132,12 @@ is_source(const RinqTarget *target)
 		rinq_session_id_equal(&source.session, &target->ref.session);
 }
 
-static bool
-may_use(const RinqTarget *target, const char *owner)
+/*
+ * May the current role use a session that belongs to another one, which is
+ * given by its OID?
+ */
+bool
+rinq_may_use(const RinqTarget *target, const char *owner)
 {
 	Oid			role = (Oid) strtoul(owner, NULL, 10);
 
@@ -174,8 +180,11 @@ attempt(RinqDatabase *db, RinqOperation op, const RinqTarget *target, bool trust
 	return outcome;
 }
 
-static void
-fill_fields(const RinqOperationInput *input, RinqBytes *fields)
+/*
+ * The fields of an operation on a session.  They point into the input.
+ */
+void
+rinq_operation_fields(const RinqOperationInput *input, RinqBytes *fields)
 {
 	StringInfoData list;
 
@@ -190,6 +199,8 @@ fill_fields(const RinqOperationInput *input, RinqBytes *fields)
 		fields[RINQ_OP_NAMESPACE] = rinq_bytes_str(input->namespace);
 	if (input->handler != NULL)
 		fields[RINQ_OP_HANDLER] = rinq_bytes_str(input->handler);
+	if (input->mode != '\0')
+		fields[RINQ_OP_MODE] = rinq_bytes(&input->mode, 1);
 	fields[RINQ_OP_OWNER] = rinq_bytes((const char *) &input->owner, sizeof(Oid));
 	initStringInfo(&list);
 	rinq_attributes_pack(&list, input->attributes, input->count);
@@ -205,9 +216,9 @@ attempt_allowed(RinqOperation op, const RinqTarget *target, const RinqOperationI
 	RinqBytes	fields[RINQ_OP_FIELDS];
 	RinqOutcome outcome;
 
-	fill_fields(input, fields);
+	rinq_operation_fields(input, fields);
 	outcome = attempt(db, op, target, false, fields, deadline, result);
-	if (outcome == RINQ_OUTCOME_NOT_OURS && may_use(target, result->text))
+	if (outcome == RINQ_OUTCOME_NOT_OURS && rinq_may_use(target, result->text))
 		outcome = attempt(db, op, target, true, fields, deadline, result);
 	return outcome;
 }
@@ -226,7 +237,7 @@ rinq_operate_unless_stale(RinqOperation op, const RinqTarget *target,
 	if (outcome == RINQ_OUTCOME_STALE_FETCH)
 		return false;
 	if (outcome != RINQ_OUTCOME_SUCCESS)
-		raise_refusal(outcome, target, input == NULL ? NULL : input->namespace, result->text);
+		rinq_operation_refused(outcome, target, input == NULL ? NULL : input->namespace, result->text);
 	return true;
 }
 
@@ -238,7 +249,7 @@ rinq_operate(RinqOperation op, const RinqTarget *target, const RinqOperationInpu
 			 RinqOperationResult *result)
 {
 	if (!rinq_operate_unless_stale(op, target, input, result))
-		raise_refusal(RINQ_OUTCOME_STALE_FETCH, target, input->namespace, result->text);
+		rinq_operation_refused(RINQ_OUTCOME_STALE_FETCH, target, input->namespace, result->text);
 }
 
 static bool
@@ -288,7 +299,7 @@ rinq_change_session(RinqOperation op, const RinqTarget *target, const RinqOperat
 		outcome = attempt_allowed(op, &at, input, deadline, result);
 	} while (outcome == RINQ_OUTCOME_STALE && rinq_now_ms() < deadline);
 	if (outcome != RINQ_OUTCOME_SUCCESS)
-		raise_refusal(outcome, target, input == NULL ? NULL : input->namespace, result->text);
+		rinq_operation_refused(outcome, target, input == NULL ? NULL : input->namespace, result->text);
 }
 
 /*

@@ -29,8 +29,9 @@ typedef struct RinqOperationInput
 	const char *namespace;
 	RinqAttribute *attributes;
 	int			count;
-	const char *handler;
+	const char *handler;		/* or a channel, in UTF-8 or whatever the database has */
 	Oid			owner;			/* of the handler */
+	char		mode;			/* '\0': absent */
 } RinqOperationInput;
 
 /* what it gave, in memory of the caller */
@@ -50,6 +51,10 @@ extern bool rinq_operate_unless_stale(RinqOperation op, const RinqTarget *target
 									  RinqOperationResult *result);
 extern void rinq_change_session(RinqOperation op, const RinqTarget *target,
 								const RinqOperationInput *input, RinqOperationResult *result);
+extern bool rinq_may_use(const RinqTarget *target, const char *owner);
+extern void rinq_operation_fields(const RinqOperationInput *input, RinqBytes *fields);
+RINQ_NORETURN extern void rinq_operation_refused(RinqOutcome outcome, const RinqTarget *target,
+												 const char *namespace, const char *text);
 extern bool rinq_draw_argument(FunctionCallInfo fcinfo, int n, RinqMessageId *id,
 							   bool *uncorrelated);
 

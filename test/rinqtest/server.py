@@ -264,6 +264,9 @@ class Pending:
         self.process.communicate()
 
 
+_NOTIFIED = re.compile('Asynchronous notification "([^"]*)" with payload "(.*)" received from server process with PID [0-9]+\\.$')
+
+
 class Session:
     """One psql that stays connected: for transactions, settings, and precise timing."""
 
@@ -276,6 +279,7 @@ class Session:
         self._lines = queue.Queue()
         self._number = 0
         self._mark = None
+        self.notifications = []
         threading.Thread(target=self._read, daemon=True).start()
         self.pid = int(self.execute("SELECT pg_backend_pid()")[0][0])
 
@@ -307,7 +311,16 @@ class Session:
                     raise SqlError(self._take_errors())
                 self._take_errors()
                 return _rows(text)
-            text += line
+            notified = _NOTIFIED.match(line)
+            if notified:
+                self.notifications.append(notified.groups())
+            else:
+                text += line
+
+    def wait_notifications(self, count, timeout=10):
+        """The channels and payloads that NOTIFY has brought; psql shows them after a statement."""
+        wait_until(lambda: self.execute("SELECT 1") and self.notifications, lambda got: len(got) >= count, timeout)
+        return self.notifications
 
     def _take_errors(self):
         with open(self._errors, errors="replace") as file:

@@ -1,0 +1,301 @@
+/*-------------------------------------------------------------------------
+ *
+ * receive.c
+ *	  Sessions that listen to notifications, and fetching those that were kept.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "notification.h"
+#include "payload.h"
+#include "request.h"
+#include "session.h"
+#include "sql/arguments.h"
+#include "sql/call.h"
+#include "sql/listen.h"
+#include "sql/resultset.h"
+#include "sql/target.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(rinq_session_listen);
+PG_FUNCTION_INFO_V1(rinq_session_unlisten);
+PG_FUNCTION_INFO_V1(rinq_notifications);
+
+/*
+ * What the peer has handed over and no statement has returned: because it was
+ * cancelled, or one of the notifications could not be converted.
+ */
+static char *left_over = NULL;
+static RinqBytes left = {NULL, 0};
+static RinqSessionId left_session;
+
+/*
+ * rinq_session_listen(session text, namespace text, handler regprocedure,
+ * channel text) returns void
+ *
+ * Has notifications to a session, in a namespace, handled by a function as the
+ * current role, or forwarded to a channel of LISTEN and NOTIFY, or, with
+ * neither, kept for rinq_notifications.  They come from when it returns.
+ */
+Datum
+rinq_session_listen(PG_FUNCTION_ARGS)
+{
+	RinqTarget	target;
+	RinqOperationInput input;
+	RinqOperationResult result;
+
+	rinq_session_argument(fcinfo, 0, &target);
+	memset(&input, 0, sizeof(input));
+	input.namespace = rinq_namespace_argument(fcinfo, 1);
+	input.mode = RINQ_RECEIVE_KEEP;
+	input.handler = "";
+	if (!PG_ARGISNULL(2) && !PG_ARGISNULL(3))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("handler and channel cannot be used together")));
+	if (!PG_ARGISNULL(2))
+	{
+		rinq_handler_input(PG_GETARG_OID(2), RINQ_WORK_NOTIFICATION, &input);
+		input.mode = RINQ_RECEIVE_HANDLER;
+	}
+	else if (!PG_ARGISNULL(3))
+	{
+		input.handler = rinq_text_argument(fcinfo, 3, "channel");
+		if (input.handler[0] == '\0' || strlen(input.handler) >= NAMEDATALEN)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("invalid channel \"%s\"", input.handler),
+					 errdetail("The name of a channel has 1 to %d bytes.", NAMEDATALEN - 1)));
+		rinq_check_handler_role(GetUserId());
+		input.mode = RINQ_RECEIVE_CHANNEL;
+	}
+	rinq_operate(RINQ_OP_LISTEN, &target, &input, &result);
+	PG_RETURN_VOID();
+}
+
+/*
+ * rinq_session_unlisten(session text, namespace text) returns boolean
+ *
+ * Ends that; false when the session did not listen.
+ */
+Datum
+rinq_session_unlisten(PG_FUNCTION_ARGS)
+{
+	RinqTarget	target;
+	RinqOperationInput input;
+	RinqOperationResult result;
+
+	rinq_session_argument(fcinfo, 0, &target);
+	memset(&input, 0, sizeof(input));
+	input.namespace = rinq_namespace_argument(fcinfo, 1);
+	rinq_operate(RINQ_OP_UNLISTEN, &target, &input, &result);
+	PG_RETURN_BOOL(result.text[0] == 't');
+}
+
+static void
+forget_left_over(void)
+{
+	if (left_over != NULL)
+		pfree(left_over);
+	left_over = NULL;
+	left = rinq_bytes(NULL, 0);
+}
+
+/* keeps what the peer has handed over until a statement has returned it */
+static void
+set_left_over(const RinqTarget *target, RinqBytes page)
+{
+	forget_left_over();
+	if (page.len == 0)
+		return;
+	left_over = MemoryContextAllocHuge(TopMemoryContext, page.len);
+	memcpy(left_over, page.data, page.len);
+	left = rinq_bytes(left_over, page.len);
+	left_session = target->ref.session;
+}
+
+/* one fetch; the result is what it was refused for, if not RINQ_OUTCOME_SUCCESS */
+static RinqOutcome
+fetch(RinqDatabase *db, const RinqTarget *target, const RinqOperationInput *input, bool trusted,
+	  int64 deadline, char **text)
+{
+	RinqBytes	fields[RINQ_OP_FIELDS];
+	RinqAnswer	answer;
+	uint32		index;
+	volatile bool released = false;
+
+	rinq_operation_fields(input, fields);
+	index = rinq_operation_submit(db, RINQ_OP_FETCH, &target->ref, true, GetUserId(), trusted,
+								  fields, RINQ_OP_FIELDS, deadline);
+	PG_TRY();
+	{
+		rinq_call_wait(db, index, &answer);
+		if (answer.outcome == RINQ_OUTCOME_EXPIRED)
+		{
+			/* it may be answered in this moment */
+			released = rinq_call_abandon(db, index);
+			if (!released)
+				rinq_call_wait(db, index, &answer);
+		}
+		if (answer.outcome == RINQ_OUTCOME_SUCCESS)
+			set_left_over(target, answer.fields[RINQ_ANSWER_PAYLOAD]);
+		else if (answer.outcome >= RINQ_OUTCOME_REFUSED)
+			*text = rinq_answer_text(&answer);
+		else if (answer.outcome != RINQ_OUTCOME_EXPIRED)
+			rinq_call_raise(&answer, "_sess", target->text);
+	}
+	PG_CATCH();
+	{
+		/* the statement is cancelled: what it was about to get is for the next one */
+		if (!released && !rinq_call_abandon(db, index))
+		{
+			rinq_call_wait(db, index, &answer);
+			if (answer.outcome == RINQ_OUTCOME_SUCCESS && left.len == 0)
+				set_left_over(target, answer.fields[RINQ_ANSWER_PAYLOAD]);
+			rinq_call_release(db, index);
+		}
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (!released)
+		rinq_call_release(db, index);
+	return answer.outcome;
+}
+
+/*
+ * Returns what was handed over.  One that cannot be converted is an error, and
+ * skipped the next time; those before and behind it are not lost.
+ */
+static void
+return_left_over(RinqResultSet *set)
+{
+	MemoryContext row = AllocSetContextCreate(CurrentMemoryContext, "rinq notification",
+											  ALLOCSET_DEFAULT_SIZES);
+	RinqBytes	rest = left;
+	const char *volatile begin = NULL;
+	const char *volatile end = NULL;
+
+	PG_TRY();
+	{
+		while (rest.len > 0)
+		{
+			RinqBytes	fields[RINQ_NOTIFICATION_FIELDS];
+			Datum		values[RINQ_NOTIFICATION_COLUMNS];
+			bool		nulls[RINQ_NOTIFICATION_COLUMNS];
+			MemoryContext old = MemoryContextSwitchTo(row);
+
+			begin = rest.data;
+			if (!rinq_notification_unpack(&rest, fields))
+				elog(ERROR, "malformed notifications");
+			end = rest.data;
+			rinq_notification_row(fields, values, nulls);
+			rinq_resultset_put(set, values, nulls);
+			MemoryContextSwitchTo(old);
+			MemoryContextReset(row);
+		}
+	}
+	PG_CATCH();
+	{
+		int			code = geterrcode();
+
+		if (end > begin && ERRCODE_TO_CATEGORY(code) != ERRCODE_OPERATOR_INTERVENTION &&
+			ERRCODE_TO_CATEGORY(code) != ERRCODE_INSUFFICIENT_RESOURCES)
+		{
+			size_t		behind = (size_t) (left.data + left.len - end);
+
+			memmove(left_over + (begin - left_over), end, behind);
+			left.len -= (size_t) (end - begin);
+		}
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	MemoryContextDelete(row);
+	forget_left_over();
+}
+
+/* the session argument, or the connection's own session */
+static void
+which_session(FunctionCallInfo fcinfo, RinqDatabase *db, RinqTarget *target)
+{
+	char		text[RINQ_SESSION_ID_SIZE];
+
+	if (!PG_ARGISNULL(1))
+	{
+		rinq_session_argument(fcinfo, 1, target);
+		return;
+	}
+	memset(target, 0, sizeof(*target));
+	target->current = true;
+	if (!rinq_session_current(db, rinq_client_number(), &target->ref.session))
+		ereport(ERROR,
+				(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
+				 errmsg("the rinq peer has no connection to the broker"),
+				 errhint("Look at the view rinq_peer.")));
+	rinq_session_id_format(&target->ref.session, text, sizeof(text));
+	target->text = pstrdup(text);
+}
+
+/*
+ * rinq_notifications(timeout interval, session text) returns setof
+ * rinq_notification
+ *
+ * Notifications that were kept for a session, the connection's own if it is
+ * NULL; waits for the next one, at most for the timeout, when there is none.
+ * They are forgotten by that, whatever becomes of the transaction.
+ */
+Datum
+rinq_notifications(PG_FUNCTION_ARGS)
+{
+	RinqResultSet set;
+	RinqTarget	target;
+	RinqOperationInput input;
+	RinqDatabase *db;
+	RinqOutcome outcome;
+	Interval   *timeout;
+	int64		deadline = rinq_call_deadline(NULL);
+	char	   *text = NULL;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("timeout must not be null")));
+	timeout = PG_GETARG_INTERVAL_P(0);
+	memset(&input, 0, sizeof(input));
+	if (timeout->time != 0 || timeout->day != 0 || timeout->month != 0)
+	{
+		int64		now = rinq_now_ms();
+
+		input.mode = 'w';
+		deadline = now + rinq_interval_ms(timeout);
+		if (rinq_inherited.deadline != 0)
+			deadline = Max(now, Min(deadline, rinq_inherited.deadline));
+	}
+	rinq_resultset_begin(fcinfo, &set, RINQ_NOTIFICATION_COLUMNS);
+	db = rinq_require_connection(rinq_call_deadline(NULL));
+	which_session(fcinfo, db, &target);
+	if (left.len > 0 && rinq_session_id_equal(&left_session, &target.ref.session))
+	{
+		return_left_over(&set);
+		return (Datum) 0;
+	}
+	outcome = fetch(db, &target, &input, false, deadline, &text);
+	if (outcome == RINQ_OUTCOME_NOT_OURS && rinq_may_use(&target, text))
+		outcome = fetch(db, &target, &input, true, deadline, &text);
+	if (outcome == RINQ_OUTCOME_REFUSED)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("no notifications are kept for session \"%s\"", target.text),
+				 errdetail_internal("%s", text),
+				 errhint("Use rinq_session_listen(session, namespace).")));
+	if (outcome != RINQ_OUTCOME_SUCCESS && outcome != RINQ_OUTCOME_EXPIRED)
+		rinq_operation_refused(outcome, &target, NULL, text);
+	return_left_over(&set);
+	return (Datum) 0;
+}

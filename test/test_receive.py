@@ -1,0 +1,300 @@
+"""Notifications that are forwarded to LISTEN and NOTIFY, or kept until they are fetched."""
+
+import json
+import time
+
+import cbor2
+
+from rinqtest import case
+from rinqtest.server import quote
+from rinqtest.waiting import wait_until
+
+
+class Receive(case.Case):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.db = cls.world.database()
+        cls.remote = cls.world.peer(prefetch=100)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.remote.close()
+        cls.db.drop()
+
+    def tearDown(self):
+        self.db.sql("SELECT rinq_session_destroy(id) FROM rinq_sessions WHERE pid IS NULL")
+        super().tearDown()
+
+    def unicast(self, session, payload=None, kind="x", namespace="news"):
+        message = self.remote.next_id()
+        self.remote.publish_raw("ntf.uc", "%s.%s" % (namespace, session.rpartition(".")[0]), cbor2.dumps(payload) if not isinstance(payload, bytes) else payload,
+                                {"n": namespace, "t": session}, type=kind, message_id=message)
+        return message
+
+    def multicast(self, payload=None, namespace="news"):
+        message = self.remote.next_id()
+        self.remote.publish_raw("ntf.mc", namespace, cbor2.dumps(payload), {"n": namespace, "c": cbor2.dumps({"o": "*"})}, type="m", message_id=message)
+        return message
+
+    def create(self):
+        return self.db.value("SELECT rinq_session_create()")
+
+    def counter(self, name):
+        return int(self.db.value("SELECT notifications_%s FROM rinq_peer" % name))
+
+
+class Forwarded(Receive):
+    """The channel of LISTEN and NOTIFY."""
+
+    def listening(self, channel):
+        session = self.create()
+        self.db.sql("SELECT rinq_session_listen(%s, 'news', channel => %s)" % (quote(session), quote(channel)))
+        return session
+
+    def test_small(self):
+        session = self.listening("Some Channel")
+        with self.db.session() as listener:
+            listener.execute('LISTEN "Some Channel"')
+            unicast = self.unicast(session, {"a": [1, "ä"]})
+            multicast = self.multicast()
+            (channel, first), (_, second) = listener.wait_notifications(2)
+        self.assertEqual(channel, "Some Channel")
+        self.assertEqual(json.loads(first), {"id": unicast, "source": unicast.partition("#")[0], "target": session, "namespace": "news", "type": "x",
+                                             "payload": {"a": [1, "ä"]}, "is_multicast": False, "which": None, "trace_id": unicast})
+        second = json.loads(second)
+        self.assertEqual((second["id"], second["is_multicast"], second["which"], second["payload"]), (multicast, True, "{*}", None))
+
+    def test_large_and_order(self):
+        session = self.listening("big")
+        with self.db.session() as listener:
+            listener.execute("LISTEN big")
+            sent = [self.unicast(session, "x" * size) for size in (7000, 8000, 10, 100000, 7700, 20)]
+            got = [json.loads(payload) for _, payload in listener.wait_notifications(6)]
+        self.assertEqual([n["id"] for n in got], sent)
+        self.assertEqual(["stored" in n for n in got], [False, True, False, True, False, False])
+        for notification in got:
+            if "stored" in notification:
+                self.assertEqual({k: notification[k] for k in ("target", "namespace", "type")}, {"target": session, "namespace": "news", "type": "x"})
+                self.assertNotIn("payload", notification)
+        row = self.db.sql("SELECT id, target, type, payload #>> '{}', is_multicast FROM rinq_stored_notifications WHERE number = %d" % got[3]["stored"])
+        self.assertEqual(row, [[sent[3], session, "x", "x" * 100000, "f"]])
+
+    def test_just_fits(self):
+        session = self.listening("edge")
+        with self.db.session() as listener:
+            listener.execute("LISTEN edge")
+            self.unicast(session, "")
+            overhead = len(listener.wait_notifications(1)[0][1])
+            self.unicast(session, "y" * (7990 - overhead))
+            self.unicast(session, "y" * (8010 - overhead))
+            payloads = [payload for _, payload in listener.wait_notifications(3)]
+        self.assertEqual(["stored" in json.loads(payload) for payload in payloads], [False, False, True])
+        self.assertGreater(len(payloads[1]), 7980)
+
+    def test_stored_rows_of_others_are_hidden_and_old_ones_go(self):
+        reader = self.db.role("reader")
+        session = self.listening("gone")
+        with self.db.session() as listener:
+            listener.execute("LISTEN gone")
+            self.unicast(session, "z" * 9000)
+            number = json.loads(listener.wait_notifications(1)[0][1])["stored"]
+            count = "SELECT count(*) FROM rinq_stored_notifications WHERE number = %d" % number
+            self.assertEqual((self.db.value(count), self.db.value(count, role=reader)), ("1", "0"))
+            self.assertSqlState(self.db.error("SELECT * FROM rinq_stored_notification", role=reader), "42501")
+            self.db.sql("UPDATE rinq_stored_notification SET stored = stored - interval '59 minutes'")
+            self.unicast(session, "z" * 9000)
+            listener.wait_notifications(2)
+            self.assertEqual(self.db.value(count), "1")
+            self.db.sql("UPDATE rinq_stored_notification SET stored = stored - interval '2 minutes' WHERE number = %d" % number)
+            self.unicast(session, "z" * 9000)
+            listener.wait_notifications(3)
+            self.assertEqual(self.db.value(count), "0")
+        self.db.sql("DROP OWNED BY reader; DROP ROLE reader")
+
+    def test_a_failure_is_logged_and_the_next_one_comes(self):
+        session = self.listening("fails")
+        self.db.sql("ALTER TABLE rinq_stored_notification RENAME TO elsewhere")
+        try:
+            with self.db.session() as listener:
+                listener.execute("LISTEN fails")
+                mark = self.server.log_mark()
+                self.unicast(session, "z" * 9000)
+                message = self.unicast(session, 1)
+                self.assertEqual(json.loads(listener.wait_notifications(1)[0][1])["id"], message)
+                self.server.wait_log("rinq_stored_notification", mark)
+        finally:
+            self.db.sql("ALTER TABLE elsewhere RENAME TO rinq_stored_notification")
+
+
+class Kept(Receive):
+    """rinq_notifications()."""
+
+    FETCH = "SELECT id FROM rinq_notifications(%s, %s)"
+
+    def listening(self, namespace="news"):
+        session = self.create()
+        self.db.sql("SELECT rinq_session_listen(%s, %s)" % (quote(session), quote(namespace)))
+        return session
+
+    def fetch(self, session, timeout="0", connection=None):
+        return [row[0] for row in (connection.execute if connection else self.db.sql)(self.FETCH % (quote(timeout), quote(session)))]
+
+    def fetch_all(self, session, count):
+        got = []
+        while len(got) < count:
+            got += self.fetch(session, "10 s")
+        return got
+
+    def kept(self, session):
+        return int(self.db.value("SELECT notifications_kept FROM rinq_sessions WHERE id = " + quote(session)))
+
+    def wait_kept(self, session, count):
+        wait_until(lambda: self.kept(session), lambda n: n == count)
+
+    def test_own_session(self):
+        with self.db.session() as connection:
+            session = connection.value("SELECT rinq_session()")
+            connection.execute("SELECT rinq_session_listen(rinq_session(), 'news')")
+            self.assertEqual(connection.execute("SELECT * FROM rinq_notifications()"), [])
+            message = self.unicast(session, {"a": 1})
+            self.assertEqual(connection.execute("SELECT * FROM rinq_notifications('10 s')"),
+                             [[message, message.partition("#")[0], session, "news", "x", '{"a": 1}', "f", None, message]])
+            multicast = self.multicast([2])
+            self.assertEqual(connection.execute("SELECT id, is_multicast, which, payload FROM rinq_notifications('10 s')"), [[multicast, "t", "{*}", "[2]"]])
+            self.assertEqual(connection.execute("SELECT * FROM rinq_notifications('1 ms')"), [])
+
+    def test_order_and_many(self):
+        session = self.listening()
+        sent = [self.unicast(session, number) for number in range(300)]
+        self.assertEqual(self.fetch_all(session, 300), sent)
+        sent = [self.unicast(session, "x" * 50000) for _ in range(20)]
+        self.wait_kept(session, 20)
+        first = self.fetch(session)
+        self.assertLess(len(first), 20)
+        self.assertEqual(first + self.fetch_all(session, 20 - len(first)), sent)
+
+    def test_several_wait(self):
+        session = self.listening()
+        connections = [self.db.session() for _ in range(3)]
+        try:
+            for connection in connections:
+                connection.start(self.FETCH % ("'20 s'", quote(session)))
+            wait_until(lambda: self.db.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'RinqCallResponse' OR (wait_event = 'Extension' AND query LIKE '%rinq_notifications%' AND pid <> pg_backend_pid())"), lambda n: n == "3")
+            sent = [self.unicast(session) for _ in range(3)]
+            self.assertEqual(sorted(row[0] for connection in connections for row in connection.finish()), sorted(sent))
+        finally:
+            for connection in connections:
+                connection.close()
+
+    def test_a_receiver_that_never_fetches(self):
+        self.server.configure(**{"rinq.kept_notifications": 5})
+        try:
+            session = self.listening()
+            dropped = self.counter("dropped")
+            sent = [self.unicast(session) for _ in range(12)]
+            wait_until(lambda: self.counter("dropped"), lambda n: n == dropped + 7)
+            self.assertEqual(self.kept(session), 5)
+            self.assertEqual(self.fetch(session), sent[7:])
+        finally:
+            self.server.configure(**{"rinq.kept_notifications": 1000})
+
+    def test_memory_is_bounded(self):
+        self.server.configure(**{"rinq.session_memory": "1MB"})
+        try:
+            session = self.listening()
+            dropped = self.counter("dropped")
+            sent = [self.unicast(session, "x" * 300000) for _ in range(10)]
+            wait_until(lambda: self.counter("dropped"), lambda n: n == dropped + 7)
+            self.assertEqual(self.fetch_all(session, 3), sent[7:])
+            self.unicast(session, "x" * 2000000)
+            wait_until(lambda: self.counter("dropped"), lambda n: n == dropped + 8)
+            self.assertEqual(self.fetch(session), [])
+        finally:
+            self.server.configure(**{"rinq.session_memory": "256MB"})
+
+    def test_waiting_can_be_cancelled_and_loses_nothing(self):
+        session = self.listening()
+        with self.db.session() as connection:
+            for _ in range(30):
+                connection.start("SET statement_timeout = '15ms'; " + self.FETCH % ("'1 min'", quote(session)) + "; RESET statement_timeout")
+                message = self.unicast(session)
+                got = []
+                try:
+                    got = [row[0] for row in connection.finish() if row and row[0] == message]
+                except Exception as error:
+                    self.assertIn("57014", str(error))
+                connection.execute("RESET statement_timeout")
+                if not got:
+                    self.assertEqual(self.fetch(session, "10 s", connection), [message])
+        self.assertEqual(self.fetch(session), [])
+
+    def test_one_that_cannot_be_converted(self):
+        session = self.listening()
+        with self.db.session() as connection:
+            first, bad, last = self.unicast(session, 1), self.unicast(session, b"\xff\xff"), self.unicast(session, 3)
+            self.wait_kept(session, 3)
+            connection.error(self.FETCH % ("'0'", quote(session)))
+            self.assertEqual(self.fetch(session, connection=connection), [first, last])
+        self.assertNotEqual(bad, first)
+
+    def test_rollback_takes_nothing_back(self):
+        session = self.listening()
+        self.unicast(session)
+        with self.db.session() as connection:
+            connection.execute("BEGIN")
+            self.assertEqual(len(self.fetch(session, "10 s", connection)), 1)
+            connection.execute("ROLLBACK")
+            self.assertEqual(self.fetch(session, connection=connection), [])
+
+    def test_end_of_the_session(self):
+        session = self.listening()
+        with self.db.session() as connection:
+            connection.start(self.FETCH % ("'20 s'", quote(session)))
+            wait_until(lambda: self.db.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%rinq_notifications%' AND wait_event_type = 'Extension'"), lambda n: n == "1")
+            self.db.sql("SELECT rinq_session_destroy(%s)" % quote(session))
+            self.assertSqlState(connection.finish_error(), "RQ007")
+        dropped = self.counter("dropped")
+        session = self.listening()
+        self.unicast(session)
+        self.wait_kept(session, 1)
+        self.db.sql("SELECT rinq_session_destroy(%s)" % quote(session))
+        self.assertEqual(self.counter("dropped"), dropped + 1)
+
+    def test_connection_lost_while_waiting(self):
+        with self.db.session() as connection:
+            connection.execute("SELECT rinq_session_listen(rinq_session(), 'news')")
+            connection.start("SELECT * FROM rinq_notifications('20 s')")
+            wait_until(lambda: self.db.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%rinq_notifications%' AND wait_event_type = 'Extension'"), lambda n: n == "1")
+            old = self.db.peer()
+            self.world.proxy.cut()
+            self.assertSqlState(connection.finish_error(), "08006")
+            self.db.wait_new_peer(old)
+            self.assertSqlState(connection.error("SELECT * FROM rinq_notifications('20 s')"), "55000", "no notifications are kept")
+
+    def test_refused(self):
+        session = self.create()
+        self.assertSqlState(self.db.error("SELECT rinq_notifications('0', %s)" % quote(session)), "55000", "no notifications are kept")
+        self.assertSqlState(self.db.error("SELECT rinq_notifications('-1 s', %s)" % quote(session)), "22023")
+        self.assertSqlState(self.db.error("SELECT rinq_notifications(NULL, %s)" % quote(session)), "22004")
+        stranger = self.db.role("stranger")
+        self.assertSqlState(self.db.error("SELECT rinq_notifications('0', %s)" % quote(session), role=stranger), "42501")
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_notifications(interval, text) TO stranger")
+        self.assertSqlState(self.db.error("SELECT rinq_notifications('0', %s)" % quote(session), role=stranger), "42501", "permission denied for session")
+        self.db.sql("DROP OWNED BY stranger; DROP ROLE stranger")
+
+    def test_fetch_elapsed(self):
+        session = self.listening()
+        start = time.monotonic()
+        self.assertEqual(self.fetch(session, "300 ms"), [])
+        self.assertGreaterEqual(time.monotonic() - start, 0.3)
+
+    def test_in_a_handler_the_deadline_of_the_request_counts(self):
+        session = self.listening()
+        self.db.handler("late", "PERFORM rinq_notifications('1 min', %s); RETURN '1';" % quote(session))
+        self.db.listen("late", "late")
+        caller = self.peer()
+        with self.assertRaises(Exception):
+            caller.call("late", "x", None, timeout=0.5)
+        message = self.unicast(session)
+        self.assertEqual(self.fetch(session, "10 s"), [message])
