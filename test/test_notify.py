@@ -284,6 +284,47 @@ class Receiving(case.Case):
         rows = self.got(len(expected), "((r).payload)::int, (r).target")
         self.assertEqual(sorted((int(n), s) for n, s in rows), sorted(expected))
 
+    def test_matching_while_attributes_change(self):
+        """Equalities are looked up in an index, which has to follow every change."""
+        seed = random.Random(6)
+        sessions, expected = {}, []
+        for number in range(400):
+            choice = seed.randrange(10)
+            some = seed.choice(sorted(sessions)) if sessions else None
+            if choice == 0 or some is None:
+                sessions[self.listening("news")] = {}
+            elif choice == 1 and len(sessions) > 5:
+                self.db.sql("SELECT rinq_session_destroy(%s)" % quote(some))
+                del sessions[some]
+            elif choice == 2:
+                self.db.sql("SELECT rinq_session_clear(%s, 'news')" % quote(some))
+                sessions[some] = {}
+            elif choice == 3:
+                self.db.sql("SELECT rinq_session_unlisten(%s, 'news'), rinq_session_listen(%s, 'news', 'take(rinq_notification)')" % (quote(some), quote(some)))
+            elif choice < 7:
+                key, value = seed.choice("abc"), seed.choice(("", "1", "2"))
+                self.db.sql("SELECT rinq_session_update(%s, 'news', rinq_set(%s, %s))" % (quote(some), quote(key), quote(value)))
+                sessions[some][key] = value
+            else:
+                terms = [(seed.choice("abc"), seed.choice("12")) for _ in range(seed.randrange(1, 4))]
+                operator = seed.choice("&|")
+                self.multicast({"o": operator, "t": [{"o": "=", "k": k, "v": v} for k, v in terms]}, payload=number)
+                self.deliveries(1, where=lambda e: e.exchange == "ntf.mc")
+                found = [s for s, attributes in sessions.items() if (all if operator == "&" else any)(attributes.get(k) == v for k, v in terms)]
+                expected += [(number, s) for s in found]
+                self.got(len(expected), "n")
+        self.assertGreater(len(expected), 50)
+        self.assertEqual(sorted((int(n), s) for n, s in self.got(len(expected), "((r).payload)::int, (r).target")), sorted(expected))
+
+    def test_more_keys_than_indexes(self):
+        sessions = [self.listening("news", *[("k%d" % k, str(n)) for k in range(40)]) for n in range(3)]
+        for key in range(40):
+            self.multicast({"o": "=", "k": "k%d" % key, "v": "1"}, payload=key)
+        self.multicast({"o": "&", "t": [{"o": "=", "k": "k%d" % k, "v": "2"} for k in range(40)]}, payload=100)
+        self.multicast({"o": "|", "t": [{"o": "=", "k": "k%d" % k, "v": "0"} for k in range(40)]}, payload=101)
+        rows = self.got(42, "((r).payload)::int, (r).target")
+        self.assertEqual(sorted((int(n), s) for n, s in rows), [(k, sessions[1]) for k in range(40)] + [(100, sessions[2]), (101, sessions[0])])
+
     def test_reconnect(self):
         db = self.database()
         db.sql("CREATE FUNCTION take(r rinq_notification) RETURNS void LANGUAGE sql AS ''")

@@ -16,6 +16,7 @@
 #include "constraint.h"
 #include "notification.h"
 #include "peer/peer.h"
+#include "peer/session_index.h"
 #include "utils/memutils.h"
 
 /* one session's listening to one namespace */
@@ -59,6 +60,8 @@ rinq_subscribe(RinqSession *session, RinqNamespace *ns, RinqReceiveMode mode, Ri
 	RinqSubscription *subscription = find(session, ns);
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
+	if (dlist_is_empty(&session->subscriptions))
+		rinq_index_add(session);
 	if (subscription == NULL)
 	{
 		subscription = palloc0(sizeof(RinqSubscription));
@@ -82,6 +85,8 @@ end_subscription(RinqSubscription *subscription)
 	RinqNamespace *ns = subscription->ns;
 
 	dlist_delete(&subscription->of_session);
+	if (dlist_is_empty(&subscription->session->subscriptions))
+		rinq_index_remove(subscription->session);
 	dlist_delete(&subscription->of_namespace);
 	pfree(subscription->handler.handler);
 	pfree(subscription);
@@ -223,17 +228,53 @@ unicast(const RinqDelivery *delivery, RinqNamespace *ns)
 	return NULL;
 }
 
+/* to those of the sessions found that listen to the namespace, and match */
+static void
+deliver_to_found(const RinqDelivery *delivery, RinqNamespace *ns,
+				 const RinqConstraint *constraint, List *postings)
+{
+	static uint64 number = 0;
+	ListCell   *lc;
+
+	number++;
+	foreach(lc, postings)
+	{
+		RinqPosting *posting = lfirst(lc);
+		dlist_iter	iter;
+
+		dlist_foreach(iter, &posting->members)
+		{
+			RinqSession *session = dlist_container(RinqPostingMember, node, iter.cur)->session;
+			RinqSubscription *subscription;
+
+			if (session->looked_at == number)
+				continue;
+			session->looked_at = number;
+			subscription = find(session, ns);
+			if (subscription != NULL &&
+				rinq_constraint_matches(constraint, delivery->message.ns, value_of, session))
+				deliver(delivery, subscription);
+		}
+	}
+}
+
 static const char *
 multicast(const RinqDelivery *delivery, RinqNamespace *ns)
 {
 	const char *problem;
 	RinqConstraint *constraint = rinq_constraint_decode(delivery->message.constraint, &problem);
+	List	   *postings;
 	dlist_iter	iter;
 
 	if (constraint == NULL)
 		return "missing or invalid constraint";
 	if (ns == NULL)
 		return NULL;
+	if (rinq_index_find(constraint, delivery->message.ns, &postings))
+	{
+		deliver_to_found(delivery, ns, constraint, postings);
+		return NULL;
+	}
 	dlist_foreach(iter, &ns->subscriptions)
 	{
 		RinqSubscription *subscription = dlist_container(RinqSubscription, of_namespace, iter.cur);

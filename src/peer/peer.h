@@ -18,6 +18,7 @@
  *	sess_server.c	what other peers ask about sessions
  *	notifications.c	notifications, sent and received
  *	kept.c		notifications that wait to be fetched
+ *	session_index.c	which sessions a constraint may match
  *
  * Everything here is private to that one process.
  *
@@ -165,6 +166,8 @@ typedef struct RinqSession
 	RinqAttributeTable *attributes;
 	RinqListener *on_response;	/* handles responses; NULL is none */
 	dlist_head	subscriptions;	/* namespaces it listens to (notifications.c) */
+	dlist_node	listening;		/* while it listens to any (session_index.c) */
+	uint64		looked_at;		/* number of the notification that was last matched */
 	dlist_head	notifications;	/* that wait until the one before is handled (server.c) */
 	bool		handling;		/* one of them is being handled */
 	dlist_head	kept;			/* until they are fetched (kept.c) */

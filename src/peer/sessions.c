@@ -16,6 +16,7 @@
 
 #include "guc.h"
 #include "peer/peer.h"
+#include "peer/session_index.h"
 #include "session.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -323,6 +324,8 @@ rinq_own_session_update(uint32 seq, uint32 revision, RinqBytes namespace,
 								count, revision + 1, frozen_key))
 		return RINQ_OUTCOME_FROZEN;
 	bytes_used += rinq_attributes_size(session->attributes) - before;
+	for (i = 0; i < count && !dlist_is_empty(&session->subscriptions); i++)
+		rinq_index_changed(session, namespace, attributes[i].key);
 	moved_on(session);
 	return RINQ_OUTCOME_SUCCESS;
 }
@@ -346,6 +349,8 @@ rinq_own_session_clear(uint32 seq, uint32 revision, RinqBytes namespace, RinqByt
 							   frozen_key))
 		return RINQ_OUTCOME_FROZEN;
 	bytes_used += rinq_attributes_size(session->attributes) - before;
+	if (!dlist_is_empty(&session->subscriptions))
+		rinq_index_namespace_changed(session, namespace);
 	moved_on(session);
 	return RINQ_OUTCOME_SUCCESS;
 }
