@@ -866,6 +866,63 @@ COMMENT ON COLUMN @extschema@.rinq_stored_notifications.is_multicast IS 'Whether
 COMMENT ON COLUMN @extschema@.rinq_stored_notifications.which IS 'That constraint, NULL for a notification to one session';
 COMMENT ON COLUMN @extschema@.rinq_stored_notifications.trace_id IS 'Id that the notification shares with all messages sent on its behalf';
 
+CREATE TABLE @extschema@.rinq_subscription (
+    name text COLLATE "C" PRIMARY KEY CHECK (octet_length(name) BETWEEN 1 AND 200),
+    namespace text NOT NULL
+        CHECK (namespace ~ '^[A-Za-z0-9.:-][A-Za-z0-9_.:-]{0,199}$'),
+    handler text NOT NULL,
+    role regrole NOT NULL,
+    owner regrole NOT NULL,
+    attributes jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(attributes) = 'object')
+);
+COMMENT ON TABLE @extschema@.rinq_subscription IS
+    'Standing subscriptions to notifications; written by rinq_subscribe and rinq_unsubscribe';
+COMMENT ON COLUMN @extschema@.rinq_subscription.name IS 'Name of the subscription';
+COMMENT ON COLUMN @extschema@.rinq_subscription.namespace IS 'Namespace whose notifications are handled';
+COMMENT ON COLUMN @extschema@.rinq_subscription.handler IS 'Function that handles them, with its schema and argument type';
+COMMENT ON COLUMN @extschema@.rinq_subscription.role IS 'Role that subscribed; its session receives them, and the handler runs as it';
+COMMENT ON COLUMN @extschema@.rinq_subscription.owner IS 'Owner of the function when it was registered; a function of the same name by anybody else is not run';
+COMMENT ON COLUMN @extschema@.rinq_subscription.attributes IS 'Attributes of the session, in the namespace';
+
+CREATE TRIGGER rinq_listener_changed
+    AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @extschema@.rinq_subscription
+    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.rinq_listener_changed();
+COMMENT ON TRIGGER rinq_listener_changed ON @extschema@.rinq_subscription IS
+    'Makes changes of the subscriptions effective at commit, however they are made';
+ALTER TABLE @extschema@.rinq_subscription ENABLE ALWAYS TRIGGER rinq_listener_changed;
+
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.rinq_subscription', '');
+
+CREATE FUNCTION @extschema@.rinq_subscribe(
+    name text, namespace text, handler regprocedure, attributes jsonb DEFAULT '{}')
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_subscribe(text, text, regprocedure, jsonb) IS
+    'Has notifications to a session with these attributes, which the peer makes whenever it connects, handled by a function that takes a rinq_notification, running as the current role; from commit on';
+
+CREATE FUNCTION @extschema@.rinq_unsubscribe(name text)
+    RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_unsubscribe(text) IS
+    'Ends a standing subscription, from commit on; false when there was none';
+
+CREATE FUNCTION @extschema@.rinq_list_subscriptions(OUT name text, OUT session @extschema@.rinq_session_id)
+    RETURNS SETOF record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_list_subscriptions() IS
+    'Standing subscriptions that have a session; see the view rinq_subscriptions';
+
+CREATE VIEW @extschema@.rinq_subscriptions WITH (security_barrier) AS
+    SELECT s.name, s.namespace, s.handler, s.role, s.attributes, l.session
+    FROM @extschema@.rinq_subscription s
+    LEFT JOIN @extschema@.rinq_list_subscriptions() l USING (name)
+    WHERE pg_has_role(s.role, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE');
+COMMENT ON VIEW @extschema@.rinq_subscriptions IS
+    'Standing subscriptions of roles whose privileges one has; all of them for members of pg_monitor';
+COMMENT ON COLUMN @extschema@.rinq_subscriptions.name IS 'Name of the subscription';
+COMMENT ON COLUMN @extschema@.rinq_subscriptions.namespace IS 'Namespace whose notifications are handled';
+COMMENT ON COLUMN @extschema@.rinq_subscriptions.handler IS 'Function that handles them';
+COMMENT ON COLUMN @extschema@.rinq_subscriptions.role IS 'Role that subscribed, and as which the handler runs';
+COMMENT ON COLUMN @extschema@.rinq_subscriptions.attributes IS 'Attributes that the session is made with';
+COMMENT ON COLUMN @extschema@.rinq_subscriptions.session IS 'Session that receives them now, NULL while there is none';
+
 CREATE FUNCTION @extschema@.rinq_session_unlisten(session text, namespace text)
     RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.rinq_session_unlisten(text, text) IS
@@ -1034,12 +1091,15 @@ REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq
 REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, bytea, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_session_listen(text, text, regprocedure, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_notifications(interval, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_subscribe(text, text, regprocedure, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_unsubscribe(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_session_unlisten(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_local_only() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_rescan() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_peer_status() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.rinq_outbox_peer_status() TO pg_monitor;
-GRANT SELECT ON @extschema@.rinq_sessions, @extschema@.rinq_session_attributes, @extschema@.rinq_stored_notifications TO PUBLIC;
+GRANT SELECT ON @extschema@.rinq_sessions, @extschema@.rinq_session_attributes, @extschema@.rinq_stored_notifications,
+    @extschema@.rinq_subscriptions TO PUBLIC;
 GRANT SELECT ON @extschema@.rinq_outbox_status TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.rinq_peer_status() TO pg_monitor;
 GRANT SELECT ON @extschema@.rinq_peer TO pg_monitor;

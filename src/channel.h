@@ -89,7 +89,8 @@ typedef enum RinqOperation
 	RINQ_OP_UNLISTEN,			/* text: "t" when it did listen */
 	RINQ_OP_FETCH,				/* payload: notifications that were kept (notification.h) */
 	RINQ_OP_LIST_SESSIONS,		/* payload: those after the target */
-	RINQ_OP_LIST_ATTRIBUTES
+	RINQ_OP_LIST_ATTRIBUTES,
+	RINQ_OP_LIST_SUBSCRIPTIONS	/* payload: standing ones, with their sessions */
 } RinqOperation;
 
 /* fields of an operation on a session; a handler's roles are the slot's */

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * config.c
- *	  Handing the listeners of a database from the reader to the peer.
+ *	  Handing the listeners and standing subscriptions of a database from the
+ *	  reader to the peer.
  *
  *-------------------------------------------------------------------------
  */
@@ -44,30 +45,56 @@ take_text(const char **p, const char *end)
 	return pnstrdup(take(p, end, len), len);
 }
 
+static void
+append_listener(StringInfo buf, const RinqListener *listener)
+{
+	appendBinaryStringInfo(buf, (const char *) &listener->role, sizeof(Oid));
+	appendBinaryStringInfo(buf, (const char *) &listener->owner, sizeof(Oid));
+	appendBinaryStringInfo(buf, (const char *) &listener->max_concurrent, sizeof(int32));
+	appendStringInfoChar(buf, listener->deduplicate ? 1 : 0);
+	append_text(buf, listener->namespace);
+	append_text(buf, listener->handler);
+	append_text(buf, listener->problem);
+}
+
+static void
+take_listener(const char **p, const char *end, RinqListener *listener)
+{
+	memcpy(&listener->role, take(p, end, sizeof(Oid)), sizeof(Oid));
+	memcpy(&listener->owner, take(p, end, sizeof(Oid)), sizeof(Oid));
+	memcpy(&listener->max_concurrent, take(p, end, sizeof(int32)), sizeof(int32));
+	listener->deduplicate = *take(p, end, 1) != 0;
+	listener->namespace = take_text(p, end);
+	listener->handler = take_text(p, end);
+	listener->problem = take_text(p, end);
+}
+
 /*
- * Writes a list of RinqListener into the payload area.
+ * Writes a configuration into the payload area.
  */
 dsa_pointer
-rinq_config_pack(List *listeners)
+rinq_config_pack(const RinqConfig *config)
 {
 	StringInfoData buf;
 	ListCell   *lc;
-	uint32		total;
+	uint32		total = 0;
+	uint32		count = (uint32) list_length(config->listeners);
 	dsa_pointer result;
 
 	initStringInfo(&buf);
 	appendBinaryStringInfo(&buf, (char *) &total, sizeof(total));
-	foreach(lc, listeners)
+	appendBinaryStringInfo(&buf, (char *) &count, sizeof(count));
+	foreach(lc, config->listeners)
+		append_listener(&buf, lfirst(lc));
+	foreach(lc, config->standing)
 	{
-		RinqListener *listener = lfirst(lc);
+		RinqStanding *standing = lfirst(lc);
+		uint32		len = (uint32) standing->attributes.len;
 
-		appendBinaryStringInfo(&buf, (char *) &listener->role, sizeof(Oid));
-		appendBinaryStringInfo(&buf, (char *) &listener->owner, sizeof(Oid));
-		appendBinaryStringInfo(&buf, (char *) &listener->max_concurrent, sizeof(int32));
-		appendStringInfoChar(&buf, listener->deduplicate ? 1 : 0);
-		append_text(&buf, listener->namespace);
-		append_text(&buf, listener->handler);
-		append_text(&buf, listener->problem);
+		append_text(&buf, standing->name);
+		append_listener(&buf, &standing->listener);
+		appendBinaryStringInfo(&buf, (char *) &len, sizeof(len));
+		appendBinaryStringInfo(&buf, standing->attributes.data, (int) len);
 	}
 	total = (uint32) buf.len;
 	memcpy(buf.data, &total, sizeof(total));
@@ -114,18 +141,20 @@ rinq_config_publish(RinqDatabase *db, Oid dboid, RinqPresence presence,
 }
 
 /*
- * Reads the newest configuration as a list of RinqListener in the current
- * memory context, and its serial number.
+ * Reads the newest configuration into the current memory context, and its
+ * serial number.
  */
-List *
-rinq_config_fetch(RinqDatabase *db, uint32 *serial)
+void
+rinq_config_fetch(RinqDatabase *db, RinqConfig *config, uint32 *serial)
 {
-	List	   *result = NIL;
 	char	   *copy = NULL;
 	uint32		total = 0;
+	uint32		count;
 	const char *p;
 	const char *end;
 
+	config->listeners = NIL;
+	config->standing = NIL;
 	LWLockAcquire(rinq_shared->lock, LW_SHARED);
 	*serial = db->config_serial;
 	if (DsaPointerIsValid(db->config))
@@ -138,23 +167,29 @@ rinq_config_fetch(RinqDatabase *db, uint32 *serial)
 	}
 	LWLockRelease(rinq_shared->lock);
 	if (copy == NULL)
-		return NIL;
+		return;
 
 	p = copy + sizeof(total);
 	end = copy + total;
-	while (p < end)
+	memcpy(&count, take(&p, end, sizeof(count)), sizeof(count));
+	for (; count > 0; count--)
 	{
 		RinqListener *listener = palloc(sizeof(RinqListener));
 
-		memcpy(&listener->role, take(&p, end, sizeof(Oid)), sizeof(Oid));
-		memcpy(&listener->owner, take(&p, end, sizeof(Oid)), sizeof(Oid));
-		memcpy(&listener->max_concurrent, take(&p, end, sizeof(int32)), sizeof(int32));
-		listener->deduplicate = *take(&p, end, 1) != 0;
-		listener->namespace = take_text(&p, end);
-		listener->handler = take_text(&p, end);
-		listener->problem = take_text(&p, end);
-		result = lappend(result, listener);
+		take_listener(&p, end, listener);
+		config->listeners = lappend(config->listeners, listener);
+	}
+	while (p < end)
+	{
+		RinqStanding *standing = palloc(sizeof(RinqStanding));
+		uint32		len;
+
+		standing->name = take_text(&p, end);
+		take_listener(&p, end, &standing->listener);
+		memcpy(&len, take(&p, end, sizeof(len)), sizeof(len));
+		standing->attributes = rinq_bytes(palloc(len + 1), len);
+		memcpy((char *) standing->attributes.data, take(&p, end, len), len);
+		config->standing = lappend(config->standing, standing);
 	}
 	pfree(copy);
-	return result;
 }

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * config.h
- *	  What the reader found in a database: the namespaces it listens to, handed
- *	  to the peer through shared memory.
+ *	  What the reader found in a database, handed to the peer through shared
+ *	  memory: the namespaces it listens to, and its standing subscriptions.
  *
  *-------------------------------------------------------------------------
  */
@@ -11,6 +11,7 @@
 
 #include "postgres.h"
 
+#include "bytes.h"
 #include "nodes/pg_list.h"
 #include "shared.h"
 
@@ -25,9 +26,23 @@ typedef struct RinqListener
 	char	   *problem;		/* why it cannot be served; NULL when it can */
 } RinqListener;
 
-extern dsa_pointer rinq_config_pack(List *listeners);
+/* a session that is made at each connect, and listens to notifications */
+typedef struct RinqStanding
+{
+	char	   *name;
+	RinqListener listener;		/* its namespace, and the function that handles them */
+	RinqBytes	attributes;		/* of the session, in that namespace (attribute.h) */
+} RinqStanding;
+
+typedef struct RinqConfig
+{
+	List	   *listeners;		/* of RinqListener */
+	List	   *standing;		/* of RinqStanding */
+} RinqConfig;
+
+extern dsa_pointer rinq_config_pack(const RinqConfig *config);
 extern void rinq_config_publish(RinqDatabase *db, Oid dboid, RinqPresence presence,
 								dsa_pointer config, uint32 covers);
-extern List *rinq_config_fetch(RinqDatabase *db, uint32 *serial);
+extern void rinq_config_fetch(RinqDatabase *db, RinqConfig *config, uint32 *serial);
 
 #endif							/* RINQ_CONFIG_H */

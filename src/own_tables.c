@@ -93,3 +93,20 @@ rinq_own_table_close(RinqOwnTable *table)
 	SPI_finish();
 	SetUserIdAndSecContext(table->saved_user, table->saved_context);
 }
+
+/*
+ * Runs one statement on a table, whose name is to be filled into "query".
+ * Returns the number of rows.
+ */
+uint64
+rinq_own_table_write(Oid schema, const char *name, const char *query, int nargs, Oid *types,
+					 Datum *values, const char *nulls)
+{
+	RinqOwnTable table;
+	uint64		rows;
+
+	rinq_own_table_open(&table, schema, name);
+	rows = rinq_own_table_execute(psprintf(query, table.name), nargs, types, values, nulls);
+	rinq_own_table_close(&table);
+	return rows;
+}

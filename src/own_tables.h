@@ -24,5 +24,7 @@ extern void rinq_own_table_open(RinqOwnTable *table, Oid schema, const char *nam
 extern uint64 rinq_own_table_execute(const char *query, int nargs, Oid *types, Datum *values,
 									 const char *nulls);
 extern void rinq_own_table_close(RinqOwnTable *table);
+extern uint64 rinq_own_table_write(Oid schema, const char *name, const char *query, int nargs,
+								   Oid *types, Datum *values, const char *nulls);
 
 #endif							/* RINQ_OWN_TABLES_H */

@@ -2,7 +2,7 @@
  *
  * reader.c
  *	  A short-lived worker that looks into one database: is the extension
- *	  there, and which namespaces does it listen to?
+ *	  there, which namespaces does it listen to, and which subscriptions has it?
  *
  * The peer and the launcher are connected to no database, so that they are
  * never in the way of DROP DATABASE and its like; this worker reads for them.
@@ -16,12 +16,16 @@
 #include "compat.h"
 
 #include "access/xact.h"
+#include "attribute.h"
+#include "catalog/pg_type.h"
 #include "config.h"
 #include "executor/spi.h"
+#include "payload.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "tcop/tcopprot.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -81,8 +85,8 @@ static char *
 role_problem(HeapTuple row, TupleDesc desc, MemoryContext context)
 {
 	bool		isnull;
-	char	   *rolname = SPI_getvalue(row, desc, 4);
-	Datum		canlogin = SPI_getbinval(row, desc, 5, &isnull);
+	char	   *rolname = SPI_getvalue(row, desc, 5);
+	Datum		canlogin = SPI_getbinval(row, desc, 6, &isnull);
 
 	if (rolname == NULL)
 		return MemoryContextStrdup(context, "its role does not exist any more");
@@ -108,27 +112,43 @@ extension_schema(void)
 	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 }
 
+/* columns that both tables have, and what is known of the role */
+#define COMMON_COLUMNS \
+	"t.namespace, t.handler, t.role::pg_catalog.oid, t.owner::pg_catalog.oid," \
+	" r.rolname, r.rolcanlogin, pg_catalog.has_database_privilege(r.oid," \
+	" (SELECT d.oid FROM pg_catalog.pg_database d" \
+	" WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()), 'CONNECT')"
+#define JOIN_ROLE \
+	" LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) t.role"
+
+static void
+read_common(HeapTuple row, TupleDesc desc, RinqListener *listener, MemoryContext context)
+{
+	bool		isnull;
+
+	memset(listener, 0, sizeof(*listener));
+	listener->namespace = text_column(row, desc, 1, context);
+	listener->handler = text_column(row, desc, 2, context);
+	listener->role = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
+	listener->owner = DatumGetObjectId(SPI_getbinval(row, desc, 4, &isnull));
+	listener->problem = role_problem(row, desc, context);
+}
+
+static void
+query(const char *text, const char *schema, const char *what)
+{
+	if (SPI_execute(psprintf(text, quote_identifier(schema)), true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the %s", what);
+}
+
 static List *
 read_listeners(const char *schema, MemoryContext context)
 {
-	StringInfoData query;
 	List	   *listeners = NIL;
 	uint64		i;
 
-	initStringInfo(&query);
-	appendStringInfo(&query,
-					 "SELECT l.namespace, l.handler, l.role::pg_catalog.oid, r.rolname, r.rolcanlogin,"
-					 " l.owner::pg_catalog.oid,"
-					 " pg_catalog.has_database_privilege(r.oid,"
-					 " (SELECT d.oid FROM pg_catalog.pg_database d"
-					 " WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()), 'CONNECT'),"
-					 " COALESCE(l.max_concurrent, 0), l.deduplicate"
-					 " FROM %s.rinq_listener l"
-					 " LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) l.role"
-					 " ORDER BY l.namespace",
-					 quote_identifier(schema));
-	if (SPI_execute(query.data, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the listeners");
+	query("SELECT " COMMON_COLUMNS ", COALESCE(t.max_concurrent, 0), t.deduplicate"
+		  " FROM %s.rinq_listener t" JOIN_ROLE " ORDER BY t.namespace", schema, "listeners");
 	for (i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
@@ -137,18 +157,76 @@ read_listeners(const char *schema, MemoryContext context)
 		MemoryContext old;
 		bool		isnull;
 
-		listener->namespace = text_column(row, desc, 1, context);
-		listener->handler = text_column(row, desc, 2, context);
-		listener->role = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
-		listener->owner = DatumGetObjectId(SPI_getbinval(row, desc, 6, &isnull));
+		read_common(row, desc, listener, context);
 		listener->max_concurrent = DatumGetInt32(SPI_getbinval(row, desc, 8, &isnull));
 		listener->deduplicate = DatumGetBool(SPI_getbinval(row, desc, 9, &isnull));
-		listener->problem = role_problem(row, desc, context);
 		old = MemoryContextSwitchTo(context);
 		listeners = lappend(listeners, listener);
 		MemoryContextSwitchTo(old);
 	}
 	return listeners;
+}
+
+/* attributes from two arrays, of their keys and values */
+static RinqBytes
+pack_attributes(Datum keys, Datum values, MemoryContext context)
+{
+	StringInfoData list;
+	RinqAttribute *attributes;
+	Datum	   *key;
+	Datum	   *value;
+	bool	   *nulls;
+	bool	   *value_nulls;
+	MemoryContext old;
+	int			count;
+	int			value_count;
+	int			i;
+
+	deconstruct_array(DatumGetArrayTypeP(keys), TEXTOID, -1, false, TYPALIGN_INT, &key, &nulls,
+					  &count);
+	deconstruct_array(DatumGetArrayTypeP(values), TEXTOID, -1, false, TYPALIGN_INT, &value,
+					  &value_nulls, &value_count);
+	attributes = palloc0(Max(count, 1) * sizeof(RinqAttribute));
+	for (i = 0; i < count; i++)
+	{
+		attributes[i].key = rinq_text_to_wire(TextDatumGetCString(key[i]));
+		attributes[i].value = value_nulls[i] ? rinq_bytes("", 0) :
+			rinq_text_to_wire(TextDatumGetCString(value[i]));
+	}
+	old = MemoryContextSwitchTo(context);
+	initStringInfo(&list);
+	rinq_attributes_pack(&list, attributes, count);
+	MemoryContextSwitchTo(old);
+	return rinq_bytes(list.data, list.len);
+}
+
+static List *
+read_subscriptions(const char *schema, MemoryContext context)
+{
+	List	   *subscriptions = NIL;
+	uint64		i;
+
+	query("SELECT " COMMON_COLUMNS ", t.name,"
+		  " ARRAY(SELECT a.key FROM pg_catalog.jsonb_each_text(t.attributes) a ORDER BY a.key),"
+		  " ARRAY(SELECT a.value FROM pg_catalog.jsonb_each_text(t.attributes) a ORDER BY a.key)"
+		  " FROM %s.rinq_subscription t" JOIN_ROLE " ORDER BY t.name", schema, "subscriptions");
+	for (i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		RinqStanding *standing = MemoryContextAlloc(context, sizeof(RinqStanding));
+		MemoryContext old;
+		bool		isnull;
+
+		read_common(row, desc, &standing->listener, context);
+		standing->name = text_column(row, desc, 8, context);
+		standing->attributes = pack_attributes(SPI_getbinval(row, desc, 9, &isnull),
+											   SPI_getbinval(row, desc, 10, &isnull), context);
+		old = MemoryContextSwitchTo(context);
+		subscriptions = lappend(subscriptions, standing);
+		MemoryContextSwitchTo(old);
+	}
+	return subscriptions;
 }
 
 void
@@ -157,7 +235,7 @@ rinq_reader_main(Datum arg)
 	uint32		covers;
 	char	   *schema;
 	bool		present;
-	List	   *listeners = NIL;
+	RinqConfig	config = {NIL, NIL};
 	MemoryContext context;
 
 	database = rinq_worker_attach(&args);
@@ -181,14 +259,17 @@ rinq_reader_main(Datum arg)
 	schema = extension_schema();
 	present = schema != NULL;
 	if (present)
-		listeners = read_listeners(schema, context);
+	{
+		config.listeners = read_listeners(schema, context);
+		config.standing = read_subscriptions(schema, context);
+	}
 	SPI_finish();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 
 	rinq_config_publish(database, args.dboid,
 						present ? RINQ_PRESENT : RINQ_ABSENT,
-						present ? rinq_config_pack(listeners) : InvalidDsaPointer,
+						present ? rinq_config_pack(&config) : InvalidDsaPointer,
 						covers);
 	proc_exit(0);
 }

@@ -54,7 +54,7 @@ find(RinqSession *session, const RinqNamespace *ns)
  * namespace before anything comes (topology.c).
  */
 void
-rinq_subscribe(RinqSession *session, RinqNamespace *ns, RinqReceiveMode mode, RinqBytes handler,
+rinq_notifications_subscribe(RinqSession *session, RinqNamespace *ns, RinqReceiveMode mode, RinqBytes handler,
 			   Oid role, Oid owner)
 {
 	RinqSubscription *subscription = find(session, ns);
@@ -98,7 +98,7 @@ end_subscription(RinqSubscription *subscription)
  * Ends a session's listening to a namespace; false when it did not.
  */
 bool
-rinq_unsubscribe(RinqSession *session, RinqNamespace *ns)
+rinq_notifications_unsubscribe(RinqSession *session, RinqNamespace *ns)
 {
 	RinqSubscription *subscription = find(session, ns);
 
@@ -112,7 +112,7 @@ rinq_unsubscribe(RinqSession *session, RinqNamespace *ns)
  * The same for all namespaces, because the session ends.
  */
 void
-rinq_unsubscribe_all(RinqSession *session)
+rinq_notifications_unsubscribe_all(RinqSession *session)
 {
 	while (!dlist_is_empty(&session->subscriptions))
 		end_subscription(dlist_container(RinqSubscription, of_session,

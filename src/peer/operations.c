@@ -248,7 +248,7 @@ listen_to(uint32 index, RinqSession *session, const RinqSlot *slot, const RinqBy
 		memcpy(&owner, fields[RINQ_OP_OWNER].data, sizeof(Oid));
 	if (fields[RINQ_OP_MODE].len == 1)
 		mode = (RinqReceiveMode) fields[RINQ_OP_MODE].data[0];
-	rinq_subscribe(session, ns, mode, fields[RINQ_OP_HANDLER], slot->role, owner);
+	rinq_notifications_subscribe(session, ns, mode, fields[RINQ_OP_HANDLER], slot->role, owner);
 	if (rinq_topology_subscribe(ns, index))
 		rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, "");
 }
@@ -339,7 +339,7 @@ on_own_session(uint32 index, RinqSlot *slot, const RinqBytes *fields)
 			break;
 		case RINQ_OP_UNLISTEN:
 			rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS,
-						rinq_unsubscribe(session, rinq_topology_find(fields[RINQ_OP_NAMESPACE])) ?
+						rinq_notifications_unsubscribe(session, rinq_topology_find(fields[RINQ_OP_NAMESPACE])) ?
 						"t" : "");
 			break;
 		default:
@@ -365,6 +365,7 @@ rinq_operation(uint32 index)
 		return;
 	}
 	if (slot->op != RINQ_OP_LIST_SESSIONS && slot->op != RINQ_OP_LIST_ATTRIBUTES &&
+		slot->op != RINQ_OP_LIST_SUBSCRIPTIONS &&
 		!rinq_peer_id_equal(&slot->target.session.peer, &rinq_peer.id))
 	{
 		rinq_remote_operation(index);
@@ -377,6 +378,15 @@ rinq_operation(uint32 index)
 	rinq_slot_read(slot, fields, RINQ_OP_FIELDS);
 	if (slot->op == RINQ_OP_LIST_SESSIONS || slot->op == RINQ_OP_LIST_ATTRIBUTES)
 		list(index, slot->target.session.seq, slot->op == RINQ_OP_LIST_ATTRIBUTES);
+	else if (slot->op == RINQ_OP_LIST_SUBSCRIPTIONS)
+	{
+		StringInfoData all;
+
+		initStringInfo(&all);
+		rinq_standing_list(&all);
+		rinq_invoker_finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0),
+							rinq_bytes(NULL, 0), rinq_bytes(all.data, all.len));
+	}
 	else
 		on_own_session(index, slot, fields);
 	MemoryContextSwitchTo(old);

@@ -193,13 +193,14 @@ static void
 read_config(void)
 {
 	MemoryContext old;
-	List	   *listeners;
+	RinqConfig	config;
 
 	if (rinq_peer.db->config_serial == seen_config)
 		return;
 	old = MemoryContextSwitchTo(TopMemoryContext);
-	listeners = rinq_config_fetch(rinq_peer.db, &seen_config);
-	rinq_topology_configure(listeners);
+	rinq_config_fetch(rinq_peer.db, &config, &seen_config);
+	rinq_topology_configure(config.listeners);
+	rinq_standing_configure(config.standing);
 	rinq_line_configured();
 	MemoryContextSwitchTo(old);
 }
@@ -316,6 +317,7 @@ turn(void)
 	next = earlier(next, rinq_invoker_retry());
 	next = earlier(next, rinq_sender_step());
 	next = earlier(next, rinq_remote_prune());
+	next = earlier(next, rinq_standing_step());
 	if (!rinq_peer.stopping)
 		next = earlier(next, rinq_pool_manage());
 

@@ -19,6 +19,7 @@
  *	notifications.c	notifications, sent and received
  *	kept.c		notifications that wait to be fetched
  *	session_index.c	which sessions a constraint may match
+ *	standing.c	subscriptions that outlive connections
  *
  * Everything here is private to that one process.
  *
@@ -232,12 +233,17 @@ typedef struct RinqSubscription RinqSubscription;
 extern void rinq_notification(const RinqDelivery *delivery);
 extern RinqMsgStatus rinq_notification_publish(const RinqOutgoing *notification,
 											   const RinqBytes *fields);
-extern void rinq_subscribe(RinqSession *session, RinqNamespace *ns, RinqReceiveMode mode,
+extern void rinq_notifications_subscribe(RinqSession *session, RinqNamespace *ns, RinqReceiveMode mode,
 						   RinqBytes handler, Oid role, Oid owner);
-extern bool rinq_unsubscribe(RinqSession *session, RinqNamespace *ns);
-extern void rinq_unsubscribe_all(RinqSession *session);
+extern bool rinq_notifications_unsubscribe(RinqSession *session, RinqNamespace *ns);
+extern void rinq_notifications_unsubscribe_all(RinqSession *session);
 extern bool rinq_keeps_notifications(const RinqSession *session);
 extern void rinq_subscriptions_list(const RinqSession *session, StringInfo list);
+
+/* standing.c */
+extern void rinq_standing_configure(List *subscriptions);
+extern int64 rinq_standing_step(void);
+extern void rinq_standing_list(StringInfo list);
 
 /* kept.c */
 extern bool rinq_kept_add(RinqSession *session, const RinqBytes *fields);

@@ -85,7 +85,7 @@ rinq_sessions_clear(void)
 		RinqSession *session = dlist_container(RinqSession, node, iter.cur);
 
 		free_handler(session);
-		rinq_unsubscribe_all(session);
+		rinq_notifications_unsubscribe_all(session);
 		rinq_line_session_ends(session);
 		rinq_kept_session_ends(session);
 	}
@@ -250,7 +250,7 @@ end_session(RinqSession *session)
 	bytes_used -= SESSION_BYTES + rinq_attributes_size(session->attributes);
 	rinq_attributes_free(session->attributes);
 	free_handler(session);
-	rinq_unsubscribe_all(session);
+	rinq_notifications_unsubscribe_all(session);
 	rinq_line_session_ends(session);
 	rinq_kept_session_ends(session);
 	dlist_delete(&session->node);

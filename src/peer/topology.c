@@ -260,7 +260,8 @@ bind_notifications(RinqNamespace *ns)
 
 /*
  * A session listens to notifications of a namespace: has the broker send them
- * to this peer.  False when the operation in a slot has to wait for that.
+ * to this peer.  False when the operation in a slot has to wait for that; there
+ * is none with RINQ_NO_SLOT.
  */
 bool
 rinq_topology_subscribe(RinqNamespace *ns, uint32 index)
@@ -272,6 +273,8 @@ rinq_topology_subscribe(RinqNamespace *ns, uint32 index)
 		return true;
 	if (ns->notifications == NOTIFICATIONS_UNBOUND)
 		bind_notifications(ns);
+	if (index == RINQ_NO_SLOT)
+		return false;
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	waiting = palloc(sizeof(uint64));
 	*waiting = (uint64) index << 32 | rinq_peer.channel->slots[index].serial;

@@ -38,23 +38,6 @@ PG_FUNCTION_INFO_V1(rinq_listener_changed);
 #define TABLE_NAME "rinq_listener"
 
 /*
- * Runs a statement on the table of listeners, whose name is to be filled into
- * "query".  Returns the number of rows.
- */
-static uint64
-write_table(FunctionCallInfo fcinfo, const char *query, int nargs, Oid *types, Datum *values,
-			const char *nulls)
-{
-	RinqOwnTable table;
-	uint64		rows;
-
-	rinq_own_table_open(&table, get_func_namespace(fcinfo->flinfo->fn_oid), TABLE_NAME);
-	rows = rinq_own_table_execute(psprintf(query, table.name), nargs, types, values, nulls);
-	rinq_own_table_close(&table);
-	return rows;
-}
-
-/*
  * Raises an error unless executors can be started for a role: one that cannot
  * log in cannot have a session of its own either.
  */
@@ -124,6 +107,7 @@ Datum
 rinq_listen(PG_FUNCTION_ARGS)
 {
 	char	   *namespace = rinq_namespace_argument(fcinfo, 0);
+	Oid			schema = get_func_namespace(fcinfo->flinfo->fn_oid);
 	Oid			func;
 	Oid			types[7] = {TEXTOID, TEXTOID, OIDOID, BOOLOID, OIDOID, INT4OID, BOOLOID};
 	Datum		values[7];
@@ -150,7 +134,7 @@ rinq_listen(PG_FUNCTION_ARGS)
 	values[5] = PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2);
 	nulls[5] = PG_ARGISNULL(2) ? 'n' : ' ';
 	values[6] = BoolGetDatum(!PG_ARGISNULL(3) && PG_GETARG_BOOL(3));
-	if (write_table(fcinfo,
+	if (rinq_own_table_write(schema, TABLE_NAME,
 					"INSERT INTO %s AS l"
 					" (namespace, handler, role, owner, max_concurrent, deduplicate)"
 					" VALUES ($1, $2, $3::pg_catalog.regrole, $5::pg_catalog.regrole, $6, $7)"
@@ -177,6 +161,7 @@ Datum
 rinq_unlisten(PG_FUNCTION_ARGS)
 {
 	char	   *namespace = rinq_namespace_argument(fcinfo, 0);
+	Oid			schema = get_func_namespace(fcinfo->flinfo->fn_oid);
 	Oid			types[3] = {TEXTOID, OIDOID, BOOLOID};
 	Datum		values[3];
 
@@ -184,12 +169,12 @@ rinq_unlisten(PG_FUNCTION_ARGS)
 	values[0] = CStringGetTextDatum(namespace);
 	values[1] = ObjectIdGetDatum(GetUserId());
 	values[2] = BoolGetDatum(superuser());
-	if (write_table(fcinfo,
+	if (rinq_own_table_write(schema, TABLE_NAME,
 					"DELETE FROM %s WHERE namespace OPERATOR(pg_catalog.=) $1"
 					" AND (role::pg_catalog.oid OPERATOR(pg_catalog.=) $2 OR $3)",
 					3, types, values, NULL) > 0)
 		PG_RETURN_BOOL(true);
-	if (write_table(fcinfo, "SELECT FROM %s WHERE namespace OPERATOR(pg_catalog.=) $1",
+	if (rinq_own_table_write(schema, TABLE_NAME, "SELECT FROM %s WHERE namespace OPERATOR(pg_catalog.=) $1",
 					1, types, values, NULL) > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -200,24 +185,26 @@ rinq_unlisten(PG_FUNCTION_ARGS)
 /*
  * rinq_listener_changed() returns trigger
  *
- * On the table of listeners: has the peer read it again at commit, and keeps
- * everybody but its owner and superusers from writing it.
+ * On the tables of listeners and subscriptions: has the peer read them again at
+ * commit, and keeps everybody but their owner and superusers from writing them.
  */
 Datum
 rinq_listener_changed(PG_FUNCTION_ARGS)
 {
+	Relation	table;
+
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("rinq_listener_changed must be called as a trigger")));
 
 	/* a row makes a role's functions run: no grant on the table is enough */
-	if (!rinq_is_table_owner(RelationGetRelid(((TriggerData *) fcinfo->context)->tg_relation),
-							 GetUserId()))
+	table = ((TriggerData *) fcinfo->context)->tg_relation;
+	if (!rinq_is_table_owner(RelationGetRelid(table), GetUserId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("table \"%s\" cannot be written directly", TABLE_NAME),
-				 errhint("Use rinq_listen and rinq_unlisten.")));
+				 errmsg("table \"%s\" cannot be written directly", RelationGetRelationName(table)),
+				 errhint("Use rinq_listen and rinq_unlisten, or rinq_subscribe and rinq_unsubscribe.")));
 	rinq_ddl_reread_at_commit();
 	return PointerGetDatum(NULL);
 }

@@ -26,9 +26,11 @@
 
 PG_FUNCTION_INFO_V1(rinq_list_sessions);
 PG_FUNCTION_INFO_V1(rinq_list_attributes);
+PG_FUNCTION_INFO_V1(rinq_list_subscriptions);
 
 #define SESSION_COLUMNS 8
 #define ATTRIBUTE_COLUMNS 7
+#define SUBSCRIPTION_COLUMNS 2
 
 /* takes a fixed number of bytes off a page */
 static void
@@ -239,5 +241,40 @@ rinq_list_attributes(PG_FUNCTION_ARGS)
 		more = next_page(RINQ_OP_LIST_ATTRIBUTES, &target, &page);
 		put_attributes(&set, &target, page);
 	} while (more);
+	return (Datum) 0;
+}
+
+/*
+ * rinq_list_subscriptions() returns setof record
+ *
+ * The names of standing subscriptions, each with its session.
+ */
+Datum
+rinq_list_subscriptions(PG_FUNCTION_ARGS)
+{
+	RinqResultSet set;
+	RinqTarget	target;
+	RinqOperationResult result;
+
+	rinq_resultset_begin(fcinfo, &set, SUBSCRIPTION_COLUMNS);
+	if (!is_connected(&target))
+		return (Datum) 0;
+	rinq_operate(RINQ_OP_LIST_SUBSCRIPTIONS, &target, NULL, &result);
+	while (result.payload.len > 0)
+	{
+		Datum		values[SUBSCRIPTION_COLUMNS];
+		bool		nulls[SUBSCRIPTION_COLUMNS] = {false};
+		uint32		len;
+		uint32		seq;
+
+		take(&result.payload, &len, sizeof(len));
+		if (len > result.payload.len)
+			elog(ERROR, "malformed list of subscriptions");
+		values[0] = PointerGetDatum(cstring_to_text_with_len(result.payload.data, (int) len));
+		result.payload = rinq_bytes(result.payload.data + len, result.payload.len - len);
+		take(&result.payload, &seq, sizeof(seq));
+		values[1] = id_datum(&target, seq);
+		rinq_resultset_put(&set, values, nulls);
+	}
 	return (Datum) 0;
 }

@@ -1,0 +1,221 @@
+/*-------------------------------------------------------------------------
+ *
+ * standing.c
+ *	  Subscriptions that outlive connections: for each, a session is made at
+ *	  every connect, has its attributes set, and listens.
+ *
+ * A session that is destroyed, by whomever, is made again.  What the reader
+ * found says which subscriptions there are; how notifications get to their
+ * handlers is notifications.c's.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "guc.h"
+#include "peer/peer.h"
+#include "utils/memutils.h"
+
+#define RETRY_INTERVAL 5000		/* ms, when a session cannot be made */
+
+typedef struct Subscription
+{
+	RinqStanding *standing;
+	uint32		session;		/* number and serial of its session; 0 is none */
+	uint64		serial;
+} Subscription;
+
+static List *subscriptions = NIL;
+static int64 retry_at = 0;
+
+static RinqSession *
+session_of(const Subscription *subscription)
+{
+	RinqSession *session = rinq_own_session_find(subscription->session);
+
+	return session != NULL && session->serial == subscription->serial ? session : NULL;
+}
+
+static void
+free_standing(RinqStanding *standing)
+{
+	pfree(standing->name);
+	pfree(standing->listener.namespace);
+	pfree(standing->listener.handler);
+	if (standing->listener.problem != NULL)
+		pfree(standing->listener.problem);
+	pfree((char *) standing->attributes.data);
+	pfree(standing);
+}
+
+static bool
+same_text(const char *a, const char *b)
+{
+	return rinq_bytes_equal(rinq_bytes_str(a), rinq_bytes_str(b));
+}
+
+static bool
+same(const RinqStanding *a, const RinqStanding *b)
+{
+	return strcmp(a->name, b->name) == 0 &&
+		same_text(a->listener.namespace, b->listener.namespace) &&
+		same_text(a->listener.handler, b->listener.handler) &&
+		same_text(a->listener.problem, b->listener.problem) &&
+		a->listener.role == b->listener.role && a->listener.owner == b->listener.owner &&
+		rinq_bytes_equal(a->attributes, b->attributes);
+}
+
+static Subscription *
+take_same(List **old, const RinqStanding *standing)
+{
+	ListCell   *lc;
+
+	foreach(lc, *old)
+	{
+		Subscription *subscription = lfirst(lc);
+
+		if (!same(subscription->standing, standing))
+			continue;
+		*old = foreach_delete_current(*old, lc);
+		return subscription;
+	}
+	return NULL;
+}
+
+/*
+ * Takes a new list of subscriptions, whose memory it keeps.  Those that are as
+ * before keep their sessions.
+ */
+void
+rinq_standing_configure(List *standings)
+{
+	MemoryContext context = MemoryContextSwitchTo(TopMemoryContext);
+	List	   *old = subscriptions;
+	ListCell   *lc;
+
+	subscriptions = NIL;
+	foreach(lc, standings)
+	{
+		RinqStanding *standing = lfirst(lc);
+		Subscription *subscription = take_same(&old, standing);
+
+		if (subscription != NULL)
+			free_standing(standing);
+		else
+		{
+			subscription = palloc0(sizeof(Subscription));
+			subscription->standing = standing;
+			if (standing->listener.problem != NULL)
+				ereport(LOG,
+						(errmsg("rinq cannot run the handler of subscription \"%s\": %s",
+								standing->name, standing->listener.problem)));
+		}
+		subscriptions = lappend(subscriptions, subscription);
+	}
+	foreach(lc, old)
+	{
+		Subscription *subscription = lfirst(lc);
+		RinqSession *session = session_of(subscription);
+
+		if (session != NULL)
+			(void) rinq_own_session_destroy(session->seq, session->revision);
+		free_standing(subscription->standing);
+		pfree(subscription);
+	}
+	list_free(old);
+	list_free(standings);
+	MemoryContextSwitchTo(context);
+	retry_at = 0;
+}
+
+/* why a session was not made, or NULL */
+static const char *
+make_session(Subscription *subscription)
+{
+	RinqStanding *standing = subscription->standing;
+	RinqBytes	namespace = rinq_bytes_str(standing->listener.namespace);
+	RinqNamespace *ns = rinq_topology_namespace(namespace, rinq_max_namespaces);
+	RinqSession *session;
+	RinqAttribute *attributes;
+	RinqBytes	frozen_key;
+	int			count;
+
+	if (ns == NULL)
+		return "\"rinq.max_namespaces\" namespaces are known already";
+	if (!rinq_attributes_unpack(standing->attributes, &attributes, &count))
+		return "its attributes cannot be read";
+	session = rinq_own_session_create(standing->listener.role);
+	if (session == NULL ||
+		(count > 0 && rinq_own_session_update(session->seq, 0, namespace, attributes, count,
+											  &frozen_key) != RINQ_OUTCOME_SUCCESS))
+	{
+		if (session != NULL)
+			(void) rinq_own_session_destroy(session->seq, 0);
+		return "there is no room for its session within \"rinq.session_memory\"";
+	}
+	subscription->session = session->seq;
+	subscription->serial = session->serial;
+	rinq_notifications_subscribe(session, ns, RINQ_RECEIVE_HANDLER, rinq_bytes_str(standing->listener.handler),
+				   standing->listener.role, standing->listener.owner);
+	(void) rinq_topology_subscribe(ns, RINQ_NO_SLOT);
+	return NULL;
+}
+
+/*
+ * Makes the sessions that are missing.  Returns when to try again, in ms since
+ * the Unix epoch, or 0.
+ */
+int64
+rinq_standing_step(void)
+{
+	MemoryContext context;
+	MemoryContext old;
+	ListCell   *lc;
+
+	if (subscriptions == NIL || !rinq_peer.ready || rinq_peer.stopping ||
+		rinq_peer.now < retry_at)
+		return retry_at;
+	retry_at = 0;
+	context = AllocSetContextCreate(TopMemoryContext, "rinq subscription", ALLOCSET_SMALL_SIZES);
+	old = MemoryContextSwitchTo(context);
+	foreach(lc, subscriptions)
+	{
+		Subscription *subscription = lfirst(lc);
+		const char *problem;
+
+		if (subscription->standing->listener.problem != NULL || session_of(subscription) != NULL)
+			continue;
+		problem = make_session(subscription);
+		if (problem == NULL)
+			continue;
+		ereport(LOG,
+				(errmsg("rinq peer %s has no session for subscription \"%s\": %s",
+						rinq_peer.id_text, subscription->standing->name, problem)));
+		retry_at = rinq_peer.now + RETRY_INTERVAL;
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return retry_at;
+}
+
+/*
+ * Appends those that have a session: the name, with its length, and the number
+ * of the session.
+ */
+void
+rinq_standing_list(StringInfo list)
+{
+	ListCell   *lc;
+
+	foreach(lc, subscriptions)
+	{
+		Subscription *subscription = lfirst(lc);
+		uint32		len = (uint32) strlen(subscription->standing->name);
+
+		if (session_of(subscription) == NULL)
+			continue;
+		appendBinaryStringInfo(list, (const char *) &len, sizeof(len));
+		appendBinaryStringInfo(list, subscription->standing->name, (int) len);
+		appendBinaryStringInfo(list, (const char *) &subscription->session, sizeof(uint32));
+	}
+}

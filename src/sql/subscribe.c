@@ -1,0 +1,142 @@
+/*-------------------------------------------------------------------------
+ *
+ * subscribe.c
+ *	  rinq_subscribe and rinq_unsubscribe: standing subscriptions to
+ *	  notifications.
+ *
+ * Like listeners, they are rows of a table that only its owner may write; and a
+ * trigger on it has the peer told at commit.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "attribute.h"
+#include "catalog/pg_type.h"
+#include "executor/handler.h"
+#include "fmgr.h"
+#include "guc.h"
+#include "miscadmin.h"
+#include "own_tables.h"
+#include "sql/arguments.h"
+#include "sql/listen.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+
+PG_FUNCTION_INFO_V1(rinq_subscribe);
+PG_FUNCTION_INFO_V1(rinq_unsubscribe);
+
+#define TABLE_NAME "rinq_subscription"
+#define MAX_NAME_LEN 200
+
+static char *
+name_argument(FunctionCallInfo fcinfo)
+{
+	char	   *name = rinq_text_argument(fcinfo, 0, "name");
+
+	if (name[0] == '\0' || strlen(name) > MAX_NAME_LEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid name of a subscription: \"%s\"", name),
+				 errdetail("A name has 1 to %d bytes.", MAX_NAME_LEN)));
+	return name;
+}
+
+/*
+ * rinq_subscribe(name text, namespace text, handler regprocedure, attributes
+ * jsonb) returns void
+ *
+ * Has notifications in a namespace handled by a function, as the current role,
+ * from commit on: those to a session with these attributes, in that namespace,
+ * which the peer makes whenever it connects.  A subscription of one's own with
+ * the same name is replaced.
+ */
+Datum
+rinq_subscribe(PG_FUNCTION_ARGS)
+{
+	char	   *name = name_argument(fcinfo);
+	char	   *namespace = rinq_namespace_argument(fcinfo, 1);
+	Oid			func;
+	Oid			types[7] = {TEXTOID, TEXTOID, TEXTOID, OIDOID, OIDOID, JSONBOID, BOOLOID};
+	Datum		values[7];
+	Jsonb	   *attributes;
+
+	if (PG_ARGISNULL(2))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("handler must not be null")));
+	if (PG_ARGISNULL(3))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("attributes must not be null")));
+	func = PG_GETARG_OID(2);
+	attributes = PG_GETARG_JSONB_P(3);
+	rinq_require_preloaded();
+	rinq_check_handler(func, RINQ_WORK_NOTIFICATION);
+	if (!JB_ROOT_IS_OBJECT(attributes))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("attributes must be an object")));
+	if (VARSIZE(attributes) > rinq_payload_limit())
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("attributes of %zu bytes are too large", (size_t) VARSIZE(attributes)),
+				 errdetail("The setting \"rinq.max_payload\" allows %zu bytes.",
+						   rinq_payload_limit())));
+	values[0] = CStringGetTextDatum(name);
+	values[1] = CStringGetTextDatum(namespace);
+	values[2] = CStringGetTextDatum(format_procedure_qualified(func));
+	values[3] = ObjectIdGetDatum(GetUserId());
+	values[4] = ObjectIdGetDatum(rinq_function_owner(func));
+	values[5] = JsonbPGetDatum(attributes);
+	values[6] = BoolGetDatum(superuser());
+	if (rinq_own_table_write(get_func_namespace(fcinfo->flinfo->fn_oid), TABLE_NAME,
+							 "INSERT INTO %s AS s (name, namespace, handler, role, owner, attributes)"
+							 " VALUES ($1, $2, $3, $4::pg_catalog.regrole, $5::pg_catalog.regrole, $6)"
+							 " ON CONFLICT (name) DO UPDATE"
+							 " SET namespace = excluded.namespace, handler = excluded.handler,"
+							 " role = excluded.role, owner = excluded.owner,"
+							 " attributes = excluded.attributes"
+							 " WHERE s.role OPERATOR(pg_catalog.=) excluded.role OR $7",
+							 7, types, values, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("subscription \"%s\" belongs to another role", name),
+				 errhint("That role, or a superuser, can use rinq_unsubscribe.")));
+	PG_RETURN_VOID();
+}
+
+/*
+ * rinq_unsubscribe(name text) returns boolean
+ *
+ * Ends a subscription, from commit on; false when there was none.
+ */
+Datum
+rinq_unsubscribe(PG_FUNCTION_ARGS)
+{
+	char	   *name = name_argument(fcinfo);
+	Oid			schema = get_func_namespace(fcinfo->flinfo->fn_oid);
+	Oid			types[3] = {TEXTOID, OIDOID, BOOLOID};
+	Datum		values[3];
+
+	rinq_require_preloaded();
+	values[0] = CStringGetTextDatum(name);
+	values[1] = ObjectIdGetDatum(GetUserId());
+	values[2] = BoolGetDatum(superuser());
+	if (rinq_own_table_write(schema, TABLE_NAME,
+							 "DELETE FROM %s WHERE name OPERATOR(pg_catalog.=) $1"
+							 " AND (role::pg_catalog.oid OPERATOR(pg_catalog.=) $2 OR $3)",
+							 3, types, values, NULL) > 0)
+		PG_RETURN_BOOL(true);
+	if (rinq_own_table_write(schema, TABLE_NAME,
+							 "SELECT FROM %s WHERE name OPERATOR(pg_catalog.=) $1",
+							 1, types, values, NULL) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("subscription \"%s\" belongs to another role", name)));
+	PG_RETURN_BOOL(false);
+}

@@ -1,0 +1,177 @@
+"""Standing subscriptions: they outlive connections, restarts and dumps."""
+
+import cbor2
+
+from rinqtest import case
+from rinqtest.server import quote
+from rinqtest.waiting import wait_until
+
+
+class Subscriptions(case.Case):
+    def setUp(self):
+        super().setUp()
+        self.db = self.database()
+        self.remote = self.peer()
+        self.prepare(self.db)
+
+    def prepare(self, db):
+        db.sql("CREATE TABLE got (n serial, name text, target text, payload jsonb, role text)")
+        db.sql("""CREATE FUNCTION take(r rinq_notification) RETURNS void LANGUAGE sql AS
+            $$ INSERT INTO got (name, target, payload, role) VALUES (r.type, r.target, r.payload, current_user) $$""")
+
+    def subscribe(self, name, namespace="news", attributes="{}", role="postgres", db=None):
+        (db or self.db).sql("SELECT rinq_subscribe(%s, %s, 'take(rinq_notification)', %s)" % (quote(name), quote(namespace), quote(attributes)), role)
+
+    def session(self, name, db=None):
+        """Its current session, once there is one whose notifications come."""
+        db = db or self.db
+        session = wait_until(lambda: db.value("SELECT session FROM rinq_subscriptions WHERE name = " + quote(name)), lambda s: s is not None)
+        key = session.rpartition(".")[0]
+        wait_until(lambda: self.world.broker.table("list_bindings", "source_name", "routing_key"),
+                   lambda rows: any("ntf.uc" in str(row) and key in str(row) for row in rows))
+        return session
+
+    def unicast(self, session, payload=None, namespace="news"):
+        self.remote.publish_raw("ntf.uc", "%s.%s" % (namespace, session.rpartition(".")[0]), cbor2.dumps(payload), {"n": namespace, "t": session},
+                                type="u", message_id=self.remote.next_id())
+
+    def multicast(self, constraint, payload=None, namespace="news"):
+        self.remote.publish_raw("ntf.mc", namespace, cbor2.dumps(payload), {"n": namespace, "c": cbor2.dumps(constraint)}, type="m",
+                                message_id=self.remote.next_id())
+
+    def got(self, count, columns="target, payload", db=None):
+        return wait_until(lambda: (db or self.db).sql("SELECT %s FROM got ORDER BY n" % columns), lambda rows: len(rows) >= count)
+
+    def test_receives(self):
+        self.subscribe("one", attributes='{"tenant": "acme", "n": 1, "none": null}')
+        session = self.session("one")
+        self.unicast(session, 1)
+        self.multicast({"o": "=", "k": "tenant", "v": "acme"}, 2)
+        self.multicast({"o": "=", "k": "tenant", "v": "other"}, 3)
+        self.multicast({"o": "&", "t": [{"o": "=", "k": "n", "v": "1"}, {"o": "=", "k": "none"}]}, 4)
+        self.assertEqual(self.got(3), [[session, "1"], [session, "2"], [session, "4"]])
+        self.assertEqual(self.db.sql("SELECT namespace, key, value FROM rinq_session_attributes WHERE session = %s ORDER BY key" % quote(session))[-2:],
+                         [["news", "n", "1"], ["news", "tenant", "acme"]])
+        self.assertEqual(self.db.sql("SELECT name, namespace, handler, role, attributes FROM rinq_subscriptions"),
+                         [["one", "news", "public.take(public.rinq_notification)", "postgres", '{"n": 1, "none": null, "tenant": "acme"}']])
+
+    def test_reconnect(self):
+        for name in ("one", "two"):
+            self.subscribe(name, attributes='{"name": "%s"}' % name)
+        before = self.session("one")
+        for payload in (1, 2):
+            old = self.db.peer()
+            self.world.proxy.cut()
+            self.db.wait_new_peer(old)
+            after = self.session("one")
+            self.assertNotEqual(after, before)
+            self.multicast({"o": "=", "k": "name", "v": "one"}, payload)
+            self.assertEqual(self.got(payload)[payload - 1:], [[after, str(payload)]])
+            before = after
+
+    def test_killed_peer(self):
+        self.subscribe("one")
+        old = self.db.peer()
+        self.db.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'rinq peer' AND pid = %d" % old["pid"])
+        self.db.wait_new_peer(old)
+        session = self.session("one")
+        self.unicast(session, 5)
+        self.assertEqual(self.got(1), [[session, "5"]])
+
+    def test_takes_effect_at_commit(self):
+        with self.db.session() as connection:
+            connection.execute("BEGIN")
+            connection.execute("SELECT rinq_subscribe('undone', 'news', 'take(rinq_notification)')")
+            connection.execute("ROLLBACK")
+            connection.execute("BEGIN")
+            connection.execute("SELECT rinq_subscribe('done', 'news', 'take(rinq_notification)')")
+            self.assertEqual(self.db.sql("SELECT * FROM rinq_subscriptions"), [])
+            connection.execute("COMMIT")
+        self.session("done")
+        self.assertEqual(self.db.sql("SELECT name FROM rinq_subscriptions"), [["done"]])
+
+    def test_changed_and_ended(self):
+        self.subscribe("one", attributes='{"a": "1"}')
+        self.subscribe("stays")
+        first, stays = self.session("one"), self.session("stays")
+        self.subscribe("one", attributes='{"a": "2"}')
+        second = wait_until(lambda: self.session("one"), lambda s: s != first)
+        self.assertEqual(self.session("stays"), stays)
+        self.multicast({"o": "=", "k": "a", "v": "1"}, 1)
+        self.multicast({"o": "=", "k": "a", "v": "2"}, 2)
+        self.assertEqual(self.got(1), [[second, "2"]])
+        self.assertEqual(self.db.value("SELECT rinq_unsubscribe('one')"), "t")
+        self.assertEqual(self.db.value("SELECT rinq_unsubscribe('one')"), "f")
+        wait_until(lambda: self.db.sql("SELECT id FROM rinq_sessions WHERE cardinality(listening) > 0"), lambda rows: rows == [[stays]])
+
+    def test_destroyed_session_is_made_again(self):
+        self.subscribe("one")
+        first = self.session("one")
+        self.db.sql("SELECT rinq_session_destroy(%s)" % quote(first))
+        second = wait_until(lambda: self.session("one"), lambda s: s != first)
+        self.unicast(second, 1)
+        self.assertEqual(self.got(1), [[second, "1"]])
+
+    def test_roles(self):
+        owner, other = self.db.role("subscriber"), self.db.role("other")
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_subscribe(text, text, regprocedure, jsonb), rinq_unsubscribe(text) TO subscriber, other;"
+                    " GRANT INSERT ON got TO subscriber; GRANT USAGE ON SEQUENCE got_n_seq TO subscriber")
+        self.subscribe("mine", role=owner)
+        session = self.session("mine")
+        self.unicast(session, 1)
+        self.assertEqual(self.got(1, "role"), [["subscriber"]])
+        self.assertEqual(self.db.sql("SELECT * FROM rinq_subscriptions", role=other), [])
+        self.assertEqual(self.db.value("SELECT session FROM rinq_subscriptions", role=owner), session)
+        self.assertSqlState(self.db.error("SELECT rinq_subscribe('mine', 'news', 'take(rinq_notification)')", role=other), "42501", "another role")
+        self.assertSqlState(self.db.error("SELECT rinq_unsubscribe('mine')", role=other), "42501", "another role")
+        self.assertSqlState(self.db.error("INSERT INTO rinq_subscription VALUES ('x', 'x', 'x', 'other', 'other')", role=other), "42501")
+        self.db.sql("GRANT INSERT ON rinq_subscription TO other")
+        self.assertSqlState(self.db.error("INSERT INTO rinq_subscription VALUES ('x', 'x', 'x', 'other', 'other')", role=other), "42501", "directly")
+        self.db.sql("SELECT rinq_unsubscribe('mine')")
+        self.db.sql("DROP OWNED BY subscriber, other; DROP ROLE subscriber, other")
+
+    def test_role_that_cannot_log_in_any_more(self):
+        self.db.role("leaver")
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_subscribe(text, text, regprocedure, jsonb) TO leaver")
+        self.subscribe("left", role="leaver")
+        self.session("left")
+        mark = self.server.log_mark()
+        self.db.sql("REVOKE CONNECT ON DATABASE \"%s\" FROM PUBLIC" % self.db.name)
+        self.subscribe("fine")
+        self.session("fine")
+        self.server.wait_log('cannot run the handler of subscription "left"', mark)
+        self.assertEqual(self.db.sql("SELECT name, session IS NULL FROM rinq_subscriptions ORDER BY name"), [["fine", "f"], ["left", "t"]])
+        self.db.sql("DROP OWNED BY leaver; SELECT rinq_unsubscribe('left'); DROP ROLE leaver")
+
+    def test_dump_and_restore(self):
+        self.subscribe("kept", attributes='{"tenant": "ä"}')
+        self.session("kept")
+        scratch, environment = self.world.scratch, dict(self.server.base_environment())
+        path = scratch.path("dump-subscriptions.sql")
+        scratch.run([self.server.tool("pg_dump"), "-f", path, self.db.name], env=environment, cwd="/")
+        restored = self.database(extension=False)
+        scratch.run([self.server.tool("psql"), "-Xq", "-v", "ON_ERROR_STOP=1", "-d", restored.name, "-f", path], env=environment, cwd="/")
+        restored.wait_peer()
+        session = self.session("kept", restored)
+        self.multicast({"o": "=", "k": "tenant", "v": "ä"}, 9)
+        self.assertEqual(self.got(1, db=restored), [[session, "9"]])
+
+    def test_refused(self):
+        for arguments, state in (("'', 'news', 'take(rinq_notification)'", "22023"), ("repeat('x', 201), 'news', 'take(rinq_notification)'", "22023"),
+                                 ("'x', '_sess', 'take(rinq_notification)'", "22023"), ("'x', 'news', 'lower(text)'", "42P13"), ("'x', 'news', NULL", "22004"),
+                                 ("NULL, 'news', 'take(rinq_notification)'", "22004"), ("'x', 'news', 'take(rinq_notification)', NULL", "22004"),
+                                 ("'x', 'news', 'take(rinq_notification)', '[]'", "22023")):
+            self.assertSqlState(self.db.error("SELECT rinq_subscribe(%s)" % arguments), state)
+        self.assertSqlState(self.db.error("SELECT rinq_unsubscribe(NULL)"), "22004")
+
+    def test_does_not_fit(self):
+        self.server.configure(**{"rinq.session_memory": "1MB"})
+        try:
+            mark = self.server.log_mark()
+            self.db.sql("SELECT rinq_subscribe('big', 'news', 'take(rinq_notification)', jsonb_build_object('x', repeat('x', 2000000)))")
+            self.server.wait_log('has no session for subscription "big"', mark)
+            self.subscribe("small")
+            self.session("small")
+        finally:
+            self.server.configure(**{"rinq.session_memory": "256MB"})
+        self.session("big")
