@@ -8,6 +8,7 @@
  *	topology.c	exchanges, queues and bindings; which namespaces are served
  *	invoker.c	calls out: requests sent, responses received
  *	sender.c	what transactions have committed
+ *	outbox_link.c	having an outbox worker, and telling it what to do
  *	server.c	calls in, and what else arrives for executors
  *	line.c		what waits for executors, and what they have done
  *	incoming.c	responding to requests, and settling them
@@ -146,6 +147,11 @@ extern void rinq_sender_connection_lost(void);
 extern void rinq_sender_confirmed(uint64 tag, bool multiple, bool nack);
 extern void rinq_sender_returned(const RinqReturn *ret);
 extern void rinq_sender_end(void);
+
+/* outbox_link.c */
+extern bool rinq_outbox_link_up(void);
+extern bool rinq_outbox_link_lost(void);
+extern bool rinq_outbox_tell(RinqChunkKind kind, const void *data, Size size, uint32 count);
 
 /* a session of this peer (sessions.c) */
 typedef struct RinqSession

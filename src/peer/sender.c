@@ -13,6 +13,9 @@
  * When the connection is lost, durable messages that were not confirmed are
  * forgotten here, and found again by a scan of the outbox.
  *
+ * What the outbox worker is to do is decided here; that there is one, and how
+ * it is told, is outbox_link.c's business.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -30,7 +33,6 @@
 #define MAX_CONFIRMED 100000	/* that wait for the outbox worker, before sending pauses */
 #define MAX_BATCH 8192			/* items in one chunk for the outbox worker */
 #define LAST_RETRY_DELAY 60000	/* ms */
-#define START_RETRY 1000		/* ms between attempts to start the outbox worker */
 #define RETRY_INTERVAL 10		/* ms between looks for room in the connection */
 
 typedef enum MessageState
@@ -80,15 +82,13 @@ static Size current_at;
 static bool skip_durable;		/* of it, since they are found in the outbox */
 static List *held = NIL;
 
-/* the outbox worker: what it was told, and when it may be started again */
-static BackgroundWorkerHandle *worker;
-static bool scanning;			/* it was told to scan, and has not finished */
-static bool scan_runs;		/* it has begun */
+/* what the outbox worker was told, and has not done yet */
+static bool scanning;			/* to scan */
+static bool scan_runs;			/* it has begun to */
 static uint32 scan_covers;		/* "scan_wanted" when it was told */
 static uint32 scan_done;
 static RinqScanSnapshot *scan_snapshot;
 static bool remove_under_way;
-static int64 start_after;
 
 void
 rinq_sender_init(void)
@@ -563,60 +563,13 @@ rinq_sender_returned(const RinqReturn *ret)
 
 /* ---------------- telling the outbox worker ---------------- */
 
-/* is the worker there, or on its way?  starts it if not */
-static bool
-have_worker(void)
-{
-	RinqWorkerArgs args = rinq_peer.args;
-	MemoryContext old;
-	bool		blocked;
-	pid_t		pid;
-
-	if (worker != NULL && GetBackgroundWorkerPid(worker, &pid) != BGWH_STOPPED)
-		return true;
-	if (worker != NULL)
-	{
-		pfree(worker);
-		worker = NULL;
-	}
-	if (rinq_peer.stopping || rinq_peer.now < start_after)
-		return false;
-	start_after = rinq_peer.now + START_RETRY;
-	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
-	blocked = rinq_peer.db->oid != rinq_peer.args.dboid || rinq_peer.db->ddl_blocks > 0 ||
-		rinq_peer.db->outbox.state == RINQ_WORKER_RUNNING;
-	if (!blocked)
-	{
-		rinq_peer.db->outbox.state = RINQ_WORKER_STARTING;
-		rinq_peer.db->outbox.pid = 0;
-		rinq_peer.db->outbox.procno = RINQ_NO_PROC;
-	}
-	LWLockRelease(rinq_shared->lock);
-	if (blocked)
-		return false;
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	if (!rinq_start_worker("rinq outbox", "rinq_outbox_main", &args, &worker))
-	{
-		worker = NULL;
-		LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
-		rinq_peer.db->outbox.state = RINQ_WORKER_NONE;
-		LWLockRelease(rinq_shared->lock);
-	}
-	MemoryContextSwitchTo(old);
-	return worker != NULL;
-}
-
 /* what an outbox worker had been told, and had not done when it ended */
 static void
 worker_lost(void)
 {
 	HASH_SEQ_STATUS seq;
 	Message    *message;
-	dsa_pointer pointer;
-	RinqSendQueue *queue = &rinq_peer.channel->send;
 
-	while (DsaPointerIsValid(pointer = rinq_sendqueue_get(queue, &queue->to_outbox)))
-		rinq_chunk_free(pointer);
 	hash_seq_init(&seq, messages);
 	while ((message = hash_seq_search(&seq)) != NULL)
 	{
@@ -638,38 +591,6 @@ worker_lost(void)
 	scan_runs = false;
 }
 
-static bool
-worker_ended(void)
-{
-	pid_t		pid;
-
-	if (worker == NULL || GetBackgroundWorkerPid(worker, &pid) != BGWH_STOPPED)
-		return false;
-	pfree(worker);
-	worker = NULL;
-
-	/* one that did not get to run could not say so itself */
-	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
-	if (rinq_peer.db->oid == rinq_peer.args.dboid &&
-		rinq_peer.db->outbox.state == RINQ_WORKER_STARTING)
-		rinq_peer.db->outbox.state = RINQ_WORKER_NONE;
-	LWLockRelease(rinq_shared->lock);
-	return true;
-}
-
-static bool
-tell(RinqChunkKind kind, const void *data, Size size, uint32 count)
-{
-	dsa_pointer pointer = rinq_chunk_alloc(kind, size);
-
-	if (!DsaPointerIsValid(pointer))
-		return false;
-	if (size > 0)
-		memcpy(RINQ_CHUNK_DATA(rinq_chunk(pointer)), data, size);
-	rinq_chunk(pointer)->count = count;
-	return rinq_sendqueue_put(rinq_peer.db, pointer, rinq_peer.args.incarnation);
-}
-
 /* has the rows of confirmed messages removed, one batch at a time */
 static void
 remove_confirmed(void)
@@ -678,7 +599,7 @@ remove_confirmed(void)
 	int			count = 0;
 	dlist_mutable_iter iter;
 
-	if (remove_under_way || num_confirmed == 0 || !have_worker())
+	if (remove_under_way || num_confirmed == 0 || !rinq_outbox_link_up())
 		return;
 	dlist_foreach_modify(iter, &confirmed)
 	{
@@ -694,7 +615,7 @@ remove_confirmed(void)
 		message->state = MESSAGE_REMOVING;
 		num_confirmed--;
 	}
-	if (tell(RINQ_CHUNK_REMOVE, items, count * sizeof(RinqOutboxItem), (uint32) count))
+	if (rinq_outbox_tell(RINQ_CHUNK_REMOVE, items, count * sizeof(RinqOutboxItem), (uint32) count))
 	{
 		remove_under_way = true;
 		return;
@@ -727,7 +648,7 @@ retry(void)
 			next = next == 0 ? message->retry_at : Min(next, message->retry_at);
 			continue;
 		}
-		if (!rinq_peer.ready || !have_worker())
+		if (!rinq_peer.ready || !rinq_outbox_link_up())
 			return rinq_peer.now + RETRY_INTERVAL;
 		memset(&f, 0, sizeof(f));
 		f.item = message->item;
@@ -736,7 +657,7 @@ retry(void)
 		{
 			f.attempts = message->attempts;
 			strlcpy(f.error, message->error != NULL ? message->error : "", sizeof(f.error));
-			told = tell(RINQ_CHUNK_SET_ASIDE, &f, sizeof(f), 1);
+			told = rinq_outbox_tell(RINQ_CHUNK_SET_ASIDE, &f, sizeof(f), 1);
 			if (told)
 				ereport(WARNING,
 						(errmsg("rinq peer %s has set a message aside after %d attempts: %s",
@@ -744,7 +665,7 @@ retry(void)
 						 errhint("Look at the table rinq_outbox_dead.")));
 		}
 		else
-			told = tell(RINQ_CHUNK_FETCH, &f.item, sizeof(f.item), 1);
+			told = rinq_outbox_tell(RINQ_CHUNK_FETCH, &f.item, sizeof(f.item), 1);
 		if (!told)
 			return rinq_peer.now + RETRY_INTERVAL;
 		dlist_delete(&message->node);
@@ -764,9 +685,9 @@ scan_if_wanted(void)
 	if (scanning || held != NIL || !rinq_peer.ready)
 		return;
 	wanted = rinq_sendqueue_wanted(queue);
-	if (wanted == scan_done || !have_worker())
+	if (wanted == scan_done || !rinq_outbox_link_up())
 		return;
-	scanning = tell(RINQ_CHUNK_SCAN, NULL, 0, 0);
+	scanning = rinq_outbox_tell(RINQ_CHUNK_SCAN, NULL, 0, 0);
 	scan_covers = wanted;
 }
 
@@ -806,7 +727,7 @@ rinq_sender_step(void)
 	bool		more;
 	int64		next;
 
-	if (worker_ended())
+	if (rinq_outbox_link_lost())
 		worker_lost();
 	scan_if_wanted();
 	more = send_chunks();
