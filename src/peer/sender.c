@@ -13,8 +13,8 @@
  * When the connection is lost, durable messages that were not confirmed are
  * forgotten here, and found again by a scan of the outbox.
  *
- * What the outbox worker is to do is decided here; that there is one, and how
- * it is told, is outbox_link.c's business.
+ * Which messages come next, and what a scan has to do with that, is intake.c's
+ * business; that there is an outbox worker, and how it is told, outbox_link.c's.
  *
  *-------------------------------------------------------------------------
  */
@@ -76,19 +76,12 @@ static dlist_head removing = DLIST_STATIC_INIT(removing);
 static dlist_head retrying = DLIST_STATIC_INIT(retrying);
 static int	num_retrying;
 
-/* the chunk that is being sent, and how far; those held back until a scan ends */
+/* the chunk that is being sent, and how far */
 static dsa_pointer current = InvalidDsaPointer;
 static Size current_at;
 static bool skip_durable;		/* of it, since they are found in the outbox */
-static List *held = NIL;
 
-/* what the outbox worker was told, and has not done yet */
-static bool scanning;			/* to scan */
-static bool scan_runs;			/* it has begun to */
-static uint32 scan_covers;		/* "scan_wanted" when it was told */
-static uint32 scan_done;
-static RinqScanSnapshot *scan_snapshot;
-static bool remove_under_way;
+static bool remove_under_way;	/* the outbox worker was told so, and has not done it yet */
 
 void
 rinq_sender_init(void)
@@ -101,7 +94,7 @@ rinq_sender_init(void)
 	ctl.hcxt = TopMemoryContext;
 	messages = hash_create("rinq durable messages", 1024, &ctl,
 						   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	scan_done = rinq_sendqueue_wanted(&rinq_peer.channel->send) - 1;
+	rinq_intake_init();
 }
 
 static Message *
@@ -304,8 +297,11 @@ send_message(const RinqOutgoing *outgoing)
 
 /* ---------------- what the outbox worker says ---------------- */
 
-static void
-removed(const RinqOutboxItem *items, uint32 count)
+/*
+ * Rows are not in the outbox any more.
+ */
+void
+rinq_sender_removed(const RinqOutboxItem *items, uint32 count)
 {
 	uint32		i;
 
@@ -325,143 +321,24 @@ removed(const RinqOutboxItem *items, uint32 count)
 		remove_under_way = false;
 }
 
-static void
-scan_begun(const RinqScanSnapshot *snapshot)
-{
-	Size		size = offsetof(RinqScanSnapshot, xip) + snapshot->count * sizeof(TransactionId);
-
-	if (scan_snapshot != NULL)
-		pfree(scan_snapshot);
-	scan_snapshot = MemoryContextAlloc(TopMemoryContext, size);
-	memcpy(scan_snapshot, snapshot, size);
-}
-
-/* was this transaction over when the last scan began? */
-static bool
-was_scanned(FullTransactionId xid)
-{
-	uint32		i;
-
-	if (scan_snapshot == NULL || !FullTransactionIdPrecedes(xid, scan_snapshot->xmax))
-		return false;
-	for (i = 0; i < scan_snapshot->count; i++)
-	{
-		if (scan_snapshot->xip[i] == XidFromFullTransactionId(xid))
-			return false;
-	}
-	return true;
-}
-
-/* ---------------- taking chunks ---------------- */
-
-/* so much is to be removed that the outbox worker has to catch up first */
-static bool
-worker_is_behind(void)
+/*
+ * Is so much to be removed that the outbox worker has to catch up first?
+ */
+bool
+rinq_sender_worker_behind(void)
 {
 	return num_confirmed > MAX_CONFIRMED;
 }
 
-static dsa_pointer
-next_held(void)
-{
-	dsa_pointer *first;
-	dsa_pointer pointer;
+/* ---------------- sending chunks ---------------- */
 
-	if (scan_runs || held == NIL || worker_is_behind())
-		return InvalidDsaPointer;
-	first = linitial(held);
-	pointer = *first;
-	held = list_delete_first(held);
-	pfree(first);
-	return pointer;
-}
-
-/*
- * Durable messages of transactions that came after the scan began wait for it.
- * All wait for an outbox worker that is behind, whose own chunks come through
- * the same queue.
- */
-static bool
-hold_back(dsa_pointer pointer)
-{
-	RinqChunk  *chunk = rinq_chunk(pointer);
-	dsa_pointer *copy;
-	MemoryContext old;
-
-	if (chunk->kind != RINQ_CHUNK_TRANSACTION && chunk->kind != RINQ_CHUNK_STORED)
-		return false;
-	if (!worker_is_behind() &&
-		(!scan_runs || chunk->kind != RINQ_CHUNK_TRANSACTION || !chunk->has_durable ||
-		 was_scanned(chunk->xid)))
-		return false;
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	copy = palloc(sizeof(dsa_pointer));
-	*copy = pointer;
-	held = lappend(held, copy);
-	MemoryContextSwitchTo(old);
-	return true;
-}
-
-static void
-let_others_write(void)
-{
-	RinqSendQueue *queue = &rinq_peer.channel->send;
-
-	if (queue->worker_waits)
-	{
-		queue->worker_waits = false;
-		rinq_peer_wake_later(rinq_peer.db->outbox.procno);
-	}
-	if (queue->senders_wait)
-	{
-		queue->senders_wait = false;
-		ConditionVariableBroadcast(&rinq_peer.db->changed);
-	}
-}
-
-/* the next chunk with messages in it becomes the current one */
+/* the next chunk becomes the current one */
 static bool
 take_chunk(void)
 {
-	RinqSendQueue *queue = &rinq_peer.channel->send;
-
-	for (;;)
-	{
-		dsa_pointer pointer = next_held();
-		RinqChunk  *chunk;
-
-		if (!DsaPointerIsValid(pointer))
-		{
-			pointer = rinq_sendqueue_get(queue, &queue->to_peer);
-			if (!DsaPointerIsValid(pointer))
-				return false;
-			if (hold_back(pointer))
-				continue;
-		}
-		chunk = rinq_chunk(pointer);
-		if (chunk->kind == RINQ_CHUNK_TRANSACTION || chunk->kind == RINQ_CHUNK_STORED)
-		{
-			current = pointer;
-			current_at = 0;
-			skip_durable = chunk->kind == RINQ_CHUNK_TRANSACTION && chunk->has_durable &&
-				was_scanned(chunk->xid);
-			return true;
-		}
-		if (chunk->kind == RINQ_CHUNK_REMOVED)
-			removed((RinqOutboxItem *) RINQ_CHUNK_DATA(chunk), chunk->count);
-		else if (chunk->kind == RINQ_CHUNK_SNAPSHOT)
-		{
-			scan_begun((RinqScanSnapshot *) RINQ_CHUNK_DATA(chunk));
-			scan_runs = true;
-		}
-		else if (chunk->kind == RINQ_CHUNK_SCANNED)
-		{
-			scanning = false;
-			scan_runs = false;
-			scan_done = scan_covers;
-		}
-		rinq_chunk_free(pointer);
-	}
+	current = rinq_intake_next(&skip_durable);
+	current_at = 0;
+	return DsaPointerIsValid(current);
 }
 
 /* sends what can be sent now; true when there is more */
@@ -486,7 +363,7 @@ send_chunks(void)
 		}
 		rinq_chunk_free(current);
 		current = InvalidDsaPointer;
-		let_others_write();
+		rinq_intake_let_others_write();
 	}
 	return false;
 }
@@ -587,8 +464,7 @@ worker_lost(void)
 		}
 	}
 	remove_under_way = false;
-	scanning = false;
-	scan_runs = false;
+	rinq_intake_worker_lost();
 }
 
 /* has the rows of confirmed messages removed, one batch at a time */
@@ -676,22 +552,6 @@ retry(void)
 }
 
 static void
-scan_if_wanted(void)
-{
-	RinqSendQueue *queue = &rinq_peer.channel->send;
-	uint32		wanted;
-
-	/* what was held back goes first, or it might be found once more */
-	if (scanning || held != NIL || !rinq_peer.ready)
-		return;
-	wanted = rinq_sendqueue_wanted(queue);
-	if (wanted == scan_done || !rinq_outbox_link_up())
-		return;
-	scanning = rinq_outbox_tell(RINQ_CHUNK_SCAN, NULL, 0, 0);
-	scan_covers = wanted;
-}
-
-static void
 show_status(void)
 {
 	static RinqOutboxStatus shown = {.in_flight = -1};
@@ -729,7 +589,7 @@ rinq_sender_step(void)
 
 	if (rinq_outbox_link_lost())
 		worker_lost();
-	scan_if_wanted();
+	rinq_intake_scan();
 	more = send_chunks();
 	remove_confirmed();
 	next = retry();
@@ -796,11 +656,7 @@ rinq_sender_connection_lost(void)
 void
 rinq_sender_end(void)
 {
-	ListCell   *lc;
-
 	rinq_chunk_free(current);
 	current = InvalidDsaPointer;
-	foreach(lc, held)
-		rinq_chunk_free(*(dsa_pointer *) lfirst(lc));
-	held = NIL;
+	rinq_intake_end();
 }
