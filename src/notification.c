@@ -115,7 +115,7 @@ rinq_notification_row(const RinqBytes *fields, Datum *values, bool *nulls)
 
 	memset(nulls, 0, RINQ_NOTIFICATION_COLUMNS * sizeof(bool));
 	for (i = 0; i < (int) lengthof(texts); i++)
-		values[texts[i].column] = CStringGetTextDatum(rinq_text_from_wire(fields[texts[i].field]));
+		values[texts[i].column] = rinq_text_datum(fields[texts[i].field]);
 	nulls[COLUMN_PAYLOAD] = payload == NULL;
 	values[COLUMN_PAYLOAD] = PointerGetDatum(payload);
 	values[COLUMN_IS_MULTICAST] = BoolGetDatum(constraint.data != NULL);

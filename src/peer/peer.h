@@ -8,6 +8,9 @@
  *	topology.c	exchanges, queues and bindings; which namespaces are served
  *	invoker.c	calls out: requests sent, responses received
  *	sender.c	what transactions have committed
+ *	intake.c	which of that is sent next; scans of the outbox
+ *	outbox_link.c	having an outbox worker, and telling it what to do
+ *	headers.c	headers that messages of all kinds have
  *	server.c	calls in, and what else arrives for executors
  *	line.c		what waits for executors, and what they have done
  *	incoming.c	responding to requests, and settling them
@@ -46,9 +49,6 @@
 #define CHANNEL_CONFIRMED 5		/* sends what transactions have committed */
 #define CHANNEL_NOTIFICATIONS 6 /* consumes notifications */
 #define CHANNEL_NAMESPACES 7	/* from here on: each consumes a namespace's requests */
-
-/* longest expiration that a broker takes, in ms */
-#define MAX_EXPIRATION INT64CONST(4294967295)
 
 typedef struct RinqPeer
 {
@@ -149,7 +149,29 @@ extern void rinq_sender_opened(void);
 extern void rinq_sender_connection_lost(void);
 extern void rinq_sender_confirmed(uint64 tag, bool multiple, bool nack);
 extern void rinq_sender_returned(const RinqReturn *ret);
+extern void rinq_sender_removed(const RinqOutboxItem *items, uint32 count);
+extern bool rinq_sender_worker_behind(void);
 extern void rinq_sender_end(void);
+
+/* intake.c */
+extern void rinq_intake_init(void);
+extern dsa_pointer rinq_intake_next(bool *skip_durable);
+extern void rinq_intake_let_others_write(void);
+extern void rinq_intake_scan(void);
+extern void rinq_intake_worker_lost(void);
+extern void rinq_intake_end(void);
+
+/* outbox_link.c */
+extern bool rinq_outbox_link_up(void);
+extern bool rinq_outbox_link_lost(void);
+extern bool rinq_outbox_tell(RinqChunkKind kind, const void *data, Size size, uint32 count);
+
+/* headers.c */
+#define RINQ_EXPIRATION_SIZE 24
+
+extern void rinq_message_set_deadline(RinqMessage *msg, int64 deadline,
+									  char expiration[RINQ_EXPIRATION_SIZE]);
+extern void rinq_message_set_trace(RinqMessage *msg, RinqBytes trace);
 
 /* a session of this peer (sessions.c) */
 typedef struct RinqSession

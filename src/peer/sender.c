@@ -13,6 +13,9 @@
  * When the connection is lost, durable messages that were not confirmed are
  * forgotten here, and found again by a scan of the outbox.
  *
+ * Which messages come next, and what a scan has to do with that, is intake.c's
+ * business; that there is an outbox worker, and how it is told, outbox_link.c's.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -30,7 +33,6 @@
 #define MAX_CONFIRMED 100000	/* that wait for the outbox worker, before sending pauses */
 #define MAX_BATCH 8192			/* items in one chunk for the outbox worker */
 #define LAST_RETRY_DELAY 60000	/* ms */
-#define START_RETRY 1000		/* ms between attempts to start the outbox worker */
 #define RETRY_INTERVAL 10		/* ms between looks for room in the connection */
 
 typedef enum MessageState
@@ -74,21 +76,12 @@ static dlist_head removing = DLIST_STATIC_INIT(removing);
 static dlist_head retrying = DLIST_STATIC_INIT(retrying);
 static int	num_retrying;
 
-/* the chunk that is being sent, and how far; those held back until a scan ends */
+/* the chunk that is being sent, and how far */
 static dsa_pointer current = InvalidDsaPointer;
 static Size current_at;
 static bool skip_durable;		/* of it, since they are found in the outbox */
-static List *held = NIL;
 
-/* the outbox worker: what it was told, and when it may be started again */
-static BackgroundWorkerHandle *worker;
-static bool scanning;			/* it was told to scan, and has not finished */
-static bool scan_runs;		/* it has begun */
-static uint32 scan_covers;		/* "scan_wanted" when it was told */
-static uint32 scan_done;
-static RinqScanSnapshot *scan_snapshot;
-static bool remove_under_way;
-static int64 start_after;
+static bool remove_under_way;	/* the outbox worker was told so, and has not done it yet */
 
 void
 rinq_sender_init(void)
@@ -101,7 +94,7 @@ rinq_sender_init(void)
 	ctl.hcxt = TopMemoryContext;
 	messages = hash_create("rinq durable messages", 1024, &ctl,
 						   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	scan_done = rinq_sendqueue_wanted(&rinq_peer.channel->send) - 1;
+	rinq_intake_init();
 }
 
 static Message *
@@ -171,24 +164,14 @@ static RinqMsgStatus
 publish(const RinqOutgoing *message, RinqNamespace *ns, const RinqBytes *fields)
 {
 	RinqMessage msg;
-	RinqBytes	trace = fields[RINQ_SEND_TRACE];
 	char		id[RINQ_MESSAGE_ID_SIZE];
-	char		expiration[24];
+	char		expiration[RINQ_EXPIRATION_SIZE];
 
 	memset(&msg, 0, sizeof(msg));
 	msg.message_id = rinq_bytes(id, rinq_message_id_format(&message->item.id, id, sizeof(id)));
-	if (trace.len > 0 && (trace.len != msg.message_id.len ||
-						  memcmp(trace.data, id, trace.len) != 0))
-		msg.correlation_id = trace;
+	rinq_message_set_trace(&msg, fields[RINQ_SEND_TRACE]);
 	msg.persistent = true;
-	if (message->deadline != 0)
-	{
-		msg.has_deadline = true;
-		msg.deadline = message->deadline;
-		snprintf(expiration, sizeof(expiration), INT64_FORMAT,
-				 Min(MAX_EXPIRATION, Max(0, message->deadline - rinq_now_ms())));
-		msg.expiration = rinq_bytes_str(expiration);
-	}
+	rinq_message_set_deadline(&msg, message->deadline, expiration);
 	msg.ns = fields[RINQ_SEND_NAMESPACE];
 	msg.command = fields[RINQ_SEND_COMMAND];
 	msg.span_context = fields[RINQ_SEND_SPAN];
@@ -304,8 +287,11 @@ send_message(const RinqOutgoing *outgoing)
 
 /* ---------------- what the outbox worker says ---------------- */
 
-static void
-removed(const RinqOutboxItem *items, uint32 count)
+/*
+ * Rows are not in the outbox any more.
+ */
+void
+rinq_sender_removed(const RinqOutboxItem *items, uint32 count)
 {
 	uint32		i;
 
@@ -325,143 +311,24 @@ removed(const RinqOutboxItem *items, uint32 count)
 		remove_under_way = false;
 }
 
-static void
-scan_begun(const RinqScanSnapshot *snapshot)
-{
-	Size		size = offsetof(RinqScanSnapshot, xip) + snapshot->count * sizeof(TransactionId);
-
-	if (scan_snapshot != NULL)
-		pfree(scan_snapshot);
-	scan_snapshot = MemoryContextAlloc(TopMemoryContext, size);
-	memcpy(scan_snapshot, snapshot, size);
-}
-
-/* was this transaction over when the last scan began? */
-static bool
-was_scanned(FullTransactionId xid)
-{
-	uint32		i;
-
-	if (scan_snapshot == NULL || !FullTransactionIdPrecedes(xid, scan_snapshot->xmax))
-		return false;
-	for (i = 0; i < scan_snapshot->count; i++)
-	{
-		if (scan_snapshot->xip[i] == XidFromFullTransactionId(xid))
-			return false;
-	}
-	return true;
-}
-
-/* ---------------- taking chunks ---------------- */
-
-/* so much is to be removed that the outbox worker has to catch up first */
-static bool
-worker_is_behind(void)
+/*
+ * Is so much to be removed that the outbox worker has to catch up first?
+ */
+bool
+rinq_sender_worker_behind(void)
 {
 	return num_confirmed > MAX_CONFIRMED;
 }
 
-static dsa_pointer
-next_held(void)
-{
-	dsa_pointer *first;
-	dsa_pointer pointer;
+/* ---------------- sending chunks ---------------- */
 
-	if (scan_runs || held == NIL || worker_is_behind())
-		return InvalidDsaPointer;
-	first = linitial(held);
-	pointer = *first;
-	held = list_delete_first(held);
-	pfree(first);
-	return pointer;
-}
-
-/*
- * Durable messages of transactions that came after the scan began wait for it.
- * All wait for an outbox worker that is behind, whose own chunks come through
- * the same queue.
- */
-static bool
-hold_back(dsa_pointer pointer)
-{
-	RinqChunk  *chunk = rinq_chunk(pointer);
-	dsa_pointer *copy;
-	MemoryContext old;
-
-	if (chunk->kind != RINQ_CHUNK_TRANSACTION && chunk->kind != RINQ_CHUNK_STORED)
-		return false;
-	if (!worker_is_behind() &&
-		(!scan_runs || chunk->kind != RINQ_CHUNK_TRANSACTION || !chunk->has_durable ||
-		 was_scanned(chunk->xid)))
-		return false;
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	copy = palloc(sizeof(dsa_pointer));
-	*copy = pointer;
-	held = lappend(held, copy);
-	MemoryContextSwitchTo(old);
-	return true;
-}
-
-static void
-let_others_write(void)
-{
-	RinqSendQueue *queue = &rinq_peer.channel->send;
-
-	if (queue->worker_waits)
-	{
-		queue->worker_waits = false;
-		rinq_peer_wake_later(rinq_peer.db->outbox.procno);
-	}
-	if (queue->senders_wait)
-	{
-		queue->senders_wait = false;
-		ConditionVariableBroadcast(&rinq_peer.db->changed);
-	}
-}
-
-/* the next chunk with messages in it becomes the current one */
+/* the next chunk becomes the current one */
 static bool
 take_chunk(void)
 {
-	RinqSendQueue *queue = &rinq_peer.channel->send;
-
-	for (;;)
-	{
-		dsa_pointer pointer = next_held();
-		RinqChunk  *chunk;
-
-		if (!DsaPointerIsValid(pointer))
-		{
-			pointer = rinq_sendqueue_get(queue, &queue->to_peer);
-			if (!DsaPointerIsValid(pointer))
-				return false;
-			if (hold_back(pointer))
-				continue;
-		}
-		chunk = rinq_chunk(pointer);
-		if (chunk->kind == RINQ_CHUNK_TRANSACTION || chunk->kind == RINQ_CHUNK_STORED)
-		{
-			current = pointer;
-			current_at = 0;
-			skip_durable = chunk->kind == RINQ_CHUNK_TRANSACTION && chunk->has_durable &&
-				was_scanned(chunk->xid);
-			return true;
-		}
-		if (chunk->kind == RINQ_CHUNK_REMOVED)
-			removed((RinqOutboxItem *) RINQ_CHUNK_DATA(chunk), chunk->count);
-		else if (chunk->kind == RINQ_CHUNK_SNAPSHOT)
-		{
-			scan_begun((RinqScanSnapshot *) RINQ_CHUNK_DATA(chunk));
-			scan_runs = true;
-		}
-		else if (chunk->kind == RINQ_CHUNK_SCANNED)
-		{
-			scanning = false;
-			scan_runs = false;
-			scan_done = scan_covers;
-		}
-		rinq_chunk_free(pointer);
-	}
+	current = rinq_intake_next(&skip_durable);
+	current_at = 0;
+	return DsaPointerIsValid(current);
 }
 
 /* sends what can be sent now; true when there is more */
@@ -486,7 +353,7 @@ send_chunks(void)
 		}
 		rinq_chunk_free(current);
 		current = InvalidDsaPointer;
-		let_others_write();
+		rinq_intake_let_others_write();
 	}
 	return false;
 }
@@ -563,60 +430,13 @@ rinq_sender_returned(const RinqReturn *ret)
 
 /* ---------------- telling the outbox worker ---------------- */
 
-/* is the worker there, or on its way?  starts it if not */
-static bool
-have_worker(void)
-{
-	RinqWorkerArgs args = rinq_peer.args;
-	MemoryContext old;
-	bool		blocked;
-	pid_t		pid;
-
-	if (worker != NULL && GetBackgroundWorkerPid(worker, &pid) != BGWH_STOPPED)
-		return true;
-	if (worker != NULL)
-	{
-		pfree(worker);
-		worker = NULL;
-	}
-	if (rinq_peer.stopping || rinq_peer.now < start_after)
-		return false;
-	start_after = rinq_peer.now + START_RETRY;
-	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
-	blocked = rinq_peer.db->oid != rinq_peer.args.dboid || rinq_peer.db->ddl_blocks > 0 ||
-		rinq_peer.db->outbox.state == RINQ_WORKER_RUNNING;
-	if (!blocked)
-	{
-		rinq_peer.db->outbox.state = RINQ_WORKER_STARTING;
-		rinq_peer.db->outbox.pid = 0;
-		rinq_peer.db->outbox.procno = RINQ_NO_PROC;
-	}
-	LWLockRelease(rinq_shared->lock);
-	if (blocked)
-		return false;
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	if (!rinq_start_worker("rinq outbox", "rinq_outbox_main", &args, &worker))
-	{
-		worker = NULL;
-		LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
-		rinq_peer.db->outbox.state = RINQ_WORKER_NONE;
-		LWLockRelease(rinq_shared->lock);
-	}
-	MemoryContextSwitchTo(old);
-	return worker != NULL;
-}
-
 /* what an outbox worker had been told, and had not done when it ended */
 static void
 worker_lost(void)
 {
 	HASH_SEQ_STATUS seq;
 	Message    *message;
-	dsa_pointer pointer;
-	RinqSendQueue *queue = &rinq_peer.channel->send;
 
-	while (DsaPointerIsValid(pointer = rinq_sendqueue_get(queue, &queue->to_outbox)))
-		rinq_chunk_free(pointer);
 	hash_seq_init(&seq, messages);
 	while ((message = hash_seq_search(&seq)) != NULL)
 	{
@@ -634,40 +454,7 @@ worker_lost(void)
 		}
 	}
 	remove_under_way = false;
-	scanning = false;
-	scan_runs = false;
-}
-
-static bool
-worker_ended(void)
-{
-	pid_t		pid;
-
-	if (worker == NULL || GetBackgroundWorkerPid(worker, &pid) != BGWH_STOPPED)
-		return false;
-	pfree(worker);
-	worker = NULL;
-
-	/* one that did not get to run could not say so itself */
-	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
-	if (rinq_peer.db->oid == rinq_peer.args.dboid &&
-		rinq_peer.db->outbox.state == RINQ_WORKER_STARTING)
-		rinq_peer.db->outbox.state = RINQ_WORKER_NONE;
-	LWLockRelease(rinq_shared->lock);
-	return true;
-}
-
-static bool
-tell(RinqChunkKind kind, const void *data, Size size, uint32 count)
-{
-	dsa_pointer pointer = rinq_chunk_alloc(kind, size);
-
-	if (!DsaPointerIsValid(pointer))
-		return false;
-	if (size > 0)
-		memcpy(RINQ_CHUNK_DATA(rinq_chunk(pointer)), data, size);
-	rinq_chunk(pointer)->count = count;
-	return rinq_sendqueue_put(rinq_peer.db, pointer, rinq_peer.args.incarnation);
+	rinq_intake_worker_lost();
 }
 
 /* has the rows of confirmed messages removed, one batch at a time */
@@ -678,7 +465,7 @@ remove_confirmed(void)
 	int			count = 0;
 	dlist_mutable_iter iter;
 
-	if (remove_under_way || num_confirmed == 0 || !have_worker())
+	if (remove_under_way || num_confirmed == 0 || !rinq_outbox_link_up())
 		return;
 	dlist_foreach_modify(iter, &confirmed)
 	{
@@ -694,7 +481,7 @@ remove_confirmed(void)
 		message->state = MESSAGE_REMOVING;
 		num_confirmed--;
 	}
-	if (tell(RINQ_CHUNK_REMOVE, items, count * sizeof(RinqOutboxItem), (uint32) count))
+	if (rinq_outbox_tell(RINQ_CHUNK_REMOVE, items, count * sizeof(RinqOutboxItem), (uint32) count))
 	{
 		remove_under_way = true;
 		return;
@@ -727,7 +514,7 @@ retry(void)
 			next = next == 0 ? message->retry_at : Min(next, message->retry_at);
 			continue;
 		}
-		if (!rinq_peer.ready || !have_worker())
+		if (!rinq_peer.ready || !rinq_outbox_link_up())
 			return rinq_peer.now + RETRY_INTERVAL;
 		memset(&f, 0, sizeof(f));
 		f.item = message->item;
@@ -736,7 +523,7 @@ retry(void)
 		{
 			f.attempts = message->attempts;
 			strlcpy(f.error, message->error != NULL ? message->error : "", sizeof(f.error));
-			told = tell(RINQ_CHUNK_SET_ASIDE, &f, sizeof(f), 1);
+			told = rinq_outbox_tell(RINQ_CHUNK_SET_ASIDE, &f, sizeof(f), 1);
 			if (told)
 				ereport(WARNING,
 						(errmsg("rinq peer %s has set a message aside after %d attempts: %s",
@@ -744,7 +531,7 @@ retry(void)
 						 errhint("Look at the table rinq_outbox_dead.")));
 		}
 		else
-			told = tell(RINQ_CHUNK_FETCH, &f.item, sizeof(f.item), 1);
+			told = rinq_outbox_tell(RINQ_CHUNK_FETCH, &f.item, sizeof(f.item), 1);
 		if (!told)
 			return rinq_peer.now + RETRY_INTERVAL;
 		dlist_delete(&message->node);
@@ -752,22 +539,6 @@ retry(void)
 		message->state = MESSAGE_FETCHING;
 	}
 	return next;
-}
-
-static void
-scan_if_wanted(void)
-{
-	RinqSendQueue *queue = &rinq_peer.channel->send;
-	uint32		wanted;
-
-	/* what was held back goes first, or it might be found once more */
-	if (scanning || held != NIL || !rinq_peer.ready)
-		return;
-	wanted = rinq_sendqueue_wanted(queue);
-	if (wanted == scan_done || !have_worker())
-		return;
-	scanning = tell(RINQ_CHUNK_SCAN, NULL, 0, 0);
-	scan_covers = wanted;
 }
 
 static void
@@ -806,9 +577,9 @@ rinq_sender_step(void)
 	bool		more;
 	int64		next;
 
-	if (worker_ended())
+	if (rinq_outbox_link_lost())
 		worker_lost();
-	scan_if_wanted();
+	rinq_intake_scan();
 	more = send_chunks();
 	remove_confirmed();
 	next = retry();
@@ -875,11 +646,7 @@ rinq_sender_connection_lost(void)
 void
 rinq_sender_end(void)
 {
-	ListCell   *lc;
-
 	rinq_chunk_free(current);
 	current = InvalidDsaPointer;
-	foreach(lc, held)
-		rinq_chunk_free(*(dsa_pointer *) lfirst(lc));
-	held = NIL;
+	rinq_intake_end();
 }

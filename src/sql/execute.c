@@ -17,9 +17,8 @@
 #include "guc.h"
 #include "outbox.h"
 #include "request.h"
-#include "session.h"
 #include "sql/arguments.h"
-#include "sql/target.h"
+#include "sql/send.h"
 #include "transaction.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -61,17 +60,6 @@ require_database(bool durable)
 	return db;
 }
 
-static void
-draw_id(FunctionCallInfo fcinfo, RinqDatabase *db, RinqMessageId *id)
-{
-	bool		uncorrelated;
-
-	if (rinq_draw_argument(fcinfo, ARG_SESSION, id, &uncorrelated))
-		return;
-	if (rinq_session_draw(db, rinq_client_number(), id) == 0)
-		rinq_session_draw_unconnected(id);
-}
-
 static Datum
 execute(FunctionCallInfo fcinfo, RinqPayloadForm form)
 {
@@ -86,17 +74,14 @@ execute(FunctionCallInfo fcinfo, RinqPayloadForm form)
 	fields[RINQ_SEND_NAMESPACE] = rinq_bytes_str(namespace);
 	fields[RINQ_SEND_COMMAND] = rinq_command_bytes(command);
 	fields[RINQ_SEND_PAYLOAD] = rinq_payload_argument(fcinfo, ARG_PAYLOAD, form);
-	fields[RINQ_SEND_TRACE] = rinq_current_trace();
-	fields[RINQ_SEND_SPAN] = rinq_inherited.span_context;
-	fields[RINQ_SEND_TRACEPARENT] = rinq_inherited.traceparent;
-	fields[RINQ_SEND_TRACESTATE] = rinq_inherited.tracestate;
+	rinq_send_inherited(fields);
 	fields[RINQ_SEND_CONSTRAINT] = rinq_bytes(NULL, 0);
 
 	memset(&message, 0, sizeof(message));
 	message.durable = durable;
 	if (!PG_ARGISNULL(ARG_TIMEOUT))
 		message.deadline = rinq_now_ms() + rinq_interval_ms(PG_GETARG_INTERVAL_P(ARG_TIMEOUT));
-	draw_id(fcinfo, db, &message.item.id);
+	rinq_send_draw_id_argument(fcinfo, ARG_SESSION, db, &message.item.id);
 	if (durable)
 		rinq_outbox_insert(get_func_namespace(fcinfo->flinfo->fn_oid), &message, fields);
 	rinq_send_at_commit(db, &message, fields);

@@ -14,14 +14,10 @@
 #include "compat.h"
 
 #include "calls.h"
-#include "constraint.h"
 #include "fmgr.h"
-#include "payload.h"
-#include "request.h"
-#include "session.h"
 #include "sql/arguments.h"
+#include "sql/send.h"
 #include "sql/target.h"
-#include "transaction.h"
 #include "utils/builtins.h"
 
 PG_FUNCTION_INFO_V1(rinq_notify);
@@ -40,44 +36,19 @@ enum
 	ARG_SESSION
 };
 
-/* a type travels in a property */
-static RinqBytes
-type_bytes(FunctionCallInfo fcinfo)
-{
-	RinqBytes	type = rinq_text_to_wire(rinq_text_argument(fcinfo, ARG_TYPE, "type"));
-
-	if (type.len > RINQ_MAX_TYPE_LEN)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("notification type of %zu bytes is too long", type.len),
-				 errdetail("It may have up to %d bytes in UTF-8.", RINQ_MAX_TYPE_LEN)));
-	return type;
-}
-
 static Datum
 send(FunctionCallInfo fcinfo, RinqOutgoing *message, RinqBytes constraint, RinqPayloadForm form)
 {
-	RinqBytes	fields[RINQ_SEND_FIELDS];
+	RinqBytes	namespace = rinq_bytes_str(rinq_namespace_argument(fcinfo, ARG_NAMESPACE));
+	RinqBytes	type = rinq_check_notification_type(rinq_text_argument(fcinfo, ARG_TYPE, "type"));
+	RinqBytes	payload = rinq_payload_argument(fcinfo, ARG_PAYLOAD, form);
 	RinqDatabase *db;
-	bool		uncorrelated;
 	char		id[RINQ_MESSAGE_ID_SIZE];
-
-	memset(fields, 0, sizeof(fields));
-	fields[RINQ_SEND_NAMESPACE] = rinq_bytes_str(rinq_namespace_argument(fcinfo, ARG_NAMESPACE));
-	fields[RINQ_SEND_COMMAND] = type_bytes(fcinfo);
-	fields[RINQ_SEND_PAYLOAD] = rinq_payload_argument(fcinfo, ARG_PAYLOAD, form);
-	fields[RINQ_SEND_TRACE] = rinq_current_trace();
-	fields[RINQ_SEND_SPAN] = rinq_inherited.span_context;
-	fields[RINQ_SEND_TRACEPARENT] = rinq_inherited.traceparent;
-	fields[RINQ_SEND_TRACESTATE] = rinq_inherited.tracestate;
-	fields[RINQ_SEND_CONSTRAINT] = constraint;
 
 	rinq_require_preloaded();
 	db = rinq_require_peer();
-	if (!rinq_draw_argument(fcinfo, ARG_SESSION, &message->item.id, &uncorrelated) &&
-		rinq_session_draw(db, rinq_client_number(), &message->item.id) == 0)
-		rinq_session_draw_unconnected(&message->item.id);
-	rinq_send_at_commit(db, message, fields);
+	rinq_send_draw_id_argument(fcinfo, ARG_SESSION, db, &message->item.id);
+	rinq_send_notification(db, message, true, namespace, type, payload, constraint);
 	rinq_message_id_format(&message->item.id, id, sizeof(id));
 	PG_RETURN_DATUM(CStringGetTextDatum(id));
 }

@@ -1,0 +1,109 @@
+/*-------------------------------------------------------------------------
+ *
+ * outbox_link.c
+ *	  The peer's link to the outbox worker: having one, telling it what to do,
+ *	  and noticing that it has ended.
+ *
+ * What it is told, and what becomes of that when it ends, is sender.c's
+ * business; the worker itself is executor/outbox_worker.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "peer/peer.h"
+#include "utils/memutils.h"
+
+#define START_RETRY 1000		/* ms between attempts to start the worker */
+
+static BackgroundWorkerHandle *worker;
+static int64 start_after;
+
+/*
+ * Is the worker there, or on its way?  Starts it if not.
+ */
+bool
+rinq_outbox_link_up(void)
+{
+	RinqWorkerArgs args = rinq_peer.args;
+	MemoryContext old;
+	bool		blocked;
+	pid_t		pid;
+
+	if (worker != NULL && GetBackgroundWorkerPid(worker, &pid) != BGWH_STOPPED)
+		return true;
+	if (worker != NULL)
+	{
+		pfree(worker);
+		worker = NULL;
+	}
+	if (rinq_peer.stopping || rinq_peer.now < start_after)
+		return false;
+	start_after = rinq_peer.now + START_RETRY;
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	blocked = rinq_peer.db->oid != rinq_peer.args.dboid || rinq_peer.db->ddl_blocks > 0 ||
+		rinq_peer.db->outbox.state == RINQ_WORKER_RUNNING;
+	if (!blocked)
+	{
+		rinq_peer.db->outbox.state = RINQ_WORKER_STARTING;
+		rinq_peer.db->outbox.pid = 0;
+		rinq_peer.db->outbox.procno = RINQ_NO_PROC;
+	}
+	LWLockRelease(rinq_shared->lock);
+	if (blocked)
+		return false;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	if (!rinq_start_worker("rinq outbox", "rinq_outbox_main", &args, &worker))
+	{
+		worker = NULL;
+		LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+		rinq_peer.db->outbox.state = RINQ_WORKER_NONE;
+		LWLockRelease(rinq_shared->lock);
+	}
+	MemoryContextSwitchTo(old);
+	return worker != NULL;
+}
+
+/*
+ * Has the worker ended since this was asked last?  Then what it was told and
+ * has not taken is dropped: whoever told it has to tell the next one.
+ */
+bool
+rinq_outbox_link_lost(void)
+{
+	RinqSendQueue *queue = &rinq_peer.channel->send;
+	dsa_pointer pointer;
+	pid_t		pid;
+
+	if (worker == NULL || GetBackgroundWorkerPid(worker, &pid) != BGWH_STOPPED)
+		return false;
+	pfree(worker);
+	worker = NULL;
+
+	/* one that did not get to run could not say so itself */
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	if (rinq_peer.db->oid == rinq_peer.args.dboid &&
+		rinq_peer.db->outbox.state == RINQ_WORKER_STARTING)
+		rinq_peer.db->outbox.state = RINQ_WORKER_NONE;
+	LWLockRelease(rinq_shared->lock);
+	while (DsaPointerIsValid(pointer = rinq_sendqueue_get(queue, &queue->to_outbox)))
+		rinq_chunk_free(pointer);
+	return true;
+}
+
+/*
+ * Tells the worker something about "count" things, in "size" bytes of data;
+ * false when it could not be told, because there is no room.
+ */
+bool
+rinq_outbox_tell(RinqChunkKind kind, const void *data, Size size, uint32 count)
+{
+	dsa_pointer pointer = rinq_chunk_alloc(kind, size);
+
+	if (!DsaPointerIsValid(pointer))
+		return false;
+	if (size > 0)
+		memcpy(RINQ_CHUNK_DATA(rinq_chunk(pointer)), data, size);
+	rinq_chunk(pointer)->count = count;
+	return rinq_sendqueue_put(rinq_peer.db, pointer, rinq_peer.args.incarnation);
+}

@@ -1,0 +1,97 @@
+/*-------------------------------------------------------------------------
+ *
+ * send.c
+ *	  What all functions share that send messages at commit: what a message
+ *	  inherits from the request being handled, its id, and notifications.
+ *
+ * Arguments of SQL functions are the business of the files that have these
+ * functions; what becomes of a message is transaction.c's.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "calls.h"
+#include "payload.h"
+#include "request.h"
+#include "session.h"
+#include "sql/arguments.h"
+#include "sql/send.h"
+#include "sql/target.h"
+#include "transaction.h"
+
+/*
+ * Fills in what a message inherits from the request that is being handled, or
+ * has by settings.
+ */
+void
+rinq_send_inherited(RinqBytes *fields)
+{
+	fields[RINQ_SEND_TRACE] = rinq_current_trace();
+	fields[RINQ_SEND_SPAN] = rinq_inherited.span_context;
+	fields[RINQ_SEND_TRACEPARENT] = rinq_inherited.traceparent;
+	fields[RINQ_SEND_TRACESTATE] = rinq_inherited.tracestate;
+}
+
+/*
+ * The id of the next message of the connection's own session; without a
+ * connection to the broker there is none, and the id is made up.
+ */
+void
+rinq_send_draw_id(RinqDatabase *db, RinqMessageId *id)
+{
+	if (rinq_session_draw(db, rinq_client_number(), id) == 0)
+		rinq_session_draw_unconnected(id);
+}
+
+/*
+ * The same for the session that an argument names, if it is not NULL.
+ */
+void
+rinq_send_draw_id_argument(FunctionCallInfo fcinfo, int n, RinqDatabase *db, RinqMessageId *id)
+{
+	bool		uncorrelated;
+
+	if (!rinq_draw_argument(fcinfo, n, id, &uncorrelated))
+		rinq_send_draw_id(db, id);
+}
+
+/*
+ * A notification's type as it is sent, in UTF-8; it travels in a property.
+ */
+RinqBytes
+rinq_check_notification_type(const char *type)
+{
+	RinqBytes	bytes = rinq_text_to_wire(type);
+
+	if (bytes.len > RINQ_MAX_TYPE_LEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("notification type of %zu bytes is too long", bytes.len),
+				 errdetail("It may have up to %d bytes in UTF-8.", RINQ_MAX_TYPE_LEN)));
+	return bytes;
+}
+
+/*
+ * Has a notification sent when the transaction commits.  The caller has set the
+ * kind of the message, and the target of one to a session, all else being zero;
+ * and, with "has_id", its id, which otherwise is drawn here from the
+ * connection's own session.  Namespace and type were checked; the constraint is
+ * absent but for RINQ_SEND_MULTICAST.
+ */
+void
+rinq_send_notification(RinqDatabase *db, RinqOutgoing *message, bool has_id,
+					   RinqBytes namespace, RinqBytes type, RinqBytes payload,
+					   RinqBytes constraint)
+{
+	RinqBytes	fields[RINQ_SEND_FIELDS];
+
+	fields[RINQ_SEND_NAMESPACE] = namespace;
+	fields[RINQ_SEND_COMMAND] = type;
+	fields[RINQ_SEND_PAYLOAD] = payload;
+	rinq_send_inherited(fields);
+	fields[RINQ_SEND_CONSTRAINT] = constraint;
+	if (!has_id)
+		rinq_send_draw_id(db, &message->item.id);
+	rinq_send_at_commit(db, message, fields);
+}

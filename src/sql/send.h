@@ -1,0 +1,26 @@
+/*-------------------------------------------------------------------------
+ *
+ * send.h
+ *	  What all functions share that send messages at commit.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_SQL_SEND_H
+#define RINQ_SQL_SEND_H
+
+#include "postgres.h"
+
+#include "bytes.h"
+#include "fmgr.h"
+#include "sendqueue.h"
+
+extern void rinq_send_inherited(RinqBytes *fields);
+extern void rinq_send_draw_id(RinqDatabase *db, RinqMessageId *id);
+extern void rinq_send_draw_id_argument(FunctionCallInfo fcinfo, int n, RinqDatabase *db,
+									   RinqMessageId *id);
+extern RinqBytes rinq_check_notification_type(const char *type);
+extern void rinq_send_notification(RinqDatabase *db, RinqOutgoing *message, bool has_id,
+								   RinqBytes namespace, RinqBytes type, RinqBytes payload,
+								   RinqBytes constraint);
+
+#endif							/* RINQ_SQL_SEND_H */
