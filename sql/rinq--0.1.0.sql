@@ -946,6 +946,11 @@ CREATE FUNCTION @extschema@.rinq_notify(
 COMMENT ON FUNCTION @extschema@.rinq_notify(text, text, text, bytea, text) IS
     'Notifies one session when the transaction commits, with a payload in CBOR; returns the message id';
 
+CREATE FUNCTION @extschema@.rinq_notify_trigger()
+    RETURNS trigger AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION @extschema@.rinq_notify_trigger() IS
+    'Trigger function that notifies of changes of a table when the transaction commits; its arguments are a namespace, a type, a constraint or the column that names the session, and options';
+
 CREATE FUNCTION @extschema@.rinq_notify_many(
     namespace text, type text, which @extschema@.rinq_constraint, payload jsonb DEFAULT NULL, session text DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -1091,6 +1096,7 @@ REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq
 REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, bytea, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_session_listen(text, text, regprocedure, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_notifications(interval, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_notify_trigger() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_subscribe(text, text, regprocedure, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_unsubscribe(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_session_unlisten(text, text) FROM PUBLIC;

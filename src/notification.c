@@ -11,7 +11,6 @@
 #include "catalog/pg_type.h"
 #include "notification.h"
 #include "payload.h"
-#include "utils/builtins.h"
 
 /* columns of rinq_notification; the install script defines it to match */
 enum

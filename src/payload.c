@@ -27,8 +27,11 @@ is_json_null(const Jsonb *json)
 		JBE_ISNULL(json->root.children[0]);
 }
 
-static void
-check_size(size_t len)
+/*
+ * Raises an error unless a payload of this size, in bytes, may be sent.
+ */
+void
+rinq_check_payload_size(size_t len)
 {
 	if (len > rinq_payload_limit())
 		ereport(ERROR,
@@ -52,7 +55,7 @@ rinq_payload_from_jsonb(const Jsonb *json)
 
 	initStringInfo(&buf);
 	rinq_cbor_append_jsonb(&buf, json);
-	check_size((size_t) buf.len);
+	rinq_check_payload_size((size_t) buf.len);
 	return rinq_bytes(buf.data, (size_t) buf.len);
 }
 
@@ -84,7 +87,7 @@ rinq_payload_from_raw(bytea *raw)
 		return rinq_bytes("", 0);
 	data = DatumGetByteaPP(PointerGetDatum(raw));
 	body = rinq_bytes(VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data));
-	check_size(body.len);
+	rinq_check_payload_size(body.len);
 	if (body.len > 0 && rinq_validate_raw)
 		rinq_cbor_check((const uint8 *) body.data, body.len);
 	return body;

@@ -20,6 +20,8 @@ extern Jsonb *rinq_payload_to_jsonb(RinqBytes body);
 extern RinqBytes rinq_payload_from_raw(bytea *raw);
 extern bytea *rinq_payload_to_raw(RinqBytes body);
 
+extern void rinq_check_payload_size(size_t len);
+
 /* bytes in memory of one's own */
 extern RinqBytes rinq_bytes_copy(RinqBytes bytes);
 

@@ -31,12 +31,11 @@ rinq_text_argument(FunctionCallInfo fcinfo, int n, const char *name)
 }
 
 /*
- * A namespace that applications may use.
+ * Raises an error unless it is a namespace that applications may use.
  */
-char *
-rinq_namespace_argument(FunctionCallInfo fcinfo, int n)
+void
+rinq_check_namespace(const char *name)
 {
-	char	   *name = rinq_text_argument(fcinfo, n, "namespace");
 	size_t		len = strlen(name);
 
 	if (!rinq_namespace_valid(name, len))
@@ -50,6 +49,17 @@ rinq_namespace_argument(FunctionCallInfo fcinfo, int n)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("namespace \"%s\" is reserved", name),
 				 errdetail("Namespaces that begin with \"_\" belong to Rinq itself.")));
+}
+
+/*
+ * A namespace that applications may use.
+ */
+char *
+rinq_namespace_argument(FunctionCallInfo fcinfo, int n)
+{
+	char	   *name = rinq_text_argument(fcinfo, n, "namespace");
+
+	rinq_check_namespace(name);
 	return name;
 }
 

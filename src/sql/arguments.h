@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "bytes.h"
+#include "constraint.h"
 #include "datatype/timestamp.h"
 #include "fmgr.h"
 
@@ -24,8 +25,10 @@
 #define RINQ_MAX_MESSAGE_LEN 65536
 
 extern char *rinq_text_argument(FunctionCallInfo fcinfo, int n, const char *name);
+extern void rinq_check_namespace(const char *name);
 extern char *rinq_namespace_argument(FunctionCallInfo fcinfo, int n);
 extern RinqBytes rinq_command_bytes(const char *command);
+extern RinqConstraint *rinq_constraint_argument(const char *text);
 /* the form that SQL has payloads in; JSON's text form for arguments only */
 typedef enum RinqPayloadForm
 {

@@ -102,12 +102,11 @@ characters(RinqBytes text, size_t position)
 }
 
 /*
- * rinq_constraint_in(cstring) returns rinq_constraint
+ * A constraint in its text form.
  */
-Datum
-rinq_constraint_in(PG_FUNCTION_ARGS)
+RinqConstraint *
+rinq_constraint_argument(const char *text)
 {
-	char	   *text = PG_GETARG_CSTRING(0);
 	RinqBytes	wire = rinq_text_to_wire(text);
 	const char *problem;
 	size_t		position;
@@ -120,7 +119,16 @@ rinq_constraint_in(PG_FUNCTION_ARGS)
 				 errdetail_internal("At character %d: %s.",
 									characters(wire, position) + 1,
 									problem)));
-	PG_RETURN_BYTEA_P(encode(constraint));
+	return constraint;
+}
+
+/*
+ * rinq_constraint_in(cstring) returns rinq_constraint
+ */
+Datum
+rinq_constraint_in(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BYTEA_P(encode(rinq_constraint_argument(PG_GETARG_CSTRING(0))));
 }
 
 /*

@@ -60,11 +60,7 @@ notify(FunctionCallInfo fcinfo, RinqPayloadForm form)
 	RinqTarget	target;
 
 	rinq_target_argument(fcinfo, ARG_TARGET, &target);
-	if (target.ref.session.seq == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("session \"%s\" cannot be notified", target.text),
-				 errdetail("The session of number 0 is for what peers tell each other.")));
+	rinq_check_notification_target(&target);
 	memset(&message, 0, sizeof(message));
 	message.kind = RINQ_SEND_NOTIFICATION;
 	message.target = target.ref.session;

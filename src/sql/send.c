@@ -73,6 +73,19 @@ rinq_check_notification_type(const char *type)
 }
 
 /*
+ * Raises an error unless a session can be notified.
+ */
+void
+rinq_check_notification_target(const RinqTarget *target)
+{
+	if (target->ref.session.seq == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("session \"%s\" cannot be notified", target->text),
+				 errdetail("The session of number 0 is for what peers tell each other.")));
+}
+
+/*
  * Has a notification sent when the transaction commits.  The caller has set the
  * kind of the message, and the target of one to a session, all else being zero;
  * and, with "has_id", its id, which otherwise is drawn here from the

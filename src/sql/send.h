@@ -13,12 +13,14 @@
 #include "bytes.h"
 #include "fmgr.h"
 #include "sendqueue.h"
+#include "sql/target.h"
 
 extern void rinq_send_inherited(RinqBytes *fields);
 extern void rinq_send_draw_id(RinqDatabase *db, RinqMessageId *id);
 extern void rinq_send_draw_id_argument(FunctionCallInfo fcinfo, int n, RinqDatabase *db,
 									   RinqMessageId *id);
 extern RinqBytes rinq_check_notification_type(const char *type);
+extern void rinq_check_notification_target(const RinqTarget *target);
 extern void rinq_send_notification(RinqDatabase *db, RinqOutgoing *message, bool has_id,
 								   RinqBytes namespace, RinqBytes type, RinqBytes payload,
 								   RinqBytes constraint);

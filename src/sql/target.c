@@ -25,13 +25,11 @@
 #include "utils/builtins.h"
 
 /*
- * An argument that is a session, or a session at a revision.
+ * A session, or a session at a revision, as it is written.
  */
 void
-rinq_target_argument(FunctionCallInfo fcinfo, int n, RinqTarget *target)
+rinq_target_parse(const char *text, RinqTarget *target)
 {
-	char	   *text = rinq_text_argument(fcinfo, n, "session");
-
 	memset(target, 0, sizeof(*target));
 	target->text = text;
 	if (rinq_ref_parse(text, strlen(text), &target->ref))
@@ -42,6 +40,15 @@ rinq_target_argument(FunctionCallInfo fcinfo, int n, RinqTarget *target)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid session \"%s\"", text),
 				 errdetail("A session is written like 58AEE146-191C.45, and at a revision like 58AEE146-191C.45@3.")));
+}
+
+/*
+ * An argument that is a session, or a session at a revision.
+ */
+void
+rinq_target_argument(FunctionCallInfo fcinfo, int n, RinqTarget *target)
+{
+	rinq_target_parse(rinq_text_argument(fcinfo, n, "session"), target);
 }
 
 /*

@@ -42,6 +42,7 @@ typedef struct RinqOperationResult
 	RinqBytes	payload;
 } RinqOperationResult;
 
+extern void rinq_target_parse(const char *text, RinqTarget *target);
 extern void rinq_target_argument(FunctionCallInfo fcinfo, int n, RinqTarget *target);
 extern void rinq_session_argument(FunctionCallInfo fcinfo, int n, RinqTarget *target);
 extern void rinq_operate(RinqOperation op, const RinqTarget *target,

@@ -1,0 +1,630 @@
+/*-------------------------------------------------------------------------
+ *
+ * notify_trigger.c
+ *	  rinq_notify_trigger: a trigger function that sends notifications about
+ *	  changes of a table, row by row or many rows in one.
+ *
+ * What the trigger's arguments mean is found out when it fires first in a
+ * query.  Of a statement, only the rows of one message are in memory, besides
+ * the messages themselves, which transaction.c keeps until the commit.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/htup_details.h"
+#include "calls.h"
+#include "catalog/pg_type.h"
+#include "cbor.h"
+#include "cbor_stream.h"
+#include "commands/trigger.h"
+#include "constraint.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "guc.h"
+#include "nodes/makefuncs.h"
+#include "payload.h"
+#include "sql/arguments.h"
+#include "sql/send.h"
+#include "sql/target.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/formatting.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/varlena.h"
+
+PG_FUNCTION_INFO_V1(rinq_notify_trigger);
+
+#define DEFAULT_CHUNK (64 * 1024)
+#define MIN_CHUNK 1024
+
+/* what the trigger's arguments say */
+typedef struct TriggerPlan
+{
+	Oid			trigger;
+	Oid			relation;
+	RinqBytes	namespace;
+	RinqBytes	type;			/* empty: the operation */
+	int			target_column;	/* that names the session; 0 is none */
+	RinqConstraint *constraint; /* otherwise */
+	RinqBytes	encoded;		/* the constraint, when it is the same for all rows */
+	int			num_match;		/* columns whose values sessions must have as well */
+	int		   *match;
+	int			num_columns;	/* that are sent; 0 is all */
+	int		   *columns;
+	TupleDesc	projected;		/* of these */
+	size_t		chunk;			/* bytes of rows in one message */
+	bool		only_if_peer;	/* without a peer, nothing is sent, and that is no error */
+	FmgrInfo	to_jsonb;
+} TriggerPlan;
+
+/* whom a row is sent to */
+typedef struct Target
+{
+	bool		nobody;
+	RinqSessionId session;		/* of a notification to one; number 0 is none */
+	RinqBytes	constraint;
+} Target;
+
+/* a message that is being filled with the rows of a statement */
+typedef struct Batch
+{
+	TriggerPlan *plan;
+	TriggerData *data;
+	RinqDatabase *db;
+	MemoryContext row_context;	/* of what a row needs, until the next one */
+	Target		target;			/* its constraint is in "constraint" */
+	StringInfoData constraint;
+	StringInfoData new_rows;	/* in CBOR, one after another */
+	StringInfoData old_rows;
+	int			num_new;
+	int			num_old;
+	int			part;			/* number of the last message of the statement */
+} Batch;
+
+/* ---------------- arguments ---------------- */
+
+static int
+column_number(TupleDesc desc, const char *name)
+{
+	int			number = SPI_fnumber(desc, name);
+
+	if (number <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" does not exist", name)));
+	return number;
+}
+
+static int
+column_list(TupleDesc desc, const char *option, const char *list, int **numbers)
+{
+	List	   *names;
+	ListCell   *lc;
+	int			count = 0;
+
+	if (!SplitIdentifierString(pstrdup(list), ',', &names) || names == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid list of columns \"%s\" in option \"%s\"", list, option)));
+	*numbers = palloc(list_length(names) * sizeof(int));
+	foreach(lc, names)
+		(*numbers)[count++] = column_number(desc, lfirst(lc));
+	return count;
+}
+
+static size_t
+chunk_size(const char *text)
+{
+	char	   *end;
+	long		size = strtol(text, &end, 10);
+
+	if (end == text || *end != '\0' || size < MIN_CHUNK || (size_t) size > rinq_payload_limit())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value \"%s\" of option \"%s\"", text, "chunk"),
+				 errdetail("It is a number of bytes between %d and %zu.", MIN_CHUNK,
+						   rinq_payload_limit())));
+	return (size_t) size;
+}
+
+static void
+read_option(TriggerPlan *plan, TupleDesc desc, const char *option)
+{
+	const char *value = strchr(option, '=');
+
+	if (value != NULL && strncmp(option, "columns=", 8) == 0)
+		plan->num_columns = column_list(desc, "columns", value + 1, &plan->columns);
+	else if (value != NULL && strncmp(option, "match=", 6) == 0)
+		plan->num_match = column_list(desc, "match", value + 1, &plan->match);
+	else if (value != NULL && strncmp(option, "chunk=", 6) == 0)
+		plan->chunk = chunk_size(value + 1);
+	else if (strcmp(option, "only_if_peer") == 0)
+		plan->only_if_peer = true;
+	else
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unknown option \"%s\" of rinq_notify_trigger", option),
+				 errhint("Options are \"columns=...\", \"match=...\", \"chunk=...\" and \"only_if_peer\".")));
+}
+
+/* a constraint, or the name of a column */
+static void
+read_target(TriggerPlan *plan, TupleDesc desc, const char *text)
+{
+	if (strchr(text, '{') == NULL)
+	{
+		plan->target_column = column_number(desc, text);
+		return;
+	}
+	plan->constraint = rinq_constraint_argument(text);
+}
+
+static void
+project(TriggerPlan *plan, TupleDesc desc)
+{
+	int			i;
+
+	plan->projected = CreateTemplateTupleDesc(plan->num_columns);
+	for (i = 0; i < plan->num_columns; i++)
+		TupleDescCopyEntry(plan->projected, (AttrNumber) (i + 1), desc,
+						   (AttrNumber) plan->columns[i]);
+	plan->projected = BlessTupleDesc(plan->projected);
+}
+
+/* to_jsonb finds out by the call's expression what it is given */
+static void
+prepare_to_jsonb(TriggerPlan *plan, Oid type, MemoryContext context)
+{
+	Param	   *row = makeNode(Param);
+
+	row->paramkind = PARAM_EXTERN;
+	row->paramtype = type;
+	row->paramtypmod = -1;
+	fmgr_info_cxt(F_TO_JSONB, &plan->to_jsonb, context);
+	fmgr_info_set_expr((Node *) makeFuncExpr(F_TO_JSONB, JSONBOID, list_make1(row), InvalidOid,
+											 InvalidOid, COERCE_EXPLICIT_CALL),
+					   &plan->to_jsonb);
+}
+
+static RinqBytes
+encode(const RinqConstraint *constraint)
+{
+	StringInfoData cbor;
+
+	initStringInfo(&cbor);
+	rinq_constraint_encode(&cbor, constraint);
+	if (cbor.len > RINQ_CONSTRAINT_MAX_SIZE)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("constraint is too large"),
+				 errdetail("It takes %d bytes in CBOR, and may take %d.",
+						   cbor.len, RINQ_CONSTRAINT_MAX_SIZE)));
+	return rinq_bytes(cbor.data, cbor.len);
+}
+
+static TriggerPlan *
+make_plan(TriggerData *data, MemoryContext context)
+{
+	Trigger    *trigger = data->tg_trigger;
+	TupleDesc	desc = RelationGetDescr(data->tg_relation);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	TriggerPlan *plan = palloc0(sizeof(TriggerPlan));
+	int			i;
+
+	if (trigger->tgnargs < 3)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("rinq_notify_trigger needs a namespace, a type, and a constraint or column"),
+				 errhint("For example: EXECUTE FUNCTION rinq_notify_trigger('orders', 'changed', '{*}').")));
+	rinq_check_namespace(trigger->tgargs[0]);
+	plan->namespace = rinq_bytes_str(pstrdup(trigger->tgargs[0]));
+	plan->type = rinq_bytes_copy(rinq_check_notification_type(trigger->tgargs[1]));
+	plan->chunk = Min(DEFAULT_CHUNK, rinq_payload_limit());
+	read_target(plan, desc, trigger->tgargs[2]);
+	for (i = 3; i < trigger->tgnargs; i++)
+		read_option(plan, desc, trigger->tgargs[i]);
+	if (plan->num_match > 0 && plan->constraint == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("option \"%s\" needs a constraint", "match"),
+				 errhint("Use the constraint {*}.")));
+	if (plan->num_match == 0 && plan->constraint != NULL)
+		plan->encoded = encode(plan->constraint);
+	if (plan->num_columns > 0)
+		project(plan, desc);
+	prepare_to_jsonb(plan, plan->num_columns > 0 ? RECORDOID : desc->tdtypeid, context);
+	plan->trigger = trigger->tgoid;
+	plan->relation = RelationGetRelid(data->tg_relation);
+	MemoryContextSwitchTo(old);
+	return plan;
+}
+
+/* ---------------- rows ---------------- */
+
+/* the constraint, with the row's own values for the columns to match */
+static RinqBytes
+matching(const TriggerPlan *plan, TupleDesc desc, HeapTuple row)
+{
+	RinqConstraint all;
+	int			i;
+
+	if (plan->num_match == 0)
+		return plan->encoded;
+	memset(&all, 0, sizeof(all));
+	all.kind = RINQ_CONSTRAINT_AND;
+	all.terms = palloc((plan->num_match + 1) * sizeof(RinqConstraint *));
+	if (plan->constraint->kind != RINQ_CONSTRAINT_NONE)
+		all.terms[all.num_terms++] = plan->constraint;
+	for (i = 0; i < plan->num_match; i++)
+	{
+		RinqConstraint *term = palloc0(sizeof(RinqConstraint));
+		char	   *value = SPI_getvalue(row, desc, plan->match[i]);
+
+		term->kind = RINQ_CONSTRAINT_EQUAL;
+		term->key = rinq_text_to_wire(SPI_fname(desc, plan->match[i]));
+		term->value = value == NULL ? rinq_bytes("", 0) : rinq_text_to_wire(value);
+		all.terms[all.num_terms++] = term;
+	}
+	return encode(all.num_terms == 1 ? all.terms[0] : &all);
+}
+
+static Target
+target_of(const TriggerPlan *plan, TupleDesc desc, HeapTuple row)
+{
+	Target		target;
+	RinqTarget	session;
+	char	   *text;
+
+	memset(&target, 0, sizeof(target));
+	if (plan->constraint != NULL)
+	{
+		target.constraint = matching(plan, desc, row);
+		return target;
+	}
+	text = SPI_getvalue(row, desc, plan->target_column);
+	target.nobody = text == NULL;
+	if (text != NULL)
+	{
+		rinq_target_parse(text, &session);
+		rinq_check_notification_target(&session);
+		target.session = session.ref.session;
+	}
+	return target;
+}
+
+static bool
+same_target(const Target *a, const Target *b)
+{
+	return a->nobody == b->nobody && rinq_session_id_equal(&a->session, &b->session) &&
+		rinq_bytes_equal(a->constraint, b->constraint);
+}
+
+/* appends a row in CBOR */
+static void
+append_row(TriggerPlan *plan, TupleDesc desc, HeapTuple row, StringInfo out)
+{
+	Datum		datum;
+
+	if (plan->num_columns == 0)
+		datum = heap_copy_tuple_as_datum(row, desc);
+	else
+	{
+		Datum	   *values = palloc(plan->num_columns * sizeof(Datum));
+		bool	   *nulls = palloc(plan->num_columns * sizeof(bool));
+		int			i;
+
+		for (i = 0; i < plan->num_columns; i++)
+			values[i] = heap_getattr(row, plan->columns[i], desc, &nulls[i]);
+		datum = heap_copy_tuple_as_datum(heap_form_tuple(plan->projected, values, nulls),
+										 plan->projected);
+	}
+	rinq_cbor_append_jsonb(out, DatumGetJsonbP(FunctionCall1(&plan->to_jsonb, datum)));
+}
+
+/* ---------------- messages ---------------- */
+
+static const char *
+operation(TriggerEvent event)
+{
+	if (TRIGGER_FIRED_BY_INSERT(event))
+		return "INSERT";
+	if (TRIGGER_FIRED_BY_UPDATE(event))
+		return "UPDATE";
+	return TRIGGER_FIRED_BY_DELETE(event) ? "DELETE" : "TRUNCATE";
+}
+
+static void
+append_text(StringInfo body, const char *key, RinqBytes value)
+{
+	rinq_cbor_write_text(body, rinq_bytes_str(key));
+	rinq_cbor_write_text(body, value);
+}
+
+/* which operation it was, on which table; the keys are in jsonb's order */
+static void
+append_origin(StringInfo body, TriggerData *data)
+{
+	append_text(body, "table", rinq_text_to_wire(RelationGetRelationName(data->tg_relation)));
+	append_text(body, "schema",
+				rinq_text_to_wire(get_namespace_name(RelationGetNamespace(data->tg_relation))));
+	append_text(body, "operation", rinq_bytes_str(operation(data->tg_event)));
+}
+
+static void
+send(RinqDatabase *db, const TriggerPlan *plan, TriggerData *data, const Target *target,
+	 const StringInfoData *body)
+{
+	RinqOutgoing message;
+	RinqBytes	type = plan->type;
+
+	rinq_check_payload_size((size_t) body->len);
+	if (type.len == 0)
+		type = rinq_bytes_str(asc_tolower(operation(data->tg_event),
+										  strlen(operation(data->tg_event))));
+	memset(&message, 0, sizeof(message));
+	message.kind = target->session.seq != 0 ? RINQ_SEND_NOTIFICATION : RINQ_SEND_MULTICAST;
+	message.target = target->session;
+	rinq_send_notification(db, &message, false, plan->namespace, type,
+						   rinq_bytes(body->data, body->len), target->constraint);
+}
+
+static void
+send_row(RinqDatabase *db, TriggerPlan *plan, TriggerData *data)
+{
+	TupleDesc	desc = RelationGetDescr(data->tg_relation);
+	bool		updated = TRIGGER_FIRED_BY_UPDATE(data->tg_event);
+	bool		deleted = TRIGGER_FIRED_BY_DELETE(data->tg_event);
+	HeapTuple	row = updated ? data->tg_newtuple : data->tg_trigtuple;
+	Target		target = target_of(plan, desc, row);
+	StringInfoData body;
+
+	if (target.nobody)
+		return;
+	initStringInfo(&body);
+	rinq_cbor_write_map(&body, updated ? 5 : 4);
+	rinq_cbor_write_text(&body, rinq_bytes_str(deleted ? "old" : "new"));
+	append_row(plan, desc, row, &body);
+	if (updated)
+	{
+		rinq_cbor_write_text(&body, rinq_bytes_str("old"));
+		append_row(plan, desc, data->tg_trigtuple, &body);
+	}
+	append_origin(&body, data);
+	send(db, plan, data, &target, &body);
+}
+
+/* sends the rows that were collected */
+static void
+flush(Batch *batch, bool last)
+{
+	StringInfoData body;
+
+	initStringInfo(&body);
+	rinq_cbor_write_map(&body, 5 + (batch->num_new > 0) + (batch->num_old > 0));
+	if (batch->num_new > 0)
+	{
+		rinq_cbor_write_text(&body, rinq_bytes_str("new"));
+		rinq_cbor_write_array(&body, (uint64) batch->num_new);
+		appendBinaryStringInfo(&body, batch->new_rows.data, batch->new_rows.len);
+	}
+	if (batch->num_old > 0)
+	{
+		rinq_cbor_write_text(&body, rinq_bytes_str("old"));
+		rinq_cbor_write_array(&body, (uint64) batch->num_old);
+		appendBinaryStringInfo(&body, batch->old_rows.data, batch->old_rows.len);
+	}
+	rinq_cbor_write_text(&body, rinq_bytes_str("last"));
+	rinq_cbor_write_bool(&body, last);
+	rinq_cbor_write_text(&body, rinq_bytes_str("part"));
+	rinq_cbor_write_uint(&body, (uint64) ++batch->part);
+	append_origin(&body, batch->data);
+	send(batch->db, batch->plan, batch->data, &batch->target, &body);
+	pfree(body.data);
+	resetStringInfo(&batch->new_rows);
+	resetStringInfo(&batch->old_rows);
+	batch->num_new = 0;
+	batch->num_old = 0;
+}
+
+/* a transition table, read from its beginning; NULL for none */
+static TupleTableSlot *
+open_rows(Tuplestorestate *store, TupleDesc desc, int *pointer)
+{
+	if (store == NULL)
+		return NULL;
+	*pointer = tuplestore_alloc_read_pointer(store, EXEC_FLAG_REWIND);
+	tuplestore_select_read_pointer(store, *pointer);
+	tuplestore_rescan(store);
+	return MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+}
+
+static HeapTuple
+next_row(Tuplestorestate *store, TupleTableSlot *slot, int pointer)
+{
+	bool		should_free;
+
+	if (slot == NULL)
+		return NULL;
+	tuplestore_select_read_pointer(store, pointer);
+	if (!tuplestore_gettupleslot(store, true, false, slot))
+		return NULL;
+
+	/* in memory of the row in either case */
+	return ExecFetchSlotHeapTuple(slot, false, &should_free);
+}
+
+static bool
+is_empty(const Batch *batch)
+{
+	return batch->num_new == 0 && batch->num_old == 0;
+}
+
+static void
+set_target(Batch *batch, const Target *target)
+{
+	resetStringInfo(&batch->constraint);
+	if (target->constraint.len > 0)
+		appendBinaryStringInfo(&batch->constraint, target->constraint.data,
+							   (int) target->constraint.len);
+	batch->target = *target;
+	batch->target.constraint = rinq_bytes(target->constraint.data == NULL ? NULL :
+										  batch->constraint.data, target->constraint.len);
+}
+
+/* adds a row, or both of its versions; sends those before if they do not go together */
+static void
+add(Batch *batch, HeapTuple new_row, HeapTuple old_row)
+{
+	TriggerPlan *plan = batch->plan;
+	TupleDesc	desc = RelationGetDescr(batch->data->tg_relation);
+	StringInfoData new_cbor;
+	StringInfoData old_cbor;
+	Target		target = target_of(plan, desc, new_row != NULL ? new_row : old_row);
+
+	if (target.nobody)
+		return;
+	initStringInfo(&new_cbor);
+	initStringInfo(&old_cbor);
+	if (new_row != NULL)
+		append_row(plan, desc, new_row, &new_cbor);
+	if (old_row != NULL)
+		append_row(plan, desc, old_row, &old_cbor);
+	if (!is_empty(batch) &&
+		(!same_target(&batch->target, &target) ||
+		 (size_t) batch->new_rows.len + batch->old_rows.len + new_cbor.len + old_cbor.len > plan->chunk))
+		flush(batch, false);
+	if (is_empty(batch))
+		set_target(batch, &target);
+	appendBinaryStringInfo(&batch->new_rows, new_cbor.data, new_cbor.len);
+	appendBinaryStringInfo(&batch->old_rows, old_cbor.data, old_cbor.len);
+	batch->num_new += new_row != NULL;
+	batch->num_old += old_row != NULL;
+}
+
+/* without transition tables, all there is to say is that something was done */
+static void
+send_operation(RinqDatabase *db, TriggerPlan *plan, TriggerData *data)
+{
+	Target		target;
+	StringInfoData body;
+
+	if (plan->constraint == NULL || plan->num_match > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("trigger \"%s\" needs rows to tell whom to notify",
+						data->tg_trigger->tgname),
+				 errhint("Create it FOR EACH ROW, or REFERENCING transition tables.")));
+	memset(&target, 0, sizeof(target));
+	target.constraint = plan->encoded;
+	initStringInfo(&body);
+	rinq_cbor_write_map(&body, 3);
+	append_origin(&body, data);
+	send(db, plan, data, &target, &body);
+}
+
+static void
+send_statement(RinqDatabase *db, TriggerPlan *plan, TriggerData *data)
+{
+	TupleDesc	desc = RelationGetDescr(data->tg_relation);
+	int			new_pointer = 0;
+	int			old_pointer = 0;
+	TupleTableSlot *new_slot = open_rows(data->tg_newtable, desc, &new_pointer);
+	TupleTableSlot *old_slot = open_rows(data->tg_oldtable, desc, &old_pointer);
+	Batch		batch;
+
+	if (new_slot == NULL && old_slot == NULL)
+	{
+		send_operation(db, plan, data);
+		return;
+	}
+	memset(&batch, 0, sizeof(batch));
+	batch.plan = plan;
+	batch.data = data;
+	batch.db = db;
+	batch.row_context = AllocSetContextCreate(CurrentMemoryContext, "rinq trigger row",
+											  ALLOCSET_DEFAULT_SIZES);
+	initStringInfo(&batch.constraint);
+	initStringInfo(&batch.new_rows);
+	initStringInfo(&batch.old_rows);
+	for (;;)
+	{
+		MemoryContext old = MemoryContextSwitchTo(batch.row_context);
+		HeapTuple	new_row = next_row(data->tg_newtable, new_slot, new_pointer);
+		HeapTuple	old_row = next_row(data->tg_oldtable, old_slot, old_pointer);
+		bool		more = new_row != NULL || old_row != NULL;
+
+		if (more)
+			add(&batch, new_row, old_row);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(batch.row_context);
+		if (!more)
+			break;
+		CHECK_FOR_INTERRUPTS();
+	}
+	if (!is_empty(&batch))
+		flush(&batch, true);
+	if (new_slot != NULL)
+		ExecDropSingleTupleTableSlot(new_slot);
+	if (old_slot != NULL)
+		ExecDropSingleTupleTableSlot(old_slot);
+	MemoryContextDelete(batch.row_context);
+}
+
+/* the peer's database; NULL when nothing is to be sent */
+static RinqDatabase *
+database_of(const TriggerPlan *plan)
+{
+	RinqDatabase *db;
+
+	if (plan->only_if_peer)
+	{
+		db = rinq_preloaded() ? rinq_my_database() : NULL;
+		if (db == NULL || db->peer.state != RINQ_WORKER_RUNNING)
+			return NULL;
+	}
+	rinq_require_preloaded();
+	return rinq_require_peer();
+}
+
+/*
+ * rinq_notify_trigger(namespace, type, constraint or column, options ...)
+ * returns trigger
+ *
+ * Notifies of changes of a table when the transaction commits: all sessions
+ * that match a constraint, or the session that a column of the row names.
+ * FOR EACH ROW, a message has one row; FOR EACH STATEMENT with transition
+ * tables, as many as fit.
+ */
+Datum
+rinq_notify_trigger(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+	TriggerPlan *plan = fcinfo->flinfo->fn_extra;
+	RinqDatabase *db;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(data->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("rinq_notify_trigger must be called as a trigger that fires AFTER")));
+	if (plan == NULL || plan->trigger != data->tg_trigger->tgoid ||
+		plan->relation != RelationGetRelid(data->tg_relation))
+	{
+		plan = make_plan(data, fcinfo->flinfo->fn_mcxt);
+		fcinfo->flinfo->fn_extra = plan;
+	}
+	db = database_of(plan);
+	if (db == NULL)
+		return PointerGetDatum(NULL);
+	if (TRIGGER_FIRED_FOR_ROW(data->tg_event))
+		send_row(db, plan, data);
+	else
+		send_statement(db, plan, data);
+	return PointerGetDatum(NULL);
+}
