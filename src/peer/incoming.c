@@ -185,7 +185,7 @@ rinq_incoming_respond(RinqIncoming *request, char type, RinqBytes failure_type, 
 {
 	RinqMessage msg;
 	RinqMsgStatus status;
-	char		expiration[24];
+	char		expiration[RINQ_EXPIRATION_SIZE];
 	char		id[RINQ_DISPLAY_LEN];
 	char		trace[RINQ_DISPLAY_LEN];
 	bool		late = rinq_incoming_expired(request);
@@ -207,14 +207,7 @@ rinq_incoming_respond(RinqIncoming *request, char type, RinqBytes failure_type, 
 	memset(&msg, 0, sizeof(msg));
 	msg.type = rinq_bytes(&type, 1);
 	msg.correlation_id = request->trace;
-	if (request->deadline != 0)
-	{
-		msg.has_deadline = true;
-		msg.deadline = request->deadline;
-		snprintf(expiration, sizeof(expiration), INT64_FORMAT,
-				 Min(MAX_EXPIRATION, Max(0, request->deadline - rinq_now_ms())));
-		msg.expiration = rinq_bytes_str(expiration);
-	}
+	rinq_message_set_deadline(&msg, request->deadline, expiration);
 	if (request->reply == RINQ_REPLY_UNCORRELATED)
 	{
 		msg.reply_to = rinq_bytes_str("u");

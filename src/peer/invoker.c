@@ -13,7 +13,6 @@
 
 #include "guc.h"
 #include "peer/peer.h"
-#include "request.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
@@ -142,15 +141,6 @@ still_wanted(uint32 index, uint32 serial)
 		pg_atomic_read_u32(&slot->state) == RINQ_SLOT_QUEUED;
 }
 
-static void
-set_deadline(RinqMessage *msg, int64 deadline, char expiration[24])
-{
-	snprintf(expiration, 24, INT64_FORMAT, Min(MAX_EXPIRATION, Max(0, deadline - rinq_now_ms())));
-	msg->expiration = rinq_bytes_str(expiration);
-	msg->has_deadline = true;
-	msg->deadline = deadline;
-}
-
 /* from now on, a response to this request is for the slot */
 static void
 expect_response(uint32 index, const RinqMessageId *id)
@@ -174,23 +164,20 @@ send_request(uint32 index, RinqNamespace *ns)
 	RinqMessage msg;
 	RinqMsgStatus status;
 	char		id_text[RINQ_MESSAGE_ID_SIZE];
-	char		expiration[24];
+	char		expiration[RINQ_EXPIRATION_SIZE];
 
 	rinq_slot_read(slot, fields, RINQ_CALL_FIELDS);
 	memset(&msg, 0, sizeof(msg));
 	msg.message_id = rinq_bytes(id_text,
 								rinq_message_id_format(&slot->id, id_text, sizeof(id_text)));
-	if (fields[RINQ_CALL_TRACE].len > 0 &&
-		(fields[RINQ_CALL_TRACE].len != msg.message_id.len ||
-		 memcmp(fields[RINQ_CALL_TRACE].data, id_text, msg.message_id.len) != 0))
-		msg.correlation_id = fields[RINQ_CALL_TRACE];
+	rinq_message_set_trace(&msg, fields[RINQ_CALL_TRACE]);
 	msg.span_context = fields[RINQ_CALL_SPAN];
 	msg.traceparent = fields[RINQ_CALL_TRACEPARENT];
 	msg.tracestate = fields[RINQ_CALL_TRACESTATE];
 	msg.reply_to = rinq_bytes_str(slot->uncorrelated ? "u" : "c");
 	msg.has_priority = true;
 	msg.priority = 1;
-	set_deadline(&msg, slot->deadline, expiration);
+	rinq_message_set_deadline(&msg, slot->deadline, expiration);
 	msg.ns = fields[RINQ_CALL_NAMESPACE];
 	msg.command = fields[RINQ_CALL_COMMAND];
 
@@ -235,7 +222,7 @@ rinq_invoker_ask(uint32 index, const RinqPeerId *peer, const char *command, Rinq
 	RinqMessageId id;
 	char		id_text[RINQ_MESSAGE_ID_SIZE];
 	char		peer_text[RINQ_PEER_ID_SIZE];
-	char		expiration[24];
+	char		expiration[RINQ_EXPIRATION_SIZE];
 
 	memset(&id, 0, sizeof(id));
 	id.ref.session.peer = rinq_peer.id;
@@ -253,7 +240,7 @@ rinq_invoker_ask(uint32 index, const RinqPeerId *peer, const char *command, Rinq
 	msg.reply_to = rinq_bytes_str("c");
 	msg.has_priority = true;
 	msg.priority = 2;
-	set_deadline(&msg, slot->deadline, expiration);
+	rinq_message_set_deadline(&msg, slot->deadline, expiration);
 	msg.ns = rinq_bytes_str("_sess");
 	msg.command = rinq_bytes_str(command);
 	rinq_peer_id_format(peer, peer_text, sizeof(peer_text));

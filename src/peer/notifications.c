@@ -254,7 +254,6 @@ RinqMsgStatus
 rinq_notification_publish(const RinqOutgoing *notification, const RinqBytes *fields)
 {
 	RinqMessage msg;
-	RinqBytes	trace = fields[RINQ_SEND_TRACE];
 	bool		unicast = notification->kind == RINQ_SEND_NOTIFICATION;
 	char		id[RINQ_MESSAGE_ID_SIZE];
 	char		target[RINQ_SESSION_ID_SIZE];
@@ -263,9 +262,7 @@ rinq_notification_publish(const RinqOutgoing *notification, const RinqBytes *fie
 
 	memset(&msg, 0, sizeof(msg));
 	msg.message_id = rinq_bytes(id, rinq_message_id_format(&notification->item.id, id, sizeof(id)));
-	if (trace.len > 0 && (trace.len != msg.message_id.len ||
-						  memcmp(trace.data, id, trace.len) != 0))
-		msg.correlation_id = trace;
+	rinq_message_set_trace(&msg, fields[RINQ_SEND_TRACE]);
 	msg.type = fields[RINQ_SEND_COMMAND];
 	msg.ns = fields[RINQ_SEND_NAMESPACE];
 	msg.span_context = fields[RINQ_SEND_SPAN];

@@ -10,6 +10,7 @@
  *	sender.c	what transactions have committed
  *	intake.c	which of that is sent next; scans of the outbox
  *	outbox_link.c	having an outbox worker, and telling it what to do
+ *	headers.c	headers that messages of all kinds have
  *	server.c	calls in, and what else arrives for executors
  *	line.c		what waits for executors, and what they have done
  *	incoming.c	responding to requests, and settling them
@@ -45,9 +46,6 @@
 #define CHANNEL_CONFIRMED 5		/* sends what transactions have committed */
 #define CHANNEL_NOTIFICATIONS 6 /* consumes notifications */
 #define CHANNEL_NAMESPACES 7	/* from here on: each consumes a namespace's requests */
-
-/* longest expiration that a broker takes, in ms */
-#define MAX_EXPIRATION INT64CONST(4294967295)
 
 typedef struct RinqPeer
 {
@@ -163,6 +161,13 @@ extern void rinq_intake_end(void);
 extern bool rinq_outbox_link_up(void);
 extern bool rinq_outbox_link_lost(void);
 extern bool rinq_outbox_tell(RinqChunkKind kind, const void *data, Size size, uint32 count);
+
+/* headers.c */
+#define RINQ_EXPIRATION_SIZE 24
+
+extern void rinq_message_set_deadline(RinqMessage *msg, int64 deadline,
+									  char expiration[RINQ_EXPIRATION_SIZE]);
+extern void rinq_message_set_trace(RinqMessage *msg, RinqBytes trace);
 
 /* a session of this peer (sessions.c) */
 typedef struct RinqSession

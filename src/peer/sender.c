@@ -164,24 +164,14 @@ static RinqMsgStatus
 publish(const RinqOutgoing *message, RinqNamespace *ns, const RinqBytes *fields)
 {
 	RinqMessage msg;
-	RinqBytes	trace = fields[RINQ_SEND_TRACE];
 	char		id[RINQ_MESSAGE_ID_SIZE];
-	char		expiration[24];
+	char		expiration[RINQ_EXPIRATION_SIZE];
 
 	memset(&msg, 0, sizeof(msg));
 	msg.message_id = rinq_bytes(id, rinq_message_id_format(&message->item.id, id, sizeof(id)));
-	if (trace.len > 0 && (trace.len != msg.message_id.len ||
-						  memcmp(trace.data, id, trace.len) != 0))
-		msg.correlation_id = trace;
+	rinq_message_set_trace(&msg, fields[RINQ_SEND_TRACE]);
 	msg.persistent = true;
-	if (message->deadline != 0)
-	{
-		msg.has_deadline = true;
-		msg.deadline = message->deadline;
-		snprintf(expiration, sizeof(expiration), INT64_FORMAT,
-				 Min(MAX_EXPIRATION, Max(0, message->deadline - rinq_now_ms())));
-		msg.expiration = rinq_bytes_str(expiration);
-	}
+	rinq_message_set_deadline(&msg, message->deadline, expiration);
 	msg.ns = fields[RINQ_SEND_NAMESPACE];
 	msg.command = fields[RINQ_SEND_COMMAND];
 	msg.span_context = fields[RINQ_SEND_SPAN];
