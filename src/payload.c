@@ -17,6 +17,7 @@
 #include "guc.h"
 #include "mb/pg_wchar.h"
 #include "payload.h"
+#include "utils/builtins.h"
 #include "utils/memutils.h"
 
 static bool
@@ -130,9 +131,18 @@ rinq_text_from_wire(RinqBytes text)
 }
 
 /*
- * The same for text that only people read: what is not UTF-8, or has no
- * equivalent, becomes a question mark instead of an error that would hide
- * what the text is about.
+ * The same as a value of type text; the text must not be absent.
+ */
+Datum
+rinq_text_datum(RinqBytes text)
+{
+	return CStringGetTextDatum(rinq_text_from_wire(text));
+}
+
+/*
+ * As rinq_text_from_wire, for text that only people read: what is not UTF-8,
+ * or has no equivalent, becomes a question mark instead of an error that would
+ * hide what the text is about.
  */
 char *
 rinq_message_from_wire(RinqBytes text)

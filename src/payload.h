@@ -25,6 +25,7 @@ extern RinqBytes rinq_bytes_copy(RinqBytes bytes);
 
 /* text off the wire, which is UTF-8, as text of this database */
 extern char *rinq_text_from_wire(RinqBytes text);
+extern Datum rinq_text_datum(RinqBytes text);
 extern char *rinq_message_from_wire(RinqBytes text);
 extern RinqBytes rinq_text_to_wire(const char *text);
 

@@ -352,7 +352,7 @@ build_request(const Handler *handler, const RinqBytes *fields, int64 deadline,
 	for (i = 0; i < (int) lengthof(source_of); i++)
 	{
 		if (source_of[i] >= 0)
-			values[i] = CStringGetTextDatum(rinq_text_from_wire(fields[source_of[i]]));
+			values[i] = rinq_text_datum(fields[source_of[i]]);
 	}
 	nulls[REQUEST_PAYLOAD] = payload == NULL;
 	values[REQUEST_PAYLOAD] = PointerGetDatum(payload);
@@ -386,8 +386,7 @@ session_of(RinqBytes id)
 {
 	const char *at = memchr(id.data, '@', id.len);
 
-	return CStringGetTextDatum(rinq_text_from_wire(rinq_bytes(id.data, at == NULL ? id.len :
-															   (size_t) (at - id.data))));
+	return rinq_text_datum(rinq_bytes(id.data, at == NULL ? id.len : (size_t) (at - id.data)));
 }
 
 static Datum
@@ -407,24 +406,20 @@ build_response(const Handler *handler, const RinqBytes *fields)
 
 	desc = row_type(handler, column_types, RESPONSE_COLUMNS);
 	memset(nulls, 0, sizeof(nulls));
-	values[RESPONSE_ID] = CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_ID]));
+	values[RESPONSE_ID] = rinq_text_datum(fields[RINQ_REQUEST_ID]);
 	values[RESPONSE_SESSION] = session_of(fields[RINQ_REQUEST_ID]);
-	values[RESPONSE_NAMESPACE] =
-		CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_NAMESPACE]));
-	values[RESPONSE_COMMAND] =
-		CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_COMMAND]));
+	values[RESPONSE_NAMESPACE] = rinq_text_datum(fields[RINQ_REQUEST_NAMESPACE]);
+	values[RESPONSE_COMMAND] = rinq_text_datum(fields[RINQ_REQUEST_COMMAND]);
 	values[RESPONSE_OUTCOME] = CStringGetTextDatum(outcome_name(fields[RINQ_REQUEST_TYPE]));
 	nulls[RESPONSE_PAYLOAD] = payload == NULL;
 	values[RESPONSE_PAYLOAD] = PointerGetDatum(payload);
 	nulls[RESPONSE_FAILURE_TYPE] = fields[RINQ_REQUEST_FAILURE_TYPE].len == 0;
 	if (!nulls[RESPONSE_FAILURE_TYPE])
-		values[RESPONSE_FAILURE_TYPE] =
-			CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_FAILURE_TYPE]));
+		values[RESPONSE_FAILURE_TYPE] = rinq_text_datum(fields[RINQ_REQUEST_FAILURE_TYPE]);
 	nulls[RESPONSE_MESSAGE] = message.len == 0;
 	if (!nulls[RESPONSE_MESSAGE])
 		values[RESPONSE_MESSAGE] = CStringGetTextDatum(rinq_message_from_wire(message));
-	values[RESPONSE_TRACE_ID] =
-		CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_TRACE]));
+	values[RESPONSE_TRACE_ID] = rinq_text_datum(fields[RINQ_REQUEST_TRACE]);
 
 	tuple = heap_form_tuple(desc, values, nulls);
 	ReleaseTupleDesc(desc);
@@ -446,15 +441,11 @@ build_notification(const Handler *handler, const RinqBytes *fields)
 
 	desc = row_type(handler, column_types, NOTIFICATION_COLUMNS);
 	memset(nulls, 0, sizeof(nulls));
-	values[NOTIFICATION_ID] = CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_ID]));
-	values[NOTIFICATION_SOURCE] =
-		CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_SOURCE]));
-	values[NOTIFICATION_TARGET] =
-		CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_FAILURE_TYPE]));
-	values[NOTIFICATION_NAMESPACE] =
-		CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_NAMESPACE]));
-	values[NOTIFICATION_TYPE] =
-		CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_COMMAND]));
+	values[NOTIFICATION_ID] = rinq_text_datum(fields[RINQ_REQUEST_ID]);
+	values[NOTIFICATION_SOURCE] = rinq_text_datum(fields[RINQ_REQUEST_SOURCE]);
+	values[NOTIFICATION_TARGET] = rinq_text_datum(fields[RINQ_REQUEST_FAILURE_TYPE]);
+	values[NOTIFICATION_NAMESPACE] = rinq_text_datum(fields[RINQ_REQUEST_NAMESPACE]);
+	values[NOTIFICATION_TYPE] = rinq_text_datum(fields[RINQ_REQUEST_COMMAND]);
 	nulls[NOTIFICATION_PAYLOAD] = payload == NULL;
 	values[NOTIFICATION_PAYLOAD] = PointerGetDatum(payload);
 	values[NOTIFICATION_IS_MULTICAST] = BoolGetDatum(constraint.data != NULL);
@@ -468,8 +459,7 @@ build_notification(const Handler *handler, const RinqBytes *fields)
 		memcpy(VARDATA(value), constraint.data, constraint.len);
 		values[NOTIFICATION_CONSTRAINT] = PointerGetDatum(value);
 	}
-	values[NOTIFICATION_TRACE_ID] =
-		CStringGetTextDatum(rinq_text_from_wire(fields[RINQ_REQUEST_TRACE]));
+	values[NOTIFICATION_TRACE_ID] = rinq_text_datum(fields[RINQ_REQUEST_TRACE]);
 
 	tuple = heap_form_tuple(desc, values, nulls);
 	ReleaseTupleDesc(desc);

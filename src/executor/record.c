@@ -29,12 +29,6 @@
 #define PURGE_ROWS "10000"		/* deleted at a time */
 
 static Datum
-text_datum(RinqBytes bytes)
-{
-	return CStringGetTextDatum(rinq_text_from_wire(bytes));
-}
-
-static Datum
 bytea_datum(RinqBytes bytes)
 {
 	bytea	   *result = palloc(VARHDRSZ + bytes.len);
@@ -59,7 +53,7 @@ rinq_record_attempt(const RinqBytes *fields)
 	int			attempts;
 
 	rinq_own_table_open(&table, rinq_extension_schema(), "rinq_attempt");
-	values[0] = text_datum(fields[RINQ_REQUEST_ID]);
+	values[0] = rinq_text_datum(fields[RINQ_REQUEST_ID]);
 	(void) rinq_own_table_execute(psprintf("INSERT INTO %s AS a (id, attempts, first, last)"
 										   " VALUES ($1, 2, pg_catalog.now(), pg_catalog.now())"
 										   " ON CONFLICT (id) DO UPDATE SET"
@@ -87,15 +81,15 @@ rinq_record_dead(const RinqBytes *fields, int attempts, const char *error)
 
 	rinq_own_table_open(&table, rinq_extension_schema(), "rinq_dead_request");
 	memset(nulls, ' ', sizeof(nulls));
-	values[0] = text_datum(fields[RINQ_REQUEST_ID]);
-	values[1] = text_datum(fields[RINQ_REQUEST_SOURCE]);
-	values[2] = text_datum(fields[RINQ_REQUEST_NAMESPACE]);
-	values[3] = text_datum(fields[RINQ_REQUEST_COMMAND]);
+	values[0] = rinq_text_datum(fields[RINQ_REQUEST_ID]);
+	values[1] = rinq_text_datum(fields[RINQ_REQUEST_SOURCE]);
+	values[2] = rinq_text_datum(fields[RINQ_REQUEST_NAMESPACE]);
+	values[3] = rinq_text_datum(fields[RINQ_REQUEST_COMMAND]);
 	values[4] = bytea_datum(fields[RINQ_REQUEST_PAYLOAD]);
 	if (fields[RINQ_REQUEST_PAYLOAD].len == 0)
 		nulls[4] = 'n';
-	values[5] = text_datum(fields[RINQ_REQUEST_TRACE]);
-	values[6] = text_datum(fields[RINQ_REQUEST_HANDLER]);
+	values[5] = rinq_text_datum(fields[RINQ_REQUEST_TRACE]);
+	values[6] = rinq_text_datum(fields[RINQ_REQUEST_HANDLER]);
 	values[7] = Int32GetDatum(attempts);
 	values[8] = CStringGetTextDatum(error);
 	(void) rinq_own_table_execute(psprintf("INSERT INTO %s (id, source, namespace, command,"
@@ -122,8 +116,8 @@ rinq_record_was_handled(const RinqBytes *fields, RinqBytes *payload)
 	bool		handled;
 
 	rinq_own_table_open(&table, rinq_extension_schema(), "rinq_handled");
-	values[0] = text_datum(fields[RINQ_REQUEST_ID]);
-	values[1] = text_datum(fields[RINQ_REQUEST_NAMESPACE]);
+	values[0] = rinq_text_datum(fields[RINQ_REQUEST_ID]);
+	values[1] = rinq_text_datum(fields[RINQ_REQUEST_NAMESPACE]);
 	for (;;)
 	{
 		bytea	   *found;
@@ -169,7 +163,7 @@ rinq_record_handled(const RinqBytes *fields, RinqBytes payload)
 	if (payload.len == 0)
 		return;					/* nil, as the row says already */
 	rinq_own_table_open(&table, rinq_extension_schema(), "rinq_handled");
-	values[0] = text_datum(fields[RINQ_REQUEST_ID]);
+	values[0] = rinq_text_datum(fields[RINQ_REQUEST_ID]);
 	values[1] = bytea_datum(payload);
 	(void) rinq_own_table_execute(psprintf("UPDATE %s SET payload = $2"
 										   " WHERE id OPERATOR(pg_catalog.=) $1", table.name),
