@@ -248,7 +248,11 @@ change_plan(Plan *plan)
 		change_plan(lfirst(lc));
 }
 
-/* a function that no statement of another extension's users has is cheap to rule out */
+/*
+ * May a statement have functions of this extension in it?  The planner notes
+ * the functions that a plan depends on, but for built-in ones: where it has
+ * noted none, as in most statements, the plan need not be searched.
+ */
 static bool
 may_use_functions(PlannedStmt *stmt)
 {

@@ -99,12 +99,14 @@ class Redelivery(case.Case):
         self.db.sql("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no room'; END $$")
         self.db.sql("CREATE TRIGGER refuse BEFORE INSERT ON rinq_attempt FOR EACH ROW EXECUTE FUNCTION refuse()")
         self.addCleanup(self.db.sql, "DROP FUNCTION refuse() CASCADE")
+        mark = self.server.log_mark()
         with self.db.session() as gate:
             gate.execute("SELECT pg_advisory_lock(77)")
             message = self.remote.call_async("plain", "gate")
             pid = wait_until(lambda: self.db.value("SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE query = 'rinq: plain::gate'"
                                                    " AND wait_event = 'advisory'"), lambda p: p != "0")
             self.db.sql("SELECT pg_terminate_backend(%s)" % pid)
+            self.server.wait_log("no room", mark)
         self.assertIsInstance(self.remote.response(message, timeout=20).result(), int)
 
     def test_attempts_of_a_role_that_only_reads(self):

@@ -657,7 +657,7 @@ class Handlers(Base):
     def test_source(self):
         session, model = self.owner.create()
         model.update(0, "auth", [("tenant", "acme", True)])
-        self.assertEqual(self.ask(session, "role"), "reader", "a function of another owner, run as who registered it")
+        self.assertEqual(self.ask(session, "role"), "reader", "a handler runs as the role that registered it")
         self.assertEqual(self.ask(session, "get"), "acme")
         asked = len(self.owner.fetches)
         self.assertEqual(self.ask(session, "twice"), ["acme", "acme", ""])

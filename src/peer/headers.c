@@ -33,8 +33,8 @@ rinq_message_set_deadline(RinqMessage *msg, int64 deadline, char expiration[RINQ
 }
 
 /*
- * The trace id of a message that has its own id already.  It is only written
- * when it differs from that, which stands for it otherwise.
+ * The trace id of a message whose id is set already.  Without one, the message's
+ * own id is its trace id; so one that equals that is left out.
  */
 void
 rinq_message_set_trace(RinqMessage *msg, RinqBytes trace)

@@ -181,7 +181,7 @@ rinq_incoming_settle_delayed(bool all)
  */
 bool
 rinq_incoming_respond(RinqIncoming *request, char type, RinqBytes failure_type, RinqBytes text,
-		RinqBytes payload)
+					  RinqBytes payload)
 {
 	RinqMessage msg;
 	RinqMsgStatus status;
@@ -235,7 +235,7 @@ rinq_incoming_respond(RinqIncoming *request, char type, RinqBytes failure_type, 
 	{
 		/* a failure that does not fit into the headers; this surely does */
 		return rinq_incoming_respond(request, 'e', failure_type,
-					   rinq_bytes_str(rinq_msg_status_text(status)), payload);
+									 rinq_bytes_str(rinq_msg_status_text(status)), payload);
 	}
 	if (status == RINQ_MSG_OK)
 		rinq_count(rinq_peer.db, RINQ_RESPONSES_SENT);
@@ -258,7 +258,7 @@ bool
 rinq_incoming_respond_error(RinqIncoming *request, const char *text)
 {
 	return rinq_incoming_respond(request, 'e', rinq_bytes(NULL, 0), rinq_bytes_str(text),
-				   rinq_bytes(NULL, 0));
+								 rinq_bytes(NULL, 0));
 }
 
 /*

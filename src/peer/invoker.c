@@ -113,7 +113,8 @@ rinq_invoker_finish(uint32 index, RinqOutcome outcome, RinqBytes type, RinqBytes
 	if (!written)
 	{
 		memset(fields, 0, sizeof(fields));
-		fields[RINQ_ANSWER_TEXT] = rinq_bytes_str("the response does not fit into \"rinq.payload_memory\"");
+		fields[RINQ_ANSWER_TEXT] =
+			rinq_bytes_str("the response does not fit into \"rinq.payload_memory\"");
 		slot->outcome = RINQ_OUTCOME_REFUSED;
 		(void) rinq_slot_write(slot, fields, RINQ_ANSWER_FIELDS);
 	}
@@ -130,7 +131,8 @@ rinq_invoker_finish(uint32 index, RinqOutcome outcome, RinqBytes type, RinqBytes
 void
 rinq_invoker_finish_text(uint32 index, RinqOutcome outcome, const char *text)
 {
-	rinq_invoker_finish(index, outcome, rinq_bytes(NULL, 0), rinq_bytes_str(text), rinq_bytes(NULL, 0));
+	rinq_invoker_finish(index, outcome, rinq_bytes(NULL, 0), rinq_bytes_str(text),
+						rinq_bytes(NULL, 0));
 }
 
 static bool
@@ -276,8 +278,8 @@ rinq_invoker_call(uint32 index, uint32 serial)
 	if (!rinq_peer.ready || (rinq_peer.stopping && !slot->in_handler))
 	{
 		rinq_invoker_finish_text(index, RINQ_OUTCOME_NOT_CONNECTED,
-						 rinq_peer.ready ? "the peer is being stopped" :
-						 "the peer has no connection to the broker");
+								 rinq_peer.ready ? "the peer is being stopped" :
+								 "the peer has no connection to the broker");
 		return;
 	}
 	if (slot->op != RINQ_OP_CALL)
@@ -288,7 +290,7 @@ rinq_invoker_call(uint32 index, uint32 serial)
 	if (!rinq_peer_id_equal(&slot->id.ref.session.peer, &rinq_peer.id))
 	{
 		rinq_invoker_finish_text(index, RINQ_OUTCOME_CONNECTION_LOST,
-						 "the connection to the broker was lost before the request was sent");
+								 "the connection to the broker was lost before the request was sent");
 		return;
 	}
 
@@ -297,7 +299,7 @@ rinq_invoker_call(uint32 index, uint32 serial)
 	if (ns == NULL)
 	{
 		rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED,
-						 "\"rinq.max_namespaces\" namespaces were called already");
+								 "\"rinq.max_namespaces\" namespaces were called already");
 		return;
 	}
 	if (ns->state == NAMESPACE_DECLARED)
@@ -437,7 +439,7 @@ deliver(Pending *entry, const RinqDelivery *delivery)
 		rinq_invoker_finish(index, RINQ_OUTCOME_ERROR, none, delivery->body, none);
 	else if (kind == 'f' && msg->target.len > 0)
 		rinq_invoker_finish(index, RINQ_OUTCOME_FAILURE, msg->target, msg->failure_message,
-			   delivery->body);
+							delivery->body);
 	else if (kind == 'f')
 		rinq_invoker_finish_text(index, RINQ_OUTCOME_MALFORMED, "it is a failure without a type");
 	else

@@ -114,7 +114,7 @@ update(uint32 index, RinqSession *session, uint32 revision, const RinqBytes *fie
 		return;
 	}
 	outcome = rinq_own_session_update(seq, revision, fields[RINQ_OP_NAMESPACE], attributes, count,
-								  &frozen_key);
+									  &frozen_key);
 	if (outcome == RINQ_OUTCOME_SUCCESS)
 		finish_ref(index, seq, revision + 1);
 	else
@@ -126,7 +126,8 @@ clear(uint32 index, RinqSession *session, uint32 revision, const RinqBytes *fiel
 {
 	RinqBytes	frozen_key = rinq_bytes(NULL, 0);
 	uint32		seq = session->seq;
-	RinqOutcome outcome = rinq_own_session_clear(seq, revision, fields[RINQ_OP_NAMESPACE], &frozen_key);
+	RinqOutcome outcome = rinq_own_session_clear(seq, revision, fields[RINQ_OP_NAMESPACE],
+												 &frozen_key);
 
 	if (outcome == RINQ_OUTCOME_SUCCESS)
 		finish_ref(index, seq, revision + 1);
@@ -241,7 +242,8 @@ listen_to(uint32 index, RinqSession *session, const RinqSlot *slot, const RinqBy
 
 	if (ns == NULL)
 	{
-		rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED, "\"rinq.max_namespaces\" namespaces are known already");
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED,
+								 "\"rinq.max_namespaces\" namespaces are known already");
 		return;
 	}
 	if (fields[RINQ_OP_OWNER].len == sizeof(Oid))
@@ -251,6 +253,16 @@ listen_to(uint32 index, RinqSession *session, const RinqSlot *slot, const RinqBy
 	rinq_notifications_subscribe(session, ns, mode, fields[RINQ_OP_HANDLER], slot->role, owner);
 	if (rinq_topology_subscribe(ns, index))
 		rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, "");
+}
+
+/* answers whether the session did listen */
+static void
+unlisten_from(uint32 index, RinqSession *session, const RinqBytes *fields)
+{
+	RinqNamespace *ns = rinq_topology_find(fields[RINQ_OP_NAMESPACE]);
+
+	rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS,
+							 rinq_notifications_unsubscribe(session, ns) ? "t" : "");
 }
 
 /*
@@ -263,8 +275,9 @@ rinq_operation_bound(uint32 index, uint32 serial, const char *error)
 
 	if (slot->serial != serial || pg_atomic_read_u32(&slot->state) != RINQ_SLOT_QUEUED)
 		return;
-	rinq_invoker_finish_text(index, error == NULL ? RINQ_OUTCOME_SUCCESS : RINQ_OUTCOME_CONNECTION_LOST,
-				error == NULL ? "" : error);
+	rinq_invoker_finish_text(index,
+							 error == NULL ? RINQ_OUTCOME_SUCCESS : RINQ_OUTCOME_CONNECTION_LOST,
+							 error == NULL ? "" : error);
 }
 
 static bool
@@ -319,7 +332,8 @@ on_own_session(uint32 index, RinqSlot *slot, const RinqBytes *fields)
 		case RINQ_OP_ON_RESPONSE:
 			if (session->client != 0)
 			{
-				rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED, "it is the session of a connection");
+				rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED,
+										 "it is the session of a connection");
 				break;
 			}
 			if (fields[RINQ_OP_OWNER].len == sizeof(Oid))
@@ -338,9 +352,7 @@ on_own_session(uint32 index, RinqSlot *slot, const RinqBytes *fields)
 				rinq_kept_fetch(session, index, fields[RINQ_OP_MODE].len > 0);
 			break;
 		case RINQ_OP_UNLISTEN:
-			rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS,
-						rinq_notifications_unsubscribe(session, rinq_topology_find(fields[RINQ_OP_NAMESPACE])) ?
-						"t" : "");
+			unlisten_from(index, session, fields);
 			break;
 		default:
 			rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED, "unknown operation");

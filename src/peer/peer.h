@@ -231,12 +231,13 @@ extern void rinq_own_session_client_gone(uint32 client);
 extern RinqSession *rinq_own_session_find(uint32 seq);
 extern RinqSession *rinq_own_session_after(uint32 seq);
 extern RinqSession *rinq_own_session_create(Oid role);
-extern void rinq_own_session_on_response(RinqSession *session, RinqBytes handler, Oid role, Oid owner);
+extern void rinq_own_session_on_response(RinqSession *session, RinqBytes handler, Oid role,
+										 Oid owner);
 extern RinqOutcome rinq_own_session_update(uint32 seq, uint32 revision, RinqBytes namespace,
-									   RinqAttribute *attributes, int count,
-									   RinqBytes *frozen_key);
+										   RinqAttribute *attributes, int count,
+										   RinqBytes *frozen_key);
 extern RinqOutcome rinq_own_session_clear(uint32 seq, uint32 revision, RinqBytes namespace,
-									  RinqBytes *frozen_key);
+										  RinqBytes *frozen_key);
 extern RinqOutcome rinq_own_session_destroy(uint32 seq, uint32 revision);
 extern void rinq_own_session_pending(uint32 seq, int change);
 extern bool rinq_own_sessions_has_room(Size bytes);

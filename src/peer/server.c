@@ -135,7 +135,8 @@ respond_answered(RinqIncoming *request)
 	RinqBytes	answer = request->body;
 
 	return rinq_incoming_respond(request, request->type, request->type == 'f' ? answer : none,
-				   request->type == 'e' ? answer : none, request->type == 's' ? answer : none);
+								 request->type == 'e' ? answer : none,
+								 request->type == 's' ? answer : none);
 }
 
 /*

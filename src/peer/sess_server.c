@@ -78,8 +78,8 @@ update(const RinqSessBody *body, StringInfo answer)
 {
 	RinqBytes	frozen_key;
 	RinqOutcome outcome = rinq_own_session_update(body->session, body->revision, body->namespace,
-											  body->attributes, body->num_attributes,
-											  &frozen_key);
+												  body->attributes, body->num_attributes,
+												  &frozen_key);
 
 	if (outcome != RINQ_OUTCOME_SUCCESS)
 		return refuse(answer, outcome);
@@ -92,7 +92,7 @@ clear(const RinqSessBody *body, StringInfo answer)
 {
 	RinqBytes	frozen_key;
 	RinqOutcome outcome = rinq_own_session_clear(body->session, body->revision, body->namespace,
-											 &frozen_key);
+												 &frozen_key);
 
 	if (outcome != RINQ_OUTCOME_SUCCESS)
 		return refuse(answer, outcome);

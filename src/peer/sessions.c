@@ -305,7 +305,7 @@ moved_on(RinqSession *session)
  */
 RinqOutcome
 rinq_own_session_update(uint32 seq, uint32 revision, RinqBytes namespace,
-					RinqAttribute *attributes, int count, RinqBytes *frozen_key)
+						RinqAttribute *attributes, int count, RinqBytes *frozen_key)
 {
 	RinqSession *session;
 	RinqOutcome outcome = find_at(seq, revision, &session);
