@@ -848,6 +848,8 @@ COMMENT ON COLUMN @extschema@.rinq_stored_notification.stored IS 'When it was st
 COMMENT ON COLUMN @extschema@.rinq_stored_notification.role IS 'Role that had it forwarded';
 COMMENT ON COLUMN @extschema@.rinq_stored_notification.notification IS 'The notification';
 
+COMMENT ON SEQUENCE @extschema@.rinq_stored_notification_number_seq IS 'Numbers of stored notifications';
+
 CREATE VIEW @extschema@.rinq_stored_notifications WITH (security_barrier) AS
     SELECT s.number, s.stored, (s.notification).*
     FROM @extschema@.rinq_stored_notification s

@@ -17,7 +17,9 @@ FROM pg_attribute a
 WHERE a.attrelid IN ('rinq_listener'::regclass, 'rinq_peer'::regclass, 'rinq_request'::regclass,
                      'rinq_handled'::regclass, 'rinq_attempt'::regclass, 'rinq_dead_request'::regclass,
                      'rinq_sessions'::regclass, 'rinq_session_attributes'::regclass,
-                     'rinq_attribute'::regclass, 'rinq_response'::regclass, 'rinq_notification'::regclass)
+                     'rinq_attribute'::regclass, 'rinq_response'::regclass, 'rinq_notification'::regclass,
+                     'rinq_stored_notification'::regclass, 'rinq_stored_notifications'::regclass,
+                     'rinq_subscription'::regclass, 'rinq_subscriptions'::regclass)
   AND a.attnum > 0 AND NOT a.attisdropped
   AND col_description(a.attrelid, a.attnum) IS NULL;
 

@@ -28,15 +28,10 @@ rinq_outbox_link_up(void)
 	RinqWorkerArgs args = rinq_peer.args;
 	MemoryContext old;
 	bool		blocked;
-	pid_t		pid;
 
-	if (worker != NULL && GetBackgroundWorkerPid(worker, &pid) != BGWH_STOPPED)
-		return true;
+	/* if it has ended since, that is noticed in the next step, with what it was told */
 	if (worker != NULL)
-	{
-		pfree(worker);
-		worker = NULL;
-	}
+		return true;
 	if (rinq_peer.stopping || rinq_peer.now < start_after)
 		return false;
 	start_after = rinq_peer.now + START_RETRY;
