@@ -26,6 +26,7 @@
 #include "storage/latch.h"
 #include "utils/memutils.h"
 
+#define NAP 100					/* µs between turns while transactions send many messages */
 #define STOP_ROLLBACK 1000		/* ms for those to end that did not make it */
 #define MAX_WAKE 64				/* processes woken at the end of a turn */
 #define LOG_INTERVAL 10000		/* ms between log entries about bad input */
@@ -432,7 +433,9 @@ rinq_peer_main(Datum arg)
 	{
 		int64		next = turn();
 
-		if (next >= 0)
+		if (rinq_sender_streams())
+			pg_usleep(NAP);		/* with the latch set, so that nobody has to wake this process */
+		else if (next >= 0)
 			sleep_until(next);
 		ResetLatch(MyLatch);
 		handle_signals();

@@ -144,6 +144,7 @@ extern void rinq_invoker_fail_all(const char *reason, bool also_of_handlers);
 /* sender.c */
 extern void rinq_sender_init(void);
 extern int64 rinq_sender_step(void);
+extern bool rinq_sender_streams(void);
 extern bool rinq_sender_busy(void);
 extern void rinq_sender_opened(void);
 extern void rinq_sender_connection_lost(void);

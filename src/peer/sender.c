@@ -33,6 +33,8 @@
 #define MAX_CONFIRMED 100000	/* that wait for the outbox worker, before sending pauses */
 #define MAX_BATCH 8192			/* items in one chunk for the outbox worker */
 #define LAST_RETRY_DELAY 60000	/* ms */
+#define STREAM_WINDOW 2			/* ms, in which so many messages are a stream */
+#define STREAM_MESSAGES 10
 #define RETRY_INTERVAL 10		/* ms between looks for room in the connection */
 
 typedef enum MessageState
@@ -588,6 +590,27 @@ rinq_sender_step(void)
 		next = next == 0 ? rinq_peer.now + RETRY_INTERVAL :
 			Min(next, rinq_peer.now + RETRY_INTERVAL);
 	return next;
+}
+
+/*
+ * Do transactions send so many messages that it is better to take them by the
+ * dozen?  Each of them would wake this process otherwise, for one message.
+ */
+bool
+rinq_sender_streams(void)
+{
+	static int64 window = 0;
+	static uint64 sent_before = 0;
+	static bool streams = false;
+	uint64		sent = pg_atomic_read_u64(&rinq_peer.db->counters[RINQ_MESSAGES_SENT]);
+
+	if (rinq_peer.now != window)
+	{
+		streams = rinq_peer.now - window <= STREAM_WINDOW && sent - sent_before >= STREAM_MESSAGES;
+		window = rinq_peer.now;
+		sent_before = sent;
+	}
+	return streams;
 }
 
 /*
