@@ -121,6 +121,7 @@ class Subscriptions(case.Case):
         self.unicast(session, 1)
         self.assertEqual(self.got(1, "role"), [["subscriber"]])
         self.assertEqual(self.db.sql("SELECT * FROM rinq_subscriptions", role=other), [])
+        self.assertEqual(self.db.sql("SELECT * FROM rinq_list_subscriptions()", role=other), [])
         self.assertEqual(self.db.value("SELECT session FROM rinq_subscriptions", role=owner), session)
         self.assertSqlState(self.db.error("SELECT rinq_subscribe('mine', 'news', 'take(rinq_notification)')", role=other), "42501", "another role")
         self.assertSqlState(self.db.error("SELECT rinq_unsubscribe('mine')", role=other), "42501", "another role")

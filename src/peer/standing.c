@@ -199,8 +199,8 @@ rinq_standing_step(void)
 }
 
 /*
- * Appends those that have a session: the name, with its length, and the number
- * of the session.
+ * Appends those that have a session: the name, with its length, the number of
+ * the session, and its role.
  */
 void
 rinq_standing_list(StringInfo list)
@@ -217,5 +217,7 @@ rinq_standing_list(StringInfo list)
 		appendBinaryStringInfo(list, (const char *) &len, sizeof(len));
 		appendBinaryStringInfo(list, subscription->standing->name, (int) len);
 		appendBinaryStringInfo(list, (const char *) &subscription->session, sizeof(uint32));
+		appendBinaryStringInfo(list, (const char *) &subscription->standing->listener.role,
+							   sizeof(Oid));
 	}
 }

@@ -247,7 +247,8 @@ rinq_list_attributes(PG_FUNCTION_ARGS)
 /*
  * rinq_list_subscriptions() returns setof record
  *
- * The names of standing subscriptions, each with its session.
+ * The names of standing subscriptions that have a session, each with that; of
+ * those that the current role may see.
  */
 Datum
 rinq_list_subscriptions(PG_FUNCTION_ARGS)
@@ -266,6 +267,7 @@ rinq_list_subscriptions(PG_FUNCTION_ARGS)
 		bool		nulls[SUBSCRIPTION_COLUMNS] = {false};
 		uint32		len;
 		uint32		seq;
+		Oid			role;
 
 		take(&result.payload, &len, sizeof(len));
 		if (len > result.payload.len)
@@ -273,6 +275,9 @@ rinq_list_subscriptions(PG_FUNCTION_ARGS)
 		values[0] = PointerGetDatum(cstring_to_text_with_len(result.payload.data, (int) len));
 		result.payload = rinq_bytes(result.payload.data + len, result.payload.len - len);
 		take(&result.payload, &seq, sizeof(seq));
+		take(&result.payload, &role, sizeof(role));
+		if (!may_see(role))
+			continue;
 		values[1] = id_datum(&target, seq);
 		rinq_resultset_put(&set, values, nulls);
 	}
