@@ -244,17 +244,11 @@ class Receiving(case.Case):
         self.assertEqual(self.got(1), [[message]])
 
     def test_matching_against_a_model(self):
+        """Thousands of random constraints, against ever other attributes."""
         seed = random.Random(5)
         keys, values, namespaces = "ab", ("", "1", "2"), ("news", "other")
-        sessions = {}
-        for _ in range(8):
-            attributes = {(ns, k): seed.choice(values) for ns in namespaces for k in keys}
-            session = self.listening("news")
-            for ns in namespaces:
-                self.db.sql("SELECT rinq_session_update(%s, %s, %s::jsonb)" % (quote(session), quote(ns), quote(
-                    "{%s}" % ",".join('"%s": "%s"' % (k, attributes[ns, k]) for k in keys))))
-            sessions[session] = attributes
-        self.db.sql("SELECT rinq_session_destroy(%s)" % quote(self.session))
+        sessions = [self.db.value("SELECT rinq_session_create()") for _ in range(8)]
+        self.db.sql("SELECT " + ", ".join("rinq_session_listen(%s, 'news')" % quote(session) for session in sessions))
 
         def build(depth):
             kind = seed.randrange(3 if depth == 0 else 7)
@@ -276,13 +270,28 @@ class Receiving(case.Case):
             if c["o"] == "|":
                 return any(matches(t, ns, attributes) for t in terms)
             return all(matches(t, c["v"] if c["o"] == "ns" else ns, attributes) for t in terms)
-        expected = []
-        for number in range(300):
-            constraint = build(3)
-            self.multicast(constraint, payload=number)
-            expected += [(number, session) for session, attributes in sessions.items() if matches(constraint, "news", attributes)]
-        rows = self.got(len(expected), "((r).payload)::int, (r).target")
-        self.assertEqual(sorted((int(n), s) for n, s in rows), sorted(expected))
+        self.server.configure(**{"rinq.kept_notifications": 10000})
+        expected, number = [], 0
+        for _ in range(10):
+            attributes = {}
+            for session in sessions:
+                attributes[session] = {(ns, k): seed.choice(values) for ns in namespaces for k in keys}
+                self.db.sql("SELECT " + ", ".join("rinq_session_update(%s, %s, %s::jsonb)" % (quote(session), quote(ns), quote(
+                    "{%s}" % ",".join('"%s": "%s"' % (k, attributes[session][ns, k]) for k in keys))) for ns in namespaces))
+            for number in range(number + 1, number + 301):
+                constraint = build(3)
+                self.multicast(constraint, payload=number)
+                expected += [(session, number) for session in sessions if matches(constraint, "news", attributes[session])]
+            self.assertEqual(self.recording.wait_settled(self.deliveries(number, where=lambda e: e.exchange == "ntf.mc")[-1]), "ack")
+        got = []
+        for session in sessions:
+            rows = True
+            while rows:
+                rows = self.db.sql("SELECT target, payload FROM rinq_notifications('0', %s)" % quote(session))
+                got += [(target, int(payload)) for target, payload in rows]
+        self.server.configure(**{"rinq.kept_notifications": 1000})
+        self.assertGreater(len(expected), 5000)
+        self.assertEqual(sorted(got), sorted(expected))
 
     def test_matching_while_attributes_change(self):
         """Equalities are looked up in an index, which has to follow every change."""

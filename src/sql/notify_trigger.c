@@ -4,8 +4,8 @@
  *	  rinq_notify_trigger: a trigger function that sends notifications about
  *	  changes of a table, row by row or many rows in one.
  *
- * What the trigger's arguments mean is found out when it fires first in a
- * query.  Of a statement, only the rows of one message are in memory, besides
+ * What the trigger's arguments mean (trigger_plan.c) is found out when it fires
+ * first in a query.  Of a statement, only the rows of one message are in memory, besides
  * the messages themselves, which transaction.c keeps until the commit.
  *
  *-------------------------------------------------------------------------
@@ -16,53 +16,25 @@
 
 #include "access/htup_details.h"
 #include "calls.h"
-#include "catalog/pg_type.h"
 #include "cbor.h"
 #include "cbor_stream.h"
 #include "commands/trigger.h"
 #include "constraint.h"
+#include "executor/executor.h"
 #include "executor/spi.h"
 #include "fmgr.h"
-#include "funcapi.h"
-#include "guc.h"
-#include "nodes/makefuncs.h"
 #include "payload.h"
 #include "sql/arguments.h"
 #include "sql/send.h"
 #include "sql/target.h"
-#include "utils/builtins.h"
-#include "utils/fmgroids.h"
+#include "sql/trigger_plan.h"
 #include "utils/formatting.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/varlena.h"
 
 PG_FUNCTION_INFO_V1(rinq_notify_trigger);
-
-#define DEFAULT_CHUNK (64 * 1024)
-#define MIN_CHUNK 1024
-
-/* what the trigger's arguments say */
-typedef struct TriggerPlan
-{
-	Oid			trigger;
-	Oid			relation;
-	RinqBytes	namespace;
-	RinqBytes	type;			/* empty: the operation */
-	int			target_column;	/* that names the session; 0 is none */
-	RinqConstraint *constraint; /* otherwise */
-	RinqBytes	encoded;		/* the constraint, when it is the same for all rows */
-	int			num_match;		/* columns whose values sessions must have as well */
-	int		   *match;
-	int			num_columns;	/* that are sent; 0 is all */
-	int		   *columns;
-	TupleDesc	projected;		/* of these */
-	size_t		chunk;			/* bytes of rows in one message */
-	bool		only_if_peer;	/* without a peer, nothing is sent, and that is no error */
-	FmgrInfo	to_jsonb;
-} TriggerPlan;
 
 /* whom a row is sent to */
 typedef struct Target
@@ -75,7 +47,7 @@ typedef struct Target
 /* a message that is being filled with the rows of a statement */
 typedef struct Batch
 {
-	TriggerPlan *plan;
+	RinqTriggerPlan *plan;
 	TriggerData *data;
 	RinqDatabase *db;
 	MemoryContext row_context;	/* of what a row needs, until the next one */
@@ -88,169 +60,11 @@ typedef struct Batch
 	int			part;			/* number of the last message of the statement */
 } Batch;
 
-/* ---------------- arguments ---------------- */
-
-static int
-column_number(TupleDesc desc, const char *name)
-{
-	int			number = SPI_fnumber(desc, name);
-
-	if (number <= 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("column \"%s\" does not exist", name)));
-	return number;
-}
-
-static int
-column_list(TupleDesc desc, const char *option, const char *list, int **numbers)
-{
-	List	   *names;
-	ListCell   *lc;
-	int			count = 0;
-
-	if (!SplitIdentifierString(pstrdup(list), ',', &names) || names == NIL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid list of columns \"%s\" in option \"%s\"", list, option)));
-	*numbers = palloc(list_length(names) * sizeof(int));
-	foreach(lc, names)
-		(*numbers)[count++] = column_number(desc, lfirst(lc));
-	return count;
-}
-
-static size_t
-chunk_size(const char *text)
-{
-	char	   *end;
-	long		size = strtol(text, &end, 10);
-
-	if (end == text || *end != '\0' || size < MIN_CHUNK || (size_t) size > rinq_payload_limit())
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid value \"%s\" of option \"%s\"", text, "chunk"),
-				 errdetail("It is a number of bytes between %d and %zu.", MIN_CHUNK,
-						   rinq_payload_limit())));
-	return (size_t) size;
-}
-
-static void
-read_option(TriggerPlan *plan, TupleDesc desc, const char *option)
-{
-	const char *value = strchr(option, '=');
-
-	if (value != NULL && strncmp(option, "columns=", 8) == 0)
-		plan->num_columns = column_list(desc, "columns", value + 1, &plan->columns);
-	else if (value != NULL && strncmp(option, "match=", 6) == 0)
-		plan->num_match = column_list(desc, "match", value + 1, &plan->match);
-	else if (value != NULL && strncmp(option, "chunk=", 6) == 0)
-		plan->chunk = chunk_size(value + 1);
-	else if (strcmp(option, "only_if_peer") == 0)
-		plan->only_if_peer = true;
-	else
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("unknown option \"%s\" of rinq_notify_trigger", option),
-				 errhint("Options are \"columns=...\", \"match=...\", \"chunk=...\" and \"only_if_peer\".")));
-}
-
-/* a constraint, or the name of a column */
-static void
-read_target(TriggerPlan *plan, TupleDesc desc, const char *text)
-{
-	if (strchr(text, '{') == NULL)
-	{
-		plan->target_column = column_number(desc, text);
-		return;
-	}
-	plan->constraint = rinq_constraint_argument(text);
-}
-
-static void
-project(TriggerPlan *plan, TupleDesc desc)
-{
-	int			i;
-
-	plan->projected = CreateTemplateTupleDesc(plan->num_columns);
-	for (i = 0; i < plan->num_columns; i++)
-		TupleDescCopyEntry(plan->projected, (AttrNumber) (i + 1), desc,
-						   (AttrNumber) plan->columns[i]);
-	plan->projected = BlessTupleDesc(plan->projected);
-}
-
-/* to_jsonb finds out by the call's expression what it is given */
-static void
-prepare_to_jsonb(TriggerPlan *plan, Oid type, MemoryContext context)
-{
-	Param	   *row = makeNode(Param);
-
-	row->paramkind = PARAM_EXTERN;
-	row->paramtype = type;
-	row->paramtypmod = -1;
-	fmgr_info_cxt(F_TO_JSONB, &plan->to_jsonb, context);
-	fmgr_info_set_expr((Node *) makeFuncExpr(F_TO_JSONB, JSONBOID, list_make1(row), InvalidOid,
-											 InvalidOid, COERCE_EXPLICIT_CALL),
-					   &plan->to_jsonb);
-}
-
-static RinqBytes
-encode(const RinqConstraint *constraint)
-{
-	StringInfoData cbor;
-
-	initStringInfo(&cbor);
-	rinq_constraint_encode(&cbor, constraint);
-	if (cbor.len > RINQ_CONSTRAINT_MAX_SIZE)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("constraint is too large"),
-				 errdetail("It takes %d bytes in CBOR, and may take %d.",
-						   cbor.len, RINQ_CONSTRAINT_MAX_SIZE)));
-	return rinq_bytes(cbor.data, cbor.len);
-}
-
-static TriggerPlan *
-make_plan(TriggerData *data, MemoryContext context)
-{
-	Trigger    *trigger = data->tg_trigger;
-	TupleDesc	desc = RelationGetDescr(data->tg_relation);
-	MemoryContext old = MemoryContextSwitchTo(context);
-	TriggerPlan *plan = palloc0(sizeof(TriggerPlan));
-	int			i;
-
-	if (trigger->tgnargs < 3)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("rinq_notify_trigger needs a namespace, a type, and a constraint or column"),
-				 errhint("For example: EXECUTE FUNCTION rinq_notify_trigger('orders', 'changed', '{*}').")));
-	rinq_check_namespace(trigger->tgargs[0]);
-	plan->namespace = rinq_bytes_str(pstrdup(trigger->tgargs[0]));
-	plan->type = rinq_bytes_copy(rinq_check_notification_type(trigger->tgargs[1]));
-	plan->chunk = Min(DEFAULT_CHUNK, rinq_payload_limit());
-	read_target(plan, desc, trigger->tgargs[2]);
-	for (i = 3; i < trigger->tgnargs; i++)
-		read_option(plan, desc, trigger->tgargs[i]);
-	if (plan->num_match > 0 && plan->constraint == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("option \"%s\" needs a constraint", "match"),
-				 errhint("Use the constraint {*}.")));
-	if (plan->num_match == 0 && plan->constraint != NULL)
-		plan->encoded = encode(plan->constraint);
-	if (plan->num_columns > 0)
-		project(plan, desc);
-	prepare_to_jsonb(plan, plan->num_columns > 0 ? RECORDOID : desc->tdtypeid, context);
-	plan->trigger = trigger->tgoid;
-	plan->relation = RelationGetRelid(data->tg_relation);
-	MemoryContextSwitchTo(old);
-	return plan;
-}
-
 /* ---------------- rows ---------------- */
 
 /* the constraint, with the row's own values for the columns to match */
 static RinqBytes
-matching(const TriggerPlan *plan, TupleDesc desc, HeapTuple row)
+matching(const RinqTriggerPlan *plan, TupleDesc desc, HeapTuple row)
 {
 	RinqConstraint all;
 	int			i;
@@ -272,11 +86,11 @@ matching(const TriggerPlan *plan, TupleDesc desc, HeapTuple row)
 		term->value = value == NULL ? rinq_bytes("", 0) : rinq_text_to_wire(value);
 		all.terms[all.num_terms++] = term;
 	}
-	return encode(all.num_terms == 1 ? all.terms[0] : &all);
+	return rinq_trigger_encode(all.num_terms == 1 ? all.terms[0] : &all);
 }
 
 static Target
-target_of(const TriggerPlan *plan, TupleDesc desc, HeapTuple row)
+target_of(const RinqTriggerPlan *plan, TupleDesc desc, HeapTuple row)
 {
 	Target		target;
 	RinqTarget	session;
@@ -308,7 +122,7 @@ same_target(const Target *a, const Target *b)
 
 /* appends a row in CBOR */
 static void
-append_row(TriggerPlan *plan, TupleDesc desc, HeapTuple row, StringInfo out)
+append_row(RinqTriggerPlan *plan, TupleDesc desc, HeapTuple row, StringInfo out)
 {
 	Datum		datum;
 
@@ -358,7 +172,7 @@ append_origin(StringInfo body, TriggerData *data)
 }
 
 static void
-send(RinqDatabase *db, const TriggerPlan *plan, TriggerData *data, const Target *target,
+send(RinqDatabase *db, const RinqTriggerPlan *plan, TriggerData *data, const Target *target,
 	 const StringInfoData *body)
 {
 	RinqOutgoing message;
@@ -376,7 +190,7 @@ send(RinqDatabase *db, const TriggerPlan *plan, TriggerData *data, const Target 
 }
 
 static void
-send_row(RinqDatabase *db, TriggerPlan *plan, TriggerData *data)
+send_row(RinqDatabase *db, RinqTriggerPlan *plan, TriggerData *data)
 {
 	TupleDesc	desc = RelationGetDescr(data->tg_relation);
 	bool		updated = TRIGGER_FIRED_BY_UPDATE(data->tg_event);
@@ -482,7 +296,7 @@ set_target(Batch *batch, const Target *target)
 static void
 add(Batch *batch, HeapTuple new_row, HeapTuple old_row)
 {
-	TriggerPlan *plan = batch->plan;
+	RinqTriggerPlan *plan = batch->plan;
 	TupleDesc	desc = RelationGetDescr(batch->data->tg_relation);
 	StringInfoData new_cbor;
 	StringInfoData old_cbor;
@@ -510,7 +324,7 @@ add(Batch *batch, HeapTuple new_row, HeapTuple old_row)
 
 /* without transition tables, all there is to say is that something was done */
 static void
-send_operation(RinqDatabase *db, TriggerPlan *plan, TriggerData *data)
+send_operation(RinqDatabase *db, RinqTriggerPlan *plan, TriggerData *data)
 {
 	Target		target;
 	StringInfoData body;
@@ -530,7 +344,7 @@ send_operation(RinqDatabase *db, TriggerPlan *plan, TriggerData *data)
 }
 
 static void
-send_statement(RinqDatabase *db, TriggerPlan *plan, TriggerData *data)
+send_statement(RinqDatabase *db, RinqTriggerPlan *plan, TriggerData *data)
 {
 	TupleDesc	desc = RelationGetDescr(data->tg_relation);
 	int			new_pointer = 0;
@@ -579,7 +393,7 @@ send_statement(RinqDatabase *db, TriggerPlan *plan, TriggerData *data)
 
 /* the peer's database; NULL when nothing is to be sent */
 static RinqDatabase *
-database_of(const TriggerPlan *plan)
+database_of(const RinqTriggerPlan *plan)
 {
 	RinqDatabase *db;
 
@@ -606,7 +420,7 @@ Datum
 rinq_notify_trigger(PG_FUNCTION_ARGS)
 {
 	TriggerData *data = (TriggerData *) fcinfo->context;
-	TriggerPlan *plan = fcinfo->flinfo->fn_extra;
+	RinqTriggerPlan *plan = fcinfo->flinfo->fn_extra;
 	RinqDatabase *db;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(data->tg_event))
@@ -616,7 +430,7 @@ rinq_notify_trigger(PG_FUNCTION_ARGS)
 	if (plan == NULL || plan->trigger != data->tg_trigger->tgoid ||
 		plan->relation != RelationGetRelid(data->tg_relation))
 	{
-		plan = make_plan(data, fcinfo->flinfo->fn_mcxt);
+		plan = rinq_trigger_plan(data, fcinfo->flinfo->fn_mcxt);
 		fcinfo->flinfo->fn_extra = plan;
 	}
 	db = database_of(plan);
