@@ -262,15 +262,22 @@ open_rows(Tuplestorestate *store, TupleDesc desc, int *pointer)
 static HeapTuple
 next_row(Tuplestorestate *store, TupleTableSlot *slot, int pointer)
 {
+	MemoryContext old;
+	bool		found;
 	bool		should_free;
 
 	if (slot == NULL)
 		return NULL;
 	tuplestore_select_read_pointer(store, pointer);
-	if (!tuplestore_gettupleslot(store, true, false, slot))
+
+	/* what is read from disk is the slot's, which frees it for the next one */
+	old = MemoryContextSwitchTo(slot->tts_mcxt);
+	found = tuplestore_gettupleslot(store, true, false, slot);
+	MemoryContextSwitchTo(old);
+	if (!found)
 		return NULL;
 
-	/* in memory of the row in either case */
+	/* the copy is in memory of the row */
 	return ExecFetchSlotHeapTuple(slot, false, &should_free);
 }
 

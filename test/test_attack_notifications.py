@@ -1,0 +1,47 @@
+"""Notifications under attack: what the review of receiving, subscriptions and the trigger function has found."""
+
+import cbor2
+
+from rinqtest import case
+from rinqtest.server import quote
+from rinqtest.waiting import wait_until
+
+
+class Attack(case.Case):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.db = cls.world.database()
+        cls.remote = cls.world.peer(prefetch=100)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.remote.close()
+        cls.db.drop()
+
+    def create(self, role=None):
+        return self.db.sql("SELECT rinq_session_create()", *([role] if role else []))[0][0]
+
+    def listening(self, role=None):
+        session = self.create(role)
+        self.db.sql("SELECT rinq_session_listen(%s, 'news')" % quote(session), *([role] if role else []))
+        return session
+
+    def unicast(self, session, payload=None, headers=None):
+        message = self.remote.next_id()
+        self.remote.publish_raw("ntf.uc", "news.%s" % session.rpartition(".")[0], payload if isinstance(payload, bytes) else cbor2.dumps(payload),
+                                dict({"n": "news", "t": session}, **(headers or {})), type="x", message_id=message)
+        return message
+
+    def wait_kept(self, session, count):
+        wait_until(lambda: self.db.value("SELECT notifications_kept FROM rinq_sessions WHERE id = " + quote(session)), lambda n: n == str(count))
+
+    def test_transition_table_on_disk(self):
+        """Rows of a transition table that was written to disk belong to the slot, until it has the next one."""
+        self.db.sql("CREATE TABLE wide (id int, name text); CREATE TRIGGER tell AFTER INSERT ON wide REFERENCING NEW TABLE AS n FOR EACH STATEMENT"
+                    " EXECUTE FUNCTION rinq_notify_trigger('wide', 'x', '{*}')")
+        self.db.sql("SET work_mem = '64kB'; INSERT INTO wide SELECT i, repeat('x', i % 200) FROM generate_series(1, 10000) i")
+        self.db.sql("SELECT rinq_notify_many('end', 'end', '{*}')")
+        self.published("ntf.mc", where=lambda m: m.routing_key == "end")
+        rows = [row for m in self.recording.published("ntf.mc", self.wire_start) if m.routing_key == "wide" for row in cbor2.loads(m.body)["new"]]
+        self.assertEqual(rows == [{"id": i, "name": "x" * (i % 200)} for i in range(1, 10001)], True)
