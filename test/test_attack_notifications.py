@@ -45,3 +45,11 @@ class Attack(case.Case):
         self.published("ntf.mc", where=lambda m: m.routing_key == "end")
         rows = [row for m in self.recording.published("ntf.mc", self.wire_start) if m.routing_key == "wide" for row in cbor2.loads(m.body)["new"]]
         self.assertEqual(rows == [{"id": i, "name": "x" * (i % 200)} for i in range(1, 10001)], True)
+
+    def test_a_constraint_in_a_unicast_means_nothing(self):
+        """It was not looked at when it arrived, so it must not become a value."""
+        session = self.listening()
+        for constraint in (b"\xff", cbor2.dumps({"o": "*"})):
+            self.unicast(session, 1, {"c": constraint})
+        self.wait_kept(session, 2)
+        self.assertEqual(self.db.sql("SELECT is_multicast, which, payload FROM rinq_notifications('0', %s)" % quote(session)), [["f", None, "1"]] * 2)

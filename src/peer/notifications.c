@@ -213,10 +213,13 @@ deliver(const RinqDelivery *delivery, RinqSubscription *subscription)
 static const char *
 unicast(const RinqDelivery *delivery, RinqNamespace *ns)
 {
+	RinqDelivery copy = *delivery;
 	RinqSessionId target;
 	RinqSession *session;
 	RinqSubscription *subscription;
 
+	/* none belongs here, and nobody has looked whether it is one */
+	copy.message.constraint = rinq_bytes(NULL, 0);
 	if (!rinq_session_id_parse(delivery->message.target.data, delivery->message.target.len, &target))
 		return "missing or invalid target header";
 	if (!rinq_peer_id_equal(&target.peer, &rinq_peer.id))
@@ -224,7 +227,7 @@ unicast(const RinqDelivery *delivery, RinqNamespace *ns)
 	session = rinq_own_session_find(target.seq);
 	subscription = session == NULL ? NULL : find(session, ns);
 	if (subscription != NULL)
-		deliver(delivery, subscription);
+		deliver(&copy, subscription);
 	return NULL;
 }
 
