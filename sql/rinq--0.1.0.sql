@@ -853,7 +853,7 @@ COMMENT ON SEQUENCE @extschema@.rinq_stored_notification_number_seq IS 'Numbers 
 CREATE VIEW @extschema@.rinq_stored_notifications WITH (security_barrier) AS
     SELECT s.number, s.stored, (s.notification).*
     FROM @extschema@.rinq_stored_notification s
-    WHERE pg_has_role(s.role, 'USAGE');
+    WHERE pg_catalog.pg_has_role(s.role, 'USAGE');
 COMMENT ON VIEW @extschema@.rinq_stored_notifications IS
     'Notifications that were too long to be forwarded by NOTIFY, of roles whose privileges one has';
 COMMENT ON COLUMN @extschema@.rinq_stored_notifications.number IS 'Number that NOTIFY has carried, as "stored"';
@@ -915,7 +915,7 @@ CREATE VIEW @extschema@.rinq_subscriptions WITH (security_barrier) AS
     SELECT s.name, s.namespace, s.handler, s.role, s.attributes, l.session
     FROM @extschema@.rinq_subscription s
     LEFT JOIN @extschema@.rinq_list_subscriptions() l USING (name)
-    WHERE pg_has_role(s.role, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE');
+    WHERE pg_catalog.pg_has_role(s.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
 COMMENT ON VIEW @extschema@.rinq_subscriptions IS
     'Standing subscriptions of roles whose privileges one has; all of them for members of pg_monitor';
 COMMENT ON COLUMN @extschema@.rinq_subscriptions.name IS 'Name of the subscription';

@@ -53,3 +53,11 @@ class Attack(case.Case):
             self.unicast(session, 1, {"c": constraint})
         self.wait_kept(session, 2)
         self.assertEqual(self.db.sql("SELECT is_multicast, which, payload FROM rinq_notifications('0', %s)" % quote(session)), [["f", None, "1"]] * 2)
+
+    def test_functions_of_others_in_the_schema(self):
+        """A closer match than PostgreSQL's own function must not be what the extension's views call."""
+        db = self.database(extension=False)
+        db.sql("CREATE FUNCTION public.pg_has_role(regrole, text) RETURNS boolean LANGUAGE sql AS 'SELECT true';"
+               "CREATE FUNCTION public.pg_has_role(regrole, name) RETURNS boolean LANGUAGE sql AS 'SELECT true'")
+        db.sql("CREATE EXTENSION rinq")
+        self.assertEqual(db.sql("DROP FUNCTION public.pg_has_role(regrole, text); DROP FUNCTION public.pg_has_role(regrole, name)"), [])
