@@ -54,6 +54,25 @@ class Attack(case.Case):
         self.wait_kept(session, 2)
         self.assertEqual(self.db.sql("SELECT is_multicast, which, payload FROM rinq_notifications('0', %s)" % quote(session)), [["f", None, "1"]] * 2)
 
+    def test_a_handler_does_not_get_notifications_of_its_source(self):
+        """It may use the attributes of the session that sent the request; not what is sent to that, nor send in its name."""
+        session = self.listening()
+        self.db.role("curious")
+        self.db.sql("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO curious")
+        self.db.sql("""CREATE FUNCTION take_over(req rinq_request) RETURNS jsonb LANGUAGE plpgsql AS $$
+            BEGIN EXECUTE format(req.payload #>> '{}', split_part(req.source, '@', 1)); RETURN '"done"'; EXCEPTION WHEN insufficient_privilege THEN RETURN '"denied"'; END $$""",
+                    role="curious")
+        self.db.listen("curious", "take_over", role="curious")
+        self.unicast(session)
+        self.wait_kept(session, 1)
+        for statement, outcome in (("SELECT rinq_session_get(%L, 'x', 'y')", "done"), ("SELECT rinq_session_update(%L, 'x', '{\"y\": 1}')", "done"),
+                                   ("SELECT rinq_notifications('0', %L)", "denied"), ("SELECT rinq_session_listen(%L, 'news', channel => 'mine')", "denied"),
+                                   ("SELECT rinq_session_unlisten(%L, 'news')", "denied"), ("SELECT rinq_session_on_response(%L, NULL)", "denied"),
+                                   ("SELECT rinq_notify('news', 'x', %1$L, session => %1$L)", "denied")):
+            with self.subTest(statement=statement):
+                self.assertEqual(self.db.json("SELECT rinq_call('curious', 'x', to_jsonb(%s::text), session => %s)" % (quote(statement), quote(session))), outcome)
+        self.db.sql("SELECT rinq_unlisten('curious'); DROP OWNED BY curious; DROP ROLE curious")
+
     def test_functions_of_others_in_the_schema(self):
         """A closer match than PostgreSQL's own function must not be what the extension's views call."""
         db = self.database(extension=False)

@@ -286,7 +286,7 @@ rinq_notifications(PG_FUNCTION_ARGS)
 		return (Datum) 0;
 	}
 	outcome = fetch(db, &target, &input, false, deadline, &text);
-	if (outcome == RINQ_OUTCOME_NOT_OURS && rinq_may_use(&target, text))
+	if (outcome == RINQ_OUTCOME_NOT_OURS && rinq_may_use(RINQ_OP_FETCH, &target, text))
 		outcome = fetch(db, &target, &input, true, deadline, &text);
 	if (outcome == RINQ_OUTCOME_REFUSED)
 		ereport(ERROR,

@@ -139,16 +139,25 @@ is_source(const RinqTarget *target)
 		rinq_session_id_equal(&source.session, &target->ref.session);
 }
 
+/* operations that other peers could ask for as well, having got a request */
+static bool
+is_for_peers(RinqOperation op)
+{
+	return op == RINQ_OP_REVISION || op == RINQ_OP_GET || op == RINQ_OP_UPDATE ||
+		op == RINQ_OP_CLEAR || op == RINQ_OP_DESTROY;
+}
+
 /*
- * May the current role use a session that belongs to another one, which is
- * given by its OID?
+ * May the current role do this with a session that belongs to another one,
+ * which is given by its OID?  A handler may work on the session whose request
+ * it handles, but neither get what is sent to it, nor send in its name.
  */
 bool
-rinq_may_use(const RinqTarget *target, const char *owner)
+rinq_may_use(RinqOperation op, const RinqTarget *target, const char *owner)
 {
 	Oid			role = (Oid) strtoul(owner, NULL, 10);
 
-	return is_source(target) || superuser() ||
+	return (is_for_peers(op) && is_source(target)) || superuser() ||
 		(OidIsValid(role) && has_privs_of_role(GetUserId(), role));
 }
 
@@ -225,7 +234,7 @@ attempt_allowed(RinqOperation op, const RinqTarget *target, const RinqOperationI
 
 	rinq_operation_fields(input, fields);
 	outcome = attempt(db, op, target, false, fields, deadline, result);
-	if (outcome == RINQ_OUTCOME_NOT_OURS && rinq_may_use(target, result->text))
+	if (outcome == RINQ_OUTCOME_NOT_OURS && rinq_may_use(op, target, result->text))
 		outcome = attempt(db, op, target, true, fields, deadline, result);
 	return outcome;
 }

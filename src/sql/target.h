@@ -52,7 +52,7 @@ extern bool rinq_operate_unless_stale(RinqOperation op, const RinqTarget *target
 									  RinqOperationResult *result);
 extern void rinq_change_session(RinqOperation op, const RinqTarget *target,
 								const RinqOperationInput *input, RinqOperationResult *result);
-extern bool rinq_may_use(const RinqTarget *target, const char *owner);
+extern bool rinq_may_use(RinqOperation op, const RinqTarget *target, const char *owner);
 extern void rinq_operation_fields(const RinqOperationInput *input, RinqBytes *fields);
 RINQ_NORETURN extern void rinq_operation_refused(RinqOutcome outcome, const RinqTarget *target,
 												 const char *namespace, const char *text);
