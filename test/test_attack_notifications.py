@@ -54,6 +54,34 @@ class Attack(case.Case):
         self.wait_kept(session, 2)
         self.assertEqual(self.db.sql("SELECT is_multicast, which, payload FROM rinq_notifications('0', %s)" % quote(session)), [["f", None, "1"]] * 2)
 
+    def test_what_waits_for_one_session_outlives_fetches_of_another(self):
+        one, two = self.listening(), self.listening()
+        sent = [self.unicast(one, 1), self.unicast(one, b"\xff\xff"), self.unicast(one, 3)]
+        self.wait_kept(one, 3)
+        fetch = "SELECT id FROM rinq_notifications('0', %s)"
+        with self.db.session() as connection:
+            connection.error(fetch % quote(one))
+            self.assertEqual(connection.execute(fetch % quote(two)), [])
+            message = self.unicast(two)
+            self.wait_kept(two, 1)
+            self.assertEqual(connection.execute(fetch % quote(two)), [[message]])
+            self.assertEqual(connection.execute(fetch % quote(one)), [[sent[0]], [sent[2]]])
+
+    def test_what_waits_in_a_connection_is_not_for_other_roles(self):
+        session = self.listening()
+        self.db.role("nosy")
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_notifications(interval, text) TO nosy")
+        sent = [self.unicast(session, 1), self.unicast(session, b"\xff\xff")]
+        self.wait_kept(session, 2)
+        fetch = "SELECT id FROM rinq_notifications('0', %s)" % quote(session)
+        with self.db.session() as connection:
+            connection.error(fetch)
+            connection.execute("SET ROLE nosy")
+            self.assertSqlState(connection.error(fetch), "42501", "permission denied for session")
+            connection.execute("RESET ROLE")
+            self.assertEqual(connection.execute(fetch), [[sent[0]]])
+        self.db.sql("DROP OWNED BY nosy; DROP ROLE nosy")
+
     def test_a_handler_does_not_get_notifications_of_its_source(self):
         """It may use the attributes of the session that sent the request; not what is sent to that, nor send in its name."""
         session = self.listening()

@@ -10,6 +10,7 @@
 #include "compat.h"
 
 #include "fmgr.h"
+#include "lib/ilist.h"
 #include "miscadmin.h"
 #include "notification.h"
 #include "payload.h"
@@ -29,12 +30,19 @@ PG_FUNCTION_INFO_V1(rinq_session_unlisten);
 PG_FUNCTION_INFO_V1(rinq_notifications);
 
 /*
- * What the peer has handed over and no statement has returned: because it was
- * cancelled, or one of the notifications could not be converted.
+ * What the peer has handed over for a session and no statement has returned:
+ * because it was cancelled, or one of the notifications could not be converted.
  */
-static char *left_over = NULL;
-static RinqBytes left = {NULL, 0};
-static RinqSessionId left_session;
+typedef struct LeftOver
+{
+	dlist_node	node;
+	RinqSessionId session;
+	Oid			role;			/* that got it */
+	size_t		len;
+	char		packed[FLEXIBLE_ARRAY_MEMBER];
+} LeftOver;
+
+static dlist_head left_overs = DLIST_STATIC_INIT(left_overs);
 
 /*
  * rinq_session_listen(session text, namespace text, handler regprocedure,
@@ -99,26 +107,50 @@ rinq_session_unlisten(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(result.text[0] == 't');
 }
 
-static void
-forget_left_over(void)
+static LeftOver *
+find_left_over(const RinqSessionId *session)
 {
-	if (left_over != NULL)
-		pfree(left_over);
-	left_over = NULL;
-	left = rinq_bytes(NULL, 0);
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &left_overs)
+	{
+		LeftOver   *left = dlist_container(LeftOver, node, iter.cur);
+
+		if (rinq_session_id_equal(&left->session, session))
+			return left;
+	}
+	return NULL;
+}
+
+static void
+forget_left_over(LeftOver *left)
+{
+	dlist_delete(&left->node);
+	pfree(left);
 }
 
 /* keeps what the peer has handed over until a statement has returned it */
 static void
-set_left_over(const RinqTarget *target, RinqBytes page)
+add_left_over(const RinqTarget *target, RinqBytes page)
 {
-	forget_left_over();
+	dlist_mutable_iter iter;
+	LeftOver   *left;
+
+	/* sessions of an earlier connection to the broker are gone */
+	dlist_foreach_modify(iter, &left_overs)
+	{
+		left = dlist_container(LeftOver, node, iter.cur);
+		if (!rinq_peer_id_equal(&left->session.peer, &target->ref.session.peer))
+			forget_left_over(left);
+	}
 	if (page.len == 0)
 		return;
-	left_over = MemoryContextAllocHuge(TopMemoryContext, page.len);
-	memcpy(left_over, page.data, page.len);
-	left = rinq_bytes(left_over, page.len);
-	left_session = target->ref.session;
+	left = MemoryContextAllocHuge(TopMemoryContext, offsetof(LeftOver, packed) + page.len);
+	left->session = target->ref.session;
+	left->role = GetUserId();
+	left->len = page.len;
+	memcpy(left->packed, page.data, page.len);
+	dlist_push_tail(&left_overs, &left->node);
 }
 
 /* one fetch; the result is what it was refused for, if not RINQ_OUTCOME_SUCCESS */
@@ -145,7 +177,7 @@ fetch(RinqDatabase *db, const RinqTarget *target, const RinqOperationInput *inpu
 				rinq_call_wait(db, index, &answer);
 		}
 		if (answer.outcome == RINQ_OUTCOME_SUCCESS)
-			set_left_over(target, answer.fields[RINQ_ANSWER_PAYLOAD]);
+			add_left_over(target, answer.fields[RINQ_ANSWER_PAYLOAD]);
 		else if (answer.outcome >= RINQ_OUTCOME_REFUSED)
 			*text = rinq_answer_text(&answer);
 		else if (answer.outcome != RINQ_OUTCOME_EXPIRED)
@@ -157,8 +189,9 @@ fetch(RinqDatabase *db, const RinqTarget *target, const RinqOperationInput *inpu
 		if (!released && !rinq_call_abandon(db, index))
 		{
 			rinq_call_wait(db, index, &answer);
-			if (answer.outcome == RINQ_OUTCOME_SUCCESS && left.len == 0)
-				set_left_over(target, answer.fields[RINQ_ANSWER_PAYLOAD]);
+			if (answer.outcome == RINQ_OUTCOME_SUCCESS &&
+				find_left_over(&target->ref.session) == NULL)
+				add_left_over(target, answer.fields[RINQ_ANSWER_PAYLOAD]);
 			rinq_call_release(db, index);
 		}
 		PG_RE_THROW();
@@ -174,11 +207,11 @@ fetch(RinqDatabase *db, const RinqTarget *target, const RinqOperationInput *inpu
  * skipped the next time; those before and behind it are not lost.
  */
 static void
-return_left_over(RinqResultSet *set)
+return_left_over(RinqResultSet *set, LeftOver *left)
 {
 	MemoryContext row = AllocSetContextCreate(CurrentMemoryContext, "rinq notification",
 											  ALLOCSET_DEFAULT_SIZES);
-	RinqBytes	rest = left;
+	RinqBytes	rest = rinq_bytes(left->packed, left->len);
 	const char *volatile begin = NULL;
 	const char *volatile end = NULL;
 
@@ -208,16 +241,35 @@ return_left_over(RinqResultSet *set)
 		if (end > begin && ERRCODE_TO_CATEGORY(code) != ERRCODE_OPERATOR_INTERVENTION &&
 			ERRCODE_TO_CATEGORY(code) != ERRCODE_INSUFFICIENT_RESOURCES)
 		{
-			size_t		behind = (size_t) (left.data + left.len - end);
+			size_t		behind = (size_t) (left->packed + left->len - end);
 
-			memmove(left_over + (begin - left_over), end, behind);
-			left.len -= (size_t) (end - begin);
+			memmove(left->packed + (begin - left->packed), end, behind);
+			left->len -= (size_t) (end - begin);
 		}
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
 	MemoryContextDelete(row);
-	forget_left_over();
+	forget_left_over(left);
+}
+
+/*
+ * May the current role get what was left over?  The peer is not asked again,
+ * and the role may be another one than when it was.
+ */
+static void
+check_left_over(const LeftOver *left, RinqDatabase *db, const RinqTarget *target)
+{
+	RinqSessionId own;
+	char		role[16];
+
+	if (left->role == GetUserId() ||
+		(rinq_session_current(db, rinq_client_number(), &own) &&
+		 rinq_session_id_equal(&own, &target->ref.session)))
+		return;
+	snprintf(role, sizeof(role), "%u", left->role);
+	if (!rinq_may_use(RINQ_OP_FETCH, target, role))
+		rinq_operation_refused(RINQ_OUTCOME_NOT_OURS, target, NULL, role);
 }
 
 /* the session argument, or the connection's own session */
@@ -257,6 +309,7 @@ rinq_notifications(PG_FUNCTION_ARGS)
 	RinqTarget	target;
 	RinqOperationInput input;
 	RinqDatabase *db;
+	LeftOver   *left;
 	RinqOutcome outcome;
 	Interval   *timeout;
 	int64		deadline = rinq_call_deadline(NULL);
@@ -280,11 +333,15 @@ rinq_notifications(PG_FUNCTION_ARGS)
 	rinq_resultset_begin(fcinfo, &set, RINQ_NOTIFICATION_COLUMNS);
 	db = rinq_require_connection(rinq_call_deadline(NULL));
 	which_session(fcinfo, db, &target);
-	if (left.len > 0 && rinq_session_id_equal(&left_session, &target.ref.session))
+	left = find_left_over(&target.ref.session);
+	if (left != NULL && left->len > 0)
 	{
-		return_left_over(&set);
+		check_left_over(left, db, &target);
+		return_left_over(&set, left);
 		return (Datum) 0;
 	}
+	if (left != NULL)
+		forget_left_over(left);
 	outcome = fetch(db, &target, &input, false, deadline, &text);
 	if (outcome == RINQ_OUTCOME_NOT_OURS && rinq_may_use(RINQ_OP_FETCH, &target, text))
 		outcome = fetch(db, &target, &input, true, deadline, &text);
@@ -296,6 +353,8 @@ rinq_notifications(PG_FUNCTION_ARGS)
 				 errhint("Use rinq_session_listen(session, namespace).")));
 	if (outcome != RINQ_OUTCOME_SUCCESS && outcome != RINQ_OUTCOME_EXPIRED)
 		rinq_operation_refused(outcome, &target, NULL, text);
-	return_left_over(&set);
+	left = find_left_over(&target.ref.session);
+	if (left != NULL)
+		return_left_over(&set, left);
 	return (Datum) 0;
 }
