@@ -108,3 +108,12 @@ class Attack(case.Case):
                "CREATE FUNCTION public.pg_has_role(regrole, name) RETURNS boolean LANGUAGE sql AS 'SELECT true'")
         db.sql("CREATE EXTENSION rinq")
         self.assertEqual(db.sql("DROP FUNCTION public.pg_has_role(regrole, text); DROP FUNCTION public.pg_has_role(regrole, name)"), [])
+
+    def test_attributes_that_cannot_be_sent(self):
+        """Refused at once: the reader could not read the table any more."""
+        db = self.database(encoding="SQL_ASCII")
+        db.sql("CREATE FUNCTION nothing(rinq_notification) RETURNS void LANGUAGE sql AS ''")
+        for attributes in (r'{"a": "\xff"}', r'{"\xff": "a"}', r'{"a": ["\xff"]}'):
+            self.assertSqlState(db.error("SELECT rinq_subscribe('bad', 'news', 'nothing(rinq_notification)', E%s)" % quote(attributes)), "22021")
+        db.sql("SELECT rinq_subscribe('good', 'news', 'nothing(rinq_notification)')")
+        wait_until(lambda: db.sql("SELECT name FROM rinq_list_subscriptions()"), lambda rows: rows == [["good"]])

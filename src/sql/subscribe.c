@@ -20,6 +20,7 @@
 #include "guc.h"
 #include "miscadmin.h"
 #include "own_tables.h"
+#include "payload.h"
 #include "sql/arguments.h"
 #include "sql/listen.h"
 #include "utils/builtins.h"
@@ -81,6 +82,9 @@ rinq_subscribe(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("attributes must be an object")));
+
+	/* what has no form in UTF-8 would end every reader of the table */
+	(void) rinq_text_to_wire(JsonbToCString(NULL, &attributes->root, VARSIZE(attributes)));
 	if (VARSIZE(attributes) > rinq_payload_limit())
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
