@@ -11,6 +11,7 @@
 #include "compat.h"
 
 #include "config.h"
+#include "guc.h"
 #include "lib/stringinfo.h"
 
 static void
@@ -81,6 +82,9 @@ rinq_config_pack(const RinqConfig *config)
 	uint32		count = (uint32) list_length(config->listeners);
 	dsa_pointer result;
 
+	Size		limit = (Size) rinq_payload_memory * 1024 * 1024 / 4;
+	int			left_out = 0;
+
 	initStringInfo(&buf);
 	appendBinaryStringInfo(&buf, (char *) &total, sizeof(total));
 	appendBinaryStringInfo(&buf, (char *) &count, sizeof(count));
@@ -91,11 +95,21 @@ rinq_config_pack(const RinqConfig *config)
 		RinqStanding *standing = lfirst(lc);
 		uint32		len = (uint32) standing->attributes.len;
 
+		/* without a configuration, listeners would not be served either */
+		if (buf.len + standing->attributes.len > limit)
+		{
+			left_out++;
+			continue;
+		}
 		append_text(&buf, standing->name);
 		append_listener(&buf, &standing->listener);
 		appendBinaryStringInfo(&buf, (char *) &len, sizeof(len));
 		appendBinaryStringInfo(&buf, standing->attributes.data, (int) len);
 	}
+	if (left_out > 0)
+		ereport(LOG,
+				(errmsg("rinq leaves out %d subscriptions", left_out),
+				 errdetail("All subscriptions together may take a quarter of \"rinq.payload_memory\".")));
 	total = (uint32) buf.len;
 	memcpy(buf.data, &total, sizeof(total));
 

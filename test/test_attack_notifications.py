@@ -117,3 +117,15 @@ class Attack(case.Case):
             self.assertSqlState(db.error("SELECT rinq_subscribe('bad', 'news', 'nothing(rinq_notification)', E%s)" % quote(attributes)), "22021")
         db.sql("SELECT rinq_subscribe('good', 'news', 'nothing(rinq_notification)')")
         wait_until(lambda: db.sql("SELECT name FROM rinq_list_subscriptions()"), lambda rows: rows == [["good"]])
+
+    def test_more_subscriptions_than_memory(self):
+        """Listeners are served all the same."""
+        self.db.sql("CREATE FUNCTION nothing(rinq_notification) RETURNS void LANGUAGE sql AS ''; SELECT rinq_subscribe('a', 'news', 'nothing(rinq_notification)')")
+        self.db.sql("SELECT rinq_subscribe('b' || i, 'news', 'nothing(rinq_notification)', jsonb_build_object('x', repeat('x', 15000000))) FROM generate_series(1, 9) i")
+        try:
+            self.db.handler("pong", "RETURN '1';")
+            self.db.listen("pong", "pong")
+            self.assertEqual(self.db.call("pong", "x", timeout=50), 1)
+            self.assertEqual(self.db.value("SELECT session IS NOT NULL FROM rinq_subscriptions WHERE name = 'a'"), "t")
+        finally:
+            self.db.sql("SELECT rinq_unsubscribe(name) FROM rinq_subscriptions; SELECT rinq_unlisten('pong'); DROP FUNCTION nothing(rinq_notification)")
