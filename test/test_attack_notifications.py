@@ -1,5 +1,8 @@
 """Notifications under attack: what the review of receiving, subscriptions and the trigger function has found."""
 
+import os
+import time
+
 import cbor2
 
 from rinqtest import case
@@ -129,3 +132,31 @@ class Attack(case.Case):
             self.assertEqual(self.db.value("SELECT session IS NOT NULL FROM rinq_subscriptions WHERE name = 'a'"), "t")
         finally:
             self.db.sql("SELECT rinq_unsubscribe(name) FROM rinq_subscriptions; SELECT rinq_unlisten('pong'); DROP FUNCTION nothing(rinq_notification)")
+
+    def test_without_a_connection_a_session_that_was_not_made_is_not_waited_for(self):
+        """The time to try again passes while there is no broker: that must not keep the peer from sleeping."""
+        db = self.database()
+        db.sql("CREATE FUNCTION nothing(rinq_notification) RETURNS void LANGUAGE sql AS ''")
+        self.server.configure(**{"rinq.session_memory": "1MB"})
+        try:
+            mark = self.server.log_mark()
+            db.sql("SELECT rinq_subscribe('big', 'news', 'nothing(rinq_notification)', jsonb_build_object('x', repeat('x', 2000000)))")
+            self.server.wait_log('has no session for subscription "big"', mark)
+            failed = time.monotonic()
+            pid = db.peer()["pid"]
+            self.world.proxy.refuse()
+            self.world.proxy.cut()
+            wait_until(lambda: time.monotonic(), lambda now: now > failed + 5.1)  # standing.c's RETRY_INTERVAL
+            before = self.cpu(pid)
+            wait_until(lambda: time.monotonic(), lambda now: now > failed + 6.1)
+            self.assertLess(self.cpu(pid) - before, 0.3)
+        finally:
+            self.world.proxy.resume()
+            self.server.configure(**{"rinq.session_memory": "256MB"})
+            self.db.wait_peer()
+
+    @staticmethod
+    def cpu(pid):
+        with open("/proc/%d/stat" % pid) as file:
+            fields = file.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

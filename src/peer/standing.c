@@ -172,8 +172,10 @@ rinq_standing_step(void)
 	MemoryContext old;
 	ListCell   *lc;
 
-	if (subscriptions == NIL || !rinq_peer.ready || rinq_peer.stopping ||
-		rinq_peer.now < retry_at)
+	/* without a connection there is nothing to try, however long that lasts */
+	if (subscriptions == NIL || !rinq_peer.ready || rinq_peer.stopping)
+		return 0;
+	if (rinq_peer.now < retry_at)
 		return retry_at;
 	retry_at = 0;
 	context = AllocSetContextCreate(TopMemoryContext, "rinq subscription", ALLOCSET_SMALL_SIZES);
