@@ -133,6 +133,24 @@ class Attack(case.Case):
         finally:
             self.db.sql("SELECT rinq_unsubscribe(name) FROM rinq_subscriptions; SELECT rinq_unlisten('pong'); DROP FUNCTION nothing(rinq_notification)")
 
+    def test_one_that_has_no_room_drops_no_others(self):
+        """Even all those kept before would not make room for it."""
+        self.server.configure(**{"rinq.session_memory": "1MB"})
+        try:
+            session = self.listening()
+            sent = [self.unicast(session, "x" * 300000) for _ in range(2)]
+            self.wait_kept(session, 2)
+            dropped = "SELECT notifications_dropped FROM rinq_peer"
+            before = int(self.db.value(dropped))
+            self.unicast(session, "x" * 2000000)
+            wait_until(lambda: self.db.value(dropped), lambda n: int(n) > before)
+            self.wait_kept(session, 2)
+            with self.db.session() as connection:
+                fetch = "SELECT id FROM rinq_notifications('0', %s)" % quote(session)
+                self.assertEqual(connection.execute(fetch) + connection.execute(fetch), [[message] for message in sent])
+        finally:
+            self.server.configure(**{"rinq.session_memory": "256MB"})
+
     def test_without_a_connection_a_session_that_was_not_made_is_not_waited_for(self):
         """The time to try again passes while there is no broker: that must not keep the peer from sleeping."""
         db = self.database()
