@@ -40,6 +40,7 @@ drop_oldest(RinqSession *session)
 	Kept	   *kept = dlist_container(Kept, node, dlist_pop_head_node(&session->kept));
 
 	rinq_own_sessions_release(bytes_of(kept));
+	session->kept_bytes -= bytes_of(kept);
 	session->num_kept--;
 	pfree(kept);
 }
@@ -92,21 +93,27 @@ bool
 rinq_kept_add(RinqSession *session, const RinqBytes *fields)
 {
 	Size		size = rinq_notification_packed_size(fields);
+	Size		bytes = offsetof(Kept, packed) + size;
 	Kept	   *kept;
 
+	/* where the room that older ones can make is not enough, they stay */
+	if (size > PG_INT32_MAX ||
+		(bytes > session->kept_bytes &&
+		 !rinq_own_sessions_has_room(bytes - session->kept_bytes)))
+		return false;
 	while (session->num_kept > 0 &&
-		   (session->num_kept >= rinq_kept_notifications ||
-			!rinq_own_sessions_has_room(offsetof(Kept, packed) + size)))
+		   (session->num_kept >= rinq_kept_notifications || !rinq_own_sessions_has_room(bytes)))
 	{
 		drop_oldest(session);
 		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_DROPPED);
 	}
-	if (size > PG_INT32_MAX || !rinq_own_sessions_reserve(offsetof(Kept, packed) + size))
+	if (!rinq_own_sessions_reserve(bytes))
 		return false;
-	kept = MemoryContextAllocHuge(TopMemoryContext, offsetof(Kept, packed) + size);
+	kept = MemoryContextAllocHuge(TopMemoryContext, bytes);
 	kept->size = (uint32) size;
 	rinq_notification_pack(kept->packed, fields);
 	dlist_push_tail(&session->kept, &kept->node);
+	session->kept_bytes += bytes;
 	session->num_kept++;
 
 	while (session->fetching != NIL && session->num_kept > 0)

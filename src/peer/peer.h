@@ -196,6 +196,7 @@ typedef struct RinqSession
 	bool		handling;		/* one of them is being handled */
 	dlist_head	kept;			/* until they are fetched (kept.c) */
 	int			num_kept;
+	Size		kept_bytes;		/* what they take */
 	List	   *fetching;		/* operations that wait for such, as slot indexes and serials */
 	dlist_node	node;
 } RinqSession;
