@@ -81,7 +81,6 @@ rinq_config_pack(const RinqConfig *config)
 	uint32		total = 0;
 	uint32		count = (uint32) list_length(config->listeners);
 	dsa_pointer result;
-
 	Size		limit = (Size) rinq_payload_memory * 1024 * 1024 / 4;
 	int			left_out = 0;
 
@@ -104,7 +103,8 @@ rinq_config_pack(const RinqConfig *config)
 		append_text(&buf, standing->name);
 		append_listener(&buf, &standing->listener);
 		appendBinaryStringInfo(&buf, (char *) &len, sizeof(len));
-		appendBinaryStringInfo(&buf, standing->attributes.data, (int) len);
+		if (len > 0)
+			appendBinaryStringInfo(&buf, standing->attributes.data, (int) len);
 	}
 	if (left_out > 0)
 		ereport(LOG,
@@ -202,7 +202,8 @@ rinq_config_fetch(RinqDatabase *db, RinqConfig *config, uint32 *serial)
 		take_listener(&p, end, &standing->listener);
 		memcpy(&len, take(&p, end, sizeof(len)), sizeof(len));
 		standing->attributes = rinq_bytes(palloc(len + 1), len);
-		memcpy((char *) standing->attributes.data, take(&p, end, len), len);
+		if (len > 0)
+			memcpy((char *) standing->attributes.data, take(&p, end, len), len);
 		config->standing = lappend(config->standing, standing);
 	}
 	pfree(copy);

@@ -26,6 +26,9 @@ typedef struct RinqListener
 	char	   *problem;		/* why it cannot be served; NULL when it can */
 } RinqListener;
 
+/* bytes that the attributes of a subscription may have, as text */
+#define RINQ_MAX_STANDING_SIZE 65536
+
 /* a session that is made at each connect, and listens to notifications */
 typedef struct RinqStanding
 {

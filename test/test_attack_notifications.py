@@ -124,7 +124,7 @@ class Attack(case.Case):
     def test_more_subscriptions_than_memory(self):
         """Listeners are served all the same."""
         self.db.sql("CREATE FUNCTION nothing(rinq_notification) RETURNS void LANGUAGE sql AS ''; SELECT rinq_subscribe('a', 'news', 'nothing(rinq_notification)')")
-        self.db.sql("SELECT rinq_subscribe('b' || i, 'news', 'nothing(rinq_notification)', jsonb_build_object('x', repeat('x', 15000000))) FROM generate_series(1, 9) i")
+        self.db.sql("SELECT rinq_subscribe('b' || i, 'news', 'nothing(rinq_notification)', jsonb_build_object('x', repeat('x', 60000))) FROM generate_series(1, 600) i")
         try:
             self.db.handler("pong", "RETURN '1';")
             self.db.listen("pong", "pong")
@@ -157,8 +157,9 @@ class Attack(case.Case):
         db.sql("CREATE FUNCTION nothing(rinq_notification) RETURNS void LANGUAGE sql AS ''")
         self.server.configure(**{"rinq.session_memory": "1MB"})
         try:
+            db.sql("SELECT rinq_session_update(rinq_session_create(), 'x', rinq_set('x', repeat('x', 1000000)))")
             mark = self.server.log_mark()
-            db.sql("SELECT rinq_subscribe('big', 'news', 'nothing(rinq_notification)', jsonb_build_object('x', repeat('x', 2000000)))")
+            db.sql("SELECT rinq_subscribe('big', 'news', 'nothing(rinq_notification)', jsonb_build_object('x', repeat('x', 60000)))")
             self.server.wait_log('has no session for subscription "big"', mark)
             failed = time.monotonic()
             pid = db.peer()["pid"]

@@ -261,6 +261,15 @@ class Kept(Receive):
         self.db.sql("SELECT rinq_session_destroy(%s)" % quote(session))
         self.assertEqual(self.counter("dropped"), dropped + 1)
 
+    def test_nothing_is_kept_any_more(self):
+        for change in ("rinq_session_unlisten(%s, 'news')", "rinq_session_listen(%s, 'news', channel => 'x')"):
+            session = self.listening()
+            with self.db.session() as connection:
+                connection.start(self.FETCH % ("'20 s'", quote(session)))
+                wait_until(lambda: self.db.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%rinq_notifications%' AND wait_event_type = 'Extension'"), lambda n: n == "1")
+                self.db.sql("SELECT " + change % quote(session))
+                self.assertSqlState(connection.finish_error(), "55000", "no notifications are kept")
+
     def test_connection_lost_while_waiting(self):
         with self.db.session() as connection:
             connection.execute("SELECT rinq_session_listen(rinq_session(), 'news')")

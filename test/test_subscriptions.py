@@ -112,6 +112,23 @@ class Subscriptions(case.Case):
         self.unicast(second, 1)
         self.assertEqual(self.got(1), [[second, "1"]])
 
+    def test_session_that_was_made_to_listen_otherwise_is_made_again(self):
+        self.subscribe("one")
+        session = self.session("one")
+        for change in ("rinq_session_unlisten(%s, 'news')", "rinq_session_listen(%s, 'news')", "rinq_session_listen(%s, 'news', channel => 'x')"):
+            self.db.sql("SELECT " + change % quote(session))
+            before, session = session, wait_until(lambda: self.session("one"), lambda s: s != session)
+            self.assertEqual(self.db.sql("SELECT FROM rinq_sessions WHERE id = " + quote(before)), [])
+        self.unicast(session, 1)
+        self.assertEqual(self.got(1), [[session, "1"]])
+
+    def test_rows_that_cannot_be_used_do_not_keep_others_from_it(self):
+        self.db.sql("INSERT INTO rinq_subscription SELECT 'big', 'news', 'public.take(public.rinq_notification)', 'postgres', 'postgres',"
+                    " jsonb_build_object('x', repeat('x', 70000))")
+        self.subscribe("fine")
+        self.session("fine")
+        self.server.wait_log('"big": its attributes are too large', self.log_start)
+
     def test_roles(self):
         owner, other = self.db.role("subscriber"), self.db.role("other")
         self.db.sql("GRANT EXECUTE ON FUNCTION rinq_subscribe(text, text, regprocedure, jsonb), rinq_unsubscribe(text) TO subscriber, other;"
@@ -161,15 +178,18 @@ class Subscriptions(case.Case):
         for arguments, state in (("'', 'news', 'take(rinq_notification)'", "22023"), ("repeat('x', 201), 'news', 'take(rinq_notification)'", "22023"),
                                  ("'x', '_sess', 'take(rinq_notification)'", "22023"), ("'x', 'news', 'lower(text)'", "42P13"), ("'x', 'news', NULL", "22004"),
                                  ("NULL, 'news', 'take(rinq_notification)'", "22004"), ("'x', 'news', 'take(rinq_notification)', NULL", "22004"),
-                                 ("'x', 'news', 'take(rinq_notification)', '[]'", "22023")):
+                                 ("'x', 'news', 'take(rinq_notification)', '[]'", "22023"),
+                                 ("'x', 'news', 'take(rinq_notification)', jsonb_build_object('x', repeat('x', 66000))", "54000")):
             self.assertSqlState(self.db.error("SELECT rinq_subscribe(%s)" % arguments), state)
         self.assertSqlState(self.db.error("SELECT rinq_unsubscribe(NULL)"), "22004")
 
     def test_does_not_fit(self):
         self.server.configure(**{"rinq.session_memory": "1MB"})
         try:
+            filler = self.db.value("SELECT rinq_session_create()")
+            self.db.sql("SELECT rinq_session_update(%s, 'x', rinq_set('x', repeat('x', 1000000)))" % quote(filler))
             mark = self.server.log_mark()
-            self.db.sql("SELECT rinq_subscribe('big', 'news', 'take(rinq_notification)', jsonb_build_object('x', repeat('x', 2000000)))")
+            self.db.sql("SELECT rinq_subscribe('big', 'news', 'take(rinq_notification)', jsonb_build_object('x', repeat('x', 60000)))")
             self.server.wait_log('has no session for subscription "big"', mark)
             self.subscribe("small")
             self.session("small")

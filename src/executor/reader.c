@@ -200,6 +200,29 @@ pack_attributes(Datum keys, Datum values, MemoryContext context)
 	return rinq_bytes(list.data, list.len);
 }
 
+/* rows that did not come by rinq_subscribe may have what cannot be sent */
+static void
+read_attributes(HeapTuple row, TupleDesc desc, RinqStanding *standing, MemoryContext context)
+{
+	MemoryContext current = CurrentMemoryContext;
+	bool		isnull;
+
+	PG_TRY();
+	{
+		standing->attributes = pack_attributes(SPI_getbinval(row, desc, 9, &isnull),
+											   SPI_getbinval(row, desc, 10, &isnull), context);
+	}
+	PG_CATCH();
+	{
+		/* converting text leaves nothing behind that an abort would have to undo */
+		MemoryContextSwitchTo(current);
+		FlushErrorState();
+		standing->listener.problem = MemoryContextStrdup(context,
+														 "its attributes have no form in UTF-8");
+	}
+	PG_END_TRY();
+}
+
 static List *
 read_subscriptions(const char *schema, MemoryContext context)
 {
@@ -207,9 +230,15 @@ read_subscriptions(const char *schema, MemoryContext context)
 	uint64		i;
 
 	query("SELECT " COMMON_COLUMNS ", t.name,"
-		  " ARRAY(SELECT a.key FROM pg_catalog.jsonb_each_text(t.attributes) a ORDER BY a.key),"
-		  " ARRAY(SELECT a.value FROM pg_catalog.jsonb_each_text(t.attributes) a ORDER BY a.key)"
-		  " FROM %s.rinq_subscription t" JOIN_ROLE " ORDER BY t.name", schema, "subscriptions");
+		  " ARRAY(SELECT a.key FROM pg_catalog.jsonb_each_text(s.attributes) a ORDER BY a.key),"
+		  " ARRAY(SELECT a.value FROM pg_catalog.jsonb_each_text(s.attributes) a ORDER BY a.key),"
+		  " s.size"
+		  " FROM %s.rinq_subscription t" JOIN_ROLE
+		  " CROSS JOIN LATERAL (SELECT z.size, CASE WHEN z.size OPERATOR(pg_catalog.>) "
+		  CppAsString2(RINQ_MAX_STANDING_SIZE) " THEN '{}'::pg_catalog.jsonb"
+		  " ELSE t.attributes END AS attributes"
+		  " FROM (SELECT pg_catalog.octet_length(t.attributes::pg_catalog.text) AS size) z) s"
+		  " ORDER BY t.name", schema, "subscriptions");
 	for (i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
@@ -220,8 +249,11 @@ read_subscriptions(const char *schema, MemoryContext context)
 
 		read_common(row, desc, &standing->listener, context);
 		standing->name = text_column(row, desc, 8, context);
-		standing->attributes = pack_attributes(SPI_getbinval(row, desc, 9, &isnull),
-											   SPI_getbinval(row, desc, 10, &isnull), context);
+		standing->attributes = rinq_bytes("", 0);
+		if (DatumGetInt32(SPI_getbinval(row, desc, 11, &isnull)) > RINQ_MAX_STANDING_SIZE)
+			standing->listener.problem = MemoryContextStrdup(context, "its attributes are too large");
+		else
+			read_attributes(row, desc, standing, context);
 		old = MemoryContextSwitchTo(context);
 		subscriptions = lappend(subscriptions, standing);
 		MemoryContextSwitchTo(old);

@@ -158,26 +158,42 @@ rinq_kept_fetch(RinqSession *session, uint32 index, bool wait)
 	MemoryContextSwitchTo(old);
 }
 
+/* tells those who wait that nothing will come */
+static void
+end_fetching(RinqSession *session, RinqOutcome outcome, const char *text)
+{
+	ListCell   *lc;
+
+	foreach(lc, session->fetching)
+	{
+		uint64		waiting = *(uint64 *) lfirst(lc);
+
+		if (still_waits(waiting))
+			rinq_invoker_finish_text((uint32) (waiting >> 32), outcome, text);
+	}
+	list_free_deep(session->fetching);
+	session->fetching = NIL;
+}
+
+/*
+ * The session keeps no notifications any more, but for those that it has.
+ */
+void
+rinq_kept_no_more(RinqSession *session)
+{
+	end_fetching(session, RINQ_OUTCOME_REFUSED, RINQ_NOTHING_KEPT);
+}
+
 /*
  * The session ends: what was kept is lost, and who waits is told.
  */
 void
 rinq_kept_session_ends(RinqSession *session)
 {
-	ListCell   *lc;
-
 	while (session->num_kept > 0)
 	{
 		drop_oldest(session);
 		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_DROPPED);
 	}
-	foreach(lc, session->fetching)
-	{
-		uint64		waiting = *(uint64 *) lfirst(lc);
-
-		if (still_waits(waiting))
-			rinq_invoker_finish_text((uint32) (waiting >> 32), RINQ_OUTCOME_NOT_FOUND, "");
-	}
-	list_free_deep(session->fetching);
-	session->fetching = NIL;
+	end_fetching(session, RINQ_OUTCOME_NOT_FOUND, "");
 }

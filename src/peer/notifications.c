@@ -120,6 +120,19 @@ rinq_notifications_unsubscribe_all(RinqSession *session)
 }
 
 /*
+ * The handler of a session's notifications in a namespace, NULL when it does not
+ * listen, or in another way.
+ */
+const RinqListener *
+rinq_notifications_handler(RinqSession *session, RinqNamespace *ns)
+{
+	RinqSubscription *subscription = find(session, ns);
+
+	return subscription != NULL && subscription->mode == RINQ_RECEIVE_HANDLER ?
+		&subscription->handler : NULL;
+}
+
+/*
  * Does a session listen to a namespace whose notifications are kept?
  */
 bool

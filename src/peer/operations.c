@@ -232,6 +232,15 @@ list(uint32 index, uint32 after, bool of_attributes)
 						rinq_bytes(page.data, page.len));
 }
 
+/* the session listens to other namespaces now, or in another way */
+static void
+listening_changed(RinqSession *session)
+{
+	rinq_standing_look();
+	if (!rinq_keeps_notifications(session))
+		rinq_kept_no_more(session);
+}
+
 /* listens to notifications; answered when they can come */
 static void
 listen_to(uint32 index, RinqSession *session, const RinqSlot *slot, const RinqBytes *fields)
@@ -251,6 +260,7 @@ listen_to(uint32 index, RinqSession *session, const RinqSlot *slot, const RinqBy
 	if (fields[RINQ_OP_MODE].len == 1)
 		mode = (RinqReceiveMode) fields[RINQ_OP_MODE].data[0];
 	rinq_notifications_subscribe(session, ns, mode, fields[RINQ_OP_HANDLER], slot->role, owner);
+	listening_changed(session);
 	if (rinq_topology_subscribe(ns, index))
 		rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, "");
 }
@@ -261,8 +271,10 @@ unlisten_from(uint32 index, RinqSession *session, const RinqBytes *fields)
 {
 	RinqNamespace *ns = rinq_topology_find(fields[RINQ_OP_NAMESPACE]);
 
-	rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS,
-							 rinq_notifications_unsubscribe(session, ns) ? "t" : "");
+	bool		listened = rinq_notifications_unsubscribe(session, ns);
+
+	listening_changed(session);
+	rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, listened ? "t" : "");
 }
 
 /*
@@ -347,7 +359,7 @@ on_own_session(uint32 index, RinqSlot *slot, const RinqBytes *fields)
 		case RINQ_OP_FETCH:
 			if (session->num_kept == 0 && !rinq_keeps_notifications(session))
 				rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED,
-										 "it does not listen to a namespace whose notifications are kept");
+										 RINQ_NOTHING_KEPT);
 			else
 				rinq_kept_fetch(session, index, fields[RINQ_OP_MODE].len > 0);
 			break;

@@ -262,17 +262,22 @@ extern void rinq_notifications_subscribe(RinqSession *session, RinqNamespace *ns
 						   RinqBytes handler, Oid role, Oid owner);
 extern bool rinq_notifications_unsubscribe(RinqSession *session, RinqNamespace *ns);
 extern void rinq_notifications_unsubscribe_all(RinqSession *session);
+extern const RinqListener *rinq_notifications_handler(RinqSession *session, RinqNamespace *ns);
 extern bool rinq_keeps_notifications(const RinqSession *session);
 extern void rinq_subscriptions_list(const RinqSession *session, StringInfo list);
 
 /* standing.c */
+extern void rinq_standing_look(void);
 extern void rinq_standing_configure(List *subscriptions);
 extern int64 rinq_standing_step(void);
 extern void rinq_standing_list(StringInfo list);
 
 /* kept.c */
+#define RINQ_NOTHING_KEPT "it does not listen to a namespace whose notifications are kept"
+
 extern bool rinq_kept_add(RinqSession *session, const RinqBytes *fields);
 extern void rinq_kept_fetch(RinqSession *session, uint32 index, bool wait);
+extern void rinq_kept_no_more(RinqSession *session);
 extern void rinq_kept_session_ends(RinqSession *session);
 
 /* operations.c */

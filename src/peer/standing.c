@@ -4,7 +4,8 @@
  *	  Subscriptions that outlive connections: for each, a session is made at
  *	  every connect, has its attributes set, and listens.
  *
- * A session that is destroyed, by whomever, is made again.  What the reader
+ * A session that is destroyed, or made to listen in another way, by whomever,
+ * is made again.  What the reader
  * found says which subscriptions there are; how notifications get to their
  * handlers is notifications.c's.
  *
@@ -27,6 +28,9 @@ typedef struct Subscription
 
 static List *subscriptions = NIL;
 static int64 retry_at = 0;
+
+/* may a session be missing, or not listen as it should? */
+static bool look = false;
 
 static RinqSession *
 session_of(const Subscription *subscription)
@@ -125,7 +129,35 @@ rinq_standing_configure(List *standings)
 	list_free(old);
 	list_free(standings);
 	MemoryContextSwitchTo(context);
-	retry_at = 0;
+	look = true;
+}
+
+/*
+ * Sessions have changed: in the next step, those of subscriptions are looked at.
+ */
+void
+rinq_standing_look(void)
+{
+	look = true;
+}
+
+/* does a subscription have a session that listens for it? */
+static bool
+is_served(const Subscription *subscription)
+{
+	const RinqListener *wanted = &subscription->standing->listener;
+	RinqSession *session = session_of(subscription);
+	const RinqListener *handler;
+
+	if (session == NULL)
+		return false;
+	handler = rinq_notifications_handler(session,
+										 rinq_topology_find(rinq_bytes_str(wanted->namespace)));
+	if (handler != NULL && strcmp(handler->handler, wanted->handler) == 0 &&
+		handler->role == wanted->role)
+		return true;
+	(void) rinq_own_session_destroy(session->seq, session->revision);
+	return false;
 }
 
 /* why a session was not made, or NULL */
@@ -175,7 +207,7 @@ rinq_standing_step(void)
 	/* without a connection there is nothing to try, however long that lasts */
 	if (subscriptions == NIL || !rinq_peer.ready || rinq_peer.stopping)
 		return 0;
-	if (rinq_peer.now < retry_at)
+	if (!look && (retry_at == 0 || rinq_peer.now < retry_at))
 		return retry_at;
 	retry_at = 0;
 	context = AllocSetContextCreate(TopMemoryContext, "rinq subscription", ALLOCSET_SMALL_SIZES);
@@ -185,7 +217,7 @@ rinq_standing_step(void)
 		Subscription *subscription = lfirst(lc);
 		const char *problem;
 
-		if (subscription->standing->listener.problem != NULL || session_of(subscription) != NULL)
+		if (subscription->standing->listener.problem != NULL || is_served(subscription))
 			continue;
 		problem = make_session(subscription);
 		if (problem == NULL)
@@ -197,6 +229,7 @@ rinq_standing_step(void)
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
+	look = false;
 	return retry_at;
 }
 

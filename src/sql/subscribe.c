@@ -15,9 +15,9 @@
 
 #include "attribute.h"
 #include "catalog/pg_type.h"
+#include "config.h"
 #include "executor/handler.h"
 #include "fmgr.h"
-#include "guc.h"
 #include "miscadmin.h"
 #include "own_tables.h"
 #include "payload.h"
@@ -65,6 +65,7 @@ rinq_subscribe(PG_FUNCTION_ARGS)
 	Oid			types[7] = {TEXTOID, TEXTOID, TEXTOID, OIDOID, OIDOID, JSONBOID, BOOLOID};
 	Datum		values[7];
 	Jsonb	   *attributes;
+	char	   *text;
 
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
@@ -83,14 +84,15 @@ rinq_subscribe(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("attributes must be an object")));
 
-	/* what has no form in UTF-8 would end every reader of the table */
-	(void) rinq_text_to_wire(JsonbToCString(NULL, &attributes->root, VARSIZE(attributes)));
-	if (VARSIZE(attributes) > rinq_payload_limit())
+	/* what the reader would refuse */
+	text = JsonbToCString(NULL, &attributes->root, VARSIZE(attributes));
+	(void) rinq_text_to_wire(text);
+	if (strlen(text) > RINQ_MAX_STANDING_SIZE)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("attributes of %zu bytes are too large", (size_t) VARSIZE(attributes)),
-				 errdetail("The setting \"rinq.max_payload\" allows %zu bytes.",
-						   rinq_payload_limit())));
+				 errmsg("attributes of %zu bytes are too large", strlen(text)),
+				 errdetail("Those of a subscription may have %d bytes as text.",
+						   RINQ_MAX_STANDING_SIZE)));
 	values[0] = CStringGetTextDatum(name);
 	values[1] = CStringGetTextDatum(namespace);
 	values[2] = CStringGetTextDatum(format_procedure_qualified(func));
