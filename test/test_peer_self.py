@@ -1,6 +1,8 @@
 """The independent peer and the recorded messages against each other, without the extension."""
 
+import contextlib
 import copy
+import io
 import threading
 import unittest
 
@@ -9,10 +11,11 @@ import pika.exceptions
 
 from rinqtest import case, vectors
 from rinqtest.broker import Broker
+from rinqtest.constraint import matches, problem
 from rinqtest.fakebroker import FakeBroker
 from rinqtest.peer import CallTimeout, Failure, MalformedResponse, NoAnswer, Peer, Raw, RemoteError
 from rinqtest.proxy import CLIENT, Proxy
-from rinqtest.waiting import wait_until
+from rinqtest.waiting import WaitTimeout, wait_until
 from rinqtest.wire import Field, FrameReader, Reader, content_header_bytes, decode_content_header, table_bytes
 
 
@@ -274,6 +277,130 @@ class Between(unittest.TestCase):
     def test_wrong_password(self):
         with self.assertRaises(pika.exceptions.ProbableAuthenticationError):
             connect(password="wrong")
+
+
+class Notified(unittest.TestCase):
+    """One peer notifies sessions of another, whose deliveries go through the recording proxy."""
+
+    def setUp(self):
+        self.start = proxy.recording.mark()
+        self.sender = connect()
+        self.addCleanup(self.sender.close)
+        self.receiver = connect()
+        self.addCleanup(self.receiver.close)
+        self.first, self.second = self.receiver.new_session(), self.receiver.new_session()
+
+    def settled(self, count):
+        deliveries = wait_until(lambda: [event for event in proxy.recording.events("basic.deliver", since=self.start)
+                                         if event.routing_key.startswith("news") and event.exchange.startswith("ntf.")],
+                                lambda found: len(found) >= count, description="%d deliveries" % count)
+        return [proxy.recording.wait_settled(delivery) for delivery in deliveries]
+
+    def test_one(self):
+        self.receiver.listen_notifications("news", self.first)
+        target = self.receiver.session_id(self.first)
+        for trace in (None, "why"):
+            message = self.sender.notify("news", "flash", target, {"a": 1}, trace=trace)
+            got = self.receiver.notifications(self.first)[0]
+            sent = proxy.recording.wait_published("ntf.uc", since=self.start)[-1]
+            self.assertEqual(vectors.conforms(sent, "notify", peer=self.receiver.id, target=target, trace=trace), [])
+            self.assertEqual((got.id, got.namespace, got.type, got.target, got.multicast, got.payload, got.trace_id),
+                             (message, "news", "flash", target, False, {"a": 1}, trace or message))
+
+    def test_many(self):
+        self.receiver.set_attributes(self.first, "news", foo="bar")
+        for session in (self.first, self.second):
+            self.receiver.listen_notifications("news", session)
+        self.sender.notify_many("news", "some", {"o": "=", "k": "foo", "v": "bar"})
+        self.sender.notify_many("news", "all", {"o": "*"})
+        self.assertEqual([one.type for one in self.receiver.notifications(self.first, 2)], ["some", "all"])
+        self.assertEqual([one.type for one in self.receiver.notifications(self.second)], ["all"])
+        for sent in proxy.recording.wait_published("ntf.mc", 2, since=self.start):
+            self.assertEqual(vectors.conforms(sent, "notify-many", namespace="news", trace=None), [])
+
+    def test_constraints(self):
+        attributes = {"news": {"a": "1", "e": ""}, "other": {"a": "2"}}
+        a1, a2, e = {"o": "=", "k": "a", "v": "1"}, {"o": "=", "k": "a", "v": "2"}, {"o": "=", "k": "e"}
+        for expected, given in ((True, {"o": "*"}), (True, a1), (False, a2), (True, e), (True, {"o": "=", "k": "missing"}),
+                                (False, {"o": "=", "k": "a"}), (False, {"o": "!=", "k": "a", "v": "1"}),
+                                (True, {"o": "!=", "k": "a", "v": "2"}), (True, {"o": "!=", "k": "a"}),
+                                (False, {"o": "!=", "k": "missing"}), (True, {"o": "=", "v": ""}), (False, {"o": "!", "t": [a1]}),
+                                (True, {"o": "!", "t": [a2]}), (True, {"o": "&", "t": [a1, e]}), (False, {"o": "&", "t": [a1, a2]}),
+                                (True, {"o": "|", "t": [a2, a1]}), (False, {"o": "|", "t": [a2]}),
+                                (True, {"o": "ns", "v": "other", "t": [a2]}), (False, {"o": "ns", "v": "other", "t": [a2, a1]}),
+                                (True, {"o": "&", "t": [a1, {"o": "ns", "v": "other", "t": [{"o": "!", "t": [a1]}]}]})):
+            self.assertIsNone(problem(given), given)
+            self.assertEqual(matches(given, "news", attributes), expected, given)
+        nested = {"o": "*"}
+        for _ in range(100):
+            nested = {"o": "!", "t": [nested]}
+        for bad in (nested, [], None, {}, {"o": "?"}, {"o": 1}, {"o": "!"}, {"o": "!", "t": [a1, a1]}, {"o": "&"}, {"o": "|", "t": []},
+                    {"o": "ns", "v": "x"}, {"o": "ns", "t": [a1]}, {"o": "ns", "v": "_x", "t": [a1]}, {"o": "ns", "v": "a b", "t": [a1]},
+                    {"o": "=", "k": 1}, {"o": "=", "v": b"1"}, {"o": "&", "t": {}}, {"o": "&", "t": [a1, {"o": "?"}]}):
+            self.assertIsNotNone(problem(bad), bad)
+
+    def test_bound_while_a_session_listens(self):
+        def calls(name):
+            return sorted((event.exchange, event.routing_key) for event in proxy.recording.events(name, since=self.start)
+                          if event.exchange.startswith("ntf."))
+        keys = [("ntf.mc", "news"), ("ntf.uc", "news." + self.receiver.id)]
+        self.receiver.listen_notifications("news", self.first)
+        self.receiver.listen_notifications("news", self.second)
+        self.assertEqual(calls("queue.bind"), keys)
+        self.receiver.unlisten_notifications("news", self.first)
+        self.assertEqual(calls("queue.unbind"), [])
+        self.sender.notify_many("news", "x", {"o": "*"})
+        self.receiver.notifications(self.second)
+        self.receiver.unlisten_notifications("news", self.second)
+        self.assertEqual(calls("queue.unbind"), keys)
+
+    def test_who_does_not_listen(self):
+        self.receiver.listen_notifications("news", self.first)
+        for session in (self.second, 4000000, 0):
+            self.sender.notify("news", "lost", self.receiver.session_id(session))
+        self.sender.notify("news", "x", self.receiver.session_id(self.first))
+        self.assertEqual([one.type for one in self.receiver.notifications(self.first)], ["x"])
+        self.assertEqual(self.settled(4), ["ack"] * 4)
+        self.assertEqual(self.receiver.rejected, [])
+
+    def test_malformed_ones_are_rejected(self):
+        self.receiver.listen_notifications("news", self.first)
+        target, identity = self.receiver.session_id(self.first), self.sender.next_id()
+        good, all_of_them = {"n": "news", "t": target}, cbor2.dumps({"o": "*"})
+        bad = [("ntf.uc", headers, message) for headers, message in (
+            (good, "nonsense"), ({"t": target}, identity), ({"n": "news"}, identity), ({"n": "_sess", "t": target}, identity),
+            ({"n": "news", "t": target + ".x"}, identity), (dict(good, t=target.encode()), identity), (dict(good, sc="text"), identity))]
+        bad += [("ntf.mc", {"n": "news", "c": constraint}, identity) for constraint in (
+            "text", b"", b"\xff", b"\x81" * 5000, cbor2.dumps({"o": "?"}), cbor2.dumps({"o": "!"}))]
+        bad += [("ntf.mc", {"n": "news"}, identity), ("ntf.mc", {"c": all_of_them}, identity)]
+        for exchange, headers, message in bad:
+            self.sender.publish_raw(exchange, "news" if exchange == "ntf.mc" else "news." + self.receiver.id, headers=headers,
+                                    type="bad", message_id=message)
+        self.sender.notify("news", "good", target)
+        self.assertEqual([one.type for one in self.receiver.notifications(self.first)], ["good"])
+        self.assertEqual(self.settled(len(bad) + 1), ["reject"] * len(bad) + ["ack"])
+        self.assertEqual(len(self.receiver.rejected), len(bad))
+
+    def test_handler(self):
+        """It is called in order, and may use the peer; one that fails disturbs nobody."""
+        def answer(notification):
+            if notification.payload is None:
+                raise Failure("not asked for")
+            self.receiver.notify("news", "back", notification.source.partition("@")[0], notification.payload, trace=notification.trace_id)
+        origin = self.sender.new_session()
+        self.sender.listen_notifications("news", origin)
+        self.receiver.listen_notifications("news", self.first, answer)
+        with contextlib.redirect_stderr(io.StringIO()) as complaints:
+            self.sender.notify("news", "x", self.receiver.session_id(self.first))
+            wait_until(lambda: "not asked for" in complaints.getvalue(), description="the failure to be shown")
+        messages = [self.sender.notify("news", "x", self.receiver.session_id(self.first), i, session=origin) for i in range(50)]
+        self.assertEqual([(one.payload, one.trace_id) for one in self.sender.notifications(origin, 50)], list(enumerate(messages)))
+
+    def test_waiting_ends(self):
+        self.receiver.listen_notifications("news", self.first)
+        with self.assertRaisesRegex(WaitTimeout, "2 notifications, got 1"):
+            self.sender.notify("news", "x", self.receiver.session_id(self.first))
+            self.receiver.notifications(self.first, 2, timeout=0.5)
 
 
 class Spoiling(unittest.TestCase):

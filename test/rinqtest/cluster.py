@@ -62,6 +62,14 @@ class Database:
     def listen(self, namespace, handler, role="postgres"):
         self.sql("SELECT rinq_listen(%s, %s)" % (quote(namespace), quote(handler + "(rinq_request)")), role)
 
+    def wait_subscription(self, name):
+        """The session of a subscription, once notifications reach it."""
+        chosen = "FROM rinq_subscriptions WHERE name = %s AND session IS NOT NULL" % quote(name)
+        session = wait_until(lambda: self.value("SELECT session " + chosen), description="a session for subscription " + name)
+        # it may not be bound yet; who listens to the same namespace waits until the broker has bound it
+        self.sql("SELECT rinq_session_listen(rinq_session(), namespace) " + chosen)
+        return session
+
     def handler(self, name, body, declare="", role="postgres"):
         """Create a PL/pgSQL handler; body goes between BEGIN and END."""
         self.sql("CREATE FUNCTION %s(req rinq_request) RETURNS jsonb LANGUAGE plpgsql AS $handler$ %s BEGIN %s END $handler$"

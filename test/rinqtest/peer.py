@@ -1,8 +1,9 @@
 """An independent Rinq peer on pika and cbor2.
 
 Written from the description of the protocol alone; it shares no code with the extension, so that a mistake there is not
-made here as well.  It serves, calls, and publishes anything at all, malformed messages included.  pika's connection
-lives in a thread of its own; every method may be called from any thread, and every wait has a deadline.
+made here as well.  It serves, calls, notifies, has sessions that are notified, and publishes anything at all, malformed
+messages included.  pika's connection lives in a thread of its own; every method may be called from any thread, and every
+wait has a deadline.
 """
 
 import concurrent.futures
@@ -12,18 +13,20 @@ import re
 import secrets
 import threading
 import time
+import traceback
 
 import cbor2
 import pika
 import pika.data
 import pika.exceptions
 
-from .waiting import wait_until
+from .constraint import NAMESPACE, matches, problem
+from .waiting import WaitTimeout, wait_until
 from .wire import Field, Reader, field_bytes
 
-NAMESPACE = re.compile(r"[A-Za-z0-9_.:-]+\Z")
 EXCHANGES = {"cmd.bal": "direct", "cmd.uc": "direct", "cmd.mc": "direct", "cmd.rsp": "topic", "ntf.uc": "direct",
              "ntf.mc": "direct"}
+SESSION_ID = re.compile(r"([0-9A-F]+-[0-9A-F]{4})\.(\d+)\Z", re.I)
 MESSAGE_ID = re.compile(r"([0-9A-F]+)-([0-9A-F]{4})\.(\d+)@(\d+)#(\d+)\Z", re.I)
 
 
@@ -178,6 +181,39 @@ class Request(Message):
         return self.deadline is not None and now_ms() > self.deadline
 
 
+class Notification(Message):
+    """A notification; those to many have a constraint, the others a target."""
+
+    def __init__(self, method, properties, body):
+        super().__init__(method, properties, body)
+        self.id = self.properties.get("message_id", "")
+        self.source = self.id.partition("#")[0]
+        self.trace_id = self.properties.get("correlation_id") or self.id
+        self.type = self.properties.get("type", "")
+        self.namespace = self.text("n")
+        self.multicast = self.exchange == "ntf.mc"
+        self.target = None if self.multicast else self.text("t")
+        self.constraint = self._constraint() if self.multicast else None
+        self.well_formed = (MESSAGE_ID.match(self.id) is not None and NAMESPACE.match(self.namespace or "") is not None
+                            and not self.namespace.startswith("_") and self.headers.get("sc", Field("x", b"")).type == "x"
+                            and (self.constraint is not None if self.multicast else SESSION_ID.match(self.target or "") is not None))
+
+    def _constraint(self):
+        """The decoded constraint, None when it is missing or not valid."""
+        field = self.headers.get("c")
+        if field is None or field.type != "x":
+            return None
+        try:
+            constraint = cbor2.loads(field.value)
+            return constraint if problem(constraint) is None else None
+        except (cbor2.CBORDecodeError, RecursionError):
+            return None
+
+    @property
+    def payload(self):
+        return decode(self.body)
+
+
 class Response(Message):
     """A response, turned into a value or an exception by result()."""
 
@@ -212,6 +248,10 @@ class Peer:
         self._session = next(self._sessions)
         self._messages = {}
         self._pool = concurrent.futures.ThreadPoolExecutor(max_workers=32)
+        self._listening = {}  # namespace -> {session: handler}
+        self._received = {}
+        self._attributes = {}  # session -> {namespace: {key: value}}
+        self._notified = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._failure = None
         self._closing = False
         self._ready = threading.Event()
@@ -303,11 +343,13 @@ class Peer:
     def _declare(self):
         self._requests = self._connection.channel()
         self._responses = self._connection.channel()
+        self._notifications = self._connection.channel()
         self._publishing = self._connection.channel()
         for name, kind in EXCHANGES.items():
             self._requests.exchange_declare(name, kind, durable=False, auto_delete=False, internal=False)
         self._requests.basic_qos(prefetch_count=self._prefetch)
         self._responses.basic_qos(prefetch_count=self._prefetch)
+        self._notifications.basic_qos(prefetch_count=self._prefetch)
         own = self.short + ".req"
         self._requests.queue_bind(own, "cmd.uc", self.id)
         self._requests.queue_bind(own, "cmd.mc", "_sess")
@@ -315,6 +357,8 @@ class Peer:
         answers = self.short + ".rsp"
         self._responses.queue_bind(answers, "cmd.rsp", self.id + ".*")
         self._responses.basic_consume(answers, self._on_response, exclusive=True, consumer_tag=answers)
+        notified = self.short + ".ntf"
+        self._notifications.basic_consume(notified, self._on_notification, exclusive=True, consumer_tag=notified)
 
     def _declare_namespace(self, namespace):
         if namespace not in self._namespaces:
@@ -517,6 +561,96 @@ class Peer:
         else:
             channel.basic_ack(method.delivery_tag)
 
+    # notifying
+
+    def session_id(self, session):
+        return "%s.%d" % (self.id, session)
+
+    def _notify(self, exchange, routing_key, headers, kind, payload, session, trace):
+        message = self.next_id(session)
+        properties = {"message_id": message, "type": kind}
+        if trace is not None and trace != message:
+            properties["correlation_id"] = trace
+        self.publish_raw(exchange, routing_key, encode(payload), headers, **properties)
+        return message
+
+    def notify(self, namespace, kind, target, payload=None, session=None, trace=None):
+        """Notify a session, given by its full id."""
+        return self._notify("ntf.uc", "%s.%s" % (namespace, target.rpartition(".")[0]), {"n": namespace, "t": target}, kind, payload,
+                            session, trace)
+
+    def notify_many(self, namespace, kind, constraint, payload=None, session=None, trace=None):
+        """Notify all sessions that match a constraint, given as the map that is sent."""
+        return self._notify("ntf.mc", namespace, {"n": namespace, "c": cbor2.dumps(constraint)}, kind, payload, session, trace)
+
+    def set_attributes(self, session, namespace, **attributes):
+        """What constraints see of a session of this peer: all that it has in the namespace."""
+        self._attributes[session] = dict(self._attributes.get(session, {}), **{namespace: attributes})
+
+    def listen_notifications(self, namespace, session, handler=None):
+        """Have a session notified: notifications() returns what it gets, a handler is called with each as well."""
+        if not NAMESPACE.match(namespace):
+            raise ValueError("bad namespace: %r" % namespace)
+
+        def listen():
+            known = namespace in self._listening
+            self._received.setdefault(session, queue.Queue())
+            self._listening.setdefault(namespace, {})[session] = handler
+            if not known:
+                for exchange, routing_key in self._notification_keys(namespace):
+                    self._notifications.queue_bind(self.short + ".ntf", exchange, routing_key)
+        self._do(listen)
+
+    def unlisten_notifications(self, namespace, session):
+        def leave():
+            sessions = self._listening[namespace]
+            del sessions[session]
+            if not sessions:
+                del self._listening[namespace]
+                for exchange, routing_key in self._notification_keys(namespace):
+                    self._notifications.queue_unbind(self.short + ".ntf", exchange, routing_key)
+        self._do(leave)
+
+    def _notification_keys(self, namespace):
+        return ("ntf.uc", "%s.%s" % (namespace, self.id)), ("ntf.mc", namespace)
+
+    def notifications(self, session, count=1, timeout=10.0):
+        """Take the next notifications to a session, in the order in which they came."""
+        deadline = time.monotonic() + timeout
+        taken = []
+        try:
+            while len(taken) < count:
+                taken.append(self._received[session].get(timeout=max(0, deadline - time.monotonic())))
+        except queue.Empty:
+            raise WaitTimeout("waited %.1f s for %d notifications, got %d: %s"
+                              % (timeout, count, len(taken), [(one.type, one.body) for one in taken])) from None
+        return taken
+
+    def _on_notification(self, channel, method, properties, body):
+        notification = Notification(method, properties, body)
+        if not notification.well_formed:
+            self.rejected.append(notification)
+            channel.basic_reject(method.delivery_tag, requeue=False)
+            return
+        for session, handler in self._listening.get(notification.namespace, {}).items():
+            if self._concerns(notification, session):
+                self._received[session].put(notification)
+                if handler is not None:
+                    self._notified.submit(self._handle, handler, notification)
+        channel.basic_ack(method.delivery_tag)
+
+    @staticmethod
+    def _handle(handler, notification):
+        try:
+            handler(notification)
+        except Exception:
+            traceback.print_exc()  # nobody is answered
+
+    def _concerns(self, notification, session):
+        if notification.multicast:
+            return matches(notification.constraint, notification.namespace, self._attributes.get(session, {}))
+        return notification.target.upper() == self.session_id(session)
+
     # looking at the broker, and leaving it
 
     def declare_namespace(self, namespace):
@@ -567,6 +701,7 @@ class Peer:
                 pass
             self._thread.join(10)
         self._pool.shutdown(wait=False)
+        self._notified.shutdown(wait=False)
 
     def __enter__(self):
         return self
