@@ -1048,9 +1048,9 @@ COMMENT ON COLUMN @extschema@.rinq_peer.requests_expired IS 'Requests whose dead
 COMMENT ON COLUMN @extschema@.rinq_peer.responses_sent IS 'Responses published';
 COMMENT ON COLUMN @extschema@.rinq_peer.messages_sent IS 'Messages published that transactions have sent';
 COMMENT ON COLUMN @extschema@.rinq_peer.messages_dropped IS 'Messages of these that were given up: from memory and not taken or not confirmed, or past their deadline';
-COMMENT ON COLUMN @extschema@.rinq_peer.notifications_received IS 'Notifications handed to a session';
+COMMENT ON COLUMN @extschema@.rinq_peer.notifications_received IS 'Notifications handed to a session, or kept for it';
 COMMENT ON COLUMN @extschema@.rinq_peer.notifications_rejected IS 'Notifications rejected because they made no sense';
-COMMENT ON COLUMN @extschema@.rinq_peer.notifications_dropped IS 'Notifications to sessions that were not handled: too many waited, or the session ended';
+COMMENT ON COLUMN @extschema@.rinq_peer.notifications_dropped IS 'Notifications to sessions that were not handled or fetched: too many waited, or the session ended';
 
 -- ---------------------------------------------------------------------
 -- privileges: what sends or listens is granted by hand
