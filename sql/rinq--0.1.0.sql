@@ -923,7 +923,7 @@ COMMENT ON COLUMN @extschema@.rinq_subscriptions.namespace IS 'Namespace whose n
 COMMENT ON COLUMN @extschema@.rinq_subscriptions.handler IS 'Function that handles them';
 COMMENT ON COLUMN @extschema@.rinq_subscriptions.role IS 'Role that subscribed, and as which the handler runs';
 COMMENT ON COLUMN @extschema@.rinq_subscriptions.attributes IS 'Attributes that the session is made with';
-COMMENT ON COLUMN @extschema@.rinq_subscriptions.session IS 'Session that receives them now, NULL while there is none';
+COMMENT ON COLUMN @extschema@.rinq_subscriptions.session IS 'Session that receives them now, NULL while there is none, or the broker does not send them yet';
 
 CREATE FUNCTION @extschema@.rinq_session_unlisten(session text, namespace text)
     RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;

@@ -61,6 +61,8 @@ class Ddl(case.Case):
             wait_until(self.peers, lambda count: count == before, 5, "the peer to end")
 
     def test_drop_extension_when_busy(self):
+        self.server.configure(**{"rinq.shutdown_timeout": "300ms"})
+        self.addCleanup(self.server.configure, **{"rinq.shutdown_timeout": None})
         remote = self.make_busy()
         before = self.peers()
         self.prompt("DROP EXTENSION rinq CASCADE", self.name)

@@ -23,13 +23,7 @@ class Subscriptions(case.Case):
         (db or self.db).sql("SELECT rinq_subscribe(%s, %s, 'take(rinq_notification)', %s)" % (quote(name), quote(namespace), quote(attributes)), role)
 
     def session(self, name, db=None):
-        """Its current session, once there is one whose notifications come."""
-        db = db or self.db
-        session = wait_until(lambda: db.value("SELECT session FROM rinq_subscriptions WHERE name = " + quote(name)), lambda s: s is not None)
-        key = session.rpartition(".")[0]
-        wait_until(lambda: self.world.broker.table("list_bindings", "source_name", "routing_key"),
-                   lambda rows: any("ntf.uc" in str(row) and key in str(row) for row in rows))
-        return session
+        return (db or self.db).wait_subscription(name)
 
     def unicast(self, session, payload=None, namespace="news"):
         self.remote.publish_raw("ntf.uc", "%s.%s" % (namespace, session.rpartition(".")[0]), cbor2.dumps(payload), {"n": namespace, "t": session},

@@ -236,7 +236,7 @@ list(uint32 index, uint32 after, bool of_attributes)
 static void
 listening_changed(RinqSession *session)
 {
-	rinq_standing_look();
+	rinq_standing_look(session);
 	if (!rinq_keeps_notifications(session))
 		rinq_kept_no_more(session);
 }

@@ -194,6 +194,7 @@ typedef struct RinqSession
 	uint64		looked_at;		/* number of the notification that was last matched */
 	dlist_head	notifications;	/* that wait until the one before is handled (server.c) */
 	bool		handling;		/* one of them is being handled */
+	bool		standing;		/* it was made for a subscription (standing.c) */
 	dlist_head	kept;			/* until they are fetched (kept.c) */
 	int			num_kept;
 	Size		kept_bytes;		/* what they take */
@@ -267,7 +268,7 @@ extern bool rinq_keeps_notifications(const RinqSession *session);
 extern void rinq_subscriptions_list(const RinqSession *session, StringInfo list);
 
 /* standing.c */
-extern void rinq_standing_look(void);
+extern void rinq_standing_look(const RinqSession *session);
 extern void rinq_standing_configure(List *subscriptions);
 extern int64 rinq_standing_step(void);
 extern void rinq_standing_list(StringInfo list);

@@ -89,7 +89,7 @@ rinq_sessions_clear(void)
 		rinq_line_session_ends(session);
 		rinq_kept_session_ends(session);
 	}
-	rinq_standing_look();
+	rinq_standing_look(NULL);
 	hash_destroy(sessions);
 	hash_destroy(clients);
 	MemoryContextDelete(attribute_context);
@@ -254,7 +254,7 @@ end_session(RinqSession *session)
 	rinq_notifications_unsubscribe_all(session);
 	rinq_line_session_ends(session);
 	rinq_kept_session_ends(session);
-	rinq_standing_look();
+	rinq_standing_look(session);
 	dlist_delete(&session->node);
 	hash_search(sessions, &session->seq, HASH_REMOVE, NULL);
 }

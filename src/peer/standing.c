@@ -133,12 +133,14 @@ rinq_standing_configure(List *standings)
 }
 
 /*
- * Sessions have changed: in the next step, those of subscriptions are looked at.
+ * A session ends, or listens in another way; or, with NULL, all have ended.  If
+ * that concerns subscriptions, their sessions are looked at in the next step.
  */
 void
-rinq_standing_look(void)
+rinq_standing_look(const RinqSession *session)
 {
-	look = true;
+	if (session == NULL || session->standing)
+		look = true;
 }
 
 /* does a subscription have a session that listens for it? */
@@ -187,8 +189,10 @@ make_session(Subscription *subscription)
 	}
 	subscription->session = session->seq;
 	subscription->serial = session->serial;
-	rinq_notifications_subscribe(session, ns, RINQ_RECEIVE_HANDLER, rinq_bytes_str(standing->listener.handler),
-				   standing->listener.role, standing->listener.owner);
+	session->standing = true;
+	rinq_notifications_subscribe(session, ns, RINQ_RECEIVE_HANDLER,
+								 rinq_bytes_str(standing->listener.handler),
+								 standing->listener.role, standing->listener.owner);
 	(void) rinq_topology_subscribe(ns, RINQ_NO_SLOT);
 	return NULL;
 }
@@ -234,8 +238,8 @@ rinq_standing_step(void)
 }
 
 /*
- * Appends those that have a session: the name, with its length, the number of
- * the session, and its role.
+ * Appends those that have a session which notifications come to: the name, with
+ * its length, the number of the session, and its role.
  */
 void
 rinq_standing_list(StringInfo list)
@@ -246,8 +250,11 @@ rinq_standing_list(StringInfo list)
 	{
 		Subscription *subscription = lfirst(lc);
 		uint32		len = (uint32) strlen(subscription->standing->name);
+		RinqNamespace *ns =
+			rinq_topology_find(rinq_bytes_str(subscription->standing->listener.namespace));
 
-		if (session_of(subscription) == NULL)
+		if (session_of(subscription) == NULL || ns == NULL ||
+			ns->notifications != NOTIFICATIONS_BOUND)
 			continue;
 		appendBinaryStringInfo(list, (const char *) &len, sizeof(len));
 		appendBinaryStringInfo(list, subscription->standing->name, (int) len);

@@ -64,11 +64,8 @@ class Database:
 
     def wait_subscription(self, name):
         """The session of a subscription, once notifications reach it."""
-        chosen = "FROM rinq_subscriptions WHERE name = %s AND session IS NOT NULL" % quote(name)
-        session = wait_until(lambda: self.value("SELECT session " + chosen), description="a session for subscription " + name)
-        # it may not be bound yet; who listens to the same namespace waits until the broker has bound it
-        self.sql("SELECT rinq_session_listen(rinq_session(), namespace) " + chosen)
-        return session
+        return wait_until(lambda: self.value("SELECT session FROM rinq_subscriptions WHERE name = " + quote(name)), lambda session: session is not None,
+                          description="a session for subscription " + name)
 
     def handler(self, name, body, declare="", role="postgres"):
         """Create a PL/pgSQL handler; body goes between BEGIN and END."""
