@@ -1013,7 +1013,7 @@ CREATE FUNCTION @extschema@.rinq_peer_status(
     OUT requests_expired bigint, OUT responses_sent bigint,
     OUT reconnects bigint, OUT messages_sent bigint, OUT messages_dropped bigint,
     OUT notifications_received bigint, OUT notifications_rejected bigint,
-    OUT notifications_dropped bigint)
+    OUT notifications_dropped bigint, OUT notifications_failed bigint)
     RETURNS record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL SAFE;
 COMMENT ON FUNCTION @extschema@.rinq_peer_status() IS
     'State and counters of the peer of this database; see the view rinq_peer';
@@ -1024,7 +1024,7 @@ CREATE VIEW @extschema@.rinq_peer AS
            s.calls_sent, s.responses_received, s.responses_dropped, s.requests_received,
            s.requests_rejected, s.requests_requeued, s.requests_expired, s.responses_sent,
            s.messages_sent, s.messages_dropped, s.notifications_received,
-           s.notifications_rejected, s.notifications_dropped
+           s.notifications_rejected, s.notifications_dropped, s.notifications_failed
     FROM @extschema@.rinq_peer_status() s;
 COMMENT ON VIEW @extschema@.rinq_peer IS
     'The peer of this database: its process, its place on the network, and what it has done since this server began to serve the database';
@@ -1051,6 +1051,7 @@ COMMENT ON COLUMN @extschema@.rinq_peer.messages_dropped IS 'Messages of these t
 COMMENT ON COLUMN @extschema@.rinq_peer.notifications_received IS 'Notifications handed to a session, or kept for it';
 COMMENT ON COLUMN @extschema@.rinq_peer.notifications_rejected IS 'Notifications rejected because they made no sense';
 COMMENT ON COLUMN @extschema@.rinq_peer.notifications_dropped IS 'Notifications to sessions that were not handled or fetched: too many waited, or the session ended';
+COMMENT ON COLUMN @extschema@.rinq_peer.notifications_failed IS 'Notifications whose handler raised an error or ended its process, or that could not be forwarded';
 
 -- ---------------------------------------------------------------------
 -- privileges: what sends or listens is granted by hand

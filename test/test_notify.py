@@ -175,11 +175,13 @@ class Receiving(case.Case):
 
     def test_errors_do_not_stop_others(self):
         mark = self.server.log_mark()
+        failed = self.counter("failed")
         self.unicast(self.session, "fail")
         self.unicast(self.session, "die")
         message = self.unicast(self.session)
         self.assertEqual(self.got(1), [[message]])
         self.server.wait_log("cannot take it", mark)
+        self.assertEqual(self.counter("failed"), failed + 2)
 
     def test_who_does_not_listen(self):
         before = self.counter("rejected")

@@ -118,11 +118,12 @@ class Forwarded(Receive):
         try:
             with self.db.session() as listener:
                 listener.execute("LISTEN fails")
-                mark = self.server.log_mark()
+                mark, failed = self.server.log_mark(), self.counter("failed")
                 self.unicast(session, "z" * 9000)
                 message = self.unicast(session, 1)
                 self.assertEqual(json.loads(listener.wait_notifications(1)[0][1])["id"], message)
                 self.server.wait_log("rinq_stored_notification", mark)
+                self.assertEqual(self.counter("failed"), failed + 1)
         finally:
             self.db.sql("ALTER TABLE elsewhere RENAME TO rinq_stored_notification")
 

@@ -340,6 +340,8 @@ finish_slot(uint32 index)
 
 	if (work == RINQ_WORK_REQUEST && !rinq_incoming_answer(slot, request))
 		return false;
+	if (work == RINQ_WORK_NOTIFICATION && slot->outcome != RINQ_OUTCOME_SUCCESS)
+		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_FAILED);
 	in_slot[index] = NULL;
 	num_in_slots--;
 	rinq_slot_free(rinq_peer.channel, index);

@@ -108,9 +108,14 @@ class Server:
 
     def _write_settings(self):
         path = os.path.join(self.data, "postgresql.auto.conf")
-        with open(path, "w") as file:
+        with open(path + ".new", "w") as file:
             for name, value in self.settings.items():
                 file.write("%s = %s\n" % (name, value))
+        # it takes the place of the old one at once: a process may be reading that, because of the change before
+        before = os.stat(path)
+        shutil.copymode(path, path + ".new")
+        os.chown(path + ".new", before.st_uid, before.st_gid)
+        os.replace(path + ".new", path)
 
     def tool(self, name):
         return os.path.join(self.bindir, name)
