@@ -131,7 +131,7 @@ COMMENT ON COLUMN @extschema@.rinq_listener.deduplicate IS
 CREATE FUNCTION @extschema@.rinq_listener_changed() RETURNS trigger
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE;
 COMMENT ON FUNCTION @extschema@.rinq_listener_changed() IS
-    'Has the peer read the listeners again when the transaction commits';
+    'Has the peer read listeners and subscriptions again when the transaction commits';
 
 CREATE TRIGGER rinq_listener_changed
     AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @extschema@.rinq_listener

@@ -95,8 +95,11 @@ raise_not_running(RinqDatabase *db)
 			 errhint("Look at the view rinq_peer, at the settings \"rinq.databases\" and \"rinq.max_databases\", and at the server log.")));
 }
 
-static void
-raise_not_connected(const char *reason)
+/*
+ * Raises the error for a peer that is nobody on the network now.
+ */
+void
+rinq_raise_not_connected(const char *reason)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
@@ -191,7 +194,7 @@ rinq_require_connection(int64 deadline)
 			ConditionVariableCancelSleep();
 			if (status.net == RINQ_NET_STOPPED)
 				raise_not_running(db);
-			raise_not_connected(status.last_error);
+			rinq_raise_not_connected(status.last_error);
 		}
 		changed = db != NULL ? &db->changed : &rinq_shared->scan_done;
 		(void) ConditionVariableTimedSleep(changed, (long) Min(left, RECHECK / 10),

@@ -10,6 +10,8 @@
 
 #include "postgres.h"
 
+#include "compat.h"
+
 #include "channel.h"
 
 /* an answered call; the fields point into its slot */
@@ -20,6 +22,7 @@ typedef struct RinqAnswer
 } RinqAnswer;
 
 extern RinqDatabase *rinq_require_connection(int64 deadline);
+RINQ_NORETURN extern void rinq_raise_not_connected(const char *reason);
 extern RinqDatabase *rinq_require_peer(void);
 extern RinqDatabase *rinq_require_database(void);
 extern uint32 rinq_client_number(void);

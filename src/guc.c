@@ -280,7 +280,7 @@ define_work_settings(void)
 							&rinq_prefetch,
 							0, 0, 1000, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.session_workers",
-							"Sets the number of responses that the broker sends ahead.",
+							"Sets the number of responses, and of notifications, that the broker sends ahead.",
 							NULL, &rinq_session_workers,
 							64, 1, 1000, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.executor_idle_timeout",

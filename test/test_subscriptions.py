@@ -168,6 +168,25 @@ class Subscriptions(case.Case):
         self.multicast({"o": "=", "k": "tenant", "v": "ä"}, 9)
         self.assertEqual(self.got(1, db=restored), [[session, "9"]])
 
+    def test_refused_by_the_broker(self):
+        """A binding that is refused is an error, and not repeated at once; a subscription's is tried again later."""
+        broker = self.world.broker
+        broker.ctl("set_permissions", broker.user, ".*", ".*", "^(?!ntf)")
+        try:
+            session = self.db.value("SELECT rinq_session_create()")
+            error = self.db.error("SELECT rinq_session_listen(%s, 'closed')" % quote(session))
+            self.assertSqlState(error, "08006", "notifications of namespace .closed.: 403")
+            self.subscribe("patient", "closed")
+            wait_until(lambda: self.db.value("SELECT count(*) FROM rinq_sessions WHERE 'closed' = ANY (listening)"), lambda n: n == "2")
+            self.assertEqual(self.db.sql("SELECT session FROM rinq_subscriptions"), [[None]])
+            refused = len(self.recording.events("channel.close", since=self.wire_start))
+            self.assertLess(refused, 10)
+        finally:
+            broker.ctl("set_permissions", broker.user, ".*", ".*", ".*")
+        session = self.session("patient")
+        self.unicast(session, 1, "closed")
+        self.assertEqual(self.got(1), [[session, "1"]])
+
     def test_refused(self):
         for arguments, state in (("'', 'news', 'take(rinq_notification)'", "22023"), ("repeat('x', 201), 'news', 'take(rinq_notification)'", "22023"),
                                  ("'x', '_sess', 'take(rinq_notification)'", "22023"), ("'x', 'news', 'lower(text)'", "42P13"), ("'x', 'news', NULL", "22004"),

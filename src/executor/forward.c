@@ -113,6 +113,7 @@ rinq_forward(const RinqBytes *fields)
 
 	rinq_handler_notification(fields, notification);
 	row = notification_datum(schema, notification, &type);
+	rinq_handler_entered = true;	/* what fails from here on is logged each time */
 	json = TextDatumGetCString(DirectFunctionCall1(row_to_json, row));
 	if (strlen(json) > MAX_NOTIFY_LEN)
 		json = store(schema, row, type);

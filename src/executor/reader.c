@@ -214,6 +214,10 @@ read_attributes(HeapTuple row, TupleDesc desc, RinqStanding *standing, MemoryCon
 	}
 	PG_CATCH();
 	{
+		if (geterrcode() != ERRCODE_CHARACTER_NOT_IN_REPERTOIRE &&
+			geterrcode() != ERRCODE_UNTRANSLATABLE_CHARACTER)
+			PG_RE_THROW();
+
 		/* converting text leaves nothing behind that an abort would have to undo */
 		MemoryContextSwitchTo(current);
 		FlushErrorState();

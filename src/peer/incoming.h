@@ -33,7 +33,7 @@ typedef struct RinqIncoming
 	RinqWork	work;
 	uint32		session;		/* that a notification is for: its number, and its serial */
 	uint64		session_serial;
-	RinqListener own;			/* of a response: whom it goes to */
+	RinqListener own;			/* of a response or notification: whom it goes to */
 	char		type;			/* of a response; 'n' of a notification that is forwarded;
 								 * of the answer, when "answered" */
 	RinqNamespace *ns;			/* while it is in a slot or "held" */

@@ -45,16 +45,6 @@ drop_oldest(RinqSession *session)
 	pfree(kept);
 }
 
-/* has the operation in this slot ended meanwhile? */
-static bool
-still_waits(uint64 waiting)
-{
-	RinqSlot   *slot = &rinq_peer.channel->slots[(uint32) (waiting >> 32)];
-
-	return slot->serial == (uint32) waiting &&
-		pg_atomic_read_u32(&slot->state) == RINQ_SLOT_QUEUED;
-}
-
 /*
  * Answers a fetch with the oldest that are kept.  They are forgotten when, and
  * only when, it is still waited for.
@@ -118,12 +108,13 @@ rinq_kept_add(RinqSession *session, const RinqBytes *fields)
 
 	while (session->fetching != NIL && session->num_kept > 0)
 	{
-		uint64		waiting = *(uint64 *) linitial(session->fetching);
+		void	   *waiting = linitial(session->fetching);
+		uint32		index;
 
-		pfree(linitial(session->fetching));
 		session->fetching = list_delete_first(session->fetching);
-		if (still_waits(waiting))
-			answer(session, (uint32) (waiting >> 32));
+		if (rinq_operation_waits(waiting, &index))
+			answer(session, index);
+		pfree(waiting);
 	}
 	return true;
 }
@@ -135,9 +126,8 @@ rinq_kept_add(RinqSession *session, const RinqBytes *fields)
 void
 rinq_kept_fetch(RinqSession *session, uint32 index, bool wait)
 {
-	MemoryContext old;
 	ListCell   *lc;
-	uint64	   *waiting;
+	uint32		other;
 
 	if (session->num_kept > 0 || !wait)
 	{
@@ -146,16 +136,12 @@ rinq_kept_fetch(RinqSession *session, uint32 index, bool wait)
 	}
 	foreach(lc, session->fetching)
 	{
-		if (still_waits(*(uint64 *) lfirst(lc)))
+		if (rinq_operation_waits(lfirst(lc), &other))
 			continue;
 		pfree(lfirst(lc));
 		session->fetching = foreach_delete_current(session->fetching, lc);
 	}
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	waiting = palloc(sizeof(uint64));
-	*waiting = (uint64) index << 32 | rinq_peer.channel->slots[index].serial;
-	session->fetching = lappend(session->fetching, waiting);
-	MemoryContextSwitchTo(old);
+	session->fetching = rinq_operation_wait(session->fetching, index);
 }
 
 /* tells those who wait that nothing will come */
@@ -166,10 +152,10 @@ end_fetching(RinqSession *session, RinqOutcome outcome, const char *text)
 
 	foreach(lc, session->fetching)
 	{
-		uint64		waiting = *(uint64 *) lfirst(lc);
+		uint32		index;
 
-		if (still_waits(waiting))
-			rinq_invoker_finish_text((uint32) (waiting >> 32), outcome, text);
+		if (rinq_operation_waits(lfirst(lc), &index))
+			rinq_invoker_finish_text(index, outcome, text);
 	}
 	list_free_deep(session->fetching);
 	session->fetching = NIL;

@@ -277,19 +277,56 @@ unlisten_from(uint32 index, RinqSession *session, const RinqBytes *fields)
 	rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, listened ? "t" : "");
 }
 
+/* an operation that waits, and may be given up meanwhile */
+typedef struct Waiting
+{
+	uint32		index;			/* of its slot */
+	uint32		serial;			/* of that, then */
+} Waiting;
+
+/*
+ * Adds the operation in a slot to a list of those that wait for the same, in
+ * memory that lasts; it is freed with list_free_deep.
+ */
+List *
+rinq_operation_wait(List *waiting, uint32 index)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	Waiting    *operation = palloc(sizeof(Waiting));
+
+	operation->index = index;
+	operation->serial = rinq_peer.channel->slots[index].serial;
+	waiting = lappend(waiting, operation);
+	MemoryContextSwitchTo(old);
+	return waiting;
+}
+
+/*
+ * Does it still wait?  Then *index is that of its slot.
+ */
+bool
+rinq_operation_waits(const void *waiting, uint32 *index)
+{
+	const Waiting *operation = waiting;
+	RinqSlot   *slot = &rinq_peer.channel->slots[operation->index];
+
+	*index = operation->index;
+	return slot->serial == operation->serial &&
+		pg_atomic_read_u32(&slot->state) == RINQ_SLOT_QUEUED;
+}
+
 /*
  * The broker sends the notifications that an operation waits for, or cannot.
  */
 void
-rinq_operation_bound(uint32 index, uint32 serial, const char *error)
+rinq_operation_bound(const void *waiting, const char *error)
 {
-	RinqSlot   *slot = &rinq_peer.channel->slots[index];
+	uint32		index;
 
-	if (slot->serial != serial || pg_atomic_read_u32(&slot->state) != RINQ_SLOT_QUEUED)
-		return;
-	rinq_invoker_finish_text(index,
-							 error == NULL ? RINQ_OUTCOME_SUCCESS : RINQ_OUTCOME_CONNECTION_LOST,
-							 error == NULL ? "" : error);
+	if (rinq_operation_waits(waiting, &index))
+		rinq_invoker_finish_text(index,
+								 error == NULL ? RINQ_OUTCOME_SUCCESS : RINQ_OUTCOME_CONNECTION_LOST,
+								 error == NULL ? "" : error);
 }
 
 static bool

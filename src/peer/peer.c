@@ -434,7 +434,7 @@ rinq_peer_main(Datum arg)
 		int64		next = turn();
 
 		if (rinq_sender_streams())
-			pg_usleep(NAP);		/* with the latch set, so that nobody has to wake this process */
+			pg_usleep(NAP);		/* not on its latch, so that nobody has to wake this process */
 		else if (next >= 0)
 			sleep_until(next);
 		ResetLatch(MyLatch);

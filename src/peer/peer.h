@@ -106,7 +106,7 @@ typedef struct RinqNamespace
 		NOTIFICATIONS_BOUND
 	}			notifications;
 	int			binds;			/* under way: a bind that was undone meanwhile counts, too */
-	List	   *binding;		/* operations that wait for that, as slot indexes and serials */
+	List	   *binding;		/* operations that wait for that (rinq_operation_wait) */
 } RinqNamespace;
 
 extern void rinq_topology_init(void);
@@ -192,13 +192,13 @@ typedef struct RinqSession
 	dlist_head	subscriptions;	/* namespaces it listens to (notifications.c) */
 	dlist_node	listening;		/* while it listens to any (session_index.c) */
 	uint64		looked_at;		/* number of the notification that was last matched */
-	dlist_head	notifications;	/* that wait until the one before is handled (server.c) */
+	dlist_head	notifications;	/* that wait until the one before is handled (line.c) */
 	bool		handling;		/* one of them is being handled */
 	bool		standing;		/* it was made for a subscription (standing.c) */
 	dlist_head	kept;			/* until they are fetched (kept.c) */
 	int			num_kept;
 	Size		kept_bytes;		/* what they take */
-	List	   *fetching;		/* operations that wait for such, as slot indexes and serials */
+	List	   *fetching;		/* operations that wait for such (rinq_operation_wait) */
 	dlist_node	node;
 } RinqSession;
 
@@ -268,6 +268,7 @@ extern bool rinq_keeps_notifications(const RinqSession *session);
 extern void rinq_subscriptions_list(const RinqSession *session, StringInfo list);
 
 /* standing.c */
+extern void rinq_standing_retry(void);
 extern void rinq_standing_look(const RinqSession *session);
 extern void rinq_standing_configure(List *subscriptions);
 extern int64 rinq_standing_step(void);
@@ -283,7 +284,9 @@ extern void rinq_kept_session_ends(RinqSession *session);
 
 /* operations.c */
 extern void rinq_operation(uint32 index);
-extern void rinq_operation_bound(uint32 index, uint32 serial, const char *error);
+extern List *rinq_operation_wait(List *waiting, uint32 index);
+extern bool rinq_operation_waits(const void *waiting, uint32 *index);
+extern void rinq_operation_bound(const void *waiting, const char *error);
 
 /* sess_server.c */
 extern char rinq_sess_serve(RinqBytes command, RinqBytes body, StringInfo answer);

@@ -143,6 +143,17 @@ rinq_standing_look(const RinqSession *session)
 		look = true;
 }
 
+/*
+ * The broker has refused notifications of a namespace: that is tried again,
+ * after a while.
+ */
+void
+rinq_standing_retry(void)
+{
+	if (retry_at == 0)
+		retry_at = rinq_peer.now + RETRY_INTERVAL;
+}
+
 /* does a subscription have a session that listens for it? */
 static bool
 is_served(const Subscription *subscription)
@@ -160,6 +171,17 @@ is_served(const Subscription *subscription)
 		return true;
 	(void) rinq_own_session_destroy(session->seq, session->revision);
 	return false;
+}
+
+/* what the broker has refused before is asked for again */
+static void
+bind_if_refused(const Subscription *subscription)
+{
+	RinqNamespace *ns =
+		rinq_topology_find(rinq_bytes_str(subscription->standing->listener.namespace));
+
+	if (ns->notifications == NOTIFICATIONS_UNBOUND)
+		(void) rinq_topology_subscribe(ns, RINQ_NO_SLOT);
 }
 
 /* why a session was not made, or NULL */
@@ -221,8 +243,13 @@ rinq_standing_step(void)
 		Subscription *subscription = lfirst(lc);
 		const char *problem;
 
-		if (subscription->standing->listener.problem != NULL || is_served(subscription))
+		if (subscription->standing->listener.problem != NULL)
 			continue;
+		if (is_served(subscription))
+		{
+			bind_if_refused(subscription);
+			continue;
+		}
 		problem = make_session(subscription);
 		if (problem == NULL)
 			continue;

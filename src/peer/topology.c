@@ -233,11 +233,7 @@ subscribed(RinqNamespace *ns, const char *error)
 
 	ns->binding = NIL;
 	foreach(lc, binding)
-	{
-		uint64		waiting = *(uint64 *) lfirst(lc);
-
-		rinq_operation_bound((uint32) (waiting >> 32), (uint32) waiting, error);
-	}
+		rinq_operation_bound(lfirst(lc), error);
 	list_free_deep(binding);
 }
 
@@ -266,20 +262,12 @@ bind_notifications(RinqNamespace *ns)
 bool
 rinq_topology_subscribe(RinqNamespace *ns, uint32 index)
 {
-	MemoryContext old;
-	uint64	   *waiting;
-
 	if (ns->notifications == NOTIFICATIONS_BOUND)
 		return true;
 	if (ns->notifications == NOTIFICATIONS_UNBOUND)
 		bind_notifications(ns);
-	if (index == RINQ_NO_SLOT)
-		return false;
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	waiting = palloc(sizeof(uint64));
-	*waiting = (uint64) index << 32 | rinq_peer.channel->slots[index].serial;
-	ns->binding = lappend(ns->binding, waiting);
-	MemoryContextSwitchTo(old);
+	if (index != RINQ_NO_SLOT)
+		ns->binding = rinq_operation_wait(ns->binding, index);
 	return false;
 }
 
@@ -559,6 +547,31 @@ namespace_failed(RinqNamespace *ns, const RinqChannelClosed *info)
 	rinq_invoker_declared(ns, RINQ_OUTCOME_NO_QUEUE, text);
 }
 
+/* notifications of a namespace cannot be had: those who wait are told so */
+static void
+notifications_failed(RinqNamespace *ns, const RinqChannelClosed *info)
+{
+	char		text[RINQ_LAST_ERROR_LEN];
+
+	snprintf(text, sizeof(text), "the broker refused %s for notifications of namespace \"%s\": %u %s",
+			 info->method, ns->name, info->code, info->text);
+	SpinLockAcquire(&rinq_peer.db->mutex);
+	strlcpy(rinq_peer.db->status.last_error, text, RINQ_LAST_ERROR_LEN);
+	SpinLockRelease(&rinq_peer.db->mutex);
+	ns->notifications = NOTIFICATIONS_UNBOUND;
+	subscribed(ns, text);
+	rinq_standing_retry();
+}
+
+/* was it a binding for notifications that the broker refused? */
+static bool
+is_notifications(const RinqNamespace *ns, int step, const RinqChannelClosed *info)
+{
+	return ns->notifications == NOTIFICATIONS_BINDING &&
+		(step == STEP_SUBSCRIBE || step == STEP_NAMESPACE) &&
+		strcmp(info->method, "queue.bind") == 0;
+}
+
 /*
  * The broker closed a channel: the request it refused has failed, the others
  * that were under way there are made again.
@@ -614,6 +627,8 @@ rinq_topology_channel_closed(const RinqChannelClosed *info)
 	/* a queue that vanished between declaring and consuming is made again */
 	if (failed != NULL && step == STEP_CONSUME && info->code == 404)
 		failed->state = NAMESPACE_UNDECLARED;
+	else if (failed != NULL && is_notifications(failed, step, info))
+		notifications_failed(failed, info);
 	else if (failed != NULL)
 		namespace_failed(failed, info);
 

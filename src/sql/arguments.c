@@ -64,19 +64,29 @@ rinq_namespace_argument(FunctionCallInfo fcinfo, int n)
 }
 
 /*
- * A command's name as it is sent, in UTF-8.
+ * A text as it is sent, in UTF-8, which may have so many bytes; "what" it is, is
+ * for the error message.
+ */
+RinqBytes
+rinq_limited_text(const char *text, size_t limit, const char *what)
+{
+	RinqBytes	bytes = rinq_text_to_wire(text);
+
+	if (bytes.len > limit)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("%s of %zu bytes is too long", what, bytes.len),
+				 errdetail("It may have up to %zu bytes in UTF-8.", limit)));
+	return bytes;
+}
+
+/*
+ * A command's name.
  */
 RinqBytes
 rinq_command_bytes(const char *command)
 {
-	RinqBytes	bytes = rinq_text_to_wire(command);
-
-	if (bytes.len > RINQ_MAX_NAME_LEN)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("command name of %zu bytes is too long", bytes.len),
-				 errdetail("It may have up to %d bytes.", RINQ_MAX_NAME_LEN)));
-	return bytes;
+	return rinq_limited_text(command, RINQ_MAX_NAME_LEN, "command name");
 }
 
 /*

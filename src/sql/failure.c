@@ -18,18 +18,6 @@
 PG_FUNCTION_INFO_V1(rinq_fail);
 PG_FUNCTION_INFO_V1(rinq_last_failure);
 
-static void
-check_length(const char *what, const char *text, size_t limit)
-{
-	size_t		len = rinq_text_to_wire(text).len;
-
-	if (len > limit)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("%s of %zu bytes is too long", what, len),
-				 errdetail("It may have up to %zu bytes.", limit)));
-}
-
 /*
  * rinq_fail(type text, message text, payload jsonb) returns void
  *
@@ -48,9 +36,9 @@ rinq_fail(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("failure type must not be empty")));
-	check_length("failure type", type, RINQ_MAX_NAME_LEN);
+	(void) rinq_limited_text(type, RINQ_MAX_NAME_LEN, "failure type");
 	if (message != NULL)
-		check_length("failure message", message, RINQ_MAX_MESSAGE_LEN);
+		(void) rinq_limited_text(message, RINQ_MAX_MESSAGE_LEN, "failure message");
 	if (rinq_payload_from_jsonb(payload).len == 0)
 		payload = NULL;
 

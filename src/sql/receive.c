@@ -272,28 +272,6 @@ check_left_over(const LeftOver *left, RinqDatabase *db, const RinqTarget *target
 		rinq_operation_refused(RINQ_OUTCOME_NOT_OURS, target, NULL, role);
 }
 
-/* the session argument, or the connection's own session */
-static void
-which_session(FunctionCallInfo fcinfo, RinqDatabase *db, RinqTarget *target)
-{
-	char		text[RINQ_SESSION_ID_SIZE];
-
-	if (!PG_ARGISNULL(1))
-	{
-		rinq_session_argument(fcinfo, 1, target);
-		return;
-	}
-	memset(target, 0, sizeof(*target));
-	target->current = true;
-	if (!rinq_session_current(db, rinq_client_number(), &target->ref.session))
-		ereport(ERROR,
-				(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
-				 errmsg("the rinq peer has no connection to the broker"),
-				 errhint("Look at the view rinq_peer.")));
-	rinq_session_id_format(&target->ref.session, text, sizeof(text));
-	target->text = pstrdup(text);
-}
-
 /*
  * rinq_notifications(timeout interval, session text) returns setof
  * rinq_notification
@@ -332,7 +310,10 @@ rinq_notifications(PG_FUNCTION_ARGS)
 	}
 	rinq_resultset_begin(fcinfo, &set, RINQ_NOTIFICATION_COLUMNS);
 	db = rinq_require_connection(rinq_call_deadline(NULL));
-	which_session(fcinfo, db, &target);
+	if (PG_ARGISNULL(1))
+		rinq_target_own(db, &target);
+	else
+		rinq_session_argument(fcinfo, 1, &target);
 	left = find_left_over(&target.ref.session);
 	if (left != NULL && left->len > 0)
 	{

@@ -62,14 +62,7 @@ rinq_send_draw_id_argument(FunctionCallInfo fcinfo, int n, RinqDatabase *db, Rin
 RinqBytes
 rinq_check_notification_type(const char *type)
 {
-	RinqBytes	bytes = rinq_text_to_wire(type);
-
-	if (bytes.len > RINQ_MAX_TYPE_LEN)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("notification type of %zu bytes is too long", bytes.len),
-				 errdetail("It may have up to %d bytes in UTF-8.", RINQ_MAX_TYPE_LEN)));
-	return bytes;
+	return rinq_limited_text(type, RINQ_MAX_TYPE_LEN, "notification type");
 }
 
 /*

@@ -58,17 +58,10 @@ PG_FUNCTION_INFO_V1(rinq_source_attribute);
 Datum
 rinq_session(PG_FUNCTION_ARGS)
 {
-	RinqDatabase *db = rinq_require_connection(rinq_now_ms() + rinq_default_timeout);
-	RinqSessionId id;
-	char		text[RINQ_SESSION_ID_SIZE];
+	RinqTarget	target;
 
-	if (!rinq_session_current(db, rinq_client_number(), &id))
-		ereport(ERROR,
-				(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
-				 errmsg("the rinq peer has no connection to the broker"),
-				 errhint("Look at the view rinq_peer.")));
-	rinq_session_id_format(&id, text, sizeof(text));
-	PG_RETURN_DATUM(CStringGetTextDatum(text));
+	rinq_target_own(rinq_require_connection(rinq_now_ms() + rinq_default_timeout), &target);
+	PG_RETURN_DATUM(CStringGetTextDatum(target.text));
 }
 
 /*

@@ -128,6 +128,22 @@ rinq_operation_refused(RinqOutcome outcome, const RinqTarget *target, const char
 	}
 }
 
+/*
+ * The connection's own session, which is made if need be.
+ */
+void
+rinq_target_own(RinqDatabase *db, RinqTarget *target)
+{
+	char		text[RINQ_SESSION_ID_SIZE];
+
+	memset(target, 0, sizeof(*target));
+	target->current = true;
+	if (!rinq_session_current(db, rinq_client_number(), &target->ref.session))
+		rinq_raise_not_connected("");
+	rinq_session_id_format(&target->ref.session, text, sizeof(text));
+	target->text = pstrdup(text);
+}
+
 /* does a handler ask about the session whose request it handles? */
 static bool
 is_source(const RinqTarget *target)

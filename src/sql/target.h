@@ -44,6 +44,7 @@ typedef struct RinqOperationResult
 
 extern void rinq_target_parse(const char *text, RinqTarget *target);
 extern void rinq_target_argument(FunctionCallInfo fcinfo, int n, RinqTarget *target);
+extern void rinq_target_own(RinqDatabase *db, RinqTarget *target);
 extern void rinq_session_argument(FunctionCallInfo fcinfo, int n, RinqTarget *target);
 extern void rinq_operate(RinqOperation op, const RinqTarget *target,
 						 const RinqOperationInput *input, RinqOperationResult *result);
