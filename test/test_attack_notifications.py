@@ -10,18 +10,7 @@ from rinqtest.server import quote
 from rinqtest.waiting import wait_until
 
 
-class Attack(case.Case):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.db = cls.world.database()
-        cls.remote = cls.world.peer(prefetch=100)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.remote.close()
-        cls.db.drop()
-
+class Attack(case.PeerCase):
     def create(self, role=None):
         return self.db.sql("SELECT rinq_session_create()", *([role] if role else []))[0][0]
 

@@ -9,18 +9,11 @@ from rinqtest.server import quote
 from rinqtest.waiting import wait_until
 
 
-class Sending(case.Case):
+class Sending(case.PeerCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.db = cls.world.database()
-        cls.remote = cls.world.peer(prefetch=100)
         cls.target = "%s.%d" % (cls.remote.id, cls.remote.new_session())
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.remote.close()
-        cls.db.drop()
 
     def test_to_a_session(self):
         message = self.db.value("SELECT rinq_notify('news', 'flash', %s, '{\"a\": 1}')" % quote(self.target))
@@ -90,25 +83,18 @@ class Sending(case.Case):
         self.assertEqual(self.recording.published("ntf.uc", self.wire_start), [])
 
 
-class Receiving(case.Case):
+class Receiving(case.PeerCase):
     """Sessions of SQL that listen, with a function."""
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.db = cls.world.database()
-        cls.remote = cls.world.peer(prefetch=100)
         cls.db.sql("CREATE TABLE got (n serial, r rinq_notification, role text)")
         cls.db.sql("""CREATE FUNCTION take(r rinq_notification) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
             IF r.type = 'fail' THEN RAISE EXCEPTION 'cannot take it'; END IF;
             IF r.type = 'die' THEN PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(10); END IF;
             IF r.type = 'gate' THEN PERFORM pg_advisory_xact_lock_shared(81); END IF;
             INSERT INTO got (r, role) VALUES (r, current_user); END $$""")
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.remote.close()
-        cls.db.drop()
 
     def setUp(self):
         super().setUp()

@@ -9,14 +9,12 @@ from rinqtest.waiting import wait_until
 EVERYBODY = {"o": "*"}
 
 
-class ToPeer(case.Case):
+class ToPeer(case.PeerCase):
     """SQL notifies sessions of the independent peer."""
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.db = cls.world.database()
-        cls.remote = cls.world.peer(prefetch=100)
         cls.ada, cls.bob, cls.eve = (cls.remote.new_session() for _ in range(3))
         cls.names = {cls.ada: "ada", cls.bob: "bob", cls.eve: "eve"}
         cls.remote.set_attributes(cls.ada, "news", tenant="acme", level="1")
@@ -25,11 +23,6 @@ class ToPeer(case.Case):
         cls.remote.set_attributes(cls.eve, "auth", user="eve")
         for session in cls.names:
             cls.remote.listen_notifications("news", session)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.remote.close()
-        cls.db.drop()
 
     def session(self, number):
         return quote(self.remote.session_id(number))
@@ -169,14 +162,12 @@ class ToPeer(case.Case):
         self.assertEqual((got[7].type, got[7].payload), ("\u00e4", "x" * 1000000))
 
 
-class FromPeer(case.Case):
+class FromPeer(case.PeerCase):
     """The independent peer notifies sessions and subscriptions of SQL, which notify it back."""
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.db = cls.world.database()
-        cls.remote = cls.world.peer(prefetch=100)
         cls.origin = cls.remote.new_session()
         cls.remote.listen_notifications("back", cls.origin)
         cls.db.sql("""CREATE FUNCTION answer(n rinq_notification) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
@@ -187,11 +178,6 @@ class FromPeer(case.Case):
         cls.session = cls.db.value("SELECT rinq_session_create()")
         cls.db.sql("""SELECT rinq_session_update(%s, 'news', '{"tenant": "other"}'::jsonb)""" % quote(cls.session))
         cls.db.sql("SELECT rinq_session_listen(%s, 'news', 'answer(rinq_notification)')" % quote(cls.session))
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.remote.close()
-        cls.db.drop()
 
     def answers(self, count):
         return [(one.type, one.payload["target"], one.payload["payload"]) for one in self.remote.notifications(self.origin, count)]

@@ -7,19 +7,12 @@ from rinqtest.server import quote
 from rinqtest.waiting import wait_until
 
 
-class Trigger(case.Case):
+class Trigger(case.PeerCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.db = cls.world.database()
-        cls.remote = cls.world.peer(prefetch=100)
         cls.target = "%s.%d" % (cls.remote.id, cls.remote.new_session())
         cls.other = "%s.%d" % (cls.remote.id, cls.remote.new_session())
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.remote.close()
-        cls.db.drop()
 
     def setUp(self):
         super().setUp()

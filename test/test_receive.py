@@ -10,18 +10,7 @@ from rinqtest.server import quote
 from rinqtest.waiting import wait_until
 
 
-class Receive(case.Case):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.db = cls.world.database()
-        cls.remote = cls.world.peer(prefetch=100)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.remote.close()
-        cls.db.drop()
-
+class Receive(case.PeerCase):
     def tearDown(self):
         self.db.sql("SELECT rinq_session_destroy(id) FROM rinq_sessions WHERE pid IS NULL")
         super().tearDown()

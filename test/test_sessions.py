@@ -31,18 +31,7 @@ def attribute(key, value, frozen=False):
     return Sql("rinq_%s(%s, %s)" % ("freeze" if frozen else "set", quote(key), quote(value)))
 
 
-class Base(case.Case):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.db = cls.world.database()
-        cls.remote = cls.world.peer(prefetch=100)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.remote.close()
-        cls.db.drop()
-
+class Base(case.PeerCase):
     def create(self, **where):
         return self.db.value("SELECT rinq_session_create()", **where)
 

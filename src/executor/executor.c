@@ -9,8 +9,9 @@
  * However an executor ends, it gives the request it was running back to the
  * peer.  A transaction that failed only for its company, by a serialization
  * failure or a deadlock, is tried again.  What is done with the answer is the
- * peer's business; what is called, and how, is handler.c's; what is written
- * down about requests is record.c's.
+ * peer's business; what is called, and how, is handler.c's; how its result
+ * or error becomes an answer is answer.c's; what is written down about requests
+ * is record.c's.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,11 +25,11 @@
 #include "commands/async.h"
 #include "commands/prepare.h"
 #include "commands/sequence.h"
+#include "executor/answer.h"
 #include "executor/forward.h"
 #include "executor/handler.h"
 #include "executor/record.h"
 #include "guc.h"
-#include "mb/pg_wchar.h"
 #include "payload.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -46,9 +47,6 @@
 
 /* ms without work after which the last statistics are written */
 #define STATS_DELAY 500
-
-/* bytes of an error's message that are sent */
-#define MAX_ERROR_TEXT 65536
 
 /* ms between log entries about requests that did not reach their handler */
 #define LOG_INTERVAL 5000
@@ -196,32 +194,6 @@ disarm_timeout(void)
 	QueryCancelPending = false;
 }
 
-/* an answer that needs neither room nor conversion, and so cannot fail */
-static void
-answer_plainly(RinqSlot *slot, const char *ascii)
-{
-	RinqBytes	answer[RINQ_ANSWER_FIELDS];
-
-	memset(answer, 0, sizeof(answer));
-	answer[RINQ_ANSWER_TEXT] = rinq_bytes_str(ascii);
-	(void) rinq_slot_write(slot, answer, RINQ_ANSWER_FIELDS);
-	slot->outcome = RINQ_OUTCOME_ERROR;
-}
-
-static void
-answer(RinqSlot *slot, RinqOutcome outcome, const char *type, const char *text,
-	   RinqBytes payload)
-{
-	RinqBytes	fields[RINQ_ANSWER_FIELDS];
-
-	fields[RINQ_ANSWER_TYPE] = type == NULL ? rinq_bytes(NULL, 0) : rinq_text_to_wire(type);
-	fields[RINQ_ANSWER_TEXT] = text == NULL ? rinq_bytes(NULL, 0) : rinq_text_to_wire(text);
-	fields[RINQ_ANSWER_PAYLOAD] = payload;
-	slot->outcome = outcome;
-	if (!rinq_slot_write(slot, fields, RINQ_ANSWER_FIELDS))
-		answer_plainly(slot, "the response does not fit into \"rinq.payload_memory\"");
-}
-
 /*
  * Runs the handler in a transaction.  The answer is in the slot before the
  * commit, so that nothing can fail after it.
@@ -251,102 +223,11 @@ run_handler(RinqSlot *slot, const RinqBytes *fields)
 									slot->wants_response);
 		rinq_record_handled(fields, payload);
 	}
-	answer(slot, RINQ_OUTCOME_SUCCESS, NULL, NULL, payload);
+	rinq_answer(slot, RINQ_OUTCOME_SUCCESS, NULL, NULL, payload);
 	PopActiveSnapshot();
 	AtEOXact_GUC(false, nest);
 	CommitTransactionCommand();
 	disarm_timeout();
-}
-
-/* was this error raised by rinq_fail, or by a call that was answered so? */
-static bool
-is_failure(ErrorData *error)
-{
-	const char *expected;
-
-	if (error->sqlerrcode != ERRCODE_RINQ_FAILURE || rinq_last_failure_data.type == NULL)
-		return false;
-	expected = rinq_last_failure_data.message;
-	if (expected == NULL || expected[0] == '\0')
-		expected = rinq_last_failure_data.type;
-	return error->message != NULL && strcmp(error->message, expected) == 0;
-}
-
-/*
- * A message that can be sent whatever it holds: cut to a length that nobody
- * reads to the end, and without the bytes that only a database without an
- * encoding has.
- */
-static const char *
-sendable(const char *text)
-{
-	int			len = (int) strlen(text);
-	char	   *copy;
-	char	   *p;
-
-	if (len > MAX_ERROR_TEXT)
-		text = pnstrdup(text, pg_mbcliplen(text, len, MAX_ERROR_TEXT));
-	if (GetDatabaseEncoding() != PG_SQL_ASCII ||
-		pg_verify_mbstr(PG_UTF8, text, (int) strlen(text), true))
-		return text;
-	copy = pstrdup(text);
-	for (p = copy; *p != '\0'; p++)
-	{
-		if (IS_HIGHBIT_SET(*p))
-			*p = '?';
-	}
-	return copy;
-}
-
-/*
- * Turns the error that ended a handler into an answer.  Its message is all
- * that leaves the server; the log has the rest.
- */
-static void
-answer_error(RinqSlot *slot, ErrorData *error)
-{
-	bool		expired = slot->deadline != 0 && rinq_now_ms() >= slot->deadline;
-
-	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && expired)
-	{
-		rinq_slot_clear(slot);
-		slot->outcome = RINQ_OUTCOME_EXPIRED;
-	}
-	else if (is_failure(error))
-		answer(slot, RINQ_OUTCOME_FAILURE, rinq_last_failure_data.type,
-			   rinq_last_failure_data.message,
-			   rinq_payload_from_jsonb(rinq_last_failure_data.payload));
-	else
-		answer(slot, RINQ_OUTCOME_ERROR, NULL,
-			   sendable(error->message != NULL ? error->message : "unknown error"),
-			   rinq_bytes(NULL, 0));
-}
-
-/*
- * The same, but for an error that cannot be expressed: then that is said
- * instead, since a request without an answer would come again, for ever.
- */
-static void
-answer_error_safely(RinqSlot *slot, ErrorData *error, MemoryContext context)
-{
-	PG_TRY();
-	{
-		/* converting text needs a transaction */
-		StartTransactionCommand();
-		MemoryContextSwitchTo(context);
-		answer_error(slot, error);
-		CommitTransactionCommand();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		EmitErrorReport();
-		FlushErrorState();
-		AbortCurrentTransaction();
-		MemoryContextSwitchTo(context);
-		answer_plainly(slot, "the error that ended the handler cannot be sent");
-	}
-	PG_END_TRY();
 }
 
 /* what anybody on the network can cause is logged now and then only */
@@ -431,14 +312,14 @@ try_request(RinqSlot *slot, const RinqBytes *fields, int tries, MemoryContext co
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		done = !may_retry(slot, error, tries);
-		if (done && !is_failure(error) && (rinq_handler_entered || may_log()))
+		if (done && !rinq_answer_is_failure(error) && (rinq_handler_entered || may_log()))
 			EmitErrorReport();
 		FlushErrorState();
 		AbortCurrentTransaction();
 		MemoryContextSwitchTo(context);
 
 		if (done)
-			answer_error_safely(slot, error, context);
+			rinq_answer_error(slot, error, context);
 		else
 			FreeErrorData(error);
 		RESUME_INTERRUPTS();
@@ -563,7 +444,7 @@ give_up(RinqSlot *slot, const RinqBytes *fields, MemoryContext context)
 			(errmsg("rinq gives up a request that was delivered %d times", attempt.number),
 			 errhint("Look at the table rinq_dead_request.")));
 	keep_books(record_dead, &attempt, context);
-	answer_plainly(slot, attempt.error);
+	rinq_answer_plainly(slot, attempt.error);
 	return true;
 }
 

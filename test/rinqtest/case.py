@@ -106,3 +106,18 @@ class Case(unittest.TestCase):
 
     def assertNoSecret(self, text, secret):
         self.assertIsNone(re.search(re.escape(secret), text), "a secret shows in: " + text[:2000])
+
+
+class PeerCase(Case):
+    """Tests with a database of their own, and an independent peer."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.db = cls.world.database()
+        cls.remote = cls.world.peer(prefetch=100)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.remote.close()
+        cls.db.drop()
