@@ -18,16 +18,32 @@
 #include "payload.h"
 #include "peer/incoming.h"
 #include "request.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
 
-#define REDELIVERY_DELAY 1000	/* ms before a request goes back a second time */
+#define FIRST_RETURN_DELAY 1000 /* ms before a request goes back a second time */
+#define LAST_RETURN_DELAY 60000 /* ms, of one that goes back again and again */
+#define MAX_RETURNED 4096		/* requests whose returns are counted */
+#define RETURN_MEMORY (10 * LAST_RETURN_DELAY)	/* ms that a count is kept */
+#define RETURN_LOG_INTERVAL 10000	/* ms between log entries about returns */
 #define MAX_UNBALANCED 10000	/* that wait, and cannot wait at the broker */
 
 /* of those that wait, what the broker keeps no count of */
 static int	unbalanced_waiting = 0;
 static Size unbalanced_bytes = 0;
 
-/* requests on their way back to the broker, after a little while */
+/* requests on their way back to the broker, each after a while of its own */
 static dlist_head delayed = DLIST_STATIC_INIT(delayed);
+
+/* how often a request was given back lately */
+typedef struct Returned
+{
+	RinqMessageId id;			/* hash key */
+	int			count;
+	int64		last;			/* time of the latest return */
+} Returned;
+
+static HTAB *returned;
 
 /* for each channel, counts how often it was lost */
 static uint32 epochs[RINQ_CONN_MAX_CHANNEL + 1];
@@ -141,37 +157,150 @@ rinq_incoming_settle(RinqIncoming *request)
 }
 
 /*
- * The same for one whose executor has ended.  If it was delivered before, that
- * may have happened before, and then its return must not be a busy loop.
+ * Forget requests that were not given back for long; of those that end for
+ * good elsewhere, nobody tells this peer.
+ */
+static void
+forget_old_returns(void)
+{
+	HASH_SEQ_STATUS seq;
+	Returned   *entry;
+
+	hash_seq_init(&seq, returned);
+	while ((entry = hash_seq_search(&seq)) != NULL)
+	{
+		if (rinq_peer.now - entry->last > RETURN_MEMORY)
+			hash_search(returned, &entry->id, HASH_REMOVE, NULL);
+	}
+}
+
+static void
+make_returned(void)
+{
+	HASHCTL		ctl;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(RinqMessageId);
+	ctl.entrysize = sizeof(Returned);
+	ctl.hcxt = TopMemoryContext;
+	returned = hash_create("rinq returned requests", 64, &ctl,
+						   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/*
+ * Count a return of a request.  Returns how often it was given back, as far as
+ * this peer knows: when too many are, all further ones count as frequent.
+ */
+static int
+count_return(const RinqIncoming *request)
+{
+	RinqMessageId id;
+	RinqMessageId key;
+	Returned   *entry;
+	bool		found;
+
+	if (returned == NULL)
+		make_returned();
+	if (!rinq_message_id_parse(request->id.data, request->id.len, &id))
+		return 1;
+	rinq_message_id_key(&id, &key);
+	if (hash_get_num_entries(returned) >= MAX_RETURNED)
+		forget_old_returns();
+	entry = hash_search(returned, &key,
+						hash_get_num_entries(returned) < MAX_RETURNED ? HASH_ENTER : HASH_FIND,
+						&found);
+	if (entry == NULL)
+		return 5;
+	if (!found)
+		entry->count = request->redelivered ? 1 : 0;
+	entry->last = rinq_peer.now;
+	return ++entry->count;
+}
+
+/* Log that a request goes back again, once for each and within limits. */
+static void
+log_return(const RinqIncoming *request)
+{
+	static int64 last_logged = 0;
+	static uint64 suppressed = 0;
+	char		id[RINQ_DISPLAY_LEN];
+	char		ns[RINQ_DISPLAY_LEN];
+	char		command[RINQ_DISPLAY_LEN];
+	char		trace[RINQ_DISPLAY_LEN];
+
+	if (last_logged != 0 && rinq_peer.now - last_logged < RETURN_LOG_INTERVAL)
+	{
+		suppressed++;
+		return;
+	}
+	ereport(LOG,
+			(errmsg("rinq peer %s gives request %s back to the broker again, since its handler did not end",
+					rinq_peer.id_text, rinq_text_for_display(request->id, id)),
+			 errdetail_internal("Namespace \"%s\", command \"%s\", trace id \"%s\"; "
+								UINT64_FORMAT " more requests since the last such entry.",
+								rinq_text_for_display(request->namespace, ns),
+								rinq_text_for_display(request->command, command),
+								rinq_text_for_display(request->trace, trace), suppressed),
+			 errhint("From now on it goes back later and later.")));
+	last_logged = rinq_peer.now;
+	suppressed = 0;
+}
+
+/*
+ * Give a request back whose executor has ended.  The first return is made at
+ * once; each further one is delayed, longer and longer, up to the deadline, so
+ * that a request that nobody can handle is no busy loop.
  */
 void
 rinq_incoming_give_back(RinqIncoming *request)
 {
-	if (!request->redelivered || !request->balanced || rinq_peer.stopping)
+	int			count;
+	int64		delay;
+
+	if (!request->balanced || rinq_peer.stopping || request->work != RINQ_WORK_REQUEST)
 	{
 		rinq_incoming_settle(request);
 		return;
 	}
-	request->settle_at = rinq_peer.now + REDELIVERY_DELAY;
+	count = count_return(request);
+	if (count == 1)
+	{
+		rinq_incoming_settle(request);
+		return;
+	}
+	if (count == 2)
+		log_return(request);
+	delay = (int64) FIRST_RETURN_DELAY << Min(count - 2, 10);
+	delay = Min(delay, LAST_RETURN_DELAY);
+	if (request->deadline != 0)
+		delay = Min(delay, Max(0, request->deadline - rinq_now_ms()));
+	request->settle_at = rinq_peer.now + delay;
 	dlist_push_tail(&delayed, &request->node);
 }
 
 /*
- * Gives back those whose time has come, or all; true when some still wait.
+ * Give back the requests whose time has come, or all.  Returns when the next
+ * one goes back, 0 when there is none.
  */
-bool
+int64
 rinq_incoming_settle_delayed(bool all)
 {
-	while (!dlist_is_empty(&delayed))
-	{
-		RinqIncoming *request = dlist_container(RinqIncoming, node, dlist_head_node(&delayed));
+	dlist_mutable_iter iter;
+	int64		next = 0;
 
-		if (!all && request->settle_at > rinq_peer.now)
-			break;
+	dlist_foreach_modify(iter, &delayed)
+	{
+		RinqIncoming *request = dlist_container(RinqIncoming, node, iter.cur);
+
+		if (!all && request->settle_at > rinq_peer.now && rinq_incoming_can_settle(request))
+		{
+			next = next == 0 ? request->settle_at : Min(next, request->settle_at);
+			continue;
+		}
 		dlist_delete(&request->node);
 		rinq_incoming_settle(request);
 	}
-	return !dlist_is_empty(&delayed);
+	return next;
 }
 
 /*

@@ -69,7 +69,7 @@ extern void rinq_incoming_free_body(RinqIncoming *request);
 extern void rinq_incoming_free(RinqIncoming *request);
 extern void rinq_incoming_settle(RinqIncoming *request);
 extern void rinq_incoming_give_back(RinqIncoming *request);
-extern bool rinq_incoming_settle_delayed(bool all);
+extern int64 rinq_incoming_settle_delayed(bool all);
 extern bool rinq_incoming_respond(RinqIncoming *request, char type, RinqBytes failure_type,
 								  RinqBytes text, RinqBytes payload);
 extern bool rinq_incoming_respond_error(RinqIncoming *request, const char *text);

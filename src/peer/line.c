@@ -519,18 +519,21 @@ int64
 rinq_line_expire(void)
 {
 	int64		next;
+	int64		next_return;
 	bool		waits;
 
 	if (next_expiry != 0 && rinq_peer.now >= next_expiry)
 		drop_queued(true);
-	waits = rinq_incoming_settle_delayed(false);
+	next_return = rinq_incoming_settle_delayed(false);
 	if (unsent != NIL)
 		send_unsent();
-	waits |= rinq_server_send_answered();
+	waits = rinq_server_send_answered();
 	if (!dlist_is_empty(&backlog))
 		dispatch_backlog();
 
 	next = next_expiry;
+	if (next_return != 0)
+		next = next == 0 ? next_return : Min(next, next_return);
 	if (waits || !dlist_is_empty(&backlog) || unsent != NIL)
 		next = next == 0 ? rinq_peer.now + RETRY_INTERVAL :
 			Min(next, rinq_peer.now + RETRY_INTERVAL);

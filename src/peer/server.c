@@ -32,10 +32,25 @@ keep(char **p, RinqBytes bytes)
 	return copy;
 }
 
+/*
+ * The namespace whose queue, shared by all peers, a request was delivered from;
+ * absent when it came through the queue of this peer.  How it got into that
+ * queue does not matter: others bind queues, and move messages.
+ */
+static RinqBytes
+queue_namespace(const RinqDelivery *delivery)
+{
+	RinqBytes	tag = delivery->consumer_tag;
+
+	if (tag.len <= 4 || memcmp(tag.data, "cmd.", 4) != 0)
+		return rinq_bytes(NULL, 0);
+	return rinq_bytes(tag.data + 4, tag.len - 4);
+}
+
 static bool
 is_balanced(const RinqDelivery *delivery)
 {
-	return rinq_bytes_are(delivery->exchange, "cmd.bal");
+	return queue_namespace(delivery).data != NULL;
 }
 
 /* about sessions of this peer */
@@ -111,8 +126,8 @@ request_problem(const RinqDelivery *delivery, RinqMessageId *id)
 		return "invalid span context header";
 
 	/* given back, it would come again at once, and for ever */
-	if (is_balanced(delivery) && !rinq_bytes_equal(msg->ns, delivery->routing_key))
-		return "namespace header differs from the routing key";
+	if (is_balanced(delivery) && !rinq_bytes_equal(msg->ns, queue_namespace(delivery)))
+		return "namespace header differs from the queue's namespace";
 	if (delivery->oversize)
 		return "payload exceeds \"rinq.max_payload\"";
 	if (!is_balanced(delivery) && !is_internal(delivery) && rinq_incoming_too_many())
