@@ -15,6 +15,7 @@
 
 #include "access/xlog.h"
 #include "calls.h"
+#include "clock.h"
 #include "guc.h"
 #include "request.h"
 #include "session.h"
@@ -143,11 +144,11 @@ RinqDatabase *
 rinq_require_database(void)
 {
 	static uint32 wait_event = 0;
-	int64		deadline = rinq_now_ms() + rinq_default_timeout;
+	int64		deadline = rinq_clock_ms() + rinq_default_timeout;
 	RinqDatabase *db;
 
 	while (((db = rinq_my_database()) == NULL || db->presence == RINQ_ABSENT) &&
-		   may_come_up(db) && rinq_now_ms() < deadline)
+		   may_come_up(db) && rinq_clock_ms() < deadline)
 		(void) ConditionVariableTimedSleep(&rinq_shared->scan_done, RECHECK / 10,
 										   RINQ_WAIT_EVENT(wait_event, "RinqConnection"));
 	ConditionVariableCancelSleep();
@@ -187,7 +188,7 @@ rinq_require_connection(int64 deadline)
 			if (status.net == RINQ_NET_CONNECTED)
 				break;
 		}
-		left = deadline - rinq_now_ms();
+		left = deadline - rinq_clock_ms();
 		if ((status.net == RINQ_NET_STOPPED && !may_come_up(db)) ||
 			status.net == RINQ_NET_DISCONNECTED || status.ever_failed || left <= 0)
 		{
@@ -234,7 +235,7 @@ new_slot(RinqDatabase *db, RinqOperation op, int64 deadline)
 	slot->uncorrelated = false;
 	slot->in_handler = rinq_inherited.trace.data != NULL;
 	slot->deadline = deadline;
-	slot->queued_at = rinq_now_ms();
+	slot->queued_at = rinq_clock_ms();
 	return index;
 }
 
@@ -333,7 +334,7 @@ rinq_call_wait(RinqDatabase *db, uint32 index, RinqAnswer *answer)
 	memset(answer, 0, sizeof(*answer));
 	while (pg_atomic_read_u32(&slot->state) != RINQ_SLOT_DONE)
 	{
-		int64		left = slot->deadline - rinq_now_ms();
+		int64		left = slot->deadline - rinq_clock_ms();
 
 		if (left <= 0)
 		{

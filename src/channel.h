@@ -190,8 +190,8 @@ typedef struct RinqSlot
 	bool		in_handler;		/* calls: made by a handler, which may finish at a stop */
 	pg_atomic_uint32 claim;		/* of an async call: its serial, or who has claimed it */
 	RinqMessageId id;			/* calls: drawn by the backend */
-	int64		deadline;		/* ms since the Unix epoch; 0 is none */
-	int64		queued_at;		/* ms since the Unix epoch */
+	int64		deadline;		/* these two on the monotonic clock; 0 is none */
+	int64		queued_at;
 	RinqOutcome outcome;
 	dsa_pointer large;			/* the fields, when they are not inline */
 	uint32		length;			/* of the packed fields */

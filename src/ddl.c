@@ -26,6 +26,7 @@
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "channel.h"
+#include "clock.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
@@ -94,7 +95,7 @@ static void
 block_database(Oid dboid)
 {
 	RinqDatabase *db;
-	int64		deadline = rinq_now_ms() + LEAVE_TIMEOUT;
+	int64		deadline = rinq_clock_ms() + LEAVE_TIMEOUT;
 
 	if (!OidIsValid(dboid) || num_blocked == MAX_BLOCKED)
 		return;
@@ -110,7 +111,7 @@ block_database(Oid dboid)
 	if (db == NULL)
 		return;
 
-	while (db->oid == dboid && !rinq_database_is_left(db) && rinq_now_ms() < deadline)
+	while (db->oid == dboid && !rinq_database_is_left(db) && rinq_clock_ms() < deadline)
 		(void) ConditionVariableTimedSleep(&db->changed, LEAVE_RECHECK, PG_WAIT_EXTENSION);
 	ConditionVariableCancelSleep();
 }

@@ -24,6 +24,7 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "clock.h"
 #include "commands/tablecmds.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
@@ -114,6 +115,24 @@ next_seq(RinqDatabase *db)
 		next = Max(now, old + 1);
 	} while (!pg_atomic_compare_exchange_u64(&db->outbox_seq, &old, next));
 	return (int64) next;
+}
+
+/*
+ * Have new messages come after one that is there, although the wall clock was
+ * set back before the server was started.
+ */
+static void
+number_after(int64 seq)
+{
+	RinqDatabase *db = rinq_my_database();
+	uint64		old;
+
+	if (db == NULL || seq < 0 || seq > PG_INT64_MAX / 2)
+		return;
+	old = pg_atomic_read_u64(&db->outbox_seq);
+	while (old < (uint64) seq &&
+		   !pg_atomic_compare_exchange_u64(&db->outbox_seq, &old, (uint64) seq))
+		;
 }
 
 static void
@@ -236,6 +255,8 @@ rinq_outbox_scan(Oid schema, Size *count)
 		table_close(rel, AccessShareLock);
 	}
 	qsort(places, *count, sizeof(RinqOutboxPlace), compare_places);
+	if (*count > 0)
+		number_after(places[*count - 1].seq);
 	return places;
 }
 

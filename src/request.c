@@ -12,7 +12,6 @@
 #include "mb/pg_wchar.h"
 #include "request.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 RinqInherited rinq_inherited;
 RinqFailure rinq_last_failure_data = {NULL, NULL, NULL};
@@ -39,36 +38,6 @@ rinq_current_trace(void)
 }
 
 static MemoryContext failure_context = NULL;
-
-#define EPOCH_DIFFERENCE_MS \
-	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * 1000)
-
-int64
-rinq_now_ms(void)
-{
-	return GetCurrentTimestamp() / 1000 + EPOCH_DIFFERENCE_MS;
-}
-
-/* times that a timestamp cannot express become infinite */
-TimestampTz
-rinq_timestamp_of_ms(int64 ms)
-{
-	if (ms < 0)
-		return DT_NOBEGIN;
-	if (ms > (END_TIMESTAMP / 1000))
-		return DT_NOEND;
-	return (ms - EPOCH_DIFFERENCE_MS) * 1000;
-}
-
-int64
-rinq_ms_of_timestamp(TimestampTz timestamp)
-{
-	if (timestamp == DT_NOBEGIN)
-		return 1;
-	if (timestamp == DT_NOEND)
-		return PG_INT64_MAX;
-	return timestamp / 1000 + EPOCH_DIFFERENCE_MS;
-}
 
 void
 rinq_failure_forget(void)

@@ -14,7 +14,6 @@
 
 #include "bytes.h"
 #include "compat.h"
-#include "datatype/timestamp.h"
 #include "utils/elog.h"
 #include "utils/jsonb.h"
 
@@ -36,7 +35,7 @@ typedef struct RinqInherited
 	RinqBytes	span_context;	/* header "sc" */
 	RinqBytes	traceparent;	/* W3C headers */
 	RinqBytes	tracestate;
-	int64		deadline;		/* ms since the Unix epoch; 0 is none */
+	int64		deadline;		/* on the monotonic clock; 0 is none */
 } RinqInherited;
 
 extern RinqInherited rinq_inherited;
@@ -57,10 +56,5 @@ extern RinqFailure rinq_last_failure_data;
 extern void rinq_failure_forget(void);
 RINQ_NORETURN extern void rinq_failure_raise(const char *type, const char *message,
 											 const Jsonb *payload);
-
-/* ms since the Unix epoch, which deadlines on the wire count in */
-extern int64 rinq_now_ms(void);
-extern TimestampTz rinq_timestamp_of_ms(int64 ms);
-extern int64 rinq_ms_of_timestamp(TimestampTz timestamp);
 
 #endif							/* RINQ_REQUEST_H */

@@ -68,7 +68,7 @@ typedef struct RinqOutgoing
 	bool		durable;		/* it is a row of the outbox, too */
 	RinqSessionId target;		/* of a notification to one */
 	RinqOutboxItem item;		/* its id; its place, when it is durable */
-	int64		deadline;		/* ms since the Unix epoch; 0 is none */
+	int64		deadline;		/* on the wall clock, as in the outbox; 0 is none */
 	uint32		lengths[RINQ_SEND_FIELDS];	/* PG_UINT32_MAX: absent */
 	char		data[FLEXIBLE_ARRAY_MEMBER];
 } RinqOutgoing;

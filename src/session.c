@@ -17,6 +17,7 @@
 #include "compat.h"
 
 #include "channel.h"
+#include "clock.h"
 #include "request.h"
 #include "session.h"
 
@@ -213,7 +214,7 @@ rinq_session_draw_unconnected(RinqMessageId *id)
 			ereport(ERROR,
 					(errcode(ERRCODE_INTERNAL_ERROR),
 					 errmsg("could not generate a random message id")));
-		last.ref.session.peer.clock = (uint64) (rinq_now_ms() / 1000);
+		last.ref.session.peer.clock = (uint64) (rinq_wall_ms() / 1000);
 		last.seq = 1;
 	}
 	*id = last;

@@ -15,6 +15,7 @@
 #include "compat.h"
 
 #include "channel.h"
+#include "clock.h"
 #include "guc.h"
 #include "session.h"
 #include "shared.h"
@@ -84,7 +85,6 @@ init_database(RinqDatabase *db, Size channel_offset)
 	pg_atomic_init_u64(&db->outbox_seq, 0);
 	pg_atomic_init_u32(&db->outbox_table, 0);
 	pg_atomic_init_u64(&db->last_purge, 0);
-		pg_atomic_init_u64(&db->last_purge, 0);
 	db->peer.procno = RINQ_NO_PROC;
 	db->config = InvalidDsaPointer;
 	db->channel_offset = channel_offset;
@@ -131,6 +131,7 @@ startup_shared_memory(void)
 		ConditionVariableInit(&rinq_shared->scan_done);
 		pg_atomic_init_u32(&rinq_shared->next_client, 1);
 		pg_atomic_init_u32(&rinq_shared->next_identity, 1);
+		pg_atomic_init_u64(&rinq_shared->clock_difference, 0);
 		rinq_shared->num_databases = rinq_max_databases;
 		for (i = 0; i < rinq_max_databases; i++)
 		{
@@ -146,6 +147,7 @@ startup_shared_memory(void)
 	}
 	LWLockRelease(AddinShmemInitLock);
 	LWLockRegisterTranche(rinq_shared->dsa_tranche, PAYLOAD_TRANCHE_NAME);
+	rinq_clock_share(&rinq_shared->clock_difference);
 }
 
 /*

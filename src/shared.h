@@ -47,7 +47,7 @@ typedef struct RinqWorker
 	RinqWorkerState state;
 	int			pid;
 	int			procno;
-	TimestampTz since;			/* of the state */
+	int64		since;			/* of the state; monotonic, as all times but those shown */
 } RinqWorker;
 
 /* the peer's relation to its broker */
@@ -148,7 +148,7 @@ typedef struct RinqDatabase
 	bool		stop_at_once;	/* without waiting for what runs */
 	bool		executor_terminated;	/* look for it */
 	int			ddl_blocks;		/* commands that need the database empty */
-	TimestampTz next_start;		/* of the peer, not before */
+	int64		next_start;		/* of the peer, not before */
 	int			start_delay;	/* ms, grows while the peer keeps failing */
 	dsa_pointer config;			/* what the reader found (executor/reader.h) */
 	uint32		config_serial;
@@ -168,7 +168,7 @@ typedef struct RinqDatabase
 	pg_atomic_uint64 outbox_seq;
 	pg_atomic_uint32 outbox_table;
 
-	pg_atomic_uint64 last_purge;	/* of what is recorded of requests; ms since the Unix epoch */
+	pg_atomic_uint64 last_purge;	/* of what is recorded of requests */
 
 	/* protected by the channel's request lock */
 	RinqExecutorSlot executors[RINQ_MAX_EXECUTORS];
@@ -187,6 +187,7 @@ typedef struct RinqShared
 	ConditionVariable scan_done;
 	pg_atomic_uint32 next_client;
 	pg_atomic_uint32 next_identity;
+	pg_atomic_uint64 clock_difference;	/* clock.c */
 	Size		cells_offset;	/* of the sessions of processes (session.h) */
 	int			dsa_tranche;
 	Size		dsa_offset;

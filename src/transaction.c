@@ -20,6 +20,7 @@
 
 #include "access/xact.h"
 #include "channel.h"
+#include "clock.h"
 #include "guc.h"
 #include "request.h"
 #include "storage/ipc.h"
@@ -198,13 +199,13 @@ wait_for_room(Size size)
 {
 	static uint32 wait_event = 0;
 	RinqSendQueue *queue = &rinq_channel_of(database)->send;
-	int64		deadline = rinq_now_ms() + rinq_default_timeout;
+	int64		deadline = rinq_clock_ms() + rinq_default_timeout;
 
 	if (totals.plain_bytes + size > limit())
 		raise_no_room();
 	while (rinq_sendqueue_bytes(queue) + totals.plain_bytes + size > limit())
 	{
-		int64		left = deadline - rinq_now_ms();
+		int64		left = deadline - rinq_clock_ms();
 
 		if (database->identity == 0 || left <= 0)
 		{

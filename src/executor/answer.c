@@ -11,6 +11,7 @@
 #include "compat.h"
 
 #include "access/xact.h"
+#include "clock.h"
 #include "executor/answer.h"
 #include "mb/pg_wchar.h"
 #include "payload.h"
@@ -101,7 +102,7 @@ sendable(const char *text)
 static void
 answer_error(RinqSlot *slot, ErrorData *error)
 {
-	bool		expired = slot->deadline != 0 && rinq_now_ms() >= slot->deadline;
+	bool		expired = slot->deadline != 0 && rinq_clock_ms() >= slot->deadline;
 
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && expired)
 	{

@@ -22,6 +22,7 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "channel.h"
+#include "clock.h"
 #include "commands/async.h"
 #include "commands/prepare.h"
 #include "commands/sequence.h"
@@ -175,22 +176,24 @@ clean_session(void)
 	CommitTransactionCommand();
 }
 
-/* lets the request's deadline, or the role's own limit, end the statement */
+/*
+ * Let the request's deadline, or the role's own limit, end the statement.  The
+ * deadline has a timer of its own, since PostgreSQL's go by the wall clock.
+ */
 static void
 arm_timeout(int64 deadline)
 {
-	int64		ms = StatementTimeout > 0 ? StatementTimeout : PG_INT32_MAX;
-
+	if (StatementTimeout > 0)
+		enable_timeout_after(STATEMENT_TIMEOUT, StatementTimeout);
 	if (deadline != 0)
-		ms = Min(ms, Max(1, deadline - rinq_now_ms()));
-	if (ms < PG_INT32_MAX)
-		enable_timeout_after(STATEMENT_TIMEOUT, (int) ms);
+		rinq_cancel_at(deadline);
 }
 
 static void
 disarm_timeout(void)
 {
 	disable_timeout(STATEMENT_TIMEOUT, false);
+	rinq_cancel_at(0);
 	QueryCancelPending = false;
 }
 
@@ -235,7 +238,7 @@ static bool
 may_log(void)
 {
 	static int64 last_logged = 0;
-	int64		now = rinq_now_ms();
+	int64		now = rinq_clock_ms();
 
 	if (last_logged != 0 && now - last_logged < LOG_INTERVAL)
 		return false;
@@ -263,7 +266,7 @@ may_retry(const RinqSlot *slot, const ErrorData *error, int tries)
 		return false;
 	if (slot->deadline == 0)
 		return tries < MAX_TRIES;
-	return rinq_now_ms() < slot->deadline;
+	return rinq_clock_ms() < slot->deadline;
 }
 
 /*
@@ -275,12 +278,12 @@ pause_before_retry(int64 deadline, int tries)
 {
 	static uint32 wait_event = 0;
 	double		longest = Min(LONGEST_PAUSE, FIRST_PAUSE << Min(tries, 10));
-	int64		now = rinq_now_ms();
+	int64		now = rinq_clock_ms();
 	int64		until = now + 1 + (int64) (longest * (0.5 + rinq_random_fraction() / 2));
 
 	if (deadline != 0)
 		until = Min(until, deadline);
-	for (; now < until; now = rinq_now_ms())
+	for (; now < until; now = rinq_clock_ms())
 	{
 		ResetLatch(MyLatch);
 		QueryCancelPending = false; /* there is no statement to cancel */
@@ -468,7 +471,7 @@ run_request(uint32 index, MemoryContext context)
 	rinq_failure_forget();
 
 	if (slot->work == RINQ_WORK_REQUEST && slot->deadline != 0 &&
-		rinq_now_ms() >= slot->deadline)
+		rinq_clock_ms() >= slot->deadline)
 	{
 		rinq_slot_clear(slot);
 		slot->outcome = RINQ_OUTCOME_EXPIRED;

@@ -19,6 +19,7 @@
 #include "catalog/dependency.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "clock.h"
 #include "commands/extension.h"
 #include "executor/handler.h"
 #include "fmgr.h"
@@ -343,7 +344,7 @@ build_request(const Handler *handler, const RinqBytes *fields, int64 deadline,
 	values[REQUEST_PAYLOAD] = PointerGetDatum(payload);
 	nulls[REQUEST_DEADLINE] = deadline == 0;
 	values[REQUEST_DEADLINE] =
-		deadline == 0 ? (Datum) 0 : TimestampTzGetDatum(rinq_timestamp_of_ms(deadline));
+		deadline == 0 ? (Datum) 0 : TimestampTzGetDatum(rinq_timestamp_of_ms(rinq_wall_of_clock(deadline)));
 	values[REQUEST_IS_RESPONSE_REQUIRED] = BoolGetDatum(wants_response);
 
 	tuple = heap_form_tuple(desc, values, nulls);

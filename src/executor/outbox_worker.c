@@ -25,6 +25,7 @@
 #include "access/xact.h"
 #include "catalog/pg_extension.h"
 #include "channel.h"
+#include "clock.h"
 #include "guc.h"
 #include "outbox.h"
 #include "own_tables.h"
@@ -373,7 +374,7 @@ rotate(bool idle)
 	tidy_wanted = result != RINQ_ROTATION_DONE;
 	rotate_delay = result != RINQ_ROTATION_STUCK ? FIRST_ROTATE_DELAY :
 		Min(LAST_ROTATE_DELAY, rotate_delay * 2);
-	next_rotation = rinq_now_ms() + rotate_delay;
+	next_rotation = rinq_clock_ms() + rotate_delay;
 }
 
 /* takes a private copy of the next chunk, so that an error leaves none behind */
@@ -415,7 +416,7 @@ work(void)
 			continue_scan();
 		}
 	}
-	else if (tidy_wanted && rinq_now_ms() >= next_rotation)
+	else if (tidy_wanted && rinq_clock_ms() >= next_rotation)
 		rotate(false);
 	else
 		did = false;
@@ -437,7 +438,7 @@ rinq_outbox_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	if (!announce())
 		proc_exit(0);
-	idle_since = rinq_now_ms();
+	idle_since = rinq_clock_ms();
 	queue = &rinq_channel_of(database)->send;
 
 	BackgroundWorkerInitializeConnectionByOid(args.dboid, InvalidOid, 0);
@@ -467,10 +468,10 @@ rinq_outbox_main(Datum arg)
 			proc_exit(0);
 		if (work())
 		{
-			idle_since = rinq_now_ms();
+			idle_since = rinq_clock_ms();
 			continue;
 		}
-		if (places == NULL && rinq_now_ms() - idle_since >= rinq_executor_idle_timeout)
+		if (places == NULL && rinq_clock_ms() - idle_since >= rinq_executor_idle_timeout)
 		{
 			rotate(true);
 			pgstat_report_stat(true);
@@ -479,7 +480,7 @@ rinq_outbox_main(Datum arg)
 		if (places != NULL)
 			timeout = RETRY_DELAY;
 		else if (tidy_wanted)
-			timeout = Min(timeout, Max(1, next_rotation - rinq_now_ms()));
+			timeout = Min(timeout, Max(1, next_rotation - rinq_clock_ms()));
 		pgstat_report_activity(STATE_IDLE, NULL);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 (long) timeout, RINQ_WAIT_EVENT(wait_event, "RinqOutboxMain"));

@@ -16,6 +16,7 @@
 #include "compat.h"
 
 #include "catalog/pg_type.h"
+#include "clock.h"
 #include "executor/record.h"
 #include "executor/spi.h"
 #include "guc.h"
@@ -177,11 +178,11 @@ rinq_record_handled(const RinqBytes *fields, RinqBytes payload)
 bool
 rinq_record_purge_due(RinqDatabase *db)
 {
-	uint64		now = (uint64) rinq_now_ms();
+	uint64		now = (uint64) rinq_clock_ms();
 	uint64		last = pg_atomic_read_u64(&db->last_purge);
 	uint64		interval = Min(PURGE_INTERVAL, (uint64) rinq_dedup_retention * 1000);
 
-	return (now < last || now - last >= interval) &&
+	return now - last >= interval &&
 		pg_atomic_compare_exchange_u64(&db->last_purge, &last, now);
 }
 

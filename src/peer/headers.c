@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "clock.h"
 #include "peer/peer.h"
 #include "request.h"
 
@@ -26,10 +27,10 @@ rinq_message_set_deadline(RinqMessage *msg, int64 deadline, char expiration[RINQ
 	if (deadline == 0)
 		return;
 	snprintf(expiration, RINQ_EXPIRATION_SIZE, INT64_FORMAT,
-			 Min(MAX_EXPIRATION, Max(0, deadline - rinq_now_ms())));
+			 Min(MAX_EXPIRATION, Max(0, deadline - rinq_clock_ms())));
 	msg->expiration = rinq_bytes_str(expiration);
 	msg->has_deadline = true;
-	msg->deadline = deadline;
+	msg->deadline = rinq_wall_of_clock(deadline);
 }
 
 /*

@@ -14,6 +14,7 @@
  */
 #include "postgres.h"
 
+#include "clock.h"
 #include "guc.h"
 #include "payload.h"
 #include "peer/incoming.h"
@@ -88,7 +89,7 @@ rinq_incoming_channel_lost(uint16 channel)
 bool
 rinq_incoming_expired(const RinqIncoming *request)
 {
-	return request->deadline != 0 && rinq_now_ms() >= request->deadline;
+	return request->deadline != 0 && rinq_clock_ms() >= request->deadline;
 }
 
 /*

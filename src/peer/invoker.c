@@ -378,7 +378,7 @@ look_at_async(void)
 
 /*
  * Sends what the connection had no room for, and ends what nobody waits for.
- * Returns when to look again, in ms since the Unix epoch, or 0.
+ * Returns when to look again, or 0.
  */
 int64
 rinq_invoker_retry(void)

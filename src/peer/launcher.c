@@ -22,6 +22,7 @@
 #include "access/xact.h"
 #include "catalog/pg_database.h"
 #include "channel.h"
+#include "clock.h"
 #include "guc.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -43,9 +44,9 @@ typedef struct Supervision
 	BackgroundWorkerHandle *reader;
 	BackgroundWorkerHandle *peer;
 	bool		peer_seen;		/* it was not yet taken note of as ended */
-	TimestampTz next_read;
+	int64		next_read;
 	int			read_delay;		/* ms, grows while readers fail */
-	TimestampTz peer_started;
+	int64		peer_started;
 } Supervision;
 
 typedef struct FoundDatabase
@@ -203,8 +204,7 @@ reap(RinqWorker *worker, BackgroundWorkerHandle **handle)
 		lost = stopped(*handle);
 	else
 		lost = worker->state == RINQ_WORKER_STARTING &&
-			TimestampDifferenceExceeds(worker->since, GetCurrentTimestamp(),
-									   ATTACH_TIMEOUT);
+			rinq_clock_ms() - worker->since >= ATTACH_TIMEOUT;
 	if (!lost)
 		return false;
 	worker->state = RINQ_WORKER_NONE;
@@ -223,17 +223,16 @@ forget_handle(BackgroundWorkerHandle **handle)
 	}
 }
 
-static TimestampTz
+static int64
 after(int ms)
 {
-	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+	return rinq_clock_ms() + ms;
 }
 
-/* not yet due; a clock that was set back must not make it wait for hours */
 static bool
-is_ahead(TimestampTz due)
+is_ahead(int64 due)
 {
-	return due > GetCurrentTimestamp() && due <= after(2 * LAST_START_DELAY);
+	return due > rinq_clock_ms();
 }
 
 /*
@@ -252,7 +251,7 @@ start(RinqDatabase *db, const char *kind, const char *entry, RinqWorker *worker,
 	args.dboid = db->oid;
 	args.incarnation = db->incarnation;
 	worker->state = RINQ_WORKER_STARTING;
-	worker->since = GetCurrentTimestamp();
+	worker->since = rinq_clock_ms();
 	worker->pid = 0;
 	worker->procno = RINQ_NO_PROC;
 	forget_handle(handle);
@@ -275,7 +274,7 @@ complain_about_workers(void)
 }
 
 /* returns when to look again, 0 for no particular time; the lock is held */
-static TimestampTz
+static int64
 supervise_reader(RinqDatabase *db, Supervision *sup)
 {
 	if (reap(&db->reader, &sup->reader) || db->reader.state == RINQ_WORKER_NONE)
@@ -317,7 +316,7 @@ note_peer_end(RinqDatabase *db, Supervision *sup)
 
 	rinq_channel_peer_gone(db);
 	sup->peer_seen = false;
-	if (TimestampDifferenceExceeds(sup->peer_started, GetCurrentTimestamp(), STABLE_AFTER))
+	if (rinq_clock_ms() - sup->peer_started >= STABLE_AFTER)
 		db->start_delay = 0;
 	jitter = (int) (rinq_random_fraction() * FIRST_START_DELAY);
 	if (db->stop)
@@ -339,7 +338,7 @@ note_peer_end(RinqDatabase *db, Supervision *sup)
 	ConditionVariableBroadcast(&db->changed);
 }
 
-static TimestampTz
+static int64
 supervise_peer(RinqDatabase *db, Supervision *sup)
 {
 	(void) reap(&db->peer, &sup->peer);
@@ -369,7 +368,7 @@ supervise_peer(RinqDatabase *db, Supervision *sup)
 		return db->next_start;
 
 	db->incarnation++;
-	sup->peer_started = GetCurrentTimestamp();
+	sup->peer_started = rinq_clock_ms();
 	if (start(db, "rinq peer", "rinq_peer_main", &db->peer, &sup->peer))
 	{
 		sup->peer_seen = true;
@@ -445,14 +444,14 @@ note_scan(void)
 static long
 supervise(void)
 {
-	TimestampTz next = 0;
+	int64		next = 0;
 	int			i;
 
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
 	for (i = 0; i < rinq_shared->num_databases; i++)
 	{
 		RinqDatabase *db = &rinq_shared->databases[i];
-		TimestampTz times[2];
+		int64		times[2];
 		int			j;
 
 		if (!OidIsValid(db->oid))
@@ -468,12 +467,12 @@ supervise(void)
 	}
 	note_scan();
 	if (rinq_shared->rescan)
-		next = GetCurrentTimestamp();
+		next = rinq_clock_ms();
 	LWLockRelease(rinq_shared->lock);
 
 	if (next == 0)
 		return -1L;
-	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next);
+	return (long) Max(next - rinq_clock_ms(), 0);
 }
 
 void

@@ -513,7 +513,7 @@ drop_queued(bool only_expired)
 /*
  * What has to be done in its time: requests whose deadline passed before an
  * executor took them, and what waits for room.  Returns when to look again,
- * in ms since the Unix epoch, or 0.
+ * or 0.
  */
 int64
 rinq_line_expire(void)

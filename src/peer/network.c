@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 
 #include "amqp/dsn.h"
+#include "clock.h"
 #include "guc.h"
 #include "peer/peer.h"
 #include "pgstat.h"
@@ -125,7 +126,7 @@ try_identity(void)
 		rinq_network_fail("no free peer id was found on the broker");
 		return;
 	}
-	rinq_peer.id.clock = (uint64) (rinq_now_ms() / 1000);
+	rinq_peer.id.clock = (uint64) (rinq_wall_ms() / 1000);
 	do
 	{
 		if (!pg_strong_random(&rinq_peer.id.rand, sizeof(rinq_peer.id.rand)))
@@ -473,9 +474,7 @@ rinq_network_step(void)
 
 	if (rinq_peer.conn == NULL)
 	{
-		/* a clock that was set back must not make it wait for hours */
-		if (rinq_peer.stopping ||
-			(rinq_peer.now < next_attempt && next_attempt - rinq_peer.now <= 2 * LAST_DELAY))
+		if (rinq_peer.stopping || rinq_peer.now < next_attempt)
 			return false;
 		start_connecting();
 		if (rinq_peer.conn == NULL)
@@ -559,8 +558,7 @@ rinq_network_stopped(void)
 }
 
 /*
- * When the network needs a turn at the latest, in ms since the Unix epoch; 0
- * for no particular time.
+ * When the network needs a turn at the latest; 0 for no particular time.
  */
 int64
 rinq_network_next_deadline(void)

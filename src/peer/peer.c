@@ -15,6 +15,7 @@
 
 #include "compat.h"
 
+#include "clock.h"
 #include "guc.h"
 #include "payload.h"
 #include "peer/peer.h"
@@ -293,7 +294,7 @@ sleep_until(int64 deadline)
 
 	prepare_wait();
 	if (deadline != 0)
-		timeout = (long) Max(0, Min(deadline - rinq_now_ms(), 60000));
+		timeout = (long) Max(0, Min(deadline - rinq_clock_ms(), 60000));
 	(void) WaitEventSetWait(wait_set, timeout, &event, 1,
 							RINQ_WAIT_EVENT(wait_event, "RinqPeerMain"));
 }
@@ -306,7 +307,7 @@ turn(void)
 	bool		more;
 	int64		next;
 
-	rinq_peer.now = rinq_now_ms();
+	rinq_peer.now = rinq_clock_ms();
 	more = rinq_network_step();
 	if (rinq_peer.conn != conn)
 		forget_socket();
@@ -340,7 +341,7 @@ handle_signals(void)
 
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
-		rinq_peer.now = rinq_now_ms();
+		rinq_peer.now = rinq_clock_ms();
 		rinq_network_reload();
 		if (rinq_peer.conn != conn)
 			forget_socket();
@@ -357,14 +358,14 @@ static void
 stop(void)
 {
 	bool		graceful = !(rinq_peer.db->held && rinq_peer.db->stop_at_once);
-	int64		deadline = rinq_now_ms() + (graceful ? rinq_shutdown_timeout : 0);
+	int64		deadline = rinq_clock_ms() + (graceful ? rinq_shutdown_timeout : 0);
 	bool		ending = false;
 	bool		closing = false;
 
 	SpinLockAcquire(&rinq_peer.db->mutex);
 	rinq_peer.db->status.stopping = true;
 	SpinLockRelease(&rinq_peer.db->mutex);
-	rinq_peer.now = rinq_now_ms();
+	rinq_peer.now = rinq_clock_ms();
 	if (rinq_peer.ready)
 		rinq_topology_stop_consuming();
 	rinq_peer.stopping = true;
@@ -418,7 +419,7 @@ rinq_peer_main(Datum arg)
 
 	/* what came between the last peer's end and this one's start */
 	rinq_channel_peer_gone(rinq_peer.db);
-	rinq_peer.now = rinq_now_ms();
+	rinq_peer.now = rinq_clock_ms();
 	rinq_sessions_init();
 	rinq_remote_init();
 	rinq_topology_init();

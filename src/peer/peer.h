@@ -61,7 +61,7 @@ typedef struct RinqPeer
 	RinqPeerId	id;				/* valid while connected */
 	char		id_text[RINQ_PEER_ID_SIZE];
 	char		short_text[RINQ_PEER_SHORT_SIZE];
-	int64		now;			/* ms since the Unix epoch, once per turn */
+	int64		now;			/* ms of the monotonic clock, once per turn; as all times here */
 } RinqPeer;
 
 extern RinqPeer rinq_peer;

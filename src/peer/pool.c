@@ -413,7 +413,7 @@ earlier(int64 a, int64 b)
 
 /*
  * Starts executors where requests wait for them.  Returns when to look again,
- * in ms since the Unix epoch, or 0.
+ * or 0.
  */
 int64
 rinq_pool_manage(void)

@@ -123,8 +123,8 @@ shrink(void)
 }
 
 /*
- * Forgets what was not used for two intervals.  Returns when to look again, in
- * ms since the Unix epoch, or 0.
+ * Forgets what was not used for two intervals.  Returns when to look again,
+ * or 0.
  */
 int64
 rinq_remote_prune(void)

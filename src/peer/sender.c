@@ -22,6 +22,7 @@
 
 #include "compat.h"
 
+#include "clock.h"
 #include "guc.h"
 #include "payload.h"
 #include "peer/peer.h"
@@ -173,7 +174,7 @@ publish(const RinqOutgoing *message, RinqNamespace *ns, const RinqBytes *fields)
 	msg.message_id = rinq_bytes(id, rinq_message_id_format(&message->item.id, id, sizeof(id)));
 	rinq_message_set_trace(&msg, fields[RINQ_SEND_TRACE]);
 	msg.persistent = true;
-	rinq_message_set_deadline(&msg, message->deadline, expiration);
+	rinq_message_set_deadline(&msg, rinq_clock_of_wall(message->deadline), expiration);
 	msg.ns = fields[RINQ_SEND_NAMESPACE];
 	msg.command = fields[RINQ_SEND_COMMAND];
 	msg.span_context = fields[RINQ_SEND_SPAN];
@@ -248,7 +249,7 @@ send_message(const RinqOutgoing *outgoing)
 		message = note_message(outgoing);
 		if (message == NULL)
 			return true;
-		if (outgoing->deadline != 0 && outgoing->deadline <= rinq_now_ms())
+		if (outgoing->deadline != 0 && outgoing->deadline <= rinq_wall_ms())
 		{
 			rinq_count(rinq_peer.db, RINQ_MESSAGES_DROPPED);
 			set_confirmed(message);
@@ -571,7 +572,7 @@ show_status(void)
 
 /*
  * Sends what can be sent, and sees to what was.  Returns when to look again,
- * in ms since the Unix epoch, or 0.
+ * or 0.
  */
 int64
 rinq_sender_step(void)

@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "clock.h"
 #include "guc.h"
 #include "peer/incoming.h"
 #include "utils/memutils.h"
@@ -92,7 +93,7 @@ make_request(const RinqDelivery *delivery, const RinqMessageId *id)
 	request->tag = delivery->delivery_tag;
 	request->redelivered = delivery->redelivered;
 	request->balanced = is_balanced(delivery);
-	request->deadline = msg->has_deadline ? Max(msg->deadline, 1) : 0;
+	request->deadline = msg->has_deadline ? rinq_clock_of_wall(Max(msg->deadline, 1)) : 0;
 	if (msg->reply_to.len == 1 && msg->reply_to.data[0] == 'u')
 		request->reply = RINQ_REPLY_UNCORRELATED;
 	else if (msg->reply_to.len > 0)

@@ -220,8 +220,7 @@ make_session(Subscription *subscription)
 }
 
 /*
- * Makes the sessions that are missing.  Returns when to try again, in ms since
- * the Unix epoch, or 0.
+ * Makes the sessions that are missing.  Returns when to try again, or 0.
  */
 int64
 rinq_standing_step(void)

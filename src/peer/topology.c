@@ -682,7 +682,7 @@ rinq_topology_cancelled(RinqBytes consumer_tag)
 
 /*
  * Tries failed namespaces again when their time has come.  Returns when to
- * look again, in ms since the Unix epoch, or 0.
+ * look again, or 0.
  */
 int64
 rinq_topology_retry(void)

@@ -12,6 +12,7 @@
 
 #include "async.h"
 #include "catalog/pg_type.h"
+#include "clock.h"
 #include "fmgr.h"
 #include "payload.h"
 #include "request.h"
@@ -77,7 +78,7 @@ wait_until(FunctionCallInfo fcinfo, int n)
 {
 	if (PG_ARGISNULL(n))
 		return PG_INT64_MAX;
-	return rinq_now_ms() + rinq_interval_ms(PG_GETARG_INTERVAL_P(n));
+	return rinq_clock_ms() + rinq_interval_ms(PG_GETARG_INTERVAL_P(n));
 }
 
 /*
@@ -91,7 +92,7 @@ wait_for_any(RinqDatabase *db, RinqAsyncCall **calls, int count, int64 until)
 
 	for (;;)
 	{
-		int64		now = rinq_now_ms();
+		int64		now = rinq_clock_ms();
 		int64		next = until;
 		int			i;
 

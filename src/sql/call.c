@@ -14,6 +14,7 @@
 #include "compat.h"
 
 #include "calls.h"
+#include "clock.h"
 #include "fmgr.h"
 #include "guc.h"
 #include "ident.h"
@@ -39,7 +40,7 @@ int64
 rinq_call_deadline(const Interval *timeout)
 {
 	int64		deadline;
-	int64		now = rinq_now_ms();
+	int64		now = rinq_clock_ms();
 
 	if (timeout == NULL)
 		deadline = now + rinq_default_timeout;

@@ -11,6 +11,7 @@
 #include "compat.h"
 
 #include "calls.h"
+#include "clock.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -80,7 +81,7 @@ execute(FunctionCallInfo fcinfo, RinqPayloadForm form)
 	memset(&message, 0, sizeof(message));
 	message.durable = durable;
 	if (!PG_ARGISNULL(ARG_TIMEOUT))
-		message.deadline = rinq_now_ms() + rinq_interval_ms(PG_GETARG_INTERVAL_P(ARG_TIMEOUT));
+		message.deadline = rinq_wall_ms() + rinq_interval_ms(PG_GETARG_INTERVAL_P(ARG_TIMEOUT));
 	rinq_send_draw_id_argument(fcinfo, ARG_SESSION, db, &message.item.id);
 	if (durable)
 		rinq_outbox_insert(get_func_namespace(fcinfo->flinfo->fn_oid), &message, fields);

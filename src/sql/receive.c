@@ -9,6 +9,7 @@
 
 #include "compat.h"
 
+#include "clock.h"
 #include "fmgr.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
@@ -301,7 +302,7 @@ rinq_notifications(PG_FUNCTION_ARGS)
 	memset(&input, 0, sizeof(input));
 	if (timeout->time != 0 || timeout->day != 0 || timeout->month != 0)
 	{
-		int64		now = rinq_now_ms();
+		int64		now = rinq_clock_ms();
 
 		input.mode = 'w';
 		deadline = now + rinq_interval_ms(timeout);

@@ -15,6 +15,7 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
+#include "clock.h"
 #include "executor/handler.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -60,7 +61,7 @@ rinq_session(PG_FUNCTION_ARGS)
 {
 	RinqTarget	target;
 
-	rinq_target_own(rinq_require_connection(rinq_now_ms() + rinq_default_timeout), &target);
+	rinq_target_own(rinq_require_connection(rinq_clock_ms() + rinq_default_timeout), &target);
 	PG_RETURN_DATUM(CStringGetTextDatum(target.text));
 }
 

@@ -14,6 +14,7 @@
 
 #include "compat.h"
 
+#include "clock.h"
 #include "guc.h"
 #include "payload.h"
 #include "request.h"
@@ -329,7 +330,7 @@ rinq_change_session(RinqOperation op, const RinqTarget *target, const RinqOperat
 		if (!rinq_ref_parse(result->text, strlen(result->text), &at.ref))
 			elog(ERROR, "malformed revision \"%s\"", result->text);
 		outcome = attempt_allowed(op, &at, input, deadline, result);
-	} while (outcome == RINQ_OUTCOME_STALE && rinq_now_ms() < deadline);
+	} while (outcome == RINQ_OUTCOME_STALE && rinq_clock_ms() < deadline);
 	if (outcome != RINQ_OUTCOME_SUCCESS)
 		rinq_operation_refused(outcome, target, input == NULL ? NULL : input->namespace, result->text);
 }
