@@ -274,7 +274,7 @@ rinq_incoming_give_back(RinqIncoming *request)
 	delay = (int64) FIRST_RETURN_DELAY << Min(count - 2, 10);
 	delay = Min(delay, LAST_RETURN_DELAY);
 	if (request->deadline != 0)
-		delay = Min(delay, Max(0, request->deadline - rinq_now_ms()));
+		delay = Min(delay, Max(0, request->deadline - rinq_clock_ms()));
 	request->settle_at = rinq_peer.now + delay;
 	dlist_push_tail(&delayed, &request->node);
 }
