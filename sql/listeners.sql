@@ -3,17 +3,17 @@
 CREATE FUNCTION handler(req rinq_request) RETURNS jsonb LANGUAGE sql AS 'SELECT req.payload';
 CREATE FUNCTION other(req rinq_request) RETURNS jsonb LANGUAGE sql AS 'SELECT req.payload';
 SELECT rinq_listen('math', 'handler(rinq_request)');
-SELECT namespace, handler, role = current_user::regrole AS mine FROM rinq_listener;
+SELECT namespace, handler, role = current_user::regrole AS mine FROM rinq_internal.listener;
 -- one's own is replaced
 SELECT rinq_listen('math', 'other(rinq_request)');
-SELECT namespace, handler FROM rinq_listener;
+SELECT namespace, handler FROM rinq_internal.listener;
 -- not after rollback
 BEGIN;
 SELECT rinq_listen('rolled.back', 'handler(rinq_request)');
 ROLLBACK;
-SELECT namespace FROM rinq_listener;
+SELECT namespace FROM rinq_internal.listener;
 SELECT rinq_unlisten('math'), rinq_unlisten('math'), rinq_unlisten('never');
-SELECT count(*) FROM rinq_listener;
+SELECT count(*) FROM rinq_internal.listener;
 
 -- what is no handler
 CREATE FUNCTION wrong_result(req rinq_request) RETURNS text LANGUAGE sql AS 'SELECT ''x''';
@@ -56,9 +56,9 @@ SELECT rinq_listen('mine', 'handler(rinq_request)');
 SELECT rinq_listen('taken', 'handler(rinq_request)');
 SELECT rinq_unlisten('taken');
 SELECT rinq_call('x', 'y');
-SELECT * FROM rinq_listener;
-INSERT INTO rinq_listener VALUES ('stolen', 'handler(rinq_request)', 10);
-CREATE TRIGGER t BEFORE INSERT ON rinq_listener EXECUTE FUNCTION suppress_redundant_updates_trigger();
+SELECT * FROM rinq_internal.listener;
+INSERT INTO rinq_internal.listener VALUES ('stolen', 'handler(rinq_request)', 10);
+CREATE TRIGGER t BEFORE INSERT ON rinq_internal.listener EXECUTE FUNCTION suppress_redundant_updates_trigger();
 SELECT * FROM rinq_peer;
 SHOW rinq.amqp_dsn;
 SELECT rinq_unlisten('mine');
@@ -68,7 +68,7 @@ REVOKE EXECUTE ON FUNCTION handler FROM PUBLIC;
 SET ROLE regress_rinq_login;
 SELECT rinq_listen('mine', 'handler(rinq_request)');
 RESET ROLE;
-SELECT namespace, role = current_user::regrole AS mine FROM rinq_listener;
+SELECT namespace, role = current_user::regrole AS mine FROM rinq_internal.listener;
 SELECT rinq_unlisten('taken');
 
 -- listening takes effect at commit, so it cannot be prepared
@@ -78,13 +78,13 @@ PREPARE TRANSACTION 'x';
 
 -- limits and deduplication
 SELECT rinq_listen('limited', 'handler(rinq_request)', 2, true);
-SELECT namespace, max_concurrent, deduplicate FROM rinq_listener;
+SELECT namespace, max_concurrent, deduplicate FROM rinq_internal.listener;
 SELECT rinq_listen('limited', 'handler(rinq_request)', deduplicate => NULL);
-SELECT namespace, max_concurrent, deduplicate FROM rinq_listener;
+SELECT namespace, max_concurrent, deduplicate FROM rinq_internal.listener;
 SELECT rinq_listen('limited', 'handler(rinq_request)', 0);
 SELECT rinq_unlisten('limited');
-SELECT rinq_dead_request_retry('58AEE146-191C.45@3#1') IS NULL AS nothing,
-       rinq_dead_request_delete('58AEE146-191C.45@3#1');
+SELECT rinq_inbox_dead_letter_retry('58AEE146-191C.45@3#1') IS NULL AS nothing,
+       rinq_inbox_dead_letter_delete('58AEE146-191C.45@3#1');
 
 DROP FUNCTION handler, other, wrong_result, wrong_argument, wrong_count, wrong_set;
 DROP PROCEDURE wrong_procedure;

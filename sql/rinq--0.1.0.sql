@@ -4,6 +4,16 @@
 \echo Use "CREATE EXTENSION rinq" to load this file. \quit
 
 -- ---------------------------------------------------------------------
+-- a schema for what is the extension's alone
+-- ---------------------------------------------------------------------
+
+-- An error if it is there: then somebody else owns it, or what is in it.
+-- Nobody needs any privilege on it: users have functions and views.
+CREATE SCHEMA rinq_internal;
+COMMENT ON SCHEMA rinq_internal IS
+    'Tables of the extension rinq, for its own functions and views only; grant nothing here to anybody';
+
+-- ---------------------------------------------------------------------
 -- identifiers
 -- ---------------------------------------------------------------------
 
@@ -104,43 +114,56 @@ COMMENT ON COLUMN @extschema@.rinq_raw_request.is_response_required IS
 -- listeners
 -- ---------------------------------------------------------------------
 
-CREATE TABLE @extschema@.rinq_listener (
+CREATE TABLE rinq_internal.listener (
     namespace text COLLATE "C" PRIMARY KEY
-        CHECK (namespace ~ '^[A-Za-z0-9.:-][A-Za-z0-9_.:-]{0,199}$'),
+        CHECK (namespace OPERATOR(pg_catalog.~) '^[A-Za-z0-9.:-][A-Za-z0-9_.:-]{0,199}$'),
     handler text NOT NULL,
     role regrole NOT NULL,
     owner regrole NOT NULL,
     max_concurrent integer CHECK (max_concurrent > 0),
     deduplicate boolean NOT NULL DEFAULT false
 );
-COMMENT ON TABLE @extschema@.rinq_listener IS
+COMMENT ON TABLE rinq_internal.listener IS
     'Namespaces that this database listens to; written by rinq_listen and rinq_unlisten';
-COMMENT ON COLUMN @extschema@.rinq_listener.namespace IS
+COMMENT ON COLUMN rinq_internal.listener.namespace IS
     'Namespace whose requests are handled';
-COMMENT ON COLUMN @extschema@.rinq_listener.handler IS
+COMMENT ON COLUMN rinq_internal.listener.handler IS
     'Function that handles them, with its schema and argument type';
-COMMENT ON COLUMN @extschema@.rinq_listener.role IS
+COMMENT ON COLUMN rinq_internal.listener.role IS
     'Role that registered the handler, and as which it runs';
-COMMENT ON COLUMN @extschema@.rinq_listener.owner IS
+COMMENT ON COLUMN rinq_internal.listener.owner IS
     'Owner of the function when it was registered; a function of the same name by anybody else is not run';
-COMMENT ON COLUMN @extschema@.rinq_listener.max_concurrent IS
+COMMENT ON COLUMN rinq_internal.listener.max_concurrent IS
     'How many of its requests are handled at the same time, NULL for no limit but that of the executors';
-COMMENT ON COLUMN @extschema@.rinq_listener.deduplicate IS
+COMMENT ON COLUMN rinq_internal.listener.deduplicate IS
     'Whether a request that was handled already is not handled again when it is delivered again';
 
-CREATE FUNCTION @extschema@.rinq_listener_changed() RETURNS trigger
-    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE;
-COMMENT ON FUNCTION @extschema@.rinq_listener_changed() IS
+CREATE FUNCTION rinq_internal.listener_changed() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'rinq_listener_changed' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION rinq_internal.listener_changed() IS
     'Has the peer read listeners and subscriptions again when the transaction commits';
 
-CREATE TRIGGER rinq_listener_changed
-    AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @extschema@.rinq_listener
-    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.rinq_listener_changed();
-COMMENT ON TRIGGER rinq_listener_changed ON @extschema@.rinq_listener IS
+CREATE TRIGGER listener_changed
+    AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON rinq_internal.listener
+    FOR EACH STATEMENT EXECUTE FUNCTION rinq_internal.listener_changed();
+COMMENT ON TRIGGER listener_changed ON rinq_internal.listener IS
     'Makes changes of the listeners effective at commit, however they are made';
-ALTER TABLE @extschema@.rinq_listener ENABLE ALWAYS TRIGGER rinq_listener_changed;
+ALTER TABLE rinq_internal.listener ENABLE ALWAYS TRIGGER listener_changed;
 
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.rinq_listener', '');
+SELECT pg_catalog.pg_extension_config_dump('rinq_internal.listener', '');
+
+CREATE VIEW @extschema@.rinq_listeners WITH (security_barrier) AS
+    SELECT l.namespace, l.handler, l.role, l.owner, l.max_concurrent, l.deduplicate
+    FROM rinq_internal.listener l
+    WHERE pg_catalog.pg_has_role(l.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+COMMENT ON VIEW @extschema@.rinq_listeners IS
+    'Namespaces that this database listens to for roles whose privileges one has; all of them for members of pg_monitor';
+COMMENT ON COLUMN @extschema@.rinq_listeners.namespace IS 'Namespace whose requests are handled';
+COMMENT ON COLUMN @extschema@.rinq_listeners.handler IS 'Function that handles them, with its schema and argument type';
+COMMENT ON COLUMN @extschema@.rinq_listeners.role IS 'Role that registered the handler, and as which it runs';
+COMMENT ON COLUMN @extschema@.rinq_listeners.owner IS 'Owner of the function when it was registered; a function of the same name by anybody else is not run';
+COMMENT ON COLUMN @extschema@.rinq_listeners.max_concurrent IS 'How many of its requests are handled at the same time, NULL for no limit but that of the executors';
+COMMENT ON COLUMN @extschema@.rinq_listeners.deduplicate IS 'Whether a request that was handled already is not handled again when it is delivered again';
 
 CREATE FUNCTION @extschema@.rinq_listen(
     namespace text, handler regprocedure, max_concurrent integer DEFAULT NULL,
@@ -248,18 +271,18 @@ COMMENT ON FUNCTION @extschema@.rinq_trace_id() IS
 -- durable messages
 -- ---------------------------------------------------------------------
 
-CREATE FUNCTION @extschema@.rinq_outbox_local_only() RETURNS trigger
-    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE;
-COMMENT ON FUNCTION @extschema@.rinq_outbox_local_only() IS
+CREATE FUNCTION rinq_internal.outbox_local_only() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'rinq_outbox_local_only' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION rinq_internal.outbox_local_only() IS
     'Keeps rows out of the outbox that logical replication brings, since their origin sends them';
 
-CREATE FUNCTION @extschema@.rinq_outbox_rescan() RETURNS trigger
-    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE;
-COMMENT ON FUNCTION @extschema@.rinq_outbox_rescan() IS
+CREATE FUNCTION rinq_internal.outbox_rescan() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'rinq_outbox_rescan' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION rinq_internal.outbox_rescan() IS
     'Has rows of the outbox found that were written by hand';
 
 -- src/outbox.c reads and writes these tables, in this order of columns
-CREATE TABLE @extschema@.rinq_outbox_0 (
+CREATE TABLE rinq_internal.outbox_0 (
     seq bigint NOT NULL,
     id text NOT NULL,
     namespace text NOT NULL,
@@ -272,126 +295,136 @@ CREATE TABLE @extschema@.rinq_outbox_0 (
     traceparent bytea,
     tracestate bytea
 );
-COMMENT ON TABLE @extschema@.rinq_outbox_0 IS
+COMMENT ON COLUMN rinq_internal.outbox_0.seq IS 'Number in the order of sending: microseconds since 2000 when it was written';
+COMMENT ON COLUMN rinq_internal.outbox_0.id IS 'Message id';
+COMMENT ON COLUMN rinq_internal.outbox_0.namespace IS 'Namespace that the command is sent to';
+COMMENT ON COLUMN rinq_internal.outbox_0.command IS 'Name of the command';
+COMMENT ON COLUMN rinq_internal.outbox_0.payload IS 'Payload in CBOR, NULL or empty for nil';
+COMMENT ON COLUMN rinq_internal.outbox_0.trace_id IS 'Trace id, NULL when it is the message id';
+COMMENT ON COLUMN rinq_internal.outbox_0.deadline IS 'Time after which the message is not sent any more, NULL for none';
+COMMENT ON COLUMN rinq_internal.outbox_0.database IS 'Database that it was written in';
+COMMENT ON COLUMN rinq_internal.outbox_0.span_context IS 'OpenTracing context, NULL for none';
+COMMENT ON COLUMN rinq_internal.outbox_0.traceparent IS 'W3C trace context: its traceparent, NULL for none';
+COMMENT ON COLUMN rinq_internal.outbox_0.tracestate IS 'W3C trace context: its tracestate, NULL for none';
+
+CREATE TABLE rinq_internal.outbox_1 (LIKE rinq_internal.outbox_0 INCLUDING ALL);
+CREATE TABLE rinq_internal.outbox_2 (LIKE rinq_internal.outbox_0 INCLUDING ALL);
+CREATE TABLE rinq_internal.outbox_3 (LIKE rinq_internal.outbox_0 INCLUDING ALL);
+
+COMMENT ON TABLE rinq_internal.outbox_0 IS
     'Durable messages that wait to be sent: one of the tables that take turns; see the view rinq_outbox';
-CREATE TRIGGER rinq_outbox_local_only BEFORE INSERT ON @extschema@.rinq_outbox_0
-    FOR EACH ROW EXECUTE FUNCTION @extschema@.rinq_outbox_local_only();
-COMMENT ON TRIGGER rinq_outbox_local_only ON @extschema@.rinq_outbox_0 IS
+CREATE TRIGGER outbox_local_only BEFORE INSERT ON rinq_internal.outbox_0
+    FOR EACH ROW EXECUTE FUNCTION rinq_internal.outbox_local_only();
+COMMENT ON TRIGGER outbox_local_only ON rinq_internal.outbox_0 IS
     'Keeps rows out that logical replication brings';
-ALTER TABLE @extschema@.rinq_outbox_0 ENABLE REPLICA TRIGGER rinq_outbox_local_only;
-CREATE TRIGGER rinq_outbox_rescan AFTER INSERT ON @extschema@.rinq_outbox_0
-    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.rinq_outbox_rescan();
-COMMENT ON TRIGGER rinq_outbox_rescan ON @extschema@.rinq_outbox_0 IS
+ALTER TABLE rinq_internal.outbox_0 ENABLE REPLICA TRIGGER outbox_local_only;
+CREATE TRIGGER outbox_rescan AFTER INSERT ON rinq_internal.outbox_0
+    FOR EACH STATEMENT EXECUTE FUNCTION rinq_internal.outbox_rescan();
+COMMENT ON TRIGGER outbox_rescan ON rinq_internal.outbox_0 IS
     'Has rows found that were written by hand';
 
-CREATE TABLE @extschema@.rinq_outbox_1 (
-    seq bigint NOT NULL,
-    id text NOT NULL,
-    namespace text NOT NULL,
-    command text NOT NULL,
-    payload bytea,
-    trace_id text,
-    deadline timestamptz,
-    database oid NOT NULL,
-    span_context bytea,
-    traceparent bytea,
-    tracestate bytea
-);
-COMMENT ON TABLE @extschema@.rinq_outbox_1 IS
+COMMENT ON TABLE rinq_internal.outbox_1 IS
     'Durable messages that wait to be sent: one of the tables that take turns; see the view rinq_outbox';
-CREATE TRIGGER rinq_outbox_local_only BEFORE INSERT ON @extschema@.rinq_outbox_1
-    FOR EACH ROW EXECUTE FUNCTION @extschema@.rinq_outbox_local_only();
-COMMENT ON TRIGGER rinq_outbox_local_only ON @extschema@.rinq_outbox_1 IS
+CREATE TRIGGER outbox_local_only BEFORE INSERT ON rinq_internal.outbox_1
+    FOR EACH ROW EXECUTE FUNCTION rinq_internal.outbox_local_only();
+COMMENT ON TRIGGER outbox_local_only ON rinq_internal.outbox_1 IS
     'Keeps rows out that logical replication brings';
-ALTER TABLE @extschema@.rinq_outbox_1 ENABLE REPLICA TRIGGER rinq_outbox_local_only;
-CREATE TRIGGER rinq_outbox_rescan AFTER INSERT ON @extschema@.rinq_outbox_1
-    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.rinq_outbox_rescan();
-COMMENT ON TRIGGER rinq_outbox_rescan ON @extschema@.rinq_outbox_1 IS
+ALTER TABLE rinq_internal.outbox_1 ENABLE REPLICA TRIGGER outbox_local_only;
+CREATE TRIGGER outbox_rescan AFTER INSERT ON rinq_internal.outbox_1
+    FOR EACH STATEMENT EXECUTE FUNCTION rinq_internal.outbox_rescan();
+COMMENT ON TRIGGER outbox_rescan ON rinq_internal.outbox_1 IS
     'Has rows found that were written by hand';
 
-CREATE TABLE @extschema@.rinq_outbox_2 (
-    seq bigint NOT NULL,
-    id text NOT NULL,
-    namespace text NOT NULL,
-    command text NOT NULL,
-    payload bytea,
-    trace_id text,
-    deadline timestamptz,
-    database oid NOT NULL,
-    span_context bytea,
-    traceparent bytea,
-    tracestate bytea
-);
-COMMENT ON TABLE @extschema@.rinq_outbox_2 IS
+COMMENT ON TABLE rinq_internal.outbox_2 IS
     'Durable messages that wait to be sent: one of the tables that take turns; see the view rinq_outbox';
-CREATE TRIGGER rinq_outbox_local_only BEFORE INSERT ON @extschema@.rinq_outbox_2
-    FOR EACH ROW EXECUTE FUNCTION @extschema@.rinq_outbox_local_only();
-COMMENT ON TRIGGER rinq_outbox_local_only ON @extschema@.rinq_outbox_2 IS
+CREATE TRIGGER outbox_local_only BEFORE INSERT ON rinq_internal.outbox_2
+    FOR EACH ROW EXECUTE FUNCTION rinq_internal.outbox_local_only();
+COMMENT ON TRIGGER outbox_local_only ON rinq_internal.outbox_2 IS
     'Keeps rows out that logical replication brings';
-ALTER TABLE @extschema@.rinq_outbox_2 ENABLE REPLICA TRIGGER rinq_outbox_local_only;
-CREATE TRIGGER rinq_outbox_rescan AFTER INSERT ON @extschema@.rinq_outbox_2
-    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.rinq_outbox_rescan();
-COMMENT ON TRIGGER rinq_outbox_rescan ON @extschema@.rinq_outbox_2 IS
+ALTER TABLE rinq_internal.outbox_2 ENABLE REPLICA TRIGGER outbox_local_only;
+CREATE TRIGGER outbox_rescan AFTER INSERT ON rinq_internal.outbox_2
+    FOR EACH STATEMENT EXECUTE FUNCTION rinq_internal.outbox_rescan();
+COMMENT ON TRIGGER outbox_rescan ON rinq_internal.outbox_2 IS
     'Has rows found that were written by hand';
 
-CREATE TABLE @extschema@.rinq_outbox_3 (
-    seq bigint NOT NULL,
-    id text NOT NULL,
-    namespace text NOT NULL,
-    command text NOT NULL,
-    payload bytea,
-    trace_id text,
-    deadline timestamptz,
-    database oid NOT NULL,
-    span_context bytea,
-    traceparent bytea,
-    tracestate bytea
-);
-COMMENT ON TABLE @extschema@.rinq_outbox_3 IS
+COMMENT ON TABLE rinq_internal.outbox_3 IS
     'Durable messages that wait to be sent: one of the tables that take turns; see the view rinq_outbox';
-CREATE TRIGGER rinq_outbox_local_only BEFORE INSERT ON @extschema@.rinq_outbox_3
-    FOR EACH ROW EXECUTE FUNCTION @extschema@.rinq_outbox_local_only();
-COMMENT ON TRIGGER rinq_outbox_local_only ON @extschema@.rinq_outbox_3 IS
+CREATE TRIGGER outbox_local_only BEFORE INSERT ON rinq_internal.outbox_3
+    FOR EACH ROW EXECUTE FUNCTION rinq_internal.outbox_local_only();
+COMMENT ON TRIGGER outbox_local_only ON rinq_internal.outbox_3 IS
     'Keeps rows out that logical replication brings';
-ALTER TABLE @extschema@.rinq_outbox_3 ENABLE REPLICA TRIGGER rinq_outbox_local_only;
-CREATE TRIGGER rinq_outbox_rescan AFTER INSERT ON @extschema@.rinq_outbox_3
-    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.rinq_outbox_rescan();
-COMMENT ON TRIGGER rinq_outbox_rescan ON @extschema@.rinq_outbox_3 IS
+ALTER TABLE rinq_internal.outbox_3 ENABLE REPLICA TRIGGER outbox_local_only;
+CREATE TRIGGER outbox_rescan AFTER INSERT ON rinq_internal.outbox_3
+    FOR EACH STATEMENT EXECUTE FUNCTION rinq_internal.outbox_rescan();
+COMMENT ON TRIGGER outbox_rescan ON rinq_internal.outbox_3 IS
     'Has rows found that were written by hand';
 
-CREATE TABLE @extschema@.rinq_outbox_dead (
-    seq bigint NOT NULL,
-    id text NOT NULL,
-    namespace text NOT NULL,
-    command text NOT NULL,
-    payload bytea,
-    trace_id text,
-    deadline timestamptz,
-    database oid NOT NULL,
-    span_context bytea,
-    traceparent bytea,
-    tracestate bytea,
+CREATE TABLE rinq_internal.outbox_dead_letter (
+    LIKE rinq_internal.outbox_0 INCLUDING ALL,
     attempts integer NOT NULL,
     error text NOT NULL,
     set_aside timestamptz NOT NULL
 );
-COMMENT ON TABLE @extschema@.rinq_outbox_dead IS
-    'Durable messages that the broker did not take, however often they were sent; for rinq_outbox_release and rinq_outbox_delete';
+COMMENT ON TABLE rinq_internal.outbox_dead_letter IS
+    'Durable messages that were set aside; see the view rinq_outbox_dead_letter';
+COMMENT ON COLUMN rinq_internal.outbox_dead_letter.attempts IS 'How often the message was sent';
+COMMENT ON COLUMN rinq_internal.outbox_dead_letter.error IS 'Why it was set aside';
+COMMENT ON COLUMN rinq_internal.outbox_dead_letter.set_aside IS 'When it was set aside';
 
-CREATE VIEW @extschema@.rinq_outbox AS
+CREATE FUNCTION @extschema@.rinq_outbox_dead_letter_retry(id @extschema@.rinq_message_id)
+    RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    WITH d AS (
+        DELETE FROM rinq_internal.outbox_dead_letter o
+        WHERE o.id OPERATOR(pg_catalog.=) rinq_outbox_dead_letter_retry.id::pg_catalog.text
+        RETURNING o.*
+    ), i AS (
+        INSERT INTO rinq_internal.outbox_0
+            (seq, id, namespace, command, payload, trace_id, deadline, database, span_context, traceparent, tracestate)
+        SELECT d.seq, d.id, d.namespace, d.command, d.payload, d.trace_id, d.deadline,
+               (SELECT b.oid FROM pg_catalog.pg_database b
+                WHERE b.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()),
+               d.span_context, d.traceparent, d.tracestate
+        FROM d
+        RETURNING 1
+    )
+    SELECT EXISTS (SELECT FROM i);
+END;
+COMMENT ON FUNCTION @extschema@.rinq_outbox_dead_letter_retry(@extschema@.rinq_message_id) IS
+    'Has a message sent again that was set aside; false when there is none of this id';
+
+CREATE FUNCTION @extschema@.rinq_outbox_dead_letter_delete(id @extschema@.rinq_message_id)
+    RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    WITH d AS (
+        DELETE FROM rinq_internal.outbox_dead_letter o
+        WHERE o.id OPERATOR(pg_catalog.=) rinq_outbox_dead_letter_delete.id::pg_catalog.text
+        RETURNING 1
+    )
+    SELECT EXISTS (SELECT FROM d);
+END;
+COMMENT ON FUNCTION @extschema@.rinq_outbox_dead_letter_delete(@extschema@.rinq_message_id) IS
+    'Deletes a message that was set aside; false when there is none of this id';
+
+CREATE VIEW @extschema@.rinq_outbox WITH (security_barrier) AS
     SELECT o.id, o.namespace, o.command, o.payload, o.trace_id, o.deadline,
-           timestamptz '2000-01-01 00:00:00+00' + o.seq * interval '1 microsecond' AS created
+           timestamptz '2000-01-01 00:00:00+00' OPERATOR(pg_catalog.+)
+               (o.seq::pg_catalog.float8 OPERATOR(pg_catalog.*) interval '1 microsecond') AS created
     FROM (
-        SELECT * FROM @extschema@.rinq_outbox_0
+        SELECT * FROM rinq_internal.outbox_0
         UNION ALL
-        SELECT * FROM @extschema@.rinq_outbox_1
+        SELECT * FROM rinq_internal.outbox_1
         UNION ALL
-        SELECT * FROM @extschema@.rinq_outbox_2
+        SELECT * FROM rinq_internal.outbox_2
         UNION ALL
-        SELECT * FROM @extschema@.rinq_outbox_3
-    ) o;
+        SELECT * FROM rinq_internal.outbox_3
+    ) o
+    WHERE pg_catalog.has_function_privilege(
+        '@extschema@.rinq_outbox_dead_letter_retry(@extschema@.rinq_message_id)'::pg_catalog.regprocedure, 'EXECUTE');
 COMMENT ON VIEW @extschema@.rinq_outbox IS
-    'Durable messages that the broker has not confirmed yet';
+    'Durable messages that the broker has not confirmed yet; empty for roles that may not execute rinq_outbox_dead_letter_retry';
 COMMENT ON COLUMN @extschema@.rinq_outbox.id IS 'Message id';
 COMMENT ON COLUMN @extschema@.rinq_outbox.namespace IS 'Namespace that the command is sent to';
 COMMENT ON COLUMN @extschema@.rinq_outbox.command IS 'Name of the command';
@@ -399,6 +432,27 @@ COMMENT ON COLUMN @extschema@.rinq_outbox.payload IS 'Payload in CBOR, NULL or e
 COMMENT ON COLUMN @extschema@.rinq_outbox.trace_id IS 'Trace id, NULL when it is the message id';
 COMMENT ON COLUMN @extschema@.rinq_outbox.deadline IS 'Time after which the message is not sent any more, NULL for none';
 COMMENT ON COLUMN @extschema@.rinq_outbox.created IS 'When the message was written';
+
+CREATE VIEW @extschema@.rinq_outbox_dead_letter WITH (security_barrier) AS
+    SELECT o.id, o.namespace, o.command, o.payload, o.trace_id, o.deadline,
+           timestamptz '2000-01-01 00:00:00+00' OPERATOR(pg_catalog.+)
+               (o.seq::pg_catalog.float8 OPERATOR(pg_catalog.*) interval '1 microsecond') AS created,
+           o.attempts, o.error, o.set_aside
+    FROM rinq_internal.outbox_dead_letter o
+    WHERE pg_catalog.has_function_privilege(
+        '@extschema@.rinq_outbox_dead_letter_retry(@extschema@.rinq_message_id)'::pg_catalog.regprocedure, 'EXECUTE');
+COMMENT ON VIEW @extschema@.rinq_outbox_dead_letter IS
+    'Durable messages that were set aside, for rinq_outbox_dead_letter_retry and rinq_outbox_dead_letter_delete; empty for roles that may not execute the former';
+COMMENT ON COLUMN @extschema@.rinq_outbox_dead_letter.id IS 'Message id';
+COMMENT ON COLUMN @extschema@.rinq_outbox_dead_letter.namespace IS 'Namespace that the command is sent to';
+COMMENT ON COLUMN @extschema@.rinq_outbox_dead_letter.command IS 'Name of the command';
+COMMENT ON COLUMN @extschema@.rinq_outbox_dead_letter.payload IS 'Payload in CBOR, NULL or empty for nil';
+COMMENT ON COLUMN @extschema@.rinq_outbox_dead_letter.trace_id IS 'Trace id, NULL when it is the message id';
+COMMENT ON COLUMN @extschema@.rinq_outbox_dead_letter.deadline IS 'Time after which the message is not sent any more, NULL for none';
+COMMENT ON COLUMN @extschema@.rinq_outbox_dead_letter.created IS 'When the message was written';
+COMMENT ON COLUMN @extschema@.rinq_outbox_dead_letter.attempts IS 'How often the message was sent';
+COMMENT ON COLUMN @extschema@.rinq_outbox_dead_letter.error IS 'Why it was set aside';
+COMMENT ON COLUMN @extschema@.rinq_outbox_dead_letter.set_aside IS 'When it was set aside';
 
 CREATE FUNCTION @extschema@.rinq_outbox_peer_status(
     OUT direct boolean, OUT in_flight bigint, OUT retrying bigint, OUT attempts integer,
@@ -409,9 +463,17 @@ COMMENT ON FUNCTION @extschema@.rinq_outbox_peer_status() IS
 
 CREATE VIEW @extschema@.rinq_outbox_status AS
     SELECT o.depth, o.oldest, d.dead, s.in_flight, s.retrying, s.attempts, s.last_error, s.direct
-    FROM (SELECT pg_catalog.count(*) AS depth, pg_catalog.min(created) AS oldest
-          FROM @extschema@.rinq_outbox) o,
-         (SELECT pg_catalog.count(*) AS dead FROM @extschema@.rinq_outbox_dead) d,
+    FROM (SELECT pg_catalog.sum(t.depth)::bigint AS depth,
+                 timestamptz '2000-01-01 00:00:00+00' OPERATOR(pg_catalog.+)
+                     (pg_catalog.min(t.seq)::pg_catalog.float8 OPERATOR(pg_catalog.*) interval '1 microsecond') AS oldest
+          FROM (SELECT pg_catalog.count(*) AS depth, pg_catalog.min(o.seq) AS seq FROM rinq_internal.outbox_0 o
+                UNION ALL
+                SELECT pg_catalog.count(*), pg_catalog.min(o.seq) FROM rinq_internal.outbox_1 o
+                UNION ALL
+                SELECT pg_catalog.count(*), pg_catalog.min(o.seq) FROM rinq_internal.outbox_2 o
+                UNION ALL
+                SELECT pg_catalog.count(*), pg_catalog.min(o.seq) FROM rinq_internal.outbox_3 o) t) o,
+         (SELECT pg_catalog.count(*) AS dead FROM rinq_internal.outbox_dead_letter) d,
          @extschema@.rinq_outbox_peer_status() s;
 COMMENT ON VIEW @extschema@.rinq_outbox_status IS
     'How many durable messages wait, since when, and why';
@@ -447,63 +509,39 @@ CREATE FUNCTION @extschema@.rinq_execute(
 COMMENT ON FUNCTION @extschema@.rinq_execute(text, text, bytea, interval, boolean, text) IS
     'Has a command executed, with a payload in CBOR';
 
-CREATE FUNCTION @extschema@.rinq_outbox_release(message @extschema@.rinq_message_id)
-    RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
-    SET search_path = pg_catalog, pg_temp AS $$
-    WITH d AS (DELETE FROM @extschema@.rinq_outbox_dead WHERE id = message RETURNING *),
-         i AS (INSERT INTO @extschema@.rinq_outbox_0
-               (seq, id, namespace, command, payload, trace_id, deadline, database, span_context, traceparent, tracestate)
-               SELECT seq, id, namespace, command, payload, trace_id, deadline,
-                      (SELECT oid FROM pg_database WHERE datname = current_database()),
-                      span_context, traceparent, tracestate
-               FROM d RETURNING 1)
-    SELECT EXISTS (SELECT FROM i)
-    $$;
-COMMENT ON FUNCTION @extschema@.rinq_outbox_release(@extschema@.rinq_message_id) IS
-    'Has a message sent again that was set aside; false when there is none of this id';
-
-CREATE FUNCTION @extschema@.rinq_outbox_delete(message @extschema@.rinq_message_id)
-    RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
-    SET search_path = pg_catalog, pg_temp AS $$
-    WITH d AS (DELETE FROM @extschema@.rinq_outbox_dead WHERE id = message RETURNING 1)
-    SELECT EXISTS (SELECT FROM d)
-    $$;
-COMMENT ON FUNCTION @extschema@.rinq_outbox_delete(@extschema@.rinq_message_id) IS
-    'Deletes a message that was set aside; false when there is none of this id';
-
 -- ---------------------------------------------------------------------
 -- what is recorded of requests
 -- ---------------------------------------------------------------------
 
-CREATE TABLE @extschema@.rinq_handled (
+CREATE TABLE rinq_internal.inbox_handled (
     id text COLLATE "C" PRIMARY KEY,
     namespace text NOT NULL,
     handled timestamptz NOT NULL,
     payload bytea
 );
-COMMENT ON TABLE @extschema@.rinq_handled IS
+COMMENT ON TABLE rinq_internal.inbox_handled IS
     'Requests that were handled, of listeners that deduplicate, for as long as rinq.dedup_retention says';
-COMMENT ON COLUMN @extschema@.rinq_handled.id IS 'Message id of the request';
-COMMENT ON COLUMN @extschema@.rinq_handled.namespace IS 'Namespace that the request was sent to';
-COMMENT ON COLUMN @extschema@.rinq_handled.handled IS 'When its handler began';
-COMMENT ON COLUMN @extschema@.rinq_handled.payload IS 'Payload of its response in CBOR, NULL for nil';
-CREATE INDEX rinq_handled_handled ON @extschema@.rinq_handled (handled);
+COMMENT ON COLUMN rinq_internal.inbox_handled.id IS 'Message id of the request';
+COMMENT ON COLUMN rinq_internal.inbox_handled.namespace IS 'Namespace that the request was sent to';
+COMMENT ON COLUMN rinq_internal.inbox_handled.handled IS 'When its handler began';
+COMMENT ON COLUMN rinq_internal.inbox_handled.payload IS 'Payload of its response in CBOR, NULL for nil';
+CREATE INDEX inbox_handled_handled ON rinq_internal.inbox_handled (handled);
 
-CREATE TABLE @extschema@.rinq_attempt (
+CREATE TABLE rinq_internal.inbox_attempt (
     id text COLLATE "C" PRIMARY KEY,
     attempts integer NOT NULL,
     first timestamptz NOT NULL,
     last timestamptz NOT NULL
 );
-COMMENT ON TABLE @extschema@.rinq_attempt IS
+COMMENT ON TABLE rinq_internal.inbox_attempt IS
     'How often requests were attempted that the broker has delivered more than once';
-COMMENT ON COLUMN @extschema@.rinq_attempt.id IS 'Message id of the request';
-COMMENT ON COLUMN @extschema@.rinq_attempt.attempts IS 'Attempts so far, the first one included';
-COMMENT ON COLUMN @extschema@.rinq_attempt.first IS 'When the second attempt began';
-COMMENT ON COLUMN @extschema@.rinq_attempt.last IS 'When the last attempt began';
-CREATE INDEX rinq_attempt_last ON @extschema@.rinq_attempt (last);
+COMMENT ON COLUMN rinq_internal.inbox_attempt.id IS 'Message id of the request';
+COMMENT ON COLUMN rinq_internal.inbox_attempt.attempts IS 'Attempts so far, the first one included';
+COMMENT ON COLUMN rinq_internal.inbox_attempt.first IS 'When the second attempt began';
+COMMENT ON COLUMN rinq_internal.inbox_attempt.last IS 'When the last attempt began';
+CREATE INDEX inbox_attempt_last ON rinq_internal.inbox_attempt (last);
 
-CREATE TABLE @extschema@.rinq_dead_request (
+CREATE TABLE rinq_internal.inbox_dead_letter (
     id text COLLATE "C" PRIMARY KEY,
     source text NOT NULL,
     namespace text NOT NULL,
@@ -515,38 +553,91 @@ CREATE TABLE @extschema@.rinq_dead_request (
     error text NOT NULL,
     recorded timestamptz NOT NULL
 );
-COMMENT ON TABLE @extschema@.rinq_dead_request IS
-    'Requests that were given up after rinq.max_attempts; for rinq_dead_request_retry and rinq_dead_request_delete';
-COMMENT ON COLUMN @extschema@.rinq_dead_request.id IS 'Message id of the request';
-COMMENT ON COLUMN @extschema@.rinq_dead_request.source IS 'Session that sent the request, at its revision when it did';
-COMMENT ON COLUMN @extschema@.rinq_dead_request.namespace IS 'Namespace that the request was sent to';
-COMMENT ON COLUMN @extschema@.rinq_dead_request.command IS 'Name of the command';
-COMMENT ON COLUMN @extschema@.rinq_dead_request.payload IS 'Payload in CBOR, NULL for nil';
-COMMENT ON COLUMN @extschema@.rinq_dead_request.trace_id IS 'Trace id of the request';
-COMMENT ON COLUMN @extschema@.rinq_dead_request.handler IS 'Function that was to handle it';
-COMMENT ON COLUMN @extschema@.rinq_dead_request.attempts IS 'How often it was attempted';
-COMMENT ON COLUMN @extschema@.rinq_dead_request.error IS 'What it was answered';
-COMMENT ON COLUMN @extschema@.rinq_dead_request.recorded IS 'When it was given up';
+COMMENT ON TABLE rinq_internal.inbox_dead_letter IS
+    'Requests that were given up after rinq.max_attempts; see the view rinq_inbox_dead_letter';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.id IS 'Message id of the request';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.source IS 'Session that sent the request, at its revision when it did';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.namespace IS 'Namespace that the request was sent to';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.command IS 'Name of the command';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.payload IS 'Payload in CBOR, NULL for nil';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.trace_id IS 'Trace id of the request';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.handler IS 'Function that was to handle it';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.attempts IS 'How often it was attempted';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.error IS 'What it was answered';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.recorded IS 'When it was given up';
 
-CREATE FUNCTION @extschema@.rinq_dead_request_retry(message @extschema@.rinq_message_id)
+CREATE FUNCTION @extschema@.rinq_inbox_dead_letter_retry(id @extschema@.rinq_message_id)
     RETURNS @extschema@.rinq_message_id LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
-    SET search_path = pg_catalog, pg_temp SET rinq.trace_id = '' AS $$
-    SELECT set_config('rinq.trace_id', trace_id, true) FROM @extschema@.rinq_dead_request
-    WHERE id = message;
-    WITH d AS (DELETE FROM @extschema@.rinq_dead_request WHERE id = message RETURNING *)
-    SELECT @extschema@.rinq_execute(namespace, command, payload) FROM d
-    $$;
-COMMENT ON FUNCTION @extschema@.rinq_dead_request_retry(@extschema@.rinq_message_id) IS
+    SET search_path = pg_catalog, pg_temp SET rinq.trace_id = ''
+BEGIN ATOMIC
+    SELECT pg_catalog.set_config('rinq.trace_id', r.trace_id, true)
+    FROM rinq_internal.inbox_dead_letter r
+    WHERE r.id OPERATOR(pg_catalog.=) rinq_inbox_dead_letter_retry.id::pg_catalog.text;
+    WITH d AS (
+        DELETE FROM rinq_internal.inbox_dead_letter r
+        WHERE r.id OPERATOR(pg_catalog.=) rinq_inbox_dead_letter_retry.id::pg_catalog.text
+        RETURNING r.namespace, r.command, r.payload
+    )
+    SELECT @extschema@.rinq_execute(d.namespace, d.command, d.payload, NULL::interval, true, NULL::text) FROM d;
+END;
+COMMENT ON FUNCTION @extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id) IS
     'Has a request that was given up executed again, as a new message whose id is returned; NULL when there is none of this id';
 
-CREATE FUNCTION @extschema@.rinq_dead_request_delete(message @extschema@.rinq_message_id)
+CREATE FUNCTION @extschema@.rinq_inbox_dead_letter_delete(id @extschema@.rinq_message_id)
     RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
-    SET search_path = pg_catalog, pg_temp AS $$
-    WITH d AS (DELETE FROM @extschema@.rinq_dead_request WHERE id = message RETURNING 1)
-    SELECT EXISTS (SELECT FROM d)
-    $$;
-COMMENT ON FUNCTION @extschema@.rinq_dead_request_delete(@extschema@.rinq_message_id) IS
+    SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    WITH d AS (
+        DELETE FROM rinq_internal.inbox_dead_letter r
+        WHERE r.id OPERATOR(pg_catalog.=) rinq_inbox_dead_letter_delete.id::pg_catalog.text
+        RETURNING 1
+    )
+    SELECT EXISTS (SELECT FROM d);
+END;
+COMMENT ON FUNCTION @extschema@.rinq_inbox_dead_letter_delete(@extschema@.rinq_message_id) IS
     'Deletes a request that was given up; false when there is none of this id';
+
+CREATE VIEW @extschema@.rinq_inbox_attempt WITH (security_barrier) AS
+    SELECT r.id, r.attempts, r.first, r.last
+    FROM rinq_internal.inbox_attempt r
+    WHERE pg_catalog.has_function_privilege(
+        '@extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id)'::pg_catalog.regprocedure, 'EXECUTE');
+COMMENT ON VIEW @extschema@.rinq_inbox_attempt IS
+    'How often requests were attempted that the broker has delivered more than once; empty for roles that may not execute rinq_inbox_dead_letter_retry';
+COMMENT ON COLUMN @extschema@.rinq_inbox_attempt.id IS 'Message id of the request';
+COMMENT ON COLUMN @extschema@.rinq_inbox_attempt.attempts IS 'Attempts so far, the first one included';
+COMMENT ON COLUMN @extschema@.rinq_inbox_attempt.first IS 'When the second attempt began';
+COMMENT ON COLUMN @extschema@.rinq_inbox_attempt.last IS 'When the last attempt began';
+
+CREATE VIEW @extschema@.rinq_inbox_handled WITH (security_barrier) AS
+    SELECT r.id, r.namespace, r.handled, r.payload
+    FROM rinq_internal.inbox_handled r
+    WHERE pg_catalog.has_function_privilege(
+        '@extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id)'::pg_catalog.regprocedure, 'EXECUTE');
+COMMENT ON VIEW @extschema@.rinq_inbox_handled IS
+    'Requests that were handled, of listeners that deduplicate, for as long as rinq.dedup_retention says; empty for roles that may not execute rinq_inbox_dead_letter_retry';
+COMMENT ON COLUMN @extschema@.rinq_inbox_handled.id IS 'Message id of the request';
+COMMENT ON COLUMN @extschema@.rinq_inbox_handled.namespace IS 'Namespace that the request was sent to';
+COMMENT ON COLUMN @extschema@.rinq_inbox_handled.handled IS 'When its handler began';
+COMMENT ON COLUMN @extschema@.rinq_inbox_handled.payload IS 'Payload of its response in CBOR, NULL for nil';
+
+CREATE VIEW @extschema@.rinq_inbox_dead_letter WITH (security_barrier) AS
+    SELECT r.id, r.source, r.namespace, r.command, r.payload, r.trace_id, r.handler, r.attempts, r.error, r.recorded
+    FROM rinq_internal.inbox_dead_letter r
+    WHERE pg_catalog.has_function_privilege(
+        '@extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id)'::pg_catalog.regprocedure, 'EXECUTE');
+COMMENT ON VIEW @extschema@.rinq_inbox_dead_letter IS
+    'Requests that were given up after rinq.max_attempts, for rinq_inbox_dead_letter_retry and rinq_inbox_dead_letter_delete; empty for roles that may not execute rinq_inbox_dead_letter_retry';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.id IS 'Message id of the request';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.source IS 'Session that sent the request, at its revision when it did';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.namespace IS 'Namespace that the request was sent to';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.command IS 'Name of the command';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.payload IS 'Payload in CBOR, NULL for nil';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.trace_id IS 'Trace id of the request';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.handler IS 'Function that was to handle it';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.attempts IS 'How often it was attempted';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.error IS 'What it was answered';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.recorded IS 'When it was given up';
 
 -- ---------------------------------------------------------------------
 -- sessions
@@ -835,24 +926,24 @@ CREATE FUNCTION @extschema@.rinq_notifications(timeout interval DEFAULT '0', ses
 COMMENT ON FUNCTION @extschema@.rinq_notifications(interval, text) IS
     'Returns, and forgets, notifications that were kept for a session, which is the one of this connection if it is NULL; waits for the next one when there is none';
 
-CREATE UNLOGGED TABLE @extschema@.rinq_stored_notification (
+CREATE UNLOGGED TABLE rinq_internal.stored_notification (
     number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    stored timestamptz NOT NULL DEFAULT now(),
+    stored timestamptz NOT NULL DEFAULT pg_catalog.now(),
     role regrole NOT NULL,
     notification @extschema@.rinq_notification NOT NULL
 );
-COMMENT ON TABLE @extschema@.rinq_stored_notification IS
+COMMENT ON TABLE rinq_internal.stored_notification IS
     'Notifications that were too long to be forwarded by NOTIFY; see rinq_stored_notifications';
-COMMENT ON COLUMN @extschema@.rinq_stored_notification.number IS 'Number that NOTIFY has carried';
-COMMENT ON COLUMN @extschema@.rinq_stored_notification.stored IS 'When it was stored; kept for rinq.notification_retention';
-COMMENT ON COLUMN @extschema@.rinq_stored_notification.role IS 'Role that had it forwarded';
-COMMENT ON COLUMN @extschema@.rinq_stored_notification.notification IS 'The notification';
+COMMENT ON COLUMN rinq_internal.stored_notification.number IS 'Number that NOTIFY has carried';
+COMMENT ON COLUMN rinq_internal.stored_notification.stored IS 'When it was stored; kept for rinq.notification_retention';
+COMMENT ON COLUMN rinq_internal.stored_notification.role IS 'Role that had it forwarded';
+COMMENT ON COLUMN rinq_internal.stored_notification.notification IS 'The notification';
 
-COMMENT ON SEQUENCE @extschema@.rinq_stored_notification_number_seq IS 'Numbers of stored notifications';
+COMMENT ON SEQUENCE rinq_internal.stored_notification_number_seq IS 'Numbers of stored notifications';
 
 CREATE VIEW @extschema@.rinq_stored_notifications WITH (security_barrier) AS
     SELECT s.number, s.stored, (s.notification).*
-    FROM @extschema@.rinq_stored_notification s
+    FROM rinq_internal.stored_notification s
     WHERE pg_catalog.pg_has_role(s.role, 'USAGE');
 COMMENT ON VIEW @extschema@.rinq_stored_notifications IS
     'Notifications that were too long to be forwarded by NOTIFY, of roles whose privileges one has';
@@ -868,32 +959,33 @@ COMMENT ON COLUMN @extschema@.rinq_stored_notifications.is_multicast IS 'Whether
 COMMENT ON COLUMN @extschema@.rinq_stored_notifications.which IS 'That constraint, NULL for a notification to one session';
 COMMENT ON COLUMN @extschema@.rinq_stored_notifications.trace_id IS 'Id that the notification shares with all messages sent on its behalf';
 
-CREATE TABLE @extschema@.rinq_subscription (
-    name text COLLATE "C" PRIMARY KEY CHECK (octet_length(name) BETWEEN 1 AND 200),
+CREATE TABLE rinq_internal.subscription (
+    name text COLLATE "C" PRIMARY KEY CHECK (pg_catalog.octet_length(name) OPERATOR(pg_catalog.>=) 1
+            AND pg_catalog.octet_length(name) OPERATOR(pg_catalog.<=) 200),
     namespace text NOT NULL
-        CHECK (namespace ~ '^[A-Za-z0-9.:-][A-Za-z0-9_.:-]{0,199}$'),
+        CHECK (namespace OPERATOR(pg_catalog.~) '^[A-Za-z0-9.:-][A-Za-z0-9_.:-]{0,199}$'),
     handler text NOT NULL,
     role regrole NOT NULL,
     owner regrole NOT NULL,
-    attributes jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(attributes) = 'object')
+    attributes jsonb NOT NULL DEFAULT '{}' CHECK (pg_catalog.jsonb_typeof(attributes) OPERATOR(pg_catalog.=) 'object')
 );
-COMMENT ON TABLE @extschema@.rinq_subscription IS
+COMMENT ON TABLE rinq_internal.subscription IS
     'Standing subscriptions to notifications; written by rinq_subscribe and rinq_unsubscribe';
-COMMENT ON COLUMN @extschema@.rinq_subscription.name IS 'Name of the subscription';
-COMMENT ON COLUMN @extschema@.rinq_subscription.namespace IS 'Namespace whose notifications are handled';
-COMMENT ON COLUMN @extschema@.rinq_subscription.handler IS 'Function that handles them, with its schema and argument type';
-COMMENT ON COLUMN @extschema@.rinq_subscription.role IS 'Role that subscribed; its session receives them, and the handler runs as it';
-COMMENT ON COLUMN @extschema@.rinq_subscription.owner IS 'Owner of the function when it was registered; a function of the same name by anybody else is not run';
-COMMENT ON COLUMN @extschema@.rinq_subscription.attributes IS 'Attributes of the session, in the namespace';
+COMMENT ON COLUMN rinq_internal.subscription.name IS 'Name of the subscription';
+COMMENT ON COLUMN rinq_internal.subscription.namespace IS 'Namespace whose notifications are handled';
+COMMENT ON COLUMN rinq_internal.subscription.handler IS 'Function that handles them, with its schema and argument type';
+COMMENT ON COLUMN rinq_internal.subscription.role IS 'Role that subscribed; its session receives them, and the handler runs as it';
+COMMENT ON COLUMN rinq_internal.subscription.owner IS 'Owner of the function when it was registered; a function of the same name by anybody else is not run';
+COMMENT ON COLUMN rinq_internal.subscription.attributes IS 'Attributes of the session, in the namespace';
 
-CREATE TRIGGER rinq_listener_changed
-    AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON @extschema@.rinq_subscription
-    FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.rinq_listener_changed();
-COMMENT ON TRIGGER rinq_listener_changed ON @extschema@.rinq_subscription IS
+CREATE TRIGGER listener_changed
+    AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON rinq_internal.subscription
+    FOR EACH STATEMENT EXECUTE FUNCTION rinq_internal.listener_changed();
+COMMENT ON TRIGGER listener_changed ON rinq_internal.subscription IS
     'Makes changes of the subscriptions effective at commit, however they are made';
-ALTER TABLE @extschema@.rinq_subscription ENABLE ALWAYS TRIGGER rinq_listener_changed;
+ALTER TABLE rinq_internal.subscription ENABLE ALWAYS TRIGGER listener_changed;
 
-SELECT pg_catalog.pg_extension_config_dump('@extschema@.rinq_subscription', '');
+SELECT pg_catalog.pg_extension_config_dump('rinq_internal.subscription', '');
 
 CREATE FUNCTION @extschema@.rinq_subscribe(
     name text, namespace text, handler regprocedure, attributes jsonb DEFAULT '{}')
@@ -913,8 +1005,8 @@ COMMENT ON FUNCTION @extschema@.rinq_list_subscriptions() IS
 
 CREATE VIEW @extschema@.rinq_subscriptions WITH (security_barrier) AS
     SELECT s.name, s.namespace, s.handler, s.role, s.attributes, l.session
-    FROM @extschema@.rinq_subscription s
-    LEFT JOIN @extschema@.rinq_list_subscriptions() l USING (name)
+    FROM rinq_internal.subscription s
+    LEFT JOIN @extschema@.rinq_list_subscriptions() l ON l.name OPERATOR(pg_catalog.=) s.name
     WHERE pg_catalog.pg_has_role(s.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
 COMMENT ON VIEW @extschema@.rinq_subscriptions IS
     'Standing subscriptions of roles whose privileges one has; all of them for members of pg_monitor';
@@ -1070,16 +1162,15 @@ REVOKE ALL ON FUNCTION @extschema@.rinq_await_raw(@extschema@.rinq_message_id, i
 REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, bytea, interval, boolean, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_listen(text, regprocedure, integer, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_unlisten(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_listener_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_stop(boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_start() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_peer_status() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, jsonb, interval, boolean, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, text, interval, boolean, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_release(@extschema@.rinq_message_id) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_delete(@extschema@.rinq_message_id) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_dead_request_retry(@extschema@.rinq_message_id) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_dead_request_delete(@extschema@.rinq_message_id) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_dead_letter_retry(@extschema@.rinq_message_id) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_dead_letter_delete(@extschema@.rinq_message_id) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_inbox_dead_letter_delete(@extschema@.rinq_message_id) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_session() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_session_create() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_session_destroy(text) FROM PUBLIC;
@@ -1103,15 +1194,16 @@ REVOKE ALL ON FUNCTION @extschema@.rinq_notify_trigger() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_subscribe(text, text, regprocedure, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_unsubscribe(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_session_unlisten(text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_local_only() FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_rescan() FROM PUBLIC;
+REVOKE ALL ON FUNCTION rinq_internal.listener_changed() FROM PUBLIC;
+REVOKE ALL ON FUNCTION rinq_internal.outbox_local_only() FROM PUBLIC;
+REVOKE ALL ON FUNCTION rinq_internal.outbox_rescan() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_peer_status() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.rinq_outbox_peer_status() TO pg_monitor;
-GRANT SELECT ON @extschema@.rinq_sessions, @extschema@.rinq_session_attributes, @extschema@.rinq_stored_notifications,
+GRANT SELECT ON @extschema@.rinq_listeners, @extschema@.rinq_sessions, @extschema@.rinq_session_attributes, @extschema@.rinq_stored_notifications,
     @extschema@.rinq_subscriptions TO PUBLIC;
 GRANT SELECT ON @extschema@.rinq_outbox_status TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.rinq_peer_status() TO pg_monitor;
 GRANT SELECT ON @extschema@.rinq_peer TO pg_monitor;
 
 -- fires the trigger, and so has the peer started when this commits
-DELETE FROM @extschema@.rinq_listener;
+DELETE FROM rinq_internal.listener;

@@ -11,17 +11,15 @@ WHERE e.extname = 'rinq' AND d.deptype = 'e' AND d.refclassid = 'pg_extension'::
   AND obj_description(d.objid, d.classid::regclass::name) IS NULL
 ORDER BY 1;
 
--- and so is every column of its relations
+-- and so is every column of its relations and types
 SELECT a.attrelid::regclass AS relation, a.attname
-FROM pg_attribute a
-WHERE a.attrelid IN ('rinq_listener'::regclass, 'rinq_peer'::regclass, 'rinq_request'::regclass,
-                     'rinq_handled'::regclass, 'rinq_attempt'::regclass, 'rinq_dead_request'::regclass,
-                     'rinq_sessions'::regclass, 'rinq_session_attributes'::regclass,
-                     'rinq_attribute'::regclass, 'rinq_response'::regclass, 'rinq_notification'::regclass,
-                     'rinq_stored_notification'::regclass, 'rinq_stored_notifications'::regclass,
-                     'rinq_subscription'::regclass, 'rinq_subscriptions'::regclass)
-  AND a.attnum > 0 AND NOT a.attisdropped
-  AND col_description(a.attrelid, a.attnum) IS NULL;
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+LEFT JOIN pg_type t ON t.typrelid = c.oid
+JOIN pg_depend d ON (d.classid, d.objid) IN (('pg_class'::regclass, c.oid), ('pg_type'::regclass, t.oid))
+JOIN pg_extension e ON e.oid = d.refobjid AND d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass
+WHERE e.extname = 'rinq' AND c.relkind IN ('r', 'v', 'c') AND a.attnum > 0 AND NOT a.attisdropped
+  AND col_description(a.attrelid, a.attnum) IS NULL
+ORDER BY 1, a.attnum;
 
 -- nothing that sends or listens can be executed by everyone
 SELECT p.proname

@@ -338,7 +338,7 @@ define_work_settings(void)
 							1000000, 1, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.send_attempts",
 							"Sets how often a durable message is sent that the broker does not take.",
-							"Then it is set aside, in the table rinq_outbox_dead.",
+							"Then it is set aside, and shown by the view rinq_outbox_dead_letter.",
 							&rinq_send_attempts,
 							10, 1, 1000, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.retry_delay",
@@ -347,7 +347,7 @@ define_work_settings(void)
 							1000, 1, 3600000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.max_attempts",
 							"Sets how often a request is handled that the broker keeps delivering.",
-							"Then it is answered with an error and kept in rinq_dead_request; 0 is no limit.",
+							"Then it is answered with an error and kept in rinq_inbox_dead_letter; 0 is no limit.",
 							&rinq_max_attempts,
 							5, 0, 1000, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.dedup_retention",

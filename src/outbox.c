@@ -69,7 +69,7 @@ table_oid(Oid schema, int table)
 {
 	char		name[NAMEDATALEN];
 
-	snprintf(name, sizeof(name), "rinq_outbox_%d", table);
+	snprintf(name, sizeof(name), "outbox_%d", table);
 	return get_relname_relid(name, schema);
 }
 
@@ -482,7 +482,7 @@ copy_row(TupleTableSlot *from, TupleTableSlot *to)
 void
 rinq_outbox_set_aside(Oid schema, RinqOutboxFailed *failed, Size count)
 {
-	Relation	dead = open_table(get_relname_relid("rinq_outbox_dead", schema), DEAD_COLUMNS,
+	Relation	dead = open_table(get_relname_relid("outbox_dead_letter", schema), DEAD_COLUMNS,
 								  RowExclusiveLock);
 	TupleTableSlot *to = table_slot_create(dead, NULL);
 	Size		i;

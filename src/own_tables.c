@@ -17,11 +17,16 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "catalog/dependency.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_namespace.h"
+#include "commands/extension.h"
 #include "executor/spi.h"
 #include "own_tables.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
@@ -47,6 +52,41 @@ rinq_extension_schema(void)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return result;
+}
+
+/* the schema of the tables, as it was found, until a schema changes */
+static Oid	internal_schema = InvalidOid;
+
+static void
+forget_internal_schema(Datum arg, int cache, uint32 hash)
+{
+	internal_schema = InvalidOid;
+}
+
+/*
+ * Find the schema of the extension's tables; InvalidOid when it is not there.
+ * A schema of that name that is not the extension's own is not used.
+ */
+Oid
+rinq_internal_schema(void)
+{
+	static bool registered = false;
+	Oid			schema;
+	Oid			extension;
+
+	if (OidIsValid(internal_schema))
+		return internal_schema;
+	if (!registered)
+		CacheRegisterSyscacheCallback(NAMESPACEOID, forget_internal_schema, (Datum) 0);
+	registered = true;
+	schema = get_namespace_oid(RINQ_INTERNAL_SCHEMA, true);
+	if (!OidIsValid(schema))
+		return InvalidOid;
+	extension = getExtensionOfObject(NamespaceRelationId, schema);
+	if (!OidIsValid(extension) || extension != get_extension_oid("rinq", true))
+		return InvalidOid;
+	internal_schema = schema;
+	return schema;
 }
 
 /*

@@ -199,9 +199,9 @@ class Roles(Attack):
     def test_listeners_written_directly(self):
         role = self.attacker()
         self.server.psql("GRANT pg_write_all_data, pg_read_all_data TO " + role)
-        self.db.sql("GRANT ALL ON rinq_listener TO " + role)
-        for sql in ("INSERT INTO rinq_listener VALUES ('evil', 'own.f(public.rinq_request)', 'postgres', 'postgres')",
-                    "DELETE FROM rinq_listener", "UPDATE rinq_listener SET role = 'postgres'", "TRUNCATE rinq_listener"):
+        self.db.sql("GRANT ALL ON rinq_internal.listener TO " + role)
+        for sql in ("INSERT INTO rinq_internal.listener VALUES ('evil', 'own.f(public.rinq_request)', 'postgres', 'postgres')",
+                    "DELETE FROM rinq_internal.listener", "UPDATE rinq_internal.listener SET role = 'postgres'", "TRUNCATE rinq_internal.listener"):
             self.assertSqlState(self.db.error(sql, role=role), "42501")
 
     def test_name_of_a_dropped_handler(self):

@@ -165,7 +165,7 @@ class BadInput(case.Case):
         self.assertServed(dict(extra, n="bad", c="x"), message_id=GOOD, reply_to="c")
 
     def test_command_text(self):
-        for command in ("", "\u0000", "a\u0000b", b"\xff\xfe", "c" * 100000, "'; DROP TABLE rinq_listener; --", "\u202e\x1b[31m"):
+        for command in ("", "\u0000", "a\u0000b", b"\xff\xfe", "c" * 100000, "'; DROP TABLE rinq_internal.listener; --", "\u202e\x1b[31m"):
             self.assertIn(self.send("cmd.bal", {"n": "bad", "c": field("S", command)}, message_id=GOOD, reply_to="c"), ("ack", "reject"),
                           repr(command[:20]))
 

@@ -403,7 +403,7 @@ class Listening(case.Case):
         self.assertEqual(self.remote.call("ns", "x", timeout=10), 1)
         self.db.listen("ns", "two")
         wait_until(lambda: self.remote.call("ns", "x"), lambda answer: answer == 2, description="the new handler to answer")
-        self.assertEqual(self.db.sql("SELECT namespace, handler::text, role::text FROM rinq_listener WHERE namespace = 'ns'"),
+        self.assertEqual(self.db.sql("SELECT namespace, handler::text, role::text FROM rinq_internal.listener WHERE namespace = 'ns'"),
                          [["ns", "public.two(public.rinq_request)", "postgres"]])
         self.assertEqual(self.db.value("SELECT rinq_unlisten('ns')"), "t")
         self.wait_consumers("ns", 0)
@@ -451,7 +451,7 @@ class Listening(case.Case):
             error = self.db.error("SELECT rinq_listen('ns3', '%s')" % function)
             self.assertIn(error.sqlstate[:2], ("22", "42"), error.text)
         self.assertSqlState(self.db.error("SELECT rinq_listen('ns3', 'missing(rinq_request)')"), "42883")
-        self.assertEqual(self.db.value("SELECT count(*) FROM rinq_listener WHERE namespace = 'ns3'"), "0")
+        self.assertEqual(self.db.value("SELECT count(*) FROM rinq_internal.listener WHERE namespace = 'ns3'"), "0")
 
     def test_handler_disappears(self):
         self.db.handler("doomed", "RETURN '1';")

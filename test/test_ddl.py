@@ -118,10 +118,10 @@ class Ddl(case.Case):
         self.assertSqlState(error, "RQ001")
 
     def test_maintenance_of_the_listener_table(self):
-        for sql in ("VACUUM FULL rinq_listener", "REINDEX TABLE rinq_listener", "ANALYZE rinq_listener"):
+        for sql in ("VACUUM FULL rinq_internal.listener", "REINDEX TABLE rinq_internal.listener", "ANALYZE rinq_internal.listener"):
             self.prompt(sql, self.name)
             self.works(self.db)
-        self.prompt("TRUNCATE rinq_listener", self.name)
+        self.prompt("TRUNCATE rinq_internal.listener", self.name)
         remote = self.peer()
         wait_until(lambda: remote.queue_consumers("cmd.served_" + self.name), lambda count: count == 0, description="the listener to leave")
 
@@ -129,7 +129,7 @@ class Ddl(case.Case):
         """Nobody waits for a lock on it for ever, and the peer does not stop."""
         with self.db.session() as session:
             session.execute("BEGIN")
-            session.execute("LOCK TABLE rinq_listener IN ACCESS EXCLUSIVE MODE")
+            session.execute("LOCK TABLE rinq_internal.listener IN ACCESS EXCLUSIVE MODE")
             self.works(self.db)
             session.execute("COMMIT")
         self.works(self.db)
@@ -223,7 +223,7 @@ class Ddl(case.Case):
         own = db.wait_peer()
         original = self.db.wait_peer()
         self.assertNotEqual(own["peer_id"], original["peer_id"])
-        self.assertEqual(db.value("SELECT count(*) FROM rinq_listener"), "1")
+        self.assertEqual(db.value("SELECT count(*) FROM rinq_internal.listener"), "1")
         # both serve the namespace now: the copy has the listeners of its template
         with self.world.peer() as remote:
             answers = wait_until(lambda: {remote.call("served_" + self.name, "x", timeout=10) for _ in range(10)},

@@ -200,8 +200,8 @@ class Execute(case.Case):
         collector = self.collect("ex-role")
         self.assertSqlState(self.db.error(execute("ex-role", 1), role="ex_nobody"), "42501")
         self.db.sql(execute("ex-role", 2), role="ex_user")
-        for statement in ("SELECT * FROM rinq_outbox", "SELECT * FROM rinq_outbox_0", "SELECT * FROM rinq_outbox_dead",
-                          "DELETE FROM rinq_outbox_0", "SELECT rinq_outbox_release('1-0001.1@0#1')", "SELECT rinq_outbox_delete('1-0001.1@0#1')",
+        for statement in ("SELECT * FROM rinq_outbox", "SELECT * FROM rinq_internal.outbox_0", "SELECT * FROM rinq_outbox_dead_letter",
+                          "DELETE FROM rinq_internal.outbox_0", "SELECT rinq_outbox_dead_letter_retry('1-0001.1@0#1')", "SELECT rinq_outbox_dead_letter_delete('1-0001.1@0#1')",
                           "SELECT * FROM rinq_outbox_status"):
             self.assertSqlState(self.db.error(statement, role="ex_user"), "42501")
         self.assertSent(collector, [2])

@@ -79,7 +79,7 @@ class Case(case.Case):
         return connection.channel()
 
     def relation_sizes(self, db):
-        return int(db.value("SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relname ~ '^rinq_outbox_[0-3]$'"))
+        return int(db.value("SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relname ~ '^outbox_[0-3]$'"))
 
 
 class Network(Case):
@@ -143,7 +143,7 @@ class Network(Case):
 
         # nobody holds anything meanwhile
         self.assertEqual(self.db.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'rinq%' AND xact_start IS NOT NULL"), "0")
-        self.assertEqual(self.db.value("SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE relname ~ '^rinq_outbox_[0-3]$'"), "0")
+        self.assertEqual(self.db.value("SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE relname ~ '^outbox_[0-3]$'"), "0")
         self.world.proxy.cut()
         self.world.proxy.resume()
         self.assertAllReceived(self.db, collector, duplicates=10)
@@ -157,7 +157,7 @@ class Network(Case):
         self.wait_empty(self.db)
         message = self.db.value("SELECT rinq_execute('full', 'refused', '{\"a\": 1}')")
         wait_until(lambda: self.db.value("SELECT dead FROM rinq_outbox_status"), lambda n: n == "1", 20, "the message to be set aside")
-        row = self.db.json("SELECT to_json(d) FROM rinq_outbox_dead d")
+        row = self.db.json("SELECT to_json(d) FROM rinq_outbox_dead_letter d")
         self.assertEqual((row["id"], row["command"], row["attempts"]), (message, "refused", 3))
         self.assertIn("refused", row["error"])
         self.assertEqual(self.depth(self.db), 0)
@@ -167,8 +167,8 @@ class Network(Case):
         self.db.sql("SELECT rinq_execute('others', 'x')")
         collector.wait(1)
         channel.queue_purge("cmd.full")
-        self.assertEqual(self.db.value("SELECT rinq_outbox_release('%s')" % message), "t")
-        self.assertEqual(self.db.value("SELECT rinq_outbox_release('%s')" % message), "f")
+        self.assertEqual(self.db.value("SELECT rinq_outbox_dead_letter_retry('%s')" % message), "t")
+        self.assertEqual(self.db.value("SELECT rinq_outbox_dead_letter_retry('%s')" % message), "f")
         full = Collector(self.remote, "full")
         full.wait(1)
         self.assertEqual((full.ids, full.payloads), ([message], [{"a": 1}]))
@@ -179,7 +179,7 @@ class Network(Case):
         channel.queue_declare("cmd.odd", durable=True)
         message = self.db.value("SELECT rinq_execute('odd', 'x')")
         wait_until(lambda: self.db.value("SELECT dead FROM rinq_outbox_status"), lambda n: n == "1", 20, "the message to be set aside")
-        self.assertEqual(self.db.value("SELECT rinq_outbox_delete('%s')" % message), "t")
+        self.assertEqual(self.db.value("SELECT rinq_outbox_dead_letter_delete('%s')" % message), "t")
         self.assertEqual(self.db.value("SELECT dead FROM rinq_outbox_status"), "0")
 
     def test_queue_deleted(self):
@@ -281,7 +281,7 @@ class Processes(Case):
         self.finish()
 
     def test_tables_are_rewritten(self):
-        for command in ("VACUUM FULL rinq_outbox_0", "VACUUM rinq_outbox_0", "BEGIN; LOCK TABLE rinq_outbox_0; COMMIT") * 3:
+        for command in ("VACUUM FULL rinq_internal.outbox_0", "VACUUM rinq_internal.outbox_0", "BEGIN; LOCK TABLE rinq_internal.outbox_0; COMMIT") * 3:
             self.db.sql(command)
             self.stream.wait(10)
         self.finish()
@@ -338,7 +338,7 @@ class Space(Case):
         collector = Collector(self.peer(prefetch=0), "copy")
         collector.wait(1, 40)
         self.wait_empty(db)
-        wait_until(lambda: self.server.value("SELECT string_agg(id, ' ') FROM rinq_outbox_dead", database="the_copy"), lambda ids: ids == message,
+        wait_until(lambda: self.server.value("SELECT string_agg(id, ' ') FROM rinq_outbox_dead_letter", database="the_copy"), lambda ids: ids == message,
                    40, "the copy to set it aside")
         self.assertEqual(collector.ids, [message])
 

@@ -90,12 +90,12 @@ class Forwarded(Receive):
             number = json.loads(listener.wait_notifications(1)[0][1])["stored"]
             count = "SELECT count(*) FROM rinq_stored_notifications WHERE number = %d" % number
             self.assertEqual((self.db.value(count), self.db.value(count, role=reader)), ("1", "0"))
-            self.assertSqlState(self.db.error("SELECT * FROM rinq_stored_notification", role=reader), "42501")
-            self.db.sql("UPDATE rinq_stored_notification SET stored = stored - interval '59 minutes'")
+            self.assertSqlState(self.db.error("SELECT * FROM rinq_internal.stored_notification", role=reader), "42501")
+            self.db.sql("UPDATE rinq_internal.stored_notification SET stored = stored - interval '59 minutes'")
             self.unicast(session, "z" * 9000)
             listener.wait_notifications(2)
             self.assertEqual(self.db.value(count), "1")
-            self.db.sql("UPDATE rinq_stored_notification SET stored = stored - interval '2 minutes' WHERE number = %d" % number)
+            self.db.sql("UPDATE rinq_internal.stored_notification SET stored = stored - interval '2 minutes' WHERE number = %d" % number)
             self.unicast(session, "z" * 9000)
             listener.wait_notifications(3)
             self.assertEqual(self.db.value(count), "0")
@@ -103,7 +103,7 @@ class Forwarded(Receive):
 
     def test_a_failure_is_logged_and_the_next_one_comes(self):
         session = self.listening("fails")
-        self.db.sql("ALTER TABLE rinq_stored_notification RENAME TO elsewhere")
+        self.db.sql("ALTER TABLE rinq_internal.stored_notification RENAME TO elsewhere")
         try:
             with self.db.session() as listener:
                 listener.execute("LISTEN fails")
@@ -111,10 +111,10 @@ class Forwarded(Receive):
                 self.unicast(session, "z" * 9000)
                 message = self.unicast(session, 1)
                 self.assertEqual(json.loads(listener.wait_notifications(1)[0][1])["id"], message)
-                self.server.wait_log("rinq_stored_notification", mark)
+                self.server.wait_log('table "stored_notification" does not exist', mark)
                 self.assertEqual(self.counter("failed"), failed + 1)
         finally:
-            self.db.sql("ALTER TABLE elsewhere RENAME TO rinq_stored_notification")
+            self.db.sql("ALTER TABLE rinq_internal.elsewhere RENAME TO stored_notification")
 
 
 class Kept(Receive):

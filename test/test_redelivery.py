@@ -57,10 +57,10 @@ class Redelivery(case.Case):
         message = self.remote.call_async("plain", "die", {"a": [1]}, trace="why")
         with self.assertRaisesRegex(RemoteError, "given up after 2 attempts"):
             self.remote.response(message, timeout=30).result()
-        self.assertEqual(self.db.value("SELECT attempts FROM rinq_attempt WHERE id = '%s'" % message), "3")
+        self.assertEqual(self.db.value("SELECT attempts FROM rinq_inbox_attempt WHERE id = '%s'" % message), "3")
         self.assertEqual(self.db.value("""SELECT concat_ws(',', namespace, command, rinq_from_cbor(payload), trace_id, attempts,
             handler, source = split_part(id, '#', 1), recorded > now() - interval '1 minute')
-            FROM rinq_dead_request WHERE id = '%s'""" % message),
+            FROM rinq_inbox_dead_letter WHERE id = '%s'""" % message),
             'plain,die,{"a": [1]},why,2,public.handle(public.rinq_request),t,t')
 
         # the others are served
@@ -69,11 +69,11 @@ class Redelivery(case.Case):
         # run again once the cause is removed
         self.db.sql("CREATE OR REPLACE FUNCTION handle(req rinq_request) RETURNS jsonb LANGUAGE plpgsql AS "
                     "$$ BEGIN INSERT INTO effects VALUES (req.id || req.command || req.payload || req.trace_id); RETURN NULL; END $$")
-        retried = self.db.value("SELECT rinq_dead_request_retry('%s')" % message)
+        retried = self.db.value("SELECT rinq_inbox_dead_letter_retry('%s')" % message)
         self.assertNotEqual(retried, message)
         wait_until(lambda: self.db.value("SELECT count(*) FROM effects WHERE id = '%sdie{\"a\": [1]}why'" % retried), lambda n: n == "1")
-        self.assertEqual(self.db.value("SELECT count(*) FROM rinq_dead_request"), "0")
-        self.assertEqual(self.db.value("SELECT rinq_dead_request_retry('%s') IS NULL" % message), "t")
+        self.assertEqual(self.db.value("SELECT count(*) FROM rinq_inbox_dead_letter"), "0")
+        self.assertEqual(self.db.value("SELECT rinq_inbox_dead_letter_retry('%s') IS NULL" % message), "t")
         self.assertEqual(self.db.value("SELECT current_setting('rinq.trace_id')"), "")
         self.db.sql("DROP FUNCTION handle(rinq_request)")
         self.db.handler("handle", BODY)
@@ -83,21 +83,21 @@ class Redelivery(case.Case):
         message = self.remote.call_async("plain", "die")
         with self.assertRaisesRegex(RemoteError, "given up after 1 attempts"):
             self.remote.response(message, timeout=30).result()
-        self.assertEqual(self.db.value("SELECT payload IS NULL FROM rinq_dead_request WHERE id = '%s'" % message), "t")
-        self.assertEqual(self.db.value("SELECT rinq_dead_request_delete('%s')" % message), "t")
-        self.assertEqual(self.db.value("SELECT rinq_dead_request_delete('%s')" % message), "f")
+        self.assertEqual(self.db.value("SELECT payload IS NULL FROM rinq_inbox_dead_letter WHERE id = '%s'" % message), "t")
+        self.assertEqual(self.db.value("SELECT rinq_inbox_dead_letter_delete('%s')" % message), "t")
+        self.assertEqual(self.db.value("SELECT rinq_inbox_dead_letter_delete('%s')" % message), "f")
 
     def test_attempts_without_limit(self):
         self.server.configure(**{"rinq.max_attempts": "0"})
         message = self.remote.call_async("plain", "die", timeout=4)
         with self.assertRaises(CallTimeout):
             self.remote.response(message, timeout=5)
-        self.assertEqual(self.db.value("SELECT count(*) FROM rinq_attempt WHERE id = '%s'" % message), "0")
+        self.assertEqual(self.db.value("SELECT count(*) FROM rinq_inbox_attempt WHERE id = '%s'" % message), "0")
 
     def test_bookkeeping_that_fails_does_not_stop_requests(self):
         self.server.configure(**{"rinq.max_attempts": "5"})
         self.db.sql("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no room'; END $$")
-        self.db.sql("CREATE TRIGGER refuse BEFORE INSERT ON rinq_attempt FOR EACH ROW EXECUTE FUNCTION refuse()")
+        self.db.sql("CREATE TRIGGER refuse BEFORE INSERT ON rinq_internal.inbox_attempt FOR EACH ROW EXECUTE FUNCTION refuse()")
         self.addCleanup(self.db.sql, "DROP FUNCTION refuse() CASCADE")
         mark = self.server.log_mark()
         with self.db.session() as gate:
@@ -120,7 +120,7 @@ class Redelivery(case.Case):
         message = self.remote.call_async("reads", "x")
         with self.assertRaisesRegex(RemoteError, "given up after 1 attempts"):
             self.remote.response(message, timeout=30).result()
-        self.assertEqual(self.db.value("SELECT rinq_dead_request_delete('%s')" % message), "t")
+        self.assertEqual(self.db.value("SELECT rinq_inbox_dead_letter_delete('%s')" % message), "t")
         self.db.sql("SELECT rinq_unlisten('reads')")
         self.db.sql("DROP OWNED BY only_reads; DROP ROLE only_reads")
 
@@ -131,7 +131,7 @@ class Redelivery(case.Case):
         _, second = self.again("once", "x", message)
         self.assertEqual(first.result(), second.result())
         self.assertEqual(self.effects(message), 1)
-        self.assertEqual(self.db.value("SELECT namespace FROM rinq_handled WHERE id = '%s'" % message), "once")
+        self.assertEqual(self.db.value("SELECT namespace FROM rinq_inbox_handled WHERE id = '%s'" % message), "once")
 
     def test_nil_is_answered_again(self):
         message, first = self.again("once.nil", "x")
@@ -180,6 +180,6 @@ class Redelivery(case.Case):
 
         def entries():
             self.remote.call("plain", "x", timeout=20)
-            return self.db.value("SELECT count(*) FROM rinq_handled WHERE id = '%s'" % message)
+            return self.db.value("SELECT count(*) FROM rinq_inbox_handled WHERE id = '%s'" % message)
         wait_until(entries, lambda n: n == "0", timeout=15)
         self.server.configure(**{"rinq.dedup_retention": None})

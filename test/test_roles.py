@@ -34,9 +34,9 @@ class Roles(case.Case):
     def test_public_may_neither_send_nor_listen(self):
         self.db.handler("plains", "RETURN NULL;", role=self.plain)
         for sql in (call_sql("x", "x"), "SELECT rinq_listen('x', 'plains(rinq_request)')", "SELECT rinq_unlisten('x')",
-                    "SELECT * FROM rinq_listener", "INSERT INTO rinq_listener VALUES ('x', 'plains(rinq_request)', 'postgres')",
-                    "DELETE FROM rinq_listener", "UPDATE rinq_listener SET role = 'postgres'",
-                    "CREATE TRIGGER t AFTER INSERT ON rinq_listener FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"):
+                    "SELECT * FROM rinq_internal.listener", "INSERT INTO rinq_internal.listener VALUES ('x', 'plains(rinq_request)', 'postgres')",
+                    "DELETE FROM rinq_internal.listener", "UPDATE rinq_internal.listener SET role = 'postgres'",
+                    "CREATE TRIGGER t AFTER INSERT ON rinq_internal.listener FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"):
             self.assertSqlState(self.db.error(sql, role=self.plain), "42501")
         self.assertEqual([event for event in self.recording.published("cmd.bal", self.wire_start)], [])
 

@@ -117,7 +117,7 @@ class Subscriptions(case.Case):
         self.assertEqual(self.got(1), [[session, "1"]])
 
     def test_rows_that_cannot_be_used_do_not_keep_others_from_it(self):
-        self.db.sql("INSERT INTO rinq_subscription SELECT 'big', 'news', 'public.take(public.rinq_notification)', 'postgres', 'postgres',"
+        self.db.sql("INSERT INTO rinq_internal.subscription SELECT 'big', 'news', 'public.take(public.rinq_notification)', 'postgres', 'postgres',"
                     " jsonb_build_object('x', repeat('x', 70000))")
         self.subscribe("fine")
         self.session("fine")
@@ -136,9 +136,9 @@ class Subscriptions(case.Case):
         self.assertEqual(self.db.value("SELECT session FROM rinq_subscriptions", role=owner), session)
         self.assertSqlState(self.db.error("SELECT rinq_subscribe('mine', 'news', 'take(rinq_notification)')", role=other), "42501", "another role")
         self.assertSqlState(self.db.error("SELECT rinq_unsubscribe('mine')", role=other), "42501", "another role")
-        self.assertSqlState(self.db.error("INSERT INTO rinq_subscription VALUES ('x', 'x', 'x', 'other', 'other')", role=other), "42501")
-        self.db.sql("GRANT INSERT ON rinq_subscription TO other")
-        self.assertSqlState(self.db.error("INSERT INTO rinq_subscription VALUES ('x', 'x', 'x', 'other', 'other')", role=other), "42501", "directly")
+        self.assertSqlState(self.db.error("INSERT INTO rinq_internal.subscription VALUES ('x', 'x', 'x', 'other', 'other')", role=other), "42501")
+        self.db.sql("GRANT USAGE ON SCHEMA rinq_internal TO other; GRANT INSERT ON rinq_internal.subscription TO other")
+        self.assertSqlState(self.db.error("INSERT INTO rinq_internal.subscription VALUES ('x', 'x', 'x', 'other', 'other')", role=other), "42501", "directly")
         self.db.sql("SELECT rinq_unsubscribe('mine')")
         self.db.sql("DROP OWNED BY subscriber, other; DROP ROLE subscriber, other")
 

@@ -445,7 +445,7 @@ give_up(RinqSlot *slot, const RinqBytes *fields, MemoryContext context)
 			 attempt.number - 1);
 	ereport(LOG,
 			(errmsg("rinq gives up a request that was delivered %d times", attempt.number),
-			 errhint("Look at the table rinq_dead_request.")));
+			 errhint("Look at the view rinq_inbox_dead_letter.")));
 	keep_books(record_dead, &attempt, context);
 	rinq_answer_plainly(slot, attempt.error);
 	return true;

@@ -29,7 +29,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/syscache.h"
 
-#define STORED_TABLE "rinq_stored_notification"
+#define STORED_TABLE "stored_notification"
 
 /* bytes that NOTIFY takes (async.c keeps this to itself) */
 #define MAX_NOTIFY_LEN (BLCKSZ - NAMEDATALEN - 128 - 1)
@@ -61,7 +61,7 @@ notification_datum(Oid schema, const RinqBytes *fields, Oid *type)
  * are added.
  */
 static char *
-store(Oid schema, Datum notification, Oid type)
+store(Datum notification, Oid type)
 {
 	RinqOwnTable table;
 	Oid			types[2] = {type, OIDOID};
@@ -70,7 +70,7 @@ store(Oid schema, Datum notification, Oid type)
 	char	   *text;
 	Oid			role = GetUserId();
 
-	rinq_own_table_open(&table, schema, STORED_TABLE);
+	rinq_own_table_open(&table, rinq_internal_schema(), STORED_TABLE);
 	values[0] = Int32GetDatum(rinq_notification_retention);
 	types[0] = INT4OID;
 	(void) rinq_own_table_execute(psprintf("DELETE FROM %s WHERE number OPERATOR(pg_catalog.=)"
@@ -116,7 +116,7 @@ rinq_forward(const RinqBytes *fields)
 	rinq_handler_entered = true;	/* what fails from here on is logged each time */
 	json = TextDatumGetCString(DirectFunctionCall1(row_to_json, row));
 	if (strlen(json) > MAX_NOTIFY_LEN)
-		json = store(schema, row, type);
+		json = store(row, type);
 	(void) DirectFunctionCall2(pg_notify,
 							   CStringGetTextDatum(pnstrdup(fields[RINQ_REQUEST_HANDLER].data,
 															fields[RINQ_REQUEST_HANDLER].len)),

@@ -106,7 +106,7 @@ begin(const char *activity)
 	PushActiveSnapshot(GetTransactionSnapshot());
 
 	/* dropped, or about to be: then there is nothing to do, ever */
-	schema = rinq_extension_schema();
+	schema = rinq_internal_schema();
 	if (!rinq_outbox_exists(schema))
 		proc_exit(0);
 	MemoryContextSwitchTo(work_context);

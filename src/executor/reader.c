@@ -20,6 +20,7 @@
 #include "catalog/pg_type.h"
 #include "config.h"
 #include "executor/spi.h"
+#include "own_tables.h"
 #include "payload.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -97,15 +98,15 @@ role_problem(HeapTuple row, TupleDesc desc, MemoryContext context)
 	return NULL;
 }
 
-/* the schema the extension lives in, NULL when it is not there */
+/* the schema of the extension's tables, NULL when it is not there */
 static char *
 extension_schema(void)
 {
 	if (SPI_execute("SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_extension e"
-					" JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace"
-					" JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid"
-					" AND c.relname = 'rinq_listener' AND c.relkind = 'r'"
-					" WHERE e.extname = 'rinq'", true, 0) != SPI_OK_SELECT)
+					" JOIN pg_catalog.pg_namespace n ON n.nspname OPERATOR(pg_catalog.=) '" RINQ_INTERNAL_SCHEMA "'"
+					" JOIN pg_catalog.pg_class c ON c.relnamespace OPERATOR(pg_catalog.=) n.oid"
+					" AND c.relname OPERATOR(pg_catalog.=) 'listener' AND c.relkind OPERATOR(pg_catalog.=) 'r'"
+					" WHERE e.extname OPERATOR(pg_catalog.=) 'rinq'", true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not look for the extension");
 	if (SPI_processed == 0)
 		return NULL;
@@ -148,7 +149,7 @@ read_listeners(const char *schema, MemoryContext context)
 	uint64		i;
 
 	query("SELECT " COMMON_COLUMNS ", COALESCE(t.max_concurrent, 0), t.deduplicate"
-		  " FROM %s.rinq_listener t" JOIN_ROLE " ORDER BY t.namespace", schema, "listeners");
+		  " FROM %s.listener t" JOIN_ROLE " ORDER BY t.namespace", schema, "listeners");
 	for (i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
@@ -237,7 +238,7 @@ read_subscriptions(const char *schema, MemoryContext context)
 		  " ARRAY(SELECT a.key FROM pg_catalog.jsonb_each_text(s.attributes) a ORDER BY a.key),"
 		  " ARRAY(SELECT a.value FROM pg_catalog.jsonb_each_text(s.attributes) a ORDER BY a.key),"
 		  " s.size"
-		  " FROM %s.rinq_subscription t" JOIN_ROLE
+		  " FROM %s.subscription t" JOIN_ROLE
 		  " CROSS JOIN LATERAL (SELECT z.size, CASE WHEN z.size OPERATOR(pg_catalog.>) "
 		  CppAsString2(RINQ_MAX_STANDING_SIZE) " THEN '{}'::pg_catalog.jsonb"
 		  " ELSE t.attributes END AS attributes"

@@ -53,7 +53,7 @@ rinq_record_attempt(const RinqBytes *fields)
 	bool		isnull;
 	int			attempts;
 
-	rinq_own_table_open(&table, rinq_extension_schema(), "rinq_attempt");
+	rinq_own_table_open(&table, rinq_internal_schema(), "inbox_attempt");
 	values[0] = rinq_text_datum(fields[RINQ_REQUEST_ID]);
 	(void) rinq_own_table_execute(psprintf("INSERT INTO %s AS a (id, attempts, first, last)"
 										   " VALUES ($1, 2, pg_catalog.now(), pg_catalog.now())"
@@ -80,7 +80,7 @@ rinq_record_dead(const RinqBytes *fields, int attempts, const char *error)
 	Datum		values[9];
 	char		nulls[9];
 
-	rinq_own_table_open(&table, rinq_extension_schema(), "rinq_dead_request");
+	rinq_own_table_open(&table, rinq_internal_schema(), "inbox_dead_letter");
 	memset(nulls, ' ', sizeof(nulls));
 	values[0] = rinq_text_datum(fields[RINQ_REQUEST_ID]);
 	values[1] = rinq_text_datum(fields[RINQ_REQUEST_SOURCE]);
@@ -116,7 +116,7 @@ rinq_record_was_handled(const RinqBytes *fields, RinqBytes *payload)
 	Datum		values[2];
 	bool		handled;
 
-	rinq_own_table_open(&table, rinq_extension_schema(), "rinq_handled");
+	rinq_own_table_open(&table, rinq_internal_schema(), "inbox_handled");
 	values[0] = rinq_text_datum(fields[RINQ_REQUEST_ID]);
 	values[1] = rinq_text_datum(fields[RINQ_REQUEST_NAMESPACE]);
 	for (;;)
@@ -163,7 +163,7 @@ rinq_record_handled(const RinqBytes *fields, RinqBytes payload)
 
 	if (payload.len == 0)
 		return;					/* nil, as the row says already */
-	rinq_own_table_open(&table, rinq_extension_schema(), "rinq_handled");
+	rinq_own_table_open(&table, rinq_internal_schema(), "inbox_handled");
 	values[0] = rinq_text_datum(fields[RINQ_REQUEST_ID]);
 	values[1] = bytea_datum(payload);
 	(void) rinq_own_table_execute(psprintf("UPDATE %s SET payload = $2"
@@ -211,11 +211,11 @@ purge_table(Oid schema, const char *name, const char *column)
 void
 rinq_record_purge(void)
 {
-	Oid			schema = rinq_extension_schema();
+	Oid			schema = rinq_internal_schema();
 
 	/* nobody waits for this, and so it must not wait for anybody */
 	(void) set_config_option("lock_timeout", "100ms", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);
-	purge_table(schema, "rinq_handled", "handled");
-	purge_table(schema, "rinq_attempt", "last");
+	purge_table(schema, "inbox_handled", "handled");
+	purge_table(schema, "inbox_attempt", "last");
 }

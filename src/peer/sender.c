@@ -531,7 +531,7 @@ retry(void)
 				ereport(WARNING,
 						(errmsg("rinq peer %s has set a message aside after %d attempts: %s",
 								rinq_peer.id_text, f.attempts, f.error),
-						 errhint("Look at the table rinq_outbox_dead.")));
+						 errhint("Look at the view rinq_outbox_dead_letter.")));
 		}
 		else
 			told = rinq_outbox_tell(RINQ_CHUNK_FETCH, &f.item, sizeof(f.item), 1);

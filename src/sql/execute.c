@@ -17,6 +17,7 @@
 #include "funcapi.h"
 #include "guc.h"
 #include "outbox.h"
+#include "own_tables.h"
 #include "request.h"
 #include "sql/arguments.h"
 #include "sql/send.h"
@@ -84,7 +85,7 @@ execute(FunctionCallInfo fcinfo, RinqPayloadForm form)
 		message.deadline = rinq_wall_ms() + rinq_interval_ms(PG_GETARG_INTERVAL_P(ARG_TIMEOUT));
 	rinq_send_draw_id_argument(fcinfo, ARG_SESSION, db, &message.item.id);
 	if (durable)
-		rinq_outbox_insert(get_func_namespace(fcinfo->flinfo->fn_oid), &message, fields);
+		rinq_outbox_insert(rinq_internal_schema(), &message, fields);
 	rinq_send_at_commit(db, &message, fields);
 
 	rinq_message_id_format(&message.item.id, id, sizeof(id));

@@ -35,7 +35,7 @@ PG_FUNCTION_INFO_V1(rinq_listen);
 PG_FUNCTION_INFO_V1(rinq_unlisten);
 PG_FUNCTION_INFO_V1(rinq_listener_changed);
 
-#define TABLE_NAME "rinq_listener"
+#define TABLE_NAME "listener"
 
 /*
  * Raises an error unless executors can be started for a role: one that cannot
@@ -107,7 +107,7 @@ Datum
 rinq_listen(PG_FUNCTION_ARGS)
 {
 	char	   *namespace = rinq_namespace_argument(fcinfo, 0);
-	Oid			schema = get_func_namespace(fcinfo->flinfo->fn_oid);
+	Oid			schema = rinq_internal_schema();
 	Oid			func;
 	Oid			types[7] = {TEXTOID, TEXTOID, OIDOID, BOOLOID, OIDOID, INT4OID, BOOLOID};
 	Datum		values[7];
@@ -161,7 +161,7 @@ Datum
 rinq_unlisten(PG_FUNCTION_ARGS)
 {
 	char	   *namespace = rinq_namespace_argument(fcinfo, 0);
-	Oid			schema = get_func_namespace(fcinfo->flinfo->fn_oid);
+	Oid			schema = rinq_internal_schema();
 	Oid			types[3] = {TEXTOID, OIDOID, BOOLOID};
 	Datum		values[3];
 

@@ -31,7 +31,7 @@
 PG_FUNCTION_INFO_V1(rinq_subscribe);
 PG_FUNCTION_INFO_V1(rinq_unsubscribe);
 
-#define TABLE_NAME "rinq_subscription"
+#define TABLE_NAME "subscription"
 #define MAX_NAME_LEN 200
 
 static char *
@@ -100,7 +100,7 @@ rinq_subscribe(PG_FUNCTION_ARGS)
 	values[4] = ObjectIdGetDatum(rinq_function_owner(func));
 	values[5] = JsonbPGetDatum(attributes);
 	values[6] = BoolGetDatum(superuser());
-	if (rinq_own_table_write(get_func_namespace(fcinfo->flinfo->fn_oid), TABLE_NAME,
+	if (rinq_own_table_write(rinq_internal_schema(), TABLE_NAME,
 							 "INSERT INTO %s AS s (name, namespace, handler, role, owner, attributes)"
 							 " VALUES ($1, $2, $3, $4::pg_catalog.regrole, $5::pg_catalog.regrole, $6)"
 							 " ON CONFLICT (name) DO UPDATE"
@@ -125,7 +125,7 @@ Datum
 rinq_unsubscribe(PG_FUNCTION_ARGS)
 {
 	char	   *name = name_argument(fcinfo);
-	Oid			schema = get_func_namespace(fcinfo->flinfo->fn_oid);
+	Oid			schema = rinq_internal_schema();
 	Oid			types[3] = {TEXTOID, OIDOID, BOOLOID};
 	Datum		values[3];
 
