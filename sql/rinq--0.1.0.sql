@@ -139,7 +139,7 @@ COMMENT ON COLUMN rinq_internal.listener.deduplicate IS
     'Whether a request that was handled already is not handled again when it is delivered again';
 
 CREATE FUNCTION rinq_internal.listener_changed() RETURNS trigger
-    AS 'MODULE_PATHNAME', 'rinq_listener_changed' LANGUAGE C VOLATILE;
+    AS 'MODULE_PATHNAME', 'rinq_listener_changed' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION rinq_internal.listener_changed() IS
     'Has the peer read listeners and subscriptions again when the transaction commits';
 
@@ -204,6 +204,15 @@ CREATE FUNCTION @extschema@.rinq_call(
 COMMENT ON FUNCTION @extschema@.rinq_call(text, text, bytea, interval, text) IS
     'Calls a command with a payload in CBOR, and returns the payload of the response in CBOR';
 
+CREATE FUNCTION @extschema@.rinq_call_many(
+    namespace text, command text, payloads jsonb[], timeout interval DEFAULT NULL,
+    session text DEFAULT NULL,
+    OUT ordinality bigint, OUT payload jsonb, OUT sqlstate text, OUT type text, OUT message text)
+    RETURNS SETOF record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000 ROWS 100;
+COMMENT ON FUNCTION @extschema@.rinq_call_many(text, text, jsonb[], interval, text) IS
+    'Calls a command once for each payload, all of them side by side, and returns a row for each in the same order: its payload, or the SQLSTATE, type and message of what was wrong';
+REVOKE ALL ON FUNCTION @extschema@.rinq_call_many(text, text, jsonb[], interval, text) FROM PUBLIC;
+
 CREATE FUNCTION @extschema@.rinq_call_async(
     namespace text, command text, payload jsonb DEFAULT NULL, timeout interval DEFAULT NULL,
     session text DEFAULT NULL)
@@ -239,6 +248,23 @@ CREATE FUNCTION @extschema@.rinq_await_raw(
 COMMENT ON FUNCTION @extschema@.rinq_await_raw(@extschema@.rinq_message_id, interval) IS
     'Waits for the response to an asynchronous call of this connection, and returns the payload in CBOR';
 
+CREATE FUNCTION @extschema@.rinq_await_response(
+    id @extschema@.rinq_message_id, timeout interval DEFAULT NULL,
+    OUT payload jsonb, OUT sqlstate text, OUT type text, OUT message text)
+    RETURNS record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
+COMMENT ON FUNCTION @extschema@.rinq_await_response(@extschema@.rinq_message_id, interval) IS
+    'Waits for the response to an asynchronous call of this connection, and returns what came: a payload, or the SQLSTATE, type and message of what rinq_await would raise';
+REVOKE ALL ON FUNCTION @extschema@.rinq_await_response(@extschema@.rinq_message_id, interval) FROM PUBLIC;
+
+CREATE FUNCTION @extschema@.rinq_await_all(
+    ids @extschema@.rinq_message_id[], timeout interval DEFAULT NULL,
+    OUT ordinality bigint, OUT id @extschema@.rinq_message_id, OUT payload jsonb,
+    OUT sqlstate text, OUT type text, OUT message text)
+    RETURNS SETOF record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000 ROWS 100;
+COMMENT ON FUNCTION @extschema@.rinq_await_all(@extschema@.rinq_message_id[], interval) IS
+    'Waits until several asynchronous calls of this connection have ended, and returns a row for each in the same order: its payload, or the SQLSTATE, type and message of what was wrong';
+REVOKE ALL ON FUNCTION @extschema@.rinq_await_all(@extschema@.rinq_message_id[], interval) FROM PUBLIC;
+
 CREATE FUNCTION @extschema@.rinq_await_any(
     ids @extschema@.rinq_message_id[], timeout interval DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
@@ -252,7 +278,7 @@ COMMENT ON FUNCTION @extschema@.rinq_cancel(@extschema@.rinq_message_id) IS
 
 CREATE FUNCTION @extschema@.rinq_fail(
     type text, message text DEFAULT NULL, payload jsonb DEFAULT NULL)
-    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.rinq_fail(text, text, jsonb) IS
     'Raises an application-defined failure (SQLSTATE RQ001), which in a handler becomes the response';
 
@@ -272,12 +298,12 @@ COMMENT ON FUNCTION @extschema@.rinq_trace_id() IS
 -- ---------------------------------------------------------------------
 
 CREATE FUNCTION rinq_internal.outbox_local_only() RETURNS trigger
-    AS 'MODULE_PATHNAME', 'rinq_outbox_local_only' LANGUAGE C VOLATILE;
+    AS 'MODULE_PATHNAME', 'rinq_outbox_local_only' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION rinq_internal.outbox_local_only() IS
     'Keeps rows out of the outbox that logical replication brings, since their origin sends them';
 
 CREATE FUNCTION rinq_internal.outbox_rescan() RETURNS trigger
-    AS 'MODULE_PATHNAME', 'rinq_outbox_rescan' LANGUAGE C VOLATILE;
+    AS 'MODULE_PATHNAME', 'rinq_outbox_rescan' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION rinq_internal.outbox_rescan() IS
     'Has rows of the outbox found that were written by hand';
 
@@ -1041,7 +1067,7 @@ COMMENT ON FUNCTION @extschema@.rinq_notify(text, text, text, bytea, text) IS
     'Notifies one session when the transaction commits, with a payload in CBOR; returns the message id';
 
 CREATE FUNCTION @extschema@.rinq_notify_trigger()
-    RETURNS trigger AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE;
+    RETURNS trigger AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.rinq_notify_trigger() IS
     'Trigger function that notifies of changes of a table when the transaction commits; its arguments are a namespace, a type, a constraint or the column that names the session, and options';
 

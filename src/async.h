@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * async.h
- *	  Calls of this connection that nobody waits for yet.
+ *	  Calls of this connection that nobody waits for yet, and answers that were
+ *	  awaited in this transaction.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,18 +17,22 @@
 typedef struct RinqAsyncCall
 {
 	RinqMessageId id;			/* hash key */
-	uint32		index;			/* of its slot */
+	RinqDatabase *db;			/* whose slot it is */
+	uint32		index;			/* of its slot, until "awaited" */
 	uint32		serial;
 	int64		made;			/* counts up, to tell the oldest */
 	char	   *namespace;		/* both for error messages */
 	char	   *command;
+	bool		awaited;		/* the slot was given back, and there is an answer */
+	RinqAnswer	answer;			/* RINQ_OUTCOME_NONE: it was dropped */
 } RinqAsyncCall;
 
 extern RinqAsyncCall *rinq_async_call(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
 									  const RinqMessageId *id);
 extern RinqAsyncCall *rinq_async_find(const RinqMessageId *id);
-extern bool rinq_async_answered(RinqDatabase *db, const RinqAsyncCall *call);
-extern bool rinq_async_take(RinqDatabase *db, RinqAsyncCall *call);
-extern void rinq_async_forget(RinqAsyncCall *call);
+extern bool rinq_async_ended(const RinqAsyncCall *call);
+extern RinqAsyncCall *rinq_async_wait_any(RinqAsyncCall **calls, int count, int64 until);
+extern const RinqAnswer *rinq_async_answer(RinqAsyncCall *call);
+extern void rinq_async_cancel(RinqAsyncCall *call);
 
 #endif							/* RINQ_ASYNC_H */

@@ -205,9 +205,9 @@ rinq_require_connection(int64 deadline)
 	return db;
 }
 
-/* a slot for something that is asked of the peer */
+/* a slot for something that is asked of the peer; RINQ_NO_SLOT when all are taken */
 static uint32
-new_slot(RinqDatabase *db, RinqOperation op, int64 deadline)
+try_new_slot(RinqDatabase *db, RinqOperation op, int64 deadline)
 {
 	RinqChannel *channel = rinq_channel_of(db);
 	uint32		client = rinq_client_number();
@@ -220,11 +220,7 @@ new_slot(RinqDatabase *db, RinqOperation op, int64 deadline)
 	connected = db->status.net == RINQ_NET_CONNECTED;
 	SpinLockRelease(&db->mutex);
 	if (index == RINQ_NO_SLOT)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many calls are in flight"),
-				 errdetail("The setting \"rinq.max_calls\" allows %d for each database.",
-						   rinq_max_calls)));
+		return index;
 	slot = &channel->slots[index];
 	slot->op = op;
 	slot->client = client;
@@ -239,9 +235,24 @@ new_slot(RinqDatabase *db, RinqOperation op, int64 deadline)
 	return index;
 }
 
-/* hands a slot to the peer; it is freed when that fails */
-static void
-submit(RinqDatabase *db, uint32 index, const RinqBytes *fields, int nfields)
+/* the same, and having none is an error */
+static uint32
+new_slot(RinqDatabase *db, RinqOperation op, int64 deadline)
+{
+	uint32		index = try_new_slot(db, op, deadline);
+
+	if (index == RINQ_NO_SLOT)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many calls are in flight"),
+				 errdetail("The setting \"rinq.max_calls\" allows %d for each database.",
+						   rinq_max_calls)));
+	return index;
+}
+
+/* hands a slot to the peer; it is freed when there is no memory for the payload */
+static bool
+try_submit(RinqDatabase *db, uint32 index, const RinqBytes *fields, int nfields)
 {
 	RinqChannel *channel = rinq_channel_of(db);
 	RinqSlot   *slot = &channel->slots[index];
@@ -249,17 +260,36 @@ submit(RinqDatabase *db, uint32 index, const RinqBytes *fields, int nfields)
 	if (!rinq_slot_write(slot, fields, nfields))
 	{
 		rinq_slot_free(channel, index);
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("payload does not fit into the payload memory"),
-				 errdetail("The setting \"rinq.payload_memory\" allows %d MB for all messages together.",
-						   rinq_payload_memory)));
+		return false;
 	}
 	HOLD_INTERRUPTS();
 	pg_write_barrier();
 	pg_atomic_write_u32(&slot->state, RINQ_SLOT_QUEUED);
 	rinq_inbox_put(db, RINQ_INBOX_CALL, index, slot->serial);
 	RESUME_INTERRUPTS();
+	return true;
+}
+
+/* the same, and no memory is an error */
+static void
+submit(RinqDatabase *db, uint32 index, const RinqBytes *fields, int nfields)
+{
+	if (!try_submit(db, index, fields, nfields))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("payload does not fit into the payload memory"),
+				 errdetail("The setting \"rinq.payload_memory\" allows %d MB for all messages together.",
+						   rinq_payload_memory)));
+}
+
+/* numbers a call: with an id that was drawn before, or one of this process's session */
+static void
+number_call(RinqDatabase *db, RinqSlot *slot, const RinqMessageId *id)
+{
+	if (id != NULL)
+		slot->id = *id;
+	else
+		(void) rinq_session_draw(db, slot->client, &slot->id);
 }
 
 /*
@@ -276,12 +306,25 @@ rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline, bool
 	RinqSlot   *slot = &rinq_channel_of(db)->slots[index];
 
 	slot->async = async;
-	if (id != NULL)
-		slot->id = *id;
-	else
-		(void) rinq_session_draw(db, slot->client, &slot->id);
+	number_call(db, slot, id);
 	submit(db, index, fields, RINQ_CALL_FIELDS);
 	return index;
+}
+
+/*
+ * Hand a call to the peer as rinq_call_submit does, unless there is no slot or
+ * no payload memory for it now: then return RINQ_NO_SLOT.
+ */
+uint32
+rinq_call_try_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
+					 const RinqMessageId *id)
+{
+	uint32		index = try_new_slot(db, RINQ_OP_CALL, deadline);
+
+	if (index == RINQ_NO_SLOT)
+		return index;
+	number_call(db, &rinq_channel_of(db)->slots[index], id);
+	return try_submit(db, index, fields, RINQ_CALL_FIELDS) ? index : RINQ_NO_SLOT;
 }
 
 /*
@@ -322,21 +365,47 @@ rinq_operation_submit(RinqDatabase *db, RinqOperation op, const RinqRef *target,
 }
 
 /*
+ * Sleep until a time comes, or something may have happened to a call: whoever
+ * waits has to look before.  Errors are those of interrupts.
+ */
+void
+rinq_call_sleep(int64 until)
+{
+	static uint32 wait_event = 0;
+	int64		left = Max(until - rinq_clock_ms(), 1);
+
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 (long) Min(left, RECHECK),
+					 RINQ_WAIT_EVENT(wait_event, "RinqCallResponse"));
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * Tell whether rinq_call_wait would return at once.
+ */
+bool
+rinq_call_ended(RinqDatabase *db, uint32 index)
+{
+	RinqSlot   *slot = &rinq_channel_of(db)->slots[index];
+
+	return pg_atomic_read_u32(&slot->state) == RINQ_SLOT_DONE ||
+		slot->deadline <= rinq_clock_ms() || db->incarnation != slot->incarnation;
+}
+
+/*
  * Waits until a call is answered or its deadline has passed, which is then
  * the answer's outcome.
  */
 void
 rinq_call_wait(RinqDatabase *db, uint32 index, RinqAnswer *answer)
 {
-	static uint32 wait_event = 0;
 	RinqSlot   *slot = &rinq_channel_of(db)->slots[index];
 
 	memset(answer, 0, sizeof(*answer));
 	while (pg_atomic_read_u32(&slot->state) != RINQ_SLOT_DONE)
 	{
-		int64		left = slot->deadline - rinq_clock_ms();
-
-		if (left <= 0)
+		if (slot->deadline <= rinq_clock_ms())
 		{
 			answer->outcome = RINQ_OUTCOME_EXPIRED;
 			return;
@@ -346,11 +415,7 @@ rinq_call_wait(RinqDatabase *db, uint32 index, RinqAnswer *answer)
 			answer->outcome = RINQ_OUTCOME_CONNECTION_LOST;
 			return;
 		}
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 (long) Min(left, RECHECK),
-						 RINQ_WAIT_EVENT(wait_event, "RinqCallResponse"));
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		rinq_call_sleep(slot->deadline);
 	}
 	pg_read_barrier();
 	answer->outcome = slot->outcome;

@@ -15,7 +15,6 @@
 
 #include "ddl.h"
 #include "fmgr.h"
-#include "gather.h"
 #include "guc.h"
 #include "shared.h"
 #include "worker.h"
@@ -32,7 +31,6 @@ _PG_init(void)
 		return;
 	rinq_shared_init();
 	rinq_ddl_init();
-	rinq_gather_init();
 
 	/* pg_upgrade must find the server quiet */
 	if (!IsBinaryUpgrade)

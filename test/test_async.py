@@ -42,44 +42,166 @@ class Async(case.Case):
         self.assertLess(time.monotonic() - start, 8 * 0.3 / 2, "side by side, not one after another")
 
     def test_forms_of_fan_out(self):
-        """However it is written, all calls are made before the first is awaited."""
-        calls = "SELECT i, rinq_call_async('anap', 'x', to_jsonb(i)) AS id FROM generate_series(1, 8) i"
-        for query in ("SELECT rinq_await(id)::int AS x FROM (%s) s ORDER BY i", "WITH c AS (%s) SELECT rinq_await(id)::int AS x FROM c",
-                      "WITH c AS MATERIALIZED (%s) SELECT rinq_await(id)::int AS x FROM c", "SELECT a::int AS x FROM (%s) s, LATERAL rinq_await(s.id) a",
-                      "SELECT rinq_await(id)::int AS x FROM (%s OFFSET 0) s WHERE i > 0", "SELECT rinq_await(id)::int AS x FROM (%s) s LIMIT 8",
-                      "SELECT rinq_await(id)::int AS x FROM (SELECT * FROM (%s) inside WHERE i < 100) s",
-                      "SELECT sum(rinq_await(id)::int) OVER (PARTITION BY i)::int AS x FROM (%s) s",
-                      "SELECT rinq_await(id)::int AS x FROM (SELECT * FROM (%s LIMIT 8) t ORDER BY i) s",
-                      "SELECT unnest(ARRAY[rinq_await(id)::int]) AS x FROM (%s) s",
-                      "SELECT rinq_await(id)::int AS x FROM (%s UNION ALL SELECT 9, rinq_call_async('anap', 'x', '9')) s"):
+        """A subquery in ARRAY, or an aggregate, makes all calls before the first is awaited."""
+        calls = "SELECT i AS item, rinq_call_async('anap', 'x', to_jsonb(i)) AS id FROM generate_series(1, 8) i"
+        for query in ("SELECT rinq_await(id)::int AS x FROM unnest(ARRAY(SELECT id FROM (%s) c)) AS id",
+                      "SELECT rinq_await(c.id)::int AS x FROM unnest(ARRAY(SELECT id FROM (%s) c)) WITH ORDINALITY AS c (id, n) ORDER BY c.n",
+                      "SELECT unnest(items) AS item, rinq_await(unnest(ids))::int AS x FROM (SELECT array_agg(item) AS items, array_agg(id) AS ids FROM (%s) c) s",
+                      "SELECT payload::int AS x FROM rinq_await_all(ARRAY(SELECT id FROM (%s) c))"):
             start = time.monotonic()
-            value = self.db.value("SELECT string_agg(x::text, ',' ORDER BY x) FROM (%s) all_of_it" % (query % calls))
-            self.assertTrue(value.startswith("1,2,3,4,5,6,7,8"), value)
+            self.assertEqual(self.db.value("SELECT string_agg(x::text, ',' ORDER BY x) FROM (%s) all_of_it" % (query % calls)), "1,2,3,4,5,6,7,8", query)
             self.assertLess(time.monotonic() - start, 8 * 0.3 / 2, query)
-        self.assertEqual(self.db.sql("SELECT i, rinq_await(id) FROM (SELECT i, rinq_call_async('aecho', 'x', to_jsonb(i * 2)) AS id"
-                                     " FROM generate_series(1, 50) i) s"), [[str(i), str(i * 2)] for i in range(1, 51)], "in order")
-        # in a function, again and again, and for other rows each time
-        self.db.sql("""CREATE FUNCTION gather(n int) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN
-            RETURN (SELECT sum(rinq_await(id)::int) FROM (SELECT rinq_call_async('aecho', 'x', to_jsonb(i)) AS id FROM generate_series(1, n) i) s); END $$""")
-        self.assertEqual(self.db.value("SELECT string_agg(gather(n)::text, ',') FROM generate_series(1, 8) n"), "1,3,6,10,15,21,28,36")
-        self.assertEqual(self.db.value("SELECT string_agg((SELECT sum(rinq_await(id)::int) FROM (SELECT rinq_call_async('aecho', 'x', to_jsonb(i)) AS id"
-                                       " FROM generate_series(1, n) i) s)::text, ',') FROM generate_series(1, 4) n"), "1,3,6,10")
-        plan = "\n".join(row[0] for row in self.db.sql("EXPLAIN (VERBOSE) SELECT rinq_await(id) FROM (%s) s" % calls))
-        self.assertIn("RinqGather", plan)
-        self.assertNotIn("RinqGather", "\n".join(row[0] for row in self.db.sql("EXPLAIN SELECT id FROM (%s) s" % calls)))
+        rows = self.db.sql("SELECT unnest(items) AS item, rinq_await(unnest(ids)) FROM (SELECT array_agg(i ORDER BY i) AS items,"
+                           " array_agg(rinq_call_async('aecho', 'x', to_jsonb(i * 2)) ORDER BY i) AS ids FROM generate_series(1, 50) i) s")
+        self.assertEqual(rows, [[str(i), str(i * 2)] for i in range(1, 51)], "in order")
+
+    def test_plans_are_postgresqls_own(self):
+        query = "SELECT rinq_await(id) FROM (SELECT i, rinq_call_async('aecho', 'x', to_jsonb(i)) AS id FROM generate_series(1, 5) i OFFSET 0) s WHERE i > 1"
+        plan = "\n".join(row[0] for row in self.db.sql("EXPLAIN (VERBOSE) " + query))
+        self.assertNotIn("Custom Scan", plan)
+        self.assertEqual(self.db.sql("LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_verbose = on; SET client_min_messages = error; " + query),
+                         [["2"], ["3"], ["4"], ["5"]])
 
     def test_fan_out_into_a_table(self):
         self.db.sql("CREATE TABLE gathered (x int)")
-        self.db.sql("INSERT INTO gathered SELECT rinq_await(id)::int FROM (SELECT rinq_call_async('aecho', 'x', to_jsonb(i)) AS id"
-                    " FROM generate_series(1, 20) i) s")
-        self.db.sql("UPDATE gathered g SET x = s.y FROM (SELECT x, rinq_await(id)::int AS y FROM (SELECT x, rinq_call_async('aecho', 'x', to_jsonb(x + 1)) AS id"
-                    " FROM gathered) c) s WHERE s.x = g.x")
+        self.db.sql("INSERT INTO gathered SELECT rinq_await(id)::int FROM unnest(ARRAY(SELECT rinq_call_async('aecho', 'x', to_jsonb(i))"
+                    " FROM generate_series(1, 20) i)) AS id")
+        self.db.sql("UPDATE gathered g SET x = s.y FROM (SELECT unnest(xs) AS x, rinq_await(unnest(ids))::int AS y FROM (SELECT array_agg(x) AS xs,"
+                    " array_agg(rinq_call_async('aecho', 'x', to_jsonb(x + 1))) AS ids FROM gathered) c) s WHERE s.x = g.x")
         self.assertEqual(self.db.value("SELECT sum(x) FROM gathered"), "230")
+        self.db.sql("DROP TABLE gathered")
+
+    def test_awaited_twice(self):
+        """The same answer, as often as it is asked for, until the transaction ends."""
         with self.db.session() as session:
-            session.execute("BEGIN; DECLARE c CURSOR FOR SELECT rinq_await(id)::int FROM (SELECT rinq_call_async('aecho', 'x', to_jsonb(i)) AS id"
-                            " FROM generate_series(1, 5) i) s")
+            made = "SELECT rinq_call_async('%s', 'x', '7')"
+            session.execute("BEGIN")
+            good, bad = session.value(made % "aecho"), session.value(made % "afail")
+            for _ in range(3):
+                self.assertEqual(session.value("SELECT rinq_await('%s')" % good), "7")
+            self.assertEqual(session.value("SELECT encode(rinq_await_raw('%s'), 'hex')" % good), "07")
+            self.assertEqual(session.value("SELECT rinq_await_any(ARRAY['%s']::rinq_message_id[])" % good), good)
+            self.assertEqual(session.value("SELECT rinq_cancel('%s')" % good), "f")
+            self.assertEqual(session.execute("SELECT id, rinq_await(id) FROM (VALUES ('%s'::rinq_message_id)) v (id), generate_series(1, 2)" % good),
+                             [[good, "7"], [good, "7"]])
+            for _ in range(2):
+                session.execute("SAVEPOINT s")
+                self.assertSqlState(session.error("SELECT rinq_await('%s')" % bad), "RQ001", "no way")
+                session.execute("ROLLBACK TO s")
+            session.execute("COMMIT")
+            for message in (good, bad):
+                self.assertSqlState(session.error("SELECT rinq_await('%s')" % message), "42704")
+
+    def test_awaited_in_a_row_that_is_checked_again(self):
+        self.db.sql("CREATE TABLE stock (id int PRIMARY KEY, n int); INSERT INTO stock VALUES (1, 0), (2, 0)")
+        statement = ("UPDATE stock SET n = n + s.y FROM (SELECT k, rinq_await(c)::int AS y FROM unnest(ARRAY[1, 2], ARRAY(SELECT"
+                     " rinq_call_async('aecho', 'x', to_jsonb(i)) FROM generate_series(1, 2) i)) AS u (k, c)%s) s WHERE s.k = stock.id")
+        for inner in ("", " OFFSET 0"):
+            with self.db.session() as first, self.db.session() as second:
+                first.execute("BEGIN; UPDATE stock SET n = 10")
+                second.start(statement % inner)
+                wait_until(lambda: self.db.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE stock%'"),
+                           lambda n: n == "1")
+                first.execute("COMMIT")
+                second.finish()
+            self.assertEqual(self.db.sql("SELECT n FROM stock ORDER BY id"), [["11"], ["12"]], inner)
+        with self.db.session() as session:
+            session.execute("BEGIN; DECLARE c SCROLL CURSOR FOR SELECT rinq_await(id) FROM unnest(ARRAY(SELECT rinq_call_async('aecho', 'x', to_jsonb(i))"
+                            " FROM generate_series(1, 3) i)) AS id")
+            self.assertEqual(session.execute("FETCH ALL FROM c"), [["1"], ["2"], ["3"]])
+            self.assertEqual(session.execute("FETCH BACKWARD ALL FROM c"), [["3"], ["2"], ["1"]])
             self.assertEqual(session.execute("FETCH 2 FROM c"), [["1"], ["2"]])
-            self.assertEqual(session.execute("FETCH ALL FROM c"), [["3"], ["4"], ["5"]])
+        self.db.sql("DROP TABLE stock")
+
+    def test_awaited_answers_make_room_first(self):
+        self.addCleanup(self.server.configure, **{"rinq.max_async_calls": None})
+        self.server.configure(**{"rinq.max_async_calls": "2"})
+        with self.db.session() as session:
+            wait_until(lambda: session.value("SHOW rinq.max_async_calls"), lambda v: v == "2")
+            session.execute("BEGIN")
+            kept, awaited = (session.value("SELECT rinq_call_async('aecho', 'x', '%d')" % i) for i in (1, 2))
+            session.value("SELECT rinq_await_any(ARRAY['%s']::rinq_message_id[])" % kept)
+            self.assertEqual(session.value("SELECT rinq_await('%s')" % awaited), "2")
+            third = session.value("SELECT rinq_call_async('aecho', 'x', '3')")
+            self.assertEqual(session.execute("SELECT rinq_await('%s'), rinq_await('%s')" % (kept, third)), [["1", "3"]])
+            self.assertSqlState(session.error("SELECT rinq_await('%s')" % awaited), "42704")
+
+    MANY = "SELECT ordinality, payload, sqlstate, type, message FROM rinq_call_many(%s)"
+
+    def test_call_many(self):
+        start = time.monotonic()
+        rows = self.db.sql(self.MANY % "'anap', 'x', ARRAY(SELECT to_jsonb(i) FROM generate_series(1, 8) i)")
+        self.assertEqual(rows, [[str(i), str(i), None, None, None] for i in range(1, 9)])
+        self.assertLess(time.monotonic() - start, 8 * 0.3 / 2, "side by side, not one after another")
+        self.assertEqual(self.db.sql(self.MANY % "'aecho', 'x', '{}'"), [])
+        self.assertEqual(self.db.sql(self.MANY % "'aecho', 'x', ARRAY[NULL, 'null', '\"a\"']::jsonb[]"),
+                         [["1", None, None, None, None], ["2", None, None, None, None], ["3", '"a"', None, None, None]])
+        self.assertEqual(self.db.value("SELECT count(*) FROM rinq_call_many('aecho', 'x', ARRAY(SELECT to_jsonb(i) FROM generate_series(1, 600) i), '20 s') m"
+                                       " WHERE m.payload = to_jsonb(m.ordinality)"), "600", "more than may be under way at a time")
+
+    def test_call_many_with_bad_answers(self):
+        """One bad answer throws none of the good ones away."""
+        def mixed(request):
+            if request.payload == 2:
+                raise Failure("odd", "no way", {"a": 1})
+            if request.payload == 3:
+                raise RuntimeError("broken")
+            if request.payload == 4:
+                time.sleep(1)
+            return "bad \0 text" if request.payload == 5 else request.payload
+
+        self.remote.serve("amixed", mixed)
+        with self.db.session() as session:
+            rows = session.execute(self.MANY % "'amixed', 'x', ARRAY(SELECT to_jsonb(i) FROM generate_series(1, 6) i), '500 ms'")
+            self.assertEqual([row[0] for row in rows], [str(i) for i in range(1, 7)])
+            self.assertEqual((rows[0], rows[5]), (["1", "1", None, None, None], ["6", "6", None, None, None]))
+            self.assertEqual(rows[1], ["2", '{"a": 1}', "RQ001", "odd", "no way"])
+            self.assertEqual((rows[2][1:4], rows[3][1:4]), ([None, "RQ002", None], [None, "RQ003", None]))
+            self.assertIn("timed out", rows[3][4])
+            self.assertEqual((rows[4][1], rows[4][2][:2]), (None, "22"), rows[4])
+            self.assertEqual(session.value("SELECT 1"), "1")
+
+    def test_call_many_refused(self):
+        for arguments, state in (("NULL, 'x', '{}'", "22004"), ("'aecho', NULL, '{}'", "22004"), ("'aecho', 'x', NULL", "22004"), ("'_sess', 'x', '{}'", "22023"),
+                                 ("'aecho', 'x', '{1}', '-1 s'", "22023"), ("'aecho', 'x', '{1}', NULL, 'nonsense'", "22023"),
+                                 ("'aecho', 'x', ARRAY[to_jsonb(repeat('x', 40000000))]", "54000")):
+            self.assertSqlState(self.db.error(self.MANY % arguments), state)
+        self.db.role("nosy")
+        self.assertSqlState(self.db.error(self.MANY % "'aecho', 'x', '{1}'", role="nosy"), "42501")
+        self.db.sql("DROP OWNED BY nosy; DROP ROLE nosy")
+
+    def test_call_many_by_a_session(self):
+        with self.db.session() as session:
+            made = session.value("SELECT rinq_session_create()")
+            self.assertEqual(session.execute("SELECT payload FROM rinq_call_many('aecho', 'x', '{1,2}', NULL, '%s')" % made), [["1"], ["2"]])
+            self.assertEqual(len(self.published("cmd.bal", 2, where=lambda m: m.properties["message_id"].startswith(made + "@"))), 2)
+
+    def test_call_many_cancelled_leaves_no_slots(self):
+        with self.db.session() as session:
+            for _ in range(6):
+                self.assertSqlState(session.error("SET statement_timeout = '100 ms'; SELECT * FROM rinq_call_many('silent-e', 'x',"
+                                                  " ARRAY(SELECT to_jsonb(i) FROM generate_series(1, 250) i), '20 s')"), "57014")
+            session.execute("RESET statement_timeout")
+            self.assertEqual(session.value("SELECT count(*) FROM rinq_call_many('aecho', 'x', ARRAY(SELECT to_jsonb(i) FROM generate_series(1, 250) i))"
+                                           " WHERE sqlstate IS NULL"), "250")
+
+    def test_await_response_and_all(self):
+        with self.db.session() as session:
+            session.execute("BEGIN")
+            calls = [session.value("SELECT rinq_call_async('%s', 'x', '%d', '20 s')" % (namespace, i)) for i, namespace in enumerate(("aecho", "afail", "silent-d"))]
+            array = "ARRAY[%s]::rinq_message_id[]" % ", ".join("'%s'" % c for c in calls + ["58AEE146-191C.45@3#1"])
+            expected = [["0", None, None, None], ['{"a": 1}', "RQ001", "odd", "no way"]]
+            for call, row in zip(calls, expected):
+                self.assertEqual(session.execute("SELECT payload, sqlstate, type, message FROM rinq_await_response('%s')" % call), [row])
+            for _ in range(2):
+                rows = session.execute("SELECT ordinality, id, payload, sqlstate, type, message FROM rinq_await_all(%s, '100 ms')" % array)
+                self.assertEqual([row[:2] for row in rows], [[str(n + 1), c] for n, c in enumerate(calls + ["58AEE146-191C.45@3#1"])])
+                self.assertEqual([row[2:] for row in rows[:2]], expected)
+                self.assertEqual([row[3] for row in rows[2:]], ["RQ003", "42704"])
+                self.assertRegex(rows[2][5], "no response to silent-d::x yet")
+            self.assertEqual(session.execute("SELECT sqlstate FROM rinq_await_response('%s', '10 ms')" % calls[2]), [["RQ003"]])
+            self.assertEqual(session.value("SELECT rinq_cancel('%s')" % calls[2]), "t")
+            self.assertSqlState(session.error("SELECT rinq_await_response('%s')" % calls[2]), "42704")
 
     def test_many(self):
         value = self.db.value("SELECT count(rinq_await(id)) FROM unnest(ARRAY("

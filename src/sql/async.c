@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * async.c
- *	  rinq_call_async, rinq_await, rinq_await_any and rinq_cancel: calls that
- *	  are made now and waited for later, in the same connection.
+ *	  rinq_call_async, rinq_await and its like, and rinq_cancel: calls that are
+ *	  made now and waited for later, in the same connection.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,16 +10,18 @@
 
 #include "compat.h"
 
+#include "access/htup_details.h"
 #include "async.h"
 #include "catalog/pg_type.h"
 #include "clock.h"
 #include "fmgr.h"
+#include "funcapi.h"
 #include "payload.h"
 #include "request.h"
 #include "sql/call.h"
+#include "sql/parallel.h"
+#include "sql/resultset.h"
 #include "sql/target.h"
-#include "storage/latch.h"
-#include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 
@@ -28,39 +30,31 @@ PG_FUNCTION_INFO_V1(rinq_call_async_text);
 PG_FUNCTION_INFO_V1(rinq_call_async_raw);
 PG_FUNCTION_INFO_V1(rinq_await);
 PG_FUNCTION_INFO_V1(rinq_await_raw);
+PG_FUNCTION_INFO_V1(rinq_await_response);
 PG_FUNCTION_INFO_V1(rinq_await_any);
+PG_FUNCTION_INFO_V1(rinq_await_all);
 PG_FUNCTION_INFO_V1(rinq_cancel);
 
-/* ms after which a waiting backend looks around without having been woken */
-#define RECHECK 1000
-
-static RinqDatabase *
-require_database(void)
+/* the call of an id; NULL when it is not known */
+static RinqAsyncCall *
+look_up(const char *text)
 {
-	RinqDatabase *db;
+	RinqMessageId id;
 
-	rinq_require_preloaded();
-	db = rinq_my_database();
-	if (db == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("rinq does not serve this database")));
-	return db;
+	return rinq_message_id_parse(text, strlen(text), &id) ? rinq_async_find(&id) : NULL;
 }
 
+/* the same, and one that is not known is an error */
 static RinqAsyncCall *
 find_call(const char *text)
 {
-	RinqMessageId id;
-	RinqAsyncCall *call = NULL;
+	RinqAsyncCall *call = look_up(text);
 
-	if (rinq_message_id_parse(text, strlen(text), &id))
-		call = rinq_async_find(&id);
 	if (call == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("call \"%s\" is not known", text),
-				 errdetail("A call is known to the connection that has made it, until it is awaited or cancelled.")));
+				 errdetail("A call is known to the connection that has made it, until it is cancelled, or the transaction ends that has awaited it.")));
 	return call;
 }
 
@@ -79,39 +73,6 @@ wait_until(FunctionCallInfo fcinfo, int n)
 	if (PG_ARGISNULL(n))
 		return PG_INT64_MAX;
 	return rinq_clock_ms() + rinq_interval_ms(PG_GETARG_INTERVAL_P(n));
-}
-
-/*
- * Waits until one of some calls has ended, or the time has come; returns the
- * call, or NULL.
- */
-static RinqAsyncCall *
-wait_for_any(RinqDatabase *db, RinqAsyncCall **calls, int count, int64 until)
-{
-	static uint32 wait_event = 0;
-
-	for (;;)
-	{
-		int64		now = rinq_clock_ms();
-		int64		next = until;
-		int			i;
-
-		for (i = 0; i < count; i++)
-		{
-			int64		deadline = rinq_channel_of(db)->slots[calls[i]->index].deadline;
-
-			if (rinq_async_answered(db, calls[i]) || deadline <= now)
-				return calls[i];
-			next = Min(next, deadline);
-		}
-		if (until <= now)
-			return NULL;
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 (long) Min(next - now, RECHECK),
-						 RINQ_WAIT_EVENT(wait_event, "RinqCallResponse"));
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
 }
 
 /* the response goes to the handler of the session: nobody here can wait for it */
@@ -139,6 +100,7 @@ call_async(FunctionCallInfo fcinfo, RinqPayloadForm form)
 	bool		drawn;
 	char		text[RINQ_MESSAGE_ID_SIZE];
 
+	rinq_refuse_parallel(fcinfo);
 	rinq_require_preloaded();
 	deadline = rinq_call_arguments(fcinfo, form, fields);
 	db = rinq_require_connection(deadline);
@@ -183,39 +145,54 @@ rinq_call_async_raw(PG_FUNCTION_ARGS)
 	return call_async(fcinfo, RINQ_PAYLOAD_RAW);
 }
 
+/* a call's command, as text of this database */
+static char *
+command_of(const RinqAsyncCall *call)
+{
+	return rinq_message_from_wire(rinq_bytes_str(call->command));
+}
+
+static char *
+describe_pending(const RinqAsyncCall *call)
+{
+	return psprintf("no response to %s::%s yet", call->namespace, command_of(call));
+}
+
+static char *
+describe_dropped(const RinqAsyncCall *call)
+{
+	return psprintf("the response to %s::%s was dropped", call->namespace, command_of(call));
+}
+
 static Datum
 await(FunctionCallInfo fcinfo, RinqPayloadForm form)
 {
-	char	   *id = rinq_text_argument(fcinfo, 0, "message id");
-	int64		until = wait_until(fcinfo, 1);
-	RinqDatabase *db = require_database();
-	RinqAsyncCall *call = find_call(id);
-	char	   *namespace = pstrdup(call->namespace);
-	char	   *command = rinq_message_from_wire(rinq_bytes_str(call->command));
-	uint32		index = call->index;
-	bool		taken;
+	RinqAsyncCall *call;
+	const RinqAnswer *answer;
 
-	if (wait_for_any(db, &call, 1, until) == NULL)
+	rinq_refuse_parallel(fcinfo);
+	call = find_call(rinq_text_argument(fcinfo, 0, "message id"));
+	if (rinq_async_wait_any(&call, 1, wait_until(fcinfo, 1)) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_RINQ_TIMEOUT),
-				 errmsg("no response to %s::%s yet", namespace, command),
+				 errmsg_internal("%s", describe_pending(call)),
 				 errhint("The call goes on; it can be awaited again, or cancelled.")));
-	taken = rinq_async_take(db, call);
-	rinq_async_forget(call);
-	if (!taken)
+	answer = rinq_async_answer(call);
+	if (answer->outcome == RINQ_OUTCOME_NONE)
 		ereport(ERROR,
 				(errcode(ERRCODE_RINQ_TIMEOUT),
-				 errmsg("the response to %s::%s was dropped", namespace, command),
+				 errmsg_internal("%s", describe_dropped(call)),
 				 errdetail("Nobody has asked for it within %d seconds after its deadline.",
 						   RINQ_ASYNC_GRACE / 1000)));
-	return rinq_call_result(fcinfo, db, index, form, namespace, command);
+	return rinq_answer_result(answer, form, &fcinfo->isnull, call->namespace, command_of(call));
 }
 
 /*
  * rinq_await(id rinq_message_id, timeout interval) returns jsonb
  *
  * Waits for the response to an asynchronous call, and returns its payload or
- * raises its error, as rinq_call does.
+ * raises its error, as rinq_call does.  The same again until the transaction
+ * ends.
  */
 Datum
 rinq_await(PG_FUNCTION_ARGS)
@@ -234,6 +211,75 @@ rinq_await_raw(PG_FUNCTION_ARGS)
 	return await(fcinfo, RINQ_PAYLOAD_RAW);
 }
 
+/* the columns of a row for a call: its answer, or why there is none */
+static void
+fill_in_answer(RinqAsyncCall *call, Datum *values, bool *nulls)
+{
+	const RinqAnswer *answer;
+
+	if (!rinq_async_ended(call))
+	{
+		rinq_error_row(ERRCODE_RINQ_TIMEOUT, describe_pending(call), values, nulls);
+		return;
+	}
+	answer = rinq_async_answer(call);
+	if (answer->outcome == RINQ_OUTCOME_NONE)
+		rinq_error_row(ERRCODE_RINQ_TIMEOUT, describe_dropped(call), values, nulls);
+	else
+		rinq_answer_row(answer, call->namespace, command_of(call), values, nulls);
+}
+
+/*
+ * rinq_await_response(id rinq_message_id, timeout interval) returns record
+ *
+ * Waits for the response to an asynchronous call, and returns what came, where
+ * rinq_await would raise it.
+ */
+Datum
+rinq_await_response(PG_FUNCTION_ARGS)
+{
+	TupleDesc	desc;
+	Datum		values[RINQ_ANSWER_COLUMNS];
+	bool		nulls[RINQ_ANSWER_COLUMNS];
+	RinqAsyncCall *call;
+
+	rinq_refuse_parallel(fcinfo);
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
+		desc->natts != RINQ_ANSWER_COLUMNS)
+		elog(ERROR, "return type must be a row type");
+	call = find_call(rinq_text_argument(fcinfo, 0, "message id"));
+	(void) rinq_async_wait_any(&call, 1, wait_until(fcinfo, 1));
+	fill_in_answer(call, values, nulls);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/* an argument that is an array of message ids, as texts */
+static char **
+ids_argument(FunctionCallInfo fcinfo, int n, int *count)
+{
+	Datum	   *ids;
+	bool	   *nulls;
+	char	  **texts;
+	int			i;
+
+	if (PG_ARGISNULL(n))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("message ids must not be null")));
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(n), TEXTOID, -1, false, TYPALIGN_INT,
+					  &ids, &nulls, count);
+	texts = palloc(Max(*count, 1) * sizeof(char *));
+	for (i = 0; i < *count; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("message ids must not be null")));
+		texts[i] = TextDatumGetCString(ids[i]);
+	}
+	return texts;
+}
+
 /*
  * rinq_await_any(ids rinq_message_id[], timeout interval) returns
  * rinq_message_id
@@ -244,58 +290,93 @@ rinq_await_raw(PG_FUNCTION_ARGS)
 Datum
 rinq_await_any(PG_FUNCTION_ARGS)
 {
-	RinqDatabase *db = require_database();
-	int64		until = wait_until(fcinfo, 1);
 	RinqAsyncCall **calls;
 	RinqAsyncCall *first;
-	Datum	   *ids;
-	bool	   *nulls;
+	char	  **ids;
 	int			count;
 	int			i;
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("message ids must not be null")));
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), TEXTOID, -1, false, TYPALIGN_INT,
-					  &ids, &nulls, &count);
+	rinq_refuse_parallel(fcinfo);
+	ids = ids_argument(fcinfo, 0, &count);
 	if (count == 0)
 		PG_RETURN_NULL();
 	calls = palloc(count * sizeof(RinqAsyncCall *));
 	for (i = 0; i < count; i++)
-	{
-		if (nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("message ids must not be null")));
-		calls[i] = find_call(TextDatumGetCString(ids[i]));
-	}
-	first = wait_for_any(db, calls, count, until);
+		calls[i] = find_call(ids[i]);
+	first = rinq_async_wait_any(calls, count, wait_until(fcinfo, 1));
 	if (first == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_DATUM(CStringGetTextDatum(id_text(first)));
+}
+
+/* waits until all that are known have ended, or the time has come */
+static void
+wait_for_all(RinqAsyncCall **calls, int count, int64 until)
+{
+	int			i;
+
+	for (i = 0; i < count; i++)
+	{
+		if (calls[i] != NULL && rinq_async_wait_any(&calls[i], 1, until) == NULL)
+			return;
+	}
+}
+
+/*
+ * rinq_await_all(ids rinq_message_id[], timeout interval) returns setof record
+ *
+ * Waits until several calls have ended, and returns a row for each, in the order
+ * of their ids: what came, or what was wrong.  Those that have not ended when the
+ * timeout has passed can be awaited again.
+ */
+Datum
+rinq_await_all(PG_FUNCTION_ARGS)
+{
+	RinqResultSet set;
+	RinqAsyncCall **calls;
+	char	  **ids;
+	int			count;
+	int			i;
+
+	rinq_refuse_parallel(fcinfo);
+	rinq_resultset_begin(fcinfo, &set, 2 + RINQ_ANSWER_COLUMNS);
+	ids = ids_argument(fcinfo, 0, &count);
+	calls = palloc(Max(count, 1) * sizeof(RinqAsyncCall *));
+	for (i = 0; i < count; i++)
+		calls[i] = look_up(ids[i]);
+	wait_for_all(calls, count, wait_until(fcinfo, 1));
+	for (i = 0; i < count; i++)
+	{
+		Datum		values[2 + RINQ_ANSWER_COLUMNS];
+		bool		nulls[2 + RINQ_ANSWER_COLUMNS] = {false};
+
+		values[0] = Int64GetDatum(i + 1);
+		values[1] = CStringGetTextDatum(ids[i]);
+		if (calls[i] != NULL)
+			fill_in_answer(calls[i], values + 2, nulls + 2);
+		else
+			rinq_error_row(ERRCODE_UNDEFINED_OBJECT, psprintf("call \"%s\" is not known", ids[i]),
+						   values + 2, nulls + 2);
+		rinq_resultset_put(&set, values, nulls);
+	}
+	return (Datum) 0;
 }
 
 /*
  * rinq_cancel(id rinq_message_id) returns boolean
  *
  * Gives an asynchronous call up: its response will be dropped.  False when the
- * call is not known.
+ * call is not known, or was awaited already.
  */
 Datum
 rinq_cancel(PG_FUNCTION_ARGS)
 {
-	char	   *text = rinq_text_argument(fcinfo, 0, "message id");
-	RinqDatabase *db = require_database();
-	RinqMessageId id;
-	RinqAsyncCall *call = NULL;
+	RinqAsyncCall *call;
 
-	if (rinq_message_id_parse(text, strlen(text), &id))
-		call = rinq_async_find(&id);
-	if (call == NULL)
+	rinq_refuse_parallel(fcinfo);
+	call = look_up(rinq_text_argument(fcinfo, 0, "message id"));
+	if (call == NULL || call->awaited)
 		PG_RETURN_BOOL(false);
-	if (rinq_async_take(db, call))
-		rinq_call_release(db, call->index);
-	rinq_async_forget(call);
+	rinq_async_cancel(call);
 	PG_RETURN_BOOL(true);
 }

@@ -22,6 +22,7 @@
 #include "request.h"
 #include "sql/arguments.h"
 #include "sql/call.h"
+#include "sql/parallel.h"
 #include "sql/target.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
@@ -141,6 +142,101 @@ rinq_call_raise(const RinqAnswer *answer, const char *namespace, const char *com
 }
 
 /*
+ * Return the payload of an answer, or raise what the answer stands for.
+ */
+Datum
+rinq_answer_result(const RinqAnswer *answer, RinqPayloadForm form, bool *isnull,
+				   const char *namespace, const char *command)
+{
+	if (answer->outcome != RINQ_OUTCOME_SUCCESS)
+		rinq_call_raise(answer, namespace, command);
+	return rinq_payload_result(answer->fields[RINQ_ANSWER_PAYLOAD], form, isnull);
+}
+
+/*
+ * Fill in the columns of a row that has an error instead of a payload.
+ */
+void
+rinq_error_row(int code, const char *message, Datum *values, bool *nulls)
+{
+	int			i;
+
+	for (i = 0; i < RINQ_ANSWER_COLUMNS; i++)
+		nulls[i] = true;
+	values[RINQ_ANSWER_COLUMN_SQLSTATE] = CStringGetTextDatum(unpack_sql_state(code));
+	nulls[RINQ_ANSWER_COLUMN_SQLSTATE] = false;
+	values[RINQ_ANSWER_COLUMN_MESSAGE] = CStringGetTextDatum(message);
+	nulls[RINQ_ANSWER_COLUMN_MESSAGE] = false;
+}
+
+/* the columns that only a failure has */
+static void
+fill_in_failure(Datum *values, bool *nulls)
+{
+	const RinqFailure *failure = &rinq_last_failure_data;
+
+	values[RINQ_ANSWER_COLUMN_TYPE] = CStringGetTextDatum(failure->type);
+	nulls[RINQ_ANSWER_COLUMN_TYPE] = false;
+	nulls[RINQ_ANSWER_COLUMN_MESSAGE] = failure->message == NULL;
+	if (failure->message != NULL)
+		values[RINQ_ANSWER_COLUMN_MESSAGE] = CStringGetTextDatum(failure->message);
+	nulls[RINQ_ANSWER_COLUMN_PAYLOAD] = failure->payload == NULL;
+	if (failure->payload != NULL)
+		values[RINQ_ANSWER_COLUMN_PAYLOAD] = PointerGetDatum(PG_DETOAST_DATUM_COPY(JsonbPGetDatum(failure->payload)));
+}
+
+/*
+ * Fill in the columns of a row with an answer: what would be raised elsewhere is
+ * a value here.  Interrupts and a lack of memory are errors all the same.
+ */
+void
+rinq_answer_row(const RinqAnswer *answer, const char *namespace, const char *command,
+				Datum *values, bool *nulls)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	memset(nulls, true, RINQ_ANSWER_COLUMNS * sizeof(bool));
+
+	/* no subtransaction: nothing is acquired here that an error would leave behind */
+	PG_TRY();
+	{
+		values[RINQ_ANSWER_COLUMN_PAYLOAD] =
+			rinq_answer_result(answer, RINQ_PAYLOAD_JSONB, &nulls[RINQ_ANSWER_COLUMN_PAYLOAD],
+							   namespace, command);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		if (ERRCODE_TO_CATEGORY(geterrcode()) == ERRCODE_OPERATOR_INTERVENTION ||
+			geterrcode() == ERRCODE_OUT_OF_MEMORY)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		rinq_error_row(error->sqlerrcode, error->message, values, nulls);
+		if (error->sqlerrcode == ERRCODE_RINQ_FAILURE)
+			fill_in_failure(values, nulls);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Fill in the fields of a call, but for its payload.
+ */
+void
+rinq_call_fields(const char *namespace, const char *command, RinqBytes *fields)
+{
+	fields[RINQ_CALL_NAMESPACE] = rinq_bytes_str(namespace);
+	fields[RINQ_CALL_COMMAND] = rinq_command_bytes(command);
+	fields[RINQ_CALL_TRACE] = rinq_current_trace();
+	fields[RINQ_CALL_SPAN] = rinq_inherited.span_context;
+	fields[RINQ_CALL_TRACEPARENT] = rinq_inherited.traceparent;
+	fields[RINQ_CALL_TRACESTATE] = rinq_inherited.tracestate;
+}
+
+/*
  * The arguments (namespace, command, payload, timeout) as the fields of a
  * call.  Returns its deadline.
  */
@@ -151,13 +247,8 @@ rinq_call_arguments(FunctionCallInfo fcinfo, RinqPayloadForm form, RinqBytes *fi
 	char	   *command = rinq_text_argument(fcinfo, 1, "command");
 	int64		deadline = rinq_call_deadline(PG_ARGISNULL(3) ? NULL : PG_GETARG_INTERVAL_P(3));
 
-	fields[RINQ_CALL_NAMESPACE] = rinq_bytes_str(namespace);
-	fields[RINQ_CALL_COMMAND] = rinq_command_bytes(command);
+	rinq_call_fields(namespace, command, fields);
 	fields[RINQ_CALL_PAYLOAD] = rinq_payload_argument(fcinfo, 2, form);
-	fields[RINQ_CALL_TRACE] = rinq_current_trace();
-	fields[RINQ_CALL_SPAN] = rinq_inherited.span_context;
-	fields[RINQ_CALL_TRACEPARENT] = rinq_inherited.traceparent;
-	fields[RINQ_CALL_TRACESTATE] = rinq_inherited.tracestate;
 	return deadline;
 }
 
@@ -176,9 +267,7 @@ rinq_call_result(FunctionCallInfo fcinfo, RinqDatabase *db, uint32 index, RinqPa
 		RinqAnswer	answer;
 
 		rinq_call_wait(db, index, &answer);
-		if (answer.outcome != RINQ_OUTCOME_SUCCESS)
-			rinq_call_raise(&answer, namespace, command);
-		result = rinq_payload_result(answer.fields[RINQ_ANSWER_PAYLOAD], form, &fcinfo->isnull);
+		result = rinq_answer_result(&answer, form, &fcinfo->isnull, namespace, command);
 	}
 	PG_CATCH();
 	{
@@ -201,6 +290,7 @@ call(FunctionCallInfo fcinfo, RinqPayloadForm form)
 	bool		drawn;
 	uint32		index;
 
+	rinq_refuse_parallel(fcinfo);
 	rinq_require_preloaded();
 	deadline = rinq_call_arguments(fcinfo, form, fields);
 	db = rinq_require_connection(deadline);

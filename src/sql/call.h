@@ -17,10 +17,26 @@
 
 #define RINQ_CALL_SESSION_ARGUMENT 4
 
+/* an answer as columns of a row, in this order: a payload, and what is wrong with it */
+enum
+{
+	RINQ_ANSWER_COLUMN_PAYLOAD,
+	RINQ_ANSWER_COLUMN_SQLSTATE,
+	RINQ_ANSWER_COLUMN_TYPE,
+	RINQ_ANSWER_COLUMN_MESSAGE,
+	RINQ_ANSWER_COLUMNS
+};
+
 RINQ_NORETURN extern void rinq_call_raise(const RinqAnswer *answer, const char *namespace,
 										  const char *command);
 extern int64 rinq_call_deadline(const Interval *timeout);
 extern char *rinq_answer_text(const RinqAnswer *answer);
+extern Datum rinq_answer_result(const RinqAnswer *answer, RinqPayloadForm form, bool *isnull,
+								const char *namespace, const char *command);
+extern void rinq_answer_row(const RinqAnswer *answer, const char *namespace, const char *command,
+							Datum *values, bool *nulls);
+extern void rinq_error_row(int code, const char *message, Datum *values, bool *nulls);
+extern void rinq_call_fields(const char *namespace, const char *command, RinqBytes *fields);
 extern int64 rinq_call_arguments(FunctionCallInfo fcinfo, RinqPayloadForm form,
 								 RinqBytes *fields);
 extern Datum rinq_call_result(FunctionCallInfo fcinfo, RinqDatabase *db, uint32 index,

@@ -16,6 +16,7 @@
 #include "fmgr.h"
 #include "request.h"
 #include "shared.h"
+#include "sql/parallel.h"
 #include "storage/condition_variable.h"
 
 PG_FUNCTION_INFO_V1(rinq_stop);
@@ -38,6 +39,7 @@ rinq_stop(PG_FUNCTION_ARGS)
 	RinqDatabase *db;
 	Oid			dboid;
 
+	rinq_refuse_parallel(fcinfo);
 	rinq_require_preloaded();
 	db = rinq_require_database();
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
@@ -68,6 +70,7 @@ rinq_start(PG_FUNCTION_ARGS)
 {
 	RinqDatabase *db;
 
+	rinq_refuse_parallel(fcinfo);
 	rinq_require_preloaded();
 	db = rinq_require_database();
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);

@@ -20,6 +20,7 @@
 #include "own_tables.h"
 #include "request.h"
 #include "sql/arguments.h"
+#include "sql/parallel.h"
 #include "sql/send.h"
 #include "transaction.h"
 #include "utils/builtins.h"
@@ -65,14 +66,18 @@ require_database(bool durable)
 static Datum
 execute(FunctionCallInfo fcinfo, RinqPayloadForm form)
 {
-	char	   *namespace = rinq_namespace_argument(fcinfo, ARG_NAMESPACE);
-	char	   *command = rinq_text_argument(fcinfo, ARG_COMMAND, "command");
 	bool		durable = PG_ARGISNULL(ARG_DURABLE) || PG_GETARG_BOOL(ARG_DURABLE);
-	RinqDatabase *db = require_database(durable);
+	char	   *namespace;
+	char	   *command;
+	RinqDatabase *db;
 	RinqBytes	fields[RINQ_SEND_FIELDS];
 	RinqOutgoing message;
 	char		id[RINQ_MESSAGE_ID_SIZE];
 
+	rinq_refuse_parallel(fcinfo);
+	namespace = rinq_namespace_argument(fcinfo, ARG_NAMESPACE);
+	command = rinq_text_argument(fcinfo, ARG_COMMAND, "command");
+	db = require_database(durable);
 	fields[RINQ_SEND_NAMESPACE] = rinq_bytes_str(namespace);
 	fields[RINQ_SEND_COMMAND] = rinq_command_bytes(command);
 	fields[RINQ_SEND_PAYLOAD] = rinq_payload_argument(fcinfo, ARG_PAYLOAD, form);
@@ -153,6 +158,7 @@ rinq_outbox_rescan(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("rinq_outbox_rescan must be called as a trigger")));
+	rinq_refuse_parallel(fcinfo);
 	if (rinq_preloaded() && rinq_my_database() != NULL)
 		rinq_send_scan_at_commit(rinq_my_database());
 	return PointerGetDatum(NULL);

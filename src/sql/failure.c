@@ -12,6 +12,7 @@
 #include "payload.h"
 #include "request.h"
 #include "sql/arguments.h"
+#include "sql/parallel.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 
@@ -28,10 +29,12 @@ PG_FUNCTION_INFO_V1(rinq_last_failure);
 Datum
 rinq_fail(PG_FUNCTION_ARGS)
 {
-	char	   *type = rinq_text_argument(fcinfo, 0, "failure type");
+	char	   *type;
 	char	   *message = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
 	Jsonb	   *payload = PG_ARGISNULL(2) ? NULL : PG_GETARG_JSONB_P(2);
 
+	rinq_refuse_parallel(fcinfo);
+	type = rinq_text_argument(fcinfo, 0, "failure type");
 	if (type[0] == '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -60,6 +63,7 @@ rinq_last_failure(PG_FUNCTION_ARGS)
 	bool		nulls[3] = {true, true, true};
 	const RinqFailure *failure = &rinq_last_failure_data;
 
+	rinq_refuse_parallel_worker(fcinfo);
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	desc = BlessTupleDesc(desc);

@@ -24,6 +24,7 @@
 #include "own_tables.h"
 #include "sql/arguments.h"
 #include "sql/listen.h"
+#include "sql/parallel.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -106,13 +107,15 @@ rinq_handler_input(Oid func, RinqWork work, RinqOperationInput *input)
 Datum
 rinq_listen(PG_FUNCTION_ARGS)
 {
-	char	   *namespace = rinq_namespace_argument(fcinfo, 0);
+	char	   *namespace;
 	Oid			schema = rinq_internal_schema();
 	Oid			func;
 	Oid			types[7] = {TEXTOID, TEXTOID, OIDOID, BOOLOID, OIDOID, INT4OID, BOOLOID};
 	Datum		values[7];
 	char		nulls[7];
 
+	rinq_refuse_parallel(fcinfo);
+	namespace = rinq_namespace_argument(fcinfo, 0);
 	if (PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -160,11 +163,13 @@ rinq_listen(PG_FUNCTION_ARGS)
 Datum
 rinq_unlisten(PG_FUNCTION_ARGS)
 {
-	char	   *namespace = rinq_namespace_argument(fcinfo, 0);
+	char	   *namespace;
 	Oid			schema = rinq_internal_schema();
 	Oid			types[3] = {TEXTOID, OIDOID, BOOLOID};
 	Datum		values[3];
 
+	rinq_refuse_parallel(fcinfo);
+	namespace = rinq_namespace_argument(fcinfo, 0);
 	rinq_require_preloaded();
 	values[0] = CStringGetTextDatum(namespace);
 	values[1] = ObjectIdGetDatum(GetUserId());
@@ -197,6 +202,7 @@ rinq_listener_changed(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("rinq_listener_changed must be called as a trigger")));
+	rinq_refuse_parallel(fcinfo);
 
 	/* a row makes a role's functions run: no grant on the table is enough */
 	table = ((TriggerData *) fcinfo->context)->tg_relation;

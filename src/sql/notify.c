@@ -16,6 +16,7 @@
 #include "calls.h"
 #include "fmgr.h"
 #include "sql/arguments.h"
+#include "sql/parallel.h"
 #include "sql/send.h"
 #include "sql/target.h"
 #include "utils/builtins.h"
@@ -59,6 +60,7 @@ notify(FunctionCallInfo fcinfo, RinqPayloadForm form)
 	RinqOutgoing message;
 	RinqTarget	target;
 
+	rinq_refuse_parallel(fcinfo);
 	rinq_target_argument(fcinfo, ARG_TARGET, &target);
 	rinq_check_notification_target(&target);
 	memset(&message, 0, sizeof(message));
@@ -73,6 +75,7 @@ notify_many(FunctionCallInfo fcinfo, RinqPayloadForm form)
 	RinqOutgoing message;
 	bytea	   *constraint;
 
+	rinq_refuse_parallel(fcinfo);
 	if (PG_ARGISNULL(ARG_TARGET))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),

@@ -20,6 +20,7 @@
 #include "sql/arguments.h"
 #include "sql/call.h"
 #include "sql/listen.h"
+#include "sql/parallel.h"
 #include "sql/resultset.h"
 #include "sql/target.h"
 #include "utils/builtins.h"
@@ -60,6 +61,7 @@ rinq_session_listen(PG_FUNCTION_ARGS)
 	RinqOperationInput input;
 	RinqOperationResult result;
 
+	rinq_refuse_parallel(fcinfo);
 	rinq_session_argument(fcinfo, 0, &target);
 	memset(&input, 0, sizeof(input));
 	input.namespace = rinq_namespace_argument(fcinfo, 1);
@@ -101,6 +103,7 @@ rinq_session_unlisten(PG_FUNCTION_ARGS)
 	RinqOperationInput input;
 	RinqOperationResult result;
 
+	rinq_refuse_parallel(fcinfo);
 	rinq_session_argument(fcinfo, 0, &target);
 	memset(&input, 0, sizeof(input));
 	input.namespace = rinq_namespace_argument(fcinfo, 1);
@@ -294,6 +297,7 @@ rinq_notifications(PG_FUNCTION_ARGS)
 	int64		deadline = rinq_call_deadline(NULL);
 	char	   *text = NULL;
 
+	rinq_refuse_parallel(fcinfo);
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),

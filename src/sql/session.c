@@ -26,6 +26,7 @@
 #include "session.h"
 #include "sql/arguments.h"
 #include "sql/listen.h"
+#include "sql/parallel.h"
 #include "sql/resultset.h"
 #include "sql/target.h"
 #include "utils/array.h"
@@ -61,6 +62,7 @@ rinq_session(PG_FUNCTION_ARGS)
 {
 	RinqTarget	target;
 
+	rinq_refuse_parallel(fcinfo);
 	rinq_target_own(rinq_require_connection(rinq_clock_ms() + rinq_default_timeout), &target);
 	PG_RETURN_DATUM(CStringGetTextDatum(target.text));
 }
@@ -78,6 +80,7 @@ rinq_session_create(PG_FUNCTION_ARGS)
 	RinqOperationResult result;
 	char	   *at;
 
+	rinq_refuse_parallel(fcinfo);
 	memset(&target, 0, sizeof(target));
 	target.text = "new";
 	rinq_operate(RINQ_OP_CREATE, &target, NULL, &result);
@@ -98,6 +101,7 @@ rinq_session_destroy(PG_FUNCTION_ARGS)
 	RinqTarget	target;
 	RinqOperationResult result;
 
+	rinq_refuse_parallel(fcinfo);
 	rinq_target_argument(fcinfo, 0, &target);
 	rinq_change_session(RINQ_OP_DESTROY, &target, NULL, &result);
 	PG_RETURN_VOID();
@@ -114,6 +118,7 @@ rinq_session_revision(PG_FUNCTION_ARGS)
 	RinqTarget	target;
 	RinqOperationResult result;
 
+	rinq_refuse_parallel(fcinfo);
 	rinq_target_argument(fcinfo, 0, &target);
 	rinq_operate(RINQ_OP_REVISION, &target, NULL, &result);
 	PG_RETURN_DATUM(CStringGetTextDatum(result.text));
@@ -165,10 +170,12 @@ Datum
 rinq_session_get(PG_FUNCTION_ARGS)
 {
 	RinqTarget	target;
-	char	   *namespace = rinq_namespace_argument(fcinfo, 1);
+	char	   *namespace;
 	RinqAttribute key;
 	RinqAttribute *found;
 
+	rinq_refuse_parallel(fcinfo);
+	namespace = rinq_namespace_argument(fcinfo, 1);
 	rinq_target_argument(fcinfo, 0, &target);
 	memset(&key, 0, sizeof(key));
 	key.key = attribute_text(rinq_text_argument(fcinfo, 2, "key"), "key");
@@ -186,7 +193,7 @@ Datum
 rinq_session_get_many(PG_FUNCTION_ARGS)
 {
 	RinqTarget	target;
-	char	   *namespace = rinq_namespace_argument(fcinfo, 1);
+	char	   *namespace;
 	RinqResultSet set;
 	RinqAttribute *keys;
 	RinqAttribute *found;
@@ -195,6 +202,8 @@ rinq_session_get_many(PG_FUNCTION_ARGS)
 	int			count;
 	int			i;
 
+	rinq_refuse_parallel(fcinfo);
+	namespace = rinq_namespace_argument(fcinfo, 1);
 	rinq_target_argument(fcinfo, 0, &target);
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
@@ -272,7 +281,7 @@ Datum
 rinq_session_update(PG_FUNCTION_ARGS)
 {
 	RinqTarget	target;
-	char	   *namespace = rinq_namespace_argument(fcinfo, 1);
+	char	   *namespace;
 	ArrayType  *array;
 	RinqAttribute *attributes;
 	TypeCacheEntry *type;
@@ -281,6 +290,8 @@ rinq_session_update(PG_FUNCTION_ARGS)
 	int			count;
 	int			i;
 
+	rinq_refuse_parallel(fcinfo);
+	namespace = rinq_namespace_argument(fcinfo, 1);
 	rinq_target_argument(fcinfo, 0, &target);
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
@@ -365,6 +376,7 @@ update_from_json(FunctionCallInfo fcinfo, Jsonb *json)
 Datum
 rinq_session_update_jsonb(PG_FUNCTION_ARGS)
 {
+	rinq_refuse_parallel(fcinfo);
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -382,9 +394,12 @@ rinq_session_update_jsonb(PG_FUNCTION_ARGS)
 Datum
 rinq_session_update_text(PG_FUNCTION_ARGS)
 {
-	char	   *text = rinq_text_argument(fcinfo, 2, "attributes");
-	Datum		json = DirectFunctionCall1(jsonb_in, CStringGetDatum(text));
+	char	   *text;
+	Datum		json;
 
+	rinq_refuse_parallel(fcinfo);
+	text = rinq_text_argument(fcinfo, 2, "attributes");
+	json = DirectFunctionCall1(jsonb_in, CStringGetDatum(text));
 	PG_RETURN_DATUM(update_from_json(fcinfo, DatumGetJsonbP(json)));
 }
 
@@ -400,6 +415,7 @@ rinq_session_clear(PG_FUNCTION_ARGS)
 	RinqOperationInput input;
 	RinqOperationResult result;
 
+	rinq_refuse_parallel(fcinfo);
 	memset(&input, 0, sizeof(input));
 	input.namespace = rinq_namespace_argument(fcinfo, 1);
 	rinq_target_argument(fcinfo, 0, &target);
@@ -420,6 +436,7 @@ rinq_session_on_response(PG_FUNCTION_ARGS)
 	RinqOperationInput input;
 	RinqOperationResult result;
 
+	rinq_refuse_parallel(fcinfo);
 	rinq_session_argument(fcinfo, 0, &target);
 	memset(&input, 0, sizeof(input));
 	if (!PG_ARGISNULL(1))
@@ -472,12 +489,15 @@ source_attribute(const char *namespace, const char *key)
 Datum
 rinq_source_attribute(PG_FUNCTION_ARGS)
 {
-	char	   *namespace = rinq_namespace_argument(fcinfo, 0);
-	char	   *key = rinq_text_argument(fcinfo, 1, "key");
+	char	   *namespace;
+	char	   *key;
 	Known	   *entry;
 	char	   *value;
 	MemoryContext old;
 
+	rinq_refuse_parallel_worker(fcinfo);
+	namespace = rinq_namespace_argument(fcinfo, 0);
+	key = rinq_text_argument(fcinfo, 1, "key");
 	if (rinq_inherited.source.data == NULL)
 		PG_RETURN_NULL();
 	if (known_context == NULL)

@@ -17,6 +17,7 @@
 #include "fmgr.h"
 #include "payload.h"
 #include "request.h"
+#include "sql/parallel.h"
 #include "sql/resultset.h"
 #include "sql/target.h"
 #include "utils/acl.h"
@@ -170,6 +171,7 @@ rinq_list_sessions(PG_FUNCTION_ARGS)
 	RinqBytes	page;
 	bool		more;
 
+	rinq_refuse_parallel(fcinfo);
 	rinq_resultset_begin(fcinfo, &set, SESSION_COLUMNS);
 	if (!is_connected(&target))
 		return (Datum) 0;
@@ -233,6 +235,7 @@ rinq_list_attributes(PG_FUNCTION_ARGS)
 	RinqBytes	page;
 	bool		more;
 
+	rinq_refuse_parallel(fcinfo);
 	rinq_resultset_begin(fcinfo, &set, ATTRIBUTE_COLUMNS);
 	if (!is_connected(&target))
 		return (Datum) 0;
@@ -257,6 +260,7 @@ rinq_list_subscriptions(PG_FUNCTION_ARGS)
 	RinqTarget	target;
 	RinqOperationResult result;
 
+	rinq_refuse_parallel(fcinfo);
 	rinq_resultset_begin(fcinfo, &set, SUBSCRIPTION_COLUMNS);
 	if (!is_connected(&target))
 		return (Datum) 0;

@@ -23,6 +23,7 @@
 #include "payload.h"
 #include "sql/arguments.h"
 #include "sql/listen.h"
+#include "sql/parallel.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
@@ -59,14 +60,17 @@ name_argument(FunctionCallInfo fcinfo)
 Datum
 rinq_subscribe(PG_FUNCTION_ARGS)
 {
-	char	   *name = name_argument(fcinfo);
-	char	   *namespace = rinq_namespace_argument(fcinfo, 1);
+	char	   *name;
+	char	   *namespace;
 	Oid			func;
 	Oid			types[7] = {TEXTOID, TEXTOID, TEXTOID, OIDOID, OIDOID, JSONBOID, BOOLOID};
 	Datum		values[7];
 	Jsonb	   *attributes;
 	char	   *text;
 
+	rinq_refuse_parallel(fcinfo);
+	name = name_argument(fcinfo);
+	namespace = rinq_namespace_argument(fcinfo, 1);
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -124,11 +128,13 @@ rinq_subscribe(PG_FUNCTION_ARGS)
 Datum
 rinq_unsubscribe(PG_FUNCTION_ARGS)
 {
-	char	   *name = name_argument(fcinfo);
+	char	   *name;
 	Oid			schema = rinq_internal_schema();
 	Oid			types[3] = {TEXTOID, OIDOID, BOOLOID};
 	Datum		values[3];
 
+	rinq_refuse_parallel(fcinfo);
+	name = name_argument(fcinfo);
 	rinq_require_preloaded();
 	values[0] = CStringGetTextDatum(name);
 	values[1] = ObjectIdGetDatum(GetUserId());

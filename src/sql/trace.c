@@ -10,6 +10,7 @@
 #include "fmgr.h"
 #include "payload.h"
 #include "request.h"
+#include "sql/parallel.h"
 #include "utils/builtins.h"
 
 PG_FUNCTION_INFO_V1(rinq_trace_id);
@@ -24,8 +25,10 @@ PG_FUNCTION_INFO_V1(rinq_trace_id);
 Datum
 rinq_trace_id(PG_FUNCTION_ARGS)
 {
-	RinqBytes	trace = rinq_current_trace();
+	RinqBytes	trace;
 
+	rinq_refuse_parallel_worker(fcinfo);
+	trace = rinq_current_trace();
 	if (trace.len == 0)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(rinq_message_from_wire(trace)));
