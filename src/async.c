@@ -217,6 +217,33 @@ find_oldest(void)
 	return oldest;
 }
 
+/* frees what came in answer to a call */
+static void
+free_answer(RinqAnswer *answer)
+{
+	int			i;
+
+	for (i = 0; i < RINQ_ANSWER_FIELDS; i++)
+	{
+		if (answer->fields[i].data != NULL)
+			pfree((char *) answer->fields[i].data);
+	}
+}
+
+/* forgets a call that was answered, for another one to be made */
+static void
+drop_answer(RinqAsyncCall *call)
+{
+	if (call->awaited)
+		free_answer(&call->answer);
+	else if (claim(call))
+	{
+		rinq_call_release(call->db, call->index);
+		rinq_count(call->db, RINQ_RESPONSES_DROPPED);
+	}
+	forget(call);
+}
+
 /* makes room for another call, at the expense of answers */
 static void
 make_room(void)
@@ -226,28 +253,14 @@ make_room(void)
 	if (hash_get_num_entries(calls) < rinq_max_async_calls)
 		return;
 	oldest = find_oldest();
-	if (oldest == NULL)
+	if (oldest != NULL)
+		drop_answer(oldest);
+	else
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("too many asynchronous calls are in flight"),
 				 errdetail("The setting \"rinq.max_async_calls\" allows %d for each connection.",
 						   rinq_max_async_calls)));
-	if (oldest->awaited)
-	{
-		int			i;
-
-		for (i = 0; i < RINQ_ANSWER_FIELDS; i++)
-		{
-			if (oldest->answer.fields[i].data != NULL)
-				pfree((char *) oldest->answer.fields[i].data);
-		}
-	}
-	else if (claim(oldest))
-	{
-		rinq_call_release(oldest->db, oldest->index);
-		rinq_count(oldest->db, RINQ_RESPONSES_DROPPED);
-	}
-	forget(oldest);
 }
 
 static void
