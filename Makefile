@@ -11,13 +11,24 @@ DATA = $(wildcard sql/rinq--*.sql)
 
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
 PG_CPPFLAGS = -I$(srcdir)/src
-SHLIB_LINK = -lrabbitmq -lcbor
+
+# Nothing is visible but what PostgreSQL looks up by name.
+SHLIB_EXPORTS = exports.txt
+
+# The libraries are loaded by the extension itself (src/library.h), the very versions that it was compiled for.  LINK_LIBRARIES=1 links
+# them as usual, for sanitizers, which do not get along with that; what is in LINK_MORE comes in addition.
+ifdef LINK_LIBRARIES
+PG_CPPFLAGS += -DRINQ_LINK_LIBRARIES
+SHLIB_LINK = -lrabbitmq -lcbor $(LINK_MORE)
+else
+SHLIB_LINK = $(LINK_MORE)
+endif
 
 # setup comes first: it creates the extension for the others
 REGRESS = setup $(filter-out setup,$(sort $(patsubst sql/%.sql,%,$(filter-out $(DATA),$(wildcard sql/*.sql)))))
 REGRESS_OPTS = --inputdir=.
 
-EXTRA_CLEAN = test/unit/build test/bench/raw test/bench/execute
+EXTRA_CLEAN = exports.txt exports.list test/unit/build test/bench/raw test/bench/execute
 
 # the targets that set up what they need do not need PostgreSQL's makefiles
 ifneq ($(filter demo check bench,$(MAKECMDGOALS)),)
@@ -32,6 +43,15 @@ else
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
+
+soname = $(shell LC_ALL=C objdump -p "$$($(CC) -print-file-name=lib$(1).so)" | sed -n 's/^ *SONAME *//p')
+src/amqp/codec.o src/amqp/codec.bc: override CPPFLAGS += -DRINQ_RABBITMQ_SONAME='"$(call soname,rabbitmq)"'
+src/cbor_library.o src/cbor_library.bc: override CPPFLAGS += -DRINQ_CBOR_SONAME='"$(call soname,cbor)"'
+
+# the functions of SQL, and the entry points of the library and its workers
+exports.txt: $(OBJS:.o=.c) src/worker.h
+	{ echo _PG_init; echo Pg_magic_func; sed -n 's/^PG_FUNCTION_INFO_V1(\(.*\));/\1 pg_finfo_\1/p' $(OBJS:.o=.c) | tr ' ' '\n'; \
+	  sed -n 's/^extern PGDLLEXPORT void \(rinq_[a-z]*_main\).*/\1/p' src/worker.h; } > $@
 
 # headers are few, and everything is quick to build
 $(OBJS): $(wildcard src/*.h src/*/*.h) rinq.control

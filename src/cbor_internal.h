@@ -23,6 +23,40 @@
 #error "rinq needs a compiler with 128-bit integers"
 #endif
 
+#ifndef RINQ_LINK_LIBRARIES
+
+/* what is used of the library, still called by its names (library.h) */
+typedef struct RinqCborFunctions
+{
+	__typeof__(&cbor_stream_decode) stream_decode;
+	__typeof__(&cbor_encode_uint) encode_uint;
+	__typeof__(&cbor_encode_negint) encode_negint;
+	__typeof__(&cbor_encode_bytestring_start) encode_bytestring_start;
+	__typeof__(&cbor_encode_string_start) encode_string_start;
+	__typeof__(&cbor_encode_array_start) encode_array_start;
+	__typeof__(&cbor_encode_map_start) encode_map_start;
+	__typeof__(&cbor_encode_tag) encode_tag;
+	__typeof__(&cbor_encode_bool) encode_bool;
+	__typeof__(&cbor_encode_null) encode_null;
+	__typeof__(&cbor_encode_double) encode_double;
+} RinqCborFunctions;
+
+extern RinqCborFunctions rinq_cbor_functions;
+
+#define cbor_stream_decode rinq_cbor_functions.stream_decode
+#define cbor_encode_uint rinq_cbor_functions.encode_uint
+#define cbor_encode_negint rinq_cbor_functions.encode_negint
+#define cbor_encode_bytestring_start rinq_cbor_functions.encode_bytestring_start
+#define cbor_encode_string_start rinq_cbor_functions.encode_string_start
+#define cbor_encode_array_start rinq_cbor_functions.encode_array_start
+#define cbor_encode_map_start rinq_cbor_functions.encode_map_start
+#define cbor_encode_tag rinq_cbor_functions.encode_tag
+#define cbor_encode_bool rinq_cbor_functions.encode_bool
+#define cbor_encode_null rinq_cbor_functions.encode_null
+#define cbor_encode_double rinq_cbor_functions.encode_double
+
+#endif
+
 /* libcbor changed the type of counts and lengths in its callbacks in 0.9 */
 #if CBOR_MAJOR_VERSION == 0 && CBOR_MINOR_VERSION < 9
 typedef size_t rinq_cbor_size;

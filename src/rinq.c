@@ -16,6 +16,7 @@
 #include "ddl.h"
 #include "fmgr.h"
 #include "guc.h"
+#include "library.h"
 #include "shared.h"
 #include "worker.h"
 
@@ -23,9 +24,24 @@ PG_MODULE_MAGIC;
 
 extern PGDLLEXPORT void _PG_init(void);
 
+/* without its libraries it can do nothing at all, and is not loaded */
+static void
+load_libraries(void)
+{
+	char		error[1024];
+
+	if (!rinq_amqp_load(error, sizeof(error)) || !rinq_cbor_load(error, sizeof(error)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FILE),
+				 errmsg("rinq cannot use a library that it needs"),
+				 errdetail_internal("%s", error),
+				 errhint("If the library is installed, name \"rinq\" in \"shared_preload_libraries\" before what else uses it.")));
+}
+
 void
 _PG_init(void)
 {
+	load_libraries();
 	rinq_define_settings();
 	if (!process_shared_preload_libraries_in_progress)
 		return;

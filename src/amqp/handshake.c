@@ -209,7 +209,7 @@ put_tune_ok_and_open(RinqConn *conn)
 	tune_ok.frame_max = conn->frame_max;
 	tune_ok.heartbeat = (uint16_t) conn->heartbeat;
 	open.virtual_host = rinq_to_amqp(rinq_bytes_str(conn->vhost));
-	open.capabilities = amqp_empty_bytes;
+	open.capabilities = RINQ_NO_AMQP_BYTES;
 	open.insist = 0;
 	return rinq_out_method(conn, 0, AMQP_CONNECTION_TUNE_OK_METHOD, &tune_ok, 8) &&
 		rinq_out_method(conn, 0, AMQP_CONNECTION_OPEN_METHOD, &open,

@@ -158,7 +158,7 @@ RinqMsgStatus
 rinq_channel_open(RinqConn *conn, uint16_t channel, uint64_t cookie)
 {
 	RinqMsgStatus status = check_channel_number(conn, channel);
-	amqp_channel_open_t m = {.out_of_band = amqp_empty_bytes};
+	amqp_channel_open_t m = {.out_of_band = RINQ_NO_AMQP_BYTES};
 	RinqChannel *ch;
 
 	if (status != RINQ_MSG_OK)
@@ -204,7 +204,7 @@ rinq_exchange_declare(RinqConn *conn, uint16_t channel, RinqBytes name,
 		return RINQ_MSG_STRING_TOO_LONG;
 	m.exchange = rinq_to_amqp(name);
 	m.type = rinq_to_amqp(kind);
-	m.arguments = amqp_empty_table;
+	m.arguments = RINQ_NO_AMQP_TABLE;
 	return send_request(conn, channel, RINQ_REQ_EXCHANGE_DECLARE, &m,
 						ARGS_FIXED + name.len + kind.len, cookie);
 }
@@ -221,7 +221,7 @@ rinq_queue_declare(RinqConn *conn, uint16_t channel, RinqBytes name, bool durabl
 	m.queue = rinq_to_amqp(name);
 	m.durable = durable;
 	m.exclusive = exclusive;
-	m.arguments = amqp_empty_table;
+	m.arguments = RINQ_NO_AMQP_TABLE;
 	if (max_priority > 0)
 	{
 		entry.key = rinq_to_amqp(rinq_bytes_str("x-max-priority"));
@@ -245,7 +245,7 @@ rinq_queue_bind(RinqConn *conn, uint16_t channel, RinqBytes queue,
 	m.queue = rinq_to_amqp(queue);
 	m.exchange = rinq_to_amqp(exchange);
 	m.routing_key = rinq_to_amqp(routing_key);
-	m.arguments = amqp_empty_table;
+	m.arguments = RINQ_NO_AMQP_TABLE;
 	return send_request(conn, channel, RINQ_REQ_QUEUE_BIND, &m,
 						ARGS_FIXED + queue.len + exchange.len + routing_key.len,
 						cookie);
@@ -262,7 +262,7 @@ rinq_queue_unbind(RinqConn *conn, uint16_t channel, RinqBytes queue,
 	m.queue = rinq_to_amqp(queue);
 	m.exchange = rinq_to_amqp(exchange);
 	m.routing_key = rinq_to_amqp(routing_key);
-	m.arguments = amqp_empty_table;
+	m.arguments = RINQ_NO_AMQP_TABLE;
 	return send_request(conn, channel, RINQ_REQ_QUEUE_UNBIND, &m,
 						ARGS_FIXED + queue.len + exchange.len + routing_key.len,
 						cookie);
@@ -302,7 +302,7 @@ rinq_basic_consume(RinqConn *conn, uint16_t channel, RinqBytes queue,
 	m.queue = rinq_to_amqp(queue);
 	m.consumer_tag = rinq_to_amqp(consumer_tag);
 	m.exclusive = exclusive;
-	m.arguments = amqp_empty_table;
+	m.arguments = RINQ_NO_AMQP_TABLE;
 	return send_request(conn, channel, RINQ_REQ_BASIC_CONSUME, &m,
 						ARGS_FIXED + queue.len + consumer_tag.len, cookie);
 }

@@ -5,7 +5,7 @@ import os
 import subprocess
 
 COMPILE = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -O1"
-LINK = "-fsanitize=address,undefined -lrabbitmq -lcbor"
+LINK = "-fsanitize=address,undefined"
 
 # The runtime must be set up before any other library's constructor allocates: some of them hang it otherwise.
 _FIRST = "#include <stdlib.h>\n__attribute__((constructor)) static void first(void) { free(malloc(1)); }\n"
