@@ -3,6 +3,7 @@
 #   make demo    installs what is missing, and shows the main job
 #   make check   installs what is missing, and runs every test
 #   make bench   measures, beside a raw client of the same broker
+#   make soak    runs messages of all kinds under random faults for MINUTES (5), and compares what was sent with what arrived
 #   make, make install, make installcheck   as for any extension
 
 EXTENSION = rinq
@@ -31,12 +32,17 @@ REGRESS_OPTS = --inputdir=.
 EXTRA_CLEAN = exports.txt exports.list test/unit/build test/bench/raw test/bench/execute
 
 # the targets that set up what they need do not need PostgreSQL's makefiles
-ifneq ($(filter demo check bench,$(MAKECMDGOALS)),)
+ifneq ($(filter demo check bench soak,$(MAKECMDGOALS)),)
 
-.PHONY: demo check bench
-demo check bench:
+.PHONY: demo check bench soak
+demo check bench soak:
 	@test/deps
-	@test/$(if $(filter demo,$@),demo,$(if $(filter bench,$@),bench/run,run))
+	@test/$(RUN_$@)
+
+RUN_demo = demo
+RUN_check = run
+RUN_bench = bench/run
+RUN_soak = soak/run --minutes $(or $(MINUTES),5)
 
 else
 

@@ -132,6 +132,10 @@ class World:
         self._peers.append(peer)
         return peer
 
+    def forget_peer(self, peer):
+        """A peer that somebody else has closed."""
+        self._peers.remove(peer)
+
     def close(self):
         for peer in self._peers:
             peer.close()

@@ -158,6 +158,12 @@ class Server:
         self._process.wait(timeout=timeout)
         self.scratch.forget(self._process)
 
+    def kill(self):
+        """kill -9 of the postmaster; its processes notice, and leave by themselves."""
+        self._process.kill()
+        self._process.wait(timeout=10)
+        self.scratch.forget(self._process)
+
     def restart(self, mode="fast"):
         self.stop(mode)
         return self.start()

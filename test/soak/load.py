@@ -1,0 +1,290 @@
+"""The load: writers of durable messages, callers both ways, notifiers, and an independent peer that comes back after each fault."""
+
+import json
+import random
+import threading
+
+from rinqtest.cluster import quote
+
+from .ledger import Account, Answers
+
+# what a call may end with while something is broken on purpose; None is a connection that is gone
+TOLERATED = {None, "08000", "08001", "08003", "08006", "RQ003", "55000", "57P01", "57P02", "57P03", "57014", "53400", "53200"}
+
+SENDER_SQL = """
+CREATE TABLE sent (id text, account text, n bigint, size int);
+CREATE TABLE heard (n bigint);
+CREATE SEQUENCE number;
+CREATE FUNCTION post(account text, command text, size int) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  n bigint := nextval('number');
+BEGIN
+  INSERT INTO sent VALUES (rinq_execute('soak.' || account, command, jsonb_build_object('n', n, 'pad', repeat('x', size))), account, n, size);
+END $$;
+CREATE FUNCTION tell(account text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  n bigint := nextval('number');
+BEGIN
+  INSERT INTO sent VALUES (rinq_notify_many('soak.news', 'tick', '{*}', jsonb_build_object('n', n)), account, n, 0);
+END $$;
+CREATE FUNCTION hear(one rinq_notification) RETURNS void LANGUAGE sql AS $$
+  INSERT INTO heard VALUES ((one.payload->>'n')::bigint)
+$$;
+"""
+
+RECEIVER_SQL = """
+CREATE TABLE handled (account text, id text, n bigint, right_size boolean);
+CREATE FUNCTION take(req rinq_request) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+  IF req.command = 'fail' THEN
+    RAISE EXCEPTION 'as ordered';
+  END IF;
+  INSERT INTO handled VALUES (split_part(req.namespace, '.', 2), req.id, (req.payload->>'n')::bigint, length(req.payload->>'pad') >= 0);
+  RETURN NULL;
+END $$;
+CREATE FUNCTION calc(req rinq_request) RETURNS jsonb LANGUAGE sql AS $$
+  SELECT jsonb_build_object('n', 2 * (req.payload->>'n')::bigint)
+$$;
+SELECT rinq_listen('soak.once', 'take(rinq_request)', deduplicate => true);
+SELECT rinq_listen('soak.often', 'take(rinq_request)');
+SELECT rinq_listen('soak.calc', 'calc(rinq_request)');
+"""
+
+
+class Worker(threading.Thread):
+    """Repeats step() until it is told to stop; an exception is a fault's doing, and begin() comes before the next step."""
+
+    def __init__(self, load):
+        super().__init__(daemon=True)
+        self.load = load
+        self.random = random.Random(load.random.random())
+        self.stopping = threading.Event()
+
+    def run(self):
+        ready = False
+        while not self.stopping.is_set():
+            try:
+                if not ready:
+                    self.begin()
+                    ready = True
+                self.step()
+            except Exception as error:
+                ready = False
+                self.broken(error)
+                self.stopping.wait(0.1)
+        self.end()
+
+    def begin(self):
+        pass
+
+    def end(self):
+        pass
+
+    def broken(self, error):
+        pass
+
+
+class SqlWorker(Worker):
+    """A worker with a connection to a database."""
+
+    session = None
+
+    def begin(self):
+        self.end()
+        self.session = self.database().session()
+
+    def end(self):
+        if self.session is not None:
+            self.session.close()
+            self.session = None
+
+    def database(self):
+        return self.load.sender
+
+
+class Writer(SqlWorker):
+    """Commits durable messages in transactions of all shapes, and rolls others back."""
+
+    ACCOUNTS = ("remote", "once", "often")
+
+    def post(self):
+        size = self.random.choice((0, 10, 200, 200, 3000, 60000))
+        return "SELECT post(%s, 'x', %d);" % (quote(self.random.choice(self.ACCOUNTS)), size)
+
+    def step(self):
+        self.random.choice((self.one, self.one, self.several, self.rolled_back, self.prepared, self.asynchronous))()
+        self.stopping.wait(self.load.pause)
+
+    def one(self):
+        self.session.execute(self.post())
+
+    def several(self):
+        self.session.execute("BEGIN; %s SAVEPOINT a; %s ROLLBACK TO a; %s COMMIT;" % (
+            self.post() * self.random.randrange(1, 6), self.post(), self.post()))
+
+    def rolled_back(self):
+        self.session.execute("BEGIN; %s ROLLBACK;" % self.post())
+
+    def prepared(self):
+        name = quote("soak-%d" % self.random.getrandbits(60))
+        self.session.execute("BEGIN; %s PREPARE TRANSACTION %s;" % (self.post(), name))
+        self.session.execute("COMMIT PREPARED %s;" % name)
+
+    def asynchronous(self):
+        self.session.execute("BEGIN; SET LOCAL synchronous_commit = off; %s COMMIT;" % self.post())
+
+
+class LargeWriter(SqlWorker):
+    """Now and then, a durable message larger than the broker takes, which must be set aside and hold back no other."""
+
+    def step(self):
+        self.session.execute("SELECT post('remote', 'large', %d)" % self.load.too_large)
+        self.stopping.wait(20)
+
+
+class Notifier(SqlWorker):
+    def step(self):
+        self.session.execute("SELECT tell('news')")
+        self.stopping.wait(0.05)
+
+
+class Caller(SqlWorker):
+    """Calls the independent peer."""
+
+    def step(self):
+        n = self.random.randrange(1 << 30)
+        got = self.session.value("SELECT rinq_call('soak.echo', 'echo', '{\"n\": %d}'::jsonb, '5 s')" % n)
+        self.load.calls_out.answer(json.loads(got), {"n": n})
+        self.stopping.wait(0.01)
+
+    def broken(self, error):
+        self.load.calls_out.error(getattr(error, "sqlstate", type(error).__name__), str(error))
+
+
+class RemoteCaller(Worker):
+    """Calls the SQL functions from the independent peer."""
+
+    def step(self):
+        peer = self.load.service.peer
+        if peer is None:
+            self.stopping.wait(0.1)
+            return
+        n = self.random.randrange(1 << 30)
+        self.load.calls_in.answer(peer.call("soak.calc", "double", {"n": n}, timeout=5), {"n": 2 * n})
+        self.stopping.wait(0.01)
+
+    def broken(self, error):
+        self.load.calls_in.error(type(error).__name__, str(error))
+
+
+class Service(Worker):
+    """The independent peer: serves, listens, and is made anew whenever its connection has ended."""
+
+    peer = None
+    _peer = None
+
+    def __init__(self, load):
+        super().__init__(load)
+        self.renew = threading.Event()
+
+    def begin(self):
+        self.end()
+        self.renew.clear()
+        peer = self.load.world.peer(prefetch=200)
+        self._peer = peer
+        peer.serve("soak.remote", self.receive)
+        peer.serve("soak.echo", lambda request: request.payload)
+        peer.listen_notifications("soak.news", 1, lambda one: self.load.accounts["news, remote"].arrive(one.payload["n"]))
+        self.peer = peer
+
+    def receive(self, request):
+        payload = request.payload
+        self.load.sizes[payload["n"]] = len(payload["pad"])
+        self.load.accounts["remote"].arrive(request.id)
+
+    def step(self):
+        if self.renew.is_set() or not self.peer.connected:
+            raise ConnectionError("the independent peer is to connect anew")
+        del self.peer.requests[:-1]
+        self.stopping.wait(0.1)
+
+    def end(self):
+        self.peer = None
+        if self._peer is not None:
+            self._peer.close()
+            self.load.world.forget_peer(self._peer)
+            self._peer = None
+
+
+class Load:
+    """All of it, on one world with two databases."""
+
+    def __init__(self, world, seed, writers=3, pause=0.005, too_large=None):
+        self.world = world
+        self.random = random.Random(seed)
+        self.pause = pause
+        self.too_large = too_large
+        self.sizes = {}
+        self.accounts = {account.name: account for account in (
+            Account("remote"), Account("once", at_most_once=True), Account("often"),
+            Account("news, remote", at_least_once=False, at_most_once=True),
+            Account("news, subscription", at_least_once=False, at_most_once=True))}
+        self.calls_out = Answers("calls of the peer", TOLERATED | {"ConnectionError", "BrokenPipeError", "RuntimeError"})
+        self.calls_in = Answers("calls of SQL functions", {"CallTimeout", "ConnectionError", "RemoteError", "TimeoutError"})
+        self.sender = world.database("soak_sender")
+        self.sender.sql(SENDER_SQL)
+        self.sender.sql("SELECT rinq_subscribe('soak', 'soak.news', 'hear(rinq_notification)')")
+        self.sender.wait_subscription("soak")
+        self.receiver = world.database("soak_receiver")
+        self.receiver.sql(RECEIVER_SQL)
+        self.service = Service(self)
+        self.workers = [self.service] + [Writer(self) for _ in range(writers)] + [Notifier(self), Caller(self), RemoteCaller(self)]
+        if too_large is not None:
+            self.workers.append(LargeWriter(self))
+
+    def start(self):
+        for worker in self.workers:
+            worker.start()
+
+    def stop_sending(self):
+        for worker in self.workers[1:]:
+            worker.stopping.set()
+        for worker in self.workers[1:]:
+            worker.join(90)
+
+    def close(self):
+        self.stop_sending()
+        self.service.stopping.set()
+        self.service.join(30)
+
+    def finish_prepared(self):
+        """Commit what a fault left prepared: that is a commit, too."""
+        for (name,) in self.sender.sql("SELECT gid FROM pg_prepared_xacts WHERE database = 'soak_sender'"):
+            self.sender.sql("COMMIT PREPARED " + quote(name))
+
+    def read_committed(self):
+        """What the databases say was committed, handled and set aside."""
+        sent = self.sender.sql("SELECT id, account, n, size FROM sent")
+        for account in self.accounts.values():
+            column = 2 if account.name.startswith("news") else 0
+            account.committed = {int(row[2]) if column == 2 else row[0] for row in sent if row[1] == account.name.split(",")[0]}
+        self.accounts["remote"].set_aside = {id for (id,) in self.sender.sql("SELECT id FROM rinq_outbox_dead")}
+        self.accounts["remote"].wrong = [n for _, account, n, size in sent
+                                         if account == "remote" and self.sizes.get(int(n), int(size)) != int(size)]
+        for name in ("once", "often"):
+            self.accounts[name].arrived.clear()
+            self.accounts[name].arrived.update(id for (id,) in self.receiver.sql("SELECT id FROM handled WHERE account = " + quote(name)))
+        self.accounts["news, subscription"].arrived.clear()
+        self.accounts["news, subscription"].arrived.update(int(n) for (n,) in self.sender.sql("SELECT n FROM heard"))
+
+    def missing(self):
+        """How many messages that must arrive are still to come, those in the outbox included."""
+        self.read_committed()
+        depth = int(self.sender.value("SELECT depth FROM rinq_outbox_status"))
+        return depth + sum(len(account.missing()) for account in self.accounts.values() if account.at_least_once)
+
+    def problems(self):
+        return [problem for part in list(self.accounts.values()) + [self.calls_out, self.calls_in] for problem in part.problems()]
+
+    def lines(self):
+        return [part.line() for part in list(self.accounts.values()) + [self.calls_out, self.calls_in]]
