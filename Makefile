@@ -4,6 +4,7 @@
 #   make check   installs what is missing, and runs every test
 #   make bench   measures, beside a raw client of the same broker
 #   make soak    runs messages of all kinds under random faults for MINUTES (5), and compares what was sent with what arrived
+#   make hostile SCALE=20 SEED=1   sends the peer that much more of the random input that make check sends it
 #   make, make install, make installcheck   as for any extension
 
 EXTENSION = rinq
@@ -32,17 +33,19 @@ REGRESS_OPTS = --inputdir=.
 EXTRA_CLEAN = exports.txt exports.list test/unit/build test/bench/raw test/bench/execute
 
 # the targets that set up what they need do not need PostgreSQL's makefiles
-ifneq ($(filter demo check bench soak,$(MAKECMDGOALS)),)
+ifneq ($(filter demo check bench soak hostile,$(MAKECMDGOALS)),)
 
-.PHONY: demo check bench soak
-demo check bench soak:
+.PHONY: demo check bench soak hostile
+demo check bench soak hostile:
 	@test/deps
-	@test/$(RUN_$@)
+	@$(ENV_$@) test/$(RUN_$@)
 
 RUN_demo = demo
 RUN_check = run
 RUN_bench = bench/run
 RUN_soak = soak/run --minutes $(or $(MINUTES),5)
+RUN_hostile = run unit cbor_differential test_bad_input test_hostile
+ENV_hostile = RINQ_HOSTILE_SCALE=$(or $(SCALE),20) RINQ_HOSTILE_SEED=$(or $(SEED),1) FUZZ="$(or $(SCALE),20)0000 $(or $(SEED),1)"
 
 else
 
