@@ -268,7 +268,7 @@ class Load:
         for account in self.accounts.values():
             column = 2 if account.name.startswith("news") else 0
             account.committed = {int(row[2]) if column == 2 else row[0] for row in sent if row[1] == account.name.split(",")[0]}
-        self.accounts["remote"].set_aside = {id for (id,) in self.sender.sql("SELECT id FROM rinq_outbox_dead")}
+        self.accounts["remote"].set_aside = {id for (id,) in self.sender.sql("SELECT id FROM rinq_outbox_dead_letter")}
         self.accounts["remote"].wrong = [n for _, account, n, size in sent
                                          if account == "remote" and self.sizes.get(int(n), int(size)) != int(size)]
         for name in ("once", "often"):
