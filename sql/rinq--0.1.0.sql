@@ -482,13 +482,14 @@ COMMENT ON COLUMN @extschema@.rinq_outbox_dead_letter.set_aside IS 'When it was 
 
 CREATE FUNCTION @extschema@.rinq_outbox_peer_status(
     OUT direct boolean, OUT in_flight bigint, OUT retrying bigint, OUT attempts integer,
-    OUT last_error text)
+    OUT last_error text, OUT waits_for text)
     RETURNS record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL SAFE;
 COMMENT ON FUNCTION @extschema@.rinq_outbox_peer_status() IS
     'What the peer knows of durable messages; see the view rinq_outbox_status';
 
 CREATE VIEW @extschema@.rinq_outbox_status AS
-    SELECT o.depth, o.oldest, d.dead, s.in_flight, s.retrying, s.attempts, s.last_error, s.direct
+    SELECT o.depth, o.oldest, d.dead, s.in_flight, s.retrying, s.attempts, s.last_error, s.direct,
+           s.waits_for
     FROM (SELECT pg_catalog.sum(t.depth)::bigint AS depth,
                  timestamptz '2000-01-01 00:00:00+00' OPERATOR(pg_catalog.+)
                      (pg_catalog.min(t.seq)::pg_catalog.float8 OPERATOR(pg_catalog.*) interval '1 microsecond') AS oldest
@@ -511,6 +512,7 @@ COMMENT ON COLUMN @extschema@.rinq_outbox_status.retrying IS 'Messages that the 
 COMMENT ON COLUMN @extschema@.rinq_outbox_status.attempts IS 'Highest number of failed attempts among them';
 COMMENT ON COLUMN @extschema@.rinq_outbox_status.last_error IS 'Why the broker did not take a message, last';
 COMMENT ON COLUMN @extschema@.rinq_outbox_status.direct IS 'Whether transactions hand messages over, or they are left for the outbox to be scanned';
+COMMENT ON COLUMN @extschema@.rinq_outbox_status.waits_for IS 'Why messages wait of which none has moved for five seconds, NULL when there are none';
 
 CREATE FUNCTION @extschema@.rinq_execute(
     namespace text, command text, payload jsonb DEFAULT NULL, timeout interval DEFAULT NULL,

@@ -54,7 +54,7 @@ rinq_channel_size(void)
 }
 
 void
-rinq_channel_init(RinqChannel *channel)
+rinq_channel_init(RinqChannel *channel, LWLock *queue_lock)
 {
 	uint32		i;
 
@@ -68,7 +68,7 @@ rinq_channel_init(RinqChannel *channel)
 									 channel->num_slots * sizeof(RinqSlot));
 	channel->inbox_head = 0;
 	channel->inbox_tail = 0;
-	rinq_sendqueue_init(&channel->send);
+	rinq_sendqueue_init(&channel->send, queue_lock);
 	channel->first_request = RINQ_NO_SLOT;
 	channel->last_request = RINQ_NO_SLOT;
 	channel->num_requests = 0;
@@ -434,7 +434,7 @@ rinq_channel_peer_gone(RinqDatabase *db)
 	channel->num_requests = 0;
 	SpinLockRelease(&channel->request_lock);
 
-	rinq_sendqueue_reset(db, db->incarnation);
+	rinq_sendqueue_reset(db);
 	for (i = 0; i < channel->num_slots; i++)
 	{
 		RinqSlot   *slot = &channel->slots[i];

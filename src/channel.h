@@ -243,7 +243,7 @@ typedef struct RinqChannel
 
 /* set-up */
 extern Size rinq_channel_size(void);
-extern void rinq_channel_init(RinqChannel *channel);
+extern void rinq_channel_init(RinqChannel *channel, LWLock *queue_lock);
 extern void rinq_channel_peer_gone(RinqDatabase *db);
 
 /* slots */

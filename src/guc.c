@@ -39,6 +39,7 @@ int			rinq_max_payload = 16384;
 int			rinq_max_async_calls = 256;
 int			rinq_send_buffer = 32;
 int			rinq_max_outbox = 1000000;
+int			rinq_outbox_check_interval = 60;
 int			rinq_send_attempts = 10;
 int			rinq_retry_delay = 1000;
 int			rinq_max_attempts = 5;
@@ -336,6 +337,11 @@ define_work_settings(void)
 							"rinq_execute refuses further ones.",
 							&rinq_max_outbox,
 							1000000, 1, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.outbox_check_interval",
+							"Sets how often the outbox is compared with what the peer knows of it.",
+							"While nothing is sent and nothing waits, a tenth as often.",
+							&rinq_outbox_check_interval,
+							60, 1, 86400, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.send_attempts",
 							"Sets how often a durable message is sent that the broker does not take.",
 							"Then it is set aside, and shown by the view rinq_outbox_dead_letter.",

@@ -33,6 +33,7 @@ extern int	rinq_session_cache;	/* MB */
 extern int	rinq_prune_interval;	/* s */
 extern int	rinq_send_buffer;	/* MB */
 extern int	rinq_max_outbox;
+extern int	rinq_outbox_check_interval; /* s */
 extern int	rinq_send_attempts;
 extern int	rinq_retry_delay;	/* ms */
 extern int	rinq_max_attempts;

@@ -18,6 +18,7 @@
 
 #include "compat.h"
 
+#include "access/detoast.h"
 #include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -27,6 +28,7 @@
 #include "clock.h"
 #include "commands/tablecmds.h"
 #include "executor/tuptable.h"
+#include "guc.h"
 #include "miscadmin.h"
 #include "outbox.h"
 #include "payload.h"
@@ -34,6 +36,7 @@
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -93,12 +96,6 @@ open_table(Oid relid, int columns, LOCKMODE mode)
 	return rel;
 }
 
-static Relation
-open_outbox(Oid schema, int table, LOCKMODE mode)
-{
-	return open_table(table_oid(schema, table), OUTBOX_COLUMNS, mode);
-}
-
 /*
  * The number of the next message: microseconds, made unique, so that it goes
  * on after a restart where it was, and tells when the message was written.
@@ -122,12 +119,11 @@ next_seq(RinqDatabase *db)
  * set back before the server was started.
  */
 static void
-number_after(int64 seq)
+number_after(RinqDatabase *db, int64 seq)
 {
-	RinqDatabase *db = rinq_my_database();
 	uint64		old;
 
-	if (db == NULL || seq < 0 || seq > PG_INT64_MAX / 2)
+	if (seq < 0 || seq > PG_INT64_MAX / 2)
 		return;
 	old = pg_atomic_read_u64(&db->outbox_seq);
 	while (old < (uint64) seq &&
@@ -161,16 +157,16 @@ put_bytes(TupleTableSlot *slot, int column, RinqBytes value)
  * Writes a message into the outbox, and its place into the message.
  */
 void
-rinq_outbox_insert(Oid schema, RinqOutgoing *message, const RinqBytes *fields)
+rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutgoing *message,
+				   const RinqBytes *fields)
 {
-	RinqDatabase *db = rinq_my_database();
 	int			table = (int) (pg_atomic_read_u32(&db->outbox_table) % RINQ_OUTBOX_TABLES);
 	Relation	rel;
 	TupleTableSlot *slot;
 	char		id[RINQ_MESSAGE_ID_SIZE];
 
 	PreventCommandIfReadOnly("rinq_execute()");
-	rel = open_outbox(schema, table, RowExclusiveLock);
+	rel = open_table(table_oid(schema, table), OUTBOX_COLUMNS, RowExclusiveLock);
 	slot = table_slot_create(rel, NULL);
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, 0, OUTBOX_COLUMNS * sizeof(bool));
@@ -204,60 +200,82 @@ rinq_outbox_exists(Oid schema)
 	return OidIsValid(schema) && OidIsValid(table_oid(schema, RINQ_OUTBOX_TABLES - 1));
 }
 
-static int
-compare_places(const void *a, const void *b)
+/*
+ * Opens the tables, for reading or for writing, before a snapshot is taken;
+ * that way a snapshot sees the rows of a table that was rewritten while this
+ * process would have waited.  It does not wait: false when somebody has locked
+ * one of them.
+ */
+bool
+rinq_outbox_open(Oid schema, LOCKMODE mode, RinqOutboxTables *tables)
 {
-	int64		x = ((const RinqOutboxPlace *) a)->seq;
-	int64		y = ((const RinqOutboxPlace *) b)->seq;
+	int			i;
 
-	return x < y ? -1 : x > y ? 1 : 0;
+	memset(tables, 0, sizeof(*tables));
+	for (i = 0; i < RINQ_OUTBOX_TABLES; i++)
+	{
+		Oid			relid = table_oid(schema, i);
+
+		if (OidIsValid(relid) && !ConditionalLockRelationOid(relid, mode))
+		{
+			rinq_outbox_close(tables);
+			return false;
+		}
+		tables->rels[i] = open_table(relid, OUTBOX_COLUMNS, NoLock);
+		tables->slots[i] = table_slot_create(tables->rels[i], NULL);
+	}
+	return true;
 }
 
 /*
- * Finds all rows that the current snapshot sees, in the order in which they
- * are to be sent.  Only their places are kept, so that a large outbox fits.
+ * Closes them; the locks stay until the transaction ends.
  */
-RinqOutboxPlace *
-rinq_outbox_scan(Oid schema, Size *count)
+void
+rinq_outbox_close(RinqOutboxTables *tables)
 {
-	Size		room = 1024;
-	RinqOutboxPlace *places = palloc(room * sizeof(RinqOutboxPlace));
-	int			table;
+	int			i;
 
-	*count = 0;
-	for (table = 0; table < RINQ_OUTBOX_TABLES; table++)
+	for (i = 0; i < RINQ_OUTBOX_TABLES; i++)
 	{
-		Relation	rel = open_outbox(schema, table, AccessShareLock);
-		TupleTableSlot *slot = table_slot_create(rel, NULL);
-		TableScanDesc scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
-
-		while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-		{
-			RinqOutboxPlace *place;
-			bool		isnull;
-
-			CHECK_FOR_INTERRUPTS();
-			if (*count == room)
-			{
-				room *= 2;
-				places = repalloc_huge(places, room * sizeof(RinqOutboxPlace));
-			}
-			place = &places[(*count)++];
-			memset(place, 0, sizeof(*place));
-			place->seq = DatumGetInt64(slot_getattr(slot, COLUMN_SEQ + 1, &isnull));
-			place->foreign =
-				DatumGetObjectId(slot_getattr(slot, COLUMN_DATABASE + 1, &isnull)) != MyDatabaseId;
-			place->item.table = (uint8) table;
-			place->item.tid = slot->tts_tid;
-		}
-		table_endscan(scan);
-		ExecDropSingleTupleTableSlot(slot);
-		table_close(rel, AccessShareLock);
+		if (tables->rels[i] == NULL)
+			continue;
+		ExecDropSingleTupleTableSlot(tables->slots[i]);
+		table_close(tables->rels[i], NoLock);
+		tables->rels[i] = NULL;
 	}
-	qsort(places, *count, sizeof(RinqOutboxPlace), compare_places);
-	if (*count > 0)
-		number_after(places[*count - 1].seq);
-	return places;
+}
+
+/*
+ * Which files the tables are in, which change when they are rewritten.
+ */
+void
+rinq_outbox_files(const RinqOutboxTables *tables, Oid *files)
+{
+	int			i;
+
+	for (i = 0; i < RINQ_OUTBOX_TABLES; i++)
+		files[i] = tables->rels[i]->rd_rel->relfilenode;
+}
+
+static int
+compare_places(const void *a, const void *b)
+{
+	const RinqOutboxPlace *x = a;
+	const RinqOutboxPlace *y = b;
+
+	if (x->seq != y->seq)
+		return x->seq < y->seq ? -1 : 1;
+	if (x->item.table != y->item.table)
+		return x->item.table < y->item.table ? -1 : 1;
+	return ItemPointerCompare((ItemPointer) &x->item.tid, (ItemPointer) &y->item.tid);
+}
+
+static int64
+row_seq(TupleTableSlot *slot)
+{
+	bool		isnull;
+
+	return DatumGetInt64(slot_getattr(slot, COLUMN_SEQ + 1, &isnull));
 }
 
 static bool
@@ -266,12 +284,86 @@ row_id(TupleTableSlot *slot, RinqMessageId *id)
 	bool		isnull;
 	Datum		value = slot_getattr(slot, COLUMN_ID + 1, &isnull);
 	char	   *id_text;
+	bool		valid;
 
 	memset(id, 0, sizeof(*id));
 	if (isnull)
 		return false;
 	id_text = TextDatumGetCString(value);
-	return rinq_message_id_parse(id_text, strlen(id_text), id);
+	valid = rinq_message_id_parse(id_text, strlen(id_text), id);
+	pfree(id_text);
+	return valid;
+}
+
+/* does something with each row that the current snapshot sees, until it says that it is done */
+static void
+walk(const RinqOutboxTables *tables, bool (*look) (int table, TupleTableSlot *slot, void *arg),
+	 void *arg)
+{
+	bool		more = true;
+	int			i;
+
+	for (i = 0; i < RINQ_OUTBOX_TABLES && more; i++)
+	{
+		TableScanDesc scan = table_beginscan(tables->rels[i], GetActiveSnapshot(), 0, NULL);
+
+		while (more && table_scan_getnextslot(scan, ForwardScanDirection, tables->slots[i]))
+		{
+			CHECK_FOR_INTERRUPTS();
+			more = look(i, tables->slots[i], arg);
+		}
+		ExecClearTuple(tables->slots[i]);
+		table_endscan(scan);
+	}
+}
+
+typedef struct Found
+{
+	RinqOutboxPlace *places;
+	Size		count;
+	Size		room;
+} Found;
+
+static bool
+note_place(int table, TupleTableSlot *slot, void *arg)
+{
+	Found	   *found = arg;
+	RinqOutboxPlace *place;
+	bool		isnull;
+
+	if (found->count == found->room)
+	{
+		found->room *= 2;
+		found->places = repalloc_huge(found->places, found->room * sizeof(RinqOutboxPlace));
+	}
+	place = &found->places[found->count++];
+	memset(place, 0, sizeof(*place));
+	place->seq = row_seq(slot);
+	place->foreign =
+		DatumGetObjectId(slot_getattr(slot, COLUMN_DATABASE + 1, &isnull)) != MyDatabaseId;
+	place->item.table = (uint8) table;
+	place->item.tid = slot->tts_tid;
+	return true;
+}
+
+/*
+ * Finds all rows that the current snapshot sees, in the order in which they
+ * are to be sent.  Only their places are kept, so that a large outbox fits.
+ */
+RinqOutboxPlace *
+rinq_outbox_scan(RinqDatabase *db, const RinqOutboxTables *tables, Size *count)
+{
+	Found		found;
+
+	found.room = 1024;
+	found.count = 0;
+	found.places = palloc(found.room * sizeof(RinqOutboxPlace));
+	walk(tables, note_place, &found);
+	qsort(found.places, found.count, sizeof(RinqOutboxPlace), compare_places);
+	if (found.count > 0)
+		number_after(db, found.places[found.count - 1].seq);
+	*count = found.count;
+	return found.places;
 }
 
 static RinqBytes
@@ -316,7 +408,7 @@ make_message(TupleTableSlot *slot, const RinqOutboxItem *item)
 	fields[RINQ_SEND_TRACESTATE] = wire_bytes(slot, COLUMN_TRACESTATE);
 	fields[RINQ_SEND_CONSTRAINT] = rinq_bytes(NULL, 0);
 
-	message = palloc0(rinq_outgoing_size(fields));
+	message = palloc_extended(rinq_outgoing_size(fields), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	message->durable = true;
 	message->item = *item;
 	deadline = slot_getattr(slot, COLUMN_DEADLINE + 1, &isnull);
@@ -327,134 +419,299 @@ make_message(TupleTableSlot *slot, const RinqOutboxItem *item)
 }
 
 /*
- * Fetches the row at an item's place; false when it is not there any more, or
- * not the one with the item's id, if that is set.
+ * Fetches the row at a place, into the table's slot; false when it is not there
+ * any more.  What is there now may be another row: it has to have the id of the
+ * item, or while that is not known, the number of the place; then the id is
+ * filled in, if it is one.
  */
 static bool
-fetch_row(Relation rel, RinqOutboxItem *item, TupleTableSlot *slot)
+fetch_row(const RinqOutboxTables *tables, RinqOutboxPlace *place)
 {
-	RinqMessageId id;
+	RinqOutboxItem *item = &place->item;
+	Relation	rel = tables->rels[item->table];
+	TupleTableSlot *slot = tables->slots[item->table];
 	ItemPointerData tid = item->tid;
+	RinqMessageId id;
 
 	ExecClearTuple(slot);
 	if (ItemPointerGetBlockNumber(&tid) >= RelationGetNumberOfBlocks(rel) ||
 		!table_tuple_fetch_row_version(rel, &tid, GetActiveSnapshot(), slot))
 		return false;
-	if (!row_id(slot, &id))
+	if (item->id.seq != 0)
+		return row_id(slot, &id) && rinq_message_id_equal(&id, &item->id);
+	if (row_seq(slot) != place->seq)
 		return false;
-	if (item->id.seq != 0 && !rinq_message_id_equal(&id, &item->id))
-		return false;
-	item->id = id;
+	(void) row_id(slot, &item->id);
 	return true;
 }
 
+/* too large for what messages may have by now */
+static bool
+is_oversize(TupleTableSlot *slot, Size *size)
+{
+	bool		isnull;
+	Datum		payload = slot_getattr(slot, COLUMN_PAYLOAD + 1, &isnull);
+
+	*size = isnull ? 0 : toast_raw_datum_size(payload) - VARHDRSZ;
+	return *size > rinq_payload_limit();
+}
+
+/* why a row cannot be sent as it is, or NULL */
+static char *
+why_unfit(const RinqOutboxPlace *place, TupleTableSlot *slot)
+{
+	Size		size;
+
+	if (place->item.id.seq == 0)
+		return pstrdup("its id is not a message id");
+	if (is_oversize(slot, &size))
+		return psprintf("payload of %zu bytes exceeds \"rinq.max_payload\", or a quarter of \"rinq.payload_memory\"",
+						size);
+	return NULL;
+}
+
+static RinqOutboxUnfit *
+unfit(const RinqOutboxPlace *place, char *reason)
+{
+	RinqOutboxUnfit *result = palloc(sizeof(RinqOutboxUnfit));
+
+	result->place = *place;
+	result->reason = reason;
+	return result;
+}
+
 /*
- * Reads rows, up to about so many bytes of messages.  Returns how many items
+ * Reads rows, up to about so many bytes of messages.  Returns how many places
  * were dealt with.
  */
 Size
-rinq_outbox_read(Oid schema, RinqOutboxItem *items, Size count, Size max_bytes,
-				 List **messages, List **missing)
+rinq_outbox_read(const RinqOutboxTables *tables, RinqOutboxPlace *places, Size count,
+				 Size max_bytes, RinqOutboxRead *result)
 {
-	Relation	rels[RINQ_OUTBOX_TABLES] = {NULL};
-	TupleTableSlot *slots[RINQ_OUTBOX_TABLES] = {NULL};
 	Size		done = 0;
-	Size		bytes = 0;
-	int			i;
 
-	for (; done < count && bytes < max_bytes; done++)
+	for (; done < count && result->bytes < max_bytes; done++)
 	{
-		RinqOutboxItem *item = &items[done];
-		RinqOutgoing *message;
+		RinqOutboxPlace *place = &places[done];
+		TupleTableSlot *slot = tables->slots[place->item.table];
+		char	   *reason;
 
 		CHECK_FOR_INTERRUPTS();
-		if (rels[item->table] == NULL)
+		if (!fetch_row(tables, place))
+			result->missing = lappend(result->missing, place);
+		else if ((reason = why_unfit(place, slot)) != NULL)
+			result->unfit = lappend(result->unfit, unfit(place, reason));
+		else
 		{
-			rels[item->table] = open_outbox(schema, item->table, AccessShareLock);
-			slots[item->table] = table_slot_create(rels[item->table], NULL);
+			RinqOutgoing *message = make_message(slot, &place->item);
+
+			result->bytes += message->length;
+			result->messages = lappend(result->messages, message);
 		}
-		if (!fetch_row(rels[item->table], item, slots[item->table]))
-		{
-			*missing = lappend(*missing, item);
-			continue;
-		}
-		message = make_message(slots[item->table], item);
-		bytes += message->length;
-		*messages = lappend(*messages, message);
-	}
-	for (i = 0; i < RINQ_OUTBOX_TABLES; i++)
-	{
-		if (rels[i] == NULL)
-			continue;
-		ExecDropSingleTupleTableSlot(slots[i]);
-		table_close(rels[i], AccessShareLock);
+		ExecClearTuple(slot);
 	}
 	return done;
 }
 
-/* looks for a row that is not where it was, because somebody rewrote the table */
-static bool
-find_row(Relation rel, RinqOutboxItem *item, TupleTableSlot *slot)
+/*
+ * Reads the ids of some rows.  Returns how many places have got one; those of
+ * rows that are not there are left out.
+ */
+Size
+rinq_outbox_identify(const RinqOutboxTables *tables, RinqOutboxPlace *places, Size count)
 {
-	TableScanDesc scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
-	bool		found = false;
+	Size		kept = 0;
+	Size		i;
 
-	while (!found && table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	for (i = 0; i < count; i++)
 	{
-		RinqMessageId id;
+		RinqOutboxPlace place = places[i];
 
 		CHECK_FOR_INTERRUPTS();
-		found = row_id(slot, &id) && rinq_message_id_equal(&id, &item->id);
-		if (found)
-			item->tid = slot->tts_tid;
+		if (fetch_row(tables, &place) && place.item.id.seq != 0)
+			places[kept++] = place;
+		ExecClearTuple(tables->slots[place.item.table]);
 	}
-	table_endscan(scan);
-	return found;
+	return kept;
 }
 
-/*
- * Deletes the row of an item, wherever it is; false when there is none.  The
- * slot holds what it was, for a moment.
- */
-static bool
-remove_row(Relation rel, RinqOutboxItem *item, TupleTableSlot *slot)
+typedef struct Lost
 {
-	if (!fetch_row(rel, item, slot) && !find_row(rel, item, slot))
-		return false;
-	simple_table_tuple_delete(rel, &item->tid, GetActiveSnapshot());
-	return true;
+	RinqMessageId id;			/* hash key */
+	RinqOutboxPlace *place;
+} Lost;
+
+typedef struct Search
+{
+	HTAB	   *lost;
+	long		left;			/* that were not found yet */
+} Search;
+
+static bool
+find_lost(int table, TupleTableSlot *slot, void *arg)
+{
+	Search	   *search = arg;
+	RinqMessageId id;
+	RinqMessageId key;
+	Lost	   *lost;
+
+	if (!row_id(slot, &id))
+		return true;
+	rinq_message_id_key(&id, &key);
+	lost = hash_search(search->lost, &key, HASH_FIND, NULL);
+	if (lost == NULL || lost->place->found)
+		return true;
+	lost->place->item.table = (uint8) table;
+	lost->place->item.tid = slot->tts_tid;
+	lost->place->found = true;
+	return --search->left > 0;
 }
 
 /*
- * Deletes the rows of messages that the broker has.
+ * Looks for rows that are not where they were, because somebody has rewritten
+ * the tables or moved the rows; all of them in one pass.  Their places are put
+ * right, and "found" is set.
  */
 void
-rinq_outbox_remove(Oid schema, RinqOutboxItem *items, Size count)
+rinq_outbox_search(const RinqOutboxTables *tables, List *places)
 {
-	int			table;
+	HASHCTL		ctl;
+	Search		search;
+	ListCell   *lc;
 
-	for (table = 0; table < RINQ_OUTBOX_TABLES; table++)
+	if (places == NIL)
+		return;
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(RinqMessageId);
+	ctl.entrysize = sizeof(Lost);
+	ctl.hcxt = CurrentMemoryContext;
+	search.lost = hash_create("rinq lost rows", list_length(places), &ctl,
+							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	foreach(lc, places)
 	{
-		Relation	rel = NULL;
-		TupleTableSlot *slot = NULL;
-		Size		i;
+		RinqOutboxPlace *place = lfirst(lc);
+		RinqMessageId key;
+		Lost	   *lost;
 
-		for (i = 0; i < count; i++)
-		{
-			if (items[i].table != table)
-				continue;
-			if (rel == NULL)
-			{
-				rel = open_outbox(schema, table, RowExclusiveLock);
-				slot = table_slot_create(rel, NULL);
-			}
-			(void) remove_row(rel, &items[i], slot);
-		}
-		if (rel == NULL)
-			continue;
-		ExecDropSingleTupleTableSlot(slot);
-		table_close(rel, NoLock);
+		Assert(place->item.id.seq != 0);
+		place->found = false;
+		rinq_message_id_key(&place->item.id, &key);
+		lost = hash_search(search.lost, &key, HASH_ENTER, NULL);
+		lost->place = place;
 	}
+	search.left = hash_get_num_entries(search.lost);
+	walk(tables, find_lost, &search);
+	hash_destroy(search.lost);
+}
+
+typedef struct Numbers
+{
+	const int64 *seqs;			/* sorted */
+	Size		count;
+	bool		found;
+} Numbers;
+
+static int
+compare_numbers(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return x < y ? -1 : x > y ? 1 : 0;
+}
+
+static bool
+find_number(int table, TupleTableSlot *slot, void *arg)
+{
+	Numbers    *numbers = arg;
+	int64		seq = row_seq(slot);
+
+	numbers->found = bsearch(&seq, numbers->seqs, numbers->count, sizeof(int64),
+							 compare_numbers) != NULL;
+	return !numbers->found;
+}
+
+/*
+ * Is a row there, wherever, that has one of these numbers?  Sorts them.
+ */
+bool
+rinq_outbox_has_any(const RinqOutboxTables *tables, int64 *seqs, Size count)
+{
+	Numbers		numbers = {seqs, count, false};
+
+	if (count == 0)
+		return false;
+	qsort(seqs, count, sizeof(int64), compare_numbers);
+	walk(tables, find_number, &numbers);
+	return numbers.found;
+}
+
+/*
+ * Deletes the row in the slot of a place's table.  Nobody is waited for: false
+ * when another transaction is changing the row.
+ */
+static bool
+delete_row(const RinqOutboxTables *tables, RinqOutboxPlace *place)
+{
+	TM_FailureData failure;
+	TM_Result	result = table_tuple_delete(tables->rels[place->item.table],
+											&place->item.tid, GetCurrentCommandId(true),
+											GetActiveSnapshot(), InvalidSnapshot, false,
+											&failure, false);
+
+	return result == TM_Ok || result == TM_Deleted;
+}
+
+/*
+ * Fetches the rows of some places, wherever they are, and does something with
+ * each, which may say that it has to be done later.  Of the places, "found" is
+ * set when that is so, and else not: then there is nothing left to do.
+ */
+static void
+with_rows(const RinqOutboxTables *tables, RinqOutboxPlace *places, Size count,
+		  bool (*act) (const RinqOutboxTables *tables, RinqOutboxPlace *place, void *arg),
+		  void *arg)
+{
+	List	   *lost = NIL;
+	ListCell   *lc;
+	Size		i;
+
+	for (i = 0; i < count; i++)
+	{
+		RinqOutboxPlace *place = &places[i];
+
+		CHECK_FOR_INTERRUPTS();
+		if (fetch_row(tables, place))
+			place->found = !act(tables, place, arg);
+		else if (place->item.id.seq != 0)
+			lost = lappend(lost, place);
+		ExecClearTuple(tables->slots[place->item.table]);
+	}
+	rinq_outbox_search(tables, lost);
+	foreach(lc, lost)
+	{
+		RinqOutboxPlace *place = lfirst(lc);
+
+		if (place->found && fetch_row(tables, place))
+			place->found = !act(tables, place, arg);
+		ExecClearTuple(tables->slots[place->item.table]);
+	}
+}
+
+static bool
+remove_row(const RinqOutboxTables *tables, RinqOutboxPlace *place, void *arg)
+{
+	return delete_row(tables, place);
+}
+
+/*
+ * Deletes the rows of messages that the broker has.  "found" is set in the
+ * places of those that could not be deleted now.
+ */
+void
+rinq_outbox_remove(const RinqOutboxTables *tables, RinqOutboxPlace *places, Size count)
+{
+	with_rows(tables, places, count, remove_row, NULL);
 }
 
 /* the columns that both tables have; values stored apart belong to the first */
@@ -475,41 +732,56 @@ copy_row(TupleTableSlot *from, TupleTableSlot *to)
 	}
 }
 
-/*
- * Moves the rows of messages that the broker will not take to where an
- * administrator looks at them.
- */
-void
-rinq_outbox_set_aside(Oid schema, RinqOutboxFailed *failed, Size count)
+typedef struct SetAside
 {
-	Relation	dead = open_table(get_relname_relid("outbox_dead_letter", schema), DEAD_COLUMNS,
-								  RowExclusiveLock);
-	TupleTableSlot *to = table_slot_create(dead, NULL);
-	Size		i;
+	Relation	dead;
+	TupleTableSlot *to;
+	int			attempts;
+	const char *error;
+} SetAside;
 
-	for (i = 0; i < count; i++)
-	{
-		Relation	rel = open_outbox(schema, failed[i].item.table, RowExclusiveLock);
-		TupleTableSlot *from = table_slot_create(rel, NULL);
+static bool
+set_row_aside(const RinqOutboxTables *tables, RinqOutboxPlace *place, void *arg)
+{
+	SetAside   *aside = arg;
+	TupleTableSlot *to = aside->to;
 
-		if (remove_row(rel, &failed[i].item, from))
-		{
-			copy_row(from, to);
-			to->tts_values[COLUMN_ATTEMPTS] = Int32GetDatum(failed[i].attempts);
-			to->tts_values[COLUMN_ERROR] =
-				CStringGetTextDatum(rinq_message_from_wire(rinq_bytes_str(failed[i].error)));
-			to->tts_values[COLUMN_SET_ASIDE] = TimestampTzGetDatum(GetCurrentTimestamp());
-			to->tts_isnull[COLUMN_ATTEMPTS] = false;
-			to->tts_isnull[COLUMN_ERROR] = false;
-			to->tts_isnull[COLUMN_SET_ASIDE] = false;
-			ExecStoreVirtualTuple(to);
-			table_tuple_insert(dead, to, GetCurrentCommandId(true), 0, NULL);
-		}
-		ExecDropSingleTupleTableSlot(from);
-		table_close(rel, NoLock);
-	}
-	ExecDropSingleTupleTableSlot(to);
-	table_close(dead, NoLock);
+	copy_row(tables->slots[place->item.table], to);
+	to->tts_values[COLUMN_ATTEMPTS] = Int32GetDatum(aside->attempts);
+	to->tts_values[COLUMN_ERROR] =
+		CStringGetTextDatum(rinq_message_from_wire(rinq_bytes_str(aside->error)));
+	to->tts_values[COLUMN_SET_ASIDE] = TimestampTzGetDatum(GetCurrentTimestamp());
+	to->tts_isnull[COLUMN_ATTEMPTS] = false;
+	to->tts_isnull[COLUMN_ERROR] = false;
+	to->tts_isnull[COLUMN_SET_ASIDE] = false;
+	ExecStoreVirtualTuple(to);
+
+	/* deleted first: what somebody else is changing stays where it is */
+	if (!delete_row(tables, place))
+		return false;
+	table_tuple_insert(aside->dead, to, GetCurrentCommandId(true), 0, NULL);
+	return true;
+}
+
+/*
+ * Moves the row of a message that will not be sent to where an administrator
+ * looks at it.  False when it could not be moved now.
+ */
+bool
+rinq_outbox_set_aside(const RinqOutboxTables *tables, Oid schema, RinqOutboxPlace *place,
+					  int attempts, const char *error)
+{
+	SetAside	aside;
+
+	aside.dead = open_table(get_relname_relid("outbox_dead_letter", schema), DEAD_COLUMNS,
+							RowExclusiveLock);
+	aside.to = table_slot_create(aside.dead, NULL);
+	aside.attempts = attempts;
+	aside.error = error;
+	with_rows(tables, place, 1, set_row_aside, &aside);
+	ExecDropSingleTupleTableSlot(aside.to);
+	table_close(aside.dead, NoLock);
+	return !place->found;
 }
 
 static bool
@@ -551,7 +823,7 @@ truncate_table(Oid relid)
  * it at an idle moment; and truncates those that are not written any more.
  */
 RinqRotation
-rinq_outbox_rotate(RinqDatabase *db, Oid schema, bool idle)
+rinq_outbox_rotate(RinqDatabase *db, Oid schema, RinqOutboxTables *tables, bool idle)
 {
 	uint32		current = pg_atomic_read_u32(&db->outbox_table) % RINQ_OUTBOX_TABLES;
 	bool		left = false;
@@ -562,13 +834,11 @@ rinq_outbox_rotate(RinqDatabase *db, Oid schema, bool idle)
 
 	for (table = 0; table < RINQ_OUTBOX_TABLES; table++)
 	{
-		Relation	rel = open_outbox(schema, table, AccessShareLock);
-
-		blocks[table] = RelationGetNumberOfBlocks(rel);
-		table_close(rel, AccessShareLock);
+		blocks[table] = RelationGetNumberOfBlocks(tables->rels[table]);
 		if ((uint32) table != current && blocks[table] == 0)
 			next = (uint32) table;
 	}
+	rinq_outbox_close(tables);
 	if (blocks[current] >= (idle ? 8 : ROTATE_AFTER) && next != current)
 	{
 		pg_atomic_write_u32(&db->outbox_table, next);

@@ -67,11 +67,12 @@ request_shared_memory(void)
 		prev_shmem_request_hook();
 #endif
 	RequestAddinShmemSpace(shared_size());
-	RequestNamedLWLockTranche(TRANCHE_NAME, 1);
+	/* the first is that of everything, the others are those of the databases' queues */
+	RequestNamedLWLockTranche(TRANCHE_NAME, 1 + rinq_max_databases);
 }
 
 static void
-init_database(RinqDatabase *db, Size channel_offset)
+init_database(RinqDatabase *db, Size channel_offset, LWLock *queue_lock)
 {
 	int			i;
 
@@ -90,7 +91,7 @@ init_database(RinqDatabase *db, Size channel_offset)
 	db->channel_offset = channel_offset;
 	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
 		db->executors[i].procno = RINQ_NO_PROC;
-	rinq_channel_init(rinq_channel_of(db));
+	rinq_channel_init(rinq_channel_of(db), queue_lock);
 }
 
 /* the area lives inside our own memory and never grows into DSM segments */
@@ -122,20 +123,22 @@ startup_shared_memory(void)
 	rinq_shared = ShmemInitStruct("rinq", shared_size(), &found);
 	if (!found)
 	{
+		LWLockPadded *locks = GetNamedLWLockTranche(TRANCHE_NAME);
 		Size		offset = databases_size();
 		int			i;
 
 		memset(rinq_shared, 0, databases_size());
-		rinq_shared->lock = &GetNamedLWLockTranche(TRANCHE_NAME)->lock;
+		rinq_shared->lock = &locks[0].lock;
 		rinq_shared->launcher_procno = RINQ_NO_PROC;
 		ConditionVariableInit(&rinq_shared->scan_done);
 		pg_atomic_init_u32(&rinq_shared->next_client, 1);
 		pg_atomic_init_u32(&rinq_shared->next_identity, 1);
 		pg_atomic_init_u64(&rinq_shared->clock_difference, 0);
+		pg_atomic_init_u64(&rinq_shared->send_bytes, 0);
 		rinq_shared->num_databases = rinq_max_databases;
 		for (i = 0; i < rinq_max_databases; i++)
 		{
-			init_database(&rinq_shared->databases[i], offset);
+			init_database(&rinq_shared->databases[i], offset, &locks[1 + i].lock);
 			offset += rinq_channel_size();
 		}
 		rinq_shared->cells_offset = offset;

@@ -112,6 +112,7 @@ typedef struct RinqOutboxStatus
 	int64		retrying;		/* waiting for another attempt */
 	int			attempts;		/* most of any of these */
 	char		last_error[RINQ_LAST_ERROR_LEN];
+	char		waits_for[128];	/* when none has moved for a while; else empty */
 } RinqOutboxStatus;
 
 /* what the view rinq_peer shows; written by the peer under "mutex" */
@@ -188,6 +189,7 @@ typedef struct RinqShared
 	pg_atomic_uint32 next_client;
 	pg_atomic_uint32 next_identity;
 	pg_atomic_uint64 clock_difference;	/* clock.c */
+	pg_atomic_uint64 send_bytes;	/* that transactions of all databases have packed (sendqueue.h) */
 	Size		cells_offset;	/* of the sessions of processes (session.h) */
 	int			dsa_tranche;
 	Size		dsa_offset;

@@ -12,6 +12,9 @@
  * no room to hand them over, or no peer to hand them to, they are left to a
  * scan of the outbox, and the transaction commits all the same.
  *
+ * Nothing leaves before the commit is on disk, whatever synchronous_commit says:
+ * a crash cannot take back what others have been told.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -19,9 +22,11 @@
 #include "compat.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "channel.h"
 #include "clock.h"
 #include "guc.h"
+#include "miscadmin.h"
 #include "request.h"
 #include "storage/ipc.h"
 #include "transaction.h"
@@ -37,7 +42,7 @@ typedef struct SendBuffer
 	Size		used;
 	Size		size;
 	uint32		count;
-	bool		has_durable;
+	uint32		plain;			/* of them that are not durable */
 	char	   *data;
 } SendBuffer;
 
@@ -56,9 +61,10 @@ typedef struct Mark
 {
 	struct Mark *previous;
 	int			level;
-	SendBuffer	   *buffer;
+	SendBuffer *buffer;
 	Size		used;
 	uint32		count;
+	uint32		plain;
 	Totals		totals;
 } Mark;
 
@@ -69,8 +75,7 @@ static Mark *last_mark;
 static Totals totals;
 
 /* packed, and waiting for the commit */
-static dsa_pointer packed = InvalidDsaPointer;
-static bool want_scan;			/* the durable messages were not packed */
+static RinqPacked packed = {InvalidDsaPointer, InvalidDsaPointer};
 
 static void transaction_event(XactEvent event, void *arg);
 static void subtransaction_event(SubXactEvent event, SubTransactionId id,
@@ -86,12 +91,12 @@ forget(void)
 	memset(&totals, 0, sizeof(totals));
 }
 
-/* a process that is terminated between packing and committing */
+/* also for a process that is terminated between packing and committing */
 static void
 release_packed(int code, Datum arg)
 {
-	rinq_chunk_free(packed);
-	packed = InvalidDsaPointer;
+	if (database != NULL)
+		rinq_sendqueue_unreserve(&rinq_channel_of(database)->send, &packed);
 }
 
 static void
@@ -125,6 +130,7 @@ set_mark(void)
 	mark->buffer = last_buffer;
 	mark->used = last_buffer == NULL ? 0 : last_buffer->used;
 	mark->count = last_buffer == NULL ? 0 : last_buffer->count;
+	mark->plain = last_buffer == NULL ? 0 : last_buffer->plain;
 	mark->totals = totals;
 	last_mark = mark;
 }
@@ -135,7 +141,7 @@ cut(Mark *mark)
 {
 	while (last_buffer != mark->buffer)
 	{
-		SendBuffer	   *buffer = last_buffer;
+		SendBuffer *buffer = last_buffer;
 
 		last_buffer = buffer->previous;
 		pfree(buffer->data);
@@ -145,6 +151,7 @@ cut(Mark *mark)
 	{
 		last_buffer->used = mark->used;
 		last_buffer->count = mark->count;
+		last_buffer->plain = mark->plain;
 	}
 	totals = mark->totals;
 	last_mark = mark->previous;
@@ -157,8 +164,8 @@ raise_no_room(void)
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("too many messages wait to be sent"),
-			 errdetail("The setting \"rinq.send_buffer\" allows %d MB of them for each database, in memory or in one transaction.",
-					   rinq_send_buffer),
+			 errdetail("The setting \"rinq.send_buffer\" allows %d MB of them for each database, in memory or in one transaction; and all databases together may use half of \"rinq.payload_memory\".",
+					   (int) (rinq_sendqueue_limit() / (1024 * 1024))),
 			 errhint("Commit more often, or send durable messages.")));
 }
 
@@ -168,25 +175,19 @@ reserve(Size size)
 {
 	if (last_buffer == NULL || last_buffer->size - last_buffer->used < size)
 	{
-		SendBuffer	   *buffer = MemoryContextAlloc(context, sizeof(SendBuffer));
+		SendBuffer *buffer = MemoryContextAlloc(context, sizeof(SendBuffer));
 
 		buffer->size = last_buffer == NULL ? FIRST_BUFFER_SIZE :
 			Min(MAX_BUFFER_SIZE, last_buffer->size * 4);
 		buffer->size = Max(buffer->size, size);
 		buffer->used = 0;
 		buffer->count = 0;
-		buffer->has_durable = false;
+		buffer->plain = 0;
 		buffer->data = MemoryContextAllocHuge(context, buffer->size);
 		buffer->previous = last_buffer;
 		last_buffer = buffer;
 	}
 	return last_buffer->data + last_buffer->used;
-}
-
-static Size
-limit(void)
-{
-	return (Size) rinq_send_buffer * 1024 * 1024;
 }
 
 /*
@@ -201,13 +202,13 @@ wait_for_room(Size size)
 	RinqSendQueue *queue = &rinq_channel_of(database)->send;
 	int64		deadline = rinq_clock_ms() + rinq_default_timeout;
 
-	if (totals.plain_bytes + size > limit())
+	if (totals.plain_bytes + size > rinq_sendqueue_limit())
 		raise_no_room();
-	while (rinq_sendqueue_bytes(queue) + totals.plain_bytes + size > limit())
+	while (!rinq_sendqueue_has_room(queue, totals.plain_bytes + size))
 	{
 		int64		left = deadline - rinq_clock_ms();
 
-		if (database->identity == 0 || left <= 0)
+		if (database->oid != MyDatabaseId || database->identity == 0 || left <= 0)
 		{
 			ConditionVariableCancelSleep();
 			raise_no_room();
@@ -232,7 +233,7 @@ rinq_send_at_commit(RinqDatabase *db, const RinqOutgoing *message, const RinqByt
 	if (message->durable)
 	{
 		totals.durable++;
-		if (totals.overflowed || totals.bytes + size > limit())
+		if (totals.overflowed || totals.bytes + size > rinq_sendqueue_limit())
 		{
 			totals.overflowed = true;	/* the outbox has it, which is enough */
 			return;
@@ -249,7 +250,7 @@ rinq_send_at_commit(RinqDatabase *db, const RinqOutgoing *message, const RinqByt
 	rinq_outgoing_write(copy, fields);
 	last_buffer->used += size;
 	last_buffer->count++;
-	last_buffer->has_durable |= message->durable;
+	last_buffer->plain += message->durable ? 0 : 1;
 	totals.bytes += size;
 }
 
@@ -274,12 +275,13 @@ copy_messages(RinqChunk *chunk, const SendBuffer *buffer, bool with_durable)
 	Size		at = 0;
 	char	   *to = RINQ_CHUNK_DATA(chunk);
 
-	if (with_durable || !buffer->has_durable)
+	chunk->plain = buffer->plain;
+	if (with_durable || buffer->plain == buffer->count)
 	{
 		memcpy(to, buffer->data, buffer->used);
 		chunk->size = (uint32) buffer->used;
 		chunk->count = buffer->count;
-		chunk->has_durable = buffer->has_durable;
+		chunk->has_durable = buffer->plain < buffer->count;
 		return;
 	}
 	chunk->size = 0;
@@ -296,31 +298,58 @@ copy_messages(RinqChunk *chunk, const SendBuffer *buffer, bool with_durable)
 	}
 }
 
+static bool
+has_part(const SendBuffer *buffer, bool with_durable)
+{
+	return with_durable ? buffer->count > 0 : buffer->plain > 0;
+}
+
+/* room for all buffers' chunks */
+static bool
+reserve_chunks(bool with_durable)
+{
+	const SendBuffer *buffer;
+	Size		charge = 0;
+
+	for (buffer = last_buffer; buffer != NULL; buffer = buffer->previous)
+	{
+		if (has_part(buffer, with_durable))
+			charge += rinq_chunk_charge(buffer->used);
+	}
+	return charge == 0 ||
+		rinq_sendqueue_reserve(&rinq_channel_of(database)->send, &packed, charge);
+}
+
 /* packs all buffers into chunks; false when there is no room */
 static bool
 pack(bool with_durable)
 {
-	SendBuffer	   *buffer;
+	const SendBuffer *buffer;
+
+	if (!reserve_chunks(with_durable))
+		return false;
 
 	/* from the last to the first, each before those that are there */
 	for (buffer = last_buffer; buffer != NULL; buffer = buffer->previous)
 	{
 		dsa_pointer pointer;
 
-		if (buffer->used == 0)
+		if (!has_part(buffer, with_durable))
 			continue;
 		pointer = rinq_chunk_alloc(RINQ_CHUNK_TRANSACTION, buffer->used);
 		if (!DsaPointerIsValid(pointer))
 		{
-			rinq_chunk_free(packed);
-			packed = InvalidDsaPointer;
+			rinq_sendqueue_unreserve(&rinq_channel_of(database)->send, &packed);
 			return false;
 		}
 		copy_messages(rinq_chunk(pointer), buffer, with_durable);
-		rinq_chunk(pointer)->xid = GetTopFullTransactionIdIfAny();
-		rinq_chunk(pointer)->next = packed;
-		packed = pointer;
+		rinq_chunk(pointer)->xid = packed.xid;
+		rinq_chunk(pointer)->next = packed.first;
+		if (!DsaPointerIsValid(packed.first))
+			packed.last = pointer;
+		packed.first = pointer;
 	}
+	packed.has_durable = with_durable && totals.durable > 0;
 	return true;
 }
 
@@ -331,28 +360,36 @@ static void
 prepare_hand_over(void)
 {
 	RinqSendQueue *queue = &rinq_channel_of(database)->send;
-	bool		direct = rinq_sendqueue_direct(queue);
-	Size		queued = rinq_sendqueue_bytes(queue);
+	bool		wanted;
 
 	/* attached here, since that may fail */
 	(void) rinq_dsa();
-	want_scan = totals.scan;
-	if (totals.durable > 0 && direct && !totals.overflowed &&
-		queued + totals.bytes <= limit() && pack(true))
+	memset(&packed, 0, sizeof(packed));
+	packed.first = InvalidDsaPointer;
+	packed.last = InvalidDsaPointer;
+	packed.xid = GetTopFullTransactionIdIfAny();
+	packed.stored = (uint32) totals.durable;
+	packed.plain = (uint32) totals.plain;
+	packed.want_scan = totals.scan;
+	wanted = rinq_sendqueue_wants(queue, &packed);
+	if (totals.durable > 0 && wanted && !totals.overflowed && pack(true))
 		return;
-	want_scan = totals.durable > 0 || totals.scan;
-	if (totals.plain > 0 && (queued + totals.plain_bytes > limit() || !pack(false)))
+	if (totals.plain > 0 && !pack(false))
 		raise_no_room();
 }
 
-static void
-hand_over(void)
+/*
+ * Has the transaction on disk before its commit is seen, whatever
+ * synchronous_commit says, since others are told of it then.  One that writes
+ * nothing may tell of what this process has committed before.
+ */
+void
+rinq_commit_durably(void)
 {
-	if (totals.durable > 0)
-		pg_atomic_fetch_add_u64(&database->outbox_depth, (uint64) totals.durable);
-	if (!rinq_sendqueue_commit(database, packed, want_scan))
-		rinq_chunk_free(packed);
-	packed = InvalidDsaPointer;
+	ForceSyncCommit();
+	if (!TransactionIdIsValid(GetTopTransactionIdIfAny()) &&
+		!XLogRecPtrIsInvalid(XactLastCommitEnd))
+		XLogFlush(XactLastCommitEnd);
 }
 
 static void
@@ -364,7 +401,10 @@ transaction_event(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_PRE_COMMIT:
 			if (totals.durable + totals.plain > 0 || totals.scan)
+			{
+				rinq_commit_durably();
 				prepare_hand_over();
+			}
 			break;
 		case XACT_EVENT_PRE_PREPARE:
 			if (totals.plain > 0)
@@ -379,7 +419,7 @@ transaction_event(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_COMMIT:
 			if (totals.durable + totals.plain > 0 || totals.scan)
-				hand_over();
+				rinq_sendqueue_commit(database, &packed);
 			forget();
 			break;
 		case XACT_EVENT_ABORT:

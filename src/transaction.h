@@ -23,6 +23,9 @@ extern void rinq_send_at_commit(RinqDatabase *db, const RinqOutgoing *message,
 /* has the outbox scanned after the commit, for rows that were written by hand */
 extern void rinq_send_scan_at_commit(RinqDatabase *db);
 
+/* has a commit that others are told of on disk first */
+extern void rinq_commit_durably(void);
+
 /* durable messages that the transaction has written so far */
 extern int64 rinq_transaction_durable(void);
 

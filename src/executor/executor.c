@@ -40,6 +40,7 @@
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
+#include "transaction.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
 #include "utils/snapmgr.h"
@@ -229,6 +230,10 @@ run_handler(RinqSlot *slot, const RinqBytes *fields)
 	rinq_answer(slot, RINQ_OUTCOME_SUCCESS, NULL, NULL, payload);
 	PopActiveSnapshot();
 	AtEOXact_GUC(false, nest);
+
+	/* what is acknowledged does not come again */
+	if (slot->work == RINQ_WORK_REQUEST)
+		rinq_commit_durably();
 	CommitTransactionCommand();
 	disarm_timeout();
 }
@@ -380,6 +385,9 @@ keep_books(void (*work) (void *arg), void *arg, MemoryContext context)
 		PushActiveSnapshot(GetTransactionSnapshot());
 		work(arg);
 		PopActiveSnapshot();
+
+		/* the server may end in the attempt that is counted, or the request be acknowledged */
+		rinq_commit_durably();
 		CommitTransactionCommand();
 	}
 	PG_CATCH();

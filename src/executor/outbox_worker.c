@@ -9,9 +9,10 @@
  * nothing for a while.  Whatever it had not finished when it ends, the peer
  * asks for again.
  *
- * A scan keeps the places of all rows in one snapshot, and then reads them
- * piece by piece as the peer takes them.  Durable messages that are committed
- * after that snapshot are handed over by their transactions again.
+ * It waits for nobody else: what it cannot do now, because somebody has locked
+ * a table or no memory is free for an answer, it tries again a little later, and
+ * does other things meanwhile.  Answers that need no more room than the order
+ * go back in its chunk.
  *
  *-------------------------------------------------------------------------
  */
@@ -19,15 +20,11 @@
 
 #include "compat.h"
 
-#include "access/genam.h"
-#include "access/table.h"
-#include "access/transam.h"
 #include "access/xact.h"
-#include "catalog/pg_extension.h"
 #include "channel.h"
 #include "clock.h"
+#include "executor/outbox_worker.h"
 #include "guc.h"
-#include "outbox.h"
 #include "own_tables.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -37,24 +34,19 @@
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "worker.h"
 
-#define PIECE_BYTES (256 * 1024)	/* of messages, read in one transaction */
 #define FIRST_ROTATE_DELAY 100	/* ms between looks at the tables */
 #define LAST_ROTATE_DELAY 30000
-#define RETRY_DELAY 50			/* ms between looks for room */
+#define RETRY_DELAY 50			/* ms until something is tried again */
 
-static RinqWorkerArgs args;
-static RinqDatabase *database;
-static RinqSendQueue *queue;
-static Oid	schema;
-static MemoryContext work_context;	/* reset after each thing done */
+RinqOutboxWorker rinq_outbox_worker;
 
-/* the scan under way */
-static MemoryContext scan_context;
-static RinqOutboxPlace *places;
-static Size num_places;
-static Size next_place;
+#define database (rinq_outbox_worker.db)
+#define queue (rinq_outbox_worker.queue)
+#define args (rinq_outbox_worker.args)
+
+/* the order that is carried out */
+static dsa_pointer current = InvalidDsaPointer;
 
 /* when the tables are looked at again; the delay grows while one is in use */
 static bool tidy_wanted;
@@ -97,350 +89,364 @@ announce(void)
 	return wanted;
 }
 
+/* an error or a signal ends the process: what it was told is not done, and uses no memory */
 static void
-begin(const char *activity)
+forget_orders(int code, Datum arg)
+{
+	rinq_chunk_free(current);
+	current = InvalidDsaPointer;
+	rinq_fetch_forget();
+	rinq_scan_forget();
+}
+
+/*
+ * Begins a transaction, and opens the tables in it.  False when that would have
+ * to wait for somebody.
+ */
+bool
+rinq_outbox_begin(const char *activity, LOCKMODE mode)
 {
 	pgstat_report_activity(STATE_RUNNING, activity);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
 
 	/* dropped, or about to be: then there is nothing to do, ever */
-	schema = rinq_internal_schema();
-	if (!rinq_outbox_exists(schema))
+	rinq_outbox_worker.schema = rinq_internal_schema();
+	if (!rinq_outbox_exists(rinq_outbox_worker.schema))
 		proc_exit(0);
-	MemoryContextSwitchTo(work_context);
+	if (!rinq_outbox_open(rinq_outbox_worker.schema, mode, &rinq_outbox_worker.tables))
+	{
+		CommitTransactionCommand();
+		MemoryContextSwitchTo(rinq_outbox_worker.context);
+		return false;
+	}
+	MemoryContextSwitchTo(rinq_outbox_worker.context);
+	return true;
 }
 
-static void
-end(void)
+/*
+ * Takes the snapshot to read with.
+ */
+void
+rinq_outbox_snapshot(void)
+{
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+void
+rinq_outbox_end(void)
 {
 	PopActiveSnapshot();
+	rinq_outbox_close(&rinq_outbox_worker.tables);
 	CommitTransactionCommand();
-	MemoryContextSwitchTo(work_context);
+	MemoryContextSwitchTo(rinq_outbox_worker.context);
 	pgstat_report_stat(false);
 }
 
-/* hands a chunk over; waits for memory if there is none, and leaves with the peer */
-static void
-put_chunk(RinqChunkKind kind, const void *data, Size size, uint32 count)
-{
-	static uint32 wait_event = 0;
-	dsa_pointer pointer;
+/* ---------------- answers ---------------- */
 
-	while (!DsaPointerIsValid(pointer = rinq_chunk_alloc(kind, size)))
+/* a chunk for an answer; the peer is told when there is no memory for it */
+static dsa_pointer
+alloc_answer(RinqChunkKind kind, Size size, uint32 scan)
+{
+	dsa_pointer pointer = rinq_chunk_alloc(kind, size);
+
+	if (DsaPointerIsValid(pointer))
 	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, RETRY_DELAY,
-						 RINQ_WAIT_EVENT(wait_event, "RinqOutboxMemory"));
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-		if (database->incarnation != args.incarnation)
-			proc_exit(0);
+		queue->starved = false;
+		rinq_chunk(pointer)->scan = scan;
 	}
-	if (size > 0)
-		memcpy(RINQ_CHUNK_DATA(rinq_chunk(pointer)), data, size);
-	rinq_chunk(pointer)->count = count;
-	rinq_chunk(pointer)->has_durable = true;
-	if (!rinq_sendqueue_put(database, pointer, args.incarnation))
+	else if (!queue->starved)
+	{
+		queue->starved = true;
+		rinq_wake_peer(database);
+	}
+	return pointer;
+}
+
+static void
+hand_over(dsa_pointer pointer)
+{
+	if (!rinq_sendqueue_answer(database, pointer, args.incarnation))
 		proc_exit(0);
 }
 
-/* hands over messages, as one chunk */
-static void
-put_messages(List *messages)
+/*
+ * Hands an answer over; false when there is no memory for it.
+ */
+bool
+rinq_outbox_answer(RinqChunkKind kind, const void *data, Size size, uint32 scan)
 {
-	StringInfoData buf;
+	dsa_pointer pointer = alloc_answer(kind, size, scan);
+
+	if (!DsaPointerIsValid(pointer))
+		return false;
+	memcpy(RINQ_CHUNK_DATA(rinq_chunk(pointer)), data, size);
+	hand_over(pointer);
+	return true;
+}
+
+/*
+ * The same for messages, which become one chunk.
+ */
+bool
+rinq_outbox_answer_messages(RinqChunkKind kind, const RinqOutboxRead *read, uint32 scan)
+{
+	dsa_pointer pointer = alloc_answer(kind, read->bytes, scan);
+	char	   *to;
 	ListCell   *lc;
 
-	if (messages == NIL)
-		return;
-	initStringInfo(&buf);
-	foreach(lc, messages)
+	if (!DsaPointerIsValid(pointer))
+		return false;
+	to = RINQ_CHUNK_DATA(rinq_chunk(pointer));
+	foreach(lc, read->messages)
 	{
 		RinqOutgoing *message = lfirst(lc);
 
-		appendBinaryStringInfo(&buf, (char *) message, (int) message->length);
+		memcpy(to, message, message->length);
+		to += message->length;
 	}
-	put_chunk(RINQ_CHUNK_STORED, buf.data, (Size) buf.len, (uint32) list_length(messages));
+	rinq_chunk(pointer)->count = (uint32) list_length(read->messages);
+	rinq_chunk(pointer)->has_durable = true;
+	hand_over(pointer);
+	return true;
 }
 
-static void
-put_items(List *items)
+/*
+ * Answers in the chunk of the order itself.
+ */
+void
+rinq_outbox_answer_with(dsa_pointer *order, RinqChunkKind kind)
 {
-	Size		size = list_length(items) * sizeof(RinqOutboxItem);
-	RinqOutboxItem *array;
+	dsa_pointer pointer = *order;
+
+	*order = InvalidDsaPointer;
+	rinq_chunk(pointer)->kind = kind;
+	hand_over(pointer);
+}
+
+/* ---------------- orders ---------------- */
+
+static void
+log_set_aside(int attempts, const char *reason)
+{
+	ereport(WARNING,
+			(errmsg("rinq has set a message of database \"%s\" aside after %d attempts: %s",
+					NameStr(database->name), attempts, reason),
+			 errhint("Look at the view rinq_outbox_dead_letter.")));
+}
+
+/*
+ * Sets rows aside that cannot be sent as they are.  False when that could not
+ * be done now.  What somebody is changing is left to the next scan.
+ */
+bool
+rinq_outbox_set_unfit_aside(List *unfit)
+{
+	Size		moved = 0;
 	ListCell   *lc;
-	int			i = 0;
 
-	if (items == NIL)
-		return;
-	array = palloc0(size);
-	foreach(lc, items)
-		array[i++] = *(RinqOutboxItem *) lfirst(lc);
-	put_chunk(RINQ_CHUNK_REMOVED, array, size, (uint32) i);
-}
-
-/* rows that a copy of a database brought along are nobody's to send */
-static void
-set_foreign_aside(void)
-{
-	Size		kept = 0;
-	Size		foreign = 0;
-	Size		i;
-	RinqOutboxFailed *failed;
-
-	for (i = 0; i < num_places; i++)
-		foreign += places[i].foreign ? 1 : 0;
-	if (foreign == 0)
-		return;
-	failed = MemoryContextAllocHuge(CurrentMemoryContext, foreign * sizeof(RinqOutboxFailed));
-	memset(failed, 0, foreign * sizeof(RinqOutboxFailed));
-	foreign = 0;
-	for (i = 0; i < num_places; i++)
+	if (!rinq_outbox_begin("rinq: setting messages aside", RowExclusiveLock))
+		return false;
+	rinq_outbox_snapshot();
+	foreach(lc, unfit)
 	{
-		if (!places[i].foreign)
-		{
-			places[kept++] = places[i];
+		RinqOutboxUnfit *row = lfirst(lc);
+
+		if (!rinq_outbox_set_aside(&rinq_outbox_worker.tables, rinq_outbox_worker.schema,
+								   &row->place, 0, row->reason))
 			continue;
-		}
-		failed[foreign].item = places[i].item;
-		strlcpy(failed[foreign].error, "it was written in another database, which this one is a copy of",
-				RINQ_LAST_ERROR_LEN);
-		foreign++;
+		moved++;
+		log_set_aside(0, row->reason);
 	}
-	rinq_outbox_set_aside(schema, failed, foreign);
-	num_places = kept;
+	rinq_outbox_end();
+	rinq_depth_removed(database, moved);
+	return true;
 }
 
 /*
- * Tells the peer which transactions the scan sees.  What one of those hands
- * over after this, because it was late, is in the scan already.
+ * The places of items, whose ids are known.
  */
-static void
-put_snapshot(const RinqScanSnapshot *snapshot)
+RinqOutboxPlace *
+rinq_outbox_places(MemoryContext context, const RinqOutboxItem *items, Size count)
 {
-	put_chunk(RINQ_CHUNK_SNAPSHOT, snapshot,
-			  offsetof(RinqScanSnapshot, xip) + snapshot->count * sizeof(TransactionId), 0);
-}
-
-static RinqScanSnapshot *
-copy_snapshot(Snapshot snapshot)
-{
-	FullTransactionId next = ReadNextFullTransactionId();
-	uint32		epoch = EpochFromFullTransactionId(next);
-	RinqScanSnapshot *copy = palloc0(offsetof(RinqScanSnapshot, xip) +
-									 snapshot->xcnt * sizeof(TransactionId));
-
-	if (snapshot->xmax > XidFromFullTransactionId(next))
-		epoch--;
-	copy->xmax = FullTransactionIdFromEpochAndXid(epoch, snapshot->xmax);
-	copy->count = snapshot->xcnt;
-	if (snapshot->xcnt > 0)
-		memcpy(copy->xip, snapshot->xip, snapshot->xcnt * sizeof(TransactionId));
-	return copy;
-}
-
-/*
- * Begins a scan.  The order matters: a transaction that is not in the snapshot
- * and does not hand over yet asks for another scan.
- */
-static void
-begin_scan(void)
-{
-	RinqScanSnapshot *snapshot;
-
-	places = NULL;
-	MemoryContextReset(scan_context);
-	begin("rinq: reading the outbox");
-	snapshot = copy_snapshot(GetActiveSnapshot());
-	MemoryContextSwitchTo(scan_context);
-	places = rinq_outbox_scan(schema, &num_places);
-	MemoryContextSwitchTo(work_context);
-	set_foreign_aside();
-	end();
-	rinq_sendqueue_go_direct(queue);
-	put_snapshot(snapshot);
-	next_place = 0;
-	pg_atomic_write_u64(&database->outbox_depth, num_places);
-}
-
-/* the next piece of the scan; what is not there any more was sent meanwhile */
-static void
-continue_scan(void)
-{
-	List	   *messages = NIL;
-	List	   *missing = NIL;
-	RinqOutboxItem *items;
-	Size		count = Min(num_places - next_place, 4096);
+	RinqOutboxPlace *places = MemoryContextAllocZero(context, Max(count, 1) * sizeof(RinqOutboxPlace));
 	Size		i;
 
-	if (count == 0)
-	{
-		places = NULL;
-		MemoryContextReset(scan_context);
-		put_chunk(RINQ_CHUNK_SCANNED, NULL, 0, 0);
-		return;
-	}
-	begin("rinq: reading the outbox");
-	items = palloc(count * sizeof(RinqOutboxItem));
 	for (i = 0; i < count; i++)
-		items[i] = places[next_place + i].item;
-	next_place += rinq_outbox_read(schema, items, count, PIECE_BYTES, &messages, &missing);
-	end();
-	put_messages(messages);
+		places[i].item = items[i];
+	return places;
 }
 
-static void
-count_removed(Size count)
+/* removes rows; what is not there, or was removed, is an answer, and so is what is left */
+static bool
+remove_rows(RinqChunk *chunk)
 {
-	uint64		depth = pg_atomic_read_u64(&database->outbox_depth);
+	RinqOutboxItem *items = (RinqOutboxItem *) RINQ_CHUNK_DATA(chunk);
+	RinqOutboxPlace *places;
+	Size		removed = 0;
+	uint32		i;
 
-	while (!pg_atomic_compare_exchange_u64(&database->outbox_depth, &depth,
-										   depth > count ? depth - count : 0))
-		;
-}
-
-static void
-fetch(RinqOutboxItem *items, Size count)
-{
-	List	   *messages = NIL;
-	List	   *missing = NIL;
-
-	while (count > 0)
+	if (!rinq_outbox_begin("rinq: removing sent messages", RowExclusiveLock))
+		return false;
+	rinq_outbox_snapshot();
+	places = rinq_outbox_places(rinq_outbox_worker.context, items, chunk->count);
+	rinq_outbox_remove(&rinq_outbox_worker.tables, places, chunk->count);
+	rinq_outbox_end();
+	for (i = 0; i < chunk->count; i++)
 	{
-		Size		done;
-
-		begin("rinq: reading the outbox");
-		done = rinq_outbox_read(schema, items, count, PIECE_BYTES, &messages, &missing);
-		end();
-		items += done;
-		count -= done;
-		put_messages(messages);
-		messages = NIL;
+		items[i] = places[i].item;
+		items[i].postponed = places[i].found;
+		removed += places[i].found ? 0 : 1;
 	}
-	put_items(missing);
+	rinq_depth_removed(database, removed);
+	tidy_wanted = true;
+	return true;
 }
 
-static void
-do_chunk(RinqChunk *chunk)
+/* sets rows aside that the broker did not take; the same goes for them */
+static bool
+set_failed_aside(RinqChunk *chunk)
 {
-	char	   *data = RINQ_CHUNK_DATA(chunk);
+	RinqOutboxFailed *failed = (RinqOutboxFailed *) RINQ_CHUNK_DATA(chunk);
+	RinqOutboxItem *items = (RinqOutboxItem *) failed;
+	Size		moved = 0;
+	uint32		i;
+
+	if (!rinq_outbox_begin("rinq: setting messages aside", RowExclusiveLock))
+		return false;
+	rinq_outbox_snapshot();
+	for (i = 0; i < chunk->count; i++)
+	{
+		RinqOutboxPlace place;
+
+		memset(&place, 0, sizeof(place));
+		place.item = failed[i].item;
+		place.item.postponed =
+			!rinq_outbox_set_aside(&rinq_outbox_worker.tables, rinq_outbox_worker.schema, &place,
+								   failed[i].attempts, failed[i].error);
+		if (!place.item.postponed)
+		{
+			moved++;
+			log_set_aside(failed[i].attempts, failed[i].error);
+		}
+
+		/* an item is smaller than what it takes the place of */
+		items[i] = place.item;
+	}
+	rinq_outbox_end();
+	rinq_depth_removed(database, moved);
+	tidy_wanted = true;
+	return true;
+}
+
+static bool
+check(dsa_pointer *order)
+{
+	if (!rinq_outbox_begin("rinq: counting messages", AccessShareLock))
+		return false;
+	rinq_scan_check(order);
+	rinq_outbox_end();
+	return true;
+}
+
+/* carries the current order out; false when that has to wait */
+static bool
+carry_out(void)
+{
+	RinqChunk  *chunk = rinq_chunk(current);
 
 	switch (chunk->kind)
 	{
 		case RINQ_CHUNK_SCAN:
-			begin_scan();
+			rinq_scan_order(current);
+			current = InvalidDsaPointer;
 			break;
 		case RINQ_CHUNK_FETCH:
-			fetch((RinqOutboxItem *) data, chunk->count);
+			rinq_fetch_order(current);
+			current = InvalidDsaPointer;
 			break;
 		case RINQ_CHUNK_REMOVE:
-			begin("rinq: removing sent messages");
-			rinq_outbox_remove(schema, (RinqOutboxItem *) data, chunk->count);
-			end();
-			tidy_wanted = true;
-			count_removed(chunk->count);
-			put_chunk(RINQ_CHUNK_REMOVED, data, chunk->count * sizeof(RinqOutboxItem),
-					  chunk->count);
+			if (!remove_rows(chunk))
+				return false;
+			rinq_outbox_answer_with(&current, RINQ_CHUNK_REMOVED);
 			break;
 		case RINQ_CHUNK_SET_ASIDE:
-			{
-				RinqOutboxFailed *failed = (RinqOutboxFailed *) data;
-				List	   *items = NIL;
-				uint32		i;
-
-				begin("rinq: setting messages aside");
-				rinq_outbox_set_aside(schema, failed, chunk->count);
-				end();
-				count_removed(chunk->count);
-				for (i = 0; i < chunk->count; i++)
-					items = lappend(items, &failed[i].item);
-				put_items(items);
-			}
+			if (!set_failed_aside(chunk))
+				return false;
+			rinq_outbox_answer_with(&current, RINQ_CHUNK_REMOVED);
+			break;
+		case RINQ_CHUNK_CHECK:
+			if (!check(&current))
+				return false;
+			rinq_outbox_answer_with(&current, RINQ_CHUNK_LISTED);
 			break;
 		default:
+			Assert(false);
 			break;
 	}
+	return true;
 }
 
-static void
+static RinqOutboxTurn
 rotate(bool idle)
 {
 	RinqRotation result;
 
-	begin("rinq: tidying the outbox");
-	result = rinq_outbox_rotate(database, schema, idle);
-	end();
+	if (!rinq_outbox_begin("rinq: tidying the outbox", AccessShareLock))
+		result = RINQ_ROTATION_STUCK;
+	else
+	{
+		rinq_outbox_snapshot();
+		result = rinq_outbox_rotate(database, rinq_outbox_worker.schema,
+									&rinq_outbox_worker.tables, idle);
+		rinq_outbox_end();
+	}
 	tidy_wanted = result != RINQ_ROTATION_DONE;
 	rotate_delay = result != RINQ_ROTATION_STUCK ? FIRST_ROTATE_DELAY :
 		Min(LAST_ROTATE_DELAY, rotate_delay * 2);
 	next_rotation = rinq_clock_ms() + rotate_delay;
+	return RINQ_TURN_DONE;
 }
 
-/* takes a private copy of the next chunk, so that an error leaves none behind */
-static RinqChunk *
-next_chunk(void)
-{
-	dsa_pointer pointer = rinq_sendqueue_get(queue, &queue->to_outbox);
-	RinqChunk  *copy;
-	Size		size;
-
-	if (!DsaPointerIsValid(pointer))
-		return NULL;
-	size = MAXALIGN(sizeof(RinqChunk)) + rinq_chunk(pointer)->size;
-	copy = MemoryContextAllocHuge(CurrentMemoryContext, size);
-	memcpy(copy, rinq_chunk(pointer), size);
-	rinq_chunk_free(pointer);
-	return copy;
-}
-
-/* one thing to do, if there is one */
-static bool
+/* one thing to do, if there is one that can be done */
+static RinqOutboxTurn
 work(void)
 {
-	RinqChunk  *chunk;
-	bool		did = true;
+	RinqOutboxTurn turn;
+	RinqOutboxTurn other;
 
-	MemoryContextSwitchTo(work_context);
-	chunk = next_chunk();
-	if (chunk != NULL)
-		do_chunk(chunk);
-	else if (places != NULL)
-	{
-		queue->worker_waits = true;
-		pg_memory_barrier();
-		did = rinq_sendqueue_bytes(queue) < 4 * PIECE_BYTES;
-		if (did)
-		{
-			queue->worker_waits = false;
-			continue_scan();
-		}
-	}
-	else if (tidy_wanted && rinq_clock_ms() >= next_rotation)
-		rotate(false);
-	else
-		did = false;
-	MemoryContextSwitchTo(TopMemoryContext);
-	MemoryContextReset(work_context);
-	return did;
+	if (!DsaPointerIsValid(current))
+		current = rinq_sendqueue_get(queue, RINQ_LINE_ORDERS);
+	if (DsaPointerIsValid(current))
+		return carry_out() ? RINQ_TURN_DONE : RINQ_TURN_LATER;
+	turn = rinq_fetch_turn();
+	if (turn == RINQ_TURN_DONE)
+		return turn;
+	other = rinq_scan_turn();
+	if (other != RINQ_TURN_NOTHING)
+		return other;
+	if (turn == RINQ_TURN_NOTHING && tidy_wanted && rinq_clock_ms() >= next_rotation)
+		return rotate(false);
+	return turn;
 }
 
-void
-rinq_outbox_main(Datum arg)
+static RinqOutboxTurn
+do_turn(void)
 {
-	uint32		wait_event = 0;
-	int64		idle_since = 0;
+	RinqOutboxTurn turn;
 
-	database = rinq_worker_attach(&args);
-	on_shmem_exit(worker_gone, (Datum) 0);
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
-	BackgroundWorkerUnblockSignals();
-	if (!announce())
-		proc_exit(0);
-	idle_since = rinq_clock_ms();
-	queue = &rinq_channel_of(database)->send;
+	MemoryContextSwitchTo(rinq_outbox_worker.context);
+	turn = work();
+	MemoryContextSwitchTo(TopMemoryContext);
+	MemoryContextReset(rinq_outbox_worker.context);
+	rinq_scan_settle();
+	return turn;
+}
 
+static void
+connect_to_database(void)
+{
 	BackgroundWorkerInitializeConnectionByOid(args.dboid, InvalidOid, 0);
 	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_SESSION);
 	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_SESSION);
@@ -449,13 +455,51 @@ rinq_outbox_main(Datum arg)
 
 	/* a removal that a standby does not have yet is no reason to wait */
 	SetConfigOption("synchronous_commit", "local", PGC_USERSET, PGC_S_SESSION);
-	work_context = AllocSetContextCreate(TopMemoryContext, "rinq outbox", ALLOCSET_DEFAULT_SIZES);
-	scan_context = AllocSetContextCreate(TopMemoryContext, "rinq outbox scan",
-										 ALLOCSET_DEFAULT_SIZES);
+}
 
+static void
+init(void)
+{
+	database = rinq_worker_attach(&args);
+	on_shmem_exit(worker_gone, (Datum) 0);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	if (!announce())
+		proc_exit(0);
+	queue = &rinq_channel_of(database)->send;
+	connect_to_database();
+	before_shmem_exit(forget_orders, (Datum) 0);
+	rinq_outbox_worker.context = AllocSetContextCreate(TopMemoryContext, "rinq outbox",
+													   ALLOCSET_DEFAULT_SIZES);
+	rinq_scan_init();
+	rinq_fetch_init();
+}
+
+/* ms until the next look, if nothing happens before */
+static int64
+patience(RinqOutboxTurn turn)
+{
+	int64		timeout = rinq_executor_idle_timeout;
+
+	if (turn == RINQ_TURN_LATER)
+		return RETRY_DELAY;
+	if (tidy_wanted)
+		timeout = Min(timeout, Max(1, next_rotation - rinq_clock_ms()));
+	return timeout;
+}
+
+void
+rinq_outbox_main(Datum arg)
+{
+	uint32		wait_event = 0;
+	int64		idle_since;
+
+	init();
+	idle_since = rinq_clock_ms();
 	for (;;)
 	{
-		int64		timeout = rinq_executor_idle_timeout;
+		RinqOutboxTurn turn;
 
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
@@ -466,23 +510,20 @@ rinq_outbox_main(Datum arg)
 		}
 		if (database->incarnation != args.incarnation || database->ddl_blocks > 0)
 			proc_exit(0);
-		if (work())
-		{
+		turn = do_turn();
+		if (turn != RINQ_TURN_NOTHING)
 			idle_since = rinq_clock_ms();
+		if (turn == RINQ_TURN_DONE)
 			continue;
-		}
-		if (places == NULL && rinq_clock_ms() - idle_since >= rinq_executor_idle_timeout)
+		if (turn == RINQ_TURN_NOTHING &&
+			rinq_clock_ms() - idle_since >= rinq_executor_idle_timeout)
 		{
 			rotate(true);
 			pgstat_report_stat(true);
 			proc_exit(0);
 		}
-		if (places != NULL)
-			timeout = RETRY_DELAY;
-		else if (tidy_wanted)
-			timeout = Min(timeout, Max(1, next_rotation - rinq_clock_ms()));
 		pgstat_report_activity(STATE_IDLE, NULL);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 (long) timeout, RINQ_WAIT_EVENT(wait_event, "RinqOutboxMain"));
+						 (long) patience(turn), RINQ_WAIT_EVENT(wait_event, "RinqOutboxMain"));
 	}
 }

@@ -4,14 +4,14 @@
  *	  The peer's link to the outbox worker: having one, telling it what to do,
  *	  and noticing that it has ended.
  *
- * What it is told, and what becomes of that when it ends, is sender.c's
- * business; the worker itself is executor/outbox_worker.c.
+ * What it is told, and what becomes of that when it ends, is the business of
+ * sent.c and intake.c; the worker itself is executor/outbox_worker.c.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "peer/peer.h"
+#include "peer/sender.h"
 #include "utils/memutils.h"
 
 #define START_RETRY 1000		/* ms between attempts to start the worker */
@@ -66,8 +66,6 @@ rinq_outbox_link_up(void)
 bool
 rinq_outbox_link_lost(void)
 {
-	RinqSendQueue *queue = &rinq_peer.channel->send;
-	dsa_pointer pointer;
 	pid_t		pid;
 
 	if (worker == NULL || GetBackgroundWorkerPid(worker, &pid) != BGWH_STOPPED)
@@ -81,8 +79,8 @@ rinq_outbox_link_lost(void)
 		rinq_peer.db->outbox.state == RINQ_WORKER_STARTING)
 		rinq_peer.db->outbox.state = RINQ_WORKER_NONE;
 	LWLockRelease(rinq_shared->lock);
-	while (DsaPointerIsValid(pointer = rinq_sendqueue_get(queue, &queue->to_outbox)))
-		rinq_chunk_free(pointer);
+	rinq_peer.channel->send.starved = false;
+	rinq_sendqueue_drop_orders(&rinq_peer.channel->send);
 	return true;
 }
 
@@ -100,5 +98,36 @@ rinq_outbox_tell(RinqChunkKind kind, const void *data, Size size, uint32 count)
 	if (size > 0)
 		memcpy(RINQ_CHUNK_DATA(rinq_chunk(pointer)), data, size);
 	rinq_chunk(pointer)->count = count;
-	return rinq_sendqueue_put(rinq_peer.db, pointer, rinq_peer.args.incarnation);
+	rinq_sendqueue_order(rinq_peer.db, pointer);
+	return true;
+}
+
+/*
+ * Tells it to scan, for a round.
+ */
+bool
+rinq_outbox_tell_scan(uint32 number, uint32 round)
+{
+	dsa_pointer pointer = rinq_chunk_alloc(RINQ_CHUNK_SCAN, 0);
+
+	if (!DsaPointerIsValid(pointer))
+		return false;
+	rinq_chunk(pointer)->scan = number;
+	rinq_chunk(pointer)->round = round;
+	rinq_sendqueue_order(rinq_peer.db, pointer);
+	return true;
+}
+
+/*
+ * Tells it to count, and to list up to so many rows.
+ */
+bool
+rinq_outbox_tell_check(uint32 rows)
+{
+	dsa_pointer pointer = rinq_chunk_alloc(RINQ_CHUNK_CHECK, rows * sizeof(RinqOutboxItem));
+
+	if (!DsaPointerIsValid(pointer))
+		return false;
+	rinq_sendqueue_order(rinq_peer.db, pointer);
+	return true;
 }

@@ -175,6 +175,9 @@ attach(void)
 		db->incarnation == rinq_peer.args.incarnation && !db->stop;
 	if (wanted)
 	{
+		/* what came between the last peer's end and this one's start */
+		rinq_channel_peer_gone(db);
+		rinq_sendqueue_open(db);
 		db->peer.state = RINQ_WORKER_RUNNING;
 		db->peer.pid = MyProcPid;
 		db->peer.procno = RINQ_MY_PROCNO;
@@ -417,8 +420,6 @@ rinq_peer_main(Datum arg)
 	before_shmem_exit(peer_gone, (Datum) 0);
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 
-	/* what came between the last peer's end and this one's start */
-	rinq_channel_peer_gone(rinq_peer.db);
 	rinq_peer.now = rinq_clock_ms();
 	rinq_sessions_init();
 	rinq_remote_init();

@@ -7,9 +7,7 @@
  *	network.c	the connection to the broker: making it, losing it, identity
  *	topology.c	exchanges, queues and bindings; which namespaces are served
  *	invoker.c	calls out: requests sent, responses received
- *	sender.c	what transactions have committed
- *	intake.c	which of that is sent next; scans of the outbox
- *	outbox_link.c	having an outbox worker, and telling it what to do
+ *	sender.c	what transactions have committed; sender.h has its parts
  *	headers.c	headers that messages of all kinds have
  *	server.c	calls in, and what else arrives for executors
  *	line.c		what waits for executors, and what they have done
@@ -150,22 +148,7 @@ extern void rinq_sender_opened(void);
 extern void rinq_sender_connection_lost(void);
 extern void rinq_sender_confirmed(uint64 tag, bool multiple, bool nack);
 extern void rinq_sender_returned(const RinqReturn *ret);
-extern void rinq_sender_removed(const RinqOutboxItem *items, uint32 count);
-extern bool rinq_sender_worker_behind(void);
 extern void rinq_sender_end(void);
-
-/* intake.c */
-extern void rinq_intake_init(void);
-extern dsa_pointer rinq_intake_next(bool *skip_durable);
-extern void rinq_intake_let_others_write(void);
-extern void rinq_intake_scan(void);
-extern void rinq_intake_worker_lost(void);
-extern void rinq_intake_end(void);
-
-/* outbox_link.c */
-extern bool rinq_outbox_link_up(void);
-extern bool rinq_outbox_link_lost(void);
-extern bool rinq_outbox_tell(RinqChunkKind kind, const void *data, Size size, uint32 count);
 
 /* headers.c */
 #define RINQ_EXPIRATION_SIZE 24

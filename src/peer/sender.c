@@ -4,17 +4,12 @@
  *	  Sending what transactions have committed.
  *
  * Messages are published in the order in which they come, on a channel in
- * confirm mode, a bounded number ahead of the broker's confirmations.  Of the
- * durable ones, the id and the place in the outbox are remembered: until the
- * broker has confirmed the message and the outbox worker has removed the row,
- * or while another attempt is due.  The payload is not kept; what has to be
- * sent again is read again.
- *
- * When the connection is lost, durable messages that were not confirmed are
- * forgotten here, and found again by a scan of the outbox.
+ * confirm mode, a bounded number ahead of the broker's confirmations, and not
+ * many in one turn of the peer, which has others to serve.
  *
  * Which messages come next, and what a scan has to do with that, is intake.c's
- * business; that there is an outbox worker, and how it is told, outbox_link.c's.
+ * business; what becomes of durable ones that were sent, sent.c's; that there is
+ * an outbox worker, and how it is told, outbox_link.c's.
  *
  *-------------------------------------------------------------------------
  */
@@ -25,40 +20,14 @@
 #include "clock.h"
 #include "guc.h"
 #include "payload.h"
-#include "peer/peer.h"
-#include "request.h"
-#include "utils/hsearch.h"
+#include "peer/sender.h"
 #include "utils/memutils.h"
 
 #define WINDOW 8192				/* messages published and not confirmed; a power of two */
-#define MAX_CONFIRMED 100000	/* that wait for the outbox worker, before sending pauses */
-#define MAX_BATCH 8192			/* items in one chunk for the outbox worker */
-#define LAST_RETRY_DELAY 60000	/* ms */
+#define TURN_MESSAGES 256		/* sent in one turn, */
+#define TURN_BYTES (64 * 1024)	/* or so many bytes of them */
 #define STREAM_WINDOW 2			/* ms, in which so many messages are a stream */
 #define STREAM_MESSAGES 10
-#define RETRY_INTERVAL 10		/* ms between looks for room in the connection */
-
-typedef enum MessageState
-{
-	MESSAGE_SENT,				/* published, not confirmed */
-	MESSAGE_CONFIRMED,			/* its row is to be removed */
-	MESSAGE_REMOVING,			/* the outbox worker was told so */
-	MESSAGE_RETRY,				/* to be sent again, at "retry_at" */
-	MESSAGE_FETCHING			/* the outbox worker reads it again */
-} MessageState;
-
-/* a durable message; its place and id are in "item" */
-typedef struct Message
-{
-	RinqMessageId id;			/* hash key */
-	RinqOutboxItem item;
-	MessageState state;
-	int			attempts;		/* that have failed */
-	int64		retry_at;
-	bool		returned;		/* by the broker, which is about to confirm it */
-	char	   *error;			/* of the last attempt, NULL for none */
-	dlist_node	node;			/* in one of the lists, but for "sent" ones */
-} Message;
 
 /* what was published under each delivery tag; durable ones are looked up by id */
 typedef struct Published
@@ -68,81 +37,27 @@ typedef struct Published
 	RinqMessageId id;
 } Published;
 
-static HTAB *messages;
 static Published window[WINDOW];
 static uint64 next_tag;			/* of the next publish */
 static uint64 oldest_tag;		/* that is not confirmed */
 
-static dlist_head confirmed = DLIST_STATIC_INIT(confirmed);
-static int	num_confirmed;
-static dlist_head removing = DLIST_STATIC_INIT(removing);
-static dlist_head retrying = DLIST_STATIC_INIT(retrying);
-static int	num_retrying;
-
 /* the chunk that is being sent, and how far */
-static dsa_pointer current = InvalidDsaPointer;
+static RinqTaken current = {InvalidDsaPointer};
 static Size current_at;
-static bool skip_durable;		/* of it, since they are found in the outbox */
 
-static bool remove_under_way;	/* the outbox worker was told so, and has not done it yet */
+/* why the last turn has not sent all there was */
+typedef enum Obstacle
+{
+	OBSTACLE_NONE,
+	OBSTACLE_TURN,				/* others are to have their turn */
+	OBSTACLE_WAIT				/* for the broker, or the outbox worker */
+} Obstacle;
 
 void
 rinq_sender_init(void)
 {
-	HASHCTL		ctl;
-
-	memset(&ctl, 0, sizeof(ctl));
-	ctl.keysize = sizeof(RinqMessageId);
-	ctl.entrysize = sizeof(Message);
-	ctl.hcxt = TopMemoryContext;
-	messages = hash_create("rinq durable messages", 1024, &ctl,
-						   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	rinq_sent_init();
 	rinq_intake_init();
-}
-
-static Message *
-find(const RinqMessageId *id)
-{
-	RinqMessageId key;
-
-	rinq_message_id_key(id, &key);
-	return hash_search(messages, &key, HASH_FIND, NULL);
-}
-
-static void
-forget(Message *message)
-{
-	if (message->error != NULL)
-		pfree(message->error);
-	hash_search(messages, &message->id, HASH_REMOVE, NULL);
-}
-
-/* ---------------- attempts that fail ---------------- */
-
-static void
-note_error(const char *error)
-{
-	SpinLockAcquire(&rinq_peer.db->mutex);
-	strlcpy(rinq_peer.db->status.outbox.last_error, error, RINQ_LAST_ERROR_LEN);
-	SpinLockRelease(&rinq_peer.db->mutex);
-}
-
-/* a durable message was not taken: it is tried again, later and later */
-static void
-failed(Message *message, const char *error)
-{
-	int64		delay = (int64) rinq_retry_delay << Min(message->attempts, 16);
-
-	if (message->error != NULL)
-		pfree(message->error);
-	message->error = MemoryContextStrdup(TopMemoryContext, error);
-	message->attempts++;
-	message->returned = false;
-	message->state = MESSAGE_RETRY;
-	message->retry_at = rinq_peer.now + Min(delay, Max(LAST_RETRY_DELAY, rinq_retry_delay));
-	dlist_push_tail(&retrying, &message->node);
-	num_retrying++;
-	note_error(error);
 }
 
 /* one from memory has but one attempt */
@@ -150,15 +65,7 @@ static void
 drop(const char *error)
 {
 	rinq_count(rinq_peer.db, RINQ_MESSAGES_DROPPED);
-	note_error(error);
-}
-
-static void
-set_confirmed(Message *message)
-{
-	message->state = MESSAGE_CONFIRMED;
-	dlist_push_tail(&confirmed, &message->node);
-	num_confirmed++;
+	rinq_sent_note_error(error);
 }
 
 /* ---------------- publishing ---------------- */
@@ -187,27 +94,50 @@ publish(const RinqOutgoing *message, RinqNamespace *ns, const RinqBytes *fields)
 							  fields[RINQ_SEND_PAYLOAD].len);
 }
 
-/* the entry of a durable message that is to be sent now; NULL when it is not */
-static Message *
-note_message(const RinqOutgoing *outgoing)
+static void
+note_published(const RinqOutgoing *outgoing)
 {
-	RinqMessageId key;
-	bool		found;
-	Message    *message;
+	Published  *published = &window[next_tag & (WINDOW - 1)];
 
-	rinq_message_id_key(&outgoing->item.id, &key);
-	message = hash_search(messages, &key, HASH_ENTER, &found);
-	if (found && message->state != MESSAGE_FETCHING)
-		return NULL;			/* on its way already */
-	if (!found)
+	published->durable = outgoing->durable;
+	published->confirmed = false;
+	published->id = outgoing->item.id;
+	next_tag++;
+	rinq_count(rinq_peer.db, RINQ_MESSAGES_SENT);
+}
+
+/* sends a notification; false, with nothing done, when it has to wait */
+static bool
+send_notification(const RinqOutgoing *outgoing, const RinqBytes *fields)
+{
+	RinqMsgStatus status = rinq_notification_publish(outgoing, fields);
+
+	if (status == RINQ_MSG_OK)
+		rinq_count(rinq_peer.db, RINQ_MESSAGES_SENT);
+	else if (status != RINQ_MSG_BACKLOG)
+		drop(rinq_msg_status_text(status));
+	return status != RINQ_MSG_BACKLOG;
+}
+
+/*
+ * The namespace of a message, NULL with *problem when there cannot be one; false
+ * when its queue has to be declared first, since the message would be returned.
+ */
+static bool
+find_namespace(RinqBytes name, RinqNamespace **ns, const char **problem)
+{
+	*ns = rinq_topology_namespace(name, rinq_max_namespaces);
+	*problem = NULL;
+	if (*ns == NULL)
+		*problem = "\"rinq.max_namespaces\" namespaces were called already";
+	else if ((*ns)->state == NAMESPACE_FAILED && (*ns)->retry_at > rinq_peer.now)
+		*problem = "the broker refuses the queue of the namespace";
+	else if ((*ns)->state != NAMESPACE_DECLARED)
 	{
-		message->attempts = 0;
-		message->error = NULL;
+		rinq_topology_declare(*ns);
+		return false;
 	}
-	message->item = outgoing->item;
-	message->returned = false;
-	message->state = MESSAGE_SENT;
-	return message;
+	return true;
 }
 
 /*
@@ -218,147 +148,104 @@ send_message(const RinqOutgoing *outgoing)
 {
 	RinqBytes	fields[RINQ_SEND_FIELDS];
 	RinqNamespace *ns;
-	Message    *message = NULL;
-	const char *problem = NULL;
+	RinqSent   *message = NULL;
+	const char *problem;
 	RinqMsgStatus status;
 
 	rinq_outgoing_read(outgoing, fields);
 	if (outgoing->kind != RINQ_SEND_COMMAND_REQUEST)
-	{
-		status = rinq_notification_publish(outgoing, fields);
-		if (status == RINQ_MSG_OK)
-			rinq_count(rinq_peer.db, RINQ_MESSAGES_SENT);
-		else if (status != RINQ_MSG_BACKLOG)
-			drop(rinq_msg_status_text(status));
-		return status != RINQ_MSG_BACKLOG;
-	}
-	ns = rinq_topology_namespace(fields[RINQ_SEND_NAMESPACE], rinq_max_namespaces);
-	if (ns == NULL)
-		problem = "\"rinq.max_namespaces\" namespaces were called already";
-	else if (ns->state == NAMESPACE_FAILED && ns->retry_at > rinq_peer.now)
-		problem = "the broker refuses the queue of the namespace";
-	else if (ns->state != NAMESPACE_DECLARED)
-	{
-		/* until its queue exists, the message would be returned */
-		rinq_topology_declare(ns);
+		return send_notification(outgoing, fields);
+	if (!find_namespace(fields[RINQ_SEND_NAMESPACE], &ns, &problem))
 		return false;
-	}
-
-	if (outgoing->durable)
+	if (outgoing->durable && (message = rinq_sent_begin(outgoing)) == NULL)
+		return true;
+	if (outgoing->deadline != 0 && outgoing->deadline <= rinq_wall_ms())
 	{
-		message = note_message(outgoing);
-		if (message == NULL)
-			return true;
-		if (outgoing->deadline != 0 && outgoing->deadline <= rinq_wall_ms())
-		{
-			rinq_count(rinq_peer.db, RINQ_MESSAGES_DROPPED);
-			set_confirmed(message);
-			return true;
-		}
+		rinq_count(rinq_peer.db, RINQ_MESSAGES_DROPPED);
+		if (message != NULL)
+			rinq_sent_confirmed(message);
+		return true;
 	}
 	if (problem == NULL)
 	{
 		status = publish(outgoing, ns, fields);
 		if (status == RINQ_MSG_BACKLOG)
 		{
-			/* a fetched one is still expected, others come as if for the first time */
-			if (message != NULL && message->attempts > 0)
-				message->state = MESSAGE_FETCHING;
-			else if (message != NULL)
-				forget(message);
+			if (message != NULL)
+				rinq_sent_undo(message);
 			return false;
 		}
 		if (status == RINQ_MSG_OK)
 		{
-			Published  *published = &window[next_tag & (WINDOW - 1)];
-
-			published->durable = message != NULL;
-			published->confirmed = false;
-			published->id = outgoing->item.id;
-			next_tag++;
-			rinq_count(rinq_peer.db, RINQ_MESSAGES_SENT);
+			note_published(outgoing);
 			return true;
 		}
 		problem = rinq_msg_status_text(status);
 	}
 	if (message != NULL)
-		failed(message, problem);
+		rinq_sent_failed(message, problem);
 	else
 		drop(problem);
 	return true;
 }
 
-/* ---------------- what the outbox worker says ---------------- */
-
-/*
- * Rows are not in the outbox any more.
- */
-void
-rinq_sender_removed(const RinqOutboxItem *items, uint32 count)
-{
-	uint32		i;
-
-	for (i = 0; i < count; i++)
-	{
-		Message    *message = find(&items[i].id);
-
-		if (message == NULL)
-			continue;
-		if (message->state == MESSAGE_REMOVING)
-			dlist_delete(&message->node);
-		else if (message->state != MESSAGE_FETCHING)
-			continue;
-		forget(message);
-	}
-	if (dlist_is_empty(&removing))
-		remove_under_way = false;
-}
-
-/*
- * Is so much to be removed that the outbox worker has to catch up first?
- */
-bool
-rinq_sender_worker_behind(void)
-{
-	return num_confirmed > MAX_CONFIRMED;
-}
-
 /* ---------------- sending chunks ---------------- */
 
-/* the next chunk becomes the current one */
+/* is a message one of those that are to be sent now? */
+static bool
+is_due(const RinqOutgoing *message)
+{
+	if (message->known)
+		return false;
+	return current.part == RINQ_PART_ALL ||
+		message->durable == (current.part == RINQ_PART_DURABLE);
+}
+
 static bool
 take_chunk(void)
 {
-	current = rinq_intake_next(&skip_durable);
 	current_at = 0;
-	return DsaPointerIsValid(current);
+	return !rinq_sent_behind() && rinq_intake_next(&current);
 }
 
-/* sends what can be sent now; true when there is more */
 static bool
+may_send(void)
+{
+	return rinq_peer.ready && next_tag - oldest_tag < WINDOW;
+}
+
+/* sends what can be sent now, and is not too much for a turn */
+static Obstacle
 send_chunks(void)
 {
-	while (DsaPointerIsValid(current) || take_chunk())
+	int			messages = 0;
+	Size		bytes = 0;
+
+	while (DsaPointerIsValid(current.chunk) || take_chunk())
 	{
-		RinqChunk  *chunk = rinq_chunk(current);
+		RinqChunk  *chunk = rinq_chunk(current.chunk);
 
 		while (current_at < chunk->size)
 		{
 			RinqOutgoing *message = (RinqOutgoing *) (RINQ_CHUNK_DATA(chunk) + current_at);
 
-			if (!(message->durable && skip_durable))
+			if (is_due(message))
 			{
-				if (!rinq_peer.ready || next_tag - oldest_tag >= WINDOW ||
-					!send_message(message))
-					return true;
+				if (messages == TURN_MESSAGES || bytes >= TURN_BYTES)
+					return OBSTACLE_TURN;
+				if (!may_send() || !send_message(message))
+					return OBSTACLE_WAIT;
+				messages++;
+				bytes += message->length;
+				if (!message->durable)
+					chunk->plain--;
+				rinq_outbox_moved();
 			}
 			current_at += message->length;
 		}
-		rinq_chunk_free(current);
-		current = InvalidDsaPointer;
-		rinq_intake_let_others_write();
+		rinq_intake_sent(&current);
 	}
-	return false;
+	return rinq_sent_behind() ? OBSTACLE_WAIT : OBSTACLE_NONE;
 }
 
 /* ---------------- the broker's answers ---------------- */
@@ -366,23 +253,11 @@ send_chunks(void)
 static void
 settle(Published *published, bool nack)
 {
-	Message    *message;
-
-	if (!published->durable)
-	{
-		if (nack)
-			drop("the broker refused the message");
-		return;
-	}
-	message = find(&published->id);
-	if (message == NULL || message->state != MESSAGE_SENT)
-		return;
-	if (nack)
-		failed(message, "the broker refused the message");
-	else if (message->returned)
-		failed(message, "the broker has no queue for the message");
-	else
-		set_confirmed(message);
+	rinq_outbox_moved();
+	if (published->durable)
+		rinq_sent_answered(&published->id, nack);
+	else if (nack)
+		drop("the broker refused the message");
 }
 
 /*
@@ -417,132 +292,21 @@ rinq_sender_returned(const RinqReturn *ret)
 {
 	RinqMessageId id;
 	RinqNamespace *ns = rinq_topology_find(ret->routing_key);
-	Message    *message;
+	RinqSent   *message;
 
 	if (ns != NULL && ns->state == NAMESPACE_DECLARED && !ns->consuming)
 		ns->state = NAMESPACE_UNDECLARED;
 	if (ret->malformed_headers ||
 		!rinq_message_id_parse(ret->message.message_id.data, ret->message.message_id.len, &id))
 		return;
-	message = find(&id);
+	message = rinq_sent_find(&id);
 	if (message != NULL)
-		message->returned = true;
+		rinq_sent_returned(message);
 	else
 		drop("the broker has no queue for the message");
 }
 
-/* ---------------- telling the outbox worker ---------------- */
-
-/* what an outbox worker had been told, and had not done when it ended */
-static void
-worker_lost(void)
-{
-	HASH_SEQ_STATUS seq;
-	Message    *message;
-
-	hash_seq_init(&seq, messages);
-	while ((message = hash_seq_search(&seq)) != NULL)
-	{
-		if (message->state == MESSAGE_REMOVING)
-		{
-			dlist_delete(&message->node);
-			set_confirmed(message);
-		}
-		else if (message->state == MESSAGE_FETCHING)
-		{
-			message->state = MESSAGE_RETRY;
-			message->retry_at = rinq_peer.now;
-			dlist_push_tail(&retrying, &message->node);
-			num_retrying++;
-		}
-	}
-	remove_under_way = false;
-	rinq_intake_worker_lost();
-}
-
-/* has the rows of confirmed messages removed, one batch at a time */
-static void
-remove_confirmed(void)
-{
-	static RinqOutboxItem items[MAX_BATCH];
-	int			count = 0;
-	dlist_mutable_iter iter;
-
-	if (remove_under_way || num_confirmed == 0 || !rinq_outbox_link_up())
-		return;
-	dlist_foreach_modify(iter, &confirmed)
-	{
-		Message    *message = dlist_container(Message, node, iter.cur);
-
-		if (count == MAX_BATCH)
-			break;
-		items[count] = message->item;
-		items[count].id = message->id;
-		count++;
-		dlist_delete(&message->node);
-		dlist_push_tail(&removing, &message->node);
-		message->state = MESSAGE_REMOVING;
-		num_confirmed--;
-	}
-	if (rinq_outbox_tell(RINQ_CHUNK_REMOVE, items, count * sizeof(RinqOutboxItem), (uint32) count))
-	{
-		remove_under_way = true;
-		return;
-	}
-	while (!dlist_is_empty(&removing))
-	{
-		Message    *message = dlist_container(Message, node, dlist_pop_head_node(&removing));
-
-		set_confirmed(message);
-	}
-}
-
-/* has failed messages read again, or set aside after the last attempt */
-static int64
-retry(void)
-{
-	dlist_mutable_iter iter;
-	int64		next = 0;
-
-	if (num_retrying == 0)
-		return 0;
-	dlist_foreach_modify(iter, &retrying)
-	{
-		Message    *message = dlist_container(Message, node, iter.cur);
-		RinqOutboxFailed f;
-		bool		told;
-
-		if (message->retry_at > rinq_peer.now)
-		{
-			next = next == 0 ? message->retry_at : Min(next, message->retry_at);
-			continue;
-		}
-		if (!rinq_peer.ready || !rinq_outbox_link_up())
-			return rinq_peer.now + RETRY_INTERVAL;
-		memset(&f, 0, sizeof(f));
-		f.item = message->item;
-		f.item.id = message->id;
-		if (message->attempts >= rinq_send_attempts)
-		{
-			f.attempts = message->attempts;
-			strlcpy(f.error, message->error != NULL ? message->error : "", sizeof(f.error));
-			told = rinq_outbox_tell(RINQ_CHUNK_SET_ASIDE, &f, sizeof(f), 1);
-			if (told)
-				ereport(WARNING,
-						(errmsg("rinq peer %s has set a message aside after %d attempts: %s",
-								rinq_peer.id_text, f.attempts, f.error),
-						 errhint("Look at the view rinq_outbox_dead_letter.")));
-		}
-		else
-			told = rinq_outbox_tell(RINQ_CHUNK_FETCH, &f.item, sizeof(f.item), 1);
-		if (!told)
-			return rinq_peer.now + RETRY_INTERVAL;
-		dlist_delete(&message->node);
-		num_retrying--;
-		message->state = MESSAGE_FETCHING;
-	}
-	return next;
-}
+/* ---------------- turns ---------------- */
 
 static void
 show_status(void)
@@ -550,17 +314,13 @@ show_status(void)
 	static RinqOutboxStatus shown = {.in_flight = -1};
 	RinqOutboxStatus now;
 	RinqOutboxStatus *status = &rinq_peer.db->status.outbox;
-	dlist_iter	iter;
 
-	now.direct = rinq_sendqueue_direct(&rinq_peer.channel->send);
+	now.direct = !rinq_intake_scans();
 	now.in_flight = (int64) (next_tag - oldest_tag);
-	now.retrying = num_retrying;
+	rinq_sent_retrying(&now.retrying, &now.attempts);
 	if (now.direct == shown.direct && now.in_flight == shown.in_flight &&
 		now.retrying == shown.retrying)
 		return;
-	now.attempts = 0;
-	dlist_foreach(iter, &retrying)
-		now.attempts = Max(now.attempts, dlist_container(Message, node, iter.cur)->attempts);
 	SpinLockAcquire(&rinq_peer.db->mutex);
 	status->direct = now.direct;
 	status->in_flight = now.in_flight;
@@ -570,6 +330,31 @@ show_status(void)
 	shown = now;
 }
 
+/* what messages wait for, if any do; NULL when none does */
+static const char *
+obstacle_text(Obstacle obstacle)
+{
+	if (!rinq_peer.ready)
+		return NULL;			/* rinq_peer says so */
+	if (rinq_peer.db->status.blocked && (obstacle == OBSTACLE_WAIT || next_tag != oldest_tag))
+		return "the broker refuses to take messages for now";
+	if (rinq_peer.channel->send.starved)
+		return "the payload memory is full";
+	if (obstacle == OBSTACLE_WAIT && !rinq_sent_behind())
+		return "the broker does not take messages as fast as they come";
+	if (next_tag != oldest_tag)
+		return "the broker does not confirm messages";
+	if (rinq_sent_waits_for_worker() || rinq_intake_scans())
+		return "the outbox worker does not get on: it is not started, or waits for a lock on a table of the outbox";
+	return NULL;
+}
+
+static int64
+earlier(int64 a, int64 b)
+{
+	return a == 0 ? b : b == 0 ? a : Min(a, b);
+}
+
 /*
  * Sends what can be sent, and sees to what was.  Returns when to look again,
  * or 0.
@@ -577,19 +362,27 @@ show_status(void)
 int64
 rinq_sender_step(void)
 {
-	bool		more;
+	bool		lost = rinq_outbox_link_lost();
+	Obstacle	obstacle;
 	int64		next;
 
-	if (rinq_outbox_link_lost())
-		worker_lost();
-	rinq_intake_scan();
-	more = send_chunks();
-	remove_confirmed();
-	next = retry();
+	rinq_intake_answers(&current);
+	if (lost)
+	{
+		rinq_sent_worker_lost();
+		rinq_intake_worker_lost();
+		rinq_outbox_watch_worker_lost();
+	}
+	obstacle = send_chunks();
+	next = rinq_intake_scan(&current);
+	next = earlier(next, rinq_sent_step());
+	next = earlier(next, rinq_outbox_watch(obstacle == OBSTACLE_NONE && !rinq_intake_busy()));
+	next = earlier(next, rinq_outbox_look_for_stall(obstacle_text(obstacle)));
 	show_status();
-	if ((more && rinq_peer.ready) || (num_confirmed > 0 && !remove_under_way))
-		next = next == 0 ? rinq_peer.now + RETRY_INTERVAL :
-			Min(next, rinq_peer.now + RETRY_INTERVAL);
+	if (obstacle == OBSTACLE_TURN)
+		next = rinq_peer.now;
+	else if (obstacle == OBSTACLE_WAIT && rinq_peer.ready)
+		next = earlier(next, rinq_peer.now + RINQ_SENDER_RETRY);
 	return next;
 }
 
@@ -621,8 +414,8 @@ bool
 rinq_sender_busy(void)
 {
 	return rinq_peer.ready &&
-		(next_tag != oldest_tag || DsaPointerIsValid(current) ||
-		 rinq_sendqueue_bytes(&rinq_peer.channel->send) > 0);
+		(next_tag != oldest_tag || DsaPointerIsValid(current.chunk) ||
+		 DsaPointerIsValid(rinq_sendqueue_peek(&rinq_peer.channel->send, RINQ_LINE_TRANSACTIONS)));
 }
 
 /*
@@ -643,15 +436,7 @@ rinq_sender_opened(void)
 void
 rinq_sender_connection_lost(void)
 {
-	HASH_SEQ_STATUS seq;
-	Message    *message;
-
-	hash_seq_init(&seq, messages);
-	while ((message = hash_seq_search(&seq)) != NULL)
-	{
-		if (message->state == MESSAGE_SENT)
-			forget(message);
-	}
+	rinq_sent_connection_lost();
 	for (; oldest_tag < next_tag; oldest_tag++)
 	{
 		Published  *published = &window[oldest_tag & (WINDOW - 1)];
@@ -661,7 +446,7 @@ rinq_sender_connection_lost(void)
 	}
 	next_tag = 1;
 	oldest_tag = 1;
-	rinq_sendqueue_leave_direct(&rinq_peer.channel->send);
+	rinq_intake_connection_lost(&current);
 }
 
 /*
@@ -670,7 +455,21 @@ rinq_sender_connection_lost(void)
 void
 rinq_sender_end(void)
 {
-	rinq_chunk_free(current);
-	current = InvalidDsaPointer;
+	RinqSendQueue *queue = &rinq_peer.channel->send;
+
+	if (DsaPointerIsValid(current.chunk))
+	{
+		pg_atomic_fetch_add_u64(&rinq_peer.db->counters[RINQ_MESSAGES_DROPPED],
+								rinq_chunk(current.chunk)->plain);
+		rinq_sendqueue_free(queue, current.chunk);
+	}
+	current.chunk = InvalidDsaPointer;
+	for (; oldest_tag < next_tag; oldest_tag++)
+	{
+		Published  *published = &window[oldest_tag & (WINDOW - 1)];
+
+		if (!published->durable && !published->confirmed)
+			rinq_count(rinq_peer.db, RINQ_MESSAGES_DROPPED);
+	}
 	rinq_intake_end();
 }

@@ -90,7 +90,7 @@ execute(FunctionCallInfo fcinfo, RinqPayloadForm form)
 		message.deadline = rinq_wall_ms() + rinq_interval_ms(PG_GETARG_INTERVAL_P(ARG_TIMEOUT));
 	rinq_send_draw_id_argument(fcinfo, ARG_SESSION, db, &message.item.id);
 	if (durable)
-		rinq_outbox_insert(rinq_internal_schema(), &message, fields);
+		rinq_outbox_insert(db, rinq_internal_schema(), &message, fields);
 	rinq_send_at_commit(db, &message, fields);
 
 	rinq_message_id_format(&message.item.id, id, sizeof(id));
@@ -154,19 +154,22 @@ rinq_outbox_local_only(PG_FUNCTION_ARGS)
 Datum
 rinq_outbox_rescan(PG_FUNCTION_ARGS)
 {
+	RinqDatabase *db;
+
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("rinq_outbox_rescan must be called as a trigger")));
 	rinq_refuse_parallel(fcinfo);
-	if (rinq_preloaded() && rinq_my_database() != NULL)
-		rinq_send_scan_at_commit(rinq_my_database());
+	db = rinq_preloaded() ? rinq_my_database() : NULL;
+	if (db != NULL)
+		rinq_send_scan_at_commit(db);
 	return PointerGetDatum(NULL);
 }
 
 /*
  * rinq_outbox_peer_status() returns (direct boolean, in_flight bigint,
- * retrying bigint, attempts integer, last_error text)
+ * retrying bigint, attempts integer, last_error text, waits_for text)
  *
  * What the peer knows of durable messages; the view rinq_outbox_status adds
  * what the tables say.
@@ -175,8 +178,8 @@ Datum
 rinq_outbox_peer_status(PG_FUNCTION_ARGS)
 {
 	TupleDesc	desc;
-	Datum		values[5];
-	bool		nulls[5] = {false, false, false, false, false};
+	Datum		values[6];
+	bool		nulls[6] = {false, false, false, false, false, false};
 	RinqOutboxStatus status;
 	RinqDatabase *db;
 
@@ -198,5 +201,7 @@ rinq_outbox_peer_status(PG_FUNCTION_ARGS)
 	values[3] = Int32GetDatum(status.attempts);
 	nulls[4] = status.last_error[0] == '\0';
 	values[4] = CStringGetTextDatum(status.last_error);
+	nulls[5] = status.waits_for[0] == '\0';
+	values[5] = CStringGetTextDatum(status.waits_for);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
 }
