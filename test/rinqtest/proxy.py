@@ -105,12 +105,12 @@ class _Link:
                     continue
                 if self.proxy.modes[sender] == SILENT:
                     continue
-                data = source.recv(self.proxy.chunk)
+                data = source.recv(self._piece(sender))
                 if not data:
                     break
                 if self.proxy.modes[sender] == DROP:
                     continue
-                self._pause(sender)
+                self._pause(sender, len(data))
                 self.moved[sender] += len(data)
                 if decoding:
                     try:
@@ -124,8 +124,14 @@ class _Link:
             pass
         self.close()
 
-    def _pause(self, sender):
-        delay = self.proxy.delays[sender]
+    def _piece(self, sender):
+        """How much to read at once: of a slow line, what it takes in a short time."""
+        rate = self.proxy.rates[sender]
+        return max(1, min(self.proxy.chunk, int(rate * 0.02))) if rate else self.proxy.chunk
+
+    def _pause(self, sender, size):
+        rate = self.proxy.rates[sender]
+        delay = self.proxy.delays[sender] + (size / rate if rate else 0)
         if delay:
             with self.proxy.changed:
                 self.proxy.changed.wait_for(lambda: not self.open, delay)
@@ -158,6 +164,7 @@ class Proxy:
         self.trouble = []
         self.modes = {CLIENT: PASS, BROKER: PASS}
         self.delays = {CLIENT: 0.0, BROKER: 0.0}
+        self.rates = {CLIENT: 0, BROKER: 0}
         self.changed = threading.Condition()
         self.links = set()
         self.accepted = 0
@@ -206,11 +213,16 @@ class Proxy:
         if self._listener is None:
             wait_until(lambda: self._listen() or True, description="the port to listen on again")
         self._set(self.delays, 0.0, None)
+        self._set(self.rates, 0, None)
         self._set(self.modes, PASS, None)
 
     def delay(self, seconds, sender=None):
         """Hold each piece of data back for a while."""
         self._set(self.delays, seconds, sender)
+
+    def throttle(self, rate, sender=None):
+        """Let no more than so many bytes through in a second."""
+        self._set(self.rates, rate, sender)
 
     def refuse(self):
         """Let nobody connect, as when there is no broker; connections that exist stay."""
