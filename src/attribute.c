@@ -55,6 +55,9 @@ same_attribute(const RinqAttributeEntry *a, const RinqAttributeEntry *b)
 
 #define FIRST_SIZE 4			/* attributes that a new table has room for */
 
+/* namespace and key that are looked up without allocating memory */
+#define PROBE_TEXTS 256
+
 /* what a place in the hash table takes, a few of them being empty */
 #define PLACE_BYTES 32
 
@@ -146,12 +149,10 @@ rinq_attributes_unpack(RinqBytes packed, RinqAttribute **attributes, int *count)
 	return true;
 }
 
-static RinqAttributeEntry *
-make_entry(MemoryContext context, RinqBytes namespace, RinqBytes key, RinqBytes value)
+/* fills in an entry, which has room for the texts */
+static void
+init_entry(RinqAttributeEntry *entry, RinqBytes namespace, RinqBytes key, RinqBytes value)
 {
-	RinqAttributeEntry *entry = MemoryContextAllocHuge(context,
-													   offsetof(RinqAttributeEntry, data) +
-													   namespace.len + key.len + value.len);
 	char	   *p = entry->data;
 
 	entry->namespace_len = (uint16) namespace.len;
@@ -169,6 +170,16 @@ make_entry(MemoryContext context, RinqBytes namespace, RinqBytes key, RinqBytes 
 	p += key.len;
 	if (value.len > 0)
 		memcpy(p, value.data, value.len);
+}
+
+static RinqAttributeEntry *
+make_entry(MemoryContext context, RinqBytes namespace, RinqBytes key, RinqBytes value)
+{
+	RinqAttributeEntry *entry = MemoryContextAllocHuge(context,
+													   offsetof(RinqAttributeEntry, data) +
+													   namespace.len + key.len + value.len);
+
+	init_entry(entry, namespace, key, value);
 	return entry;
 }
 
@@ -202,15 +213,35 @@ rinq_attributes_size(const RinqAttributeTable *table)
 	return table == NULL ? 0 : table->size;
 }
 
+/*
+ * Count the attributes of a table, with those that have been emptied.
+ */
+int
+rinq_attributes_count(const RinqAttributeTable *table)
+{
+	return table == NULL ? 0 : (int) table->hash->members;
+}
+
 static TableEntry *
 lookup(RinqAttributeTable *table, RinqBytes namespace, RinqBytes key)
 {
+	union
+	{
+		RinqAttributeEntry entry;
+		char		room[offsetof(RinqAttributeEntry, data) + PROBE_TEXTS];
+	}			small;
+	RinqBytes	none = rinq_bytes(NULL, 0);
 	RinqAttributeEntry *probe;
 	TableEntry *found;
 
 	if (table == NULL || namespace.len > PG_UINT16_MAX)
 		return NULL;
-	probe = make_entry(CurrentMemoryContext, namespace, key, rinq_bytes(NULL, 0));
+	if (namespace.len + key.len <= PROBE_TEXTS)
+	{
+		init_entry(&small.entry, namespace, key, none);
+		return entries_lookup(table->hash, &small.entry);
+	}
+	probe = make_entry(CurrentMemoryContext, namespace, key, none);
 	found = entries_lookup(table->hash, probe);
 	pfree(probe);
 	return found;
@@ -270,14 +301,15 @@ roll_back(RinqAttributeTable *table, Undo *undo, int count)
 
 /*
  * Sets attributes, at a revision.  On return, each has the revisions that it
- * was created and updated at.  When one is frozen that would change, nothing
- * changes, *frozen_key is its key, and the result is false.
+ * was created and updated at.  When it is refused, nothing changes; *frozen_key
+ * is the key of one that is frozen, if that is why.
  */
-bool
+RinqUpdate
 rinq_attributes_update(RinqAttributeTable **table, MemoryContext context, RinqBytes namespace,
 					   RinqAttribute *attributes, int count, uint32 revision,
 					   RinqBytes *frozen_key)
 {
+	RinqUpdate	refused = RINQ_UPDATE_DONE;
 	Undo	   *undo = palloc_extended(Max(count, 1) * sizeof(Undo), MCXT_ALLOC_HUGE);
 	int			done = 0;
 	int			i;
@@ -296,10 +328,16 @@ rinq_attributes_update(RinqAttributeTable **table, MemoryContext context, RinqBy
 		if (old != NULL && old->frozen)
 		{
 			*frozen_key = a->key;
+			refused = RINQ_UPDATE_FROZEN;
+		}
+		else if (old == NULL && rinq_attributes_count(*table) >= RINQ_MAX_ATTRIBUTES)
+			refused = RINQ_UPDATE_TOO_MANY;
+		if (refused != RINQ_UPDATE_DONE)
+		{
 			if (*table != NULL)
 				roll_back(*table, undo, done);
 			pfree(undo);
-			return false;
+			return refused;
 		}
 		entry = make_entry(context, namespace, a->key, a->value);
 		entry->frozen = a->frozen;
@@ -329,7 +367,7 @@ rinq_attributes_update(RinqAttributeTable **table, MemoryContext context, RinqBy
 		attributes[i].created = now.created;
 		attributes[i].updated = now.updated;
 	}
-	return true;
+	return RINQ_UPDATE_DONE;
 }
 
 /*

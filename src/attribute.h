@@ -16,6 +16,9 @@
 #include "bytes.h"
 #include "lib/stringinfo.h"
 
+/* attributes of one session, whatever their namespaces, and those of one operation */
+#define RINQ_MAX_ATTRIBUTES 10000
+
 typedef struct RinqAttribute
 {
 	RinqBytes	key;
@@ -52,9 +55,16 @@ typedef struct RinqAttributeScan
 
 extern bool rinq_attribute_find(RinqAttributeTable *table, RinqBytes namespace, RinqBytes key,
 								RinqAttribute *attribute);
-extern bool rinq_attributes_update(RinqAttributeTable **table, MemoryContext context,
-								   RinqBytes namespace, RinqAttribute *attributes, int count,
-								   uint32 revision, RinqBytes *frozen_key);
+typedef enum RinqUpdate
+{
+	RINQ_UPDATE_DONE,
+	RINQ_UPDATE_FROZEN,			/* one would change that is frozen */
+	RINQ_UPDATE_TOO_MANY		/* the session would have more than RINQ_MAX_ATTRIBUTES */
+} RinqUpdate;
+
+extern RinqUpdate rinq_attributes_update(RinqAttributeTable **table, MemoryContext context,
+										 RinqBytes namespace, RinqAttribute *attributes,
+										 int count, uint32 revision, RinqBytes *frozen_key);
 extern bool rinq_attributes_clear(RinqAttributeTable *table, MemoryContext context,
 								  RinqBytes namespace, uint32 revision, RinqBytes *frozen_key);
 extern void rinq_attribute_put(RinqAttributeTable **table, MemoryContext context,
@@ -66,6 +76,7 @@ extern bool rinq_attributes_frozen(RinqAttributeTable *table, RinqBytes namespac
 								   RinqBytes *key);
 extern Size rinq_attribute_size(RinqBytes namespace, const RinqAttribute *attribute);
 extern Size rinq_attributes_size(const RinqAttributeTable *table);
+extern int	rinq_attributes_count(const RinqAttributeTable *table);
 extern void rinq_attributes_free(RinqAttributeTable *table);
 extern void rinq_attribute_scan_begin(RinqAttributeScan *scan, RinqAttributeTable *table);
 extern const RinqAttributeEntry *rinq_attribute_scan_next(RinqAttributeScan *scan);

@@ -18,6 +18,7 @@ rinq_cbor_reader_init(RinqCborReader *reader, RinqBytes data)
 {
 	reader->rest = data;
 	reader->failed = false;
+	reader->items = 0;
 }
 
 /* libcbor hands each item to one of these */
@@ -199,6 +200,11 @@ rinq_cbor_next(RinqCborReader *reader, RinqCborItem *item)
 	item->bytes = rinq_bytes(NULL, 0);
 	if (reader->failed || reader->rest.len == 0)
 		return false;
+	if (++reader->items > RINQ_CBOR_MAX_ITEMS)
+	{
+		reader->failed = true;
+		return false;
+	}
 	result = cbor_stream_decode((cbor_data) reader->rest.data, reader->rest.len, &callbacks, item);
 	if (result.status != CBOR_DECODER_FINISHED || item->kind == RINQ_CBOR_END ||
 		result.read == 0 || result.read > reader->rest.len)

@@ -37,6 +37,9 @@ typedef enum RinqCborKind
 
 #define RINQ_CBOR_INDEFINITE PG_UINT64_MAX
 
+/* items of one message, whose number is what reading costs: some may be one byte */
+#define RINQ_CBOR_MAX_ITEMS 160000
+
 typedef struct RinqCborItem
 {
 	RinqCborKind kind;
@@ -48,6 +51,7 @@ typedef struct RinqCborReader
 {
 	RinqBytes	rest;
 	bool		failed;
+	uint32		items;			/* read so far */
 } RinqCborReader;
 
 extern void rinq_cbor_reader_init(RinqCborReader *reader, RinqBytes data);

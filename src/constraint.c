@@ -149,6 +149,11 @@ rinq_constraint_decode(RinqBytes data, const char **problem)
 	RinqCborReader reader;
 	RinqConstraint *constraint;
 
+	if (data.len > RINQ_CONSTRAINT_MAX_SIZE)
+	{
+		*problem = "it is too large";
+		return NULL;
+	}
 	rinq_cbor_reader_init(&reader, data);
 	constraint = decode_nested(&reader, 1, problem);
 	if (constraint != NULL && reader.rest.len > 0)
@@ -549,47 +554,4 @@ rinq_constraint_parse(RinqBytes text, const char **problem, size_t *position)
 	*problem = p.problem;
 	*position = p.at;
 	return p.problem == NULL ? constraint : NULL;
-}
-
-/* ---------------- matching ---------------- */
-
-/*
- * Does a session match?  Attributes are those of "namespace", where the
- * constraint does not say otherwise.
- */
-bool
-rinq_constraint_matches(const RinqConstraint *constraint, RinqBytes namespace,
-						RinqAttributeLookup lookup, void *session)
-{
-	RinqBytes	value;
-	int			i;
-
-	switch (constraint->kind)
-	{
-		case RINQ_CONSTRAINT_NONE:
-			return true;
-		case RINQ_CONSTRAINT_EQUAL:
-		case RINQ_CONSTRAINT_NOT_EQUAL:
-			value = lookup(session, namespace, constraint->key);
-			return rinq_bytes_equal(value, constraint->value) ==
-				(constraint->kind == RINQ_CONSTRAINT_EQUAL);
-		case RINQ_CONSTRAINT_NOT:
-			return !rinq_constraint_matches(constraint->terms[0], namespace, lookup, session);
-		case RINQ_CONSTRAINT_OR:
-			for (i = 0; i < constraint->num_terms; i++)
-			{
-				if (rinq_constraint_matches(constraint->terms[i], namespace, lookup, session))
-					return true;
-			}
-			return false;
-		default:
-			if (constraint->kind == RINQ_CONSTRAINT_WITHIN)
-				namespace = constraint->value;
-			for (i = 0; i < constraint->num_terms; i++)
-			{
-				if (!rinq_constraint_matches(constraint->terms[i], namespace, lookup, session))
-					return false;
-			}
-			return true;
-	}
 }

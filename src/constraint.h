@@ -13,13 +13,14 @@
 
 #include "postgres.h"
 
+#include "attribute.h"
 #include "bytes.h"
 #include "lib/stringinfo.h"
 
 /* constraints within one another */
 #define RINQ_CONSTRAINT_MAX_DEPTH 64
 
-/* bytes in CBOR, which travel in a header */
+/* bytes in CBOR, sent or received: what matching costs for each session follows them */
 #define RINQ_CONSTRAINT_MAX_SIZE 65536
 
 typedef enum RinqConstraintKind
@@ -49,10 +50,10 @@ extern RinqConstraint *rinq_constraint_parse(RinqBytes text, const char **proble
 extern void rinq_constraint_encode(StringInfo out, const RinqConstraint *constraint);
 extern void rinq_constraint_print(StringInfo out, const RinqConstraint *constraint);
 
-/* the value of an attribute of the session in question */
-typedef RinqBytes (*RinqAttributeLookup) (void *session, RinqBytes namespace, RinqBytes key);
+/* constraint_match.c: a constraint that is prepared for matching many sessions */
+typedef struct RinqMatcher RinqMatcher;
 
-extern bool rinq_constraint_matches(const RinqConstraint *constraint, RinqBytes namespace,
-									RinqAttributeLookup lookup, void *session);
+extern RinqMatcher *rinq_matcher_make(const RinqConstraint *constraint, RinqBytes namespace);
+extern bool rinq_matcher_matches(RinqMatcher *matcher, RinqAttributeTable *attributes);
 
 #endif							/* RINQ_CONSTRAINT_H */

@@ -45,6 +45,7 @@ int			rinq_retry_delay = 1000;
 int			rinq_max_attempts = 5;
 int			rinq_session_memory = 256;
 int			rinq_kept_notifications = 1000;
+int			rinq_notification_memory = 64;
 int			rinq_notification_retention = 3600;
 int			rinq_session_cache = 32;
 int			rinq_prune_interval = 180;
@@ -313,6 +314,11 @@ define_work_settings(void)
 							"The oldest is dropped for a further one.",
 							&rinq_kept_notifications,
 							1000, 1, 1000000, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.notification_memory",
+							"Sets the memory of one database for notifications that are kept for sessions to fetch.",
+							"The session that keeps the most makes room for further ones.",
+							&rinq_notification_memory,
+							64, 1, 1048576, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.notification_retention",
 							"Sets how long notifications are stored that are too long for NOTIFY.",
 							NULL, &rinq_notification_retention,

@@ -28,6 +28,7 @@ extern int	rinq_max_payload;	/* kB */
 extern int	rinq_max_async_calls;
 extern int	rinq_session_memory;	/* MB */
 extern int	rinq_kept_notifications;
+extern int	rinq_notification_memory;	/* MB */
 extern int	rinq_notification_retention;	/* s */
 extern int	rinq_session_cache;	/* MB */
 extern int	rinq_prune_interval;	/* s */

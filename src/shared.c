@@ -85,6 +85,8 @@ init_database(RinqDatabase *db, Size channel_offset, LWLock *queue_lock)
 	pg_atomic_init_u64(&db->outbox_depth, 0);
 	pg_atomic_init_u64(&db->outbox_seq, 0);
 	pg_atomic_init_u32(&db->outbox_table, 0);
+	pg_atomic_init_u64(&db->longest_turn, 0);
+	pg_atomic_init_u64(&db->longest_turn_cpu, 0);
 	pg_atomic_init_u64(&db->last_purge, 0);
 	db->peer.procno = RINQ_NO_PROC;
 	db->config = InvalidDsaPointer;

@@ -169,6 +169,10 @@ typedef struct RinqDatabase
 	pg_atomic_uint64 outbox_seq;
 	pg_atomic_uint32 outbox_table;
 
+	/* of the peer's event loop, in the last minute or two; µs */
+	pg_atomic_uint64 longest_turn;
+	pg_atomic_uint64 longest_turn_cpu;
+
 	pg_atomic_uint64 last_purge;	/* of what is recorded of requests */
 
 	/* protected by the channel's request lock */

@@ -124,7 +124,7 @@ class Attack(case.PeerCase):
 
     def test_one_that_has_no_room_drops_no_others(self):
         """Even all those kept before would not make room for it."""
-        self.server.configure(**{"rinq.session_memory": "1MB"})
+        self.server.configure(**{"rinq.notification_memory": "1MB"})
         try:
             session = self.listening()
             sent = [self.unicast(session, "x" * 300000) for _ in range(2)]
@@ -138,7 +138,7 @@ class Attack(case.PeerCase):
                 fetch = "SELECT id FROM rinq_notifications('0', %s)" % quote(session)
                 self.assertEqual(connection.execute(fetch) + connection.execute(fetch), [[message] for message in sent])
         finally:
-            self.server.configure(**{"rinq.session_memory": "256MB"})
+            self.server.configure(**{"rinq.notification_memory": "64MB"})
 
     def test_without_a_connection_a_session_that_was_not_made_is_not_waited_for(self):
         """The time to try again passes while there is no broker: that must not keep the peer from sleeping."""

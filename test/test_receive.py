@@ -190,7 +190,7 @@ class Kept(Receive):
             self.server.configure(**{"rinq.kept_notifications": 1000})
 
     def test_memory_is_bounded(self):
-        self.server.configure(**{"rinq.session_memory": "1MB"})
+        self.server.configure(**{"rinq.notification_memory": "1MB"})
         try:
             session = self.listening()
             dropped = self.counter("dropped")
@@ -201,7 +201,7 @@ class Kept(Receive):
             wait_until(lambda: self.counter("dropped"), lambda n: n == dropped + 8)
             self.assertEqual(self.fetch(session), [])
         finally:
-            self.server.configure(**{"rinq.session_memory": "256MB"})
+            self.server.configure(**{"rinq.notification_memory": "64MB"})
 
     def test_waiting_can_be_cancelled_and_loses_nothing(self):
         session = self.listening()

@@ -302,7 +302,8 @@ read_frames(RinqConn *conn, int max_frames)
 			return false;
 		if (result == RINQ_FRAME_HANDLED)
 		{
-			if (++frames >= max_frames)
+			if (++frames >= max_frames ||
+				(conn->cb.is_enough != NULL && conn->cb.is_enough(conn->cb_arg)))
 				return false;
 			continue;
 		}

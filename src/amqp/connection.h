@@ -185,6 +185,9 @@ typedef struct RinqConnCallbacks
 	/* the broker cancelled a consumer, e.g. because the queue was deleted */
 	void		(*on_cancel) (void *arg, uint16_t channel, RinqBytes consumer_tag);
 	void		(*on_blocked) (void *arg, bool blocked, const char *reason);
+
+	/* asked after each frame: are these enough for one step? */
+	bool		(*is_enough) (void *arg);
 } RinqConnCallbacks;
 
 /* ---------------- life and event loop ---------------- */

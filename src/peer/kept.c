@@ -5,8 +5,10 @@
  *	  who wait for such.
  *
  * Each session keeps a bounded number; then the oldest make room, since a
- * receiver that is behind has more use for the newest.  They take memory as
- * sessions do, within rinq.session_memory.
+ * receiver that is behind has more use for the newest.  All together take no more
+ * than rinq.notification_memory.  When that is full, whoever keeps the most makes
+ * room: a session that nobody fetches from takes nothing away from those that keep
+ * less.
  *
  *-------------------------------------------------------------------------
  */
@@ -15,6 +17,7 @@
 #include "guc.h"
 #include "notification.h"
 #include "peer/peer.h"
+#include "port/pg_bitutils.h"
 #include "utils/memutils.h"
 
 /* what one fetch gets */
@@ -28,10 +31,37 @@ typedef struct Kept
 	char		packed[FLEXIBLE_ARRAY_MEMBER];
 } Kept;
 
+/* the sessions that keep any, by the power of two of the bytes that they keep */
+#define NUM_CLASSES 64
+
+static dlist_head by_size[NUM_CLASSES];
+
+/* what all of them keep */
+static Size bytes_used = 0;
+
 static Size
 bytes_of(const Kept *kept)
 {
 	return offsetof(Kept, packed) + kept->size;
+}
+
+static int
+class_of(Size bytes)
+{
+	Assert(bytes > 0);
+	return pg_leftmost_one_pos64(bytes);
+}
+
+/* the session keeps more, or less; it comes behind others that keep as much */
+static void
+resize(RinqSession *session, int64 change)
+{
+	if (session->kept_bytes > 0)
+		dlist_delete(&session->keeping);
+	session->kept_bytes += change;
+	bytes_used += change;
+	if (session->kept_bytes > 0)
+		dlist_push_tail(&by_size[class_of(session->kept_bytes)], &session->keeping);
 }
 
 static void
@@ -39,10 +69,55 @@ drop_oldest(RinqSession *session)
 {
 	Kept	   *kept = dlist_container(Kept, node, dlist_pop_head_node(&session->kept));
 
-	rinq_own_sessions_release(bytes_of(kept));
-	session->kept_bytes -= bytes_of(kept);
+	Assert(session->num_kept > 0 && session->kept_bytes >= bytes_of(kept));
+	resize(session, -(int64) bytes_of(kept));
 	session->num_kept--;
 	pfree(kept);
+}
+
+static Size
+limit(void)
+{
+	return (Size) rinq_notification_memory * 1024 * 1024;
+}
+
+static Size
+room(void)
+{
+	return bytes_used < limit() ? limit() - bytes_used : 0;
+}
+
+/*
+ * Find the session that has to make room for so many bytes more of another one:
+ * that which keeps the most, unless the other one would keep more.  NULL when it
+ * is its own turn, and all that it keeps is not enough.
+ */
+static RinqSession *
+find_victim(RinqSession *session, Size bytes)
+{
+	int			class;
+
+	for (class = NUM_CLASSES - 1; class >= class_of(session->kept_bytes + bytes); class--)
+	{
+		if (!dlist_is_empty(&by_size[class]))
+			return dlist_container(RinqSession, keeping, dlist_head_node(&by_size[class]));
+	}
+	return session->kept_bytes + room() >= bytes ? session : NULL;
+}
+
+static bool
+make_room(RinqSession *session, Size bytes)
+{
+	while (session->num_kept >= rinq_kept_notifications || room() < bytes)
+	{
+		RinqSession *victim = room() < bytes ? find_victim(session, bytes) : session;
+
+		if (victim == NULL)
+			return false;
+		drop_oldest(victim);
+		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_DROPPED);
+	}
+	return true;
 }
 
 /*
@@ -86,24 +161,13 @@ rinq_kept_add(RinqSession *session, const RinqBytes *fields)
 	Size		bytes = offsetof(Kept, packed) + size;
 	Kept	   *kept;
 
-	/* where the room that older ones can make is not enough, they stay */
-	if (size > PG_INT32_MAX ||
-		(bytes > session->kept_bytes &&
-		 !rinq_own_sessions_has_room(bytes - session->kept_bytes)))
-		return false;
-	while (session->num_kept > 0 &&
-		   (session->num_kept >= rinq_kept_notifications || !rinq_own_sessions_has_room(bytes)))
-	{
-		drop_oldest(session);
-		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_DROPPED);
-	}
-	if (!rinq_own_sessions_reserve(bytes))
+	if (size > PG_INT32_MAX || bytes > limit() || !make_room(session, bytes))
 		return false;
 	kept = MemoryContextAllocHuge(TopMemoryContext, bytes);
 	kept->size = (uint32) size;
 	rinq_notification_pack(kept->packed, fields);
 	dlist_push_tail(&session->kept, &kept->node);
-	session->kept_bytes += bytes;
+	resize(session, (int64) bytes);
 	session->num_kept++;
 
 	while (session->fetching != NIL && session->num_kept > 0)

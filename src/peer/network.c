@@ -303,6 +303,12 @@ on_blocked(void *arg, bool blocked, const char *reason)
 						broker, rinq_peer.id_text)));
 }
 
+static bool
+is_enough(void *arg)
+{
+	return rinq_slice_over();
+}
+
 static const RinqConnCallbacks callbacks = {
 	.on_open = on_open,
 	.on_reply = on_reply,
@@ -311,7 +317,8 @@ static const RinqConnCallbacks callbacks = {
 	.on_cancel = on_cancel,
 	.on_confirm = on_confirm,
 	.on_return = on_return,
-	.on_blocked = on_blocked
+	.on_blocked = on_blocked,
+	.is_enough = is_enough
 };
 
 /*

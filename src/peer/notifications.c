@@ -1,50 +1,113 @@
 /*-------------------------------------------------------------------------
  *
  * notifications.c
- *	  Notifications: publishing those that transactions have sent, and finding
- *	  the sessions of this peer that those which arrive are for (section 6 of the
- *	  protocol).
+ *	  Notifications: which sessions of this peer listen to which namespaces, and
+ *	  publishing what transactions have sent (section 6 of the protocol).
  *
- * A notification is acknowledged when it has arrived: it is handled at most
- * once.  Those for one session are handled one after another, in the order in
- * which they came; how they get to an executor is server.c's.
+ * Those that arrive are matching.c's.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "constraint.h"
-#include "notification.h"
-#include "peer/peer.h"
+#include "peer/notifications.h"
 #include "peer/session_index.h"
+#include "utils/hsearch.h"
 #include "utils/memutils.h"
 
-/* one session's listening to one namespace */
-struct RinqSubscription
+/* subscriptions by session and namespace; a session may have very many */
+typedef struct SubscriptionKey
 {
-	dlist_node	of_session;
-	dlist_node	of_namespace;
-	RinqSession *session;
-	RinqNamespace *ns;
-	RinqReceiveMode mode;
-	RinqListener handler;		/* or the channel, in place of its name */
-};
+	uint32		session;
+	uint32		ns;				/* index of the namespace */
+} SubscriptionKey;
+
+typedef struct SubscriptionEntry
+{
+	SubscriptionKey key;		/* hash key */
+	RinqSubscription *subscription;
+} SubscriptionEntry;
+
+static HTAB *subscriptions = NULL;
+
+/* the one that the scan of a namespace comes to next, while there is a scan */
+static RinqSubscription *scan_next = NULL;
+
+static SubscriptionKey
+key_of(const RinqSession *session, const RinqNamespace *ns)
+{
+	SubscriptionKey key;
+
+	key.session = session->seq;
+	key.ns = ns->index;
+	return key;
+}
+
+static SubscriptionEntry *
+search(const RinqSession *session, const RinqNamespace *ns, HASHACTION action)
+{
+	SubscriptionKey key = key_of(session, ns);
+
+	if (subscriptions == NULL)
+	{
+		HASHCTL		ctl;
+
+		memset(&ctl, 0, sizeof(ctl));
+		ctl.keysize = sizeof(SubscriptionKey);
+		ctl.entrysize = sizeof(SubscriptionEntry);
+		ctl.hcxt = TopMemoryContext;
+		subscriptions = hash_create("rinq subscriptions of sessions", 256, &ctl,
+									HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	return hash_search(subscriptions, &key, action, NULL);
+}
+
+/*
+ * Find a session's subscription to a namespace; NULL when it does not listen.
+ */
+RinqSubscription *
+rinq_subscription_find(const RinqSession *session, const RinqNamespace *ns)
+{
+	SubscriptionEntry *entry = ns == NULL ? NULL : search(session, ns, HASH_FIND);
+
+	return entry == NULL ? NULL : entry->subscription;
+}
+
+/*
+ * Begin to walk over the subscriptions to a namespace.  They may come and go
+ * meanwhile; there is one such walk at a time.
+ */
+void
+rinq_subscription_scan_begin(RinqNamespace *ns)
+{
+	scan_next = dlist_is_empty(&ns->subscriptions) ? NULL :
+		dlist_container(RinqSubscription, of_namespace, dlist_head_node(&ns->subscriptions));
+}
 
 static RinqSubscription *
-find(RinqSession *session, const RinqNamespace *ns)
+following(RinqSubscription *subscription)
 {
-	dlist_iter	iter;
+	dlist_head *list = &subscription->ns->subscriptions;
 
-	if (ns == NULL)
-		return NULL;
-	dlist_foreach(iter, &session->subscriptions)
-	{
-		RinqSubscription *subscription = dlist_container(RinqSubscription, of_session, iter.cur);
+	return !dlist_has_next(list, &subscription->of_namespace) ? NULL :
+		dlist_container(RinqSubscription, of_namespace,
+						dlist_next_node(list, &subscription->of_namespace));
+}
 
-		if (subscription->ns == ns)
-			return subscription;
-	}
-	return NULL;
+RinqSubscription *
+rinq_subscription_scan_next(void)
+{
+	RinqSubscription *subscription = scan_next;
+
+	if (subscription != NULL)
+		scan_next = following(subscription);
+	return subscription;
+}
+
+void
+rinq_subscription_scan_end(void)
+{
+	scan_next = NULL;
 }
 
 /*
@@ -57,7 +120,7 @@ void
 rinq_notifications_subscribe(RinqSession *session, RinqNamespace *ns, RinqReceiveMode mode, RinqBytes handler,
 			   Oid role, Oid owner)
 {
-	RinqSubscription *subscription = find(session, ns);
+	RinqSubscription *subscription = rinq_subscription_find(session, ns);
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
 	if (dlist_is_empty(&session->subscriptions))
@@ -69,10 +132,15 @@ rinq_notifications_subscribe(RinqSession *session, RinqNamespace *ns, RinqReceiv
 		subscription->ns = ns;
 		dlist_push_tail(&session->subscriptions, &subscription->of_session);
 		dlist_push_tail(&ns->subscriptions, &subscription->of_namespace);
+		search(session, ns, HASH_ENTER)->subscription = subscription;
 	}
 	else
+	{
+		session->num_keeping -= subscription->mode == RINQ_RECEIVE_KEEP;
 		pfree(subscription->handler.handler);
+	}
 	subscription->mode = mode;
+	session->num_keeping += mode == RINQ_RECEIVE_KEEP;
 	subscription->handler.handler = pnstrdup(handler.data, handler.len);
 	subscription->handler.role = role;
 	subscription->handler.owner = owner;
@@ -84,6 +152,11 @@ end_subscription(RinqSubscription *subscription)
 {
 	RinqNamespace *ns = subscription->ns;
 
+	if (scan_next == subscription)
+		scan_next = following(subscription);
+	search(subscription->session, ns, HASH_REMOVE);
+	subscription->session->num_keeping -= subscription->mode == RINQ_RECEIVE_KEEP;
+	Assert(subscription->session->num_keeping >= 0);
 	dlist_delete(&subscription->of_session);
 	if (dlist_is_empty(&subscription->session->subscriptions))
 		rinq_index_remove(subscription->session);
@@ -100,7 +173,7 @@ end_subscription(RinqSubscription *subscription)
 bool
 rinq_notifications_unsubscribe(RinqSession *session, RinqNamespace *ns)
 {
-	RinqSubscription *subscription = find(session, ns);
+	RinqSubscription *subscription = rinq_subscription_find(session, ns);
 
 	if (subscription == NULL)
 		return false;
@@ -126,7 +199,7 @@ rinq_notifications_unsubscribe_all(RinqSession *session)
 const RinqListener *
 rinq_notifications_handler(RinqSession *session, RinqNamespace *ns)
 {
-	RinqSubscription *subscription = find(session, ns);
+	RinqSubscription *subscription = rinq_subscription_find(session, ns);
 
 	return subscription != NULL && subscription->mode == RINQ_RECEIVE_HANDLER ?
 		&subscription->handler : NULL;
@@ -138,14 +211,7 @@ rinq_notifications_handler(RinqSession *session, RinqNamespace *ns)
 bool
 rinq_keeps_notifications(const RinqSession *session)
 {
-	dlist_iter	iter;
-
-	dlist_foreach(iter, (dlist_head *) &session->subscriptions)
-	{
-		if (dlist_container(RinqSubscription, of_session, iter.cur)->mode == RINQ_RECEIVE_KEEP)
-			return true;
-	}
-	return false;
+	return session->num_keeping > 0;
 }
 
 /*
@@ -170,188 +236,6 @@ rinq_subscriptions_list(const RinqSession *session, StringInfo list)
 		count++;
 	}
 	memcpy(list->data + start, &count, sizeof(count));
-}
-
-/* for matching: an attribute's value as it is now */
-static RinqBytes
-value_of(void *session, RinqBytes namespace, RinqBytes key)
-{
-	RinqAttribute attribute;
-
-	if (!rinq_attribute_find(((RinqSession *) session)->attributes, namespace, key, &attribute))
-		return rinq_bytes("", 0);
-	return attribute.value;
-}
-
-static bool
-keep(const RinqDelivery *delivery, RinqSession *session)
-{
-	const RinqMessage *msg = &delivery->message;
-	RinqBytes	fields[RINQ_NOTIFICATION_FIELDS];
-	RinqMessageId id;
-	RinqSessionId target;
-	char		source_text[RINQ_REF_SIZE];
-	char		target_text[RINQ_SESSION_ID_SIZE];
-
-	if (!rinq_message_id_parse(msg->message_id.data, msg->message_id.len, &id))
-		return false;
-	target.peer = rinq_peer.id;
-	target.seq = session->seq;
-	fields[RINQ_NOTIFICATION_ID] = msg->message_id;
-	fields[RINQ_NOTIFICATION_SOURCE] =
-		rinq_bytes(source_text, rinq_ref_format(&id.ref, source_text, sizeof(source_text)));
-	fields[RINQ_NOTIFICATION_TARGET] =
-		rinq_bytes(target_text, rinq_session_id_format(&target, target_text, sizeof(target_text)));
-	fields[RINQ_NOTIFICATION_NAMESPACE] = msg->ns;
-	fields[RINQ_NOTIFICATION_TYPE] = msg->type.data == NULL ? rinq_bytes("", 0) : msg->type;
-	fields[RINQ_NOTIFICATION_PAYLOAD] = delivery->body;
-	fields[RINQ_NOTIFICATION_CONSTRAINT] = msg->constraint;
-	fields[RINQ_NOTIFICATION_TRACE] = msg->correlation_id.len > 0 ? msg->correlation_id :
-		msg->message_id;
-	return rinq_kept_add(session, fields);
-}
-
-static void
-deliver(const RinqDelivery *delivery, RinqSubscription *subscription)
-{
-	if (subscription->mode == RINQ_RECEIVE_KEEP ? !keep(delivery, subscription->session) :
-		!rinq_server_notification(delivery, subscription->session, &subscription->handler,
-								  subscription->mode))
-		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_DROPPED);
-	else
-		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_RECEIVED);
-}
-
-/* to one session; one that does not listen is no reason to complain */
-static const char *
-unicast(const RinqDelivery *delivery, RinqNamespace *ns)
-{
-	RinqDelivery copy = *delivery;
-	RinqSessionId target;
-	RinqSession *session;
-	RinqSubscription *subscription;
-
-	/* none belongs here, and nobody has looked whether it is one */
-	copy.message.constraint = rinq_bytes(NULL, 0);
-	if (!rinq_session_id_parse(delivery->message.target.data, delivery->message.target.len, &target))
-		return "missing or invalid target header";
-	if (!rinq_peer_id_equal(&target.peer, &rinq_peer.id))
-		return NULL;
-	session = rinq_own_session_find(target.seq);
-	subscription = session == NULL ? NULL : find(session, ns);
-	if (subscription != NULL)
-		deliver(&copy, subscription);
-	return NULL;
-}
-
-/* to those of the sessions found that listen to the namespace, and match */
-static void
-deliver_to_found(const RinqDelivery *delivery, RinqNamespace *ns,
-				 const RinqConstraint *constraint, List *postings)
-{
-	static uint64 number = 0;
-	ListCell   *lc;
-
-	number++;
-	foreach(lc, postings)
-	{
-		RinqPosting *posting = lfirst(lc);
-		dlist_iter	iter;
-
-		dlist_foreach(iter, &posting->members)
-		{
-			RinqSession *session = dlist_container(RinqPostingMember, node, iter.cur)->session;
-			RinqSubscription *subscription;
-
-			if (session->looked_at == number)
-				continue;
-			session->looked_at = number;
-			subscription = find(session, ns);
-			if (subscription != NULL &&
-				rinq_constraint_matches(constraint, delivery->message.ns, value_of, session))
-				deliver(delivery, subscription);
-		}
-	}
-}
-
-static const char *
-multicast(const RinqDelivery *delivery, RinqNamespace *ns)
-{
-	const char *problem;
-	RinqConstraint *constraint = rinq_constraint_decode(delivery->message.constraint, &problem);
-	List	   *postings;
-	dlist_iter	iter;
-
-	if (constraint == NULL)
-		return "missing or invalid constraint";
-	if (ns == NULL)
-		return NULL;
-	if (rinq_index_find(constraint, delivery->message.ns, &postings))
-	{
-		deliver_to_found(delivery, ns, constraint, postings);
-		return NULL;
-	}
-	dlist_foreach(iter, &ns->subscriptions)
-	{
-		RinqSubscription *subscription = dlist_container(RinqSubscription, of_namespace, iter.cur);
-
-		if (rinq_constraint_matches(constraint, delivery->message.ns, value_of,
-									subscription->session))
-			deliver(delivery, subscription);
-	}
-	return NULL;
-}
-
-static const char *
-problem_of(const RinqDelivery *delivery)
-{
-	const RinqMessage *msg = &delivery->message;
-	RinqMessageId id;
-
-	if (delivery->malformed_headers)
-		return "unreadable headers";
-	if (!rinq_message_id_parse(msg->message_id.data, msg->message_id.len, &id))
-		return "missing or invalid message id";
-	if (msg->ns.data == NULL || !rinq_namespace_valid(msg->ns.data, msg->ns.len) ||
-		rinq_namespace_reserved(msg->ns.data, msg->ns.len))
-		return "missing or invalid namespace header";
-	if (msg->bad_span_context)
-		return "invalid span context header";
-	if (delivery->oversize)
-		return "payload exceeds \"rinq.max_payload\"";
-	return NULL;
-}
-
-/*
- * A notification has arrived.
- */
-void
-rinq_notification(const RinqDelivery *delivery)
-{
-	const char *problem = problem_of(delivery);
-	MemoryContext context;
-	MemoryContext old;
-
-	if (problem == NULL)
-	{
-		RinqNamespace *ns = rinq_topology_find(delivery->message.ns);
-
-		context = AllocSetContextCreate(TopMemoryContext, "rinq notification",
-										ALLOCSET_DEFAULT_SIZES);
-		old = MemoryContextSwitchTo(context);
-		problem = rinq_bytes_are(delivery->exchange, "ntf.mc") ?
-			multicast(delivery, ns) : unicast(delivery, ns);
-		MemoryContextSwitchTo(old);
-		MemoryContextDelete(context);
-	}
-	if (problem == NULL)
-	{
-		(void) rinq_basic_ack(rinq_peer.conn, delivery->channel, delivery->delivery_tag, false);
-		return;
-	}
-	rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_REJECTED);
-	rinq_peer_log_input(problem, delivery);
-	(void) rinq_basic_reject(rinq_peer.conn, delivery->channel, delivery->delivery_tag, false);
 }
 
 /*

@@ -22,9 +22,6 @@
 static void
 finish_outcome(uint32 index, RinqOutcome outcome, RinqBytes text)
 {
-	if (outcome == RINQ_OUTCOME_REFUSED)
-		text = rinq_bytes_str("there is no room for more within \"rinq.session_memory\"");
-
 	/* the text may be in the slot that is written */
 	rinq_invoker_finish(index, outcome, rinq_bytes(NULL, 0), rinq_bytes_copy(text),
 						rinq_bytes(NULL, 0));
@@ -50,7 +47,7 @@ create(uint32 index, const RinqSlot *slot)
 	RinqSession *session = rinq_own_session_create(slot->role);
 
 	if (session == NULL)
-		finish_outcome(index, RINQ_OUTCOME_REFUSED, rinq_bytes(NULL, 0));
+		finish_outcome(index, RINQ_OUTCOME_REFUSED, rinq_bytes_str(RINQ_NO_SESSION_MEMORY));
 	else
 		finish_ref(index, session->seq, session->revision);
 }
@@ -96,7 +93,7 @@ static void
 update(uint32 index, RinqSession *session, uint32 revision, const RinqBytes *fields)
 {
 	RinqAttribute *attributes;
-	RinqBytes	frozen_key = rinq_bytes(NULL, 0);
+	RinqBytes	detail = rinq_bytes(NULL, 0);
 	RinqOutcome outcome;
 	uint32		seq = session->seq;
 	int			count;
@@ -114,25 +111,25 @@ update(uint32 index, RinqSession *session, uint32 revision, const RinqBytes *fie
 		return;
 	}
 	outcome = rinq_own_session_update(seq, revision, fields[RINQ_OP_NAMESPACE], attributes, count,
-									  &frozen_key);
+									  &detail);
 	if (outcome == RINQ_OUTCOME_SUCCESS)
 		finish_ref(index, seq, revision + 1);
 	else
-		finish_outcome(index, outcome, frozen_key);
+		finish_outcome(index, outcome, detail);
 }
 
 static void
 clear(uint32 index, RinqSession *session, uint32 revision, const RinqBytes *fields)
 {
-	RinqBytes	frozen_key = rinq_bytes(NULL, 0);
+	RinqBytes	detail = rinq_bytes(NULL, 0);
 	uint32		seq = session->seq;
 	RinqOutcome outcome = rinq_own_session_clear(seq, revision, fields[RINQ_OP_NAMESPACE],
-												 &frozen_key);
+												 &detail);
 
 	if (outcome == RINQ_OUTCOME_SUCCESS)
 		finish_ref(index, seq, revision + 1);
 	else
-		finish_outcome(index, outcome, frozen_key);
+		finish_outcome(index, outcome, detail);
 }
 
 /* the next message id of a session that belongs to no process */

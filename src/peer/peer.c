@@ -210,7 +210,8 @@ read_config(void)
 	MemoryContextSwitchTo(old);
 }
 
-static void
+/* true when entries are left, since the slice is over */
+static bool
 read_inbox(void)
 {
 	RinqInboxEntry entry;
@@ -235,7 +236,10 @@ read_inbox(void)
 				rinq_own_session_client_gone(entry.value);
 				break;
 		}
+		if (rinq_slice_over())
+			return true;
 	}
+	return false;
 }
 
 static int64
@@ -311,11 +315,17 @@ turn(void)
 	int64		next;
 
 	rinq_peer.now = rinq_clock_ms();
+	rinq_turn_begin();
+	rinq_slice_begin();
 	more = rinq_network_step();
 	if (rinq_peer.conn != conn)
 		forget_socket();
 	read_config();
-	read_inbox();
+	rinq_slice_begin();
+	more |= read_inbox();
+	rinq_slice_begin();
+	more |= rinq_notifications_step();
+	rinq_slice_begin();
 	next = rinq_network_next_deadline();
 	next = earlier(next, rinq_line_expire());
 	next = earlier(next, rinq_topology_retry());
@@ -331,6 +341,7 @@ turn(void)
 		wake_now();
 	rinq_network_flush();
 	wake_now();
+	rinq_turn_end();
 	return more ? -1 : next;
 }
 

@@ -4,6 +4,7 @@
  *	  The parts of the peer process, and what they ask of each other.
  *
  *	peer.c		the process: its event loop, inbox, start and stop
+ *	turn.c		sharing a turn between kinds of work
  *	network.c	the connection to the broker: making it, losing it, identity
  *	topology.c	exchanges, queues and bindings; which namespaces are served
  *	invoker.c	calls out: requests sent, responses received
@@ -17,7 +18,8 @@
  *	remote.c	sessions of other peers, and what is known about them
  *	operations.c	what backends ask about sessions
  *	sess_server.c	what other peers ask about sessions
- *	notifications.c	notifications, sent and received
+ *	notifications.c	which sessions listen; notifications that are sent
+ *	matching.c	notifications that arrive, and which sessions they are for
  *	kept.c		notifications that wait to be fetched
  *	session_index.c	which sessions a constraint may match
  *	standing.c	subscriptions that outlive connections
@@ -63,6 +65,12 @@ typedef struct RinqPeer
 } RinqPeer;
 
 extern RinqPeer rinq_peer;
+
+/* turn.c */
+extern void rinq_turn_begin(void);
+extern void rinq_turn_end(void);
+extern void rinq_slice_begin(void);
+extern bool rinq_slice_over(void);
 
 /* network.c */
 extern void rinq_network_init(void);
@@ -180,7 +188,9 @@ typedef struct RinqSession
 	bool		standing;		/* it was made for a subscription (standing.c) */
 	dlist_head	kept;			/* until they are fetched (kept.c) */
 	int			num_kept;
+	int			num_keeping;	/* namespaces whose notifications are kept */
 	Size		kept_bytes;		/* what they take */
+	dlist_node	keeping;		/* while there are any (kept.c) */
 	List	   *fetching;		/* operations that wait for such (rinq_operation_wait) */
 	dlist_node	node;
 } RinqSession;
@@ -210,6 +220,8 @@ extern void rinq_pool_wake(int procno);
 extern void rinq_pool_end(void);
 
 /* sessions.c */
+#define RINQ_NO_SESSION_MEMORY "there is no room for more within \"rinq.session_memory\""
+
 extern void rinq_sessions_init(void);
 extern void rinq_sessions_clear(void);
 extern void rinq_own_session_of_process(int procno, uint32 client);
@@ -221,14 +233,11 @@ extern void rinq_own_session_on_response(RinqSession *session, RinqBytes handler
 										 Oid owner);
 extern RinqOutcome rinq_own_session_update(uint32 seq, uint32 revision, RinqBytes namespace,
 										   RinqAttribute *attributes, int count,
-										   RinqBytes *frozen_key);
+										   RinqBytes *detail);
 extern RinqOutcome rinq_own_session_clear(uint32 seq, uint32 revision, RinqBytes namespace,
-										  RinqBytes *frozen_key);
+										  RinqBytes *detail);
 extern RinqOutcome rinq_own_session_destroy(uint32 seq, uint32 revision);
 extern void rinq_own_session_pending(uint32 seq, int change);
-extern bool rinq_own_sessions_has_room(Size bytes);
-extern bool rinq_own_sessions_reserve(Size bytes);
-extern void rinq_own_sessions_release(Size bytes);
 
 /* remote.c */
 extern void rinq_remote_init(void);
@@ -239,7 +248,6 @@ extern int64 rinq_remote_prune(void);
 /* notifications.c */
 typedef struct RinqSubscription RinqSubscription;
 
-extern void rinq_notification(const RinqDelivery *delivery);
 extern RinqMsgStatus rinq_notification_publish(const RinqOutgoing *notification,
 											   const RinqBytes *fields);
 extern void rinq_notifications_subscribe(RinqSession *session, RinqNamespace *ns, RinqReceiveMode mode,
@@ -249,6 +257,12 @@ extern void rinq_notifications_unsubscribe_all(RinqSession *session);
 extern const RinqListener *rinq_notifications_handler(RinqSession *session, RinqNamespace *ns);
 extern bool rinq_keeps_notifications(const RinqSession *session);
 extern void rinq_subscriptions_list(const RinqSession *session, StringInfo list);
+
+/* matching.c */
+extern void rinq_notification(const RinqDelivery *delivery);
+extern bool rinq_notifications_step(void);
+extern void rinq_notifications_channel_lost(void);
+extern void rinq_notifications_drop(void);
 
 /* standing.c */
 extern void rinq_standing_retry(void);

@@ -113,13 +113,27 @@ least_used(void)
 		dlist_container(Remote, node, dlist_tail_node(&by_use));
 }
 
+/*
+ * Forget what exceeds the memory for it, as far as the slice goes; the last used
+ * one, too, when it has so many attributes that changing it would take long.
+ */
 static void
 shrink(void)
 {
 	Remote	   *remote;
 
+	if (!dlist_is_empty(&by_use))
+	{
+		remote = dlist_container(Remote, node, dlist_head_node(&by_use));
+		if (rinq_attributes_count(remote->attributes) > RINQ_MAX_ATTRIBUTES)
+			forget(remote);
+	}
 	while (bytes_used > (Size) rinq_session_cache * 1024 * 1024 && (remote = least_used()) != NULL)
+	{
 		forget(remote);
+		if (rinq_slice_over())
+			break;
+	}
 }
 
 /*
@@ -137,7 +151,11 @@ rinq_remote_prune(void)
 	if (next_prune > rinq_peer.now && next_prune <= rinq_peer.now + interval)
 		return next_prune;
 	while ((remote = least_used()) != NULL && rinq_peer.now - remote->used_at >= 2 * interval)
+	{
 		forget(remote);
+		if (rinq_slice_over())
+			return rinq_peer.now;
+	}
 	next_prune = rinq_peer.now + interval;
 	return next_prune;
 }

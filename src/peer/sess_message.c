@@ -14,9 +14,6 @@
 #include "cbor_stream.h"
 #include "peer/sess_message.h"
 
-/* elements of one list; what a list takes in memory is a multiple of its body */
-#define MAX_ELEMENTS 1000000
-
 /* makes room for another element of a list */
 static void *
 grow(void *list, int count, Size element)
@@ -27,6 +24,18 @@ grow(void *list, int count, Size element)
 	if (count >= 16 && (count & (count - 1)) == 0)
 		return repalloc_huge(list, (Size) count * 2 * element);
 	return list;
+}
+
+/*
+ * May another element be read?  All lists count together: one that is repeated
+ * takes the place of what was there before, and costs as much again.
+ */
+static bool
+may_read_element(RinqCborReader *reader, RinqSessBody *body)
+{
+	if (++body->num_elements > RINQ_MAX_ATTRIBUTES)
+		reader->failed = true;
+	return !reader->failed;
 }
 
 /* a key of a map, as text; false at its end */
@@ -85,11 +94,8 @@ read_attributes(RinqCborReader *reader, RinqSessBody *body)
 		return;
 	while (rinq_cbor_more(reader, &left))
 	{
-		if (body->num_attributes == MAX_ELEMENTS)
-		{
-			reader->failed = true;
+		if (!may_read_element(reader, body))
 			return;
-		}
 		body->attributes = grow(body->attributes, body->num_attributes, sizeof(RinqAttribute));
 		read_attribute(reader, &body->attributes[body->num_attributes++]);
 	}
@@ -107,11 +113,8 @@ read_keys(RinqCborReader *reader, RinqSessBody *body)
 	{
 		RinqAttribute *key;
 
-		if (body->num_keys == MAX_ELEMENTS)
-		{
-			reader->failed = true;
+		if (!may_read_element(reader, body))
 			return;
-		}
 		body->keys = grow(body->keys, body->num_keys, sizeof(RinqAttribute));
 		key = &body->keys[body->num_keys++];
 		memset(key, 0, sizeof(*key));
@@ -129,11 +132,8 @@ read_created(RinqCborReader *reader, RinqSessBody *body)
 		return;
 	while (rinq_cbor_more(reader, &left))
 	{
-		if (body->num_created == MAX_ELEMENTS)
-		{
-			reader->failed = true;
+		if (!may_read_element(reader, body))
 			return;
-		}
 		body->created = grow(body->created, body->num_created, sizeof(uint32));
 		(void) rinq_cbor_read_uint32(reader, &body->created[body->num_created++]);
 	}

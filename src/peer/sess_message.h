@@ -25,6 +25,7 @@ typedef struct RinqSessBody
 	int			num_attributes;
 	uint32	   *created;		/* "cr" */
 	int			num_created;
+	int			num_elements;	/* of all lists that were read */
 } RinqSessBody;
 
 extern bool rinq_sess_decode(RinqBytes data, RinqSessBody *body);

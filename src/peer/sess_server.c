@@ -26,7 +26,7 @@ answer_text(StringInfo answer, char type, const char *text)
 }
 
 static char
-refuse(StringInfo answer, RinqOutcome outcome)
+refuse(StringInfo answer, RinqOutcome outcome, RinqBytes detail)
 {
 	switch (outcome)
 	{
@@ -37,7 +37,8 @@ refuse(StringInfo answer, RinqOutcome outcome)
 		case RINQ_OUTCOME_FROZEN:
 			return answer_text(answer, 'f', "frozen");
 		default:
-			return answer_text(answer, 'e', "no room for more attributes");
+			return answer_text(answer, 'e', detail.len > 0 ? detail.data :
+							   "the operation was refused");
 	}
 }
 
@@ -52,7 +53,7 @@ fetch(const RinqSessBody *body, StringInfo answer)
 	int			i;
 
 	if (session == NULL)
-		return refuse(answer, RINQ_OUTCOME_NOT_FOUND);
+		return refuse(answer, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
 	if (body->num_keys == 0 && body->namespace.len == 0)
 	{
 		rinq_sess_encode_revision(answer, session->revision);
@@ -76,13 +77,13 @@ fetch(const RinqSessBody *body, StringInfo answer)
 static char
 update(const RinqSessBody *body, StringInfo answer)
 {
-	RinqBytes	frozen_key;
+	RinqBytes	detail = rinq_bytes(NULL, 0);
 	RinqOutcome outcome = rinq_own_session_update(body->session, body->revision, body->namespace,
 												  body->attributes, body->num_attributes,
-												  &frozen_key);
+												  &detail);
 
 	if (outcome != RINQ_OUTCOME_SUCCESS)
-		return refuse(answer, outcome);
+		return refuse(answer, outcome, detail);
 	rinq_sess_encode_updated(answer, body->revision + 1, body->attributes, body->num_attributes);
 	return 's';
 }
@@ -90,12 +91,12 @@ update(const RinqSessBody *body, StringInfo answer)
 static char
 clear(const RinqSessBody *body, StringInfo answer)
 {
-	RinqBytes	frozen_key;
+	RinqBytes	detail = rinq_bytes(NULL, 0);
 	RinqOutcome outcome = rinq_own_session_clear(body->session, body->revision, body->namespace,
-												 &frozen_key);
+												 &detail);
 
 	if (outcome != RINQ_OUTCOME_SUCCESS)
-		return refuse(answer, outcome);
+		return refuse(answer, outcome, detail);
 	rinq_sess_encode_revision(answer, body->revision + 1);
 	return 's';
 }
@@ -123,6 +124,6 @@ rinq_sess_serve(RinqBytes command, RinqBytes data, StringInfo answer)
 		return clear(&body, answer);
 	outcome = rinq_own_session_destroy(body.session, body.revision);
 	if (outcome != RINQ_OUTCOME_SUCCESS)
-		return refuse(answer, outcome);
+		return refuse(answer, outcome, rinq_bytes(NULL, 0));
 	return 's';
 }

@@ -14,28 +14,16 @@
 #include "constraint.h"
 #include "peer/peer.h"
 
-/* sessions with the same hash of an attribute's value */
-typedef struct RinqPosting
-{
-	uint64		hash;			/* hash key */
-	uint32		count;
-	dlist_head	members;
-} RinqPosting;
-
-typedef struct RinqPostingMember
-{
-	uint32		seq;			/* hash key */
-	RinqSession *session;
-	RinqPosting *posting;
-	dlist_node	node;
-} RinqPostingMember;
-
 /* to keep the index in line with sessions */
 extern void rinq_index_add(RinqSession *session);
 extern void rinq_index_remove(RinqSession *session);
 extern void rinq_index_changed(RinqSession *session, RinqBytes namespace, RinqBytes key);
 extern void rinq_index_namespace_changed(RinqSession *session, RinqBytes namespace);
 
-extern bool rinq_index_find(const RinqConstraint *constraint, RinqBytes namespace, List **postings);
+/* to search: build what is missing, find, take one session after the other */
+extern bool rinq_index_build(const RinqConstraint *constraint, RinqBytes namespace);
+extern bool rinq_index_find(const RinqConstraint *constraint, RinqBytes namespace);
+extern RinqSession *rinq_index_next(void);
+extern void rinq_index_end(void);
 
 #endif							/* RINQ_SESSION_INDEX_H */

@@ -80,6 +80,7 @@ rinq_sessions_clear(void)
 {
 	dlist_iter	iter;
 
+	rinq_notifications_drop();
 	dlist_foreach(iter, &in_order)
 	{
 		RinqSession *session = dlist_container(RinqSession, node, iter.cur);
@@ -123,34 +124,10 @@ rinq_own_session_after(uint32 seq)
 	return NULL;
 }
 
-/*
- * Is there room for so many bytes more, of what belongs to sessions?
- */
-bool
-rinq_own_sessions_has_room(Size bytes)
+static bool
+has_room(Size bytes)
 {
 	return bytes_used + bytes <= (Size) rinq_session_memory * 1024 * 1024;
-}
-
-/*
- * Takes so many; false when there is no room.
- */
-bool
-rinq_own_sessions_reserve(Size bytes)
-{
-	if (!rinq_own_sessions_has_room(bytes))
-		return false;
-	bytes_used += bytes;
-	return true;
-}
-
-/*
- * Gives them back.
- */
-void
-rinq_own_sessions_release(Size bytes)
-{
-	bytes_used -= bytes;
 }
 
 static RinqSession *
@@ -216,7 +193,7 @@ rinq_own_session_create(Oid role)
 	RinqSession *session;
 	uint32		seq;
 
-	if (!rinq_own_sessions_has_room(SESSION_BYTES))
+	if (!has_room(SESSION_BYTES))
 		return NULL;
 	SpinLockAcquire(&rinq_peer.db->mutex);
 	seq = rinq_peer.db->next_session++;
@@ -301,14 +278,27 @@ moved_on(RinqSession *session)
 		rinq_session_cell_move(rinq_peer.db, session->procno, session->seq, session->revision);
 }
 
+/* why a change is refused, as the text of RINQ_OUTCOME_REFUSED; NULL if it is not */
+static const char *
+refusal(const RinqSession *session, Size needed, RinqBytes namespace)
+{
+	if (namespace.len > PG_UINT16_MAX)
+		return "the namespace is too long";
+	if (session->revision == PG_UINT32_MAX)
+		return "the session is at its last revision";
+	return has_room(needed) ? NULL : RINQ_NO_SESSION_MEMORY;
+}
+
 /*
  * Changes attributes of a session at a revision.  On success, the session is
- * at the next one, and each attribute of the list has its own revisions.
+ * at the next one, and each attribute of the list has its own revisions.  When
+ * it is refused, *detail says why; when an attribute is frozen, its key.
  */
 RinqOutcome
 rinq_own_session_update(uint32 seq, uint32 revision, RinqBytes namespace,
-						RinqAttribute *attributes, int count, RinqBytes *frozen_key)
+						RinqAttribute *attributes, int count, RinqBytes *detail)
 {
+	const char *problem;
 	RinqSession *session;
 	RinqOutcome outcome = find_at(seq, revision, &session);
 	Size		before;
@@ -319,12 +309,25 @@ rinq_own_session_update(uint32 seq, uint32 revision, RinqBytes namespace,
 		return outcome;
 	for (i = 0; i < count; i++)
 		needed += rinq_attribute_size(namespace, &attributes[i]);
-	if (!rinq_own_sessions_has_room(needed) || namespace.len > PG_UINT16_MAX || session->revision == PG_UINT32_MAX)
+	problem = refusal(session, needed, namespace);
+	if (problem != NULL)
+	{
+		*detail = rinq_bytes_str(problem);
 		return RINQ_OUTCOME_REFUSED;
+	}
 	before = rinq_attributes_size(session->attributes);
-	if (!rinq_attributes_update(&session->attributes, attribute_context, namespace, attributes,
-								count, revision + 1, frozen_key))
-		return RINQ_OUTCOME_FROZEN;
+	switch (rinq_attributes_update(&session->attributes, attribute_context, namespace, attributes,
+								   count, revision + 1, detail))
+	{
+		case RINQ_UPDATE_FROZEN:
+			return RINQ_OUTCOME_FROZEN;
+		case RINQ_UPDATE_TOO_MANY:
+			*detail = rinq_bytes_str("a session can have "
+									 CppAsString2(RINQ_MAX_ATTRIBUTES) " attributes");
+			return RINQ_OUTCOME_REFUSED;
+		case RINQ_UPDATE_DONE:
+			break;
+	}
 	bytes_used += rinq_attributes_size(session->attributes) - before;
 	for (i = 0; i < count && !dlist_is_empty(&session->subscriptions); i++)
 		rinq_index_changed(session, namespace, attributes[i].key);
@@ -333,22 +336,27 @@ rinq_own_session_update(uint32 seq, uint32 revision, RinqBytes namespace,
 }
 
 /*
- * Empties a namespace of a session at a revision.
+ * Empties a namespace of a session at a revision; *detail is as for an update.
  */
 RinqOutcome
-rinq_own_session_clear(uint32 seq, uint32 revision, RinqBytes namespace, RinqBytes *frozen_key)
+rinq_own_session_clear(uint32 seq, uint32 revision, RinqBytes namespace, RinqBytes *detail)
 {
+	const char *problem;
 	RinqSession *session;
 	RinqOutcome outcome = find_at(seq, revision, &session);
 	Size		before;
 
 	if (outcome != RINQ_OUTCOME_SUCCESS)
 		return outcome;
-	if (session->revision == PG_UINT32_MAX)
+	problem = refusal(session, 0, namespace);
+	if (problem != NULL)
+	{
+		*detail = rinq_bytes_str(problem);
 		return RINQ_OUTCOME_REFUSED;
+	}
 	before = rinq_attributes_size(session->attributes);
 	if (!rinq_attributes_clear(session->attributes, attribute_context, namespace, revision + 1,
-							   frozen_key))
+							   detail))
 		return RINQ_OUTCOME_FROZEN;
 	bytes_used += rinq_attributes_size(session->attributes) - before;
 	if (!dlist_is_empty(&session->subscriptions))

@@ -620,7 +620,10 @@ rinq_topology_channel_closed(const RinqChannelClosed *info)
 	else if (info->channel == CHANNEL_RESPONSES)
 		start_responses();
 	else if (info->channel == CHANNEL_NOTIFICATIONS)
+	{
+		rinq_notifications_channel_lost();
 		start_notifications();
+	}
 	else if (info->channel >= CHANNEL_NAMESPACES)
 		rinq_line_channel_lost(info->channel);
 

@@ -40,17 +40,23 @@ PG_FUNCTION_INFO_V1(rinq_and);
 PG_FUNCTION_INFO_V1(rinq_or);
 PG_FUNCTION_INFO_V1(rinq_within);
 
+static void
+check_size(size_t len)
+{
+	if (len > RINQ_CONSTRAINT_MAX_SIZE)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("constraint is too large"),
+				 errdetail("It takes %zu bytes in CBOR, and may take %d.",
+						   len, RINQ_CONSTRAINT_MAX_SIZE)));
+}
+
 static bytea *
 value_of(StringInfo cbor)
 {
 	bytea	   *result;
 
-	if (cbor->len > RINQ_CONSTRAINT_MAX_SIZE)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("constraint is too large"),
-				 errdetail("It takes %d bytes in CBOR, and may take %d.",
-						   cbor->len, RINQ_CONSTRAINT_MAX_SIZE)));
+	check_size(cbor->len);
 	result = palloc(VARHDRSZ + cbor->len);
 	SET_VARSIZE(result, VARHDRSZ + cbor->len);
 	memcpy(VARDATA(result), cbor->data, cbor->len);
@@ -71,8 +77,10 @@ static RinqConstraint *
 decode(RinqBytes data)
 {
 	const char *problem;
-	RinqConstraint *constraint = rinq_constraint_decode(data, &problem);
+	RinqConstraint *constraint;
 
+	check_size(data.len);
+	constraint = rinq_constraint_decode(data, &problem);
 	if (constraint == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -19,7 +19,7 @@
 PG_FUNCTION_INFO_V1(rinq_peer_status);
 PG_FUNCTION_INFO_V1(rinq_version);
 
-#define STATUS_COLUMNS (8 + RINQ_NUM_COUNTERS)
+#define STATUS_COLUMNS (8 + RINQ_NUM_COUNTERS + 2)
 
 static const char *
 state_name(const RinqStatus *status)
@@ -46,6 +46,15 @@ set_text(Datum *values, bool *nulls, int column, const char *text)
 {
 	nulls[column] = text[0] == '\0';
 	values[column] = nulls[column] ? (Datum) 0 : CStringGetTextDatum(text);
+}
+
+/* microseconds as milliseconds; NULL while no peer runs */
+static void
+set_duration(Datum *values, bool *nulls, int column, const pg_atomic_uint64 *us, bool known)
+{
+	nulls[column] = !known;
+	if (known)
+		values[column] = Float8GetDatum(pg_atomic_read_u64((pg_atomic_uint64 *) us) / 1000.0);
 }
 
 /*
@@ -100,6 +109,10 @@ rinq_peer_status(PG_FUNCTION_ARGS)
 	for (i = 0; i < RINQ_NUM_COUNTERS; i++)
 		values[8 + i] = Int64GetDatum(db == NULL ? 0 :
 									  (int64) pg_atomic_read_u64(&db->counters[i]));
+	set_duration(values, nulls, 8 + RINQ_NUM_COUNTERS, db == NULL ? NULL : &db->longest_turn,
+				 pid != 0);
+	set_duration(values, nulls, 9 + RINQ_NUM_COUNTERS,
+				 db == NULL ? NULL : &db->longest_turn_cpu, pid != 0);
 
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
 }

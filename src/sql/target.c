@@ -235,6 +235,11 @@ rinq_operation_fields(const RinqOperationInput *input, RinqBytes *fields)
 	if (input->mode != '\0')
 		fields[RINQ_OP_MODE] = rinq_bytes(&input->mode, 1);
 	fields[RINQ_OP_OWNER] = rinq_bytes((const char *) &input->owner, sizeof(Oid));
+	if (input->count > RINQ_MAX_ATTRIBUTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("%d attributes are too many for one operation", input->count),
+				 errdetail("There can be %d.", RINQ_MAX_ATTRIBUTES)));
 	initStringInfo(&list);
 	rinq_attributes_pack(&list, input->attributes, input->count);
 	fields[RINQ_OP_ATTRIBUTES] = rinq_bytes(list.data, list.len);
