@@ -321,6 +321,39 @@ class BadFrames(case.Case):
         self.assertEqual(pending, [])
         self.assertEqual(self.server.crashes(self.log_start), [])
 
+    def test_a_broker_that_sends_and_never_reads(self):
+        """Whatever it wants answered, the answers that wait are bounded; then the connection ends."""
+        self.server.configure(rinq__max_payload="256kB")
+        self.addCleanup(self.server.configure, rinq__max_payload=None)
+        asks = {
+            "flow": lambda c: frame_bytes(METHOD, 1, method_bytes("channel.flow", active=True)) * 20000,
+            "messages that are rejected": lambda c: message_frames(
+                1, "basic.deliver", {"consumer_tag": c.consumers[next(q for q in c.consumers if q.endswith(".req"))][1], "delivery_tag": 9,
+                                     "exchange": "cmd.uc", "routing_key": "x"}, {}, b"x") * 5000,
+            "notifications that are acknowledged": lambda c: message_frames(
+                c.consumers[next(q for q in c.consumers if q.endswith(".ntf"))][0], "basic.deliver",
+                {"consumer_tag": "x", "delivery_tag": 9, "exchange": "ntf.mc", "routing_key": "x"},
+                {"message_id": "6B0504D4-EF1D.1@0#1", "headers": {"n": Field("S", "news"), "c": Field("x", cbor2.dumps({"o": "*"}))}}, b"") * 5000,
+        }
+        for about, ask in asks.items():
+            with self.subTest(about):
+                fake = self.on_fake(FakeBroker())
+                database = self.world.database("deaf", wait=False)
+                first = database.wait_peer(timeout=20)
+                own = first["peer_id"].partition("-")[2] + ".req"
+                connection = wait_until(lambda: [c for c in fake.connections if own in c.consumers], description="its connection")[0]
+                connection.stop_reading()
+                data = ask(connection)
+                for _ in range(2000):
+                    connection.send_raw(data)
+                    if not connection.open:
+                        break
+                self.assertFalse(connection.open, "the peer must end the connection")
+                row = database.wait_new_peer(first)
+                self.assertIn("does not read", row["last_error"])
+                database.drop()
+                fake.close()
+
     def test_every_split_of_the_stream(self):
         self.on_fake(FakeBroker(piecewise=1))
         self.db.wait_peer(timeout=20)

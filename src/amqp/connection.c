@@ -166,11 +166,23 @@ rinq_conn_protocol_error(RinqConn *conn, const char *fmt,...)
 				   conn->peer, detail);
 }
 
+/* Ends a connection whose other side does not read. */
+static void
+fail_full(RinqConn *conn)
+{
+	rinq_conn_fail(conn, RINQ_CONN_ERR_IO,
+				   "%s does not read what it is sent, of which %zu bytes wait",
+				   conn->peer, rinq_conn_backlog(conn));
+}
+
 void
 rinq_conn_no_memory(RinqConn *conn)
 {
-	rinq_conn_fail(conn, RINQ_CONN_ERR_RESOURCE,
-				   "out of memory on the connection to %s", conn->peer);
+	if (conn->out_full)
+		fail_full(conn);
+	else
+		rinq_conn_fail(conn, RINQ_CONN_ERR_RESOURCE,
+					   "out of memory on the connection to %s", conn->peer);
 }
 
 /* ---------------- connecting ---------------- */
@@ -388,6 +400,8 @@ rinq_conn_step(RinqConn *conn, int64_t now_ms, int max_frames)
 	if (conn->state != RINQ_CONN_CLOSED && conn->send_errno != 0 && input_dry)
 		rinq_conn_fail(conn, RINQ_CONN_ERR_IO, "lost the connection to %s: %s",
 					   conn->peer, strerror(conn->send_errno));
+	if (conn->state != RINQ_CONN_CLOSED && conn->out_full)
+		fail_full(conn);
 	check_deadlines(conn, input_dry);
 	if (conn->state == RINQ_CONN_CLOSED)
 		return false;

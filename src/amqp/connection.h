@@ -95,7 +95,8 @@ typedef struct RinqConnConfig
 	size_t		max_body;		/* larger bodies are skipped on receipt and
 								 * refused on sending */
 	size_t		max_backlog;	/* publishing is refused while this many bytes
-								 * wait to be sent */
+								 * wait to be sent; of all else, some MB more may
+								 * wait, and then the connection ends */
 } RinqConnConfig;
 
 /* The requests that the broker answers, in order per channel. */
@@ -316,7 +317,7 @@ extern RinqMsgStatus rinq_basic_publish(RinqConn *conn, uint16_t channel,
 										bool mandatory, const RinqMessage *msg,
 										const char *body, size_t body_len);
 
-/* Settling a delivery; exempt from max_backlog. */
+/* Settling a delivery; exempt from max_backlog, but not from the limit beyond it. */
 extern RinqMsgStatus rinq_basic_ack(RinqConn *conn, uint16_t channel,
 									uint64_t delivery_tag, bool multiple);
 extern RinqMsgStatus rinq_basic_reject(RinqConn *conn, uint16_t channel,

@@ -17,10 +17,27 @@
 
 #define OUT_INITIAL		16384
 
+/*
+ * What may wait beyond the messages that are published, which have a limit of
+ * their own: settlements, requests, and answers that the broker asks for.  One
+ * that sends, and does not read, could make it grow for ever.
+ */
+#define OUT_UNPUBLISHED	(8 * 1024 * 1024)
+
 /* A drained buffer larger than this is given back. */
 #define OUT_KEEP		(1024 * 1024)
 
-/* Makes room for len more bytes at the end. */
+/* The last message is published when the backlog is just below its limit. */
+static size_t
+out_limit(const RinqConn *conn)
+{
+	return conn->max_backlog + conn->max_body + OUT_UNPUBLISHED;
+}
+
+/*
+ * Make room for len more bytes at the end.  False when there is no memory, or so
+ * much waits that the next step has to end the connection.
+ */
 bool
 rinq_out_reserve(RinqConn *conn, size_t len)
 {
@@ -28,6 +45,11 @@ rinq_out_reserve(RinqConn *conn, size_t len)
 	size_t		cap;
 	char	   *grown;
 
+	if (pending + len > out_limit(conn))
+	{
+		conn->out_full = true;
+		return false;
+	}
 	if (conn->out_cap - conn->out_end >= len)
 		return true;
 

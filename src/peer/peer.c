@@ -332,6 +332,7 @@ turn(void)
 	next = earlier(next, rinq_invoker_retry());
 	next = earlier(next, rinq_sender_step());
 	next = earlier(next, rinq_remote_prune());
+	rinq_slice_begin();
 	next = earlier(next, rinq_standing_step());
 	if (!rinq_peer.stopping)
 		next = earlier(next, rinq_pool_manage());

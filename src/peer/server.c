@@ -19,6 +19,10 @@
 
 /* answers that the connection has no room for yet, in "body", oldest first */
 static dlist_head answered = DLIST_STATIC_INIT(answered);
+static int	num_answered = 0;
+static Size answered_bytes = 0;
+
+#define MAX_ANSWERED 10000
 
 /* copies bytes to where "p" points, which it advances */
 static RinqBytes
@@ -131,6 +135,8 @@ request_problem(const RinqDelivery *delivery, RinqMessageId *id)
 		return "namespace header differs from the queue's namespace";
 	if (delivery->oversize)
 		return "payload exceeds \"rinq.max_payload\"";
+	if (is_internal(delivery) && (num_answered >= MAX_ANSWERED || answered_bytes > (Size) rinq_payload_memory * 1024 * 1024))
+		return "too many responses wait for the broker to take them";
 	if (!is_balanced(delivery) && !is_internal(delivery) && rinq_incoming_too_many())
 		return "too many requests wait that were sent to all peers";
 	if (rinq_peer_id_equal(&id->ref.session.peer, &rinq_peer.id))
@@ -184,7 +190,11 @@ serve_session(RinqIncoming *request)
 	request->type = type;
 	request->body = rinq_bytes(answer.data, answer.len);
 	if (!respond_answered(request))
+	{
 		dlist_push_tail(&answered, &request->node);
+		num_answered++;
+		answered_bytes += answer.len;
+	}
 }
 
 /*
@@ -197,12 +207,16 @@ rinq_server_send_answered(void)
 	{
 		RinqIncoming *request = dlist_container(RinqIncoming, node, dlist_head_node(&answered));
 
+		Size		bytes = request->body.len;
+
 		dlist_delete(&request->node);
 		if (!respond_answered(request))
 		{
 			dlist_push_head(&answered, &request->node);
 			break;
 		}
+		num_answered--;
+		answered_bytes -= bytes;
 	}
 	return !dlist_is_empty(&answered);
 }

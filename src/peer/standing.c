@@ -24,6 +24,7 @@ typedef struct Subscription
 	RinqStanding *standing;
 	uint32		session;		/* number and serial of its session; 0 is none */
 	uint64		serial;
+	bool		stays;			/* it is in a new list, too */
 } Subscription;
 
 static List *subscriptions = NIL;
@@ -31,6 +32,9 @@ static int64 retry_at = 0;
 
 /* may a session be missing, or not listen as it should? */
 static bool look = false;
+
+/* how many subscriptions have been looked at, while the slice was over before the end */
+static int	num_looked_at = 0;
 
 static RinqSession *
 session_of(const Subscription *subscription)
@@ -69,21 +73,74 @@ same(const RinqStanding *a, const RinqStanding *b)
 		rinq_bytes_equal(a->attributes, b->attributes);
 }
 
-static Subscription *
-take_same(List **old, const RinqStanding *standing)
+static int
+compare_names(const void *a, const void *b)
 {
+	return strcmp((*(Subscription *const *) a)->standing->name,
+				  (*(Subscription *const *) b)->standing->name);
+}
+
+static Subscription **
+sort_by_name(List *list)
+{
+	Subscription **sorted = palloc_extended(Max(list_length(list), 1) * sizeof(Subscription *),
+											MCXT_ALLOC_HUGE);
 	ListCell   *lc;
+	int			count = 0;
 
-	foreach(lc, *old)
+	foreach(lc, list)
+		sorted[count++] = lfirst(lc);
+	qsort(sorted, count, sizeof(Subscription *), compare_names);
+	return sorted;
+}
+
+/* the subscription that is as a new one has it, and has not been taken; or NULL */
+static Subscription *
+take_same(Subscription **sorted, int count, RinqStanding *standing)
+{
+	Subscription probe = {standing, 0, 0, false};
+	Subscription *key = &probe;
+	Subscription **found = bsearch(&key, sorted, count, sizeof(Subscription *), compare_names);
+
+	if (found == NULL || (*found)->stays || !same((*found)->standing, standing))
+		return NULL;
+	(*found)->stays = true;
+	return *found;
+}
+
+static Subscription *
+make_subscription(RinqStanding *standing)
+{
+	Subscription *subscription = palloc0(sizeof(Subscription));
+
+	subscription->standing = standing;
+	if (standing->listener.problem != NULL)
+		ereport(LOG,
+				(errmsg("rinq cannot run the handler of subscription \"%s\": %s",
+						standing->name, standing->listener.problem)));
+	return subscription;
+}
+
+/* ends those that the new list does not have */
+static void
+end_others(Subscription **sorted, int count)
+{
+	int			i;
+
+	for (i = 0; i < count; i++)
 	{
-		Subscription *subscription = lfirst(lc);
+		RinqSession *session = session_of(sorted[i]);
 
-		if (!same(subscription->standing, standing))
+		if (sorted[i]->stays)
+		{
+			sorted[i]->stays = false;
 			continue;
-		*old = foreach_delete_current(*old, lc);
-		return subscription;
+		}
+		if (session != NULL)
+			(void) rinq_own_session_destroy(session->seq, session->revision);
+		free_standing(sorted[i]->standing);
+		pfree(sorted[i]);
 	}
-	return NULL;
 }
 
 /*
@@ -95,40 +152,27 @@ rinq_standing_configure(List *standings)
 {
 	MemoryContext context = MemoryContextSwitchTo(TopMemoryContext);
 	List	   *old = subscriptions;
+	Subscription **sorted = sort_by_name(old);
 	ListCell   *lc;
 
 	subscriptions = NIL;
 	foreach(lc, standings)
 	{
 		RinqStanding *standing = lfirst(lc);
-		Subscription *subscription = take_same(&old, standing);
+		Subscription *subscription = take_same(sorted, list_length(old), standing);
 
 		if (subscription != NULL)
 			free_standing(standing);
 		else
-		{
-			subscription = palloc0(sizeof(Subscription));
-			subscription->standing = standing;
-			if (standing->listener.problem != NULL)
-				ereport(LOG,
-						(errmsg("rinq cannot run the handler of subscription \"%s\": %s",
-								standing->name, standing->listener.problem)));
-		}
+			subscription = make_subscription(standing);
 		subscriptions = lappend(subscriptions, subscription);
 	}
-	foreach(lc, old)
-	{
-		Subscription *subscription = lfirst(lc);
-		RinqSession *session = session_of(subscription);
-
-		if (session != NULL)
-			(void) rinq_own_session_destroy(session->seq, session->revision);
-		free_standing(subscription->standing);
-		pfree(subscription);
-	}
+	end_others(sorted, list_length(old));
+	pfree(sorted);
 	list_free(old);
 	list_free(standings);
 	MemoryContextSwitchTo(context);
+	num_looked_at = 0;
 	look = true;
 }
 
@@ -219,48 +263,59 @@ make_session(Subscription *subscription)
 	return NULL;
 }
 
+/* sees to it that a subscription has its session, if that can be */
+static void
+look_at(Subscription *subscription)
+{
+	const char *problem;
+
+	if (subscription->standing->listener.problem != NULL)
+		return;
+	if (is_served(subscription))
+	{
+		bind_if_refused(subscription);
+		return;
+	}
+	problem = make_session(subscription);
+	if (problem == NULL)
+		return;
+	ereport(LOG,
+			(errmsg("rinq peer %s has no session for subscription \"%s\": %s",
+					rinq_peer.id_text, subscription->standing->name, problem)));
+	retry_at = rinq_peer.now + RETRY_INTERVAL;
+}
+
 /*
- * Makes the sessions that are missing.  Returns when to try again, or 0.
+ * Makes the sessions that are missing, as far as the slice goes.  Returns when to
+ * go on, or to try again, or 0.
  */
 int64
 rinq_standing_step(void)
 {
 	MemoryContext context;
 	MemoryContext old;
-	ListCell   *lc;
 
 	/* without a connection there is nothing to try, however long that lasts */
 	if (subscriptions == NIL || !rinq_peer.ready || rinq_peer.stopping)
 		return 0;
-	if (!look && (retry_at == 0 || rinq_peer.now < retry_at))
+	if (!look && num_looked_at == 0 && (retry_at == 0 || rinq_peer.now < retry_at))
 		return retry_at;
-	retry_at = 0;
+	if (num_looked_at == 0)
+	{
+		/* what is noticed from now on may concern those that were looked at */
+		retry_at = 0;
+		look = false;
+	}
 	context = AllocSetContextCreate(TopMemoryContext, "rinq subscription", ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(context);
-	foreach(lc, subscriptions)
-	{
-		Subscription *subscription = lfirst(lc);
-		const char *problem;
-
-		if (subscription->standing->listener.problem != NULL)
-			continue;
-		if (is_served(subscription))
-		{
-			bind_if_refused(subscription);
-			continue;
-		}
-		problem = make_session(subscription);
-		if (problem == NULL)
-			continue;
-		ereport(LOG,
-				(errmsg("rinq peer %s has no session for subscription \"%s\": %s",
-						rinq_peer.id_text, subscription->standing->name, problem)));
-		retry_at = rinq_peer.now + RETRY_INTERVAL;
-	}
+	while (num_looked_at < list_length(subscriptions) && !rinq_slice_over())
+		look_at(list_nth(subscriptions, num_looked_at++));
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
-	look = false;
-	return retry_at;
+	if (num_looked_at < list_length(subscriptions))
+		return rinq_peer.now;
+	num_looked_at = 0;
+	return look ? rinq_peer.now : retry_at;
 }
 
 /*

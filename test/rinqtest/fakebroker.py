@@ -20,6 +20,9 @@ class Connection:
         self.number = number
         self.socket = peer
         self.consumers = {}
+        self.open = True
+        self._deaf = False
+        self._closed = threading.Event()
         self._lock = threading.Lock()
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -32,10 +35,14 @@ class Connection:
                 else:
                     self.socket.sendall(data)
             except OSError:
-                pass
+                self.open = False
 
     def send(self, channel, name, **arguments):
         self.send_raw(frame_bytes(METHOD, channel, method_bytes(name, **arguments)))
+
+    def stop_reading(self):
+        """Go on sending only."""
+        self._deaf = True
 
     def close_channel(self, channel, code, text):
         self.send(channel, "channel.close", code=code, text=text)
@@ -48,6 +55,7 @@ class Connection:
         self.send_raw(message_frames(channel, "basic.deliver", arguments, properties, body))
 
     def close(self):
+        self._closed.set()
         try:
             self.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -61,6 +69,8 @@ class Connection:
         greeted = False
         try:
             while True:
+                if self._deaf:
+                    self._closed.wait()
                 data = self.socket.recv(65536)
                 if not data:
                     break
