@@ -28,6 +28,8 @@ int			rinq_max_databases = 8;
 int			rinq_max_calls = 1024;
 int			rinq_payload_memory = 128;
 const char *rinq_amqp_dsn = NULL;
+const char *rinq_amqp_dsn_problem = NULL;
+char	   *rinq_amqp_password_file = NULL;
 int			rinq_amqp_heartbeat = 20;
 int			rinq_amqp_connection_timeout = 10000;
 int			rinq_command_workers = 4;
@@ -61,6 +63,13 @@ char	   *rinq_trace_setting = NULL;
 
 static char *dsn_placeholder = NULL;
 
+/* the "extra" of rinq.amqp_dsn */
+typedef struct DsnExtra
+{
+	bool		valid;
+	char		text[FLEXIBLE_ARRAY_MEMBER];	/* the DSN, or what is wrong with it */
+} DsnExtra;
+
 static void *
 setting_alloc(size_t size)
 {
@@ -84,36 +93,19 @@ setting_free(void *p)
 }
 
 static bool
-check_dsn(char **newval, void **extra, GucSource source)
+set_dsn(char **newval, void **extra, bool valid, const char *text)
 {
-	RinqDsn		dsn;
-	char		errbuf[256];
-	char	   *secret;
-	char	   *shown;
+	DsnExtra   *secret = setting_alloc(offsetof(DsnExtra, text) + strlen(text) + 1);
+	char	   *shown = setting_alloc(sizeof(DSN_PLACEHOLDER));
 
-	/* a parallel worker is given the placeholder; it has no use for the DSN */
-	if (strcmp(*newval, DSN_PLACEHOLDER) == 0)
-		return true;
-
-	if (!rinq_dsn_parse(*newval, &dsn, errbuf, sizeof(errbuf)))
-	{
-		/* replaces PostgreSQL's own message, which would quote the value */
-		GUC_check_errcode(ERRCODE_INVALID_PARAMETER_VALUE);
-		GUC_check_errmsg("invalid value for parameter \"rinq.amqp_dsn\"");
-		GUC_check_errdetail("%s", errbuf);
-		return false;
-	}
-	rinq_dsn_wipe(&dsn);
-
-	secret = setting_alloc(strlen(*newval) + 1);
-	shown = setting_alloc(sizeof(DSN_PLACEHOLDER));
 	if (secret == NULL || shown == NULL)
 	{
 		setting_free(secret);
 		setting_free(shown);
 		return false;
 	}
-	strcpy(secret, *newval);
+	secret->valid = valid;
+	strcpy(secret->text, text);
 	strcpy(shown, DSN_PLACEHOLDER);
 	setting_free(*newval);
 	*newval = shown;
@@ -121,10 +113,50 @@ check_dsn(char **newval, void **extra, GucSource source)
 	return true;
 }
 
+static bool
+check_dsn(char **newval, void **extra, GucSource source)
+{
+	RinqDsn		dsn;
+	char		errbuf[256];
+
+	/* a parallel worker is given the placeholder; it has no use for the DSN */
+	if (strcmp(*newval, DSN_PLACEHOLDER) == 0)
+		return true;
+
+	if (rinq_dsn_parse(*newval, &dsn, errbuf, sizeof(errbuf)))
+	{
+		rinq_dsn_wipe(&dsn);
+		return set_dsn(newval, extra, true, *newval);
+	}
+
+	/*
+	 * When the server starts, there is no value that could stay in use but the
+	 * default, with which peers would turn up at some other broker.
+	 */
+	if (process_shared_preload_libraries_in_progress)
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for parameter \"rinq.amqp_dsn\""),
+				 errdetail_internal("%s", errbuf),
+				 errhint("No peer connects to anything until the value is put right and the settings are reloaded.")));
+		return set_dsn(newval, extra, false, errbuf);
+	}
+
+	/* replaces PostgreSQL's own message, which would quote the value */
+	GUC_check_errcode(ERRCODE_INVALID_PARAMETER_VALUE);
+	GUC_check_errmsg("invalid value for parameter \"rinq.amqp_dsn\"");
+	GUC_check_errdetail("%s", errbuf);
+	return false;
+}
+
 static void
 assign_dsn(const char *newval, void *extra)
 {
-	rinq_amqp_dsn = (const char *) extra;
+	const DsnExtra *secret = extra;
+
+	rinq_amqp_dsn = secret != NULL && secret->valid ? secret->text : NULL;
+	rinq_amqp_dsn_problem = secret != NULL && !secret->valid ? secret->text : NULL;
 }
 
 static const char *
@@ -134,6 +166,8 @@ show_dsn(void)
 	RinqDsn		dsn;
 	char		errbuf[256];
 
+	if (rinq_amqp_dsn_problem != NULL)
+		return "(invalid)";
 	if (rinq_amqp_dsn == NULL ||
 		!rinq_dsn_parse(rinq_amqp_dsn, &dsn, errbuf, sizeof(errbuf)))
 		return DSN_PLACEHOLDER;
@@ -248,6 +282,11 @@ define_network_settings(void)
 							   "amqp://localhost/", PGC_SIGHUP,
 							   GUC_SUPERUSER_ONLY,
 							   check_dsn, assign_dsn, show_dsn);
+	DefineCustomStringVariable("rinq.amqp_password_file",
+							   "Sets the file that holds the password for the broker.",
+							   "Only the server's user may have access to it; relative paths start at the data directory.",
+							   &rinq_amqp_password_file,
+							   "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.amqp_heartbeat",
 							"Sets the interval of heartbeats that the peer proposes to the broker.",
 							"A broker that is silent for twice this time is taken for lost; 0 turns heartbeats off.",

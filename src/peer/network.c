@@ -51,6 +51,7 @@ static char broker[RINQ_DSN_DESCRIBE_SIZE];
 static char failure[RINQ_LAST_ERROR_LEN];	/* why to give the connection up */
 static char told_error[RINQ_LAST_ERROR_LEN];	/* last one in the log */
 static char *connected_dsn = NULL;
+static char connected_password[RINQ_DSN_PART_SIZE];	/* of the file; empty: there is none */
 static bool told_product;
 
 static void
@@ -410,6 +411,64 @@ resolve(const RinqDsn *dsn, struct sockaddr_storage *address, socklen_t *len,
 	return true;
 }
 
+static bool
+find_dsn(RinqDsn *dsn, char *error, size_t size)
+{
+	char		problem[RINQ_LAST_ERROR_LEN];
+
+	if (rinq_amqp_dsn_problem != NULL)
+	{
+		snprintf(error, size, "\"rinq.amqp_dsn\" is invalid: %s", rinq_amqp_dsn_problem);
+		return false;
+	}
+	if (rinq_amqp_dsn == NULL || !rinq_dsn_parse(rinq_amqp_dsn, dsn, problem, sizeof(problem)))
+	{
+		strlcpy(error, "\"rinq.amqp_dsn\" is not set", size);
+		return false;
+	}
+	return true;
+}
+
+/* a password in a file takes the place of one in the DSN */
+static bool
+use_password_file(RinqDsn *dsn, char *error, size_t size)
+{
+	char		problem[RINQ_LAST_ERROR_LEN];
+
+	if (rinq_amqp_password_file == NULL || rinq_amqp_password_file[0] == '\0')
+		return true;
+	if (!rinq_password_read(dsn->password, sizeof(dsn->password), problem, sizeof(problem)))
+	{
+		snprintf(error, size, "no password from \"rinq.amqp_password_file\": %s", problem);
+		return false;
+	}
+	strlcpy(connected_password, dsn->password, sizeof(connected_password));
+	return true;
+}
+
+/* is the password another one than that of the connection? */
+static bool
+password_changed(void)
+{
+	char		password[RINQ_DSN_PART_SIZE] = "";
+	char		error[RINQ_LAST_ERROR_LEN];
+	bool		changed;
+
+	if (rinq_amqp_password_file != NULL && rinq_amqp_password_file[0] != '\0' &&
+		!rinq_password_read(password, sizeof(password), error, sizeof(error)))
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("no password from \"rinq.amqp_password_file\""),
+				 errdetail_internal("%s", error),
+				 errhint("The peer cannot connect again after its connection is lost.")));
+		return false;
+	}
+	changed = strcmp(password, connected_password) != 0;
+	explicit_bzero(password, sizeof(password));
+	return changed;
+}
+
 static void
 start_connecting(void)
 {
@@ -423,17 +482,19 @@ start_connecting(void)
 	if (connected_dsn != NULL)
 		pfree(connected_dsn);
 	connected_dsn = NULL;
-	if (rinq_amqp_dsn == NULL ||
-		!rinq_dsn_parse(rinq_amqp_dsn, &dsn, error, sizeof(error)))
+	connected_password[0] = '\0';
+	if (!find_dsn(&dsn, error, sizeof(error)))
 	{
-		connection_ended("\"rinq.amqp_dsn\" is not set");
+		broker[0] = '\0';
+		connection_ended(error);
 		return;
 	}
 	connected_dsn = MemoryContextStrdup(TopMemoryContext, rinq_amqp_dsn);
 	rinq_dsn_describe(&dsn, broker, sizeof(broker));
 	set_state(RINQ_NET_CONNECTING, NULL);
 
-	ok = resolve(&dsn, &address, &address_len, error, sizeof(error));
+	ok = use_password_file(&dsn, error, sizeof(error)) &&
+		resolve(&dsn, &address, &address_len, error, sizeof(error));
 	if (ok)
 	{
 		memset(&config, 0, sizeof(config));
@@ -535,13 +596,13 @@ rinq_network_reload(void)
 	if (rinq_peer.conn != NULL)
 		rinq_conn_set_max_body(rinq_peer.conn, rinq_payload_limit());
 	if (connected_dsn != NULL && rinq_amqp_dsn != NULL &&
-		strcmp(connected_dsn, rinq_amqp_dsn) == 0)
+		strcmp(connected_dsn, rinq_amqp_dsn) == 0 && !password_changed())
 		return;
 	delay = 0;
 	next_attempt = 0;
 	if (rinq_peer.conn != NULL)
 	{
-		connection_ended("\"rinq.amqp_dsn\" was changed");
+		connection_ended("address or password of the broker was changed");
 		delay = 0;
 		next_attempt = 0;
 	}

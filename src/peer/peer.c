@@ -432,6 +432,10 @@ rinq_peer_main(Datum arg)
 	before_shmem_exit(peer_gone, (Datum) 0);
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 
+	/* a process that was not forked is told the setting's placeholder alone */
+	if (rinq_amqp_dsn == NULL && rinq_amqp_dsn_problem == NULL)
+		ProcessConfigFile(PGC_SIGHUP);
+
 	rinq_peer.now = rinq_clock_ms();
 	rinq_sessions_init();
 	rinq_remote_init();

@@ -6,6 +6,7 @@
  *	peer.c		the process: its event loop, inbox, start and stop
  *	turn.c		sharing a turn between kinds of work
  *	network.c	the connection to the broker: making it, losing it, identity
+ *	credentials.c	the password for the broker, in a file
  *	topology.c	exchanges, queues and bindings; which namespaces are served
  *	invoker.c	calls out: requests sent, responses received
  *	sender.c	what transactions have committed; sender.h has its parts
@@ -82,6 +83,9 @@ extern bool rinq_network_stopped(void);
 extern int64 rinq_network_next_deadline(void);
 extern void rinq_network_fail(const char *reason);
 extern void rinq_network_queue_name(char *buf, size_t size, const char *suffix);
+
+/* credentials.c */
+extern bool rinq_password_read(char *password, size_t password_size, char *error, size_t size);
 
 /* topology.c */
 typedef struct RinqNamespace
