@@ -1130,7 +1130,7 @@ CREATE FUNCTION @extschema@.rinq_peer_status(
     OUT last_error text, OUT calls_sent bigint, OUT responses_received bigint,
     OUT responses_dropped bigint, OUT requests_received bigint,
     OUT requests_rejected bigint, OUT requests_requeued bigint,
-    OUT requests_expired bigint, OUT responses_sent bigint,
+    OUT requests_expired bigint, OUT requests_unhandled bigint, OUT responses_sent bigint,
     OUT reconnects bigint, OUT messages_sent bigint, OUT messages_dropped bigint,
     OUT notifications_received bigint, OUT notifications_rejected bigint,
     OUT notifications_dropped bigint, OUT notifications_failed bigint,
@@ -1143,7 +1143,7 @@ CREATE VIEW @extschema@.rinq_peer AS
     SELECT pg_catalog.current_database() AS database, s.pid, s.peer_id, s.state, s.broker,
            s.broker_version, s.blocked, s.connected_since, s.last_error, s.reconnects,
            s.calls_sent, s.responses_received, s.responses_dropped, s.requests_received,
-           s.requests_rejected, s.requests_requeued, s.requests_expired, s.responses_sent,
+           s.requests_rejected, s.requests_requeued, s.requests_expired, s.requests_unhandled, s.responses_sent,
            s.messages_sent, s.messages_dropped, s.notifications_received,
            s.notifications_rejected, s.notifications_dropped, s.notifications_failed,
            s.longest_turn, s.longest_turn_cpu
@@ -1167,6 +1167,7 @@ COMMENT ON COLUMN @extschema@.rinq_peer.requests_received IS 'Requests that arri
 COMMENT ON COLUMN @extschema@.rinq_peer.requests_rejected IS 'Requests rejected because they made no sense, or nothing here handles them';
 COMMENT ON COLUMN @extschema@.rinq_peer.requests_requeued IS 'Requests given back to the broker unanswered';
 COMMENT ON COLUMN @extschema@.rinq_peer.requests_expired IS 'Requests whose deadline passed before they were answered';
+COMMENT ON COLUMN @extschema@.rinq_peer.requests_unhandled IS 'Requests answered with an error before a handler ran';
 COMMENT ON COLUMN @extschema@.rinq_peer.responses_sent IS 'Responses published';
 COMMENT ON COLUMN @extschema@.rinq_peer.messages_sent IS 'Messages published that transactions have sent';
 COMMENT ON COLUMN @extschema@.rinq_peer.messages_dropped IS 'Messages of these that were given up: from memory and not taken or not confirmed, or past their deadline';

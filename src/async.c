@@ -25,6 +25,7 @@
 #include "clock.h"
 #include "guc.h"
 #include "payload.h"
+#include "request.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
@@ -66,7 +67,7 @@ is_answered(const RinqAsyncCall *call)
 		return true;
 	slot = slot_of(call);
 	return pg_atomic_read_u32(&slot->claim) != call->serial ||
-		pg_atomic_read_u32(&slot->state) == RINQ_SLOT_DONE ||
+		rinq_slot_state(slot) == RINQ_SLOT_DONE ||
 		call->db->incarnation != slot->incarnation;
 }
 
@@ -120,8 +121,7 @@ forget(RinqAsyncCall *call)
 	if (call->awaited)
 		num_awaited--;
 	Assert(num_awaited >= 0);
-	pfree(call->namespace);
-	pfree(call->command);
+	pfree(call->namespace);		/* with the command */
 	hash_search(calls, &call->id, HASH_REMOVE, NULL);
 }
 
@@ -195,6 +195,18 @@ rinq_async_cancel(RinqAsyncCall *call)
 	if (claim(call))
 		rinq_call_release(call->db, call->index);
 	forget(call);
+}
+
+/* gives all calls up: the request that has made them is over */
+static void
+forget_all(void)
+{
+	HASH_SEQ_STATUS seq;
+	RinqAsyncCall *call;
+
+	hash_seq_init(&seq, calls);
+	while ((call = hash_seq_search(&seq)) != NULL)
+		rinq_async_cancel(call);
 }
 
 /* the oldest of those that can be done without; what was awaited goes first */
@@ -279,6 +291,7 @@ begin(void)
 	ctl.hcxt = TopMemoryContext;
 	calls = hash_create("rinq asynchronous calls", 64, &ctl,
 						HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	rinq_at_request_end(forget_all);
 	RegisterXactCallback(transaction_event, NULL);
 }
 
@@ -290,41 +303,40 @@ RinqAsyncCall *
 rinq_async_call(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
 				const RinqMessageId *id)
 {
-	RinqAsyncCall *call;
+	RinqBytes	namespace = fields[RINQ_CALL_NAMESPACE];
+	RinqBytes	command = fields[RINQ_CALL_COMMAND];
+	RinqAsyncCall *volatile call = NULL;
+	RinqSlot   *volatile slot = NULL;
+	uint32		volatile index = RINQ_NO_SLOT;
 	RinqMessageId key;
-	MemoryContext old;
-	RinqSlot   *slot;
-	char	   *namespace;
-	char	   *command;
-	uint32		index;
+	char	   *texts;
 
 	begin();
 	make_room();
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	namespace = pnstrdup(fields[RINQ_CALL_NAMESPACE].data, fields[RINQ_CALL_NAMESPACE].len);
-	command = pnstrdup(fields[RINQ_CALL_COMMAND].data, fields[RINQ_CALL_COMMAND].len);
-	MemoryContextSwitchTo(old);
+	texts = MemoryContextAllocZero(TopMemoryContext, namespace.len + command.len + 2);
+	memcpy(texts, namespace.data, namespace.len);
+	memcpy(texts + namespace.len + 1, command.data, command.len);
 	PG_TRY();
 	{
 		index = rinq_call_submit(db, fields, deadline, true, id);
+		slot = &rinq_channel_of(db)->slots[index];
+		rinq_message_id_key(&slot->id, &key);
+		call = hash_search(calls, &key, HASH_ENTER, NULL);
 	}
 	PG_CATCH();
 	{
-		pfree(namespace);
-		pfree(command);
+		pfree(texts);
+		if (index != RINQ_NO_SLOT)
+			rinq_call_release(db, index);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-
-	slot = &rinq_channel_of(db)->slots[index];
-	rinq_message_id_key(&slot->id, &key);
-	call = hash_search(calls, &key, HASH_ENTER, NULL);
 	call->db = db;
 	call->index = index;
 	call->serial = slot->serial;
 	call->made = made++;
-	call->namespace = namespace;
-	call->command = command;
+	call->namespace = texts;
+	call->command = texts + namespace.len + 1;
 	call->awaited = false;
 	return call;
 }

@@ -21,8 +21,8 @@ typedef struct RinqAsyncCall
 	uint32		index;			/* of its slot, until "awaited" */
 	uint32		serial;
 	int64		made;			/* counts up, to tell the oldest */
-	char	   *namespace;		/* both for error messages */
-	char	   *command;
+	char	   *namespace;		/* for error messages */
+	char	   *command;		/* the same; in the memory of the namespace */
 	bool		awaited;		/* the slot was given back, and there is an answer */
 	RinqAnswer	answer;			/* RINQ_OUTCOME_NONE: it was dropped */
 } RinqAsyncCall;

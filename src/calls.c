@@ -17,17 +17,42 @@
 #include "calls.h"
 #include "clock.h"
 #include "guc.h"
+#include "nodes/bitmapset.h"
 #include "request.h"
 #include "session.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
+#include "utils/memutils.h"
 
 /* ms after which a waiting backend looks around without having been woken */
 #define RECHECK 1000
 
 /* the number by which the peer knows this backend; 0 until it has one */
 static uint32 my_client = 0;
+
+/*
+ * Numbers of the database entries (shared.h) in which this process may have
+ * calls.  More than one when the database has stopped being served, and has
+ * another entry since; the first one may be another database's by now, but
+ * its channel still has this process's calls.
+ */
+static Bitmapset *used_entries = NULL;
+
+/* takes note of an entry before there is anything in it */
+static void
+use_entry(RinqDatabase *db)
+{
+	int			number = (int) (db - rinq_shared->databases);
+	MemoryContext old;
+
+	Assert(number >= 0 && number < rinq_shared->num_databases);
+	if (bms_is_member(number, used_entries))
+		return;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	used_entries = bms_add_member(used_entries, number);
+	MemoryContextSwitchTo(old);
+}
 
 /* a process that is terminated while it waits does not get to release its call */
 static void
@@ -39,7 +64,7 @@ release_all(RinqDatabase *db)
 	for (i = 0; i < channel->num_calls; i++)
 	{
 		RinqSlot   *slot = &channel->slots[i];
-		RinqSlotState state = (RinqSlotState) pg_atomic_read_u32(&slot->state);
+		RinqSlotState state = rinq_slot_state(slot);
 
 		if (slot->owner == RINQ_MY_PROCNO && slot->client == my_client &&
 			state != RINQ_SLOT_FREE && state != RINQ_SLOT_ABANDONED)
@@ -55,29 +80,50 @@ release_all(RinqDatabase *db)
 	}
 }
 
+/*
+ * End what the peer knows of this process: its session.  The next message, if
+ * there is one, is of another client.
+ */
+static void
+end_client(void)
+{
+	RinqDatabase *db = rinq_session_leave();
+
+	if (db != NULL && db->peer.procno != RINQ_NO_PROC)
+		rinq_inbox_put(db, RINQ_INBOX_CLIENT_GONE, my_client, 0);
+	if (db != NULL)
+		my_client = 0;
+}
+
 static void
 client_gone(int code, Datum arg)
 {
-	RinqDatabase *db = rinq_my_database();
+	int			number = -1;
 
-	if (db == NULL)
-		return;
-	release_all(db);
-	rinq_session_leave();
-	if (db->peer.procno != RINQ_NO_PROC)
-		rinq_inbox_put(db, RINQ_INBOX_CLIENT_GONE, my_client, 0);
+	while ((number = bms_next_member(used_entries, number)) >= 0)
+		release_all(&rinq_shared->databases[number]);
+	end_client();
 }
 
 /*
- * The number by which the peer knows this process.
+ * Return the number by which the peer knows this process.
  */
 uint32
 rinq_client_number(void)
 {
-	if (my_client == 0)
+	static bool registered = false;
+
+	if (!registered)
 	{
 		before_shmem_exit(client_gone, (Datum) 0);
+		registered = true;
+	}
+	if (my_client == 0)
+	{
+		rinq_at_request_end(end_client);
 		my_client = pg_atomic_fetch_add_u32(&rinq_shared->next_client, 1);
+		if (my_client == 0)		/* 0 is none */
+			my_client = pg_atomic_fetch_add_u32(&rinq_shared->next_client, 1);
 	}
 	return my_client;
 }
@@ -211,11 +257,15 @@ try_new_slot(RinqDatabase *db, RinqOperation op, int64 deadline)
 {
 	RinqChannel *channel = rinq_channel_of(db);
 	uint32		client = rinq_client_number();
-	uint32		index = rinq_slot_alloc_call(channel);
 	uint32		incarnation = db->incarnation;
+	uint32		index;
 	bool		connected;
 	RinqSlot   *slot;
 
+	/* what may raise an error comes before there is a slot to lose */
+	use_entry(db);
+	(void) rinq_dsa();
+	index = rinq_slot_alloc_call(channel);
 	SpinLockAcquire(&db->mutex);
 	connected = db->status.net == RINQ_NET_CONNECTED;
 	SpinLockRelease(&db->mutex);
@@ -263,8 +313,7 @@ try_submit(RinqDatabase *db, uint32 index, const RinqBytes *fields, int nfields)
 		return false;
 	}
 	HOLD_INTERRUPTS();
-	pg_write_barrier();
-	pg_atomic_write_u32(&slot->state, RINQ_SLOT_QUEUED);
+	rinq_slot_set_state(slot, RINQ_SLOT_QUEUED);
 	rinq_inbox_put(db, RINQ_INBOX_CALL, index, slot->serial);
 	RESUME_INTERRUPTS();
 	return true;
@@ -403,7 +452,7 @@ rinq_call_wait(RinqDatabase *db, uint32 index, RinqAnswer *answer)
 	RinqSlot   *slot = &rinq_channel_of(db)->slots[index];
 
 	memset(answer, 0, sizeof(*answer));
-	while (pg_atomic_read_u32(&slot->state) != RINQ_SLOT_DONE)
+	while (rinq_slot_state(slot) != RINQ_SLOT_DONE)
 	{
 		if (slot->deadline <= rinq_clock_ms())
 		{
@@ -417,7 +466,18 @@ rinq_call_wait(RinqDatabase *db, uint32 index, RinqAnswer *answer)
 		}
 		rinq_call_sleep(slot->deadline);
 	}
-	pg_read_barrier();
+	rinq_call_answer(db, index, answer);
+}
+
+/*
+ * Find the answer to a call that has one.
+ */
+void
+rinq_call_answer(RinqDatabase *db, uint32 index, RinqAnswer *answer)
+{
+	RinqSlot   *slot = &rinq_channel_of(db)->slots[index];
+
+	Assert(rinq_slot_state(slot) == RINQ_SLOT_DONE);
 	answer->outcome = slot->outcome;
 	rinq_slot_read(slot, answer->fields, RINQ_ANSWER_FIELDS);
 }

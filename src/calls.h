@@ -38,6 +38,7 @@ extern uint32 rinq_operation_submit(RinqDatabase *db, RinqOperation op, const Ri
 extern void rinq_call_sleep(int64 until);
 extern bool rinq_call_ended(RinqDatabase *db, uint32 index);
 extern void rinq_call_wait(RinqDatabase *db, uint32 index, RinqAnswer *answer);
+extern void rinq_call_answer(RinqDatabase *db, uint32 index, RinqAnswer *answer);
 extern bool rinq_call_abandon(RinqDatabase *db, uint32 index);
 extern void rinq_call_release(RinqDatabase *db, uint32 index);
 

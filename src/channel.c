@@ -115,7 +115,7 @@ rinq_slot_alloc_call(RinqChannel *channel)
 	pg_atomic_write_u32(&slot->claim, slot->serial);
 	slot->outcome = RINQ_OUTCOME_NONE;
 	slot->length = 0;
-	pg_atomic_write_u32(&slot->state, RINQ_SLOT_FILLING);
+	rinq_slot_set_state(slot, RINQ_SLOT_FILLING);
 	return index;
 }
 
@@ -130,8 +130,7 @@ rinq_slot_free(RinqChannel *channel, uint32 index)
 
 	rinq_slot_clear(slot);
 	slot->owner = RINQ_NO_PROC;
-	pg_write_barrier();
-	pg_atomic_write_u32(&slot->state, RINQ_SLOT_FREE);
+	rinq_slot_set_state(slot, RINQ_SLOT_FREE);
 	if (index >= channel->num_calls)
 		return;
 
@@ -316,7 +315,7 @@ rinq_request_put(RinqDatabase *db, uint32 index)
 	int			i;
 
 	slot->next = RINQ_NO_SLOT;
-	pg_atomic_write_u32(&slot->state, RINQ_SLOT_QUEUED);
+	rinq_slot_set_state(slot, RINQ_SLOT_QUEUED);
 
 	SpinLockAcquire(&channel->request_lock);
 	if (channel->last_request == RINQ_NO_SLOT)
@@ -378,7 +377,7 @@ rinq_request_take(RinqDatabase *db, RinqExecutorSlot *me)
 	{
 		unlink_request(channel, index, previous);
 		channel->slots[index].owner = me->procno;
-		pg_atomic_write_u32(&channel->slots[index].state, RINQ_SLOT_RUNNING);
+		rinq_slot_set_state(&channel->slots[index], RINQ_SLOT_RUNNING);
 		me->state = RINQ_EXECUTOR_BUSY;
 	}
 	else
@@ -438,7 +437,7 @@ rinq_channel_peer_gone(RinqDatabase *db)
 	for (i = 0; i < channel->num_slots; i++)
 	{
 		RinqSlot   *slot = &channel->slots[i];
-		RinqSlotState state = (RinqSlotState) pg_atomic_read_u32(&slot->state);
+		RinqSlotState state = rinq_slot_state(slot);
 
 		if (i < channel->num_calls)
 		{

@@ -246,6 +246,30 @@ extern Size rinq_channel_size(void);
 extern void rinq_channel_init(RinqChannel *channel, LWLock *queue_lock);
 extern void rinq_channel_peer_gone(RinqDatabase *db);
 
+/*
+ * Read the state of a slot.  What was written into the slot before it was
+ * moved to that state is seen by whoever reads the slot afterwards.
+ */
+static inline RinqSlotState
+rinq_slot_state(RinqSlot *slot)
+{
+	RinqSlotState state = (RinqSlotState) pg_atomic_read_u32(&slot->state);
+
+	pg_read_barrier();
+	return state;
+}
+
+/*
+ * Move a slot that no other process may touch now; what was written into it
+ * comes before the move for everybody.
+ */
+static inline void
+rinq_slot_set_state(RinqSlot *slot, RinqSlotState state)
+{
+	pg_write_barrier();
+	pg_atomic_write_u32(&slot->state, state);
+}
+
 /* slots */
 extern uint32 rinq_slot_alloc_call(RinqChannel *channel);
 extern void rinq_slot_free(RinqChannel *channel, uint32 index);

@@ -122,6 +122,22 @@
 #define rinq_random_fraction() ((double) random() / ((double) MAX_RANDOM_VALUE + 1))
 #endif
 
+/* 16 keeps settings in a hash table, and makes an array of them when asked */
+#if PG_VERSION_NUM >= 160000
+#define rinq_get_settings(count) get_guc_variables(count)
+#define rinq_free_settings(settings) pfree(settings)
+#else
+#define rinq_get_settings(count) (*(count) = GetNumConfigOptions(), get_guc_variables())
+#define rinq_free_settings(settings) ((void) (settings))
+#endif
+
+/* 17 can drop some of the temporary replication slots only */
+#if PG_VERSION_NUM >= 170000
+#define rinq_drop_temporary_slots() ReplicationSlotCleanup(false)
+#else
+#define rinq_drop_temporary_slots() ReplicationSlotCleanup()
+#endif
+
 /* 16 moved the macros for variable-length values to a header of their own */
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"

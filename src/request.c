@@ -2,7 +2,7 @@
  *
  * request.c
  *	  What outlives a function call in a process: the request being handled,
- *	  and the last failure.
+ *	  the last failure, and who else remembers something until a request ends.
  *
  *-------------------------------------------------------------------------
  */
@@ -39,6 +39,12 @@ rinq_current_trace(void)
 
 static MemoryContext failure_context = NULL;
 
+/* files that keep something for the process, each once */
+#define MAX_FORGETTING 8
+
+static RinqForget forgetting[MAX_FORGETTING];
+static int	num_forgetting = 0;
+
 void
 rinq_failure_forget(void)
 {
@@ -48,11 +54,47 @@ rinq_failure_forget(void)
 }
 
 /*
- * Raises an application-defined failure as an error, and keeps it for
- * rinq_last_failure(), since an error cannot carry a payload.
+ * Register a function that forgets what a file keeps for this process; it is
+ * called at the end of each request of an executor, and never elsewhere.  To
+ * be called before the first such thing is kept; again does no harm.
  */
 void
-rinq_failure_raise(const char *type, const char *message, const Jsonb *payload)
+rinq_at_request_end(RinqForget forget)
+{
+	int			i;
+
+	for (i = 0; i < num_forgetting; i++)
+	{
+		if (forgetting[i] == forget)
+			return;
+	}
+	if (num_forgetting == MAX_FORGETTING)
+		elog(ERROR, "too many callbacks for the end of a request");
+	forgetting[num_forgetting++] = forget;
+}
+
+/*
+ * Forget everything of the extension that belonged to the request just
+ * handled, or to the attempt at it that is to be repeated.
+ */
+void
+rinq_request_ended(void)
+{
+	int			i;
+
+	for (i = 0; i < num_forgetting; i++)
+		forgetting[i] ();
+	rinq_failure_forget();
+}
+
+/*
+ * Raises an application-defined failure as an error, and keeps it for
+ * rinq_last_failure(), since an error cannot carry a payload.  "origin" is the
+ * command of another peer that it came from, NULL for a failure of this process.
+ */
+void
+rinq_failure_raise(const char *type, const char *message, const Jsonb *payload,
+				   const char *origin)
 {
 	MemoryContext old;
 	RinqFailure failure;
@@ -87,5 +129,7 @@ rinq_failure_raise(const char *type, const char *message, const Jsonb *payload)
 			(errcode(ERRCODE_RINQ_FAILURE),
 			 errmsg_internal("%s", failure.message != NULL && failure.message[0] != '\0' ?
 							 failure.message : failure.type),
-			 errdetail_internal("Failure type: %s", failure.type)));
+			 origin == NULL ? errdetail("Failure type: %s", failure.type) :
+			 errdetail("Failure type: %s\nThe failure was raised by the peer that served %s.",
+					   failure.type, origin)));
 }

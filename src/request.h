@@ -2,8 +2,8 @@
  *
  * request.h
  *	  The request that this process is handling, whose trace id and deadline
- *	  everything sent meanwhile inherits; and the failure last raised or
- *	  received.
+ *	  everything sent meanwhile inherits; the failure last raised or received;
+ *	  and what else of this process ends with a request.
  *
  *-------------------------------------------------------------------------
  */
@@ -55,6 +55,12 @@ extern RinqFailure rinq_last_failure_data;
 
 extern void rinq_failure_forget(void);
 RINQ_NORETURN extern void rinq_failure_raise(const char *type, const char *message,
-											 const Jsonb *payload);
+											 const Jsonb *payload, const char *origin);
+
+/* what belongs to a process, and in an executor to the request it handles */
+typedef void (*RinqForget) (void);
+
+extern void rinq_at_request_end(RinqForget forget);
+extern void rinq_request_ended(void);
 
 #endif							/* RINQ_REQUEST_H */

@@ -21,6 +21,9 @@
 #include "request.h"
 #include "session.h"
 
+/* whose peer this process has told of its session; NULL while it has none */
+static RinqDatabase *told = NULL;
+
 static RinqSessionCell *
 cells(void)
 {
@@ -102,6 +105,7 @@ ensure_session(RinqDatabase *db, uint32 client, RinqPeerId *peer)
 	if (made)
 	{
 		mine->role = GetUserId();
+		told = db;
 		rinq_inbox_put(db, RINQ_INBOX_SESSION, (uint32) RINQ_MY_PROCNO, client);
 	}
 	return identity;
@@ -196,36 +200,51 @@ rinq_session_cell_end(RinqDatabase *db, int procno, uint32 seq)
 	SpinLockRelease(&db->mutex);
 }
 
+/* the message id that was made up last */
+static RinqMessageId unconnected;
+
+static void
+forget_unconnected(void)
+{
+	memset(&unconnected, 0, sizeof(unconnected));
+}
+
 /*
- * Draws a message id while the peer is nobody on the network: of a session that
+ * Draw a message id while the peer is nobody on the network: of a session that
  * nobody can reach, like one whose peer is gone by the time it is received.
  */
 void
 rinq_session_draw_unconnected(RinqMessageId *id)
 {
-	static RinqMessageId last;
+	RinqMessageId *last = &unconnected;
 
-	while (last.seq == 0 || last.seq == PG_UINT32_MAX ||
-		   last.ref.session.peer.rand == 0 || last.ref.session.seq == 0)
+	rinq_at_request_end(forget_unconnected);
+	while (last->seq == 0 || last->seq == PG_UINT32_MAX ||
+		   last->ref.session.peer.rand == 0 || last->ref.session.seq == 0)
 	{
-		memset(&last, 0, sizeof(last));
-		if (!pg_strong_random(&last.ref.session.peer.rand, sizeof(last.ref.session.peer.rand)) ||
-			!pg_strong_random(&last.ref.session.seq, sizeof(last.ref.session.seq)))
+		memset(last, 0, sizeof(*last));
+		if (!pg_strong_random(&last->ref.session.peer.rand, sizeof(last->ref.session.peer.rand)) ||
+			!pg_strong_random(&last->ref.session.seq, sizeof(last->ref.session.seq)))
 			ereport(ERROR,
 					(errcode(ERRCODE_INTERNAL_ERROR),
 					 errmsg("could not generate a random message id")));
-		last.ref.session.peer.clock = (uint64) (rinq_wall_ms() / 1000);
-		last.seq = 1;
+		last->ref.session.peer.clock = (uint64) (rinq_wall_ms() / 1000);
+		last->seq = 1;
 	}
-	*id = last;
-	last.seq++;
+	*id = *last;
+	last->seq++;
 }
 
 /*
- * This process ends: whoever gets its number next has a session of its own.
+ * End the session of this process, which ends itself, or a request that it
+ * has handled.  Returns whose peer is to be told, or NULL.
  */
-void
+RinqDatabase *
 rinq_session_leave(void)
 {
+	RinqDatabase *db = told;
+
+	told = NULL;
 	cells()[RINQ_MY_PROCNO].identity = 0;
+	return db;
 }

@@ -43,7 +43,7 @@ extern void rinq_identity_clear(RinqDatabase *db);
 extern uint32 rinq_session_draw(RinqDatabase *db, uint32 client, RinqMessageId *id);
 extern bool rinq_session_current(RinqDatabase *db, uint32 client, RinqSessionId *id);
 extern void rinq_session_draw_unconnected(RinqMessageId *id);
-extern void rinq_session_leave(void);
+extern RinqDatabase *rinq_session_leave(void);
 
 /* in the peer */
 extern bool rinq_session_cell_read(RinqDatabase *db, int procno, RinqSessionCell *copy);

@@ -93,6 +93,7 @@ typedef enum RinqCounter
 	RINQ_REQUESTS_REJECTED,
 	RINQ_REQUESTS_REQUEUED,
 	RINQ_REQUESTS_EXPIRED,
+	RINQ_REQUESTS_UNHANDLED,
 	RINQ_RESPONSES_SENT,
 	RINQ_RECONNECTS,
 	RINQ_MESSAGES_SENT,
@@ -160,6 +161,9 @@ typedef struct RinqDatabase
 	uint32		identity;		/* serial of the peer's identity; 0 is none (session.h) */
 	RinqPeerId	identity_id;
 	uint32		next_session;
+	int64		early_errors_since; /* of errors before handlers (executor/log.c) */
+	uint32		early_errors_logged;
+	uint64		early_errors_suppressed;
 
 	ConditionVariable changed;	/* state of peer, reader, executors, network */
 	pg_atomic_uint64 counters[RINQ_NUM_COUNTERS];

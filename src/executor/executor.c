@@ -20,15 +20,13 @@
 #include "compat.h"
 
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "channel.h"
 #include "clock.h"
-#include "commands/async.h"
-#include "commands/prepare.h"
-#include "commands/sequence.h"
 #include "executor/answer.h"
+#include "executor/cleanup.h"
 #include "executor/forward.h"
 #include "executor/handler.h"
+#include "executor/log.h"
 #include "executor/record.h"
 #include "guc.h"
 #include "payload.h"
@@ -37,21 +35,16 @@
 #include "request.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/lock.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "transaction.h"
 #include "utils/memutils.h"
-#include "utils/portal.h"
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 #include "worker.h"
 
 /* ms without work after which the last statistics are written */
 #define STATS_DELAY 500
-
-/* ms between log entries about requests that did not reach their handler */
-#define LOG_INTERVAL 5000
 
 /* transactions that a request without a deadline gets, and pauses between in ms */
 #define MAX_TRIES 10
@@ -159,25 +152,6 @@ attach(void)
 }
 
 /*
- * Undoes what a handler may have left behind in the session.  Settings,
- * roles and search_path included, were already put back with the transaction.
- */
-static void
-clean_session(void)
-{
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	PortalHashTableDeleteAll();
-	DropAllPreparedStatements();
-	Async_UnlistenAll();
-	LockReleaseAll(USER_LOCKMETHOD, true);
-	ResetSequenceCaches();
-	ResetTempTableNamespace();
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-}
-
-/*
  * Let the request's deadline, or the role's own limit, end the statement.  The
  * deadline has a timer of its own, since PostgreSQL's go by the wall clock.
  */
@@ -198,38 +172,53 @@ disarm_timeout(void)
 	QueryCancelPending = false;
 }
 
+/* has the request handled; true when it was handled before, and this is its answer again */
+static bool
+call_handler(RinqSlot *slot, const RinqBytes *fields, RinqBytes *payload)
+{
+	if (slot->work == RINQ_WORK_NOTIFICATION && fields[RINQ_REQUEST_TYPE].len > 0)
+	{
+		rinq_forward(fields);
+		*payload = rinq_bytes(NULL, 0);
+		return false;
+	}
+	if (slot->deduplicate && rinq_record_was_handled(fields, payload))
+		return true;
+	*payload = rinq_handler_call(slot->work, fields, slot->handler_owner, slot->deadline,
+								 slot->wants_response);
+	if (slot->deduplicate)
+		rinq_record_handled(fields, *payload);
+	return false;
+}
+
 /*
- * Runs the handler in a transaction.  The answer is in the slot before the
- * commit, so that nothing can fail after it.
+ * Run the handler in a transaction.  The answer is in the slot before the
+ * commit, so that nothing can fail after it: without room for the answer,
+ * nothing is committed.  The handler's settings hold until the end, for
+ * triggers that fire at the commit.
  */
 static void
 run_handler(RinqSlot *slot, const RinqBytes *fields)
 {
 	RinqBytes	payload;
-	int			nest;
+	bool		was_handled;
 
 	rinq_handler_entered = false;
 	StartTransactionCommand();
-	nest = NewGUCNestLevel();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	arm_timeout(slot->deadline);
-	if (slot->work == RINQ_WORK_NOTIFICATION && fields[RINQ_REQUEST_TYPE].len > 0)
+	was_handled = call_handler(slot, fields, &payload);
+	if (!rinq_answer_success(slot, payload))
 	{
-		rinq_forward(fields);
-		payload = rinq_bytes(NULL, 0);
+		if (!was_handled)
+			ereport(ERROR,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg_internal(RINQ_NO_ROOM_FOR_RESPONSE)));
+
+		/* an error would be a lie; it comes again when there may be room */
+		slot->outcome = RINQ_OUTCOME_NO_ANSWER;
 	}
-	else if (!slot->deduplicate)
-		payload = rinq_handler_call(slot->work, fields, slot->handler_owner, slot->deadline,
-									slot->wants_response);
-	else if (!rinq_record_was_handled(fields, &payload))
-	{
-		payload = rinq_handler_call(slot->work, fields, slot->handler_owner, slot->deadline,
-									slot->wants_response);
-		rinq_record_handled(fields, payload);
-	}
-	rinq_answer(slot, RINQ_OUTCOME_SUCCESS, NULL, NULL, payload);
 	PopActiveSnapshot();
-	AtEOXact_GUC(false, nest);
 
 	/* what is acknowledged does not come again */
 	if (slot->work == RINQ_WORK_REQUEST)
@@ -238,28 +227,16 @@ run_handler(RinqSlot *slot, const RinqBytes *fields)
 	disarm_timeout();
 }
 
-/* what anybody on the network can cause is logged now and then only */
-static bool
-may_log(void)
-{
-	static int64 last_logged = 0;
-	int64		now = rinq_clock_ms();
-
-	if (last_logged != 0 && now - last_logged < LOG_INTERVAL)
-		return false;
-	last_logged = now;
-	return true;
-}
-
-/* the slot is overwritten with an answer, and the request may be needed again */
+/* the slot's memory is for others, until there is an answer */
 static void
-copy_request(RinqSlot *slot, RinqBytes *fields)
+take_request(RinqSlot *slot, RinqBytes *fields)
 {
 	int			i;
 
 	rinq_slot_read(slot, fields, RINQ_REQUEST_FIELDS);
 	for (i = 0; i < RINQ_REQUEST_FIELDS; i++)
 		fields[i] = rinq_bytes_copy(fields[i]);
+	rinq_slot_clear(slot);
 }
 
 /* did the transaction fail for its company only, and is there time for another? */
@@ -300,12 +277,13 @@ pause_before_retry(int64 deadline, int tries)
 }
 
 /*
- * Runs the handler once; false when its transaction is to be tried again.
+ * Run the handler once; false when its transaction is to be tried again.
  */
 static bool
 try_request(RinqSlot *slot, const RinqBytes *fields, int tries, MemoryContext context)
 {
-	volatile bool done = true;
+	ErrorData  *volatile error = NULL;
+	volatile bool retry = false;
 
 	PG_TRY();
 	{
@@ -313,27 +291,23 @@ try_request(RinqSlot *slot, const RinqBytes *fields, int tries, MemoryContext co
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
-
 		HOLD_INTERRUPTS();
-		disarm_timeout();
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
-		done = !may_retry(slot, error, tries);
-		if (done && !rinq_answer_is_failure(error) && (rinq_handler_entered || may_log()))
-			EmitErrorReport();
-		FlushErrorState();
-		AbortCurrentTransaction();
-		MemoryContextSwitchTo(context);
-
-		if (done)
-			rinq_answer_error(slot, error, context);
-		else
-			FreeErrorData(error);
+		retry = may_retry(slot, error, tries);
+		if (!retry)
+			rinq_log_failed_request(database, slot, error);
+		rinq_end_failed_transaction(context);
 		RESUME_INTERRUPTS();
 	}
 	PG_END_TRY();
-	return done;
+	MemoryContextSwitchTo(context);
+	if (error == NULL)
+		return true;
+	if (!retry)
+		rinq_answer_error(slot, error, context);
+	FreeErrorData(error);
+	return !retry;
 }
 
 /* what the handler's own messages have in common with its request */
@@ -368,145 +342,68 @@ tell_about_request(void *arg)
 			   rinq_text_for_display(fields[RINQ_REQUEST_TRACE], trace));
 }
 
-/*
- * Does some bookkeeping in a transaction of its own; when it fails, that is
- * logged, and the request goes on without it.
- */
+/* shows in pg_stat_activity, and in log lines, what this process is at */
 static void
-keep_books(void (*work) (void *arg), void *arg, MemoryContext context)
+show_activity(const RinqBytes *fields)
 {
-	PG_TRY();
-	{
-		StartTransactionCommand();
-
-		/* whatever the role has set for its own transactions */
-		XactReadOnly = false;
-		XactIsoLevel = XACT_READ_COMMITTED;
-		PushActiveSnapshot(GetTransactionSnapshot());
-		work(arg);
-		PopActiveSnapshot();
-
-		/* the server may end in the attempt that is counted, or the request be acknowledged */
-		rinq_commit_durably();
-		CommitTransactionCommand();
-	}
-	PG_CATCH();
-	{
-		HOLD_INTERRUPTS();
-		MemoryContextSwitchTo(context);
-		EmitErrorReport();
-		FlushErrorState();
-		AbortCurrentTransaction();
-		RESUME_INTERRUPTS();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-}
-
-typedef struct Attempt
-{
-	const RinqBytes *fields;
-	int			number;
-	char		error[64];
-} Attempt;
-
-static void
-count_attempt(void *arg)
-{
-	Attempt    *attempt = arg;
-
-	attempt->number = rinq_record_attempt(attempt->fields);
-}
-
-static void
-record_dead(void *arg)
-{
-	Attempt    *attempt = arg;
-
-	rinq_record_dead(attempt->fields, attempt->number - 1, attempt->error);
-}
-
-static void
-purge(void *arg)
-{
-	rinq_record_purge();
-}
-
-/*
- * A request that the broker delivers again may have ended its executor, or the
- * whole server, each time: after some attempts it is answered with an error,
- * and set aside.
- */
-static bool
-give_up(RinqSlot *slot, const RinqBytes *fields, MemoryContext context)
-{
-	Attempt		attempt;
-
-	if (!slot->redelivered || rinq_max_attempts == 0)
-		return false;
-	attempt.fields = fields;
-	attempt.number = 0;
-	keep_books(count_attempt, &attempt, context);
-	if (attempt.number <= rinq_max_attempts)
-		return false;
-	snprintf(attempt.error, sizeof(attempt.error), "the request was given up after %d attempts",
-			 attempt.number - 1);
-	ereport(LOG,
-			(errmsg("rinq gives up a request that was delivered %d times", attempt.number),
-			 errhint("Look at the view rinq_inbox_dead_letter.")));
-	keep_books(record_dead, &attempt, context);
-	rinq_answer_plainly(slot, attempt.error);
-	return true;
-}
-
-static void
-run_request(uint32 index, MemoryContext context)
-{
-	RinqSlot   *slot = &channel->slots[index];
-	RinqBytes	fields[RINQ_REQUEST_FIELDS];
+	static char activity[2 * RINQ_DISPLAY_LEN + 16];
 	char		namespace[RINQ_DISPLAY_LEN];
 	char		command[RINQ_DISPLAY_LEN];
-	static char activity[2 * RINQ_DISPLAY_LEN + 16];
-	MemoryContext old = MemoryContextSwitchTo(context);
 
-	rinq_slot_read(slot, fields, RINQ_REQUEST_FIELDS);
 	snprintf(activity, sizeof(activity), "rinq: %s::%s",
 			 rinq_text_for_display(fields[RINQ_REQUEST_NAMESPACE], namespace),
 			 rinq_text_for_display(fields[RINQ_REQUEST_COMMAND], command));
 	debug_query_string = activity;
 	pgstat_report_activity(STATE_RUNNING, activity);
 	SetCurrentStatementStartTimestamp();
-	rinq_failure_forget();
+}
 
+/* finds an answer to the request in a slot */
+static void
+answer_request(RinqSlot *slot, MemoryContext context)
+{
+	RinqBytes	fields[RINQ_REQUEST_FIELDS];
+	ErrorContextCallback about;
+	int			tries;
+
+	take_request(slot, fields);
+	show_activity(fields);
 	if (slot->work == RINQ_WORK_REQUEST && slot->deadline != 0 &&
 		rinq_clock_ms() >= slot->deadline)
 	{
-		rinq_slot_clear(slot);
 		slot->outcome = RINQ_OUTCOME_EXPIRED;
+		return;
 	}
-	else
+	inherit(fields, slot->deadline);
+	about.callback = tell_about_request;
+	about.arg = fields;
+	about.previous = error_context_stack;
+	error_context_stack = &about;
+	if (!rinq_record_give_up(slot, fields, context))
 	{
-		ErrorContextCallback about;
-		bool		given_up;
-		int			tries;
-
-		copy_request(slot, fields);
-		inherit(fields, slot->deadline);
-		about.callback = tell_about_request;
-		about.arg = fields;
-		about.previous = error_context_stack;
-		error_context_stack = &about;
-		given_up = give_up(slot, fields, context);
-		for (tries = 1; !given_up && !try_request(slot, fields, tries, context); tries++)
+		for (tries = 1; !try_request(slot, fields, tries, context); tries++)
 		{
-			clean_session();
+			rinq_cleanup_session();
 			MemoryContextSwitchTo(context);
-			rinq_failure_forget();
 			pause_before_retry(slot->deadline, tries);
 		}
-		error_context_stack = about.previous;
 	}
+	error_context_stack = about.previous;
 	memset(&rinq_inherited, 0, sizeof(rinq_inherited));
+}
+
+/*
+ * Handle a request, and get ready for the next one; false when this process
+ * cannot have another one.
+ */
+static bool
+run_request(uint32 index, MemoryContext context)
+{
+	RinqSlot   *slot = &channel->slots[index];
+	MemoryContext old = MemoryContextSwitchTo(context);
+
+	Assert(!IsTransactionState() && InterruptHoldoffCount == 0);
+	answer_request(slot, context);
 	debug_query_string = NULL;
 
 	/* hand the answer over; when the peer is gone, it has no use for it */
@@ -518,13 +415,13 @@ run_request(uint32 index, MemoryContext context)
 		rinq_slot_free(channel, index);
 	RESUME_INTERRUPTS();
 
+	rinq_cleanup_session();
 	MemoryContextSwitchTo(context);
-	clean_session();
-	if (rinq_record_purge_due(database))
-		keep_books(purge, NULL, context);
+	rinq_record_purge(database, context);
 	pgstat_report_stat(false);	/* by itself at most once a second */
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(context);
+	return rinq_cleanup_is_complete();
 }
 
 /* true when this executor should end now, and is not given work any more */
@@ -564,7 +461,9 @@ rinq_executor_main(Datum arg)
 	SpinLockAcquire(&channel->request_lock);
 	me->ran = true;
 	SpinLockRelease(&channel->request_lock);
+	(void) rinq_dsa();			/* attached where an error does no harm */
 	rinq_handler_init();
+	rinq_cleanup_init();
 	context = AllocSetContextCreate(TopMemoryContext, "rinq request",
 									ALLOCSET_DEFAULT_SIZES);
 
@@ -579,6 +478,7 @@ rinq_executor_main(Datum arg)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
+			rinq_cleanup_configured();
 		}
 		if (end_when_done || may_leave(idle_for_long))
 			proc_exit(0);
@@ -589,7 +489,8 @@ rinq_executor_main(Datum arg)
 		{
 			idle_for_long = false;
 			stats_pending = true;
-			run_request(index, context);
+			if (!run_request(index, context))
+				proc_exit(0);
 			busy = false;
 			continue;
 		}

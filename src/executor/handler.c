@@ -39,6 +39,7 @@
 #include "utils/typcache.h"
 
 #define HANDLER_NAME_LEN 600
+#define MAX_LOOK_UPS 10			/* while its catalog entries change; then it is looked up for each call */
 
 /* columns of rinq_request; the install script defines it to match */
 enum
@@ -86,12 +87,16 @@ bool		rinq_handler_entered = false;
 
 static HTAB *handlers = NULL;
 
+/* counts the changes that may make what is known about handlers wrong */
+static uint64 invalidations = 0;
+
 static void
 forget_handlers(Datum arg, int cacheid, uint32 hashvalue)
 {
 	HASH_SEQ_STATUS seq;
 	Handler    *handler;
 
+	invalidations++;
 	hash_seq_init(&seq, handlers);
 	while ((handler = hash_seq_search(&seq)) != NULL)
 		handler->valid = false;
@@ -196,7 +201,7 @@ rinq_function_owner(Oid func)
 
 /* looks a handler up by its name, as a regprocedure is written */
 static void
-resolve(Handler *handler, RinqWork work)
+look_up(Handler *handler, RinqWork work)
 {
 	const char *name = handler->name + 1;
 	Datum		found;
@@ -238,7 +243,26 @@ resolve(Handler *handler, RinqWork work)
 		pfree(argtypes);
 	}
 	fmgr_info_cxt(handler->func, &handler->flinfo, handler->context);
-	handler->valid = true;
+}
+
+/*
+ * Find out all about a handler.  Looking into the catalog is when changes by
+ * others are noticed, so that what was read first may be out of date by the
+ * end: then it is read again.
+ */
+static void
+resolve(Handler *handler, RinqWork work)
+{
+	int			tries;
+
+	for (tries = 0; !handler->valid && tries < MAX_LOOK_UPS; tries++)
+	{
+		uint64		seen = invalidations;
+
+		CHECK_FOR_INTERRUPTS();
+		look_up(handler, work);
+		handler->valid = seen == invalidations;
+	}
 }
 
 static Handler *

@@ -15,19 +15,26 @@
 
 #include "compat.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "clock.h"
+#include "executor/answer.h"
+#include "executor/cleanup.h"
 #include "executor/record.h"
 #include "executor/spi.h"
 #include "guc.h"
 #include "own_tables.h"
 #include "payload.h"
 #include "request.h"
+#include "transaction.h"
 #include "utils/builtins.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #define PURGE_INTERVAL 60000	/* ms, at least, between two purges, unless what is kept is younger */
 #define PURGE_ROWS "10000"		/* deleted at a time */
+#define LOCK_TIMEOUT "5s"		/* of what is written down before an attempt */
+#define PURGE_LOCK_TIMEOUT "100ms"
 
 static Datum
 bytea_datum(RinqBytes bytes)
@@ -44,8 +51,8 @@ bytea_datum(RinqBytes bytes)
  * Counts an attempt at a request that was delivered before.  Returns its
  * number; the first one was not counted, and so this is the second at least.
  */
-int
-rinq_record_attempt(const RinqBytes *fields)
+static int
+record_attempt(const RinqBytes *fields)
 {
 	RinqOwnTable table;
 	Oid			types[1] = {TEXTOID};
@@ -70,8 +77,8 @@ rinq_record_attempt(const RinqBytes *fields)
 /*
  * Sets a request aside, for an administrator to look at.
  */
-void
-rinq_record_dead(const RinqBytes *fields, int attempts, const char *error)
+static void
+record_dead(const RinqBytes *fields, int attempts, const char *error)
 {
 	RinqOwnTable table;
 	Oid			types[9] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID, TEXTOID, TEXTOID,
@@ -173,10 +180,97 @@ rinq_record_handled(const RinqBytes *fields, RinqBytes payload)
 }
 
 /*
- * Is it time to delete what is old?  The one that asks first has to do it.
+ * Do some bookkeeping in a transaction of its own; when it fails, that is
+ * logged, and the request goes on without it.
+ */
+static void
+keep_books(void (*work) (void *arg), void *arg, bool durably, const char *lock_timeout,
+		   MemoryContext context)
+{
+	PG_TRY();
+	{
+		StartTransactionCommand();
+
+		/* whatever the role has set for its own transactions */
+		XactReadOnly = false;
+		XactIsoLevel = XACT_READ_COMMITTED;
+		(void) set_config_option("lock_timeout", lock_timeout, PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_LOCAL, true, 0, false);
+		PushActiveSnapshot(GetTransactionSnapshot());
+		work(arg);
+		PopActiveSnapshot();
+
+		/* the server may end in the attempt that is counted, or the request be acknowledged */
+		if (durably)
+			rinq_commit_durably();
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		EmitErrorReport();
+		rinq_end_failed_transaction(context);
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+}
+
+typedef struct Attempt
+{
+	const RinqBytes *fields;
+	int			number;
+	char		error[64];
+} Attempt;
+
+static void
+count_attempt(void *arg)
+{
+	Attempt    *attempt = arg;
+
+	attempt->number = record_attempt(attempt->fields);
+}
+
+static void
+set_aside(void *arg)
+{
+	Attempt    *attempt = arg;
+
+	record_dead(attempt->fields, attempt->number - 1, attempt->error);
+}
+
+/*
+ * Count an attempt at a request that the broker has delivered before: it may
+ * have ended its executor, or the whole server, each time.  After some attempts
+ * it is answered with an error, and set aside; then the result is true.
  */
 bool
-rinq_record_purge_due(RinqDatabase *db)
+rinq_record_give_up(RinqSlot *slot, const RinqBytes *fields, MemoryContext context)
+{
+	Attempt		attempt;
+
+	if (!slot->redelivered || rinq_max_attempts == 0)
+		return false;
+	attempt.fields = fields;
+	attempt.number = 0;
+	keep_books(count_attempt, &attempt, true, LOCK_TIMEOUT, context);
+	if (attempt.number <= rinq_max_attempts)
+		return false;
+	snprintf(attempt.error, sizeof(attempt.error), "the request was given up after %d attempts",
+			 attempt.number - 1);
+	ereport(LOG,
+			(errmsg("rinq gives up a request that was delivered %d times", attempt.number),
+			 errhint("Look at the view rinq_inbox_dead_letter.")));
+	keep_books(set_aside, &attempt, true, LOCK_TIMEOUT, context);
+	rinq_answer_plainly(slot, attempt.error);
+	return true;
+}
+
+/*
+ * Is it time to delete what is old?  The one that asks first has to do it.
+ */
+static bool
+purge_due(RinqDatabase *db)
 {
 	uint64		now = (uint64) rinq_clock_ms();
 	uint64		last = pg_atomic_read_u64(&db->last_purge);
@@ -205,17 +299,22 @@ purge_table(Oid schema, const char *name, const char *column)
 	rinq_own_table_close(&table);
 }
 
-/*
- * Deletes what is older than rinq.dedup_retention.
- */
-void
-rinq_record_purge(void)
+static void
+purge_all(void *arg)
 {
 	Oid			schema = rinq_internal_schema();
 
-	/* nobody waits for this, and so it must not wait for anybody */
-	(void) set_config_option("lock_timeout", "100ms", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_LOCAL, true, 0, false);
 	purge_table(schema, "inbox_handled", "handled");
 	purge_table(schema, "inbox_attempt", "last");
+}
+
+/*
+ * Delete what is older than rinq.dedup_retention, if it is time.
+ */
+void
+rinq_record_purge(RinqDatabase *db, MemoryContext context)
+{
+	/* nobody waits for this, and so it must not wait for anybody */
+	if (purge_due(db))
+		keep_books(purge_all, NULL, false, PURGE_LOCK_TIMEOUT, context);
 }

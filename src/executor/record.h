@@ -14,11 +14,9 @@
 #include "bytes.h"
 #include "channel.h"
 
-extern int	rinq_record_attempt(const RinqBytes *fields);
-extern void rinq_record_dead(const RinqBytes *fields, int attempts, const char *error);
+extern bool rinq_record_give_up(RinqSlot *slot, const RinqBytes *fields, MemoryContext context);
 extern bool rinq_record_was_handled(const RinqBytes *fields, RinqBytes *payload);
 extern void rinq_record_handled(const RinqBytes *fields, RinqBytes payload);
-extern bool rinq_record_purge_due(RinqDatabase *db);
-extern void rinq_record_purge(void);
+extern void rinq_record_purge(RinqDatabase *db, MemoryContext context);
 
 #endif							/* RINQ_RECORD_H */

@@ -144,7 +144,7 @@ still_wanted(uint32 index, uint32 serial)
 		return false;
 	slot = &rinq_peer.channel->slots[index];
 	return slot->serial == serial &&
-		pg_atomic_read_u32(&slot->state) == RINQ_SLOT_QUEUED;
+		rinq_slot_state(slot) == RINQ_SLOT_QUEUED;
 }
 
 /* from now on, a response to this request is for the slot */
@@ -354,7 +354,7 @@ look_at_async(void)
 	{
 		RinqSlot   *slot = &rinq_peer.channel->slots[i];
 		uint32		serial = slot->serial;
-		RinqSlotState state = (RinqSlotState) pg_atomic_read_u32(&slot->state);
+		RinqSlotState state = rinq_slot_state(slot);
 		int64		due = slot->deadline;
 
 		if (!slot->async || (state != RINQ_SLOT_QUEUED && state != RINQ_SLOT_DONE))
@@ -412,7 +412,7 @@ rinq_invoker_abandoned(uint32 index, uint32 serial)
 		return;
 	slot = &rinq_peer.channel->slots[index];
 	if (slot->serial != serial ||
-		pg_atomic_read_u32(&slot->state) != RINQ_SLOT_ABANDONED)
+		rinq_slot_state(slot) != RINQ_SLOT_ABANDONED)
 		return;
 	forget_pending(index);
 	rinq_slot_free(rinq_peer.channel, index);
@@ -558,7 +558,7 @@ rinq_invoker_fail_all(const char *reason, bool also_of_handlers)
 	{
 		RinqSlot   *slot = &rinq_peer.channel->slots[i];
 
-		if (pg_atomic_read_u32(&slot->state) != RINQ_SLOT_QUEUED)
+		if (rinq_slot_state(slot) != RINQ_SLOT_QUEUED)
 			forget_pending(i);
 		else if (also_of_handlers || !slot->in_handler)
 			rinq_invoker_finish_text(i, RINQ_OUTCOME_CONNECTION_LOST, reason);

@@ -72,7 +72,7 @@ find_free_slot(void)
 		RinqSlot   *slot = &rinq_peer.channel->slots[index];
 
 		if (in_slot[index] == NULL &&
-			pg_atomic_read_u32(&slot->state) == RINQ_SLOT_FREE)
+			rinq_slot_state(slot) == RINQ_SLOT_FREE)
 		{
 			hint = index - first_slot() + 1;
 			return index;
@@ -254,7 +254,10 @@ dispatch(RinqIncoming *request)
 	if (ns->listener->problem != NULL)
 	{
 		note_problem(ns);
-		return rinq_incoming_respond_error(request, "the handler cannot be run");
+		if (!rinq_incoming_respond_error(request, "the handler cannot be run"))
+			return false;
+		rinq_count(rinq_peer.db, RINQ_REQUESTS_UNHANDLED);
+		return true;
 	}
 	if (ns->listener->max_concurrent > 0 && ns->started >= ns->listener->max_concurrent)
 	{
@@ -369,7 +372,7 @@ rinq_line_answer(uint32 index, uint32 serial)
 		return;
 	slot = &rinq_peer.channel->slots[index];
 	if (in_slot[index] == NULL || slot->serial != serial ||
-		pg_atomic_read_u32(&slot->state) != RINQ_SLOT_DONE)
+		rinq_slot_state(slot) != RINQ_SLOT_DONE)
 		return;
 	if (finish_slot(index))
 		dispatch_backlog();
@@ -415,6 +418,8 @@ rinq_line_configured(void)
 		if (ns == NULL || ns->listener == NULL || ns->listener->problem == NULL ||
 			!rinq_incoming_respond_error(request, "the handler cannot be run"))
 			rinq_incoming_settle(request);
+		else
+			rinq_count(rinq_peer.db, RINQ_REQUESTS_UNHANDLED);
 	}
 
 	release_held();				/* the limits may be others now */

@@ -309,7 +309,7 @@ rinq_operation_waits(const void *waiting, uint32 *index)
 
 	*index = operation->index;
 	return slot->serial == operation->serial &&
-		pg_atomic_read_u32(&slot->state) == RINQ_SLOT_QUEUED;
+		rinq_slot_state(slot) == RINQ_SLOT_QUEUED;
 }
 
 /*

@@ -79,7 +79,8 @@ rinq_call_raise(const RinqAnswer *answer, const char *namespace, const char *com
 			message = rinq_answer_text(answer);
 			rinq_failure_raise(rinq_text_from_wire(answer->fields[RINQ_ANSWER_TYPE]),
 							   message[0] != '\0' ? message : NULL,
-							   rinq_payload_to_jsonb(answer->fields[RINQ_ANSWER_PAYLOAD]));
+							   rinq_payload_to_jsonb(answer->fields[RINQ_ANSWER_PAYLOAD]),
+							   psprintf("%s::%s", namespace, command));
 			break;
 		case RINQ_OUTCOME_ERROR:
 			message = rinq_answer_text(answer);

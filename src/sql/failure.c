@@ -45,7 +45,7 @@ rinq_fail(PG_FUNCTION_ARGS)
 	if (rinq_payload_from_jsonb(payload).len == 0)
 		payload = NULL;
 
-	rinq_failure_raise(type, message, payload);
+	rinq_failure_raise(type, message, payload, NULL);
 	PG_RETURN_VOID();
 }
 

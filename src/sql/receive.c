@@ -133,8 +133,21 @@ forget_left_over(LeftOver *left)
 	pfree(left);
 }
 
-/* keeps what the peer has handed over until a statement has returned it */
+/* the request whose statements have fetched is over */
 static void
+forget_left_overs(void)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &left_overs)
+		forget_left_over(dlist_container(LeftOver, node, iter.cur));
+}
+
+/*
+ * Keep what the peer has handed over until a statement has returned it; false
+ * when there is no memory for that, and nothing is kept.
+ */
+static bool
 add_left_over(const RinqTarget *target, RinqBytes page)
 {
 	dlist_mutable_iter iter;
@@ -148,13 +161,52 @@ add_left_over(const RinqTarget *target, RinqBytes page)
 			forget_left_over(left);
 	}
 	if (page.len == 0)
-		return;
-	left = MemoryContextAllocHuge(TopMemoryContext, offsetof(LeftOver, packed) + page.len);
+		return true;
+	left = MemoryContextAllocExtended(TopMemoryContext, offsetof(LeftOver, packed) + page.len,
+									  MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
+	if (left == NULL)
+		return false;
 	left->session = target->ref.session;
 	left->role = GetUserId();
 	left->len = page.len;
 	memcpy(left->packed, page.data, page.len);
 	dlist_push_tail(&left_overs, &left->node);
+	return true;
+}
+
+/*
+ * Wait for the answer to a fetch.  When the deadline passes, the fetch is given
+ * up, unless it is answered in this moment: then *released is true, and the
+ * slot is not this process's any more.
+ */
+static void
+wait_for_fetch(RinqDatabase *db, uint32 index, RinqAnswer *answer, volatile bool *released)
+{
+	rinq_call_wait(db, index, answer);
+	if (answer->outcome != RINQ_OUTCOME_EXPIRED)
+		return;
+	*released = rinq_call_abandon(db, index);
+	if (!*released)
+		rinq_call_answer(db, index, answer);
+}
+
+/*
+ * End a fetch whose statement has failed: what it was about to get is for the
+ * next one, if it was not kept already and there is memory to keep it in.
+ * Nothing here raises an error, since one is being raised.
+ */
+static void
+end_failed_fetch(RinqDatabase *db, uint32 index, const RinqTarget *target)
+{
+	RinqAnswer	answer;
+
+	if (rinq_call_abandon(db, index))
+		return;
+	rinq_call_answer(db, index, &answer);
+	if (answer.outcome == RINQ_OUTCOME_SUCCESS &&
+		find_left_over(&target->ref.session) == NULL)
+		(void) add_left_over(target, answer.fields[RINQ_ANSWER_PAYLOAD]);
+	rinq_call_release(db, index);
 }
 
 /* one fetch; the result is what it was refused for, if not RINQ_OUTCOME_SUCCESS */
@@ -167,37 +219,29 @@ fetch(RinqDatabase *db, const RinqTarget *target, const RinqOperationInput *inpu
 	uint32		index;
 	volatile bool released = false;
 
+	rinq_at_request_end(forget_left_overs);
 	rinq_operation_fields(input, fields);
 	index = rinq_operation_submit(db, RINQ_OP_FETCH, &target->ref, true, GetUserId(), trusted,
 								  fields, RINQ_OP_FIELDS, deadline);
 	PG_TRY();
 	{
-		rinq_call_wait(db, index, &answer);
-		if (answer.outcome == RINQ_OUTCOME_EXPIRED)
-		{
-			/* it may be answered in this moment */
-			released = rinq_call_abandon(db, index);
-			if (!released)
-				rinq_call_wait(db, index, &answer);
-		}
-		if (answer.outcome == RINQ_OUTCOME_SUCCESS)
-			add_left_over(target, answer.fields[RINQ_ANSWER_PAYLOAD]);
-		else if (answer.outcome >= RINQ_OUTCOME_REFUSED)
+		wait_for_fetch(db, index, &answer, &released);
+		if (answer.outcome == RINQ_OUTCOME_SUCCESS &&
+			!add_left_over(target, answer.fields[RINQ_ANSWER_PAYLOAD]))
+			ereport(ERROR,
+					(errcode(ERRCODE_OUT_OF_MEMORY),
+					 errmsg("out of memory"),
+					 errdetail("Notifications of %zu bytes were fetched.",
+							   answer.fields[RINQ_ANSWER_PAYLOAD].len)));
+		if (answer.outcome >= RINQ_OUTCOME_REFUSED)
 			*text = rinq_answer_text(&answer);
-		else if (answer.outcome != RINQ_OUTCOME_EXPIRED)
+		else if (answer.outcome != RINQ_OUTCOME_SUCCESS && answer.outcome != RINQ_OUTCOME_EXPIRED)
 			rinq_call_raise(&answer, "_sess", target->text);
 	}
 	PG_CATCH();
 	{
-		/* the statement is cancelled: what it was about to get is for the next one */
-		if (!released && !rinq_call_abandon(db, index))
-		{
-			rinq_call_wait(db, index, &answer);
-			if (answer.outcome == RINQ_OUTCOME_SUCCESS &&
-				find_left_over(&target->ref.session) == NULL)
-				add_left_over(target, answer.fields[RINQ_ANSWER_PAYLOAD]);
-			rinq_call_release(db, index);
-		}
+		if (!released)
+			end_failed_fetch(db, index, target);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();

@@ -458,6 +458,13 @@ static MemoryContext known_context = NULL;
 static Known *known = NULL;
 static uint64 known_request = 0;
 
+static void
+forget_known(void)
+{
+	known = NULL;
+	MemoryContextReset(known_context);
+}
+
 static char *
 source_attribute(const char *namespace, const char *key)
 {
@@ -505,8 +512,8 @@ rinq_source_attribute(PG_FUNCTION_ARGS)
 											  ALLOCSET_SMALL_SIZES);
 	if (rinq_inherited.serial != known_request)
 	{
-		known = NULL;
-		MemoryContextReset(known_context);
+		rinq_at_request_end(forget_known);
+		forget_known();
 		known_request = rinq_inherited.serial;
 	}
 	for (entry = known; entry != NULL; entry = entry->next)
