@@ -24,8 +24,12 @@
 /* slots for requests on their way to executors; more wait in the peer */
 #define NUM_REQUEST_SLOTS 256
 
-/* room kept in the inbox so that the end of a backend cannot crowd out calls */
-#define INBOX_RESERVE 64
+/*
+ * Entries that a slot can have in the inbox at a time: it is called, fails with
+ * the connection before the peer has read that, and is used again; twice, when
+ * the peer is told to connect elsewhere in the same turn; and abandoned.
+ */
+#define ENTRIES_PER_SLOT 4
 
 static uint32
 num_slots(void)
@@ -33,12 +37,11 @@ num_slots(void)
 	return (uint32) rinq_max_calls + NUM_REQUEST_SLOTS;
 }
 
-/* each slot can have two entries under way, and each backend two */
+/* for all slots, and for the sessions of all backends, made and ended twice */
 static uint32
 inbox_size(void)
 {
-	return pg_nextpower2_32(2 * num_slots() + 4 * (uint32) RINQ_MAX_BACKENDS +
-							INBOX_RESERVE);
+	return pg_nextpower2_32(ENTRIES_PER_SLOT * num_slots() + 4 * (uint32) RINQ_MAX_BACKENDS);
 }
 
 Size
@@ -68,6 +71,7 @@ rinq_channel_init(RinqChannel *channel, LWLock *queue_lock)
 									 channel->num_slots * sizeof(RinqSlot));
 	channel->inbox_head = 0;
 	channel->inbox_tail = 0;
+	channel->inbox_missed = false;
 	rinq_sendqueue_init(&channel->send, queue_lock);
 	channel->first_request = RINQ_NO_SLOT;
 	channel->last_request = RINQ_NO_SLOT;
@@ -258,17 +262,18 @@ inbox_entry(RinqChannel *channel, uint64 position)
 }
 
 /*
- * Tells the peer something, and wakes it.
+ * Tell the peer something, and wake it.
  */
 void
 rinq_inbox_put(RinqDatabase *db, RinqInboxKind kind, uint32 value, uint32 serial)
 {
 	RinqChannel *channel = rinq_channel_of(db);
+	bool		of_process = kind == RINQ_INBOX_CLIENT_GONE || kind == RINQ_INBOX_SESSION;
 	uint64		limit = channel->inbox_size;
 	bool		full;
 
-	if (kind == RINQ_INBOX_CLIENT_GONE || kind == RINQ_INBOX_SESSION)
-		limit -= INBOX_RESERVE + 2 * channel->num_slots;
+	if (of_process)
+		limit -= ENTRIES_PER_SLOT * channel->num_slots;
 
 	SpinLockAcquire(&channel->inbox_lock);
 	full = channel->inbox_head - channel->inbox_tail >= limit;
@@ -281,6 +286,8 @@ rinq_inbox_put(RinqDatabase *db, RinqInboxKind kind, uint32 value, uint32 serial
 		entry->serial = serial;
 		channel->inbox_head++;
 	}
+	else
+		channel->inbox_missed = true;
 	SpinLockRelease(&channel->inbox_lock);
 	rinq_wake_peer(db);
 }
@@ -299,6 +306,25 @@ rinq_inbox_get(RinqChannel *channel, RinqInboxEntry *entry)
 	}
 	SpinLockRelease(&channel->inbox_lock);
 	return found;
+}
+
+/*
+ * Was there no room for something since this was asked last?  To be asked when
+ * the inbox is empty; then everybody has to be looked at.
+ */
+bool
+rinq_inbox_missed(RinqChannel *channel)
+{
+	bool		missed;
+
+	/* mostly nothing was, which costs no lock to see */
+	if (!*(volatile bool *) &channel->inbox_missed)
+		return false;
+	SpinLockAcquire(&channel->inbox_lock);
+	missed = channel->inbox_missed;
+	channel->inbox_missed = false;
+	SpinLockRelease(&channel->inbox_lock);
+	return missed;
 }
 
 /*

@@ -17,7 +17,10 @@
  *			 them.
  *
  * The peer is told of changes by entries in its inbox, a ring that is large
- * enough for all entries there can be, so that telling it never waits.
+ * enough for all entries that slots can cause, so that telling it never waits.
+ * Processes come and go without bound while the peer does not look: when there
+ * is no room for what they tell, that is noted, and the peer looks at all of
+ * them itself.
  *
  *-------------------------------------------------------------------------
  */
@@ -230,6 +233,7 @@ typedef struct RinqChannel
 	slock_t		inbox_lock;
 	uint64		inbox_head;		/* next to write */
 	uint64		inbox_tail;		/* next to read */
+	bool		inbox_missed;	/* something was not put into it */
 
 	/* what transactions send */
 	RinqSendQueue send;
@@ -282,6 +286,7 @@ extern bool rinq_slot_move(RinqSlot *slot, RinqSlotState from, RinqSlotState to)
 extern void rinq_inbox_put(RinqDatabase *db, RinqInboxKind kind, uint32 value,
 						   uint32 serial);
 extern bool rinq_inbox_get(RinqChannel *channel, RinqInboxEntry *entry);
+extern bool rinq_inbox_missed(RinqChannel *channel);
 
 /* the line of requests */
 extern int	rinq_request_put(RinqDatabase *db, uint32 index);

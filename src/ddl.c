@@ -74,7 +74,7 @@ send_away(RinqDatabase *db)
 		if (executor->state != RINQ_EXECUTOR_FREE)
 		{
 			executor->leave = true;
-			executor->end_now = true;
+			pg_atomic_write_u32(&executor->end_now, 1);
 			if (executor->state == RINQ_EXECUTOR_IDLE)
 				procno = executor->procno;
 			else

@@ -30,11 +30,19 @@ cells(void)
 	return (RinqSessionCell *) ((char *) rinq_shared + rinq_shared->cells_offset);
 }
 
+/*
+ * Return the number of processes that can have a session.
+ */
+int
+rinq_session_cells_count(void)
+{
+	return RINQ_MAX_BACKENDS + NUM_AUXILIARY_PROCS;
+}
+
 Size
 rinq_session_cells_size(void)
 {
-	return MAXALIGN(mul_size((Size) RINQ_MAX_BACKENDS + NUM_AUXILIARY_PROCS,
-							 sizeof(RinqSessionCell)));
+	return MAXALIGN(mul_size((Size) rinq_session_cells_count(), sizeof(RinqSessionCell)));
 }
 
 void
@@ -42,7 +50,7 @@ rinq_session_cells_init(void)
 {
 	int			i;
 
-	for (i = 0; i < RINQ_MAX_BACKENDS + NUM_AUXILIARY_PROCS; i++)
+	for (i = 0; i < rinq_session_cells_count(); i++)
 	{
 		cells()[i].identity = 0;
 		cells()[i].seq = 0;
@@ -157,7 +165,7 @@ rinq_session_cell_read(RinqDatabase *db, int procno, RinqSessionCell *copy)
 {
 	bool		valid;
 
-	if (procno < 0 || procno >= RINQ_MAX_BACKENDS + NUM_AUXILIARY_PROCS)
+	if (procno < 0 || procno >= rinq_session_cells_count())
 		return false;
 	SpinLockAcquire(&db->mutex);
 	copy->identity = cells()[procno].identity;

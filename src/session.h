@@ -33,6 +33,7 @@ typedef struct RinqSessionCell
 #define RINQ_POSITION_REVISION(position) ((uint32) ((position) >> 32))
 #define RINQ_POSITION_NEXT(position) ((uint32) (position))
 
+extern int	rinq_session_cells_count(void);
 extern Size rinq_session_cells_size(void);
 extern void rinq_session_cells_init(void);
 

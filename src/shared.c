@@ -88,11 +88,16 @@ init_database(RinqDatabase *db, Size channel_offset, LWLock *queue_lock)
 	pg_atomic_init_u64(&db->longest_turn, 0);
 	pg_atomic_init_u64(&db->longest_turn_cpu, 0);
 	pg_atomic_init_u64(&db->last_purge, 0);
+	pg_atomic_init_u32(&db->executor_terminated, 0);
 	db->peer.procno = RINQ_NO_PROC;
 	db->config = InvalidDsaPointer;
 	db->channel_offset = channel_offset;
 	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
+	{
 		db->executors[i].procno = RINQ_NO_PROC;
+		pg_atomic_init_u32(&db->executors[i].terminated, 0);
+		pg_atomic_init_u32(&db->executors[i].end_now, 0);
+	}
 	rinq_channel_init(rinq_channel_of(db), queue_lock);
 }
 
@@ -257,12 +262,15 @@ rinq_claim_database(Oid dboid)
 	db->stop = false;
 	db->held = false;
 	db->stop_at_once = false;
-	db->executor_terminated = false;
+	pg_atomic_write_u32(&db->executor_terminated, 0);
 	db->ddl_blocks = 0;
 	db->next_start = 0;
 	db->start_delay = 0;
 	SpinLockAcquire(&db->mutex);
 	memset(&db->status, 0, sizeof(db->status));
+	db->early_errors_since = 0;
+	db->early_errors_logged = 0;
+	db->early_errors_suppressed = 0;
 	SpinLockRelease(&db->mutex);
 	for (i = 0; i < RINQ_NUM_COUNTERS; i++)
 		pg_atomic_write_u64(&db->counters[i], 0);

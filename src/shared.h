@@ -78,10 +78,12 @@ typedef struct RinqExecutorSlot
 	int			procno;
 	uint32		serial;			/* tells one tenant of the slot from the next */
 	bool		leave;			/* asked to make room */
-	bool		terminated;		/* somebody else than the peer wants it to end */
-	bool		end_now;		/* it is to end, whatever it is doing */
 	bool		ran;			/* it connected to its database */
 	uint32		request;		/* slot index of what it runs, when busy */
+
+	/* set without the lock, by signal handlers among others */
+	pg_atomic_uint32 terminated;	/* somebody else than the peer wants it to end */
+	pg_atomic_uint32 end_now;	/* it is to end, whatever it is doing */
 } RinqExecutorSlot;
 
 typedef enum RinqCounter
@@ -148,7 +150,6 @@ typedef struct RinqDatabase
 	bool		stop;			/* the peer is to end */
 	bool		held;			/* rinq_stop was called, and rinq_start not since */
 	bool		stop_at_once;	/* without waiting for what runs */
-	bool		executor_terminated;	/* look for it */
 	int			ddl_blocks;		/* commands that need the database empty */
 	int64		next_start;		/* of the peer, not before */
 	int			start_delay;	/* ms, grows while the peer keeps failing */
@@ -177,6 +178,7 @@ typedef struct RinqDatabase
 	pg_atomic_uint64 longest_turn;
 	pg_atomic_uint64 longest_turn_cpu;
 
+	pg_atomic_uint32 executor_terminated;	/* an executor's "terminated" was set */
 	pg_atomic_uint64 last_purge;	/* of what is recorded of requests */
 
 	/* protected by the channel's request lock */

@@ -31,6 +31,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/namespace.h"
+#include "clock.h"
 #include "commands/async.h"
 #include "commands/prepare.h"
 #include "commands/sequence.h"
@@ -185,6 +186,7 @@ rinq_end_failed_transaction(MemoryContext context)
 {
 	Assert(InterruptHoldoffCount > 0);
 	disable_all_timeouts(false);
+	rinq_cancel_at(0);
 	QueryCancelPending = false;
 	AbortCurrentTransaction();
 	PortalErrorCleanup();

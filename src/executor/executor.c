@@ -70,13 +70,15 @@ terminate(SIGNAL_ARGS)
 {
 	int			save_errno = errno;
 
-	if (!busy || me->end_now || database->peer.procno == RINQ_NO_PROC)
+	if (!busy || pg_atomic_read_u32(&me->end_now) != 0 || database->peer.procno == RINQ_NO_PROC)
 		die(postgres_signal_arg);
 	else
 	{
 		end_when_done = true;
-		me->terminated = true;
-		database->executor_terminated = true;
+		pg_atomic_write_u32(&me->terminated, 1);
+
+		/* an exchange, since it has a barrier: who sees this sees the other */
+		(void) pg_atomic_exchange_u32(&database->executor_terminated, 1);
 		rinq_wake_peer(database);
 	}
 	errno = save_errno;

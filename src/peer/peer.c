@@ -210,6 +210,25 @@ read_config(void)
 	MemoryContextSwitchTo(old);
 }
 
+/* finds out by itself what nobody could say */
+static void
+look_at_all(void)
+{
+	uint32		i;
+
+	for (i = 0; i < rinq_peer.channel->num_slots; i++)
+	{
+		RinqSlot   *slot = &rinq_peer.channel->slots[i];
+		RinqSlotState state = rinq_slot_state(slot);
+
+		if (state == RINQ_SLOT_ABANDONED)
+			rinq_invoker_abandoned(i, slot->serial);
+		else if (state == RINQ_SLOT_DONE)
+			rinq_line_answer(i, slot->serial);
+	}
+	rinq_own_sessions_look();
+}
+
 /* true when entries are left, since the slice is over */
 static bool
 read_inbox(void)
@@ -239,6 +258,8 @@ read_inbox(void)
 		if (rinq_slice_over())
 			return true;
 	}
+	if (rinq_inbox_missed(rinq_peer.channel))
+		look_at_all();
 	return false;
 }
 

@@ -230,6 +230,7 @@ extern void rinq_sessions_init(void);
 extern void rinq_sessions_clear(void);
 extern void rinq_own_session_of_process(int procno, uint32 client);
 extern void rinq_own_session_client_gone(uint32 client);
+extern void rinq_own_sessions_look(void);
 extern RinqSession *rinq_own_session_find(uint32 seq);
 extern RinqSession *rinq_own_session_after(uint32 seq);
 extern RinqSession *rinq_own_session_create(Oid role);

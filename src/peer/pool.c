@@ -235,8 +235,8 @@ start_executor(Oid role, int place)
 		executor->role = role;
 		executor->serial++;
 		executor->leave = false;
-		executor->terminated = false;
-		executor->end_now = false;
+		pg_atomic_write_u32(&executor->terminated, 0);
+		pg_atomic_write_u32(&executor->end_now, 0);
 		executor->ran = false;
 		executor->request = RINQ_NO_SLOT;
 		executor->pid = 0;
@@ -359,7 +359,7 @@ end_overtime(void)
 			deadline = rinq_peer.channel->slots[request].deadline;
 		if (deadline != 0 && rinq_peer.now - OVERTIME > deadline)
 		{
-			executor->end_now = true;
+			pg_atomic_write_u32(&executor->end_now, 1);
 			kill(executor->pid, SIGTERM);
 		}
 		SpinLockRelease(&rinq_peer.channel->request_lock);
@@ -379,23 +379,23 @@ end_terminated(void)
 	static int64 since = 0;
 	int			i;
 
-	if (!rinq_peer.db->executor_terminated)
+	if (pg_atomic_read_u32(&rinq_peer.db->executor_terminated) == 0)
 		return 0;
 	if (since == 0)
 		since = rinq_peer.now;
 	if (rinq_peer.now - since < TERMINATION_DELAY)
 		return since + TERMINATION_DELAY;
 	since = 0;
-	rinq_peer.db->executor_terminated = false;
-	pg_memory_barrier();
+	(void) pg_atomic_exchange_u32(&rinq_peer.db->executor_terminated, 0);
 	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
 	{
 		RinqExecutorSlot *executor = &rinq_peer.db->executors[i];
 
 		SpinLockAcquire(&rinq_peer.channel->request_lock);
-		if (executor->state == RINQ_EXECUTOR_BUSY && executor->terminated)
+		if (executor->state == RINQ_EXECUTOR_BUSY &&
+			pg_atomic_read_u32(&executor->terminated) != 0)
 		{
-			executor->end_now = true;
+			pg_atomic_write_u32(&executor->end_now, 1);
 			kill(executor->pid, SIGTERM);
 		}
 		SpinLockRelease(&rinq_peer.channel->request_lock);
@@ -489,7 +489,7 @@ rinq_pool_end(void)
 		if (executor->state != RINQ_EXECUTOR_FREE)
 		{
 			executor->leave = true;
-			executor->end_now = true;
+			pg_atomic_write_u32(&executor->end_now, 1);
 			procno = executor->procno;
 			if (executor->state == RINQ_EXECUTOR_BUSY)
 				kill(executor->pid, SIGTERM);

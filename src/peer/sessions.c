@@ -254,6 +254,34 @@ rinq_own_session_client_gone(uint32 client)
 }
 
 /*
+ * Compare the sessions of processes that are known with those that the
+ * processes have: not all of them could tell.
+ */
+void
+rinq_own_sessions_look(void)
+{
+	HASH_SEQ_STATUS seq;
+	Client	   *entry;
+	RinqSessionCell cell;
+	int			procno;
+
+	hash_seq_init(&seq, clients);
+	while ((entry = hash_seq_search(&seq)) != NULL)
+	{
+		RinqSession *session = rinq_own_session_find(entry->session);
+
+		if (session == NULL || !rinq_session_cell_read(rinq_peer.db, session->procno, &cell) ||
+			cell.client != entry->client)
+			rinq_own_session_client_gone(entry->client);
+	}
+	for (procno = 0; procno < rinq_session_cells_count(); procno++)
+	{
+		if (rinq_session_cell_read(rinq_peer.db, procno, &cell))
+			rinq_own_session_of_process(procno, cell.client);
+	}
+}
+
+/*
  * The session at the target's revision: *session is NULL when the result is
  * not RINQ_OUTCOME_SUCCESS.
  */
