@@ -477,6 +477,8 @@ class Hygiene(case.Case):
     def test_next_request_is_clean(self):
         db = self.database()
         db.role("other_%s" % db.name)
+        # one that is known before does not end the executor
+        db.sql("ALTER DATABASE %s SET app.secret = ''" % db.name)
         db.handler("dirty", """
             PERFORM set_config('search_path', 'nowhere', false), set_config('work_mem', '1MB', false),
                     set_config('statement_timeout', '1', false), set_config('app.secret', 'left', false);

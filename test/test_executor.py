@@ -1,0 +1,181 @@
+"""What the executor owes its callers and its server: true answers, and to be reachable whatever a handler does."""
+
+import re
+
+import cbor2
+from rinqtest import case
+from rinqtest.cluster import call_sql
+from rinqtest.peer import CallTimeout, Failure, Raw, RemoteError
+from rinqtest.waiting import wait_until
+
+MEBIBYTE = 1024 * 1024
+
+
+class Executor(case.PeerCase):
+    @classmethod
+    def make_world(cls):
+        return case.new_world("executor", settings={"rinq.command_workers": "8", "rinq.payload_memory": "8MB"})
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.db.handler("nap", "PERFORM pg_sleep((req.payload #>> '{}')::float8); RETURN to_jsonb(pg_backend_pid());")
+        cls.db.listen("nap", "nap")
+        cls.remote.serve("fails", lambda request: request.payload())
+
+    def executors(self, db):
+        return int(db.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'rinq executor' AND datname = current_database()"))
+
+    def check_interrupts(self, db, remote, namespace):
+        """The executor that has served the namespace is cancelled at the deadline, cancelled by hand, and leaves for DROP DATABASE."""
+        self.assertEqual(self.executors(db), 1)
+        with self.assertRaises(CallTimeout):
+            remote.call(namespace, "nap", 30, timeout=0.3)
+        wait_until(lambda: db.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'rinq:%nap' AND state = 'active'"), lambda n: n == "0")
+        message = remote.call_async(namespace, "nap", 30)
+        pid = wait_until(lambda: db.value("SELECT max(pid) FROM pg_stat_activity WHERE query LIKE 'rinq:%nap' AND wait_event = 'PgSleep'"))
+        db.sql("SELECT pg_cancel_backend(%s)" % pid)
+        with self.assertRaisesRegex(RemoteError, "user request"):
+            remote.response(message, timeout=10).result()
+        db.drop(timeout=5)
+
+    def trouble(self, db, namespace, cases):
+        """A handler that naps, or raises one of several errors that cannot be sent."""
+        db.handler("troubled", "CASE req.command WHEN 'nap' THEN PERFORM pg_sleep((req.payload #>> '{}')::float8); %s END CASE; RETURN NULL;"
+                   % " ".join("WHEN %d THEN %s" % pair for pair in enumerate(cases)).replace("WHEN 0", "WHEN '0'").replace("WHEN 1", "WHEN '1'"))
+        db.listen(namespace, "troubled")
+
+    # errors that cannot be expressed
+
+    def test_failure_that_grows_on_its_way(self):
+        """A byte string becomes base64 on its way through jsonb, and then is too long."""
+        db = self.database()
+        payload = Raw(cbor2.dumps(bytes(1900000)))
+
+        def fail():
+            raise Failure("large", "too large to pass on", payload)
+        self.trouble(db, "grows", ["PERFORM rinq_call('fails', 'x', timeout => '20 s');"])
+        self.remote.serve("fails", lambda request: fail())
+        for _ in range(3):
+            with self.assertRaisesRegex(RemoteError, "cannot be sent"):
+                self.remote.call("grows", "0", timeout=20)
+        self.check_interrupts(db, self.remote, "grows")
+
+    def test_text_that_has_no_form_in_utf8(self):
+        db = self.database(encoding="WIN1252")
+        self.trouble(db, "win", ["RAISE EXCEPTION '%', convert_from('\\x81', 'WIN1252');",
+                                 "PERFORM rinq_fail('x', convert_from('\\x81', 'WIN1252'));"])
+        for command in ("0", "1", "0"):
+            with self.assertRaises(RemoteError):
+                self.remote.call("win", command, timeout=20)
+        self.check_interrupts(db, self.remote, "win")
+
+    # answers and commits
+
+    def flood(self, namespace, count, **options):
+        messages = [self.remote.call_async(namespace, "x", number, **options) for number in range(count)]
+        answered, failed = [], []
+        for number, message in enumerate(messages):
+            try:
+                self.remote.response(message, timeout=60).result()
+                answered.append(number)
+            except (RemoteError, CallTimeout):
+                failed.append(number)
+        return answered, failed
+
+    def rows(self, db):
+        return sorted(int(row[0]) for row in db.sql("SELECT x FROM effects"))
+
+    def test_answers_that_compete_for_memory(self):
+        """What is committed is answered: 16 answers of which four fit at a time."""
+        db = self.database()
+        db.sql("CREATE TABLE effects (x int)")
+        db.handler("large", "INSERT INTO effects VALUES ((req.payload #>> '{}')::int); RETURN to_jsonb(repeat('x', 1900000));")
+        for deduplicate in ("false", "true"):
+            db.sql("TRUNCATE effects; SELECT rinq_listen('large', 'large(rinq_request)', deduplicate => %s)" % deduplicate)
+            answered, failed = self.flood("large", 16, timeout=60)
+            self.assertEqual((answered, failed), (list(range(16)), []))
+            self.assertEqual(self.rows(db), list(range(16)))
+
+    def test_answer_without_memory_is_rolled_back(self):
+        db = self.database()
+        db.sql("CREATE TABLE effects (x int); SET rinq.default_timeout = '1s'")
+        db.handler("large", "INSERT INTO effects VALUES ((req.payload #>> '{}')::int); RETURN to_jsonb(repeat('x', 1900000));")
+        db.listen("scarce", "large")
+        self.remote.call("scarce", "x", -1, timeout=20)
+        db.sql("TRUNCATE effects")
+        self.remote.serve("hold", lambda request: "x" * 1900000)
+        with db.session() as holder:
+            # answers that nobody awaits keep their memory
+            holder.execute("SELECT rinq_call_async('hold', 'x', timeout => '60 s') FROM generate_series(1, 4)")
+            wait_until(lambda: db.error(call_sql("hold", "x", None, 5)).sqlstate, lambda state: state == "53400")
+            with self.assertRaises(CallTimeout):
+                self.remote.call("scarce", "x", 1, timeout=0.5)
+            without_deadline = self.remote.call_async("scarce", "x", 2)
+            with self.assertRaisesRegex(RemoteError, "payload_memory"):
+                self.remote.response(without_deadline, timeout=20).result()
+            self.assertEqual(self.rows(db), [])
+            # nobody waits for the answer of this one, and it needs no memory
+            self.remote.execute("scarce", "x", 3)
+            wait_until(lambda: self.rows(db), lambda rows: rows == [3])
+            waiting = self.remote.call_async("scarce", "x", 4, timeout=30)
+            wait_until(lambda: db.value("SELECT count(*) FROM pg_stat_activity WHERE query = 'rinq: scarce::x' AND state = 'active'"), lambda n: n == "1")
+        self.assertEqual(len(self.remote.response(waiting, timeout=30).result()), 1900000)
+        self.assertEqual(self.rows(db), [3, 4])
+
+    # the log
+
+    def test_handler_ended_by_its_deadline(self):
+        with self.assertRaises(CallTimeout):
+            self.remote.call("nap", "x", 30, timeout=0.3)
+        self.server.wait_log(r"LOG:  rinq ended a handler because the deadline of its request has passed\n.*CONTEXT:.*(\n.*)*nap", self.log_start)
+        self.assertNotIn("canceling statement", self.server.log_since(self.log_start))
+
+    def test_handler_ended_by_its_role_s_limit(self):
+        db = self.database()
+        db.sql("ALTER DATABASE %s SET statement_timeout = '200ms'" % db.name)
+        db.handler("limited", "PERFORM pg_sleep(30); RETURN NULL;")
+        db.listen("limited", "limited")
+        with self.assertRaisesRegex(RemoteError, "statement timeout"):
+            self.remote.call("limited", "x", timeout=20)
+
+    def test_errors_before_the_handler(self):
+        """Each is counted; so many are logged, and the number of the others."""
+        db = self.database()
+        db.handler("gone", "RETURN NULL;")
+        db.handler("present", "RETURN NULL;")
+        db.listen("gone", "gone")
+        db.listen("present", "present")
+        self.remote.call("present", "x", timeout=20)
+        db.sql("DROP FUNCTION gone(rinq_request)")
+        before = db.peer()["requests_unhandled"]
+
+        def refused(namespace, payload, pattern):
+            with self.assertRaisesRegex(RemoteError, pattern):
+                self.remote.call(namespace, "x", payload, timeout=20)
+        refused("gone", 1, "does not exist")
+        refused("present", Raw(b"\xff"), "")
+        refused("present", {"a": "\0"}, "")
+        for _ in range(20):
+            refused("gone", 1, "does not exist")
+        self.assertEqual(db.peer()["requests_unhandled"], before + 23)
+        log = self.server.log_since(self.log_start)
+        self.assertEqual(len(re.findall(r"ERROR:  ", log)), 10)
+        wait_until(lambda: refused("gone", 1, "does not exist") or self.server.log_since(self.log_start),
+                   lambda log: "rinq did not log 13 errors" in log or re.search(r"rinq did not log [0-9]+ errors", log), timeout=15)
+
+    # failures of others
+
+    def test_failure_says_which_command_failed(self):
+        def fail():
+            raise Failure("unknown-item", "no such item", 1)
+        self.remote.serve("stock", lambda request: fail())
+        error = self.db.error(call_sql("stock", "count"))
+        self.assertSqlState(error, "RQ001", "no such item")
+        self.assertRegex(error.text, r"Failure type: unknown-item\n.*The failure was raised by the peer that served stock::count\.")
+        self.assertEqual(self.db.error("SELECT rinq_fail('mine')").detail, "Failure type: mine")
+        self.db.handler("passes_on", "RETURN rinq_call('stock', 'count');")
+        self.db.listen("passes.on", "passes_on")
+        with self.assertRaises(Failure) as caught:
+            self.remote.call("passes.on", "x", timeout=20)
+        self.assertEqual((caught.exception.kind, caught.exception.message), ("unknown-item", "no such item"))
