@@ -438,7 +438,7 @@ rinq_call_ended(RinqDatabase *db, uint32 index)
 {
 	RinqSlot   *slot = &rinq_channel_of(db)->slots[index];
 
-	return pg_atomic_read_u32(&slot->state) == RINQ_SLOT_DONE ||
+	return rinq_slot_state(slot) == RINQ_SLOT_DONE ||
 		slot->deadline <= rinq_clock_ms() || db->incarnation != slot->incarnation;
 }
 
