@@ -13,6 +13,50 @@ CREATE SCHEMA rinq_internal;
 COMMENT ON SCHEMA rinq_internal IS
     'Tables of the extension rinq, for its own functions and views only; grant nothing here to anybody';
 
+CREATE TABLE rinq_internal.manifest (
+    relation text NOT NULL,
+    shape text NOT NULL
+);
+COMMENT ON TABLE rinq_internal.manifest IS
+    'What the tables of this schema look like; one that looks different is not used';
+COMMENT ON COLUMN rinq_internal.manifest.relation IS 'Name of the table';
+COMMENT ON COLUMN rinq_internal.manifest.shape IS 'Its columns, and the number of its defaults, checks and indexes';
+
+CREATE FUNCTION rinq_internal.guard() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'rinq_guard' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION rinq_internal.guard() IS
+    'Refuses what anybody but the owner of a table and superusers writes';
+
+CREATE FUNCTION rinq_internal.keep_local() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'rinq_keep_local' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION rinq_internal.keep_local() IS
+    'Ignores rows that logical replication brings, which mean nothing here';
+
+CREATE FUNCTION rinq_internal.protect_tables() RETURNS void
+    AS 'MODULE_PATHNAME', 'rinq_protect_tables' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION rinq_internal.protect_tables() IS
+    'For the scripts of the extension: gives all tables of this schema their triggers guard and keep_local, and writes the manifest';
+
+CREATE FUNCTION rinq_internal.take_default_privileges() RETURNS void
+    AS 'MODULE_PATHNAME', 'rinq_take_default_privileges' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION rinq_internal.take_default_privileges() IS
+    'For the scripts of the extension: takes away what ALTER DEFAULT PRIVILEGES has granted on its objects';
+
+CREATE FUNCTION rinq_internal.relation_shape(regclass) RETURNS text
+    AS 'MODULE_PATHNAME', 'rinq_relation_shape' LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION rinq_internal.relation_shape(regclass) IS
+    'What a table looks like, for the manifest';
+
+CREATE FUNCTION rinq_internal.relation_problem(regclass) RETURNS text
+    AS 'MODULE_PATHNAME', 'rinq_relation_problem' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION rinq_internal.relation_problem(regclass) IS
+    'What a table carries that is not the extension''s; NULL for nothing';
+
+CREATE FUNCTION rinq_internal.require_own_relation(regclass) RETURNS void
+    AS 'MODULE_PATHNAME', 'rinq_require_own_relation' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION rinq_internal.require_own_relation(regclass) IS
+    'Raises an error if a table carries anything that is not the extension''s, which would run as its owner';
+
 -- ---------------------------------------------------------------------
 -- identifiers
 -- ---------------------------------------------------------------------
@@ -148,7 +192,11 @@ CREATE TRIGGER listener_changed
     FOR EACH STATEMENT EXECUTE FUNCTION rinq_internal.listener_changed();
 COMMENT ON TRIGGER listener_changed ON rinq_internal.listener IS
     'Makes changes of the listeners effective at commit, however they are made';
-ALTER TABLE rinq_internal.listener ENABLE ALWAYS TRIGGER listener_changed;
+CREATE TRIGGER listener_changed_row
+    AFTER INSERT OR UPDATE OR DELETE ON rinq_internal.listener
+    FOR EACH ROW EXECUTE FUNCTION rinq_internal.listener_changed();
+COMMENT ON TRIGGER listener_changed_row ON rinq_internal.listener IS
+    'The same where triggers for statements do not fire';
 
 SELECT pg_catalog.pg_extension_config_dump('rinq_internal.listener', '');
 
@@ -297,11 +345,6 @@ COMMENT ON FUNCTION @extschema@.rinq_trace_id() IS
 -- durable messages
 -- ---------------------------------------------------------------------
 
-CREATE FUNCTION rinq_internal.outbox_local_only() RETURNS trigger
-    AS 'MODULE_PATHNAME', 'rinq_outbox_local_only' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION rinq_internal.outbox_local_only() IS
-    'Keeps rows out of the outbox that logical replication brings, since their origin sends them';
-
 CREATE FUNCTION rinq_internal.outbox_rescan() RETURNS trigger
     AS 'MODULE_PATHNAME', 'rinq_outbox_rescan' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION rinq_internal.outbox_rescan() IS
@@ -339,11 +382,6 @@ CREATE TABLE rinq_internal.outbox_3 (LIKE rinq_internal.outbox_0 INCLUDING ALL);
 
 COMMENT ON TABLE rinq_internal.outbox_0 IS
     'Durable messages that wait to be sent: one of the tables that take turns; see the view rinq_outbox';
-CREATE TRIGGER outbox_local_only BEFORE INSERT ON rinq_internal.outbox_0
-    FOR EACH ROW EXECUTE FUNCTION rinq_internal.outbox_local_only();
-COMMENT ON TRIGGER outbox_local_only ON rinq_internal.outbox_0 IS
-    'Keeps rows out that logical replication brings';
-ALTER TABLE rinq_internal.outbox_0 ENABLE REPLICA TRIGGER outbox_local_only;
 CREATE TRIGGER outbox_rescan AFTER INSERT ON rinq_internal.outbox_0
     FOR EACH STATEMENT EXECUTE FUNCTION rinq_internal.outbox_rescan();
 COMMENT ON TRIGGER outbox_rescan ON rinq_internal.outbox_0 IS
@@ -351,11 +389,6 @@ COMMENT ON TRIGGER outbox_rescan ON rinq_internal.outbox_0 IS
 
 COMMENT ON TABLE rinq_internal.outbox_1 IS
     'Durable messages that wait to be sent: one of the tables that take turns; see the view rinq_outbox';
-CREATE TRIGGER outbox_local_only BEFORE INSERT ON rinq_internal.outbox_1
-    FOR EACH ROW EXECUTE FUNCTION rinq_internal.outbox_local_only();
-COMMENT ON TRIGGER outbox_local_only ON rinq_internal.outbox_1 IS
-    'Keeps rows out that logical replication brings';
-ALTER TABLE rinq_internal.outbox_1 ENABLE REPLICA TRIGGER outbox_local_only;
 CREATE TRIGGER outbox_rescan AFTER INSERT ON rinq_internal.outbox_1
     FOR EACH STATEMENT EXECUTE FUNCTION rinq_internal.outbox_rescan();
 COMMENT ON TRIGGER outbox_rescan ON rinq_internal.outbox_1 IS
@@ -363,11 +396,6 @@ COMMENT ON TRIGGER outbox_rescan ON rinq_internal.outbox_1 IS
 
 COMMENT ON TABLE rinq_internal.outbox_2 IS
     'Durable messages that wait to be sent: one of the tables that take turns; see the view rinq_outbox';
-CREATE TRIGGER outbox_local_only BEFORE INSERT ON rinq_internal.outbox_2
-    FOR EACH ROW EXECUTE FUNCTION rinq_internal.outbox_local_only();
-COMMENT ON TRIGGER outbox_local_only ON rinq_internal.outbox_2 IS
-    'Keeps rows out that logical replication brings';
-ALTER TABLE rinq_internal.outbox_2 ENABLE REPLICA TRIGGER outbox_local_only;
 CREATE TRIGGER outbox_rescan AFTER INSERT ON rinq_internal.outbox_2
     FOR EACH STATEMENT EXECUTE FUNCTION rinq_internal.outbox_rescan();
 COMMENT ON TRIGGER outbox_rescan ON rinq_internal.outbox_2 IS
@@ -375,11 +403,6 @@ COMMENT ON TRIGGER outbox_rescan ON rinq_internal.outbox_2 IS
 
 COMMENT ON TABLE rinq_internal.outbox_3 IS
     'Durable messages that wait to be sent: one of the tables that take turns; see the view rinq_outbox';
-CREATE TRIGGER outbox_local_only BEFORE INSERT ON rinq_internal.outbox_3
-    FOR EACH ROW EXECUTE FUNCTION rinq_internal.outbox_local_only();
-COMMENT ON TRIGGER outbox_local_only ON rinq_internal.outbox_3 IS
-    'Keeps rows out that logical replication brings';
-ALTER TABLE rinq_internal.outbox_3 ENABLE REPLICA TRIGGER outbox_local_only;
 CREATE TRIGGER outbox_rescan AFTER INSERT ON rinq_internal.outbox_3
     FOR EACH STATEMENT EXECUTE FUNCTION rinq_internal.outbox_rescan();
 COMMENT ON TRIGGER outbox_rescan ON rinq_internal.outbox_3 IS
@@ -401,6 +424,8 @@ CREATE FUNCTION @extschema@.rinq_outbox_dead_letter_retry(id @extschema@.rinq_me
     RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
+    SELECT rinq_internal.require_own_relation('rinq_internal.outbox_dead_letter'::regclass);
+    SELECT rinq_internal.require_own_relation('rinq_internal.outbox_0'::regclass);
     WITH d AS (
         DELETE FROM rinq_internal.outbox_dead_letter o
         WHERE o.id OPERATOR(pg_catalog.=) rinq_outbox_dead_letter_retry.id::pg_catalog.text
@@ -424,6 +449,7 @@ CREATE FUNCTION @extschema@.rinq_outbox_dead_letter_delete(id @extschema@.rinq_m
     RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
+    SELECT rinq_internal.require_own_relation('rinq_internal.outbox_dead_letter'::regclass);
     WITH d AS (
         DELETE FROM rinq_internal.outbox_dead_letter o
         WHERE o.id OPERATOR(pg_catalog.=) rinq_outbox_dead_letter_delete.id::pg_catalog.text
@@ -598,6 +624,7 @@ CREATE FUNCTION @extschema@.rinq_inbox_dead_letter_retry(id @extschema@.rinq_mes
     RETURNS @extschema@.rinq_message_id LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp SET rinq.trace_id = ''
 BEGIN ATOMIC
+    SELECT rinq_internal.require_own_relation('rinq_internal.inbox_dead_letter'::regclass);
     SELECT pg_catalog.set_config('rinq.trace_id', r.trace_id, true)
     FROM rinq_internal.inbox_dead_letter r
     WHERE r.id OPERATOR(pg_catalog.=) rinq_inbox_dead_letter_retry.id::pg_catalog.text;
@@ -615,6 +642,7 @@ CREATE FUNCTION @extschema@.rinq_inbox_dead_letter_delete(id @extschema@.rinq_me
     RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
+    SELECT rinq_internal.require_own_relation('rinq_internal.inbox_dead_letter'::regclass);
     WITH d AS (
         DELETE FROM rinq_internal.inbox_dead_letter r
         WHERE r.id OPERATOR(pg_catalog.=) rinq_inbox_dead_letter_delete.id::pg_catalog.text
@@ -684,13 +712,13 @@ COMMENT ON COLUMN @extschema@.rinq_attribute.is_frozen IS 'Whether it can be cha
 
 CREATE FUNCTION @extschema@.rinq_set(key text, value text)
     RETURNS @extschema@.rinq_attribute LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS 'SELECT ROW($1, $2, false)::@extschema@.rinq_attribute';
+    RETURN ROW(key, value, false)::@extschema@.rinq_attribute;
 COMMENT ON FUNCTION @extschema@.rinq_set(text, text) IS
     'An attribute, for rinq_session_update';
 
 CREATE FUNCTION @extschema@.rinq_freeze(key text, value text)
     RETURNS @extschema@.rinq_attribute LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS 'SELECT ROW($1, $2, true)::@extschema@.rinq_attribute';
+    RETURN ROW(key, value, true)::@extschema@.rinq_attribute;
 COMMENT ON FUNCTION @extschema@.rinq_freeze(text, text) IS
     'An attribute that nobody can change from then on, for rinq_session_update';
 
@@ -1011,7 +1039,11 @@ CREATE TRIGGER listener_changed
     FOR EACH STATEMENT EXECUTE FUNCTION rinq_internal.listener_changed();
 COMMENT ON TRIGGER listener_changed ON rinq_internal.subscription IS
     'Makes changes of the subscriptions effective at commit, however they are made';
-ALTER TABLE rinq_internal.subscription ENABLE ALWAYS TRIGGER listener_changed;
+CREATE TRIGGER listener_changed_row
+    AFTER INSERT OR UPDATE OR DELETE ON rinq_internal.subscription
+    FOR EACH ROW EXECUTE FUNCTION rinq_internal.listener_changed();
+COMMENT ON TRIGGER listener_changed_row ON rinq_internal.subscription IS
+    'The same where triggers for statements do not fire';
 
 SELECT pg_catalog.pg_extension_config_dump('rinq_internal.subscription', '');
 
@@ -1179,8 +1211,150 @@ COMMENT ON COLUMN @extschema@.rinq_peer.longest_turn IS 'Longest turn of the eve
 COMMENT ON COLUMN @extschema@.rinq_peer.longest_turn_cpu IS 'Most processor time of a turn in the last minute or two, in milliseconds: without what other processes of the machine have taken';
 
 -- ---------------------------------------------------------------------
+-- what should not be
+-- ---------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.rinq_check(
+    OUT severity text, OUT subject text, OUT message text, OUT hint text)
+    RETURNS SETOF record LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    WITH extension AS (
+        SELECT e.oid, e.extowner, e.extnamespace FROM pg_catalog.pg_extension e
+        WHERE e.extname OPERATOR(pg_catalog.=) 'rinq'
+    ), own AS (
+        SELECT d.classid, d.objid FROM pg_catalog.pg_depend d, extension e
+        WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::regclass
+          AND d.refobjid OPERATOR(pg_catalog.=) e.oid AND d.deptype OPERATOR(pg_catalog.=) 'e'
+    ), internal AS (
+        SELECT n.oid, n.nspname, n.nspacl, n.nspowner FROM pg_catalog.pg_namespace n JOIN own o
+          ON o.objid OPERATOR(pg_catalog.=) n.oid AND o.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::regclass
+    ), internal_objects AS (
+        SELECT 'pg_catalog.pg_namespace'::regclass AS classid, i.oid AS objid, 0 AS objsubid, i.nspacl AS acl, i.nspowner AS owner
+        FROM internal i
+        UNION ALL
+        SELECT 'pg_catalog.pg_class'::regclass, c.oid, 0, c.relacl, c.relowner
+        FROM pg_catalog.pg_class c JOIN internal i ON c.relnamespace OPERATOR(pg_catalog.=) i.oid
+        UNION ALL
+        SELECT 'pg_catalog.pg_class'::regclass, c.oid, a.attnum, a.attacl, c.relowner
+        FROM pg_catalog.pg_class c JOIN internal i ON c.relnamespace OPERATOR(pg_catalog.=) i.oid
+        JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attacl IS NOT NULL
+        UNION ALL
+        SELECT 'pg_catalog.pg_proc'::regclass, p.oid, 0, coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)), p.proowner
+        FROM pg_catalog.pg_proc p JOIN internal i ON p.pronamespace OPERATOR(pg_catalog.=) i.oid
+    ), user_objects AS (
+        SELECT o.classid, o.objid, coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)) AS acl
+        FROM own o JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) o.objid
+          AND o.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::regclass
+        JOIN extension e ON p.pronamespace OPERATOR(pg_catalog.=) e.extnamespace
+        UNION ALL
+        SELECT o.classid, o.objid, c.relacl
+        FROM own o JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) o.objid
+          AND o.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::regclass
+        JOIN extension e ON c.relnamespace OPERATOR(pg_catalog.=) e.extnamespace
+    )
+    SELECT 'error', pg_catalog.format('%I.%I', i.nspname, c.relname),
+           pg_catalog.format('the table is not used: %s', rinq_internal.relation_problem(c.oid)),
+           'Remove what was added, or have the owner of the extension own the table.'
+    FROM pg_catalog.pg_class c JOIN internal i ON c.relnamespace OPERATOR(pg_catalog.=) i.oid
+    JOIN own o ON o.objid OPERATOR(pg_catalog.=) c.oid AND o.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::regclass
+    WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND rinq_internal.relation_problem(c.oid) IS NOT NULL
+    UNION ALL
+    SELECT 'error', pg_catalog.pg_describe_object(g.classid, g.objid, g.objsubid),
+           pg_catalog.format('%s has the privilege %s',
+                             CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0::oid THEN 'everybody'
+                                  ELSE pg_catalog.format('role "%s"', pg_catalog.pg_get_userbyid(a.grantee)) END,
+                             a.privilege_type),
+           'Use REVOKE: nobody needs privileges on what is in the schema rinq_internal, but for a role that runs pg_dump.'
+    FROM internal_objects g CROSS JOIN LATERAL pg_catalog.aclexplode(g.acl) a
+    WHERE a.grantee OPERATOR(pg_catalog.<>) g.owner
+    UNION ALL
+    SELECT 'warning', pg_catalog.pg_describe_object(u.classid, u.objid, 0),
+           pg_catalog.format('everybody has the privilege %s', a.privilege_type),
+           'Use REVOKE ... FROM PUBLIC, and GRANT to the roles that need it.'
+    FROM user_objects u CROSS JOIN LATERAL pg_catalog.aclexplode(u.acl) a
+    WHERE a.grantee OPERATOR(pg_catalog.=) 0::oid AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_init_privs p CROSS JOIN LATERAL pg_catalog.aclexplode(p.initprivs) x
+        WHERE p.objoid OPERATOR(pg_catalog.=) u.objid AND p.classoid OPERATOR(pg_catalog.=) u.classid
+          AND p.objsubid OPERATOR(pg_catalog.=) 0 AND x.grantee OPERATOR(pg_catalog.=) 0::oid
+          AND x.privilege_type OPERATOR(pg_catalog.=) a.privilege_type)
+      AND (u.classid OPERATOR(pg_catalog.<>) 'pg_catalog.pg_proc'::regclass OR EXISTS (
+        SELECT FROM pg_catalog.pg_init_privs p
+        WHERE p.objoid OPERATOR(pg_catalog.=) u.objid AND p.classoid OPERATOR(pg_catalog.=) u.classid))
+    UNION ALL
+    SELECT 'error', pg_catalog.pg_describe_object(o.classid, o.objid, 0),
+           'it does not belong to the owner of the extension', 'Use ALTER ... OWNER TO.'
+    FROM own o CROSS JOIN extension e
+    WHERE e.extowner OPERATOR(pg_catalog.<>) coalesce(
+        (SELECT c.relowner FROM pg_catalog.pg_class c
+         WHERE c.oid OPERATOR(pg_catalog.=) o.objid AND o.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::regclass),
+        (SELECT p.proowner FROM pg_catalog.pg_proc p
+         WHERE p.oid OPERATOR(pg_catalog.=) o.objid AND o.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::regclass),
+        (SELECT t.typowner FROM pg_catalog.pg_type t
+         WHERE t.oid OPERATOR(pg_catalog.=) o.objid AND o.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::regclass),
+        (SELECT n.nspowner FROM pg_catalog.pg_namespace n
+         WHERE n.oid OPERATOR(pg_catalog.=) o.objid AND o.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::regclass),
+        e.extowner)
+    UNION ALL
+    SELECT 'warning', 'extension rinq',
+           pg_catalog.format('its owner, role "%s", is not a superuser, and can have functions run as any role', r.rolname),
+           'Use REASSIGN OWNED BY, with a superuser as the new owner.'
+    FROM extension e JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) e.extowner WHERE NOT r.rolsuper
+    UNION ALL
+    SELECT 'warning', pg_catalog.format('trigger %I on %I.%I', t.tgname, i.nspname, c.relname),
+           'it does not always fire, as after a restore with --disable-triggers',
+           pg_catalog.format('Use ALTER TABLE %I.%I ENABLE ALWAYS TRIGGER %I.', i.nspname, c.relname, t.tgname)
+    FROM pg_catalog.pg_class c JOIN internal i ON c.relnamespace OPERATOR(pg_catalog.=) i.oid
+    JOIN pg_catalog.pg_trigger t ON t.tgrelid OPERATOR(pg_catalog.=) c.oid AND NOT t.tgisinternal
+      AND t.tgenabled OPERATOR(pg_catalog.<>) 'A'
+    JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid AND p.pronamespace OPERATOR(pg_catalog.=) i.oid
+    UNION ALL
+    SELECT 'error', pg_catalog.format('table %I.%I', i.nspname, c.relname),
+           pg_catalog.format('it lacks the trigger "%s"', x.name),
+           'Use DROP EXTENSION rinq and CREATE EXTENSION rinq.'
+    FROM pg_catalog.pg_class c JOIN internal i ON c.relnamespace OPERATOR(pg_catalog.=) i.oid
+    CROSS JOIN (VALUES ('guard'), ('keep_local')) x (name)
+    WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid OPERATOR(pg_catalog.=) c.oid
+          AND t.tgname OPERATOR(pg_catalog.=) x.name)
+    UNION ALL
+    SELECT 'error', pg_catalog.pg_describe_object(x.classid, x.oid, 0), 'it is in the schema rinq_internal, and not the extension''s',
+           'Move or drop it.'
+    FROM (SELECT 'pg_catalog.pg_class'::regclass AS classid, c.oid FROM pg_catalog.pg_class c
+          JOIN internal i ON c.relnamespace OPERATOR(pg_catalog.=) i.oid
+          WHERE c.relkind OPERATOR(pg_catalog.<>) ALL ('{i,I}'::"char"[])
+          UNION ALL
+          SELECT 'pg_catalog.pg_proc'::regclass, p.oid FROM pg_catalog.pg_proc p
+          JOIN internal i ON p.pronamespace OPERATOR(pg_catalog.=) i.oid) x
+    WHERE NOT EXISTS (SELECT FROM own o WHERE o.classid OPERATOR(pg_catalog.=) x.classid AND o.objid OPERATOR(pg_catalog.=) x.oid)
+    UNION ALL
+    SELECT 'warning', pg_catalog.pg_describe_object('pg_catalog.pg_proc'::regclass, p.oid, 0),
+           'it has the name of a function of the extension, and may be called in its place', 'Rename or drop it.'
+    FROM pg_catalog.pg_proc p JOIN extension e ON p.pronamespace OPERATOR(pg_catalog.=) e.extnamespace
+    WHERE EXISTS (SELECT FROM own o JOIN pg_catalog.pg_proc q ON q.oid OPERATOR(pg_catalog.=) o.objid
+                  WHERE o.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::regclass AND q.proname OPERATOR(pg_catalog.=) p.proname)
+      AND NOT EXISTS (SELECT FROM own o WHERE o.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::regclass
+                      AND o.objid OPERATOR(pg_catalog.=) p.oid)
+    UNION ALL
+    SELECT 'error', pg_catalog.format('table %I.%I', i.nspname, c.relname), 'it may fail to be written while it is published',
+           'Use ALTER TABLE ... REPLICA IDENTITY.'
+    FROM pg_catalog.pg_class c JOIN internal i ON c.relnamespace OPERATOR(pg_catalog.=) i.oid
+    WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND c.relname OPERATOR(pg_catalog.!~) '^(outbox_[0-9]+|manifest)$'
+      AND (c.relreplident OPERATOR(pg_catalog.=) 'n' OR (c.relreplident OPERATOR(pg_catalog.=) 'd' AND NOT EXISTS (
+          SELECT FROM pg_catalog.pg_index x WHERE x.indrelid OPERATOR(pg_catalog.=) c.oid AND x.indisprimary)))
+    ORDER BY 1, 2, 3;
+END;
+COMMENT ON FUNCTION @extschema@.rinq_check() IS
+    'Names what makes the extension less safe than it was made: privileges, triggers, owners, and functions that pass for its own; no rows when all is well';
+
+-- ---------------------------------------------------------------------
 -- privileges: what sends or listens is granted by hand
 -- ---------------------------------------------------------------------
+
+ALTER TABLE rinq_internal.outbox_dead_letter REPLICA IDENTITY FULL;
+SELECT rinq_internal.protect_tables();
+SELECT rinq_internal.take_default_privileges();
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA rinq_internal FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION @extschema@.rinq_call(text, text, jsonb, interval, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_call_async(text, text, jsonb, interval, text) FROM PUBLIC;
@@ -1227,11 +1401,9 @@ REVOKE ALL ON FUNCTION @extschema@.rinq_notify_trigger() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_subscribe(text, text, regprocedure, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_unsubscribe(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_session_unlisten(text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION rinq_internal.listener_changed() FROM PUBLIC;
-REVOKE ALL ON FUNCTION rinq_internal.outbox_local_only() FROM PUBLIC;
-REVOKE ALL ON FUNCTION rinq_internal.outbox_rescan() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_peer_status() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION @extschema@.rinq_outbox_peer_status() TO pg_monitor;
+REVOKE ALL ON FUNCTION @extschema@.rinq_check() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.rinq_check(), @extschema@.rinq_outbox_peer_status() TO pg_monitor;
 GRANT SELECT ON @extschema@.rinq_listeners, @extschema@.rinq_sessions, @extschema@.rinq_session_attributes, @extschema@.rinq_stored_notifications,
     @extschema@.rinq_subscriptions TO PUBLIC;
 GRANT SELECT ON @extschema@.rinq_outbox_status TO pg_monitor;

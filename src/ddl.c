@@ -32,6 +32,7 @@
 #include "commands/extension.h"
 #include "ddl.h"
 #include "nodes/parsenodes.h"
+#include "own_ddl.h"
 #include "request.h"
 #include "shared.h"
 #include "storage/latch.h"
@@ -151,6 +152,21 @@ request_reading(void)
 	LWLockRelease(rinq_shared->lock);
 }
 
+/*
+ * Have the listeners of this database read again now, and its outbox.
+ */
+void
+rinq_ddl_reread_now(void)
+{
+	RinqDatabase *db;
+
+	request_reading();
+	rinq_wake_launcher();
+	db = rinq_my_database();
+	if (db != NULL)
+		rinq_sendqueue_want_scan(db);
+}
+
 static void
 transaction_event(XactEvent event, void *arg)
 {
@@ -207,6 +223,7 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 	if (prev_object_access)
 		prev_object_access(access, classId, objectId, subId, arg);
 
+	rinq_own_ddl_noticed(access, classId, objectId);
 	if (access == OAT_DROP && classId == ExtensionRelationId && subId == 0)
 	{
 		char	   *name = get_extension_name(objectId);
@@ -344,6 +361,8 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 								env, dest, qc);
 	if (committing)
 		rescan_outbox();
+	else
+		rinq_own_ddl_done(command);
 }
 
 /*

@@ -14,4 +14,7 @@ extern void rinq_ddl_init(void);
 /* at commit, have this database's listeners read again */
 extern void rinq_ddl_reread_at_commit(void);
 
+/* the same at once, and the outbox */
+extern void rinq_ddl_reread_now(void);
+
 #endif							/* RINQ_DDL_H */

@@ -29,6 +29,7 @@
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "outbox_internal.h"
+#include "own_relation.h"
 #include "payload.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
@@ -146,6 +147,7 @@ rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutgoing *message,
 
 	PreventCommandIfReadOnly("rinq_execute()");
 	rel = rinq_outbox_open_table(rinq_outbox_table(schema, table), OUTBOX_COLUMNS, RowExclusiveLock);
+	rinq_check_own_relation(rel, RINQ_OWN_WRITE);
 	slot = table_slot_create(rel, NULL);
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, 0, OUTBOX_COLUMNS * sizeof(bool));
@@ -163,7 +165,8 @@ rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutgoing *message,
 	put_bytes(slot, COLUMN_TRACEPARENT, fields[RINQ_SEND_TRACEPARENT]);
 	put_bytes(slot, COLUMN_TRACESTATE, fields[RINQ_SEND_TRACESTATE]);
 	ExecStoreVirtualTuple(slot);
-	table_tuple_insert(rel, slot, GetCurrentCommandId(true), 0, NULL);
+	table_tuple_insert(rel, slot, GetCurrentCommandId(true), TABLE_INSERT_NO_LOGICAL,
+					   NULL);
 	message->item.table = (uint8) table;
 	message->item.tid = slot->tts_tid;
 	ExecDropSingleTupleTableSlot(slot);

@@ -591,7 +591,7 @@ set_row_aside(const RinqOutboxTables *tables, RinqOutboxPlace *place, void *arg)
 	/* deleted first: what somebody else is changing stays where it is */
 	if (!delete_row(tables, place))
 		return false;
-	table_tuple_insert(aside->dead, to, GetCurrentCommandId(true), 0, NULL);
+	table_tuple_insert(aside->dead, to, GetCurrentCommandId(true), TABLE_INSERT_NO_LOGICAL, NULL);
 	return true;
 }
 

@@ -4,9 +4,11 @@
  *	  Reading and writing the extension's own tables, on behalf of roles that
  *	  have no privileges on them.
  *
- * Statements run as the table's owner, with nothing but the current role
- * changed: their text must qualify every name, operators included.  When an
- * error ends one, the transaction's abort puts the role back.
+ * Statements run as the table's owner, in a context in which PostgreSQL refuses
+ * what outlives it, and with a search path of their own; their text qualifies
+ * every name all the same, operators included.  A table that carries anything
+ * that is not the extension's is refused (own_relation.c).  When an error ends a
+ * statement, the transaction's abort puts role and search path back.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,7 +18,9 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
@@ -24,8 +28,10 @@
 #include "catalog/pg_namespace.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
+#include "own_relation.h"
 #include "own_tables.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -53,6 +59,9 @@ rinq_extension_schema(void)
 	table_close(rel, AccessShareLock);
 	return result;
 }
+
+/* is a table open?  They are used one at a time */
+static bool in_use = false;
 
 /* the schema of the tables, as it was found, until a schema changes */
 static Oid	internal_schema = InvalidOid;
@@ -89,6 +98,34 @@ rinq_internal_schema(void)
 	return schema;
 }
 
+static void
+transaction_ended(XactEvent event, void *arg)
+{
+	in_use = false;
+}
+
+static void
+subtransaction_ended(SubXactEvent event, SubTransactionId id, SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		in_use = false;
+}
+
+/* until the table is closed, or an error ends its use */
+static void
+mark_in_use(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+	{
+		RegisterXactCallback(transaction_ended, NULL);
+		RegisterSubXactCallback(subtransaction_ended, NULL);
+	}
+	registered = true;
+	in_use = true;
+}
+
 /*
  * Begins to use a table of the extension, in SPI.  What is allocated from now
  * on is gone with rinq_own_table_close.
@@ -97,20 +134,36 @@ void
 rinq_own_table_open(RinqOwnTable *table, Oid schema, const char *name)
 {
 	Oid			relid = OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Oid			owner;
+	Relation	rel = OidIsValid(relid) ? try_relation_open(relid, RowExclusiveLock) : NULL;
 
-	if (!HeapTupleIsValid(tuple))
+	if (rel == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("table \"%s\" does not exist", name),
 				 errhint("Use DROP EXTENSION rinq and CREATE EXTENSION rinq.")));
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
+
+	/* the lock stays, and keeps the table as it was found */
+	rinq_check_own_relation(rel, RINQ_OWN_WRITE);
 	table->name = quote_qualified_identifier(get_namespace_name(schema), name);
 	GetUserIdAndSecContext(&table->saved_user, &table->saved_context);
-	SetUserIdAndSecContext(owner, table->saved_context | SECURITY_LOCAL_USERID_CHANGE);
+	SetUserIdAndSecContext(rel->rd_rel->relowner,
+						   table->saved_context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+	relation_close(rel, NoLock);
+	table->guc_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 	SPI_connect();
+	mark_in_use();
+}
+
+/*
+ * Is the current statement one of the extension's own?
+ */
+bool
+rinq_own_tables_in_use(void)
+{
+	return in_use;
 }
 
 /*
@@ -130,7 +183,9 @@ rinq_own_table_execute(const char *query, int nargs, Oid *types, Datum *values,
 void
 rinq_own_table_close(RinqOwnTable *table)
 {
+	in_use = false;
 	SPI_finish();
+	AtEOXact_GUC(false, table->guc_level);
 	SetUserIdAndSecContext(table->saved_user, table->saved_context);
 }
 

@@ -17,6 +17,7 @@ typedef struct RinqOwnTable
 	char	   *name;			/* qualified and quoted */
 	Oid			saved_user;
 	int			saved_context;
+	int			guc_level;
 } RinqOwnTable;
 
 /* where the extension's tables are, apart from what users call and read */
@@ -27,6 +28,7 @@ extern Oid	rinq_internal_schema(void);
 extern void rinq_own_table_open(RinqOwnTable *table, Oid schema, const char *name);
 extern uint64 rinq_own_table_execute(const char *query, int nargs, Oid *types, Datum *values,
 									 const char *nulls);
+extern bool rinq_own_tables_in_use(void);
 extern void rinq_own_table_close(RinqOwnTable *table);
 extern uint64 rinq_own_table_write(Oid schema, const char *name, const char *query, int nargs,
 								   Oid *types, Datum *values, const char *nulls);

@@ -17,6 +17,7 @@
 #include "fmgr.h"
 #include "guc.h"
 #include "library.h"
+#include "prepared.h"
 #include "shared.h"
 #include "worker.h"
 
@@ -47,6 +48,7 @@ _PG_init(void)
 		return;
 	rinq_shared_init();
 	rinq_ddl_init();
+	rinq_prepared_init();
 
 	/* pg_upgrade must find the server quiet */
 	if (!IsBinaryUpgrade)

@@ -264,6 +264,7 @@ rinq_claim_database(Oid dboid)
 	db->stop_at_once = false;
 	pg_atomic_write_u32(&db->executor_terminated, 0);
 	db->ddl_blocks = 0;
+	db->prepared_signal = InvalidOid;
 	db->next_start = 0;
 	db->start_delay = 0;
 	SpinLockAcquire(&db->mutex);

@@ -152,6 +152,7 @@ typedef struct RinqDatabase
 	bool		stop_at_once;	/* without waiting for what runs */
 	int			ddl_blocks;		/* commands that need the database empty */
 	int64		next_start;		/* of the peer, not before */
+	Oid			prepared_signal;	/* table whose invalidation tells of a committed prepared transaction */
 	int			start_delay;	/* ms, grows while the peer keeps failing */
 	dsa_pointer config;			/* what the reader found (executor/reader.h) */
 	uint32		config_serial;

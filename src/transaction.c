@@ -27,6 +27,7 @@
 #include "clock.h"
 #include "guc.h"
 #include "miscadmin.h"
+#include "prepared.h"
 #include "request.h"
 #include "storage/ipc.h"
 #include "transaction.h"
@@ -412,9 +413,10 @@ transaction_event(XactEvent event, void *arg)
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						 errmsg("cannot PREPARE a transaction that sends messages from memory"),
 						 errhint("Durable messages can be sent by prepared transactions.")));
+			rinq_prepared_announce(database);
 			break;
 		case XACT_EVENT_PREPARE:
-			/* COMMIT PREPARED has the outbox scanned */
+			/* its commit has the outbox scanned, whoever commits it */
 			forget();
 			break;
 		case XACT_EVENT_COMMIT:

@@ -106,7 +106,7 @@ class Redelivery(case.Case):
             pid = wait_until(lambda: self.db.value("SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE query = 'rinq: plain::gate'"
                                                    " AND wait_event = 'advisory'"), lambda p: p != "0")
             self.db.sql("SELECT pg_terminate_backend(%s)" % pid)
-            self.server.wait_log("no room", mark)
+            self.server.wait_log("is not used, because it is not as rinq made it", mark)
         self.assertIsInstance(self.remote.response(message, timeout=20).result(), int)
 
     def test_attempts_of_a_role_that_only_reads(self):

@@ -15,19 +15,23 @@
 
 #include "compat.h"
 
+#include "access/table.h"
 #include "access/xact.h"
 #include "attribute.h"
 #include "catalog/pg_type.h"
 #include "config.h"
 #include "executor/spi.h"
+#include "own_relation.h"
 #include "own_tables.h"
 #include "payload.h"
+#include "prepared.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "tcop/tcopprot.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "worker.h"
@@ -140,6 +144,27 @@ query(const char *text, const char *schema, const char *what)
 {
 	if (SPI_execute(psprintf(text, quote_identifier(schema)), true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the %s", what);
+}
+
+/*
+ * Is a table as rinq made it?  Reading it might run somebody's code else, and a
+ * row that others can write may name any role.
+ */
+static bool
+may_read(const char *name)
+{
+	Relation	rel = table_open(get_relname_relid(name, rinq_internal_schema()), AccessShareLock);
+	char	   *problem = rinq_own_relation_problem(rel, RINQ_OWN_READ);
+
+	table_close(rel, NoLock);
+	if (problem != NULL)
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("rinq does not read the table \"%s.%s\", because it is not as rinq made it",
+						RINQ_INTERNAL_SCHEMA, name),
+				 errdetail_internal("The table cannot be used: %s.", problem),
+				 errhint("Remove what was added; rinq_check() lists it.")));
+	return problem == NULL;
 }
 
 static List *
@@ -297,8 +322,11 @@ rinq_reader_main(Datum arg)
 	present = schema != NULL;
 	if (present)
 	{
-		config.listeners = read_listeners(schema, context);
-		config.standing = read_subscriptions(schema, context);
+		rinq_prepared_watch(database);
+		if (may_read("listener"))
+			config.listeners = read_listeners(schema, context);
+		if (may_read("subscription"))
+			config.standing = read_subscriptions(schema, context);
 	}
 	SPI_finish();
 	PopActiveSnapshot();

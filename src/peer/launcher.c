@@ -367,6 +367,9 @@ supervise_peer(RinqDatabase *db, Supervision *sup)
 	if (is_ahead(db->next_start))
 		return db->next_start;
 
+	/* before the first start, it was read a moment ago */
+	if (sup->peer_started != 0)
+		db->read_wanted++;
 	db->incarnation++;
 	sup->peer_started = rinq_clock_ms();
 	if (start(db, "rinq peer", "rinq_peer_main", &db->peer, &sup->peer))
@@ -475,6 +478,21 @@ supervise(void)
 	return (long) Max(next - rinq_clock_ms(), 0);
 }
 
+/* a reload has the peers' listeners read again, whatever became of them */
+static void
+read_served_databases(void)
+{
+	int			i;
+
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	for (i = 0; i < rinq_shared->num_databases; i++)
+	{
+		if (rinq_shared->databases[i].presence == RINQ_PRESENT)
+			rinq_shared->databases[i].read_wanted++;
+	}
+	LWLockRelease(rinq_shared->lock);
+}
+
 void
 rinq_launcher_main(Datum arg)
 {
@@ -507,6 +525,7 @@ rinq_launcher_main(Datum arg)
 			rinq_shared->rescan = true;
 			told_entries_missing = false;
 			told_workers_missing = false;
+			read_served_databases();
 		}
 		if (rinq_shared->rescan)
 			scan_databases();

@@ -13,6 +13,7 @@
 #include "compat.h"
 
 #include "calls.h"
+#include "ddl.h"
 #include "fmgr.h"
 #include "request.h"
 #include "shared.h"
@@ -63,7 +64,8 @@ rinq_stop(PG_FUNCTION_ARGS)
 /*
  * rinq_start() returns void
  *
- * Has the peer of this database run again.
+ * Has the peer of this database run again; listeners, subscriptions and outbox
+ * are read again in any case.
  */
 Datum
 rinq_start(PG_FUNCTION_ARGS)
@@ -77,6 +79,6 @@ rinq_start(PG_FUNCTION_ARGS)
 	db->held = false;
 	db->stop_at_once = false;
 	LWLockRelease(rinq_shared->lock);
-	rinq_wake_launcher();
+	rinq_ddl_reread_now();
 	PG_RETURN_VOID();
 }

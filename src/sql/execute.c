@@ -30,7 +30,6 @@
 PG_FUNCTION_INFO_V1(rinq_execute);
 PG_FUNCTION_INFO_V1(rinq_execute_text);
 PG_FUNCTION_INFO_V1(rinq_execute_raw);
-PG_FUNCTION_INFO_V1(rinq_outbox_local_only);
 PG_FUNCTION_INFO_V1(rinq_outbox_rescan);
 PG_FUNCTION_INFO_V1(rinq_outbox_peer_status);
 
@@ -130,23 +129,7 @@ rinq_execute_raw(PG_FUNCTION_ARGS)
 }
 
 /*
- * rinq_outbox_local_only() returns trigger
- *
- * Keeps rows out of the outbox that logical replication brings: their origin
- * sends them.
- */
-Datum
-rinq_outbox_local_only(PG_FUNCTION_ARGS)
-{
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("rinq_outbox_local_only must be called as a trigger")));
-	return PointerGetDatum(NULL);
-}
-
-/*
- * rinq_outbox_rescan() returns trigger
+ * outbox_rescan() returns trigger
  *
  * On the tables of the outbox, for rows that somebody writes by hand: has them
  * found.
@@ -159,7 +142,7 @@ rinq_outbox_rescan(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("rinq_outbox_rescan must be called as a trigger")));
+				 errmsg("outbox_rescan must be called as a trigger")));
 	rinq_refuse_parallel(fcinfo);
 	db = rinq_preloaded() ? rinq_my_database() : NULL;
 	if (db != NULL)
