@@ -379,7 +379,7 @@ handle_signals(void)
 		ProcessConfigFile(PGC_SIGHUP);
 		rinq_peer.now = rinq_clock_ms();
 		rinq_network_reload();
-		rinq_sendqueue_want_scan(rinq_peer.db);
+		(void) rinq_sendqueue_leave_direct(&rinq_peer.channel->send);
 		if (rinq_peer.conn != conn)
 			forget_socket();
 	}
