@@ -4,7 +4,7 @@ import json
 import random
 import threading
 
-from rinqtest.cluster import quote
+from rinqtest.cluster import SqlError, quote
 
 from .ledger import Account, Answers
 
@@ -260,7 +260,11 @@ class Load:
     def finish_prepared(self):
         """Commit what a fault left prepared: that is a commit, too."""
         for (name,) in self.sender.sql("SELECT gid FROM pg_prepared_xacts WHERE database = 'soak_sender'"):
-            self.sender.sql("COMMIT PREPARED " + quote(name))
+            try:
+                self.sender.sql("COMMIT PREPARED " + quote(name))
+            except SqlError as error:
+                if error.sqlstate not in ("42704", "55000"):  # its writer was faster
+                    raise
 
     def read_committed(self):
         """What the databases say was committed, handled and set aside."""
