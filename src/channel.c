@@ -4,8 +4,8 @@
  *	  Messages between the processes of one database: slots, the peer's inbox
  *	  and the line of requests that executors take their work from.
  *
- * Nothing here waits: the spinlocks guard a few words each, and large
- * payloads are copied without any lock held.  Who may touch a slot, and when,
+ * Nothing here waits: the spinlocks guard a few words each, the line has a lock
+ * of its own, and large payloads are copied without any lock held.  Who may touch a slot, and when,
  * is described in channel.h.
  *
  *-------------------------------------------------------------------------
@@ -57,12 +57,12 @@ rinq_channel_size(void)
 }
 
 void
-rinq_channel_init(RinqChannel *channel, LWLock *queue_lock)
+rinq_channel_init(RinqChannel *channel, LWLock *queue_lock, LWLock *request_lock)
 {
 	uint32		i;
 
 	SpinLockInit(&channel->free_lock);
-	SpinLockInit(&channel->request_lock);
+	channel->request_lock = request_lock;
 	SpinLockInit(&channel->inbox_lock);
 	channel->num_calls = (uint32) rinq_max_calls;
 	channel->num_slots = num_slots();
@@ -343,7 +343,7 @@ rinq_request_put(RinqDatabase *db, uint32 index)
 	slot->next = RINQ_NO_SLOT;
 	rinq_slot_set_state(slot, RINQ_SLOT_QUEUED);
 
-	SpinLockAcquire(&channel->request_lock);
+	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
 	if (channel->last_request == RINQ_NO_SLOT)
 		channel->first_request = index;
 	else
@@ -361,7 +361,7 @@ rinq_request_put(RinqDatabase *db, uint32 index)
 			break;
 		}
 	}
-	SpinLockRelease(&channel->request_lock);
+	LWLockRelease(channel->request_lock);
 	return wake;
 }
 
@@ -392,7 +392,7 @@ rinq_request_take(RinqDatabase *db, RinqExecutorSlot *me)
 	uint32		previous = RINQ_NO_SLOT;
 	uint32		index;
 
-	SpinLockAcquire(&channel->request_lock);
+	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
 	for (index = channel->first_request; index != RINQ_NO_SLOT;
 		 previous = index, index = channel->slots[index].next)
 	{
@@ -409,7 +409,7 @@ rinq_request_take(RinqDatabase *db, RinqExecutorSlot *me)
 	else
 		me->state = RINQ_EXECUTOR_IDLE;
 	me->request = index;
-	SpinLockRelease(&channel->request_lock);
+	LWLockRelease(channel->request_lock);
 	return index;
 }
 
@@ -424,7 +424,7 @@ rinq_request_remove(RinqDatabase *db, uint32 index)
 	uint32		i;
 	bool		found = false;
 
-	SpinLockAcquire(&channel->request_lock);
+	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
 	for (i = channel->first_request; i != RINQ_NO_SLOT;
 		 previous = i, i = channel->slots[i].next)
 	{
@@ -435,7 +435,7 @@ rinq_request_remove(RinqDatabase *db, uint32 index)
 			break;
 		}
 	}
-	SpinLockRelease(&channel->request_lock);
+	LWLockRelease(channel->request_lock);
 	return found;
 }
 
@@ -453,11 +453,11 @@ rinq_channel_peer_gone(RinqDatabase *db)
 	channel->inbox_tail = channel->inbox_head;
 	SpinLockRelease(&channel->inbox_lock);
 
-	SpinLockAcquire(&channel->request_lock);
+	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
 	channel->first_request = RINQ_NO_SLOT;
 	channel->last_request = RINQ_NO_SLOT;
 	channel->num_requests = 0;
-	SpinLockRelease(&channel->request_lock);
+	LWLockRelease(channel->request_lock);
 
 	rinq_sendqueue_reset(db);
 	for (i = 0; i < channel->num_slots; i++)
@@ -501,12 +501,12 @@ rinq_database_is_left(RinqDatabase *db)
 	bool		left = db->reader.state == RINQ_WORKER_NONE && db->outbox.state == RINQ_WORKER_NONE;
 	int			i;
 
-	SpinLockAcquire(&channel->request_lock);
+	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
 	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
 	{
 		if (db->executors[i].state != RINQ_EXECUTOR_FREE)
 			left = false;
 	}
-	SpinLockRelease(&channel->request_lock);
+	LWLockRelease(channel->request_lock);
 	return left;
 }

@@ -224,7 +224,7 @@ typedef struct RinqChannel
 	uint32		first_free;
 
 	/* the line of requests, and the executors' states */
-	slock_t		request_lock;
+	LWLock	   *request_lock;
 	uint32		first_request;
 	uint32		last_request;
 	uint32		num_requests;
@@ -247,7 +247,7 @@ typedef struct RinqChannel
 
 /* set-up */
 extern Size rinq_channel_size(void);
-extern void rinq_channel_init(RinqChannel *channel, LWLock *queue_lock);
+extern void rinq_channel_init(RinqChannel *channel, LWLock *queue_lock, LWLock *request_lock);
 extern void rinq_channel_peer_gone(RinqDatabase *db);
 
 /*

@@ -114,6 +114,15 @@
 	ExecuteTruncateGuts((rels), (relids), NIL, DROP_RESTRICT, false)
 #endif
 
+/* 19 names tranches of locks when they are made, for all processes */
+#if PG_VERSION_NUM >= 190000
+#define rinq_new_tranche(name) LWLockNewTrancheId(name)
+#define rinq_register_tranche(id, name) ((void) 0)
+#else
+#define rinq_new_tranche(name) LWLockNewTrancheId()
+#define rinq_register_tranche(id, name) LWLockRegisterTranche((id), (name))
+#endif
+
 /* 15 has a random generator of its own; the result is in [0, 1) */
 #if PG_VERSION_NUM >= 150000
 #include "common/pg_prng.h"

@@ -54,7 +54,11 @@ static Oid	blocked_databases[MAX_BLOCKED];
 static int	num_blocked = 0;
 static bool callback_registered = false;
 
-/* asks all processes in the database to leave; the lock is held */
+/*
+ * Ask all processes in the database to leave.  The lock is held, and that of
+ * the executors while they are signalled: none of them can end before it has
+ * taken these, and so no other process can have its number.
+ */
 static void
 send_away(RinqDatabase *db)
 {
@@ -65,27 +69,21 @@ send_away(RinqDatabase *db)
 		kill(db->reader.pid, SIGTERM);
 	if (db->outbox.state == RINQ_WORKER_RUNNING && db->outbox.pid != 0)
 		kill(db->outbox.pid, SIGTERM);
+	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
 	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
 	{
 		RinqExecutorSlot *executor = &db->executors[i];
-		int			pid = 0;
-		int			procno = RINQ_NO_PROC;
 
-		SpinLockAcquire(&channel->request_lock);
-		if (executor->state != RINQ_EXECUTOR_FREE)
-		{
-			executor->leave = true;
-			pg_atomic_write_u32(&executor->end_now, 1);
-			if (executor->state == RINQ_EXECUTOR_IDLE)
-				procno = executor->procno;
-			else
-				pid = executor->pid;
-		}
-		SpinLockRelease(&channel->request_lock);
-		if (pid != 0)
-			kill(pid, SIGTERM);
-		rinq_wake_proc(procno);
+		if (executor->state == RINQ_EXECUTOR_FREE)
+			continue;
+		executor->leave = true;
+		pg_atomic_write_u32(&executor->end_now, 1);
+		if (executor->state == RINQ_EXECUTOR_IDLE)
+			rinq_wake_proc(executor->procno);
+		else if (executor->pid != 0)
+			kill(executor->pid, SIGTERM);
 	}
+	LWLockRelease(channel->request_lock);
 }
 
 /*

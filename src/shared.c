@@ -14,6 +14,8 @@
 
 #include "compat.h"
 
+#include <sys/mman.h>
+
 #include "channel.h"
 #include "clock.h"
 #include "guc.h"
@@ -36,6 +38,15 @@ static shmem_request_hook_type prev_shmem_request_hook = NULL;
 
 static dsa_area *payload_area = NULL;
 
+/* the server was started with this library */
+static bool loaded_at_start = false;
+
+/* PostgreSQL has been asked for memory, which is then there when it starts up */
+static bool requested = false;
+
+/* what was taken instead when it was not */
+static void *own_memory = NULL;
+
 static Size
 payload_area_size(void)
 {
@@ -49,10 +60,23 @@ databases_size(void)
 							 mul_size((Size) rinq_max_databases, sizeof(RinqDatabase))));
 }
 
+/* one of everything, and two for each database */
+static int
+num_locks(void)
+{
+	return 1 + 2 * rinq_max_databases;
+}
+
+static Size
+locks_size(void)
+{
+	return MAXALIGN(mul_size((Size) num_locks(), sizeof(LWLock)));
+}
+
 static Size
 shared_size(void)
 {
-	Size		size = databases_size();
+	Size		size = add_size(databases_size(), locks_size());
 
 	size = add_size(size, mul_size((Size) rinq_max_databases, rinq_channel_size()));
 	size = add_size(size, rinq_session_cells_size());
@@ -67,12 +91,11 @@ request_shared_memory(void)
 		prev_shmem_request_hook();
 #endif
 	RequestAddinShmemSpace(shared_size());
-	/* the first is that of everything, the others are those of the databases' queues */
-	RequestNamedLWLockTranche(TRANCHE_NAME, 1 + rinq_max_databases);
+	requested = true;
 }
 
 static void
-init_database(RinqDatabase *db, Size channel_offset, LWLock *queue_lock)
+init_database(RinqDatabase *db, Size channel_offset, LWLock *locks)
 {
 	int			i;
 
@@ -98,7 +121,7 @@ init_database(RinqDatabase *db, Size channel_offset, LWLock *queue_lock)
 		pg_atomic_init_u32(&db->executors[i].terminated, 0);
 		pg_atomic_init_u32(&db->executors[i].end_now, 0);
 	}
-	rinq_channel_init(rinq_channel_of(db), queue_lock);
+	rinq_channel_init(rinq_channel_of(db), &locks[0], &locks[1]);
 }
 
 /* the area lives inside our own memory and never grows into DSM segments */
@@ -115,6 +138,57 @@ create_payload_area(void)
 	dsa_detach(area);
 }
 
+/*
+ * Take the memory from the operating system: another library has put itself in
+ * the place of the hook by which PostgreSQL is asked, and does not pass it on.
+ * Processes inherit it; after a crash the postmaster, the only one that is
+ * left, takes it anew.
+ */
+static void *
+take_own_memory(void)
+{
+	if (own_memory != NULL)
+		(void) munmap(own_memory, shared_size());
+	own_memory = mmap(NULL, shared_size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (own_memory == MAP_FAILED)
+	{
+		own_memory = NULL;
+		ereport(FATAL,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("could not get %zu bytes of shared memory for rinq: %m", shared_size())));
+	}
+	ereport(LOG,
+			(errmsg("rinq takes its shared memory directly from the operating system"),
+			 errdetail("Another library in \"shared_preload_libraries\" has not let it ask PostgreSQL for it.")));
+	return own_memory;
+}
+
+static void *
+get_memory(bool *found)
+{
+#ifndef EXEC_BACKEND
+	if (!requested)
+	{
+		*found = false;
+		return take_own_memory();
+	}
+#endif
+	return ShmemInitStruct("rinq", shared_size(), found);
+}
+
+/* the locks do without PostgreSQL's table of names, which would have to be asked for, too */
+static LWLock *
+init_locks(Size offset)
+{
+	LWLock	   *locks = (LWLock *) ((char *) rinq_shared + offset);
+	int			i;
+
+	rinq_shared->lock_tranche = rinq_new_tranche(TRANCHE_NAME);
+	for (i = 0; i < num_locks(); i++)
+		LWLockInitialize(&locks[i], rinq_shared->lock_tranche);
+	return locks;
+}
+
 static void
 startup_shared_memory(void)
 {
@@ -127,15 +201,17 @@ startup_shared_memory(void)
 	payload_area = NULL;
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	rinq_shared = ShmemInitStruct("rinq", shared_size(), &found);
+	rinq_shared = get_memory(&found);
 	if (!found)
 	{
-		LWLockPadded *locks = GetNamedLWLockTranche(TRANCHE_NAME);
 		Size		offset = databases_size();
+		LWLock	   *locks;
 		int			i;
 
 		memset(rinq_shared, 0, databases_size());
-		rinq_shared->lock = &locks[0].lock;
+		locks = init_locks(offset);
+		offset += locks_size();
+		rinq_shared->lock = &locks[0];
 		rinq_shared->launcher_procno = RINQ_NO_PROC;
 		ConditionVariableInit(&rinq_shared->scan_done);
 		pg_atomic_init_u32(&rinq_shared->next_client, 1);
@@ -145,18 +221,19 @@ startup_shared_memory(void)
 		rinq_shared->num_databases = rinq_max_databases;
 		for (i = 0; i < rinq_max_databases; i++)
 		{
-			init_database(&rinq_shared->databases[i], offset, &locks[1 + i].lock);
+			init_database(&rinq_shared->databases[i], offset, &locks[1 + 2 * i]);
 			offset += rinq_channel_size();
 		}
 		rinq_shared->cells_offset = offset;
 		rinq_session_cells_init();
 		offset += rinq_session_cells_size();
-		rinq_shared->dsa_tranche = LWLockNewTrancheId();
+		rinq_shared->dsa_tranche = rinq_new_tranche(PAYLOAD_TRANCHE_NAME);
 		rinq_shared->dsa_offset = offset;
 		create_payload_area();
 	}
 	LWLockRelease(AddinShmemInitLock);
-	LWLockRegisterTranche(rinq_shared->dsa_tranche, PAYLOAD_TRANCHE_NAME);
+	rinq_register_tranche(rinq_shared->lock_tranche, TRANCHE_NAME);
+	rinq_register_tranche(rinq_shared->dsa_tranche, PAYLOAD_TRANCHE_NAME);
 	rinq_clock_share(&rinq_shared->clock_difference);
 }
 
@@ -166,6 +243,7 @@ startup_shared_memory(void)
 void
 rinq_shared_init(void)
 {
+	loaded_at_start = true;
 #ifdef RINQ_HAVE_SHMEM_REQUEST_HOOK
 	prev_shmem_request_hook = shmem_request_hook;
 	shmem_request_hook = request_shared_memory;
@@ -189,6 +267,12 @@ rinq_preloaded(void)
 void
 rinq_require_preloaded(void)
 {
+	if (!rinq_preloaded() && loaded_at_start)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("rinq could not set up its shared memory when the server started"),
+				 errdetail("Another library has put itself in the place of the hook \"shmem_startup_hook\", and does not pass it on."),
+				 errhint("Name \"rinq\" after it in the setting \"shared_preload_libraries\", and restart the server.")));
 	if (!rinq_preloaded())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -276,6 +360,7 @@ rinq_claim_database(Oid dboid)
 	for (i = 0; i < RINQ_NUM_COUNTERS; i++)
 		pg_atomic_write_u64(&db->counters[i], 0);
 	pg_atomic_write_u64(&db->outbox_depth, 0);
+	pg_atomic_write_u64(&db->last_purge, 0);
 	return db;
 }
 

@@ -202,6 +202,7 @@ typedef struct RinqShared
 	pg_atomic_uint64 clock_difference;	/* clock.c */
 	pg_atomic_uint64 send_bytes;	/* that transactions of all databases have packed (sendqueue.h) */
 	Size		cells_offset;	/* of the sessions of processes (session.h) */
+	int			lock_tranche;
 	int			dsa_tranche;
 	Size		dsa_offset;
 	int			num_databases;

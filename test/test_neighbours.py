@@ -3,10 +3,11 @@
 import itertools
 import os
 import re
+import signal
 import subprocess
 
 from rinqtest import case
-from rinqtest.cluster import Server, World
+from rinqtest.cluster import Server, SqlError, World
 from rinqtest.server import pg_config
 from rinqtest.waiting import wait_until
 
@@ -21,6 +22,7 @@ _NAMES = ("amqp_decode_method amqp_encode_method amqp_encode_properties init_amq
 
 _MODULE = """#include "postgres.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 PG_MODULE_MAGIC;
@@ -162,6 +164,35 @@ class Neighbours(case.Case):
         done = case.scratch().run([server.tool("postgres"), "-D", server.data], unprivileged=True, check=False, cwd="/", timeout=30)
         self.assertEqual(done.returncode, 1)
         self.assertRegex(done.stdout, r"rinq cannot use a library that it needs[\s\S]*own_copies\.so[\s\S]*before what else uses it")
+
+    def test_one_that_asks_for_memory_in_place_of_all(self):
+        library = self.build("rude", _RUDE)
+        for order in ([library, "rinq"], ["rinq", library]):
+            with self.subTest(order=order):
+                world = self.world_with(order)
+                self.check_both_ways(world, library)
+                self.assertEqual("directly from the operating system" in world.server.log_since(), order[0] == "rinq")
+
+        # it is made anew after a crash
+        db = world.database()
+        session = db.session()
+        os.kill(session.pid, signal.SIGKILL)
+        wait_until(lambda: db.peer()["state"] == "connected" and world.server.log_since().count("directly from the operating system") == 2,
+                   timeout=20, description="the server to recover")
+        self.log_start = world.server.log_mark()
+        self.check_both_ways(world, library)
+
+    def test_one_that_starts_up_in_place_of_all(self):
+        library = self.build("ruder", _RUDER)
+        world = self.world_with(["rinq", library])
+        world.server.psql("CREATE EXTENSION rinq")
+        with self.assertRaises(SqlError) as caught:
+            world.server.psql("SELECT rinq_call('x', 'x')")
+        self.assertSqlState(caught.exception, "55000", "could not set up its shared memory")
+        self.assertIn("after it", caught.exception.hint)
+        world.server.configure(reload=False, shared_preload_libraries="%s, rinq" % library)
+        world.server.restart()
+        self.assertEqual(world.server.psql("SELECT count(*) FROM rinq_peer"), [["1"]])
 
     def test_loaded_by_the_first_function_called(self):
         library = self.build("own_copies", _OWN_COPIES)

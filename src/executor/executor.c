@@ -111,14 +111,15 @@ give_back(int code, Datum arg)
 static void
 executor_gone(int code, Datum arg)
 {
-	SpinLockAcquire(&channel->request_lock);
+	LWLockReleaseAll();
+	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
 	if (me->serial == args.serial)
 	{
 		me->state = RINQ_EXECUTOR_FREE;
 		me->procno = RINQ_NO_PROC;
 		me->pid = 0;
 	}
-	SpinLockRelease(&channel->request_lock);
+	LWLockRelease(channel->request_lock);
 	ConditionVariableBroadcast(&database->changed);
 	rinq_wake_peer(database);
 }
@@ -137,7 +138,7 @@ attach(void)
 
 	/* a command that waits for the database to be empty sees us, or we it */
 	LWLockAcquire(rinq_shared->lock, LW_SHARED);
-	SpinLockAcquire(&channel->request_lock);
+	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
 	wanted = database->oid == args.dboid && me->serial == args.serial &&
 		me->state == RINQ_EXECUTOR_STARTING && !me->leave &&
 		database->ddl_blocks == 0;
@@ -148,7 +149,7 @@ attach(void)
 	}
 	else if (me->serial == args.serial && me->state == RINQ_EXECUTOR_STARTING)
 		me->state = RINQ_EXECUTOR_FREE;
-	SpinLockRelease(&channel->request_lock);
+	LWLockRelease(channel->request_lock);
 	LWLockRelease(rinq_shared->lock);
 	return wanted;
 }
@@ -432,12 +433,12 @@ may_leave(bool idle_for_long)
 {
 	bool		leave;
 
-	SpinLockAcquire(&channel->request_lock);
+	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
 	leave = me->leave || database->incarnation != args.incarnation ||
 		(idle_for_long && me->state == RINQ_EXECUTOR_IDLE);
 	if (leave)
 		me->state = RINQ_EXECUTOR_LEAVING;
-	SpinLockRelease(&channel->request_lock);
+	LWLockRelease(channel->request_lock);
 	return leave;
 }
 
@@ -460,9 +461,9 @@ rinq_executor_main(Datum arg)
 
 	BackgroundWorkerInitializeConnectionByOid(args.dboid, args.role,
 											  RINQ_CONNECT_AS_ANY_ROLE);
-	SpinLockAcquire(&channel->request_lock);
+	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
 	me->ran = true;
-	SpinLockRelease(&channel->request_lock);
+	LWLockRelease(channel->request_lock);
 	(void) rinq_dsa();			/* attached where an error does no harm */
 	rinq_handler_init();
 	rinq_cleanup_init();

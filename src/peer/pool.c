@@ -57,7 +57,7 @@ forget_unregistered(void)
 {
 	int			i;
 
-	SpinLockAcquire(&rinq_peer.channel->request_lock);
+	LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
 	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
 	{
 		RinqExecutorSlot *executor = &rinq_peer.db->executors[i];
@@ -68,7 +68,7 @@ forget_unregistered(void)
 			executor->state = RINQ_EXECUTOR_FREE;
 		}
 	}
-	SpinLockRelease(&rinq_peer.channel->request_lock);
+	LWLockRelease(rinq_peer.channel->request_lock);
 }
 
 void
@@ -94,7 +94,7 @@ collect_demand(Demand *demand)
 	int			count = 0;
 	uint32		index;
 
-	SpinLockAcquire(&channel->request_lock);
+	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
 	for (index = channel->first_request; index != RINQ_NO_SLOT && count < MAX_ROLES;
 		 index = channel->slots[index].next)
 	{
@@ -109,7 +109,7 @@ collect_demand(Demand *demand)
 		demand[count].oldest = slot->queued_at;
 		count++;
 	}
-	SpinLockRelease(&channel->request_lock);
+	LWLockRelease(channel->request_lock);
 	return count;
 }
 
@@ -193,13 +193,13 @@ reap(void)
 			continue;
 		pfree(handles[i]);
 		handles[i] = NULL;
-		SpinLockAcquire(&rinq_peer.channel->request_lock);
+		LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
 		if (db->executors[i].state != RINQ_EXECUTOR_FREE)
 			db->executors[i].state = RINQ_EXECUTOR_FREE;
 		ran = db->executors[i].ran;
 		left = db->executors[i].leave;
 		role = db->executors[i].role;
-		SpinLockRelease(&rinq_peer.channel->request_lock);
+		LWLockRelease(rinq_peer.channel->request_lock);
 		if (ran)
 			start_worked(role);
 		else if (!left)
@@ -230,7 +230,7 @@ start_executor(Oid role, int place)
 	blocked = rinq_peer.db->oid != rinq_peer.args.dboid || rinq_peer.db->ddl_blocks > 0;
 	if (!blocked)
 	{
-		SpinLockAcquire(&rinq_peer.channel->request_lock);
+		LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
 		executor->state = RINQ_EXECUTOR_STARTING;
 		executor->role = role;
 		executor->serial++;
@@ -241,7 +241,7 @@ start_executor(Oid role, int place)
 		executor->request = RINQ_NO_SLOT;
 		executor->pid = 0;
 		executor->procno = RINQ_NO_PROC;
-		SpinLockRelease(&rinq_peer.channel->request_lock);
+		LWLockRelease(rinq_peer.channel->request_lock);
 	}
 	LWLockRelease(rinq_shared->lock);
 	if (blocked)
@@ -256,9 +256,9 @@ start_executor(Oid role, int place)
 	if (ok)
 		return true;
 
-	SpinLockAcquire(&rinq_peer.channel->request_lock);
+	LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
 	executor->state = RINQ_EXECUTOR_FREE;
-	SpinLockRelease(&rinq_peer.channel->request_lock);
+	LWLockRelease(rinq_peer.channel->request_lock);
 	handles[place] = NULL;
 	return false;
 }
@@ -272,7 +272,7 @@ make_room(Oid role)
 	int			procno = RINQ_NO_PROC;
 	int			i;
 
-	SpinLockAcquire(&rinq_peer.channel->request_lock);
+	LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
 	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
 	{
 		RinqExecutorSlot *executor = &db->executors[i];
@@ -292,7 +292,7 @@ make_room(Oid role)
 		db->executors[victim].leave = true;
 		procno = db->executors[victim].procno;
 	}
-	SpinLockRelease(&rinq_peer.channel->request_lock);
+	LWLockRelease(rinq_peer.channel->request_lock);
 	rinq_peer_wake_later(procno);
 }
 
@@ -306,7 +306,7 @@ is_served(const Demand *demand, int *total, int *place)
 
 	*total = 0;
 	*place = -1;
-	SpinLockAcquire(&rinq_peer.channel->request_lock);
+	LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
 	for (i = RINQ_MAX_EXECUTORS - 1; i >= 0; i--)
 	{
 		RinqExecutorSlot *executor = &rinq_peer.db->executors[i];
@@ -328,7 +328,7 @@ is_served(const Demand *demand, int *total, int *place)
 		if (executor->state != RINQ_EXECUTOR_BUSY)
 			coming = true;
 	}
-	SpinLockRelease(&rinq_peer.channel->request_lock);
+	LWLockRelease(rinq_peer.channel->request_lock);
 	return coming || (of_role > 0 && rinq_peer.now - demand->oldest < GROW_AFTER);
 }
 
@@ -353,7 +353,7 @@ end_overtime(void)
 		uint32		request;
 
 		/* its owner clears it without the lock, so it is read but once */
-		SpinLockAcquire(&rinq_peer.channel->request_lock);
+		LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
 		request = *(volatile uint32 *) &executor->request;
 		if (executor->state == RINQ_EXECUTOR_BUSY && request < rinq_peer.channel->num_slots)
 			deadline = rinq_peer.channel->slots[request].deadline;
@@ -362,7 +362,7 @@ end_overtime(void)
 			pg_atomic_write_u32(&executor->end_now, 1);
 			kill(executor->pid, SIGTERM);
 		}
-		SpinLockRelease(&rinq_peer.channel->request_lock);
+		LWLockRelease(rinq_peer.channel->request_lock);
 	}
 	next_check = rinq_peer.now + OVERTIME_CHECK;
 	return next_check;
@@ -391,14 +391,14 @@ end_terminated(void)
 	{
 		RinqExecutorSlot *executor = &rinq_peer.db->executors[i];
 
-		SpinLockAcquire(&rinq_peer.channel->request_lock);
+		LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
 		if (executor->state == RINQ_EXECUTOR_BUSY &&
 			pg_atomic_read_u32(&executor->terminated) != 0)
 		{
 			pg_atomic_write_u32(&executor->end_now, 1);
 			kill(executor->pid, SIGTERM);
 		}
-		SpinLockRelease(&rinq_peer.channel->request_lock);
+		LWLockRelease(rinq_peer.channel->request_lock);
 	}
 	return 0;
 }
@@ -485,7 +485,7 @@ rinq_pool_end(void)
 		RinqExecutorSlot *executor = &rinq_peer.db->executors[i];
 		int			procno = RINQ_NO_PROC;
 
-		SpinLockAcquire(&rinq_peer.channel->request_lock);
+		LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
 		if (executor->state != RINQ_EXECUTOR_FREE)
 		{
 			executor->leave = true;
@@ -494,7 +494,7 @@ rinq_pool_end(void)
 			if (executor->state == RINQ_EXECUTOR_BUSY)
 				kill(executor->pid, SIGTERM);
 		}
-		SpinLockRelease(&rinq_peer.channel->request_lock);
+		LWLockRelease(rinq_peer.channel->request_lock);
 		rinq_wake_proc(procno);
 	}
 }
