@@ -568,35 +568,44 @@ COMMENT ON FUNCTION @extschema@.rinq_execute(text, text, bytea, interval, boolea
 -- ---------------------------------------------------------------------
 
 CREATE TABLE rinq_internal.inbox_handled (
-    id text COLLATE "C" PRIMARY KEY,
+    id text COLLATE "C",
+    digest bytea,
     namespace text NOT NULL,
     handled timestamptz NOT NULL,
-    payload bytea
+    payload bytea,
+    is_payload_dropped boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (id, digest)
 );
 COMMENT ON TABLE rinq_internal.inbox_handled IS
     'Requests that were handled, of listeners that deduplicate, for as long as rinq.dedup_retention says';
 COMMENT ON COLUMN rinq_internal.inbox_handled.id IS 'Message id of the request';
 COMMENT ON COLUMN rinq_internal.inbox_handled.namespace IS 'Namespace that the request was sent to';
 COMMENT ON COLUMN rinq_internal.inbox_handled.handled IS 'When its handler began';
-COMMENT ON COLUMN rinq_internal.inbox_handled.payload IS 'Payload of its response in CBOR, NULL for nil';
+COMMENT ON COLUMN rinq_internal.inbox_handled.digest IS 'Digest of what it asks for, since anybody can use an id';
+COMMENT ON COLUMN rinq_internal.inbox_handled.payload IS 'Payload of its response in CBOR, NULL for nil, for none, and when it was dropped';
+COMMENT ON COLUMN rinq_internal.inbox_handled.is_payload_dropped IS 'Whether the payload was dropped, as rinq.dedup_max_size says';
 CREATE INDEX inbox_handled_handled ON rinq_internal.inbox_handled (handled);
 
 CREATE TABLE rinq_internal.inbox_attempt (
-    id text COLLATE "C" PRIMARY KEY,
+    id text COLLATE "C",
+    digest bytea,
     attempts integer NOT NULL,
     first timestamptz NOT NULL,
-    last timestamptz NOT NULL
+    last timestamptz NOT NULL,
+    PRIMARY KEY (id, digest)
 );
 COMMENT ON TABLE rinq_internal.inbox_attempt IS
     'How often requests were attempted that the broker has delivered more than once';
 COMMENT ON COLUMN rinq_internal.inbox_attempt.id IS 'Message id of the request';
+COMMENT ON COLUMN rinq_internal.inbox_attempt.digest IS 'Digest of what it asks for, since anybody can use an id';
 COMMENT ON COLUMN rinq_internal.inbox_attempt.attempts IS 'Attempts so far, the first one included';
 COMMENT ON COLUMN rinq_internal.inbox_attempt.first IS 'When the second attempt began';
 COMMENT ON COLUMN rinq_internal.inbox_attempt.last IS 'When the last attempt began';
 CREATE INDEX inbox_attempt_last ON rinq_internal.inbox_attempt (last);
 
 CREATE TABLE rinq_internal.inbox_dead_letter (
-    id text COLLATE "C" PRIMARY KEY,
+    id text COLLATE "C",
+    digest bytea,
     source text NOT NULL,
     namespace text NOT NULL,
     command text NOT NULL,
@@ -605,11 +614,13 @@ CREATE TABLE rinq_internal.inbox_dead_letter (
     handler text NOT NULL,
     attempts integer NOT NULL,
     error text NOT NULL,
-    recorded timestamptz NOT NULL
+    recorded timestamptz NOT NULL,
+    PRIMARY KEY (id, digest)
 );
 COMMENT ON TABLE rinq_internal.inbox_dead_letter IS
     'Requests that were given up after rinq.max_attempts; see the view rinq_inbox_dead_letter';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.id IS 'Message id of the request';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.digest IS 'Digest of what it asks for, since anybody can use an id';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.source IS 'Session that sent the request, at its revision when it did';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.namespace IS 'Namespace that the request was sent to';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.command IS 'Name of the command';
@@ -627,10 +638,14 @@ BEGIN ATOMIC
     SELECT rinq_internal.require_own_relation('rinq_internal.inbox_dead_letter'::regclass);
     SELECT pg_catalog.set_config('rinq.trace_id', r.trace_id, true)
     FROM rinq_internal.inbox_dead_letter r
-    WHERE r.id OPERATOR(pg_catalog.=) rinq_inbox_dead_letter_retry.id::pg_catalog.text;
+    WHERE r.id OPERATOR(pg_catalog.=) rinq_inbox_dead_letter_retry.id::pg_catalog.text
+    ORDER BY r.recorded, r.digest LIMIT 1;
     WITH d AS (
         DELETE FROM rinq_internal.inbox_dead_letter r
         WHERE r.id OPERATOR(pg_catalog.=) rinq_inbox_dead_letter_retry.id::pg_catalog.text
+            AND r.digest OPERATOR(pg_catalog.=) (
+                SELECT o.digest FROM rinq_internal.inbox_dead_letter o
+                WHERE o.id OPERATOR(pg_catalog.=) r.id ORDER BY o.recorded, o.digest LIMIT 1)
         RETURNING r.namespace, r.command, r.payload
     )
     SELECT @extschema@.rinq_execute(d.namespace, d.command, d.payload, NULL::interval, true, NULL::text) FROM d;
@@ -646,6 +661,9 @@ BEGIN ATOMIC
     WITH d AS (
         DELETE FROM rinq_internal.inbox_dead_letter r
         WHERE r.id OPERATOR(pg_catalog.=) rinq_inbox_dead_letter_delete.id::pg_catalog.text
+            AND r.digest OPERATOR(pg_catalog.=) (
+                SELECT o.digest FROM rinq_internal.inbox_dead_letter o
+                WHERE o.id OPERATOR(pg_catalog.=) r.id ORDER BY o.recorded, o.digest LIMIT 1)
         RETURNING 1
     )
     SELECT EXISTS (SELECT FROM d);
@@ -666,7 +684,7 @@ COMMENT ON COLUMN @extschema@.rinq_inbox_attempt.first IS 'When the second attem
 COMMENT ON COLUMN @extschema@.rinq_inbox_attempt.last IS 'When the last attempt began';
 
 CREATE VIEW @extschema@.rinq_inbox_handled WITH (security_barrier) AS
-    SELECT r.id, r.namespace, r.handled, r.payload
+    SELECT r.id, r.namespace, r.handled, r.payload, r.is_payload_dropped
     FROM rinq_internal.inbox_handled r
     WHERE pg_catalog.has_function_privilege(
         '@extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id)'::pg_catalog.regprocedure, 'EXECUTE');
@@ -675,7 +693,8 @@ COMMENT ON VIEW @extschema@.rinq_inbox_handled IS
 COMMENT ON COLUMN @extschema@.rinq_inbox_handled.id IS 'Message id of the request';
 COMMENT ON COLUMN @extschema@.rinq_inbox_handled.namespace IS 'Namespace that the request was sent to';
 COMMENT ON COLUMN @extschema@.rinq_inbox_handled.handled IS 'When its handler began';
-COMMENT ON COLUMN @extschema@.rinq_inbox_handled.payload IS 'Payload of its response in CBOR, NULL for nil';
+COMMENT ON COLUMN @extschema@.rinq_inbox_handled.payload IS 'Payload of its response in CBOR, NULL for nil, for none, and when it was dropped';
+COMMENT ON COLUMN @extschema@.rinq_inbox_handled.is_payload_dropped IS 'Whether the payload was dropped, as rinq.dedup_max_size says';
 
 CREATE VIEW @extschema@.rinq_inbox_dead_letter WITH (security_barrier) AS
     SELECT r.id, r.source, r.namespace, r.command, r.payload, r.trace_id, r.handler, r.attempts, r.error, r.recorded

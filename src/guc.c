@@ -52,6 +52,8 @@ int			rinq_notification_retention = 3600;
 int			rinq_session_cache = 32;
 int			rinq_prune_interval = 180;
 int			rinq_dedup_retention = 86400;
+int			rinq_dedup_max_requests = 10000000;
+int			rinq_dedup_max_size = 1024;
 int			rinq_shutdown_timeout = 5000;
 char	   *rinq_product = NULL;
 char	   *rinq_databases = NULL;
@@ -406,6 +408,16 @@ define_work_settings(void)
 							"Of listeners that deduplicate; and how long attempts are counted.",
 							&rinq_dedup_retention,
 							86400, 1, INT_MAX, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.dedup_max_requests",
+							"Sets the number of requests that one database remembers as handled.",
+							"Roughly; the oldest are forgotten for further ones.",
+							&rinq_dedup_max_requests,
+							10000000, 1, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.dedup_max_size",
+							"Sets the size of all responses that one database keeps of handled requests.",
+							"Roughly; the oldest are dropped for further ones, and the requests still remembered.",
+							&rinq_dedup_max_size,
+							1024, 1, INT_MAX, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.shutdown_timeout",
 							"Sets the time that running handlers have to end when the peer stops.",
 							"Then they are rolled back, and their requests given back to the broker.",

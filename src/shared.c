@@ -110,7 +110,12 @@ init_database(RinqDatabase *db, Size channel_offset, LWLock *locks)
 	pg_atomic_init_u32(&db->outbox_table, 0);
 	pg_atomic_init_u64(&db->longest_turn, 0);
 	pg_atomic_init_u64(&db->longest_turn_cpu, 0);
+	pg_atomic_init_u64(&db->handled_rows, 0);
+	pg_atomic_init_u64(&db->handled_bytes, 0);
+	pg_atomic_init_u64(&db->responses_dropped_to, 0);
 	pg_atomic_init_u64(&db->last_purge, 0);
+	pg_atomic_init_u64(&db->purge_told, 0);
+	pg_atomic_init_u32(&db->purger, 0);
 	pg_atomic_init_u32(&db->executor_terminated, 0);
 	db->peer.procno = RINQ_NO_PROC;
 	db->config = InvalidDsaPointer;
@@ -347,6 +352,13 @@ rinq_claim_database(Oid dboid)
 	db->held = false;
 	db->stop_at_once = false;
 	pg_atomic_write_u32(&db->executor_terminated, 0);
+	pg_atomic_write_u64(&db->responses_dropped_to, 0);
+	pg_atomic_write_u64(&db->last_purge, 0);
+	pg_atomic_write_u64(&db->purge_told, 0);
+	pg_atomic_write_u32(&db->purger, 0);
+	db->handled_counted = false;
+	db->purge_more = false;
+	db->purge_not_before = 0;
 	db->ddl_blocks = 0;
 	db->prepared_signal = InvalidOid;
 	db->next_start = 0;

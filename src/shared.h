@@ -180,7 +180,20 @@ typedef struct RinqDatabase
 	pg_atomic_uint64 longest_turn_cpu;
 
 	pg_atomic_uint32 executor_terminated;	/* an executor's "terminated" was set */
+	/* requests that are remembered as handled (executor/purge.c) */
+	pg_atomic_uint64 handled_rows;
+	pg_atomic_uint64 handled_bytes;	/* of their responses */
+	pg_atomic_uint64 responses_dropped_to;	/* older ones have none */
 	pg_atomic_uint64 last_purge;	/* of what is recorded of requests */
+	pg_atomic_uint64 purge_told;	/* when the log was told of limits; 0 is never */
+	pg_atomic_uint32 purger;	/* pid of the executor that purges; 0 is none */
+
+	/* written by that executor */
+	bool		handled_counted;	/* the counts above are what is in the table */
+	int64		handled_counted_at;
+	Oid			handled_file;	/* in which the table was then */
+	bool		purge_more;		/* it was not through */
+	int64		purge_not_before;	/* since the last one has failed */
 
 	/* protected by the channel's request lock */
 	RinqExecutorSlot executors[RINQ_MAX_EXECUTORS];

@@ -57,7 +57,7 @@ class Redelivery(case.Case):
         message = self.remote.call_async("plain", "die", {"a": [1]}, trace="why")
         with self.assertRaisesRegex(RemoteError, "given up after 2 attempts"):
             self.remote.response(message, timeout=30).result()
-        self.assertEqual(self.db.value("SELECT attempts FROM rinq_inbox_attempt WHERE id = '%s'" % message), "3")
+        self.assertEqual(self.db.value("SELECT attempts FROM rinq_inbox_attempt WHERE id = '%s'" % message), "2")
         self.assertEqual(self.db.value("""SELECT concat_ws(',', namespace, command, rinq_from_cbor(payload), trace_id, attempts,
             handler, source = split_part(id, '#', 1), recorded > now() - interval '1 minute')
             FROM rinq_inbox_dead_letter WHERE id = '%s'""" % message),
@@ -183,3 +183,113 @@ class Redelivery(case.Case):
             return self.db.value("SELECT count(*) FROM rinq_inbox_handled WHERE id = '%s'" % message)
         wait_until(entries, lambda n: n == "0", timeout=15)
         self.server.configure(**{"rinq.dedup_retention": None})
+
+    # what is a repetition
+
+    def test_request_that_differs_is_no_repetition(self):
+        """Anybody can send any id: what is asked for has to be the same as well."""
+        self.db.sql("SELECT rinq_listen('once.other', 'handle(rinq_request)', deduplicate => true)")
+        message, first = self.again("once", "x", payload={"amount": 1})
+        answers = [first.result()]
+        for namespace, command, payload in (("once.other", "x", {"amount": 1}), ("once", "y", {"amount": 1}),
+                                            ("once", "x", {"amount": 2}), ("once", "x", None)):
+            self.remote.call_async(namespace, command, payload, message=message)
+            answers.append(self.remote.response(message, timeout=20).result())
+        self.assertEqual(len(set(answers)), 5)
+        self.assertEqual(self.effects(message), 5)
+        _, again = self.again("once", "x", message, {"amount": 1})
+        self.assertEqual(again.result(), answers[0])
+        self.assertEqual(self.effects(message), 5)
+
+    def test_response_that_nobody_wants_is_not_kept(self):
+        message = self.remote.execute("once", "x")
+        wait_until(lambda: self.effects(message), lambda n: n == 1)
+        self.assertEqual(self.db.value("SELECT payload IS NULL FROM rinq_inbox_handled WHERE id = '%s'" % message), "t")
+
+    def test_attempts_at_another_request_of_the_same_id(self):
+        self.server.configure(**{"rinq.max_attempts": "2"})
+        message = self.remote.call_async("plain", "die", 1)
+        with self.assertRaisesRegex(RemoteError, "given up after 2 attempts"):
+            self.remote.response(message, timeout=30).result()
+        with self.db.session() as gate:
+            gate.execute("SELECT pg_advisory_lock(77)")
+            self.remote.call_async("plain", "gate", message=message)
+            pid = wait_until(lambda: self.db.value("SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE query = 'rinq: plain::gate'"
+                                                   " AND wait_event = 'advisory'"), lambda p: p != "0")
+            self.db.sql("SELECT pg_terminate_backend(%s)" % pid)
+        self.assertIsInstance(self.remote.response(message, timeout=20).result(), int)
+
+        # none hides another one, and they are dealt with in the order in which they came
+        self.remote.call_async("plain", "die", 2, message=message)
+        with self.assertRaisesRegex(RemoteError, "given up after 2 attempts"):
+            self.remote.response(message, timeout=30).result()
+        payloads = "SELECT string_agg(rinq_from_cbor(payload)::text, ',' ORDER BY recorded) FROM rinq_inbox_dead_letter WHERE id = '%s'" % message
+        self.assertEqual(self.db.value(payloads), "1,2")
+        self.assertEqual(self.db.value("SELECT rinq_inbox_dead_letter_delete('%s')" % message), "t")
+        self.assertEqual(self.db.value(payloads), "2")
+        self.db.sql("SELECT rinq_unlisten('plain')")
+        self.assertIsNotNone(self.db.value("SELECT rinq_inbox_dead_letter_retry('%s')" % message))
+        self.assertIsNone(self.db.value(payloads))
+        self.remote._do(lambda: self.remote._requests.queue_purge("cmd.plain"))
+        self.db.listen("plain", "handle")
+
+
+class Bounds(case.Case):
+    """What is remembered of requests is bounded in time, number and size."""
+
+    def setUp(self):
+        super().setUp()
+        self.db = self.database()
+        self.addCleanup(self.server.configure, **{"rinq.dedup_retention": None, "rinq.dedup_max_requests": None, "rinq.dedup_max_size": None})
+        self.db.sql("CREATE TABLE effects (id text)")
+        self.db.handler("large", "INSERT INTO effects VALUES (req.id); RETURN to_jsonb(req.id || repeat('x', (req.payload #>> '{}')::int));")
+        self.db.sql("SELECT rinq_listen('bounded', 'large(rinq_request)', deduplicate => true)")
+        self.remote = self.peer()
+
+    def request(self, payload, message=None):
+        message = self.remote.call_async("bounded", "x", payload, message=message)
+        return message, self.remote.response(message, timeout=20)
+
+    def kept(self, what="count(*)", expected=None):
+        return wait_until(lambda: int(self.db.value("SELECT %s FROM rinq_internal.inbox_handled" % what)), expected or (lambda n: True))
+
+    def test_purge_keeps_up(self):
+        """One request, and then none: all that is old goes nevertheless."""
+        self.db.sql("INSERT INTO rinq_internal.inbox_handled (id, digest, namespace, handled)"
+                    " SELECT i, '', 'old', now() - interval '2 days' FROM generate_series(1, 30000) i")
+        self.db.sql("INSERT INTO rinq_internal.inbox_attempt (id, digest, attempts, first, last)"
+                    " SELECT i, '', 2, now() - interval '2 days', now() - interval '2 days' FROM generate_series(1, 5000) i")
+        self.request(1)
+        self.kept(expected=lambda n: n == 1)
+        wait_until(lambda: self.db.value("SELECT count(*) FROM rinq_internal.inbox_attempt"), lambda n: n == "0")
+
+    def test_number(self):
+        self.server.configure(**{"rinq.dedup_max_requests": "20"})
+        mark = self.server.log_mark()
+        messages = [self.request(1)[0] for _ in range(50)]
+        self.kept(expected=lambda n: n <= 20)
+        self.assertEqual(self.db.value("SELECT count(*) FROM rinq_internal.inbox_handled WHERE id = '%s'" % messages[0]), "0")
+        self.assertEqual(self.db.value("SELECT count(*) FROM rinq_internal.inbox_handled WHERE id = '%s'" % messages[-1]), "1")
+        self.assertEqual(self.server.log_since(mark).count("before \"rinq.dedup_retention\" has passed"), 1)
+
+    def test_size(self):
+        """The oldest responses go; that their requests were handled is known."""
+        self.server.configure(**{"rinq.dedup_max_size": "1"})
+        requests = [self.request(200000) for _ in range(12)]
+        self.kept("coalesce(sum(octet_length(payload)), 0)", lambda n: n <= 1048576)
+        self.assertEqual(self.kept(), 12)
+        self.assertGreaterEqual(self.kept("count(payload)"), 4)
+        with self.assertRaisesRegex(RemoteError, "handled before, and its response is not kept"):
+            self.request(200000, requests[0][0])[1].result()
+        self.assertEqual(self.request(200000, requests[-1][0])[1].result(), requests[-1][1].result())
+        self.assertEqual(self.db.value("SELECT count(*) FROM effects"), "12")
+
+    def test_table_that_somebody_has_emptied(self):
+        """What is counted is found out anew."""
+        self.server.configure(**{"rinq.dedup_max_requests": "20"})
+        for _ in range(20):
+            self.request(1)
+        self.db.sql("TRUNCATE rinq_internal.inbox_handled")
+        for _ in range(25):
+            self.request(1)
+        self.kept(expected=lambda n: 15 <= n <= 20)

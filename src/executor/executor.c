@@ -27,6 +27,7 @@
 #include "executor/forward.h"
 #include "executor/handler.h"
 #include "executor/log.h"
+#include "executor/purge.h"
 #include "executor/record.h"
 #include "guc.h"
 #include "payload.h"
@@ -94,6 +95,7 @@ give_back(int code, Datum arg)
 	uint32		index = me->request;
 	RinqSlot   *slot;
 
+	rinq_purge_leave(database);
 	if (me->serial != args.serial || me->state != RINQ_EXECUTOR_BUSY ||
 		index == RINQ_NO_SLOT)
 		return;
@@ -185,12 +187,12 @@ call_handler(RinqSlot *slot, const RinqBytes *fields, RinqBytes *payload)
 		*payload = rinq_bytes(NULL, 0);
 		return false;
 	}
-	if (slot->deduplicate && rinq_record_was_handled(fields, payload))
+	if (slot->deduplicate && rinq_record_was_handled(slot, fields, payload))
 		return true;
 	*payload = rinq_handler_call(slot->work, fields, slot->handler_owner, slot->deadline,
 								 slot->wants_response);
 	if (slot->deduplicate)
-		rinq_record_handled(fields, *payload);
+		rinq_record_handled(slot, fields, *payload);
 	return false;
 }
 
@@ -228,6 +230,8 @@ run_handler(RinqSlot *slot, const RinqBytes *fields)
 		rinq_commit_durably();
 	CommitTransactionCommand();
 	disarm_timeout();
+	if (slot->deduplicate && !was_handled)
+		rinq_purge_count(database, slot->wants_response ? payload.len : 0);
 }
 
 /* the slot's memory is for others, until there is an answer */
@@ -420,7 +424,7 @@ run_request(uint32 index, MemoryContext context)
 
 	rinq_cleanup_session();
 	MemoryContextSwitchTo(context);
-	rinq_record_purge(database, context);
+	(void) rinq_purge(database, context);
 	pgstat_report_stat(false);	/* by itself at most once a second */
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(context);
@@ -498,7 +502,7 @@ rinq_executor_main(Datum arg)
 			continue;
 		}
 		busy = false;
-		if (end_when_done)
+		if (end_when_done || rinq_purge(database, context))
 			continue;
 		pgstat_report_activity(STATE_IDLE, NULL);
 		timed_out = (WaitLatch(MyLatch,

@@ -5,9 +5,15 @@
  *	  the broker delivers again, which ones were given up, and which ones were
  *	  handled and must not be handled twice.
  *
- * All functions work in the current transaction.  Attempts are to be committed
- * before the attempt, or they would be forgotten with what they count; that a
- * request was handled belongs into the handler's own transaction.
+ * Attempts are committed before the attempt, or they would be forgotten with
+ * what they count; that a request was handled belongs into the handler's own
+ * transaction.
+ *
+ * A request is not known by its id alone, which anybody on the network can
+ * write on a message: a digest of what it asks for is part of each key.  So only
+ * a message that is the same one in all that matters is taken for a repetition.
+ *
+ * What is deleted again, and when, is purge.c's business.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,7 +23,8 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "clock.h"
+#include "common/cryptohash.h"
+#include "common/sha2.h"
 #include "executor/answer.h"
 #include "executor/cleanup.h"
 #include "executor/record.h"
@@ -31,10 +38,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#define PURGE_INTERVAL 60000	/* ms, at least, between two purges, unless what is kept is younger */
-#define PURGE_ROWS "10000"		/* deleted at a time */
 #define LOCK_TIMEOUT "5s"		/* of what is written down before an attempt */
-#define PURGE_LOCK_TIMEOUT "100ms"
 
 static Datum
 bytea_datum(RinqBytes bytes)
@@ -47,45 +51,112 @@ bytea_datum(RinqBytes bytes)
 	return PointerGetDatum(result);
 }
 
-/*
- * Counts an attempt at a request that was delivered before.  Returns its
- * number; the first one was not counted, and so this is the second at least.
- */
-static int
-record_attempt(const RinqBytes *fields)
+static void
+digest_update(pg_cryptohash_ctx *context, const void *data, size_t len)
 {
-	RinqOwnTable table;
-	Oid			types[1] = {TEXTOID};
-	Datum		values[1];
-	bool		isnull;
-	int			attempts;
+	if (pg_cryptohash_update(context, data, len) < 0)
+	{
+		pg_cryptohash_free(context);
+		elog(ERROR, "could not compute a digest of a request");
+	}
+}
 
-	rinq_own_table_open(&table, rinq_internal_schema(), "inbox_attempt");
-	values[0] = rinq_text_datum(fields[RINQ_REQUEST_ID]);
-	(void) rinq_own_table_execute(psprintf("INSERT INTO %s AS a (id, attempts, first, last)"
-										   " VALUES ($1, 2, pg_catalog.now(), pg_catalog.now())"
-										   " ON CONFLICT (id) DO UPDATE SET"
-										   " attempts = a.attempts OPERATOR(pg_catalog.+) 1,"
-										   " last = excluded.last RETURNING attempts", table.name),
-								  1, types, values, NULL);
-	attempts = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
-										   &isnull));
-	rinq_own_table_close(&table);
-	return attempts;
+/* what a request asks for, and whether its answer is wanted */
+static Datum
+digest_datum(const RinqSlot *slot, const RinqBytes *fields)
+{
+	static const int parts[] = {
+		RINQ_REQUEST_NAMESPACE, RINQ_REQUEST_COMMAND, RINQ_REQUEST_PAYLOAD
+	};
+	uint8		digest[PG_SHA256_DIGEST_LENGTH];
+	uint8		wanted = slot->wants_response ? 1 : 0;
+	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
+	int			i;
+
+	if (context == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory")));
+	if (pg_cryptohash_init(context) < 0)
+	{
+		pg_cryptohash_free(context);
+		elog(ERROR, "could not compute a digest of a request");
+	}
+	digest_update(context, &wanted, sizeof(wanted));
+	for (i = 0; i < (int) lengthof(parts); i++)
+	{
+		uint64		len = fields[parts[i]].len;
+
+		digest_update(context, &len, sizeof(len));
+		if (len > 0)
+			digest_update(context, fields[parts[i]].data, len);
+	}
+	if (pg_cryptohash_final(context, digest, sizeof(digest)) < 0)
+	{
+		pg_cryptohash_free(context);
+		elog(ERROR, "could not compute a digest of a request");
+	}
+	pg_cryptohash_free(context);
+	return bytea_datum(rinq_bytes((const char *) digest, sizeof(digest)));
+}
+
+/* an integer of the first row that a statement has returned */
+static int
+first_integer(void)
+{
+	bool		isnull;
+
+	Assert(SPI_processed > 0);
+	return DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 
 /*
- * Sets a request aside, for an administrator to look at.
+ * Count an attempt at a request that was delivered before, if there may be
+ * another one: the first attempt was not counted, and so this is the second at
+ * least.  Returns false when there may not, and how many there were.
  */
-static void
-record_dead(const RinqBytes *fields, int attempts, const char *error)
+static bool
+record_attempt(const RinqSlot *slot, const RinqBytes *fields, int *attempts)
 {
 	RinqOwnTable table;
-	Oid			types[9] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID, TEXTOID, TEXTOID,
-		INT4OID, TEXTOID
+	Oid			types[3] = {TEXTOID, BYTEAOID, INT4OID};
+	Datum		values[3];
+	bool		counted;
+
+	rinq_own_table_open(&table, rinq_internal_schema(), "inbox_attempt");
+	values[0] = rinq_text_datum(fields[RINQ_REQUEST_ID]);
+	values[1] = digest_datum(slot, fields);
+	values[2] = Int32GetDatum(rinq_max_attempts);
+	counted = rinq_own_table_execute(psprintf("INSERT INTO %s AS a (id, digest, attempts, first, last)"
+											  " VALUES ($1, $2, CASE WHEN $3 OPERATOR(pg_catalog.<) 2 THEN 1 ELSE 2 END,"
+											  " pg_catalog.now(), pg_catalog.now())"
+											  " ON CONFLICT (id, digest) DO UPDATE SET"
+											  " attempts = a.attempts OPERATOR(pg_catalog.+) 1, last = excluded.last"
+											  " WHERE a.attempts OPERATOR(pg_catalog.<) $3"
+											  " RETURNING attempts", table.name),
+									 3, types, values, NULL) > 0;
+	if (!counted &&
+		rinq_own_table_execute(psprintf("SELECT attempts FROM %s WHERE id OPERATOR(pg_catalog.=) $1"
+										" AND digest OPERATOR(pg_catalog.=) $2", table.name),
+							   2, types, values, NULL) == 0)
+		elog(ERROR, "the attempts at a request are not counted any more");
+	*attempts = first_integer();
+	rinq_own_table_close(&table);
+	return counted && rinq_max_attempts > 1;
+}
+
+/*
+ * Set a request aside, for an administrator to look at.
+ */
+static void
+record_dead(const RinqSlot *slot, const RinqBytes *fields, int attempts, const char *error)
+{
+	RinqOwnTable table;
+	Oid			types[10] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID, TEXTOID, TEXTOID,
+		INT4OID, TEXTOID, BYTEAOID
 	};
-	Datum		values[9];
-	char		nulls[9];
+	Datum		values[10];
+	char		nulls[10];
 
 	rinq_own_table_open(&table, rinq_internal_schema(), "inbox_dead_letter");
 	memset(nulls, ' ', sizeof(nulls));
@@ -100,58 +171,72 @@ record_dead(const RinqBytes *fields, int attempts, const char *error)
 	values[6] = rinq_text_datum(fields[RINQ_REQUEST_HANDLER]);
 	values[7] = Int32GetDatum(attempts);
 	values[8] = CStringGetTextDatum(error);
+	values[9] = digest_datum(slot, fields);
 	(void) rinq_own_table_execute(psprintf("INSERT INTO %s (id, source, namespace, command,"
-										   " payload, trace_id, handler, attempts, error, recorded)"
-										   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9,"
-										   " pg_catalog.now()) ON CONFLICT (id) DO NOTHING",
+										   " payload, trace_id, handler, attempts, error, digest, recorded)"
+										   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,"
+										   " pg_catalog.now()) ON CONFLICT (id, digest) DO NOTHING",
 										   table.name),
-								  9, types, values, nulls);
+								  10, types, values, nulls);
 	rinq_own_table_close(&table);
 }
 
+/* the response of the row that a statement has returned, in the memory of a context */
+static RinqBytes
+found_response(const RinqSlot *slot, MemoryContext context)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	bool		dropped = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+													 2, &isnull));
+	MemoryContext old;
+	bytea	   *found;
+
+	if (dropped && slot->wants_response)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the request was handled before, and its response is not kept any more")));
+	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (isnull)
+		return rinq_bytes("", 0);
+	old = MemoryContextSwitchTo(context);
+	found = DatumGetByteaPCopy(value);
+	MemoryContextSwitchTo(old);
+	return rinq_bytes(VARDATA(found), VARSIZE(found) - VARHDRSZ);
+}
+
 /*
- * Was this request handled before?  Then *payload is what it was answered; if
- * not, it is noted as handled, if the transaction commits.  A transaction that
- * is handling the same request is waited for.
+ * Find out whether this request was handled before: then *payload is what it
+ * was answered; if not, it is noted as handled, if the transaction commits.  A
+ * transaction that is handling the same request is waited for.
  */
 bool
-rinq_record_was_handled(const RinqBytes *fields, RinqBytes *payload)
+rinq_record_was_handled(const RinqSlot *slot, const RinqBytes *fields, RinqBytes *payload)
 {
 	RinqOwnTable table;
 	MemoryContext context = CurrentMemoryContext;
-	Oid			types[2] = {TEXTOID, TEXTOID};
-	Datum		values[2];
+	Oid			types[3] = {TEXTOID, BYTEAOID, TEXTOID};
+	Datum		values[3];
 	bool		handled;
 
 	rinq_own_table_open(&table, rinq_internal_schema(), "inbox_handled");
 	values[0] = rinq_text_datum(fields[RINQ_REQUEST_ID]);
-	values[1] = rinq_text_datum(fields[RINQ_REQUEST_NAMESPACE]);
+	values[1] = digest_datum(slot, fields);
+	values[2] = rinq_text_datum(fields[RINQ_REQUEST_NAMESPACE]);
 	for (;;)
 	{
-		bytea	   *found;
-		Datum		value;
-		bool		isnull;
-
-		handled = rinq_own_table_execute(psprintf("INSERT INTO %s (id, namespace, handled)"
-												  " VALUES ($1, $2, pg_catalog.now())"
-												  " ON CONFLICT (id) DO NOTHING", table.name),
-										 2, types, values, NULL) == 0;
+		handled = rinq_own_table_execute(psprintf("INSERT INTO %s (id, digest, namespace, handled)"
+												  " VALUES ($1, $2, $3, pg_catalog.now())"
+												  " ON CONFLICT (id, digest) DO NOTHING", table.name),
+										 3, types, values, NULL) == 0;
 		if (!handled)
 			break;
-		if (rinq_own_table_execute(psprintf("SELECT payload FROM %s"
-											" WHERE id OPERATOR(pg_catalog.=) $1", table.name),
-								   1, types, values, NULL) == 0)
+		if (rinq_own_table_execute(psprintf("SELECT payload, is_payload_dropped FROM %s"
+											" WHERE id OPERATOR(pg_catalog.=) $1"
+											" AND digest OPERATOR(pg_catalog.=) $2", table.name),
+								   2, types, values, NULL) == 0)
 			continue;			/* deleted in this moment, by a purge */
-		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-		*payload = rinq_bytes("", 0);
-		if (!isnull)
-		{
-			MemoryContext old = MemoryContextSwitchTo(context);
-
-			found = DatumGetByteaPCopy(value);
-			MemoryContextSwitchTo(old);
-			*payload = rinq_bytes(VARDATA(found), VARSIZE(found) - VARHDRSZ);
-		}
+		*payload = found_response(slot, context);
 		break;
 	}
 	rinq_own_table_close(&table);
@@ -159,23 +244,25 @@ rinq_record_was_handled(const RinqBytes *fields, RinqBytes *payload)
 }
 
 /*
- * Notes what a request was answered.
+ * Note what a request was answered, if anybody will ever want to know.
  */
 void
-rinq_record_handled(const RinqBytes *fields, RinqBytes payload)
+rinq_record_handled(const RinqSlot *slot, const RinqBytes *fields, RinqBytes payload)
 {
 	RinqOwnTable table;
-	Oid			types[2] = {TEXTOID, BYTEAOID};
-	Datum		values[2];
+	Oid			types[3] = {TEXTOID, BYTEAOID, BYTEAOID};
+	Datum		values[3];
 
-	if (payload.len == 0)
+	if (payload.len == 0 || !slot->wants_response)
 		return;					/* nil, as the row says already */
 	rinq_own_table_open(&table, rinq_internal_schema(), "inbox_handled");
 	values[0] = rinq_text_datum(fields[RINQ_REQUEST_ID]);
-	values[1] = bytea_datum(payload);
-	(void) rinq_own_table_execute(psprintf("UPDATE %s SET payload = $2"
-										   " WHERE id OPERATOR(pg_catalog.=) $1", table.name),
-								  2, types, values, NULL);
+	values[1] = digest_datum(slot, fields);
+	values[2] = bytea_datum(payload);
+	(void) rinq_own_table_execute(psprintf("UPDATE %s SET payload = $3"
+										   " WHERE id OPERATOR(pg_catalog.=) $1"
+										   " AND digest OPERATOR(pg_catalog.=) $2", table.name),
+								  3, types, values, NULL);
 	rinq_own_table_close(&table);
 }
 
@@ -183,9 +270,9 @@ rinq_record_handled(const RinqBytes *fields, RinqBytes payload)
  * Do some bookkeeping in a transaction of its own; when it fails, that is
  * logged, and the request goes on without it.
  */
-static void
-keep_books(void (*work) (void *arg), void *arg, bool durably, const char *lock_timeout,
-		   MemoryContext context)
+void
+rinq_keep_books(void (*work) (void *arg), void *arg, bool durably, const char *lock_timeout,
+				MemoryContext context)
 {
 	PG_TRY();
 	{
@@ -218,8 +305,10 @@ keep_books(void (*work) (void *arg), void *arg, bool durably, const char *lock_t
 
 typedef struct Attempt
 {
+	const RinqSlot *slot;
 	const RinqBytes *fields;
-	int			number;
+	bool		may_go_on;
+	int			attempts;		/* this one included, if it may go on */
 	char		error[64];
 } Attempt;
 
@@ -228,7 +317,7 @@ count_attempt(void *arg)
 {
 	Attempt    *attempt = arg;
 
-	attempt->number = record_attempt(attempt->fields);
+	attempt->may_go_on = record_attempt(attempt->slot, attempt->fields, &attempt->attempts);
 }
 
 static void
@@ -236,7 +325,7 @@ set_aside(void *arg)
 {
 	Attempt    *attempt = arg;
 
-	record_dead(attempt->fields, attempt->number - 1, attempt->error);
+	record_dead(attempt->slot, attempt->fields, attempt->attempts, attempt->error);
 }
 
 /*
@@ -251,70 +340,18 @@ rinq_record_give_up(RinqSlot *slot, const RinqBytes *fields, MemoryContext conte
 
 	if (!slot->redelivered || rinq_max_attempts == 0)
 		return false;
+	attempt.slot = slot;
 	attempt.fields = fields;
-	attempt.number = 0;
-	keep_books(count_attempt, &attempt, true, LOCK_TIMEOUT, context);
-	if (attempt.number <= rinq_max_attempts)
+	attempt.may_go_on = true;	/* also when it cannot be counted */
+	rinq_keep_books(count_attempt, &attempt, true, LOCK_TIMEOUT, context);
+	if (attempt.may_go_on)
 		return false;
 	snprintf(attempt.error, sizeof(attempt.error), "the request was given up after %d attempts",
-			 attempt.number - 1);
+			 attempt.attempts);
 	ereport(LOG,
-			(errmsg("rinq gives up a request that was delivered %d times", attempt.number),
+			(errmsg("rinq gives up a request after %d attempts", attempt.attempts),
 			 errhint("Look at the view rinq_inbox_dead_letter.")));
-	keep_books(set_aside, &attempt, true, LOCK_TIMEOUT, context);
+	rinq_keep_books(set_aside, &attempt, true, LOCK_TIMEOUT, context);
 	rinq_answer_plainly(slot, attempt.error);
 	return true;
-}
-
-/*
- * Is it time to delete what is old?  The one that asks first has to do it.
- */
-static bool
-purge_due(RinqDatabase *db)
-{
-	uint64		now = (uint64) rinq_clock_ms();
-	uint64		last = pg_atomic_read_u64(&db->last_purge);
-	uint64		interval = Min(PURGE_INTERVAL, (uint64) rinq_dedup_retention * 1000);
-
-	return now - last >= interval &&
-		pg_atomic_compare_exchange_u64(&db->last_purge, &last, now);
-}
-
-static void
-purge_table(Oid schema, const char *name, const char *column)
-{
-	RinqOwnTable table;
-	Oid			types[1] = {TIMESTAMPTZOID};
-	Datum		values[1];
-
-	rinq_own_table_open(&table, schema, name);
-	values[0] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-																-INT64CONST(1000) * rinq_dedup_retention));
-	(void) rinq_own_table_execute(psprintf("DELETE FROM %s WHERE id OPERATOR(pg_catalog.=)"
-										   " ANY (ARRAY(SELECT id FROM %s"
-										   " WHERE %s OPERATOR(pg_catalog.<) $1"
-										   " ORDER BY %s LIMIT " PURGE_ROWS "))",
-										   table.name, table.name, column, column),
-								  1, types, values, NULL);
-	rinq_own_table_close(&table);
-}
-
-static void
-purge_all(void *arg)
-{
-	Oid			schema = rinq_internal_schema();
-
-	purge_table(schema, "inbox_handled", "handled");
-	purge_table(schema, "inbox_attempt", "last");
-}
-
-/*
- * Delete what is older than rinq.dedup_retention, if it is time.
- */
-void
-rinq_record_purge(RinqDatabase *db, MemoryContext context)
-{
-	/* nobody waits for this, and so it must not wait for anybody */
-	if (purge_due(db))
-		keep_books(purge_all, NULL, false, PURGE_LOCK_TIMEOUT, context);
 }

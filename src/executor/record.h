@@ -15,8 +15,10 @@
 #include "channel.h"
 
 extern bool rinq_record_give_up(RinqSlot *slot, const RinqBytes *fields, MemoryContext context);
-extern bool rinq_record_was_handled(const RinqBytes *fields, RinqBytes *payload);
-extern void rinq_record_handled(const RinqBytes *fields, RinqBytes payload);
-extern void rinq_record_purge(RinqDatabase *db, MemoryContext context);
+extern bool rinq_record_was_handled(const RinqSlot *slot, const RinqBytes *fields,
+									RinqBytes *payload);
+extern void rinq_record_handled(const RinqSlot *slot, const RinqBytes *fields, RinqBytes payload);
+extern void rinq_keep_books(void (*work) (void *arg), void *arg, bool durably,
+							const char *lock_timeout, MemoryContext context);
 
 #endif							/* RINQ_RECORD_H */
