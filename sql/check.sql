@@ -44,8 +44,8 @@ GRANT ALL ON ALL TABLES IN SCHEMA public TO regress_rinq_app;
 GRANT EXECUTE ON FUNCTION rinq_listen, rinq_unlisten, rinq_subscribe TO regress_rinq_app;
 CREATE FUNCTION handler(req rinq_request) RETURNS jsonb LANGUAGE sql AS 'SELECT req.payload';
 SELECT rinq_listen('not.shown', 'handler(rinq_request)');
-INSERT INTO rinq_internal.inbox_dead_letter (id, source, namespace, command, trace_id, handler, attempts, error, recorded)
-VALUES ('58AEE146-191C.45@3#1', 'x', 'x', 'x', 'x', 'x', 1, 'x', '2020-01-01');
+INSERT INTO rinq_internal.inbox_dead_letter (id, digest, source, namespace, command, trace_id, handler, attempts, error, recorded)
+VALUES ('58AEE146-191C.45@3#1', '', 'x', 'x', 'x', 'x', 'x', 1, 'x', '2020-01-01');
 INSERT INTO rinq_internal.outbox_dead_letter (seq, id, namespace, command, database, attempts, error, set_aside)
 VALUES (1, '58AEE146-191C.45@3#1', 'x', 'x', 1, 1, 'x', '2020-01-01');
 SET ROLE regress_rinq_app;
@@ -70,7 +70,7 @@ CREATE TRIGGER e BEFORE INSERT OR DELETE ON rinq_internal.listener FOR EACH ROW 
 CREATE TRIGGER e BEFORE INSERT ON rinq_internal.outbox_0 FOR EACH ROW EXECUTE FUNCTION evil();
 CREATE TRIGGER e BEFORE DELETE ON rinq_internal.outbox_dead_letter FOR EACH STATEMENT EXECUTE FUNCTION evil();
 CREATE TRIGGER g BEFORE INSERT ON rinq_internal.subscription FOR EACH ROW EXECUTE FUNCTION rinq_internal.guard();
-CREATE TABLE points_there (id text REFERENCES rinq_internal.inbox_dead_letter);
+CREATE TABLE points_there (id text, digest bytea, FOREIGN KEY (id, digest) REFERENCES rinq_internal.inbox_dead_letter);
 SELECT rinq_listen('x', 'handler(rinq_request)');
 SELECT rinq_unlisten('x');
 RESET ROLE;
@@ -127,7 +127,7 @@ SELECT rinq_unlisten('x');
 GRANT pg_write_all_data, pg_read_all_data TO regress_rinq_app;
 SET ROLE regress_rinq_app;
 INSERT INTO rinq_internal.outbox_1 (seq, id, namespace, command, database) VALUES (1, '1-0001.1@0#1', 'x', 'x', 1);
-INSERT INTO rinq_internal.inbox_handled VALUES ('1-0001.1@0#1', 'x', now());
+INSERT INTO rinq_internal.inbox_handled VALUES ('1-0001.1@0#1', '', 'x', now());
 COPY rinq_internal.outbox_1 (seq, id) FROM stdin;
 \.
 UPDATE rinq_internal.inbox_attempt SET attempts = 0;

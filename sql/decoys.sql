@@ -100,8 +100,8 @@ SELECT name FROM public.rinq_subscriptions;
 SELECT public.rinq_execute('decoys'::pg_catalog.text, 'x'::pg_catalog.text, NULL::pg_catalog.jsonb) IS NOT NULL AS sent;
 SELECT depth, dead FROM public.rinq_outbox_status;
 SELECT namespace FROM public.rinq_outbox;
-INSERT INTO rinq_internal.inbox_dead_letter (id, source, namespace, command, trace_id, handler, attempts, error, recorded)
-VALUES ('58AEE146-191C.45@3#1', 'x', 'decoys', 'x', 'x', 'x', 1, 'x', '2020-01-01');
+INSERT INTO rinq_internal.inbox_dead_letter (id, digest, source, namespace, command, trace_id, handler, attempts, error, recorded)
+VALUES ('58AEE146-191C.45@3#1', '', 'x', 'decoys', 'x', 'x', 'x', 1, 'x', '2020-01-01');
 INSERT INTO rinq_internal.outbox_dead_letter (seq, id, namespace, command, database, attempts, error, set_aside)
 VALUES (1, '58AEE146-191C.45@3#1', 'decoys', 'x', 1, 1, 'x', '2020-01-01');
 SELECT id FROM public.rinq_inbox_dead_letter;
