@@ -148,7 +148,7 @@ on_blocked(void *arg, bool blocked, const char *reason)
 
 static const RinqConnCallbacks callbacks = {
 	on_open, on_reply, on_channel_closed, on_delivery, on_return, on_confirm,
-	on_cancel, on_blocked
+	on_cancel, on_blocked, NULL
 };
 
 const char *
