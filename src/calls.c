@@ -265,6 +265,10 @@ try_new_slot(RinqDatabase *db, RinqOperation op, int64 deadline)
 	/* what may raise an error comes before there is a slot to lose */
 	use_entry(db);
 	(void) rinq_dsa();
+
+	/* the incarnation was read first: it is not that of another database's peer */
+	if (db->oid != MyDatabaseId)
+		raise_not_running(NULL);
 	index = rinq_slot_alloc_call(channel);
 	SpinLockAcquire(&db->mutex);
 	connected = db->status.net == RINQ_NET_CONNECTED;

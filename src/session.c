@@ -17,6 +17,7 @@
 #include "compat.h"
 
 #include "channel.h"
+#include "miscadmin.h"
 #include "clock.h"
 #include "request.h"
 #include "session.h"
@@ -110,6 +111,14 @@ ensure_session(RinqDatabase *db, uint32 client, RinqPeerId *peer)
 		made = true;
 	}
 	SpinLockRelease(&db->mutex);
+
+	/* the entry may have been another database's by the time its identity was read */
+	if (db->oid != MyDatabaseId)
+	{
+		if (made)
+			mine->identity = 0;
+		return 0;
+	}
 	if (made)
 	{
 		mine->role = GetUserId();
@@ -136,7 +145,18 @@ rinq_session_draw(RinqDatabase *db, uint32 client, RinqMessageId *id)
 		memset(id, 0, sizeof(*id));
 		return 0;
 	}
-	position = pg_atomic_fetch_add_u64(&mine->position, 1);
+	position = pg_atomic_read_u64(&mine->position);
+	do
+	{
+		if (RINQ_POSITION_NEXT(position) == PG_UINT32_MAX)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("the session has no numbers left for messages"),
+					 errhint("Try again in a moment, or change an attribute of the session, which numbers them anew.")));
+	} while (!pg_atomic_compare_exchange_u64(&mine->position, &position, position + 1));
+	if (RINQ_POSITION_NEXT(position) >= RINQ_RENUMBER_AT &&
+		RINQ_POSITION_NEXT(position) % RINQ_RENUMBER_EVERY == 0)
+		rinq_inbox_put(db, RINQ_INBOX_SESSION, (uint32) RINQ_MY_PROCNO, client);
 	id->ref.session.seq = mine->seq;
 	id->ref.revision = RINQ_POSITION_REVISION(position);
 	id->seq = RINQ_POSITION_NEXT(position);
@@ -173,6 +193,7 @@ rinq_session_cell_read(RinqDatabase *db, int procno, RinqSessionCell *copy)
 	copy->client = cells()[procno].client;
 	copy->pid = cells()[procno].pid;
 	copy->role = cells()[procno].role;
+	pg_atomic_init_u64(&copy->position, pg_atomic_read_u64(&cells()[procno].position));
 	valid = copy->identity != 0 && copy->identity == db->identity;
 	SpinLockRelease(&db->mutex);
 	return valid;

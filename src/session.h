@@ -30,6 +30,14 @@ typedef struct RinqSessionCell
 } RinqSessionCell;
 
 #define RINQ_POSITION(revision, next) (((uint64) (revision) << 32) | (uint32) (next))
+
+/*
+ * From this number on, the peer is asked now and then to move the session to
+ * its next revision, in which messages are numbered from 1 again.
+ */
+#define RINQ_RENUMBER_AT 0xF0000000
+#define RINQ_RENUMBER_EVERY 0x1000000
+
 #define RINQ_POSITION_REVISION(position) ((uint32) ((position) >> 32))
 #define RINQ_POSITION_NEXT(position) ((uint32) (position))
 

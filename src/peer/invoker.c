@@ -282,6 +282,12 @@ rinq_invoker_call(uint32 index, uint32 serial)
 								 "the peer has no connection to the broker");
 		return;
 	}
+	if (slot->incarnation != rinq_peer.args.incarnation)
+	{
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_CONNECTION_LOST,
+								 "the connection to the broker was lost before the request was sent");
+		return;
+	}
 	if (slot->op != RINQ_OP_CALL)
 	{
 		rinq_operation(index);

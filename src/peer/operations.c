@@ -144,12 +144,12 @@ draw(uint32 index, RinqSession *session)
 		rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED, "it is the session of a connection");
 		return;
 	}
+	if (session->next_message == PG_UINT32_MAX)
+		rinq_own_session_renumber(session);
 	id.ref.session.peer = rinq_peer.id;
 	id.ref.session.seq = session->seq;
 	id.ref.revision = session->revision;
 	id.seq = session->next_message++;
-	if (session->next_message == 0)
-		session->next_message = 1;
 	rinq_message_id_format(&id, text, sizeof(text));
 	rinq_invoker_finish(index, RINQ_OUTCOME_SUCCESS,
 						session->on_response != NULL ? rinq_bytes_str("u") : rinq_bytes(NULL, 0),

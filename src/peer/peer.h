@@ -242,6 +242,7 @@ extern RinqOutcome rinq_own_session_update(uint32 seq, uint32 revision, RinqByte
 extern RinqOutcome rinq_own_session_clear(uint32 seq, uint32 revision, RinqBytes namespace,
 										  RinqBytes *detail);
 extern RinqOutcome rinq_own_session_destroy(uint32 seq, uint32 revision);
+extern void rinq_own_session_renumber(RinqSession *session);
 extern void rinq_own_session_pending(uint32 seq, int change);
 
 /* remote.c */

@@ -163,6 +163,26 @@ add(uint32 seq)
 	return session;
 }
 
+static void
+moved_on(RinqSession *session)
+{
+	session->revision++;
+	session->next_message = 1;
+	if (session->client != 0)
+		rinq_session_cell_move(rinq_peer.db, session->procno, session->seq, session->revision);
+}
+
+/*
+ * Sees to it that there are numbers for further messages: in the next revision,
+ * in which nothing else has changed.
+ */
+void
+rinq_own_session_renumber(RinqSession *session)
+{
+	if (session->revision < PG_UINT32_MAX)
+		moved_on(session);
+}
+
 /*
  * A process has a session, which the network knows from now on.
  */
@@ -175,6 +195,14 @@ rinq_own_session_of_process(int procno, uint32 client)
 
 	if (!rinq_session_cell_read(rinq_peer.db, procno, &cell) || cell.client != client)
 		return;
+	session = rinq_own_session_find(cell.seq);
+	if (session != NULL &&
+		RINQ_POSITION_NEXT(pg_atomic_read_u64(&cell.position)) >= RINQ_RENUMBER_AT)
+	{
+		/* it is known, and runs out of numbers for messages */
+		rinq_own_session_renumber(session);
+		return;
+	}
 	session = add(cell.seq);
 	session->client = client;
 	session->procno = procno;
@@ -295,15 +323,6 @@ find_at(uint32 seq, uint32 revision, RinqSession **session)
 		return RINQ_OUTCOME_SUCCESS;
 	*session = NULL;
 	return RINQ_OUTCOME_STALE;
-}
-
-static void
-moved_on(RinqSession *session)
-{
-	session->revision++;
-	session->next_message = 1;
-	if (session->client != 0)
-		rinq_session_cell_move(rinq_peer.db, session->procno, session->seq, session->revision);
 }
 
 /* why a change is refused, as the text of RINQ_OUTCOME_REFUSED; NULL if it is not */

@@ -15,6 +15,7 @@
 #include "calls.h"
 #include "ddl.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "request.h"
 #include "shared.h"
 #include "sql/parallel.h"
@@ -38,23 +39,24 @@ rinq_stop(PG_FUNCTION_ARGS)
 	static uint32 wait_event = 0;
 	bool		graceful = PG_ARGISNULL(0) || PG_GETARG_BOOL(0);
 	RinqDatabase *db;
-	Oid			dboid;
 
 	rinq_refuse_parallel(fcinfo);
 	rinq_require_preloaded();
 	db = rinq_require_database();
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
-	dboid = db->oid;
-	db->held = true;
-	db->stop = true;
-	db->stop_at_once = !graceful;
+	if (db->oid == MyDatabaseId)
+	{
+		db->held = true;
+		db->stop = true;
+		db->stop_at_once = !graceful;
+	}
 	LWLockRelease(rinq_shared->lock);
 	rinq_wake_peer(db);
 	rinq_wake_launcher();
 
 	if (rinq_inherited.trace.data != NULL)
 		PG_RETURN_VOID();
-	while (db->oid == dboid && db->held && db->peer.state != RINQ_WORKER_NONE)
+	while (db->oid == MyDatabaseId && db->held && db->peer.state != RINQ_WORKER_NONE)
 		(void) ConditionVariableTimedSleep(&db->changed, RECHECK,
 										   RINQ_WAIT_EVENT(wait_event, "RinqStop"));
 	ConditionVariableCancelSleep();
@@ -76,8 +78,11 @@ rinq_start(PG_FUNCTION_ARGS)
 	rinq_require_preloaded();
 	db = rinq_require_database();
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
-	db->held = false;
-	db->stop_at_once = false;
+	if (db->oid == MyDatabaseId)
+	{
+		db->held = false;
+		db->stop_at_once = false;
+	}
 	LWLockRelease(rinq_shared->lock);
 	rinq_ddl_reread_now();
 	PG_RETURN_VOID();
