@@ -604,9 +604,11 @@ rinq_outbox_set_aside(const RinqOutboxTables *tables, Oid schema, RinqOutboxPlac
 					  int attempts, const char *error)
 {
 	SetAside	aside;
+	Oid			relid = get_relname_relid("outbox_dead_letter", schema);
 
-	aside.dead = rinq_outbox_open_table(get_relname_relid("outbox_dead_letter", schema), DEAD_COLUMNS,
-							RowExclusiveLock);
+	if (OidIsValid(relid) && !ConditionalLockRelationOid(relid, RowExclusiveLock))
+		return false;
+	aside.dead = rinq_outbox_open_table(relid, DEAD_COLUMNS, NoLock);
 	aside.to = table_slot_create(aside.dead, NULL);
 	aside.attempts = attempts;
 	aside.error = error;
