@@ -204,6 +204,42 @@ class Roles(Attack):
                     "DELETE FROM rinq_internal.listener", "UPDATE rinq_internal.listener SET role = 'postgres'", "TRUNCATE rinq_internal.listener"):
             self.assertSqlState(self.db.error(sql, role=role), "42501")
 
+    def test_triggers_on_the_tables(self):
+        """Nothing of a role that got privileges on everything runs as the owner of the extension, or at all."""
+        role = self.attacker()
+        self.db.sql("GRANT USAGE ON SCHEMA rinq_internal TO {0}; GRANT ALL ON ALL TABLES IN SCHEMA public, rinq_internal TO {0};"
+                    "GRANT ALL ON ALL SEQUENCES IN SCHEMA public, rinq_internal TO {0}; GRANT ALL ON ALL FUNCTIONS IN SCHEMA public TO {0}".format(role))
+        self.db.handler("attacked", "RETURN '1';")
+        self.db.sql("CREATE FUNCTION attacked_too(n rinq_notification) RETURNS void LANGUAGE sql AS ''")
+        self.db.sql("SELECT rinq_listen('attacked', 'attacked(rinq_request)', deduplicate => true)")
+        self.assertEqual(self.remote.call("attacked", "x", timeout=20), 1)
+        session = self.db.value("SELECT rinq_session_create()")
+        self.db.sql("SELECT rinq_session_listen('%s', 'attacked', NULL, 'attacked')" % session)
+        self.db.sql("CREATE FUNCTION own.evil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+                    " EXECUTE 'ALTER ROLE %s SUPERUSER'; RETURN coalesce(NEW, OLD); END $$" % role, role=role)
+        for kind in "rows", "statements":
+            self.db.sql("DO $$ DECLARE t regclass; BEGIN FOR t IN SELECT oid FROM pg_class WHERE relnamespace = 'rinq_internal'::regnamespace"
+                        " AND relkind = 'r' LOOP EXECUTE format('CREATE TRIGGER %s BEFORE INSERT OR UPDATE OR DELETE ON %%s FOR EACH %s"
+                        " EXECUTE FUNCTION own.evil()', t); END LOOP; END $$" % (kind, kind[:-1].upper()), role=role)
+        listen = "SELECT rinq_listen('attacked.%s', 'attacked(rinq_request)')"
+        for sql in (listen % "x", "SELECT rinq_unlisten('attacked')", "SELECT rinq_subscribe('x', 'x', 'attacked_too(rinq_notification)')",
+                    "SELECT rinq_unsubscribe('x')", "SELECT rinq_execute('attacked', 'x')",
+                    "SELECT rinq_outbox_dead_letter_retry('1-0001.1@0#1')", "SELECT rinq_outbox_dead_letter_delete('1-0001.1@0#1')",
+                    "SELECT rinq_inbox_dead_letter_retry('1-0001.1@0#1')", "SELECT rinq_inbox_dead_letter_delete('1-0001.1@0#1')"):
+            self.assertSqlState(self.db.error(sql), "55000", "not as rinq made it")
+            self.assertSqlState(self.db.error(sql, role=role), "55000", "not as rinq made it")
+        with self.assertRaises(RemoteError):
+            self.remote.call("attacked", "x", timeout=20)
+        mark = self.server.log_mark()
+        self.db.sql("SELECT rinq_notify('attacked', 'x', '%s', to_jsonb(repeat('x', 9000)))" % session)
+        self.server.wait_log('table "rinq_internal.stored_notification" is not used', mark)
+        self.assertEqual(self.db.value("SELECT rolsuper FROM pg_roles WHERE rolname = '%s'" % role), "f")
+        self.assertEqual(int(self.db.value("SELECT count(*) FROM rinq_check() WHERE message ~ 'the trigger'")),
+                         int(self.db.value("SELECT count(*) FROM rinq_internal.manifest")))
+        self.db.sql("DROP FUNCTION own.evil CASCADE")
+        self.assertEqual(self.remote.call("attacked", "x", timeout=20), 1)
+        self.db.sql("SELECT rinq_unlisten('attacked'), rinq_session_destroy('%s')" % session)
+
     def test_name_of_a_dropped_handler(self):
         """Whoever creates a function of that name does not get to run as the role that registered the first."""
         role = self.attacker()

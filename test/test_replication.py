@@ -205,9 +205,11 @@ class Modes(case.PeerCase):
     def restore(self, options, schema, dump_options=()):
         """A database is dumped and restored under another name, after it was dropped."""
         original = self.database()
-        original.sql(HANDLER % "public.whose")
-        original.sql("CREATE FUNCTION public.hear(n rinq_notification) RETURNS void LANGUAGE sql AS ''" if schema == "public" else "SELECT")
-        original.sql("SELECT rinq_listen('restored', 'whose(rinq_request)')")
+        if schema != "public":
+            original.sql('DROP EXTENSION rinq; CREATE SCHEMA "%s"; CREATE EXTENSION rinq SCHEMA "%s"' % (schema, schema))
+        path = 'SET search_path = public, "%s"; ' % schema
+        original.sql(path + HANDLER % "public.whose")
+        original.sql(path + "SELECT rinq_listen('restored', 'whose(rinq_request)')")
         self.assertEqual(self.remote.call("restored", "x", timeout=20), original.name)
         dump = subprocess.run([self.server.tool("pg_dump"), *dump_options, original.name], check=True, capture_output=True, text=True,
                               env=self.server.base_environment(), cwd="/").stdout
@@ -222,22 +224,32 @@ class Modes(case.PeerCase):
                        text=True, env=self.server.base_environment(), cwd="/")
         return copy
 
-    def assertRestored(self, copy):
+    def assertRestored(self, copy, schema="public"):
+        path = 'SET search_path = public, "%s"; ' % schema
         self.served("restored", copy)
-        self.assertEqual(copy.sql("SELECT namespace FROM rinq_listeners"), [["restored"]])
         self.assertEqual(copy.value("SELECT string_agg(DISTINCT tgenabled::text, '') FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
                                     " WHERE c.relnamespace = 'rinq_internal'::regnamespace AND NOT t.tgisinternal"), "A")
-        self.assertEqual(copy.sql("SELECT * FROM rinq_check()"), [])
+        self.assertEqual(copy.sql(path + "SELECT namespace FROM rinq_listeners"), [["restored"]])
+        self.assertEqual(copy.sql(path + "SELECT * FROM rinq_check()"), [])
 
     def test_restore(self):
         self.assertRestored(self.restore(["--single-transaction"], "public"))
+
+    def test_restore_in_another_schema(self):
+        self.assertRestored(self.restore(["--single-transaction"], "the Bus"), "the Bus")
 
     def test_restore_with_disabled_triggers(self):
         self.assertRestored(self.restore([], "public", ["--data-only", "--disable-triggers"]))
 
     def test_dump_by_a_role_that_reads_all(self):
-        self.db.sql("CREATE ROLE dumper LOGIN; GRANT pg_read_all_data TO dumper; SELECT rinq_listen('dumped', 'whose(rinq_request)')")
-        self.addCleanup(self.db.sql, "DROP ROLE dumper; SELECT rinq_unlisten('dumped')")
+        self.dump("GRANT pg_read_all_data TO dumper")
+
+    def test_dump_by_a_role_that_reads_what_is_dumped(self):
+        self.dump("GRANT USAGE ON SCHEMA rinq_internal TO dumper; GRANT SELECT ON rinq_internal.listener, rinq_internal.subscription TO dumper")
+
+    def dump(self, grant):
+        self.db.sql("CREATE ROLE dumper LOGIN; %s; SELECT rinq_listen('dumped', 'whose(rinq_request)')" % grant)
+        self.addCleanup(self.db.sql, "DROP OWNED BY dumper; DROP ROLE dumper; SELECT rinq_unlisten('dumped')")
         dump = subprocess.run([self.server.tool("pg_dump"), "-U", "dumper", self.db.name], check=True, capture_output=True, text=True,
                               env=self.server.base_environment(), cwd="/").stdout
         self.assertRegex(dump, r"COPY rinq_internal\.listener [^\n]*\ndumped\t")
