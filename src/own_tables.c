@@ -30,6 +30,7 @@
 #include "executor/spi.h"
 #include "own_relation.h"
 #include "own_tables.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
@@ -62,6 +63,20 @@ rinq_extension_schema(void)
 
 /* is a table open?  They are used one at a time */
 static bool in_use = false;
+
+/*
+ * Keep the extension from being dropped until the transaction ends.  DROP
+ * EXTENSION locks it before its tables: who has this lock can lock several of
+ * them without a deadlock.
+ */
+void
+rinq_lock_extension(void)
+{
+	Oid			extension = get_extension_oid("rinq", true);
+
+	if (OidIsValid(extension))
+		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+}
 
 /* the schema of the tables, as it was found, until a schema changes */
 static Oid	internal_schema = InvalidOid;

@@ -316,6 +316,7 @@ rinq_reader_main(Datum arg)
 	pgstat_report_activity(STATE_RUNNING, "rinq: reading listeners");
 
 	StartTransactionCommand();
+	rinq_lock_extension();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
 	schema = extension_schema();
