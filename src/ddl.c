@@ -138,7 +138,7 @@ request_reading(void)
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
 	db = rinq_claim_database(MyDatabaseId);
 	if (db == NULL)
-		rinq_shared->rescan = true;
+		rinq_shared->rescan = rinq_shared->recheck = true;
 	else
 	{
 		if (db->presence == RINQ_ABSENT)

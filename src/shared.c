@@ -29,6 +29,8 @@
 #define TRANCHE_NAME "rinq"
 #define PAYLOAD_TRANCHE_NAME "rinq_payloads"
 
+#define SHORT_FOR 2000			/* ms that a shortage counts after the last attempt */
+
 RinqShared *rinq_shared = NULL;
 
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
@@ -222,6 +224,8 @@ startup_shared_memory(void)
 		pg_atomic_init_u32(&rinq_shared->next_client, 1);
 		pg_atomic_init_u32(&rinq_shared->next_identity, 1);
 		pg_atomic_init_u64(&rinq_shared->clock_difference, 0);
+		for (i = 0; i < RINQ_SHORT_KINDS; i++)
+			pg_atomic_init_u64(&rinq_shared->short_since[i], 0);
 		pg_atomic_init_u64(&rinq_shared->send_bytes, 0);
 		rinq_shared->num_databases = rinq_max_databases;
 		for (i = 0; i < rinq_max_databases; i++)
@@ -417,4 +421,34 @@ void
 rinq_wake_launcher(void)
 {
 	rinq_wake_proc(rinq_shared->launcher_procno);
+}
+
+/*
+ * Note that a worker could not be started, and wake the peers, which have
+ * executors make room; or that one could.
+ */
+void
+rinq_workers_short(RinqShortage shortage)
+{
+	int			i;
+
+	if (shortage == RINQ_NOT_SHORT)
+	{
+		pg_atomic_write_u64(&rinq_shared->short_since[RINQ_SHORT_OF_ANY], 0);
+		return;
+	}
+	pg_atomic_write_u64(&rinq_shared->short_since[shortage], (uint64) rinq_clock_ms());
+	for (i = 0; i < rinq_shared->num_databases; i++)
+		rinq_wake_peer(&rinq_shared->databases[i]);
+}
+
+/*
+ * Does somebody still try to start a worker for which there is no room?
+ */
+bool
+rinq_workers_are_short(RinqShortage shortage)
+{
+	uint64		since = pg_atomic_read_u64(&rinq_shared->short_since[shortage]);
+
+	return since != 0 && (uint64) rinq_clock_ms() - since < SHORT_FOR;
 }

@@ -150,6 +150,7 @@ typedef struct RinqDatabase
 	bool		stop;			/* the peer is to end */
 	bool		held;			/* rinq_stop was called, and rinq_start not since */
 	bool		stop_at_once;	/* without waiting for what runs */
+	bool		outbox_yields;	/* the outbox worker is to make room when it has nothing to do */
 	int			ddl_blocks;		/* commands that need the database empty */
 	int64		next_start;		/* of the peer, not before */
 	Oid			prepared_signal;	/* table whose invalidation tells of a committed prepared transaction */
@@ -202,6 +203,15 @@ typedef struct RinqDatabase
 	Size		channel_offset;
 } RinqDatabase;
 
+/* what could not be started, as all background workers of the server are in use */
+typedef enum RinqShortage
+{
+	RINQ_SHORT_OF_ANY,			/* a reader, a peer or an outbox worker: every executor makes room */
+	RINQ_SHORT_OF_EXECUTORS,	/* the only executor of a database: others make room */
+	RINQ_SHORT_KINDS,
+	RINQ_NOT_SHORT = RINQ_SHORT_KINDS
+} RinqShortage;
+
 typedef struct RinqShared
 {
 	LWLock	   *lock;
@@ -209,6 +219,8 @@ typedef struct RinqShared
 	int			launcher_pid;
 	bool		scanned;		/* the launcher has seen all databases once */
 	bool		rescan;			/* it is to look for new databases */
+	bool		recheck;		/* and again into those that were without the extension */
+	pg_atomic_uint64 short_since[RINQ_SHORT_KINDS]; /* when a worker could not be started last */
 	ConditionVariable scan_done;
 	pg_atomic_uint32 next_client;
 	pg_atomic_uint32 next_identity;
@@ -237,6 +249,8 @@ extern struct RinqChannel *rinq_channel_of(RinqDatabase *db);
 extern void rinq_wake_launcher(void);
 extern void rinq_wake_peer(RinqDatabase *db);
 extern void rinq_wake_proc(int procno);
+extern void rinq_workers_short(RinqShortage shortage);
+extern bool rinq_workers_are_short(RinqShortage shortage);
 
 static inline void
 rinq_count(RinqDatabase *db, RinqCounter counter)

@@ -464,6 +464,7 @@ init(void)
 	on_shmem_exit(worker_gone, (Datum) 0);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
+	pqsignal(SIGINT, SIG_IGN);	/* nothing here is anybody's statement */
 	BackgroundWorkerUnblockSignals();
 	if (!announce())
 		proc_exit(0);
@@ -516,7 +517,8 @@ rinq_outbox_main(Datum arg)
 		if (turn == RINQ_TURN_DONE)
 			continue;
 		if (turn == RINQ_TURN_NOTHING &&
-			rinq_clock_ms() - idle_since >= rinq_executor_idle_timeout)
+			(database->outbox_yields ||
+			 rinq_clock_ms() - idle_since >= rinq_executor_idle_timeout))
 		{
 			rotate(true);
 			pgstat_report_stat(true);

@@ -303,6 +303,7 @@ rinq_reader_main(Datum arg)
 	database = rinq_worker_attach(&args);
 	on_shmem_exit(reader_gone, (Datum) 0);
 	pqsignal(SIGTERM, die);
+	pqsignal(SIGINT, SIG_IGN);	/* nothing here is anybody's statement */
 	BackgroundWorkerUnblockSignals();
 
 	if (!announce(&covers))

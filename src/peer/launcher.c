@@ -36,7 +36,9 @@
 #define LAST_START_DELAY 30000	/* ms */
 #define STABLE_AFTER 10000		/* ms a peer lives before it counts as healthy */
 #define ATTACH_TIMEOUT 10000	/* ms for an adopted worker to show up */
-#define REGISTER_RETRY 1000		/* ms until a full worker table is tried again */
+#define REGISTER_RETRY 250		/* ms until a full worker table is tried again */
+#define COMPLAIN_INTERVAL 60000 /* ms between log entries about that */
+#define MAX_FIRST_READERS 4		/* that look at databases for the first time, at once */
 
 /* what the launcher alone knows about each entry of RinqShared.databases */
 typedef struct Supervision
@@ -60,7 +62,7 @@ static Supervision *supervision;
 /* databases that no entry was free for */
 static bool entries_missing = false;
 static bool told_entries_missing = false;
-static bool told_workers_missing = false;
+static int64 complained_at = 0;
 
 static void
 launcher_gone(int code, Datum arg)
@@ -110,8 +112,51 @@ list_databases(MemoryContext context)
 	return found;
 }
 
-/* databases known to be without the extension, by oid */
+/*
+ * Databases that may be served, as of the last look; and those of them that
+ * were found without the extension, and need not be looked into before a
+ * transaction there says that it has made one.
+ */
+static List *served = NIL;
 static List *known_absent = NIL;
+
+static void
+remember(List **oids, Oid oid)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+	*oids = list_append_unique_oid(*oids, oid);
+	MemoryContextSwitchTo(old);
+}
+
+/* the lists name databases that are there, and no others */
+static void
+remember_found(List *found)
+{
+	List	   *absent = NIL;
+	ListCell   *lc;
+
+	list_free(served);
+	served = NIL;
+	foreach(lc, found)
+	{
+		FoundDatabase *entry = lfirst(lc);
+
+		remember(&served, entry->oid);
+		if (list_member_oid(known_absent, entry->oid))
+			remember(&absent, entry->oid);
+	}
+	list_free(known_absent);
+	known_absent = absent;
+}
+
+/* the reader has found that the extension is not there */
+static bool
+found_absent(const RinqDatabase *db)
+{
+	return db->presence == RINQ_ABSENT && db->read_done == db->read_wanted &&
+		list_member_oid(served, db->oid);
+}
 
 /*
  * Brings the entries into line with pg_database.
@@ -126,6 +171,12 @@ scan_databases(void)
 
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
 	rinq_shared->rescan = false;
+	if (rinq_shared->recheck)
+	{
+		list_free(known_absent);
+		known_absent = NIL;
+	}
+	rinq_shared->recheck = false;
 	LWLockRelease(rinq_shared->lock);
 
 	context = AllocSetContextCreate(TopMemoryContext, "rinq databases",
@@ -147,9 +198,8 @@ scan_databases(void)
 				db->name = entry->name;
 				exists = true;
 
-				/* it was not served for a while, or is about to be forgotten */
-				if (db->presence == RINQ_ABSENT &&
-					!list_member_oid(known_absent, entry->oid))
+				/* it was not served for a while */
+				if (db->presence == RINQ_ABSENT && !found_absent(db))
 				{
 					db->presence = RINQ_UNKNOWN;
 					db->read_wanted++;
@@ -177,6 +227,7 @@ scan_databases(void)
 		db->read_wanted++;
 	}
 	LWLockRelease(rinq_shared->lock);
+	remember_found(found);
 	MemoryContextDelete(context);
 }
 
@@ -235,47 +286,83 @@ is_ahead(int64 due)
 	return due > rinq_clock_ms();
 }
 
-/*
- * Registers a worker for a database; the lock is held, and the entry already
- * says that the worker is starting.
- */
-static bool
-start(RinqDatabase *db, const char *kind, const char *entry, RinqWorker *worker,
-	  BackgroundWorkerHandle **handle)
+/* a worker to be registered for a database, once the lock is released */
+typedef struct Start
 {
+	bool		wanted;
 	RinqWorkerArgs args;
-	bool		ok;
+} Start;
 
-	memset(&args, 0, sizeof(args));
-	args.database = (int) (db - rinq_shared->databases);
-	args.dboid = db->oid;
-	args.incarnation = db->incarnation;
+/* has the entry say that the worker is starting; the lock is held */
+static void
+want(RinqDatabase *db, RinqWorker *worker, Start *start)
+{
+	start->wanted = true;
+	memset(&start->args, 0, sizeof(start->args));
+	start->args.database = (int) (db - rinq_shared->databases);
+	start->args.dboid = db->oid;
+	start->args.incarnation = db->incarnation;
 	worker->state = RINQ_WORKER_STARTING;
 	worker->since = rinq_clock_ms();
 	worker->pid = 0;
 	worker->procno = RINQ_NO_PROC;
-	forget_handle(handle);
-
-	ok = rinq_start_worker(kind, entry, &args, handle);
-	if (!ok)
-		worker->state = RINQ_WORKER_NONE;
-	return ok;
 }
 
 static void
-complain_about_workers(void)
+complain_about_workers(RinqDatabase *db, const char *purpose)
 {
-	if (!told_workers_missing)
-		ereport(WARNING,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("rinq cannot start a background worker"),
-				 errhint("Increase \"max_worker_processes\".")));
-	told_workers_missing = true;
+	if (complained_at != 0 && rinq_clock_ms() - complained_at < COMPLAIN_INTERVAL)
+		return;
+	ereport(WARNING,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("rinq cannot start a background worker to %s database \"%s\"",
+					purpose, NameStr(db->name)),
+			 errdetail("It is tried again; executors make room for it as their handlers end."),
+			 errhint("Increase \"max_worker_processes\".")));
+	complained_at = rinq_clock_ms();
+}
+
+/* registers what was wanted; returns when to try again, 0 when it has worked */
+static int64
+register_wanted(RinqDatabase *db, const Start *start, const char *kind, const char *entry,
+				const char *purpose, RinqWorker *worker, BackgroundWorkerHandle **handle)
+{
+	forget_handle(handle);
+	if (rinq_start_worker(kind, entry, &start->args, handle))
+	{
+		rinq_workers_short(RINQ_NOT_SHORT);
+		return 0;
+	}
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	if (worker->state == RINQ_WORKER_STARTING)
+		worker->state = RINQ_WORKER_NONE;
+	LWLockRelease(rinq_shared->lock);
+	rinq_workers_short(RINQ_SHORT_OF_ANY);
+	complain_about_workers(db, purpose);
+	return after(REGISTER_RETRY);
+}
+
+/* how many databases are being looked into for the first time */
+static int
+first_readers(void)
+{
+	int			count = 0;
+	int			i;
+
+	for (i = 0; i < rinq_shared->num_databases; i++)
+	{
+		RinqDatabase *db = &rinq_shared->databases[i];
+
+		if (OidIsValid(db->oid) && db->presence == RINQ_UNKNOWN &&
+			db->reader.state != RINQ_WORKER_NONE)
+			count++;
+	}
+	return count;
 }
 
 /* returns when to look again, 0 for no particular time; the lock is held */
 static int64
-supervise_reader(RinqDatabase *db, Supervision *sup)
+supervise_reader(RinqDatabase *db, Supervision *sup, Start *start)
 {
 	if (reap(&db->reader, &sup->reader) || db->reader.state == RINQ_WORKER_NONE)
 	{
@@ -301,11 +388,10 @@ supervise_reader(RinqDatabase *db, Supervision *sup)
 		return 0;
 	if (is_ahead(sup->next_read))
 		return sup->next_read;
-	if (start(db, "rinq reader", "rinq_reader_main", &db->reader, &sup->reader))
-		return after(ATTACH_TIMEOUT);
-	complain_about_workers();
-	sup->next_read = after(REGISTER_RETRY);
-	return sup->next_read;
+	if (db->presence == RINQ_UNKNOWN && first_readers() >= MAX_FIRST_READERS)
+		return after(REGISTER_RETRY);
+	want(db, &db->reader, start);
+	return after(ATTACH_TIMEOUT);
 }
 
 /* the peer has ended, expectedly or not: clean up, and decide when to go on */
@@ -339,7 +425,7 @@ note_peer_end(RinqDatabase *db, Supervision *sup)
 }
 
 static int64
-supervise_peer(RinqDatabase *db, Supervision *sup)
+supervise_peer(RinqDatabase *db, Supervision *sup, Start *start)
 {
 	(void) reap(&db->peer, &sup->peer);
 	if (db->peer.state == RINQ_WORKER_NONE && sup->peer_seen)
@@ -372,45 +458,42 @@ supervise_peer(RinqDatabase *db, Supervision *sup)
 		db->read_wanted++;
 	db->incarnation++;
 	sup->peer_started = rinq_clock_ms();
-	if (start(db, "rinq peer", "rinq_peer_main", &db->peer, &sup->peer))
-	{
-		sup->peer_seen = true;
-		return after(ATTACH_TIMEOUT);
-	}
-	complain_about_workers();
-	db->next_start = after(REGISTER_RETRY);
-	return db->next_start;
+	want(db, &db->peer, start);
+	sup->peer_seen = true;
+	return after(ATTACH_TIMEOUT);
 }
 
-/* gives the entry of a database without the extension to the next one */
-static void
+/*
+ * Give the entry of a database without the extension to the next one; the lock
+ * is held.  Returns its configuration, which is to be freed.
+ */
+static dsa_pointer
 release_if_unused(RinqDatabase *db, Supervision *sup)
 {
 	dsa_pointer config;
 
 	if (db->presence != RINQ_ABSENT || db->ddl_blocks > 0 || sup->peer_seen ||
 		db->peer.state != RINQ_WORKER_NONE || !rinq_database_is_left(db))
-		return;
+		return InvalidDsaPointer;
+	if (found_absent(db))
+		remember(&known_absent, db->oid);
 	if (entries_missing)
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-
-		known_absent = list_append_unique_oid(known_absent, db->oid);
-		MemoryContextSwitchTo(old);
 		rinq_shared->rescan = true;
-	}
 	config = db->config;
 	db->config = InvalidDsaPointer;
 	db->oid = InvalidOid;
 	forget_handle(&sup->reader);
 	forget_handle(&sup->peer);
 	memset(sup, 0, sizeof(*sup));
-	if (DsaPointerIsValid(config))
-		dsa_free(rinq_dsa(), config);
 	ConditionVariableBroadcast(&db->changed);
+	return config;
 }
 
-static void
+/*
+ * Note when all databases have been looked into.  Returns whether to complain
+ * that there were more than there are entries for; the lock is held.
+ */
+static bool
 note_scan(void)
 {
 	bool		all_known = !rinq_shared->rescan;
@@ -424,23 +507,78 @@ note_scan(void)
 			all_known = false;
 	}
 	if (!all_known)
-		return;
-	list_free(known_absent);
-	known_absent = NIL;
+		return false;
 	if (!rinq_shared->scanned)
 	{
 		rinq_shared->scanned = true;
 		ConditionVariableBroadcast(&rinq_shared->scan_done);
 	}
-	if (entries_missing && !told_entries_missing)
+	return entries_missing;
+}
+
+static void
+complain_about_entries(void)
+{
+	if (told_entries_missing)
+		return;
+	told_entries_missing = true;
+	ereport(WARNING,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("rinq cannot serve all databases: %d are served",
+					rinq_shared->num_databases),
+			 errhint("Increase \"rinq.max_databases\", or list the databases to serve in \"rinq.databases\".")));
+}
+
+static int64
+earlier(int64 a, int64 b)
+{
+	if (a == 0 || (b != 0 && b < a))
+		return b;
+	return a;
+}
+
+/*
+ * Look at one database.  What takes time is done once the lock is released.
+ * Returns when to look again, 0 for no particular time.
+ */
+static int64
+supervise_database(RinqDatabase *db, Supervision *sup)
+{
+	Start		reader = {false};
+	Start		peer = {false};
+	dsa_pointer config = InvalidDsaPointer;
+	int64		next = 0;
+	int64		retry;
+
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	if (OidIsValid(db->oid))
 	{
-		ereport(WARNING,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("rinq cannot serve all databases: %d are served",
-						rinq_shared->num_databases),
-				 errhint("Increase \"rinq.max_databases\", or list the databases to serve in \"rinq.databases\".")));
-		told_entries_missing = true;
+		next = earlier(supervise_reader(db, sup, &reader), supervise_peer(db, sup, &peer));
+		config = release_if_unused(db, sup);
 	}
+	LWLockRelease(rinq_shared->lock);
+
+	if (DsaPointerIsValid(config))
+		dsa_free(rinq_dsa(), config);
+	if (reader.wanted)
+	{
+		retry = register_wanted(db, &reader, "rinq reader", "rinq_reader_main",
+								"read the configuration of", &db->reader, &sup->reader);
+		sup->next_read = retry;
+		next = earlier(next, retry);
+	}
+	if (peer.wanted)
+	{
+		retry = register_wanted(db, &peer, "rinq peer", "rinq_peer_main",
+								"be the peer of", &db->peer, &sup->peer);
+		if (retry != 0)
+		{
+			db->next_start = retry;
+			sup->peer_seen = false;
+		}
+		next = earlier(next, retry);
+	}
+	return next;
 }
 
 /* one look at everything; returns how long to sleep, -1 for until woken */
@@ -448,30 +586,19 @@ static long
 supervise(void)
 {
 	int64		next = 0;
+	bool		missing;
 	int			i;
 
-	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
 	for (i = 0; i < rinq_shared->num_databases; i++)
-	{
-		RinqDatabase *db = &rinq_shared->databases[i];
-		int64		times[2];
-		int			j;
+		next = earlier(next, supervise_database(&rinq_shared->databases[i], &supervision[i]));
 
-		if (!OidIsValid(db->oid))
-			continue;
-		times[0] = supervise_reader(db, &supervision[i]);
-		times[1] = supervise_peer(db, &supervision[i]);
-		for (j = 0; j < 2; j++)
-		{
-			if (times[j] != 0 && (next == 0 || times[j] < next))
-				next = times[j];
-		}
-		release_if_unused(db, &supervision[i]);
-	}
-	note_scan();
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	missing = note_scan();
 	if (rinq_shared->rescan)
 		next = rinq_clock_ms();
 	LWLockRelease(rinq_shared->lock);
+	if (missing)
+		complain_about_entries();
 
 	if (next == 0)
 		return -1L;
@@ -498,6 +625,7 @@ rinq_launcher_main(Datum arg)
 {
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	pqsignal(SIGINT, SIG_IGN);	/* there is no statement to cancel */
 	BackgroundWorkerUnblockSignals();
 
 	if (!rinq_preloaded())
@@ -524,7 +652,7 @@ rinq_launcher_main(Datum arg)
 			ProcessConfigFile(PGC_SIGHUP);
 			rinq_shared->rescan = true;
 			told_entries_missing = false;
-			told_workers_missing = false;
+			complained_at = 0;
 			read_served_databases();
 		}
 		if (rinq_shared->rescan)

@@ -14,10 +14,32 @@
 #include "peer/sender.h"
 #include "utils/memutils.h"
 
-#define START_RETRY 1000		/* ms between attempts to start the worker */
+#define COMPLAIN_INTERVAL 60000 /* ms between log entries about not getting one */
+#define START_RETRY 250			/* ms between attempts to start the worker */
 
 static BackgroundWorkerHandle *worker;
 static int64 start_after;
+static int64 complained_at;
+
+/* executors make room for it; it is tried again */
+static void
+start_failed(void)
+{
+	worker = NULL;
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	rinq_peer.db->outbox.state = RINQ_WORKER_NONE;
+	LWLockRelease(rinq_shared->lock);
+	rinq_workers_short(RINQ_SHORT_OF_ANY);
+	if (complained_at != 0 && rinq_peer.now - complained_at < COMPLAIN_INTERVAL)
+		return;
+	ereport(WARNING,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("rinq cannot start a background worker to read and clear the outbox of database \"%s\"",
+					NameStr(rinq_peer.db->name)),
+			 errdetail("It is tried again; executors make room for it as their handlers end."),
+			 errhint("Increase \"max_worker_processes\".")));
+	complained_at = rinq_peer.now;
+}
 
 /*
  * Is the worker there, or on its way?  Starts it if not.
@@ -43,18 +65,16 @@ rinq_outbox_link_up(void)
 		rinq_peer.db->outbox.state = RINQ_WORKER_STARTING;
 		rinq_peer.db->outbox.pid = 0;
 		rinq_peer.db->outbox.procno = RINQ_NO_PROC;
+		rinq_peer.db->outbox_yields = false;
 	}
 	LWLockRelease(rinq_shared->lock);
 	if (blocked)
 		return false;
 	old = MemoryContextSwitchTo(TopMemoryContext);
-	if (!rinq_start_worker("rinq outbox", "rinq_outbox_main", &args, &worker))
-	{
-		worker = NULL;
-		LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
-		rinq_peer.db->outbox.state = RINQ_WORKER_NONE;
-		LWLockRelease(rinq_shared->lock);
-	}
+	if (rinq_start_worker("rinq outbox", "rinq_outbox_main", &args, &worker))
+		rinq_workers_short(RINQ_NOT_SHORT);
+	else
+		start_failed();
 	MemoryContextSwitchTo(old);
 	return worker != NULL;
 }

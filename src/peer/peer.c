@@ -448,6 +448,7 @@ rinq_peer_main(Datum arg)
 {
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	pqsignal(SIGINT, SIG_IGN);	/* there is no statement to cancel */
 	BackgroundWorkerUnblockSignals();
 	if (!attach())
 		proc_exit(0);

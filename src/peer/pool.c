@@ -27,6 +27,7 @@
 #define FIRST_RETRY_DELAY 100	/* ms */
 #define LAST_RETRY_DELAY 5000	/* ms */
 #define GIVE_UP_DELAY 1000		/* ms between tries after which what nobody waits for is dropped */
+#define YIELD_CHECK 100			/* ms between looks at whether others still need room */
 #define MAX_ROLES 64			/* looked at in one turn */
 
 typedef struct Demand
@@ -296,6 +297,77 @@ make_room(Oid role)
 	rinq_peer_wake_later(procno);
 }
 
+static int64
+earlier(int64 a, int64 b)
+{
+	if (a == 0 || (b != 0 && b < a))
+		return b;
+	return a;
+}
+
+/*
+ * Have an executor leave for a worker that cannot be started otherwise, one
+ * after another: an idle one if possible, else one that is busy, as soon as
+ * its handler has ended.  "keep" are left in any case.
+ */
+static void
+yield_one(int keep)
+{
+	RinqDatabase *db = rinq_peer.db;
+	int			victim = -1;
+	int			procno = RINQ_NO_PROC;
+	int			count = 0;
+	bool		leaving = false;
+	int			i;
+
+	LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
+	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
+	{
+		RinqExecutorSlot *executor = &db->executors[i];
+
+		if (executor->state == RINQ_EXECUTOR_FREE)
+			continue;
+		count++;
+		leaving = leaving || executor->leave || executor->state == RINQ_EXECUTOR_LEAVING;
+		if (victim < 0 || executor->state == RINQ_EXECUTOR_IDLE)
+			victim = i;
+	}
+	if (victim >= 0 && !leaving && count > keep)
+	{
+		db->executors[victim].leave = true;
+		procno = db->executors[victim].procno;
+	}
+	LWLockRelease(rinq_peer.channel->request_lock);
+	rinq_peer_wake_later(procno);
+}
+
+/*
+ * Make room where the server has no background workers left.  Returns whether
+ * this pool may grow.
+ */
+static bool
+yield(int64 *next)
+{
+	bool		to_any = rinq_workers_are_short(RINQ_SHORT_OF_ANY);
+
+	if (!to_any && !rinq_workers_are_short(RINQ_SHORT_OF_EXECUTORS))
+		return true;
+	yield_one(to_any ? 0 : 1);
+	*next = earlier(*next, rinq_peer.now + YIELD_CHECK);
+	return !to_any;
+}
+
+/* a database without any executor does not wait for the others' work to end */
+static void
+ask_for_the_only_one(int total)
+{
+	if (total > 0)
+		return;
+	rinq_workers_short(RINQ_SHORT_OF_EXECUTORS);
+	rinq_peer.db->outbox_yields = true;
+	rinq_wake_proc(rinq_peer.db->outbox.procno);
+}
+
 /* true when somebody will take the requests of this role soon */
 static bool
 is_served(const Demand *demand, int *total, int *place)
@@ -403,14 +475,6 @@ end_terminated(void)
 	return 0;
 }
 
-static int64
-earlier(int64 a, int64 b)
-{
-	if (a == 0 || (b != 0 && b < a))
-		return b;
-	return a;
-}
-
 /*
  * Starts executors where requests wait for them.  Returns when to look again,
  * or 0.
@@ -427,6 +491,8 @@ rinq_pool_manage(void)
 		reap();
 	last_reap = rinq_peer.now;
 	next = earlier(end_overtime(), end_terminated());
+	if (!yield(&next))
+		return next;
 	count = collect_demand(demand);
 	for (i = 0; i < count; i++)
 	{
@@ -451,12 +517,15 @@ rinq_pool_manage(void)
 		}
 		if (place < 0)
 			continue;			/* an ended one is yet to be reaped */
+		if (total > 0 && rinq_workers_are_short(RINQ_SHORT_OF_EXECUTORS))
+			continue;			/* the place is another database's */
 		if (start_executor(demand[i].role, place))
 		{
 			start_worked(InvalidOid);
 			continue;
 		}
 		start_failed(InvalidOid);
+		ask_for_the_only_one(total);
 		if (!told_no_workers)
 			ereport(WARNING,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
