@@ -65,6 +65,7 @@ typedef enum RinqOutcome
 	RINQ_OUTCOME_CONNECTION_LOST,	/* fields: text */
 	RINQ_OUTCOME_NOT_CONNECTED, /* fields: text; nothing was sent */
 	RINQ_OUTCOME_NO_QUEUE,		/* fields: text; the broker refused the queue */
+	RINQ_OUTCOME_NOT_TAKEN,		/* fields: text; the broker refused the request */
 	RINQ_OUTCOME_TOO_LARGE,		/* the response exceeds rinq.max_payload */
 	RINQ_OUTCOME_REFUSED,		/* fields: text; a limit or a bad queue */
 

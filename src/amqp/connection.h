@@ -317,6 +317,19 @@ extern RinqMsgStatus rinq_basic_publish(RinqConn *conn, uint16_t channel,
 										bool mandatory, const RinqMessage *msg,
 										const char *body, size_t body_len);
 
+/*
+ * The message that was published last, as it was written: its frames.  Valid
+ * only right after a successful rinq_basic_publish().
+ */
+extern RinqBytes rinq_conn_last_message(const RinqConn *conn);
+
+/*
+ * Queues a message for sending once more, on the same channel of the same
+ * connection as before; frames are what rinq_conn_last_message() returned then.
+ */
+extern RinqMsgStatus rinq_basic_publish_again(RinqConn *conn, uint16_t channel,
+											  RinqBytes frames);
+
 /* Settling a delivery; exempt from max_backlog, but not from the limit beyond it. */
 extern RinqMsgStatus rinq_basic_ack(RinqConn *conn, uint16_t channel,
 									uint64_t delivery_tag, bool multiple);

@@ -153,6 +153,7 @@ struct RinqConn
 	size_t		out_end;
 	size_t		out_cap;
 	bool		out_full;		/* more would have waited than may */
+	size_t		last_message;	/* size of the message published last */
 
 	/* input: bytes in[in_start..in_end) are not processed yet */
 	uint8_t    *in;

@@ -364,6 +364,8 @@ rinq_msg_status_text(RinqMsgStatus status)
 			return "the message has fields that exclude each other";
 		case RINQ_MSG_NO_MEMORY:
 			return "out of memory";
+		case RINQ_MSG_OVER_BROKER_LIMIT:
+			return "the message is larger than the broker allows";
 		case RINQ_MSG_BACKLOG:
 			return "too many bytes wait to be sent to the broker";
 		case RINQ_MSG_NOT_OPEN:

@@ -131,6 +131,29 @@ rinq_basic_publish(RinqConn *conn, uint16_t channel, RinqBytes exchange,
 		return RINQ_MSG_BAD_FIELDS;
 	}
 	put_body(conn, channel, body, body_len);
+	conn->last_message = rinq_conn_backlog(conn) - waiting;
+	return RINQ_MSG_OK;
+}
+
+RinqBytes
+rinq_conn_last_message(const RinqConn *conn)
+{
+	return rinq_bytes(conn->out + conn->out_end - conn->last_message, conn->last_message);
+}
+
+RinqMsgStatus
+rinq_basic_publish_again(RinqConn *conn, uint16_t channel, RinqBytes frames)
+{
+	RinqMsgStatus status = check_channel(conn, channel);
+
+	if (status != RINQ_MSG_OK)
+		return status;
+	if (rinq_conn_backlog(conn) >= conn->max_backlog)
+		return RINQ_MSG_BACKLOG;
+	if (!rinq_out_reserve(conn, frames.len))
+		return RINQ_MSG_NO_MEMORY;
+	memcpy(conn->out + conn->out_end, frames.data, frames.len);
+	conn->out_end += frames.len;
 	return RINQ_MSG_OK;
 }
 

@@ -18,6 +18,7 @@
 #include "guc.h"
 #include "payload.h"
 #include "peer/incoming.h"
+#include "peer/publisher.h"
 #include "request.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -27,6 +28,7 @@
 #define MAX_RETURNED 4096		/* requests whose returns are counted */
 #define RETURN_MEMORY (10 * LAST_RETURN_DELAY)	/* ms that a count is kept */
 #define RETURN_LOG_INTERVAL 10000	/* ms between log entries about returns */
+#define MAX_PROBLEM 1024		/* bytes of an error that says why another was not sent */
 #define MAX_UNBALANCED 10000	/* that wait, and cannot wait at the broker */
 
 /* of those that wait, what the broker keeps no count of */
@@ -130,7 +132,8 @@ rinq_incoming_can_settle(const RinqIncoming *request)
 {
 	if (request->work != RINQ_WORK_REQUEST)
 		return true;
-	return rinq_peer.conn != NULL && request->epoch == epochs[request->channel];
+	return rinq_peer.conn != NULL &&
+		(request->settled || request->epoch == epochs[request->channel]);
 }
 
 /*
@@ -152,7 +155,7 @@ rinq_incoming_settle(RinqIncoming *request)
 	}
 	rinq_count(rinq_peer.db, requeue ? RINQ_REQUESTS_REQUEUED :
 			   late ? RINQ_REQUESTS_EXPIRED : RINQ_REQUESTS_REJECTED);
-	if (rinq_incoming_can_settle(request))
+	if (rinq_incoming_can_settle(request) && !request->settled)
 		(void) rinq_basic_reject(rinq_peer.conn, request->channel, request->tag, requeue);
 	rinq_incoming_free(request);
 }
@@ -304,6 +307,40 @@ rinq_incoming_settle_delayed(bool all)
 	return next;
 }
 
+/* Acknowledge a request, unless that was done with an earlier response. */
+static void
+acknowledge(RinqIncoming *request)
+{
+	if (!request->settled)
+		(void) rinq_basic_ack(rinq_peer.conn, request->channel, request->tag, false);
+	request->settled = true;
+}
+
+/*
+ * The broker has taken the response to a request.
+ */
+void
+rinq_incoming_response_taken(RinqIncoming *request)
+{
+	rinq_incoming_free(request);
+}
+
+/*
+ * The broker has refused the response to a request, which gets an error instead.
+ */
+void
+rinq_incoming_response_refused(RinqIncoming *request, const char *text)
+{
+	if (request->type == 'e')
+	{
+		rinq_incoming_free(request);	/* refused as well: there is no more to say */
+		return;
+	}
+	request->type = 'e';
+	request->body = rinq_bytes(MemoryContextStrdup(TopMemoryContext, text), strlen(text));
+	rinq_server_answer_later(request);
+}
+
 /*
  * Publishes the response to a request, unless none is wanted or it comes too
  * late, and acknowledges the request; false, with nothing done, when the
@@ -315,6 +352,7 @@ rinq_incoming_respond(RinqIncoming *request, char type, RinqBytes failure_type, 
 {
 	RinqMessage msg;
 	RinqMsgStatus status;
+	RinqPublication what;
 	char		expiration[RINQ_EXPIRATION_SIZE];
 	char		id[RINQ_DISPLAY_LEN];
 	char		trace[RINQ_DISPLAY_LEN];
@@ -329,7 +367,7 @@ rinq_incoming_respond(RinqIncoming *request, char type, RinqBytes failure_type, 
 	{
 		if (late)
 			rinq_count(rinq_peer.db, RINQ_REQUESTS_EXPIRED);
-		(void) rinq_basic_ack(rinq_peer.conn, request->channel, request->tag, false);
+		acknowledge(request);
 		rinq_incoming_free(request);
 		return true;
 	}
@@ -356,27 +394,34 @@ rinq_incoming_respond(RinqIncoming *request, char type, RinqBytes failure_type, 
 	else if (type == 'e')
 		payload = text;
 
-	status = rinq_basic_publish(rinq_peer.conn, CHANNEL_PUBLISH, rinq_bytes_str("cmd.rsp"),
-								request->id, false, &msg,
-								payload.len > 0 ? payload.data : "", payload.len);
+	memset(&what, 0, sizeof(what));
+	what.kind = RINQ_PUBLISH_RESPONSE;
+	what.request = request;
+	status = rinq_publish(&what, "cmd.rsp", request->id, false, &msg, payload);
 	if (status == RINQ_MSG_BACKLOG)
 		return false;
-	if (status != RINQ_MSG_OK && type != 'e')
-	{
-		/* a failure that does not fit into the headers; this surely does */
-		return rinq_incoming_respond(request, 'e', failure_type,
-									 rinq_bytes_str(rinq_msg_status_text(status)), payload);
-	}
 	if (status == RINQ_MSG_OK)
+	{
+		/* from now on it is the publisher's */
 		rinq_count(rinq_peer.db, RINQ_RESPONSES_SENT);
-	else
-		ereport(LOG,
-				(errmsg("rinq peer %s could not send a response: %s",
-						rinq_peer.id_text, rinq_msg_status_text(status)),
-				 errdetail_internal("Request %s, trace id %s.",
-									rinq_text_for_display(request->id, id),
-									rinq_text_for_display(request->trace, trace))));
-	(void) rinq_basic_ack(rinq_peer.conn, request->channel, request->tag, false);
+		acknowledge(request);
+		rinq_incoming_free_body(request);
+		request->type = type;
+		return true;
+	}
+	if (type != 'e' || payload.len > MAX_PROBLEM)
+	{
+		/* what does not fit into the headers, or into the broker; this surely does */
+		return rinq_incoming_respond(request, 'e', failure_type,
+									 rinq_bytes_str(rinq_publish_problem(status)), payload);
+	}
+	ereport(LOG,
+			(errmsg("rinq peer %s could not send a response: %s",
+					rinq_peer.id_text, rinq_publish_problem(status)),
+			 errdetail_internal("Request %s, trace id %s.",
+								rinq_text_for_display(request->id, id),
+								rinq_text_for_display(request->trace, trace))));
+	acknowledge(request);
 	rinq_incoming_free(request);
 	return true;
 }

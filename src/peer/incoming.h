@@ -43,6 +43,7 @@ typedef struct RinqIncoming
 	bool		balanced;
 	bool		redelivered;
 	bool		waits;			/* it was not started yet */
+	bool		settled;		/* its response was refused, and an error is sent instead */
 	int64		settle_at;		/* when it goes back, while it is "delayed" */
 	RinqReplyMode reply;
 	int64		deadline;		/* 0 is none */
@@ -80,6 +81,7 @@ extern void rinq_incoming_channel_lost(uint16 channel);
 extern void rinq_line_add(RinqIncoming *request);
 
 /* server.c */
+extern void rinq_server_answer_later(RinqIncoming *request);
 extern bool rinq_server_send_answered(void);
 
 #endif							/* RINQ_INCOMING_H */

@@ -13,6 +13,7 @@
 
 #include "guc.h"
 #include "peer/peer.h"
+#include "peer/publisher.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
@@ -41,8 +42,9 @@ static HTAB *pending;
 /* a call that waits for its namespace's queue */
 typedef struct Waiting
 {
-	uint32		index;
+	uint32		index;			/* RINQ_NO_SLOT: nobody waits for it any more */
 	uint32		serial;
+	RinqReturnedCall *returned; /* one that the broker had no queue for, or NULL */
 } Waiting;
 
 /* when asynchronous calls are looked at next, whose deadlines nobody watches */
@@ -59,6 +61,7 @@ keep_waiting(List **list, uint32 index, uint32 serial)
 
 	waiting->index = index;
 	waiting->serial = serial;
+	waiting->returned = NULL;
 	*list = lappend(*list, waiting);
 	MemoryContextSwitchTo(old);
 }
@@ -163,14 +166,39 @@ expect_response(uint32 index, const RinqMessageId *id)
 }
 
 static void
+make_publication(RinqPublication *what, RinqPublishKind kind, uint32 index,
+				 const RinqMessageId *id)
+{
+	memset(what, 0, sizeof(*what));
+	what->kind = kind;
+	what->index = index;
+	what->serial = rinq_peer.channel->slots[index].serial;
+	what->id = *id;
+}
+
+/* A request was not published: it waits for room, or has failed. */
+static void
+not_published(uint32 index, RinqMsgStatus status)
+{
+	if (status == RINQ_MSG_BACKLOG)
+		keep_waiting(&unsent, index, rinq_peer.channel->slots[index].serial);
+	else
+		rinq_invoker_finish_text(index, status == RINQ_MSG_OVER_BROKER_LIMIT ?
+								 RINQ_OUTCOME_NOT_TAKEN : RINQ_OUTCOME_REFUSED,
+								 rinq_publish_problem(status));
+}
+
+static void
 send_request(uint32 index, RinqNamespace *ns)
 {
 	RinqSlot   *slot = &rinq_peer.channel->slots[index];
 	RinqBytes	fields[RINQ_CALL_FIELDS];
 	RinqMessage msg;
 	RinqMsgStatus status;
+	RinqPublication what;
 	char		id_text[RINQ_MESSAGE_ID_SIZE];
 	char		expiration[RINQ_EXPIRATION_SIZE];
+	bool		in_doubt;
 
 	rinq_slot_read(slot, fields, RINQ_CALL_FIELDS);
 	memset(&msg, 0, sizeof(msg));
@@ -187,25 +215,22 @@ send_request(uint32 index, RinqNamespace *ns)
 	msg.ns = fields[RINQ_CALL_NAMESPACE];
 	msg.command = fields[RINQ_CALL_COMMAND];
 
-	status = rinq_basic_publish(rinq_peer.conn, CHANNEL_PUBLISH, rinq_bytes_str("cmd.bal"),
-								rinq_bytes_str(ns->name), false, &msg,
-								fields[RINQ_CALL_PAYLOAD].len > 0 ?
-								fields[RINQ_CALL_PAYLOAD].data : "",
-								fields[RINQ_CALL_PAYLOAD].len);
-	if (status == RINQ_MSG_BACKLOG)
-	{
-		keep_waiting(&unsent, index, slot->serial);
-		return;
-	}
+	make_publication(&what, RINQ_PUBLISH_CALL, index, &slot->id);
+	what.ns = ns;
+	what.uncorrelated = slot->uncorrelated;
+	in_doubt = rinq_publish_waits_for_confirm(fields[RINQ_CALL_PAYLOAD].len);
+	status = rinq_publish(&what, "cmd.bal", rinq_bytes_str(ns->name), true, &msg,
+						  fields[RINQ_CALL_PAYLOAD]);
 	if (status != RINQ_MSG_OK)
 	{
-		rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED, rinq_msg_status_text(status));
+		not_published(index, status);
 		return;
 	}
 	rinq_count(rinq_peer.db, RINQ_CALLS_SENT);
 	if (slot->uncorrelated)
 	{
-		rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, "");
+		if (!in_doubt)
+			rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, "");
 		return;
 	}
 	rinq_slot_clear(slot);
@@ -225,6 +250,7 @@ rinq_invoker_ask(uint32 index, const RinqPeerId *peer, const char *command, Rinq
 	RinqBytes	fields[RINQ_OP_FIELDS];
 	RinqMessage msg;
 	RinqMsgStatus status;
+	RinqPublication what;
 	RinqMessageId id;
 	char		id_text[RINQ_MESSAGE_ID_SIZE];
 	char		peer_text[RINQ_PEER_ID_SIZE];
@@ -250,14 +276,12 @@ rinq_invoker_ask(uint32 index, const RinqPeerId *peer, const char *command, Rinq
 	msg.ns = rinq_bytes_str("_sess");
 	msg.command = rinq_bytes_str(command);
 	rinq_peer_id_format(peer, peer_text, sizeof(peer_text));
-	status = rinq_basic_publish(rinq_peer.conn, CHANNEL_PUBLISH, rinq_bytes_str("cmd.uc"),
-								rinq_bytes_str(peer_text), true, &msg, body.data, body.len);
-	if (status == RINQ_MSG_BACKLOG)
-		keep_waiting(&unsent, index, slot->serial);
-	else if (status != RINQ_MSG_OK)
-		rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED, rinq_msg_status_text(status));
-	else
+	make_publication(&what, RINQ_PUBLISH_OPERATION, index, &id);
+	status = rinq_publish(&what, "cmd.uc", rinq_bytes_str(peer_text), true, &msg, body);
+	if (status == RINQ_MSG_OK)
 		expect_response(index, &id);
+	else
+		not_published(index, status);
 }
 
 /*
@@ -334,14 +358,87 @@ rinq_invoker_declared(RinqNamespace *ns, RinqOutcome outcome, const char *error)
 	{
 		Waiting    *w = lfirst(lc);
 
+		if (w->returned != NULL && error == NULL)
+			rinq_publish_again(w->returned);
+		else if (w->returned != NULL)
+			rinq_publish_forget(w->returned);
 		if (!still_wanted(w->index, w->serial))
 			continue;
-		if (error == NULL)
-			send_request(w->index, ns);
-		else
+		if (error != NULL)
 			rinq_invoker_finish_text(w->index, outcome, error);
+		else if (w->returned == NULL)
+			send_request(w->index, ns);
 	}
 	list_free_deep(waiting);
+}
+
+/* ---------------- what the publisher tells ---------------- */
+
+/* Does the slot of a published request still wait for what becomes of it? */
+static bool
+waits_for(const RinqPublication *what)
+{
+	return still_wanted(what->index, what->serial);
+}
+
+/*
+ * Is a request that has to be sent again still of use?  One whose response goes
+ * to a handler is, though its slot may be free by now.
+ */
+bool
+rinq_invoker_wants(const RinqPublication *what)
+{
+	return what->uncorrelated || waits_for(what);
+}
+
+/*
+ * The broker has taken a request.  Whoever waits for no response waits for this,
+ * if the broker might have refused it.
+ */
+void
+rinq_invoker_confirmed(const RinqPublication *what)
+{
+	if (what->uncorrelated && waits_for(what))
+		rinq_invoker_finish_text(what->index, RINQ_OUTCOME_SUCCESS, "");
+}
+
+/*
+ * The broker has refused a request.
+ */
+void
+rinq_invoker_refused(const RinqPublication *what, const char *text)
+{
+	if (waits_for(what))
+		rinq_invoker_finish_text(what->index, RINQ_OUTCOME_NOT_TAKEN, text);
+}
+
+/*
+ * The broker has no queue for a request: the peer of an operation is gone, with
+ * its sessions; a call was sent again in vain.
+ */
+void
+rinq_invoker_unroutable(const RinqPublication *what, const char *text)
+{
+	if (!waits_for(what))
+		return;
+	if (what->kind == RINQ_PUBLISH_OPERATION)
+		rinq_invoker_finish_text(what->index, RINQ_OUTCOME_NOT_FOUND, "");
+	else
+		rinq_invoker_finish_text(what->index, RINQ_OUTCOME_NO_QUEUE, text);
+}
+
+/*
+ * The broker had no queue for a call, since somebody has deleted it or its
+ * binding: sends it again once that is mended.
+ */
+void
+rinq_invoker_call_returned(const RinqPublication *what, RinqReturnedCall *call)
+{
+	RinqNamespace *ns = what->ns;
+
+	keep_waiting(&ns->waiting, what->index, what->serial);
+	((Waiting *) llast(ns->waiting))->returned = call;
+	rinq_topology_mend(ns);
 }
 
 /*
@@ -468,28 +565,6 @@ uncorrelated_response(const RinqDelivery *delivery, const RinqMessageId *id, boo
 	}
 	rinq_count(rinq_peer.db, RINQ_RESPONSES_RECEIVED);
 	(void) rinq_basic_ack(rinq_peer.conn, delivery->channel, delivery->delivery_tag, false);
-}
-
-/*
- * The broker has no queue for a request: its peer is gone, with its sessions.
- */
-void
-rinq_invoker_returned(const RinqReturn *ret)
-{
-	RinqMessageId id;
-	PendingKey	key;
-	Pending    *entry;
-
-	if (ret->malformed_headers ||
-		!rinq_message_id_parse(ret->message.message_id.data, ret->message.message_id.len, &id))
-		return;
-	memset(&key, 0, sizeof(key));
-	key.session = id.ref.session.seq;
-	key.revision = id.ref.revision;
-	key.message = id.seq;
-	entry = hash_search(pending, &key, HASH_FIND, NULL);
-	if (entry != NULL)
-		rinq_invoker_finish_text(entry->index, RINQ_OUTCOME_NOT_FOUND, "");
 }
 
 /*

@@ -21,6 +21,7 @@
 #include "clock.h"
 #include "guc.h"
 #include "peer/peer.h"
+#include "peer/publisher.h"
 #include "pgstat.h"
 #include "request.h"
 #include "session.h"
@@ -197,10 +198,8 @@ on_open(void *arg)
 	rinq_channel_open(rinq_peer.conn, CHANNEL_COMMANDS, 0);
 	rinq_channel_open(rinq_peer.conn, CHANNEL_RESPONSES, 0);
 	rinq_channel_open(rinq_peer.conn, CHANNEL_TOPOLOGY, 0);
-	rinq_channel_open(rinq_peer.conn, CHANNEL_PUBLISH, 0);
-	rinq_channel_open(rinq_peer.conn, CHANNEL_CONFIRMED, 0);
 	rinq_channel_open(rinq_peer.conn, CHANNEL_NOTIFICATIONS, 0);
-	rinq_confirm_select(rinq_peer.conn, CHANNEL_CONFIRMED, 0);
+	rinq_publisher_opened();
 	rinq_sender_opened();
 	id_attempts = 0;
 	try_identity();
@@ -241,7 +240,8 @@ on_channel_closed(void *arg, const RinqChannelClosed *info)
 
 	if (!info->request_failed || !IS_IDENTITY(info->cookie))
 	{
-		rinq_topology_channel_closed(info);
+		if (!rinq_publisher_channel_closed(info))
+			rinq_topology_channel_closed(info);
 		return;
 	}
 	if (info->code == 405)
@@ -276,14 +276,14 @@ on_cancel(void *arg, uint16_t channel, RinqBytes consumer_tag)
 static void
 on_confirm(void *arg, uint16_t channel, uint64_t tag, bool multiple, bool nack)
 {
-	rinq_sender_confirmed(tag, multiple, nack);
+	rinq_publisher_confirmed(channel, tag, multiple, nack);
 }
 
 static void
 on_return(void *arg, const RinqReturn *ret)
 {
 	if (ret->channel == CHANNEL_PUBLISH)
-		rinq_invoker_returned(ret);
+		rinq_publisher_returned(ret);
 	else
 		rinq_sender_returned(ret);
 }
@@ -339,6 +339,7 @@ connection_ended(const char *reason)
 	failure[0] = '\0';
 
 	rinq_topology_connection_lost();
+	rinq_publisher_connection_lost();
 	rinq_invoker_fail_all(reason, true);
 	rinq_sender_connection_lost();
 	rinq_line_connection_lost();

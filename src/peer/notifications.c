@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "peer/notifications.h"
+#include "peer/publisher.h"
 #include "peer/session_index.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -246,6 +247,7 @@ RinqMsgStatus
 rinq_notification_publish(const RinqOutgoing *notification, const RinqBytes *fields)
 {
 	RinqMessage msg;
+	RinqPublication what;
 	bool		unicast = notification->kind == RINQ_SEND_NOTIFICATION;
 	char		id[RINQ_MESSAGE_ID_SIZE];
 	char		target[RINQ_SESSION_ID_SIZE];
@@ -272,10 +274,8 @@ rinq_notification_publish(const RinqOutgoing *notification, const RinqBytes *fie
 		msg.constraint = fields[RINQ_SEND_CONSTRAINT];
 		snprintf(key, sizeof(key), "%.*s", (int) msg.ns.len, msg.ns.data);
 	}
-	return rinq_basic_publish(rinq_peer.conn, CHANNEL_PUBLISH,
-							  rinq_bytes_str(unicast ? "ntf.uc" : "ntf.mc"),
-							  rinq_bytes_str(key), false, &msg,
-							  fields[RINQ_SEND_PAYLOAD].len > 0 ?
-							  fields[RINQ_SEND_PAYLOAD].data : "",
-							  fields[RINQ_SEND_PAYLOAD].len);
+	memset(&what, 0, sizeof(what));
+	what.kind = RINQ_PUBLISH_NOTIFICATION;
+	return rinq_publish(&what, unicast ? "ntf.uc" : "ntf.mc", rinq_bytes_str(key), false, &msg,
+						fields[RINQ_SEND_PAYLOAD]);
 }

@@ -19,6 +19,7 @@
 #include "guc.h"
 #include "payload.h"
 #include "peer/peer.h"
+#include "peer/publisher.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
 #include "request.h"
@@ -350,6 +351,7 @@ turn(void)
 	next = rinq_network_next_deadline();
 	next = earlier(next, rinq_line_expire());
 	next = earlier(next, rinq_topology_retry());
+	next = earlier(next, rinq_publisher_step());
 	next = earlier(next, rinq_invoker_retry());
 	next = earlier(next, rinq_sender_step());
 	next = earlier(next, rinq_remote_prune());
@@ -412,7 +414,7 @@ stop(void)
 	for (;;)
 	{
 		int64		next = turn();
-		bool		busy = rinq_line_busy() || rinq_invoker_busy();
+		bool		busy = rinq_line_busy() || rinq_invoker_busy() || rinq_publisher_busy();
 
 		if (rinq_network_stopped())
 			break;
@@ -463,6 +465,7 @@ rinq_peer_main(Datum arg)
 	rinq_sessions_init();
 	rinq_remote_init();
 	rinq_topology_init();
+	rinq_publisher_init();
 	rinq_invoker_init();
 	rinq_line_init();
 	rinq_sender_init();

@@ -8,6 +8,7 @@
  *	network.c	the connection to the broker: making it, losing it, identity
  *	credentials.c	the password for the broker, in a file
  *	topology.c	exchanges, queues and bindings; which namespaces are served
+ *	publisher.c	publishing, so that what the broker refuses fails alone
  *	invoker.c	calls out: requests sent, responses received
  *	sender.c	what transactions have committed; sender.h has its parts
  *	headers.c	headers that messages of all kinds have
@@ -129,6 +130,7 @@ extern void rinq_topology_configure(List *listeners);
 extern RinqNamespace *rinq_topology_namespace(RinqBytes name, int limit);
 extern RinqNamespace *rinq_topology_find(RinqBytes name);
 extern void rinq_topology_declare(RinqNamespace *ns);
+extern void rinq_topology_mend(RinqNamespace *ns);
 extern bool rinq_topology_subscribe(RinqNamespace *ns, uint32 index);
 extern void rinq_topology_unsubscribe(RinqNamespace *ns);
 extern void rinq_topology_stop_consuming(void);
@@ -148,7 +150,6 @@ extern bool rinq_invoker_finish(uint32 index, RinqOutcome outcome, RinqBytes typ
 extern void rinq_invoker_finish_text(uint32 index, RinqOutcome outcome, const char *text);
 extern void rinq_invoker_ask(uint32 index, const RinqPeerId *peer, const char *command,
 							 RinqBytes body);
-extern void rinq_invoker_returned(const RinqReturn *ret);
 extern void rinq_invoker_fail_all(const char *reason, bool also_of_handlers);
 
 /* sender.c */

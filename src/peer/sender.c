@@ -20,6 +20,7 @@
 #include "clock.h"
 #include "guc.h"
 #include "payload.h"
+#include "peer/publisher.h"
 #include "peer/sender.h"
 #include "utils/memutils.h"
 
@@ -74,6 +75,7 @@ static RinqMsgStatus
 publish(const RinqOutgoing *message, RinqNamespace *ns, const RinqBytes *fields)
 {
 	RinqMessage msg;
+	RinqPublication what;
 	char		id[RINQ_MESSAGE_ID_SIZE];
 	char		expiration[RINQ_EXPIRATION_SIZE];
 
@@ -87,11 +89,12 @@ publish(const RinqOutgoing *message, RinqNamespace *ns, const RinqBytes *fields)
 	msg.span_context = fields[RINQ_SEND_SPAN];
 	msg.traceparent = fields[RINQ_SEND_TRACEPARENT];
 	msg.tracestate = fields[RINQ_SEND_TRACESTATE];
-	return rinq_basic_publish(rinq_peer.conn, CHANNEL_CONFIRMED, rinq_bytes_str("cmd.bal"),
-							  rinq_bytes_str(ns->name), true, &msg,
-							  fields[RINQ_SEND_PAYLOAD].len > 0 ?
-							  fields[RINQ_SEND_PAYLOAD].data : "",
-							  fields[RINQ_SEND_PAYLOAD].len);
+	memset(&what, 0, sizeof(what));
+	what.kind = RINQ_PUBLISH_EXECUTE;
+	what.tag = next_tag;
+	what.durable = message->durable;
+	return rinq_publish(&what, "cmd.bal", rinq_bytes_str(ns->name), true, &msg,
+						fields[RINQ_SEND_PAYLOAD]);
 }
 
 static void
@@ -115,7 +118,7 @@ send_notification(const RinqOutgoing *outgoing, const RinqBytes *fields)
 	if (status == RINQ_MSG_OK)
 		rinq_count(rinq_peer.db, RINQ_MESSAGES_SENT);
 	else if (status != RINQ_MSG_BACKLOG)
-		drop(rinq_msg_status_text(status));
+		drop(rinq_publish_problem(status));
 	return status != RINQ_MSG_BACKLOG;
 }
 
@@ -150,7 +153,7 @@ send_message(const RinqOutgoing *outgoing)
 	RinqNamespace *ns;
 	RinqSent   *message = NULL;
 	const char *problem;
-	RinqMsgStatus status;
+	RinqMsgStatus status = RINQ_MSG_OK;
 
 	rinq_outgoing_read(outgoing, fields);
 	if (outgoing->kind != RINQ_SEND_COMMAND_REQUEST)
@@ -180,9 +183,11 @@ send_message(const RinqOutgoing *outgoing)
 			note_published(outgoing);
 			return true;
 		}
-		problem = rinq_msg_status_text(status);
+		problem = rinq_publish_problem(status);
 	}
-	if (message != NULL)
+	if (message != NULL && status == RINQ_MSG_OVER_BROKER_LIMIT)
+		rinq_sent_refused(message, problem);
+	else if (message != NULL)
 		rinq_sent_failed(message, problem);
 	else
 		drop(problem);
@@ -260,6 +265,13 @@ settle(Published *published, bool nack)
 		drop("the broker refused the message");
 }
 
+static void
+forget_confirmed(void)
+{
+	while (oldest_tag < next_tag && window[oldest_tag & (WINDOW - 1)].confirmed)
+		oldest_tag++;
+}
+
 /*
  * The broker has confirmed, or refused, one message or all up to it.
  */
@@ -279,8 +291,40 @@ rinq_sender_confirmed(uint64 tag, bool multiple, bool nack)
 		published->confirmed = true;
 		settle(published, nack);
 	}
-	while (oldest_tag < next_tag && window[oldest_tag & (WINDOW - 1)].confirmed)
-		oldest_tag++;
+	forget_confirmed();
+}
+
+/*
+ * The broker has refused one message for good, by closing the channel.
+ */
+void
+rinq_sender_refused(uint64 tag, const char *text)
+{
+	Published  *published;
+	RinqSent   *message;
+
+	if (tag >= next_tag || tag < oldest_tag)
+		return;
+	published = &window[tag & (WINDOW - 1)];
+	if (published->confirmed)
+		return;
+	published->confirmed = true;
+	rinq_outbox_moved();
+	message = published->durable ? rinq_sent_find(&published->id) : NULL;
+	if (message != NULL)
+		rinq_sent_refused(message, text);
+	else if (!published->durable)
+		drop(text);
+	forget_confirmed();
+}
+
+/*
+ * The broker has refused a notification for good.
+ */
+void
+rinq_sender_notification_refused(const char *text)
+{
+	drop(text);
 }
 
 /*
@@ -294,8 +338,8 @@ rinq_sender_returned(const RinqReturn *ret)
 	RinqNamespace *ns = rinq_topology_find(ret->routing_key);
 	RinqSent   *message;
 
-	if (ns != NULL && ns->state == NAMESPACE_DECLARED && !ns->consuming)
-		ns->state = NAMESPACE_UNDECLARED;
+	if (ns != NULL)
+		rinq_topology_mend(ns);
 	if (ret->malformed_headers ||
 		!rinq_message_id_parse(ret->message.message_id.data, ret->message.message_id.len, &id))
 		return;

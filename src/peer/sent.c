@@ -42,6 +42,7 @@ struct RinqSent
 	int			attempts;		/* that have failed */
 	int64		retry_at;
 	bool		returned;		/* by the broker, which is about to confirm it */
+	bool		hopeless;		/* another attempt would fail, too */
 	char	   *error;			/* of the last attempt, NULL for none */
 	dlist_node	node;			/* in one of the lists, but for those published or fetched */
 };
@@ -151,6 +152,7 @@ rinq_sent_begin(const RinqOutgoing *outgoing)
 	else
 	{
 		message->attempts = 0;
+		message->hopeless = false;
 		message->error = NULL;
 	}
 	message->item = outgoing->item;
@@ -216,6 +218,19 @@ rinq_sent_failed(RinqSent *message, const char *error)
 	message->returned = false;
 	set_retry(message, rinq_peer.now + Min(delay, Max(LAST_RETRY_DELAY, rinq_retry_delay)));
 	rinq_sent_note_error(error);
+}
+
+/*
+ * The broker will never take it: it is set aside at once.
+ */
+void
+rinq_sent_refused(RinqSent *message, const char *error)
+{
+	if (message->state != SENT_PUBLISHED)
+		return;
+	rinq_sent_failed(message, error);
+	message->hopeless = true;
+	message->retry_at = rinq_peer.now;
 }
 
 /*
@@ -442,6 +457,13 @@ set_fetching(RinqSent *message)
 	num_fetching++;
 }
 
+/* Was the last attempt made? */
+static bool
+is_given_up(const RinqSent *message)
+{
+	return message->hopeless || message->attempts >= rinq_send_attempts;
+}
+
 /*
  * Has failed messages set aside after the last attempt; the others that are due
  * are collected.  Returns when the next is due, or 0.
@@ -458,9 +480,9 @@ collect_due(RinqSent **due, int *num_due)
 
 		if (message->retry_at > rinq_peer.now)
 			next = next == 0 ? message->retry_at : Min(next, message->retry_at);
-		else if (message->attempts < rinq_send_attempts && *num_due < MAX_BATCH)
+		else if (!is_given_up(message) && *num_due < MAX_BATCH)
 			due[(*num_due)++] = message;
-		else if (message->attempts >= rinq_send_attempts && set_aside(message))
+		else if (is_given_up(message) && set_aside(message))
 			set_fetching(message);
 		else
 			next = rinq_peer.now + RINQ_SENDER_RETRY;

@@ -198,6 +198,15 @@ serve_session(RinqIncoming *request)
 }
 
 /*
+ * Have an answer sent that is in the request's type and body.
+ */
+void
+rinq_server_answer_later(RinqIncoming *request)
+{
+	dlist_push_tail(&answered, &request->node);
+}
+
+/*
  * Sends answers that the connection had no room for; true when some still wait.
  */
 bool

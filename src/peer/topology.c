@@ -342,6 +342,18 @@ rinq_topology_declare(RinqNamespace *ns)
 }
 
 /*
+ * The broker has returned a message to a namespace: its queue or its binding is
+ * gone, and is declared again, for listeners of this peer, too.
+ */
+void
+rinq_topology_mend(RinqNamespace *ns)
+{
+	if (ns->state == NAMESPACE_DECLARED)
+		ns->state = NAMESPACE_UNDECLARED;
+	rinq_topology_declare(ns);
+}
+
+/*
  * The channel that consumes a namespace's requests, opened if it is not.  Each
  * has its own as long as there are enough, so that one whose queue cannot be
  * consumed takes no other's requests back with it.
@@ -600,16 +612,6 @@ rinq_topology_channel_closed(const RinqChannelClosed *info)
 						rinq_peer.id_text, info->channel, info->method,
 						info->code, info->text)));
 
-	/* what was sent on it may be lost, and an exchange may be missing */
-	if (info->channel == CHANNEL_PUBLISH || info->channel == CHANNEL_CONFIRMED)
-	{
-		char		reason[RINQ_LAST_ERROR_LEN];
-
-		snprintf(reason, sizeof(reason), "the broker closed the publishing channel: %u %s",
-				 info->code, info->text);
-		rinq_network_fail(reason);
-		return;
-	}
 	if (info->channel < CHANNEL_NAMESPACES)
 		rinq_channel_open(rinq_peer.conn, info->channel, 0);
 	if (info->channel == CHANNEL_COMMANDS)

@@ -125,6 +125,12 @@ rinq_call_raise(const RinqAnswer *answer, const char *namespace, const char *com
 					 errdetail_internal("%s", rinq_answer_text(answer)),
 					 errhint("Delete or change the queue on the broker.")));
 			break;
+		case RINQ_OUTCOME_NOT_TAKEN:
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("the broker does not take the request to %s::%s", namespace, command),
+					 errdetail_internal("%s", rinq_answer_text(answer))));
+			break;
 		case RINQ_OUTCOME_TOO_LARGE:
 			ereport(ERROR,
 					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),

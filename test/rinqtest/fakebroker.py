@@ -23,6 +23,7 @@ class Connection:
         self.open = True
         self._deaf = False
         self._closed = threading.Event()
+        self._confirms = {}
         self._lock = threading.Lock()
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -99,6 +100,8 @@ class Connection:
 
     def _react(self, event):
         self.broker.recording.add(event)
+        if event.name == "basic.publish" and event.channel in self._confirms:
+            self._confirms[event.channel] += 1
         reaction = self.broker.reactions.get(event.name)
         if reaction is not None and reaction(self, event):
             return
@@ -117,6 +120,7 @@ class Connection:
         self.send(0, "connection.close-ok")
 
     def _on_channel_open(self, event):
+        self._confirms.pop(event.channel, None)
         self.send(event.channel, "channel.open-ok")
 
     def _on_channel_close(self, event):
@@ -150,8 +154,14 @@ class Connection:
             self.send(event.channel, "basic.cancel-ok", consumer_tag=event.consumer_tag)
 
     def _on_confirm_select(self, event):
+        self._confirms[event.channel] = 0
         if not event.nowait:
             self.send(event.channel, "confirm.select-ok")
+
+    def _on_basic_publish(self, event):
+        """A reaction that refuses the message, or leaves it unconfirmed, returns True."""
+        if event.channel in self._confirms:
+            self.send(event.channel, "basic.ack", delivery_tag=self._confirms[event.channel], multiple=False)
 
 
 class FakeBroker:
