@@ -34,6 +34,7 @@ int			rinq_amqp_heartbeat = 20;
 int			rinq_amqp_connection_timeout = 10000;
 int			rinq_command_workers = 4;
 int			rinq_prefetch = 0;
+int			rinq_redeclare_interval = 15000;
 int			rinq_session_workers = 64;
 int			rinq_executor_idle_timeout = 60000;
 int			rinq_max_namespaces = 10000;
@@ -322,6 +323,11 @@ define_work_settings(void)
 							"0 means four for each of rinq.command_workers.",
 							&rinq_prefetch,
 							0, 0, 1000, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.redeclare_interval",
+							"Sets the time after which exchanges, queues and bindings are declared again.",
+							"0 means never.",
+							&rinq_redeclare_interval,
+							15000, 0, 3600000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.session_workers",
 							"Sets the number of responses, and of notifications, that the broker sends ahead.",
 							NULL, &rinq_session_workers,

@@ -23,6 +23,7 @@ extern int	rinq_amqp_heartbeat;	/* s */
 extern int	rinq_amqp_connection_timeout;	/* ms */
 extern int	rinq_command_workers;
 extern int	rinq_prefetch;
+extern int	rinq_redeclare_interval;
 extern int	rinq_session_workers;
 extern int	rinq_executor_idle_timeout; /* ms */
 extern int	rinq_max_namespaces;

@@ -293,6 +293,7 @@ rinq_invoker_call(uint32 index, uint32 serial)
 	RinqSlot   *slot;
 	RinqBytes	fields[RINQ_CALL_FIELDS];
 	RinqNamespace *ns;
+	const char *problem;
 
 	if (!still_wanted(index, serial))
 		return;
@@ -337,6 +338,11 @@ rinq_invoker_call(uint32 index, uint32 serial)
 		send_request(index, ns);
 		return;
 	}
+	if ((problem = rinq_declare_problem(ns, RINQ_DECLARE_PATIENCE)) != NULL)
+	{
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_NO_QUEUE, problem);
+		return;
+	}
 
 	/* until its queue exists, a request would be dropped */
 	keep_waiting(&ns->waiting, index, serial);
@@ -370,6 +376,31 @@ rinq_invoker_declared(RinqNamespace *ns, RinqOutcome outcome, const char *error)
 			send_request(w->index, ns);
 	}
 	list_free_deep(waiting);
+}
+
+/*
+ * The queue of a namespace is waited for in vain: ends calls whose deadline is
+ * not after "deadline" with the reason, while there is time to tell it.
+ */
+void
+rinq_invoker_declaring(RinqNamespace *ns, int64 deadline, const char *problem)
+{
+	ListCell   *lc;
+
+	foreach(lc, ns->waiting)
+	{
+		Waiting    *w = lfirst(lc);
+		bool		wanted = still_wanted(w->index, w->serial);
+
+		if (wanted && rinq_peer.channel->slots[w->index].deadline > deadline)
+			continue;
+		if (wanted)
+			rinq_invoker_finish_text(w->index, RINQ_OUTCOME_NO_QUEUE, problem);
+		if (w->returned != NULL)
+			rinq_publish_forget(w->returned);
+		ns->waiting = foreach_delete_current(ns->waiting, lc);
+		pfree(w);
+	}
 }
 
 /* ---------------- what the publisher tells ---------------- */

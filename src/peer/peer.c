@@ -351,6 +351,8 @@ turn(void)
 	next = rinq_network_next_deadline();
 	next = earlier(next, rinq_line_expire());
 	next = earlier(next, rinq_topology_retry());
+	next = earlier(next, rinq_declare_step());
+	next = earlier(next, rinq_mending_step());
 	next = earlier(next, rinq_publisher_step());
 	next = earlier(next, rinq_invoker_retry());
 	next = earlier(next, rinq_sender_step());

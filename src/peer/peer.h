@@ -7,6 +7,9 @@
  *	turn.c		sharing a turn between kinds of work
  *	network.c	the connection to the broker: making it, losing it, identity
  *	credentials.c	the password for the broker, in a file
+ *	declare.c	declaring queues, so that one that cannot be had holds up no other
+ *	mending.c	declaring everything again now and then
+ *	namespaces.c	the namespaces that are known
  *	topology.c	exchanges, queues and bindings; which namespaces are served
  *	publisher.c	publishing, so that what the broker refuses fails alone
  *	invoker.c	calls out: requests sent, responses received
@@ -89,17 +92,23 @@ extern void rinq_network_queue_name(char *buf, size_t size, const char *suffix);
 extern bool rinq_password_read(char *password, size_t password_size, char *error, size_t size);
 
 /* topology.c */
+typedef enum RinqNamespaceState
+{
+	NAMESPACE_UNDECLARED,
+	NAMESPACE_DECLARING,
+	NAMESPACE_DECLARED,
+	NAMESPACE_FAILED
+} RinqNamespaceState;
+
 typedef struct RinqNamespace
 {
 	char		name[RINQ_NAMESPACE_MAXLEN + 1];	/* hash key */
 	uint32		index;			/* travels as cookie with requests */
-	enum
-	{
-		NAMESPACE_UNDECLARED,
-		NAMESPACE_DECLARING,
-		NAMESPACE_DECLARED,
-		NAMESPACE_FAILED
-	}			state;			/* of the queue cmd.<namespace> */
+	RinqNamespaceState state;	/* of the queue cmd.<namespace> */
+	dlist_node	declaring;		/* while it is being declared (declare.c) */
+	uint16		declare_channel;	/* where */
+	int64		declare_since;
+	int64		mend_after;		/* it is not declared again before (mending.c) */
 	uint16		channel;		/* that consumes its requests; 0 is none yet */
 	bool		consuming;		/* requested from the broker */
 	RinqListener *listener;		/* NULL when nobody listens */
@@ -131,10 +140,36 @@ extern RinqNamespace *rinq_topology_namespace(RinqBytes name, int limit);
 extern RinqNamespace *rinq_topology_find(RinqBytes name);
 extern void rinq_topology_declare(RinqNamespace *ns);
 extern void rinq_topology_mend(RinqNamespace *ns);
+extern void rinq_topology_declare_own(bool again);
+extern void rinq_topology_declare_again(RinqNamespace *ns);
+extern uint32 rinq_topology_count(void);
+extern RinqNamespace *rinq_topology_at(uint32 index);
 extern bool rinq_topology_subscribe(RinqNamespace *ns, uint32 index);
 extern void rinq_topology_unsubscribe(RinqNamespace *ns);
 extern void rinq_topology_stop_consuming(void);
 extern int64 rinq_topology_retry(void);
+
+/* declare.c */
+#define RINQ_DECLARE_PATIENCE 3000	/* ms after which calls do not wait any longer */
+
+extern uint16 rinq_declare_last_consumer(void);
+extern uint16 rinq_declare_channel(void);
+extern uint16 rinq_declare_mending_channel(void);
+extern bool rinq_is_declare_channel(uint16 channel);
+extern void rinq_declare_answered(uint16 channel);
+extern void rinq_declare_begin(RinqNamespace *ns);
+extern void rinq_declare_end(RinqNamespace *ns, RinqNamespaceState state);
+extern RinqNamespace *rinq_declare_oldest(uint16 channel);
+extern void rinq_declare_elsewhere(uint16 channel, bool oldest_stays);
+extern const char *rinq_declare_problem(const RinqNamespace *ns, int patience);
+extern int64 rinq_declare_step(void);
+extern void rinq_declare_connection_lost(void);
+
+/* mending.c */
+extern void rinq_mending_opened(void);
+extern void rinq_mending_soon(void);
+extern void rinq_mending_refused(const RinqChannelClosed *info, RinqNamespace *ns);
+extern int64 rinq_mending_step(void);
 
 /* invoker.c */
 extern void rinq_invoker_init(void);
@@ -143,6 +178,7 @@ extern int64 rinq_invoker_retry(void);
 extern void rinq_invoker_abandoned(uint32 index, uint32 serial);
 extern void rinq_invoker_declared(RinqNamespace *ns, RinqOutcome outcome,
 								  const char *error);
+extern void rinq_invoker_declaring(RinqNamespace *ns, int64 deadline, const char *problem);
 extern void rinq_invoker_response(const RinqDelivery *delivery);
 extern bool rinq_invoker_busy(void);
 extern bool rinq_invoker_finish(uint32 index, RinqOutcome outcome, RinqBytes type,

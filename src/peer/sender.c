@@ -27,6 +27,7 @@
 #define WINDOW 8192				/* messages published and not confirmed; a power of two */
 #define TURN_MESSAGES 256		/* sent in one turn, */
 #define TURN_BYTES (64 * 1024)	/* or so many bytes of them */
+#define DURABLE_PATIENCE 500	/* ms that others wait for a queue to be declared */
 #define STREAM_WINDOW 2			/* ms, in which so many messages are a stream */
 #define STREAM_MESSAGES 10
 
@@ -125,9 +126,10 @@ send_notification(const RinqOutgoing *outgoing, const RinqBytes *fields)
 /*
  * The namespace of a message, NULL with *problem when there cannot be one; false
  * when its queue has to be declared first, since the message would be returned.
+ * That is not waited for long where others wait behind it.
  */
 static bool
-find_namespace(RinqBytes name, RinqNamespace **ns, const char **problem)
+find_namespace(RinqBytes name, bool durable, RinqNamespace **ns, const char **problem)
 {
 	*ns = rinq_topology_namespace(name, rinq_max_namespaces);
 	*problem = NULL;
@@ -138,7 +140,8 @@ find_namespace(RinqBytes name, RinqNamespace **ns, const char **problem)
 	else if ((*ns)->state != NAMESPACE_DECLARED)
 	{
 		rinq_topology_declare(*ns);
-		return false;
+		*problem = rinq_declare_problem(*ns, durable ? DURABLE_PATIENCE : RINQ_DECLARE_PATIENCE);
+		return *problem != NULL;
 	}
 	return true;
 }
@@ -158,7 +161,7 @@ send_message(const RinqOutgoing *outgoing)
 	rinq_outgoing_read(outgoing, fields);
 	if (outgoing->kind != RINQ_SEND_COMMAND_REQUEST)
 		return send_notification(outgoing, fields);
-	if (!find_namespace(fields[RINQ_SEND_NAMESPACE], &ns, &problem))
+	if (!find_namespace(fields[RINQ_SEND_NAMESPACE], outgoing->durable, &ns, &problem))
 		return false;
 	if (outgoing->durable && (message = rinq_sent_begin(outgoing)) == NULL)
 		return true;

@@ -162,6 +162,17 @@ respond_answered(RinqIncoming *request)
 }
 
 /*
+ * Have an answer sent that is in the request's type and body.
+ */
+void
+rinq_server_answer_later(RinqIncoming *request)
+{
+	dlist_push_tail(&answered, &request->node);
+	num_answered++;
+	answered_bytes += request->body.len;
+}
+
+/*
  * Answers a request about a session of this peer.
  */
 static void
@@ -190,20 +201,7 @@ serve_session(RinqIncoming *request)
 	request->type = type;
 	request->body = rinq_bytes(answer.data, answer.len);
 	if (!respond_answered(request))
-	{
-		dlist_push_tail(&answered, &request->node);
-		num_answered++;
-		answered_bytes += answer.len;
-	}
-}
-
-/*
- * Have an answer sent that is in the request's type and body.
- */
-void
-rinq_server_answer_later(RinqIncoming *request)
-{
-	dlist_push_tail(&answered, &request->node);
+		rinq_server_answer_later(request);
 }
 
 /*

@@ -18,7 +18,6 @@
 
 #include "guc.h"
 #include "peer/peer.h"
-#include "utils/hsearch.h"
 #include "utils/memutils.h"
 
 #define FIRST_RETRY_DELAY 1000	/* ms */
@@ -32,7 +31,9 @@ enum
 	STEP_BIND,					/* of cmd.<namespace>, the last of its steps */
 	STEP_NAMESPACE,				/* its other steps */
 	STEP_CONSUME,
-	STEP_SUBSCRIBE				/* the last binding for notifications */
+	STEP_SUBSCRIBE,				/* the last binding for notifications */
+	STEP_AGAIN_OWN,				/* of what is there already: the peer's own */
+	STEP_AGAIN					/* and a namespace's */
 };
 
 #define COOKIE(step, index) (((uint64) (step) << 32) | (index))
@@ -52,91 +53,11 @@ static const struct
 	{"ntf.mc", "direct"}
 };
 
-static HTAB *namespaces;
-static RinqNamespace **by_index;
-static uint32 num_namespaces;
-static uint32 max_namespaces;
-
 /* the next channel for a namespace's requests */
 static uint16 next_channel = CHANNEL_NAMESPACES;
 
 /* when the next failed namespace is tried again; 0 when there is none */
 static int64 next_retry;
-
-void
-rinq_topology_init(void)
-{
-	HASHCTL		ctl;
-
-	memset(&ctl, 0, sizeof(ctl));
-	ctl.keysize = RINQ_NAMESPACE_MAXLEN + 1;
-	ctl.entrysize = sizeof(RinqNamespace);
-	ctl.hcxt = TopMemoryContext;
-	namespaces = hash_create("rinq namespaces", 64, &ctl,
-							 HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
-	max_namespaces = 64;
-	by_index = MemoryContextAlloc(TopMemoryContext,
-								  max_namespaces * sizeof(RinqNamespace *));
-}
-
-/*
- * The namespace of this name, if it is known.
- */
-RinqNamespace *
-rinq_topology_find(RinqBytes name)
-{
-	char		key[RINQ_NAMESPACE_MAXLEN + 1];
-
-	if (name.data == NULL || name.len > RINQ_NAMESPACE_MAXLEN ||
-		!rinq_namespace_valid(name.data, name.len))
-		return NULL;
-	memset(key, 0, sizeof(key));
-	memcpy(key, name.data, name.len);
-	return hash_search(namespaces, key, HASH_FIND, NULL);
-}
-
-/*
- * The namespace of this name, made known if need be; NULL when the name is
- * not a namespace, or "limit" are known already.
- */
-RinqNamespace *
-rinq_topology_namespace(RinqBytes name, int limit)
-{
-	char		key[RINQ_NAMESPACE_MAXLEN + 1];
-	RinqNamespace *ns = rinq_topology_find(name);
-
-	if (ns != NULL || name.data == NULL || name.len > RINQ_NAMESPACE_MAXLEN ||
-		!rinq_namespace_valid(name.data, name.len))
-		return ns;
-
-	if (num_namespaces >= (uint32) limit)
-		return NULL;
-	if (num_namespaces == max_namespaces)
-	{
-		max_namespaces *= 2;
-		by_index = repalloc(by_index, max_namespaces * sizeof(RinqNamespace *));
-	}
-	memset(key, 0, sizeof(key));
-	memcpy(key, name.data, name.len);
-	ns = hash_search(namespaces, key, HASH_ENTER, NULL);
-	ns->index = num_namespaces;
-	ns->state = NAMESPACE_UNDECLARED;
-	ns->channel = 0;
-	ns->consuming = false;
-	ns->listener = NULL;
-	ns->retry_at = 0;
-	ns->retry_delay = 0;
-	ns->waiting = NIL;
-	ns->started = 0;
-	ns->held = 0;
-	ns->problem_noted = 0;
-	dlist_init(&ns->subscriptions);
-	ns->notifications = NOTIFICATIONS_UNBOUND;
-	ns->binds = 0;
-	ns->binding = NIL;
-	by_index[num_namespaces++] = ns;
-	return ns;
-}
 
 static RinqBytes
 own_queue(const char *suffix, char buf[16])
@@ -153,31 +74,42 @@ command_queue(const RinqNamespace *ns, char buf[RINQ_NAMESPACE_MAXLEN + 8])
 }
 
 /*
- * The connection is open and the identity reserved: sets up everything else,
- * without waiting for any of it.  The last reply makes the peer ready.
+ * Declare exchanges, and bind the peer's own queues to them; or do so again,
+ * should somebody have deleted any.
  */
 void
-rinq_topology_opened(void)
+rinq_topology_declare_own(bool again)
 {
 	RinqConn   *conn = rinq_peer.conn;
+	uint64		cookie = COOKIE(again ? STEP_AGAIN_OWN : STEP_SETUP, 0);
 	char		queue[16];
 	char		all_responses[RINQ_PEER_ID_SIZE + 2];
 	int			i;
 
 	for (i = 0; i < (int) lengthof(exchanges); i++)
 		rinq_exchange_declare(conn, CHANNEL_TOPOLOGY, rinq_bytes_str(exchanges[i].name),
-							  rinq_bytes_str(exchanges[i].kind), COOKIE(STEP_SETUP, 0));
+							  rinq_bytes_str(exchanges[i].kind), cookie);
 
 	rinq_queue_bind(conn, CHANNEL_TOPOLOGY, own_queue(".req", queue),
 					rinq_bytes_str("cmd.uc"), rinq_bytes_str(rinq_peer.id_text),
-					COOKIE(STEP_SETUP, 0));
+					cookie);
 	rinq_queue_bind(conn, CHANNEL_TOPOLOGY, own_queue(".req", queue),
 					rinq_bytes_str("cmd.mc"), rinq_bytes_str("_sess"),
-					COOKIE(STEP_SETUP, 0));
+					cookie);
 	snprintf(all_responses, sizeof(all_responses), "%s.*", rinq_peer.id_text);
 	rinq_queue_bind(conn, CHANNEL_TOPOLOGY, own_queue(".rsp", queue),
 					rinq_bytes_str("cmd.rsp"), rinq_bytes_str(all_responses),
-					COOKIE(STEP_SETUP_LAST, 0));
+					again ? cookie : COOKIE(STEP_SETUP_LAST, 0));
+}
+
+/*
+ * The connection is open and the identity reserved: sets up everything else,
+ * without waiting for any of it.  The last reply makes the peer ready.
+ */
+void
+rinq_topology_opened(void)
+{
+	rinq_topology_declare_own(false);
 }
 
 /* requests of one consumer that the broker sends ahead */
@@ -238,20 +170,25 @@ subscribed(RinqNamespace *ns, const char *error)
 }
 
 static void
-bind_notifications(RinqNamespace *ns)
+send_notification_bindings(RinqNamespace *ns, int step, int last_step)
 {
 	char		own[16];
 	char		key[RINQ_NAMESPACE_MAXLEN + RINQ_PEER_ID_SIZE + 2];
 
 	snprintf(key, sizeof(key), "%s.%s", ns->name, rinq_peer.id_text);
-	ns->notifications = NOTIFICATIONS_BINDING;
-	ns->binds++;
 	rinq_queue_bind(rinq_peer.conn, CHANNEL_TOPOLOGY, own_queue(".ntf", own),
-					rinq_bytes_str("ntf.uc"), rinq_bytes_str(key),
-					COOKIE(STEP_NAMESPACE, ns->index));
+					rinq_bytes_str("ntf.uc"), rinq_bytes_str(key), COOKIE(step, ns->index));
 	rinq_queue_bind(rinq_peer.conn, CHANNEL_TOPOLOGY, own_queue(".ntf", own),
 					rinq_bytes_str("ntf.mc"), rinq_bytes_str(ns->name),
-					COOKIE(STEP_SUBSCRIBE, ns->index));
+					COOKIE(last_step, ns->index));
+}
+
+static void
+bind_notifications(RinqNamespace *ns)
+{
+	ns->notifications = NOTIFICATIONS_BINDING;
+	ns->binds++;
+	send_notification_bindings(ns, STEP_NAMESPACE, STEP_SUBSCRIBE);
 }
 
 /*
@@ -304,10 +241,11 @@ rinq_topology_connection_lost(void)
 	uint32		i;
 
 	next_channel = CHANNEL_NAMESPACES;
+	rinq_declare_connection_lost();
 
-	for (i = 0; i < num_namespaces; i++)
+	for (i = 0; i < rinq_topology_count(); i++)
 	{
-		RinqNamespace *ns = by_index[i];
+		RinqNamespace *ns = rinq_topology_at(i);
 
 		ns->state = NAMESPACE_UNDECLARED;
 		ns->channel = 0;
@@ -322,23 +260,56 @@ rinq_topology_connection_lost(void)
 	}
 }
 
+static void
+send_queue_declaration(RinqNamespace *ns, uint16 channel, int step, int last_step)
+{
+	char		buf[RINQ_NAMESPACE_MAXLEN + 8];
+	RinqBytes	queue = command_queue(ns, buf);
+
+	rinq_queue_declare(rinq_peer.conn, channel, queue, true, false, 3, COOKIE(step, ns->index));
+	rinq_queue_bind(rinq_peer.conn, channel, queue, rinq_bytes_str("cmd.bal"),
+					rinq_bytes_str(ns->name), COOKIE(last_step, ns->index));
+}
+
 /*
  * Declares the queue of a namespace, if that is neither done nor under way.
  */
 void
 rinq_topology_declare(RinqNamespace *ns)
 {
-	char		buf[RINQ_NAMESPACE_MAXLEN + 8];
-	RinqBytes	queue = command_queue(ns, buf);
-
 	if (ns->state == NAMESPACE_DECLARING || ns->state == NAMESPACE_DECLARED ||
 		!rinq_peer.ready)
 		return;
-	ns->state = NAMESPACE_DECLARING;
-	rinq_queue_declare(rinq_peer.conn, CHANNEL_TOPOLOGY, queue, true, false, 3,
-					   COOKIE(STEP_NAMESPACE, ns->index));
-	rinq_queue_bind(rinq_peer.conn, CHANNEL_TOPOLOGY, queue, rinq_bytes_str("cmd.bal"),
-					rinq_bytes_str(ns->name), COOKIE(STEP_BIND, ns->index));
+	rinq_declare_begin(ns);
+	send_queue_declaration(ns, ns->declare_channel, STEP_NAMESPACE, STEP_BIND);
+}
+
+static void
+bind_multicast(RinqNamespace *ns, int step)
+{
+	char		own[16];
+
+	rinq_queue_bind(rinq_peer.conn, CHANNEL_TOPOLOGY, own_queue(".req", own),
+					rinq_bytes_str("cmd.mc"), rinq_bytes_str(ns->name), COOKIE(step, ns->index));
+}
+
+/*
+ * Declare again what this peer needs of a namespace to hear of it.  What it only
+ * calls is declared again when a request is returned.
+ */
+void
+rinq_topology_declare_again(RinqNamespace *ns)
+{
+	uint16		channel;
+
+	if (ns->notifications == NOTIFICATIONS_BOUND)
+		send_notification_bindings(ns, STEP_AGAIN, STEP_AGAIN);
+	if (!ns->consuming || ns->state != NAMESPACE_DECLARED || ns->mend_after > rinq_peer.now)
+		return;
+	bind_multicast(ns, STEP_AGAIN);
+	channel = rinq_declare_mending_channel();
+	if (channel != 0)
+		send_queue_declaration(ns, channel, STEP_AGAIN, STEP_AGAIN);
 }
 
 /*
@@ -351,6 +322,7 @@ rinq_topology_mend(RinqNamespace *ns)
 	if (ns->state == NAMESPACE_DECLARED)
 		ns->state = NAMESPACE_UNDECLARED;
 	rinq_topology_declare(ns);
+	rinq_mending_soon();
 }
 
 /*
@@ -361,7 +333,7 @@ rinq_topology_mend(RinqNamespace *ns)
 static uint16
 consuming_channel(RinqNamespace *ns)
 {
-	uint16		last = Min(rinq_conn_channel_max(rinq_peer.conn), RINQ_CONN_MAX_CHANNEL);
+	uint16		last = rinq_declare_last_consumer();
 
 	if (ns->channel == 0)
 	{
@@ -381,7 +353,6 @@ static void
 listen_to(RinqNamespace *ns)
 {
 	char		buf[RINQ_NAMESPACE_MAXLEN + 8];
-	char		own[16];
 	RinqBytes	queue = command_queue(ns, buf);
 
 	if (!rinq_peer.ready || rinq_peer.stopping || ns->consuming || ns->listener == NULL)
@@ -392,9 +363,7 @@ listen_to(RinqNamespace *ns)
 		return;
 	}
 	ns->consuming = true;
-	rinq_queue_bind(rinq_peer.conn, CHANNEL_TOPOLOGY, own_queue(".req", own),
-					rinq_bytes_str("cmd.mc"), rinq_bytes_str(ns->name),
-					COOKIE(STEP_NAMESPACE, ns->index));
+	bind_multicast(ns, STEP_NAMESPACE);
 	rinq_basic_consume(rinq_peer.conn, consuming_channel(ns), queue, queue, false,
 					   COOKIE(STEP_CONSUME, ns->index));
 }
@@ -423,8 +392,8 @@ rinq_topology_stop_consuming(void)
 	uint32		i;
 	char		queue[16];
 
-	for (i = 0; i < num_namespaces; i++)
-		unlisten(by_index[i]);
+	for (i = 0; i < rinq_topology_count(); i++)
+		unlisten(rinq_topology_at(i));
 	rinq_basic_cancel(rinq_peer.conn, CHANNEL_COMMANDS, own_queue(".req", queue), 0);
 	rinq_basic_cancel(rinq_peer.conn, CHANNEL_NOTIFICATIONS, own_queue(".ntf", queue), 0);
 }
@@ -451,10 +420,10 @@ rinq_topology_configure(List *listeners)
 	ListCell   *lc;
 	uint32		i;
 
-	for (i = 0; i < num_namespaces; i++)
+	for (i = 0; i < rinq_topology_count(); i++)
 	{
-		free_listener(by_index[i]->listener);
-		by_index[i]->listener = NULL;
+		free_listener(rinq_topology_at(i)->listener);
+		rinq_topology_at(i)->listener = NULL;
 	}
 	foreach(lc, listeners)
 	{
@@ -472,12 +441,12 @@ rinq_topology_configure(List *listeners)
 		ns->listener = listener;
 	}
 	list_free(listeners);
-	for (i = 0; i < num_namespaces; i++)
+	for (i = 0; i < rinq_topology_count(); i++)
 	{
-		if (by_index[i]->listener != NULL)
-			listen_to(by_index[i]);
+		if (rinq_topology_at(i)->listener != NULL)
+			listen_to(rinq_topology_at(i));
 		else
-			unlisten(by_index[i]);
+			unlisten(rinq_topology_at(i));
 	}
 }
 
@@ -487,8 +456,9 @@ became_ready(void)
 	uint32		i;
 
 	rinq_peer.ready = true;
-	for (i = 0; i < num_namespaces; i++)
-		listen_to(by_index[i]);
+	rinq_mending_opened();
+	for (i = 0; i < rinq_topology_count(); i++)
+		listen_to(rinq_topology_at(i));
 }
 
 /*
@@ -499,6 +469,7 @@ rinq_topology_reply(const RinqReply *reply)
 {
 	RinqNamespace *ns;
 
+	rinq_declare_answered(reply->channel);
 	switch (COOKIE_STEP(reply->cookie))
 	{
 		case STEP_SETUP_LAST:
@@ -508,17 +479,17 @@ rinq_topology_reply(const RinqReply *reply)
 			became_ready();
 			break;
 		case STEP_BIND:
-			ns = by_index[COOKIE_INDEX(reply->cookie)];
+			ns = rinq_topology_at(COOKIE_INDEX(reply->cookie));
 			if (ns->state != NAMESPACE_DECLARING)
 				break;
-			ns->state = NAMESPACE_DECLARED;
+			rinq_declare_end(ns, NAMESPACE_DECLARED);
 			if (ns->listener == NULL)
 				ns->retry_delay = 0;
 			rinq_invoker_declared(ns, RINQ_OUTCOME_SUCCESS, NULL);
 			listen_to(ns);
 			break;
 		case STEP_SUBSCRIBE:
-			ns = by_index[COOKIE_INDEX(reply->cookie)];
+			ns = rinq_topology_at(COOKIE_INDEX(reply->cookie));
 			if (--ns->binds > 0)
 				break;			/* of one that was undone since */
 			if (ns->notifications == NOTIFICATIONS_BINDING)
@@ -526,7 +497,7 @@ rinq_topology_reply(const RinqReply *reply)
 			subscribed(ns, NULL);
 			break;
 		case STEP_CONSUME:
-			by_index[COOKIE_INDEX(reply->cookie)]->retry_delay = 0;
+			rinq_topology_at(COOKIE_INDEX(reply->cookie))->retry_delay = 0;
 			break;
 		default:
 			break;
@@ -550,7 +521,7 @@ namespace_failed(RinqNamespace *ns, const RinqChannelClosed *info)
 	strlcpy(rinq_peer.db->status.last_error, text, RINQ_LAST_ERROR_LEN);
 	SpinLockRelease(&rinq_peer.db->mutex);
 
-	ns->state = NAMESPACE_FAILED;
+	rinq_declare_end(ns, NAMESPACE_FAILED);
 	ns->consuming = false;
 	ns->retry_delay = Min(LAST_RETRY_DELAY, Max(FIRST_RETRY_DELAY, ns->retry_delay * 2));
 	ns->retry_at = rinq_peer.now + ns->retry_delay;
@@ -585,6 +556,28 @@ is_notifications(const RinqNamespace *ns, int step, const RinqChannelClosed *inf
 }
 
 /*
+ * A channel on which queues are declared was closed: the declaration that is
+ * meant has failed, the others are made again.
+ */
+static void
+declare_channel_closed(const RinqChannelClosed *info)
+{
+	RinqNamespace *failed = rinq_declare_oldest(info->channel);
+
+	if (info->request_failed && COOKIE_STEP(info->cookie) == STEP_AGAIN)
+	{
+		rinq_mending_refused(info, rinq_topology_at(COOKIE_INDEX(info->cookie)));
+		failed = NULL;
+	}
+	else if (info->request_failed && COOKIE_INDEX(info->cookie) < rinq_topology_count())
+		failed = rinq_topology_at(COOKIE_INDEX(info->cookie));
+	rinq_declare_answered(info->channel);
+	if (failed != NULL)
+		namespace_failed(failed, info);
+	rinq_declare_elsewhere(info->channel, false);
+}
+
+/*
  * The broker closed a channel: the request it refused has failed, the others
  * that were under way there are made again.
  */
@@ -604,8 +597,15 @@ rinq_topology_channel_closed(const RinqChannelClosed *info)
 		rinq_network_fail(reason);
 		return;
 	}
-	if (step != 0 && COOKIE_INDEX(info->cookie) < num_namespaces)
-		failed = by_index[COOKIE_INDEX(info->cookie)];
+	if (rinq_is_declare_channel(info->channel))
+	{
+		declare_channel_closed(info);
+		return;
+	}
+	if (step == STEP_AGAIN || step == STEP_AGAIN_OWN)
+		rinq_mending_refused(info, NULL);
+	else if (step != 0 && COOKIE_INDEX(info->cookie) < rinq_topology_count())
+		failed = rinq_topology_at(COOKIE_INDEX(info->cookie));
 	if (failed == NULL)
 		ereport(LOG,
 				(errmsg("rinq peer %s: the broker closed channel %u after %s: %u %s",
@@ -631,21 +631,16 @@ rinq_topology_channel_closed(const RinqChannelClosed *info)
 
 	/* a queue that vanished between declaring and consuming is made again */
 	if (failed != NULL && step == STEP_CONSUME && info->code == 404)
-		failed->state = NAMESPACE_UNDECLARED;
+		rinq_declare_end(failed, NAMESPACE_UNDECLARED);
 	else if (failed != NULL && is_notifications(failed, step, info))
 		notifications_failed(failed, info);
 	else if (failed != NULL)
 		namespace_failed(failed, info);
 
-	for (i = 0; i < num_namespaces; i++)
+	for (i = 0; i < rinq_topology_count(); i++)
 	{
-		RinqNamespace *ns = by_index[i];
+		RinqNamespace *ns = rinq_topology_at(i);
 
-		if (info->channel == CHANNEL_TOPOLOGY && ns->state == NAMESPACE_DECLARING)
-		{
-			ns->state = NAMESPACE_UNDECLARED;
-			rinq_topology_declare(ns);
-		}
 		if (info->channel == CHANNEL_TOPOLOGY)
 		{
 			ns->binds = 0;
@@ -681,8 +676,9 @@ rinq_topology_cancelled(RinqBytes consumer_tag)
 			(errmsg("rinq peer %s: queue \"cmd.%s\" was deleted on the broker, declaring it again",
 					rinq_peer.id_text, ns->name)));
 	ns->consuming = false;
-	ns->state = NAMESPACE_UNDECLARED;
+	rinq_declare_end(ns, NAMESPACE_UNDECLARED);
 	listen_to(ns);
+	rinq_mending_soon();
 }
 
 /*
@@ -700,9 +696,9 @@ rinq_topology_retry(void)
 		return next_retry;
 
 	next_retry = 0;
-	for (i = 0; i < num_namespaces; i++)
+	for (i = 0; i < rinq_topology_count(); i++)
 	{
-		RinqNamespace *ns = by_index[i];
+		RinqNamespace *ns = rinq_topology_at(i);
 
 		if (ns->state != NAMESPACE_FAILED || ns->listener == NULL)
 			continue;
