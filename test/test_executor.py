@@ -1,6 +1,11 @@
-"""What the executor owes its callers and its server: true answers, and to be reachable whatever a handler does."""
+"""What the executor owes its callers and its server: true answers, and to be reachable whatever a handler does.
 
+And what backends leave in shared memory when nobody looks.
+"""
+
+import os
 import re
+import signal
 
 import cbor2
 from rinqtest import case
@@ -14,7 +19,7 @@ MEBIBYTE = 1024 * 1024
 class Executor(case.PeerCase):
     @classmethod
     def make_world(cls):
-        return case.new_world("executor", settings={"rinq.command_workers": "8", "rinq.payload_memory": "8MB"})
+        return case.new_world("executor", settings={"rinq.command_workers": "8", "rinq.payload_memory": "8MB", "rinq.max_calls": "16"})
 
     @classmethod
     def setUpClass(cls):
@@ -182,3 +187,31 @@ class Executor(case.PeerCase):
         with self.assertRaises(Failure) as caught:
             self.remote.call("passes.on", "x", timeout=20)
         self.assertEqual((caught.exception.kind, caught.exception.message), ("unknown-item", "no such item"))
+
+    # what backends leave
+
+    def test_calls_of_a_database_that_is_not_served_any_more(self):
+        db = self.database()
+        calls = "SELECT count(rinq_call_async('nobody', 'x', timeout => '60 s')) FROM generate_series(1, 16)"
+        with db.session() as session:
+            session.execute(calls)
+            self.assertSqlState(db.error(call_sql("nobody", "x")), "53400", "too many calls")
+            mark = self.server.log_mark()
+            db.sql("DROP EXTENSION rinq")
+            self.server.wait_log('for database "%s" stopped' % db.name, mark)
+        db.sql("CREATE EXTENSION rinq")
+        db.wait_peer()
+        with db.session() as session:
+            self.assertEqual(session.value(calls), "16")
+
+    def test_more_sessions_than_the_inbox_has_room_for(self):
+        """Connections come and go while the peer is stopped: it finds out by itself who is there."""
+        db = self.database()
+        pid = int(db.peer()["pid"])
+        self.addCleanup(os.kill, pid, signal.SIGCONT)
+        with db.session() as session:
+            os.kill(pid, signal.SIGSTOP)
+            session.execute("\n".join(["\\c", "SELECT rinq_session();"] * 600))
+            last = session.value("SELECT rinq_session()")
+            os.kill(pid, signal.SIGCONT)
+            wait_until(lambda: db.sql("SELECT id FROM rinq_sessions"), lambda rows: rows == [[last]], timeout=20)
