@@ -1185,14 +1185,15 @@ CREATE FUNCTION @extschema@.rinq_peer_status(
     OUT reconnects bigint, OUT messages_sent bigint, OUT messages_dropped bigint,
     OUT notifications_received bigint, OUT notifications_rejected bigint,
     OUT notifications_dropped bigint, OUT notifications_failed bigint,
-    OUT longest_turn double precision, OUT longest_turn_cpu double precision)
+    OUT longest_turn double precision, OUT longest_turn_cpu double precision,
+    OUT last_error_at timestamptz, OUT next_attempt timestamptz)
     RETURNS record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL SAFE;
 COMMENT ON FUNCTION @extschema@.rinq_peer_status() IS
     'State and counters of the peer of this database; see the view rinq_peer';
 
 CREATE VIEW @extschema@.rinq_peer AS
     SELECT pg_catalog.current_database() AS database, s.pid, s.peer_id, s.state, s.broker,
-           s.broker_version, s.blocked, s.connected_since, s.last_error, s.reconnects,
+           s.broker_version, s.blocked, s.connected_since, s.last_error, s.last_error_at, s.next_attempt, s.reconnects,
            s.calls_sent, s.responses_received, s.responses_dropped, s.requests_received,
            s.requests_rejected, s.requests_requeued, s.requests_expired, s.requests_unhandled, s.responses_sent,
            s.messages_sent, s.messages_dropped, s.notifications_received,
@@ -1210,6 +1211,8 @@ COMMENT ON COLUMN @extschema@.rinq_peer.broker_version IS 'Version the broker re
 COMMENT ON COLUMN @extschema@.rinq_peer.blocked IS 'Whether the broker takes no messages for want of memory or disk';
 COMMENT ON COLUMN @extschema@.rinq_peer.connected_since IS 'When the current connection was made';
 COMMENT ON COLUMN @extschema@.rinq_peer.last_error IS 'What went wrong last';
+COMMENT ON COLUMN @extschema@.rinq_peer.last_error_at IS 'When that was';
+COMMENT ON COLUMN @extschema@.rinq_peer.next_attempt IS 'When the peer tries to connect again, NULL unless it waits for that';
 COMMENT ON COLUMN @extschema@.rinq_peer.reconnects IS 'Connections that were lost';
 COMMENT ON COLUMN @extschema@.rinq_peer.calls_sent IS 'Requests sent by calls';
 COMMENT ON COLUMN @extschema@.rinq_peer.responses_received IS 'Responses handed to a waiting call';

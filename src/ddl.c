@@ -23,6 +23,7 @@
 
 #include "access/xact.h"
 #include "catalog/objectaccess.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "channel.h"
@@ -33,6 +34,7 @@
 #include "ddl.h"
 #include "nodes/parsenodes.h"
 #include "own_ddl.h"
+#include "outbox.h"
 #include "request.h"
 #include "shared.h"
 #include "storage/latch.h"
@@ -190,6 +192,7 @@ transaction_event(XactEvent event, void *arg)
 				rinq_shared->rescan = true;
 			if (reread_at_commit || rescan_at_end)
 				rinq_wake_launcher();
+			rinq_outbox_forget_dropped();
 			reread_at_commit = false;
 			rescan_at_end = false;
 			break;
@@ -222,12 +225,18 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 		prev_object_access(access, classId, objectId, subId, arg);
 
 	rinq_own_ddl_noticed(access, classId, objectId);
+	if (access == OAT_DROP && classId == RelationRelationId && subId == 0 &&
+		rinq_outbox_table_dropped(objectId))
+		register_callback();
 	if (access == OAT_DROP && classId == ExtensionRelationId && subId == 0)
 	{
 		char	   *name = get_extension_name(objectId);
 
 		if (name != NULL && strcmp(name, "rinq") == 0)
+		{
+			rinq_outbox_extension_dropped();
 			rinq_ddl_reread_at_commit();
+		}
 	}
 }
 

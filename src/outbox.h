@@ -55,6 +55,11 @@ typedef struct RinqOutboxRead
 extern void rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutgoing *message,
 							   const RinqBytes *fields);
 
+/* when the extension is dropped (outbox_dropped.c) */
+extern bool rinq_outbox_table_dropped(Oid relid);
+extern void rinq_outbox_extension_dropped(void);
+extern void rinq_outbox_forget_dropped(void);
+
 /* reading and removing, each in a transaction of the outbox worker */
 extern bool rinq_outbox_exists(Oid schema);
 extern bool rinq_outbox_open(Oid schema, LOCKMODE mode, RinqOutboxTables *tables);

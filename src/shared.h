@@ -129,6 +129,8 @@ typedef struct RinqStatus
 	char		broker[256];	/* host:port/vhost */
 	char		broker_version[64];
 	TimestampTz connected_since;
+	TimestampTz last_error_at;
+	int64		next_attempt;	/* to connect, while disconnected */
 	RinqOutboxStatus outbox;
 	char		last_error[RINQ_LAST_ERROR_LEN];
 } RinqStatus;

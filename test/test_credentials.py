@@ -75,6 +75,33 @@ class Credentials(case.Case):
                 self.db.sql("SELECT rinq_start()")
                 self.assertIn(path, self.wait_error(reason)["last_error"])
 
+    def test_last_error_has_a_time_and_the_next_attempt_is_told(self):
+        self.use(os.path.join(self.folder, "absent"))
+        self.db.sql("SELECT rinq_stop()")
+        self.db.sql("SELECT rinq_start()")
+        self.wait_error("could not open")
+        wait_until(lambda: self.db.sql("SELECT clock_timestamp() - last_error_at BETWEEN '0' AND '30 s',"
+                                       " next_attempt - clock_timestamp() BETWEEN '-1 s' AND '45 s' FROM rinq_peer"),
+                   lambda rows: rows == [["t", "t"]], description="the times")
+        self.use(self.file("times", self.password.encode()))
+        self.db.wait_peer()
+        self.assertEqual(self.db.sql("SELECT last_error_at IS NOT NULL, next_attempt IS NULL FROM rinq_peer"), [["t", "t"]])
+
+    def test_drop_extension_warns_of_unsent_messages(self):
+        self.server.psql("CREATE DATABASE dropping")
+        db = Database(self.server, "dropping")
+        db.sql("CREATE EXTENSION rinq")
+        db.sql("SELECT rinq_stop()")
+        db.sql("SELECT rinq_execute('x', 'x') FROM generate_series(1, 3)")
+        for sql, count in (("BEGIN; DROP EXTENSION rinq; ROLLBACK", 3), ("BEGIN; DROP SCHEMA public CASCADE; ROLLBACK", 3),
+                           ("DELETE FROM rinq_internal.outbox_0; DROP EXTENSION rinq; CREATE EXTENSION rinq", 0)):
+            with self.subTest(sql):
+                mark = self.server.log_mark()
+                db.sql(sql)
+                text = self.server.log_since(mark)
+                self.assertEqual("%d durable messages have not been sent, and are dropped with rinq" % count in text, count > 0, text)
+        db.drop()
+
     def test_rotation(self):
         path = self.file("rotated", self.password.encode())
         self.use(path)

@@ -59,6 +59,7 @@ static void
 set_state(RinqNetState state, const char *error)
 {
 	RinqStatus *status = &rinq_peer.db->status;
+	TimestampTz now = GetCurrentTimestamp();
 
 	SpinLockAcquire(&rinq_peer.db->mutex);
 	status->net = state;
@@ -69,7 +70,7 @@ set_state(RinqNetState state, const char *error)
 		strlcpy(status->peer_id, rinq_peer.id_text, sizeof(status->peer_id));
 		strlcpy(status->broker_version, rinq_conn_server_version(rinq_peer.conn),
 				sizeof(status->broker_version));
-		status->connected_since = GetCurrentTimestamp();
+		status->connected_since = now;
 		status->ever_failed = false;
 	}
 	else
@@ -77,6 +78,8 @@ set_state(RinqNetState state, const char *error)
 	if (error != NULL)
 	{
 		strlcpy(status->last_error, error, sizeof(status->last_error));
+		status->last_error_at = now;
+		status->next_attempt = next_attempt;
 		status->ever_failed = true;
 	}
 	SpinLockRelease(&rinq_peer.db->mutex);

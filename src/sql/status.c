@@ -10,6 +10,7 @@
 
 #include "compat.h"
 
+#include "clock.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "shared.h"
@@ -19,7 +20,7 @@
 PG_FUNCTION_INFO_V1(rinq_peer_status);
 PG_FUNCTION_INFO_V1(rinq_version);
 
-#define STATUS_COLUMNS (8 + RINQ_NUM_COUNTERS + 2)
+#define STATUS_COLUMNS (8 + RINQ_NUM_COUNTERS + 4)
 
 static const char *
 state_name(const RinqStatus *status)
@@ -113,6 +114,12 @@ rinq_peer_status(PG_FUNCTION_ARGS)
 				 pid != 0);
 	set_duration(values, nulls, 9 + RINQ_NUM_COUNTERS,
 				 db == NULL ? NULL : &db->longest_turn_cpu, pid != 0);
+	values[10 + RINQ_NUM_COUNTERS] = TimestampTzGetDatum(status.last_error_at);
+	nulls[10 + RINQ_NUM_COUNTERS] = status.last_error[0] == '\0';
+	nulls[11 + RINQ_NUM_COUNTERS] = pid == 0 || status.net != RINQ_NET_DISCONNECTED;
+	if (!nulls[11 + RINQ_NUM_COUNTERS])
+		values[11 + RINQ_NUM_COUNTERS] =
+			TimestampTzGetDatum(rinq_timestamp_of_ms(rinq_wall_of_clock(status.next_attempt)));
 
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
 }
