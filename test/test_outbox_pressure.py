@@ -1,6 +1,8 @@
 """Durable messages when the line is slow, the broker takes none, or memory is short: nothing stands still, and others are not disturbed."""
 
+import statistics
 import threading
+import time
 
 from rinqtest import case
 from rinqtest.collector import Collector
@@ -120,6 +122,23 @@ class Pressure(case.Case):
             self.wait_empty(db)
             collector.wait(sum(each.written), 30)
             self.assertInOrder(collector, each)
+
+    def test_calls_while_catching_up(self):
+        """A backlog of small messages is not ahead of calls."""
+        self.db.handler("echo", "RETURN req.payload;")
+        self.db.listen("pressure-echo", "echo")
+        self.db.sql("SELECT rinq_stop()")
+        self.db.sql("SELECT count(rinq_execute('catching-up', 'x', to_jsonb(i))) FROM generate_series(1, 30000) i")
+        self.db.sql("SELECT rinq_start()")
+        self.db.wait_peer()
+        times = []
+        with self.db.session() as session:
+            while not times or session.value("SELECT depth > 2000 FROM rinq_outbox_status") == "t":
+                start = time.monotonic()
+                session.execute("SELECT rinq_call('pressure-echo', 'x', '1', '20 s')")
+                times.append(time.monotonic() - start)
+        self.wait_empty()
+        self.assertLess(statistics.median(times), 0.2, "%d calls" % len(times))
 
     def test_alarm_of_the_broker(self):
         """While the broker takes nothing, commits go on, what waits is said, and calls within the server have memory."""

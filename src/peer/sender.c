@@ -25,6 +25,8 @@
 #include "utils/memutils.h"
 
 #define WINDOW 8192				/* messages published and not confirmed; a power of two */
+#define SHARED_WINDOW 256		/* the same while calls are made, which queue up behind them */
+#define SHARE_FOR 2000			/* ms since the last call */
 #define TURN_MESSAGES 256		/* sent in one turn, */
 #define TURN_BYTES (64 * 1024)	/* or so many bytes of them */
 #define DURABLE_PATIENCE 500	/* ms that others wait for a queue to be declared */
@@ -216,10 +218,20 @@ take_chunk(void)
 	return !rinq_sent_behind() && rinq_intake_next(&current);
 }
 
+/*
+ * What was published goes through the same connection as calls, and the broker
+ * deals with it first: while calls are made, not much of it is ahead of them.
+ */
 static bool
 may_send(void)
 {
-	return rinq_peer.ready && next_tag - oldest_tag < WINDOW;
+	static int64 last_call = 0;
+	bool		shared;
+
+	if (rinq_invoker_busy())
+		last_call = rinq_peer.now;
+	shared = last_call != 0 && rinq_peer.now - last_call < SHARE_FOR;
+	return rinq_peer.ready && next_tag - oldest_tag < (shared ? SHARED_WINDOW : WINDOW);
 }
 
 /* sends what can be sent now, and is not too much for a turn */
