@@ -742,7 +742,7 @@ COMMENT ON FUNCTION @extschema@.rinq_freeze(text, text) IS
     'An attribute that nobody can change from then on, for rinq_session_update';
 
 CREATE FUNCTION @extschema@.rinq_session()
-    RETURNS @extschema@.rinq_session_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+    RETURNS @extschema@.rinq_session_id AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.rinq_session() IS
     'The session of this connection, which ends with it';
 
@@ -996,10 +996,23 @@ CREATE FUNCTION @extschema@.rinq_session_listen(
 COMMENT ON FUNCTION @extschema@.rinq_session_listen(text, text, regprocedure, text) IS
     'Has notifications to a session, in a namespace, handled by a function that takes a rinq_notification, running as the current role; or forwarded to a channel of LISTEN and NOTIFY; or, with neither, kept for rinq_notifications; at once, whatever becomes of the transaction';
 
-CREATE FUNCTION @extschema@.rinq_notifications(timeout interval DEFAULT '0', session text DEFAULT NULL)
-    RETURNS SETOF @extschema@.rinq_notification AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.rinq_notifications(interval, text) IS
-    'Returns, and forgets, notifications that were kept for a session, which is the one of this connection if it is NULL; waits for the next one when there is none';
+-- only to be called by rinq_notifications, whose privileges it asks for
+CREATE FUNCTION rinq_internal.fetch_notifications(timeout interval, session text, max_rows integer)
+    RETURNS SETOF @extschema@.rinq_notification AS 'MODULE_PATHNAME', 'rinq_notifications'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION rinq_internal.fetch_notifications(interval, text, integer) IS
+    'Fetches notifications one by one, as they are read; see rinq_notifications';
+
+-- PostgreSQL puts this in the place of a call in FROM, where it would read a function to its end; STABLE is the condition
+CREATE FUNCTION @extschema@.rinq_notifications(
+    timeout interval DEFAULT '0', session text DEFAULT NULL, max_rows integer DEFAULT NULL)
+    RETURNS SETOF @extschema@.rinq_notification LANGUAGE sql STABLE PARALLEL UNSAFE
+BEGIN ATOMIC
+    WITH f AS MATERIALIZED (SELECT rinq_internal.fetch_notifications(timeout, session, max_rows) AS n)
+    SELECT (f.n).* FROM f;
+END;
+COMMENT ON FUNCTION @extschema@.rinq_notifications(interval, text, integer) IS
+    'Returns, and forgets, notifications that were kept for a session, which is the one of this connection if it is NULL; waits for the next one when there is none; those that the statement does not read stay';
 
 CREATE UNLOGGED TABLE rinq_internal.stored_notification (
     number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -1016,10 +1029,16 @@ COMMENT ON COLUMN rinq_internal.stored_notification.notification IS 'The notific
 
 COMMENT ON SEQUENCE rinq_internal.stored_notification_number_seq IS 'Numbers of stored notifications';
 
-CREATE VIEW @extschema@.rinq_stored_notifications WITH (security_barrier) AS
+CREATE FUNCTION rinq_internal.list_stored_notifications(
+    OUT number bigint, OUT stored timestamptz, OUT notification @extschema@.rinq_notification)
+    RETURNS SETOF record AS 'MODULE_PATHNAME', 'rinq_list_stored_notifications'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION rinq_internal.list_stored_notifications() IS
+    'Stored notifications of roles whose privileges one has; see the view rinq_stored_notifications';
+
+CREATE VIEW @extschema@.rinq_stored_notifications AS
     SELECT s.number, s.stored, (s.notification).*
-    FROM rinq_internal.stored_notification s
-    WHERE pg_catalog.pg_has_role(s.role, 'USAGE');
+    FROM rinq_internal.list_stored_notifications() s;
 COMMENT ON VIEW @extschema@.rinq_stored_notifications IS
     'Notifications that were too long to be forwarded by NOTIFY, of roles whose privileges one has';
 COMMENT ON COLUMN @extschema@.rinq_stored_notifications.number IS 'Number that NOTIFY has carried, as "stored"';
@@ -1418,7 +1437,7 @@ REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq
 REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, bytea, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_session_listen(text, text, regprocedure, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_notifications(interval, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_notifications(interval, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_notify_trigger() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_subscribe(text, text, regprocedure, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_unsubscribe(text) FROM PUBLIC;

@@ -156,15 +156,26 @@ rinq_raise_not_connected(const char *reason)
 }
 
 /*
- * Returns this database's entry when its peer runs, connected or not.
+ * Return this database's entry when its peer runs, connected or not; else NULL.
+ */
+RinqDatabase *
+rinq_find_peer(void)
+{
+	RinqDatabase *db = rinq_my_database();
+
+	return db != NULL && db->peer.state == RINQ_WORKER_RUNNING ? db : NULL;
+}
+
+/*
+ * The same, and none is an error.
  */
 RinqDatabase *
 rinq_require_peer(void)
 {
-	RinqDatabase *db = rinq_my_database();
+	RinqDatabase *db = rinq_find_peer();
 
-	if (db == NULL || db->peer.state != RINQ_WORKER_RUNNING)
-		raise_not_running(db);
+	if (db == NULL)
+		raise_not_running(rinq_my_database());
 	return db;
 }
 

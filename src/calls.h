@@ -23,6 +23,7 @@ typedef struct RinqAnswer
 
 extern RinqDatabase *rinq_require_connection(int64 deadline);
 RINQ_NORETURN extern void rinq_raise_not_connected(const char *reason);
+extern RinqDatabase *rinq_find_peer(void);
 extern RinqDatabase *rinq_require_peer(void);
 extern RinqDatabase *rinq_require_database(void);
 extern uint32 rinq_client_number(void);

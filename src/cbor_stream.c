@@ -421,6 +421,14 @@ rinq_cbor_write_uint(StringInfo out, uint64 value)
 }
 
 void
+rinq_cbor_write_null(StringInfo out)
+{
+	unsigned char *p = rinq_cbor_reserve(out, RINQ_CBOR_HEAD_MAX);
+
+	out->len += cbor_encode_null(p, RINQ_CBOR_HEAD_MAX);
+}
+
+void
 rinq_cbor_write_bool(StringInfo out, bool value)
 {
 	unsigned char *p = rinq_cbor_reserve(out, RINQ_CBOR_HEAD_MAX);

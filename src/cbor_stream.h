@@ -68,6 +68,7 @@ extern bool rinq_cbor_read_text(RinqCborReader *reader, RinqBytes *value);
 extern void rinq_cbor_write_map(StringInfo out, uint64 pairs);
 extern void rinq_cbor_write_array(StringInfo out, uint64 items);
 extern void rinq_cbor_write_uint(StringInfo out, uint64 value);
+extern void rinq_cbor_write_null(StringInfo out);
 extern void rinq_cbor_write_bool(StringInfo out, bool value);
 extern void rinq_cbor_write_text(StringInfo out, RinqBytes text);
 

@@ -91,7 +91,7 @@ typedef enum RinqOperation
 	RINQ_OP_ON_RESPONSE,		/* sets the handler of responses */
 	RINQ_OP_LISTEN,				/* to notifications in a namespace */
 	RINQ_OP_UNLISTEN,			/* text: "t" when it did listen */
-	RINQ_OP_FETCH,				/* payload: notifications that were kept (notification.h) */
+	RINQ_OP_FETCH,				/* payload: the oldest notification that is kept (notification.h) */
 	RINQ_OP_LIST_SESSIONS,		/* payload: those after the target */
 	RINQ_OP_LIST_ATTRIBUTES,
 	RINQ_OP_LIST_SUBSCRIPTIONS	/* payload: standing ones, with their sessions */

@@ -87,6 +87,128 @@ class Trigger(case.PeerCase):
         self.assertEqual(cbor2.loads(self.sent(1)[0].headers["c"].value),
                          {"o": "&", "t": [{"o": "=", "k": "muted"}, {"o": "=", "k": "name", "v": "acme"}, {"o": "=", "k": "session"}]})
 
+    SETTINGS = ("SET TimeZone = 'Asia/Kathmandu'; SET DateStyle = 'German'; SET IntervalStyle = 'sql_standard'; SET extra_float_digits = -10;"
+                " SET bytea_output = 'escape'; SET search_path = public, pg_temp; SET quote_all_identifiers = on; ")
+
+    TYPED = (("boolean", "true", "true"), ("numeric(10,2)", "1.50", ("1.5", "1.50")), ("numeric(10,2)", "100", ("100", "100.00")), ("numeric", "0.000", ("0", "0.000")),
+             ("int", "-7", "-7"), ("bigint", "9007199254740993", "9007199254740993"), ("float8", "0.1::float8 + 0.2::float8", "0.30000000000000004"),
+             ("float4", "0.1", "0.1"), ("float8", "'Infinity'", "Infinity"), ("text", "'a b'", "a b"), ("text", "''", ""), ("text", "NULL", ""), ("char(4)", "'ab'", "ab  "),
+             ("uuid", "'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"), ("date", "'2024-02-01'", "2024-02-01"),
+             ("timestamp", "'2024-02-01 10:00:00.5'", "2024-02-01T10:00:00.5"), ("timestamptz", "'2024-02-01 10:00:00+02'", "2024-02-01T08:00:00+00:00"),
+             ("interval", "'1 day 2 hours'", "1 day 02:00:00"), ("bytea", "'\\xdead'", "\\xdead"), ("jsonb", "'\"x\"'", "x"), ("jsonb", "'null'", ""),
+             ("json", "'{\"a\":   1}'", '{"a": 1}'), ("int[]", "'{1,2}'", "[1, 2]"), ("regclass", "'items'", "public.items"), ("regtype", "'int'", "integer"),
+             ("daterange", "'[2024-02-01,2024-02-03)'", "[2024-02-01,2024-02-03)"),
+             ("tstzrange", "'[2024-02-01 10:00+02,)'", '["2024-02-01 08:00:00+00",)'), ("point", "'(0.1,2)'", "(0.1,2)"))
+
+    def test_match_compares_what_is_in_the_payload(self):
+        """The same text whatever the session's settings, for the types that SQL has."""
+        for number, (kind, value, expected) in enumerate(self.TYPED):
+            self.db.sql("CREATE TABLE t%d (v %s)" % (number, kind))
+            self.trigger("INSERT ON items FOR EACH ROW", "'typed', 't%d', '{*}', 'match=v'" % number, "t%d" % number)
+        for settings in ("", self.SETTINGS):
+            mark = self.recording.mark()
+            with self.db.session() as connection:
+                connection.execute(settings + "; ".join("INSERT INTO t%d VALUES (%s)" % (n, value) for n, (_, value, _) in enumerate(self.TYPED)))
+                shown = connection.execute("SHOW DateStyle")
+            self.assertEqual(shown[0][0].partition(",")[0], "German" if settings else "ISO", "the session keeps its settings")
+            got = {m.properties["type"]: m for m in self.recording.wait_published("ntf.mc", len(self.TYPED), 10, since=mark, where=lambda m: m.routing_key == "typed")}
+            for number, (kind, value, expected) in enumerate(self.TYPED):
+                with self.subTest(type=kind, value=value, settings=settings):
+                    constraint = cbor2.loads(got["t%d" % number].headers["c"].value)
+                    terms = constraint["t"] if constraint["o"] == "|" else [constraint]
+                    self.assertEqual(tuple(t.get("v", "") for t in terms), (expected,) if isinstance(expected, str) else expected)
+                    sent = cbor2.loads(got["t%d" % number].body)["new"]["v"]
+                    if isinstance(sent, str) and kind not in ("jsonb", "json"):
+                        self.assertEqual(sent, terms[0].get("v", ""))
+        self.db.sql("; ".join("DROP TABLE t%d" % number for number in range(len(self.TYPED))))
+
+    def test_match_is_heard(self):
+        """By sessions whose attributes were set as JSON, and in another namespace."""
+        self.db.sql("CREATE TABLE priced (id int, active bool, price numeric(10,2), tenant text)")
+        self.trigger("INSERT ON items FOR EACH ROW", "'news', 'x', '{*}', 'match=active, price, auth:tenant'", "priced")
+        with self.db.session() as connection:
+            heard = []
+            for price in ("1.5", "1.50", "2"):
+                session = connection.value("SELECT rinq_session_create()")
+                connection.execute("SELECT rinq_session_update('%s', 'news', '{\"active\": true, \"price\": %s}'::jsonb),"
+                                   " rinq_session_update('%s', 'auth', rinq_set('tenant', 'acme')), rinq_session_listen('%s', 'news')" % (session, price, session, session))
+                heard.append(session)
+            connection.execute("INSERT INTO priced VALUES (1, true, 1.50, 'acme'), (2, true, 1.50, 'other'), (3, false, 1.50, 'acme')")
+            rows = [connection.execute("SELECT payload->'new'->>'id' FROM rinq_notifications('%s', '%s')" % (timeout, session))
+                    for session, timeout in zip(heard, ("5 s", "5 s", "0"))]
+            self.assertEqual(rows, [[["1"]], [["1"]], []])
+        self.assertEqual(cbor2.loads(self.recording.published("ntf.mc", self.wire_start)[0].headers["c"].value)["t"][2],
+                         {"o": "ns", "v": "auth", "t": [{"o": "=", "k": "tenant", "v": "acme"}]})
+        self.db.sql("SELECT rinq_session_destroy(id) FROM rinq_sessions WHERE pid IS NULL; DROP TABLE priced")
+
+    def test_names_fold_by_one_rule(self):
+        self.db.sql('CREATE TABLE folded (id int, "Mixed, Case" text, "a:b" text, session text)')
+        for arguments, key in (("'news', 'x', '{*}', 'columns=ID'", "id"), ("'news', 'x', '{*}', 'columns= \"Mixed, Case\" '", "Mixed, Case"),
+                               ("'news', 'x', '{*}', 'columns=id,ID,\"id\"'", "id"), ("'news', 'x', '{*}', 'match=ID,Auth.Ns:\"a:b\"', 'columns=Id'", "id"),
+                               ("'news', 'x', 'SESSION', 'columns=id'", "id"), ("'news', 'x', ' \"session\" ', 'columns=id'", "id")):
+            with self.subTest(arguments=arguments):
+                mark = self.recording.mark()
+                self.trigger("INSERT ON items FOR EACH ROW", arguments, "folded")
+                self.db.sql("INSERT INTO folded VALUES (1, 'm', 'c', %s)" % quote(self.target))
+                exchange = "ntf.mc" if "{*}" in arguments else "ntf.uc"
+                got = self.recording.wait_published(exchange, 1, 10, since=mark)[0]
+                self.assertEqual(set(cbor2.loads(got.body)["new"]), {key})
+                self.db.sql("DROP TRIGGER tell ON folded")
+        for arguments in ("'news', 'x', '\"Session\"'", "'news', 'x', '{*}', 'columns=\"ID\"'", "'news', 'x', '{*}', 'match=\"ID\"'"):
+            self.trigger("INSERT ON items FOR EACH ROW", arguments, "folded")
+            self.assertSqlState(self.db.error("INSERT INTO folded VALUES (1)"), "42703")
+            self.db.sql("DROP TRIGGER tell ON folded")
+        for arguments in ("'news', 'x', '{*}', 'columns=\"id'", "'news', 'x', '{*}', 'columns=id,'", "'news', 'x', '{*}', 'match=:id'", "'news', 'x', '{*}', 'match=_x:id'",
+                          "'news', 'x', '{*}', 'columns=id name'"):
+            self.trigger("INSERT ON items FOR EACH ROW", arguments, "folded")
+            self.assertSqlState(self.db.error("INSERT INTO folded VALUES (1)"), "22023")
+            self.db.sql("DROP TRIGGER tell ON folded")
+        self.db.sql("DROP TABLE folded")
+
+    def test_errors_say_what_they_are_about(self):
+        self.db.sql("CREATE SCHEMA \"Odd\"; CREATE TABLE \"Odd\".docs (id int, doc json, body text, session text)")
+        trigger = "CREATE TRIGGER tell AFTER INSERT ON \"Odd\".docs %s EXECUTE FUNCTION rinq_notify_trigger(%s)"
+        where = 'trigger "tell" on table "Odd".docs'
+        insert = "INSERT INTO \"Odd\".docs VALUES (1, %s, %s, %s)"
+        null = insert % ("'\"a\\u0000b\"'", "''", "NULL")
+        rows, statement = "FOR EACH ROW", "REFERENCING NEW TABLE AS n FOR EACH STATEMENT"
+        cases = ((rows, "'news', 'x', '{*}'", null, "22P05", ', column "doc"', "columns="), (statement, "'news', 'x', '{*}'", null, "22P05", ', column "doc"', "columns="),
+                 (rows, "'news', 'x', '{*}', 'match=doc', 'columns=id'", null, "22P05", ', column "doc"', None),
+                 (rows, "'news', 'x', 'session'", insert % ("'{}'", "''", "'nonsense'"), "22023", ', column "session"', None),
+                 (rows, "'news', 'x', '{*}'", insert % ("'{}'", "repeat('x', 40000000)", "NULL"), "54000", "", "columns="),
+                 (rows, "'news', 'x', '{*}', 'match=body', 'columns=id'", insert % ("'{}'", "repeat('x', 70000)", "NULL"), "54000", "", None),
+                 (rows, "'news', 'x', '{*}', 'columns=gone'", insert % ("'{}'", "''", "NULL"), "42703", "", "renamed or dropped"),
+                 (rows, "'news', 'x', 'tenant=acme'", insert % ("'{}'", "''", "NULL"), "42703", "", "{tenant=acme}"),
+                 (rows, "'news', 'x', '{*}', 'nonsense'", insert % ("'{}'", "''", "NULL"), "22023", "", "Options"))
+        for when, arguments, sql, state, column, hint in cases:
+            with self.subTest(arguments=arguments, when=when):
+                self.db.sql(trigger % (when, arguments))
+                error = self.db.error(sql)
+                self.assertSqlState(error, state)
+                self.assertEqual(error.text.count(where), 1, error.text)
+                self.assertIn(where + column + "\n", error.text)
+                self.assertEqual(error.hint and hint in error.hint, hint and True, error.text)
+                self.db.sql('DROP TRIGGER tell ON "Odd".docs')
+        self.db.sql(trigger % (rows, "'news', 'x', '{*}', 'columns=body'") + '; ALTER TABLE "Odd".docs RENAME body TO contents')
+        error = self.db.error(insert % ("'{}'", "''", "NULL"))
+        self.assertSqlState(error, "42703", 'column "body" does not exist')
+        self.assertIn("renamed or dropped", error.hint)
+        self.db.sql('DROP SCHEMA "Odd" CASCADE')
+        self.assertIn("in braces", self.db.error("SELECT rinq_notify_many('news', 'x', 'tenant=acme')").hint)
+
+    def test_errors_of_encodings(self):
+        """A character without a form in UTF-8 names its column."""
+        latin = self.world.database(encoding="SQL_ASCII")
+        try:
+            latin.sql("CREATE TABLE items (id int, name text); CREATE TRIGGER tell AFTER INSERT ON items FOR EACH ROW"
+                      " EXECUTE FUNCTION rinq_notify_trigger('news', 'x', '{*}')")
+            error = latin.error("INSERT INTO items VALUES (1, E'a\\377')")
+            self.assertSqlState(error, "22021")
+            self.assertIn('trigger "tell" on table public.items, column "name"', error.text)
+            self.assertIn("columns=", error.hint)
+        finally:
+            latin.drop()
+
     def test_statement(self):
         self.trigger("INSERT ON items REFERENCING NEW TABLE AS n FOR EACH STATEMENT", "'news', 'x', '{*}', 'columns=id'")
         self.db.sql("INSERT INTO items SELECT i, 'x', NULL FROM generate_series(1, 100) i")

@@ -237,6 +237,64 @@ class Kept(Receive):
             connection.execute("ROLLBACK")
             self.assertEqual(self.fetch(session, connection=connection), [])
 
+    def five(self):
+        """A session for which five are kept, of types a to e."""
+        session = self.listening()
+        for kind in "abcde":
+            self.unicast(session, ord(kind), kind)
+        self.wait_kept(session, 5)
+        return session
+
+    def test_what_a_statement_does_not_read_stays(self):
+        """Whichever connection fetches next gets it."""
+        for argument in ("%s", "(%s || '')::text"):
+            session = self.five()
+            kept = "rinq_notifications('0', %s)" % argument % quote(session)
+            self.assertEqual([self.db.value("SELECT type FROM %s LIMIT 1" % kept) for _ in range(2)], ["a", "b"])
+            self.assertEqual(self.db.value("SELECT EXISTS (SELECT FROM %s)" % kept), "t")
+            self.assertEqual(self.kept(session), 2, "EXISTS reads one")
+            self.assertEqual(self.db.sql("SELECT n.type FROM generate_series(1, 3) i CROSS JOIN (SELECT type FROM %s LIMIT 1) n" % kept), [["d"]] * 3)
+            self.assertEqual(self.db.sql("SELECT type FROM %s WHERE type = 'none'" % kept), [], "WHERE reads all")
+            self.assertEqual(self.kept(session), 0)
+
+    def test_max_rows(self):
+        session = self.five()
+        rows = "SELECT type FROM rinq_notifications('0', %s, max_rows => %%s)" % quote(session)
+        self.assertEqual(self.db.sql(rows % 2 + " WHERE type <> 'a' ORDER BY 1"), [["b"]])
+        self.assertEqual(self.kept(session), 3)
+        self.assertEqual(self.db.sql("SELECT type, ordinality FROM ROWS FROM (rinq_notifications('0', %s, 1)) WITH ORDINALITY n" % quote(session)), [["c", "1"]])
+        self.assertEqual(self.db.sql(rows % 10), [["d"], ["e"]])
+        for bad in (0, -1):
+            self.assertSqlState(self.db.error(rows % bad), "22023", "max_rows")
+
+    def test_cursors_and_procedures(self):
+        session = self.five()
+        with self.db.session() as connection:
+            connection.execute("BEGIN; DECLARE c CURSOR FOR SELECT type FROM rinq_notifications('0', %s)" % quote(session))
+            self.assertEqual(connection.execute("FETCH 2 FROM c"), [["a"], ["b"]])
+            connection.execute("CLOSE c; COMMIT")
+            self.assertEqual(connection.value("SELECT 1"), "1")
+        self.assertEqual(self.kept(session), 3)
+        self.db.sql("CREATE OR REPLACE FUNCTION next(s text) RETURNS text LANGUAGE plpgsql AS $$ DECLARE n rinq_notification; BEGIN"
+                    " SELECT * INTO n FROM rinq_notifications('0', s); RETURN n.type; END $$")
+        self.assertEqual([self.db.value("SELECT next(%s)" % quote(session)) for _ in range(4)], ["c", "d", "e", None])
+
+    def test_a_statement_that_fails_has_read_nothing(self):
+        session = self.five()
+        with self.db.session() as connection:
+            reading = "SELECT 1 / (100 - payload::int) FROM rinq_notifications('0', %s)" % quote(session)
+            self.assertSqlState(connection.error(reading), "22012")
+            self.assertSqlState(connection.error("BEGIN; SAVEPOINT s; " + reading), "22012")
+            connection.execute("ROLLBACK TO s")
+            self.assertEqual(connection.execute("SELECT type FROM rinq_notifications('0', %s)" % quote(session)), [[kind] for kind in "abcde"])
+            connection.execute("ROLLBACK")
+            self.assertEqual(connection.execute("SELECT type FROM rinq_notifications('0', %s)" % quote(session)), [])
+
+    def test_two_readers_in_one_statement(self):
+        session = self.five()
+        kept = "rinq_notifications('0', %s)" % quote(session)
+        self.assertEqual(self.db.sql("SELECT type FROM (SELECT * FROM %s LIMIT 2) a UNION ALL SELECT type FROM %s" % (kept, kept)), [[kind] for kind in "abcde"])
+
     def test_end_of_the_session(self):
         session = self.listening()
         with self.db.session() as connection:
@@ -278,7 +336,7 @@ class Kept(Receive):
         self.assertSqlState(self.db.error("SELECT rinq_notifications(NULL, %s)" % quote(session)), "22004")
         stranger = self.db.role("stranger")
         self.assertSqlState(self.db.error("SELECT rinq_notifications('0', %s)" % quote(session), role=stranger), "42501")
-        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_notifications(interval, text) TO stranger")
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_notifications TO stranger")
         self.assertSqlState(self.db.error("SELECT rinq_notifications('0', %s)" % quote(session), role=stranger), "42501", "permission denied for session")
         self.db.sql("DROP OWNED BY stranger; DROP ROLE stranger")
 

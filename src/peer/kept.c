@@ -20,10 +20,6 @@
 #include "port/pg_bitutils.h"
 #include "utils/memutils.h"
 
-/* what one fetch gets */
-#define PAGE_COUNT 1000
-#define PAGE_BYTES (256 * 1024)
-
 typedef struct Kept
 {
 	dlist_node	node;
@@ -121,33 +117,19 @@ make_room(RinqSession *session, Size bytes)
 }
 
 /*
- * Answers a fetch with the oldest that are kept.  They are forgotten when, and
- * only when, it is still waited for.
+ * Answers a fetch with the oldest that is kept, if there is one.  It is forgotten
+ * when, and only when, it is still waited for.
  */
 static void
 answer(RinqSession *session, uint32 index)
 {
-	StringInfoData page;
-	dlist_iter	iter;
-	int			count = 0;
+	Kept	   *kept = session->num_kept == 0 ? NULL :
+		dlist_container(Kept, node, dlist_head_node(&session->kept));
+	RinqBytes	packed = kept == NULL ? rinq_bytes(NULL, 0) : rinq_bytes(kept->packed, kept->size);
 
-	initStringInfo(&page);
-	dlist_foreach(iter, &session->kept)
-	{
-		Kept	   *kept = dlist_container(Kept, node, iter.cur);
-
-		if (count == PAGE_COUNT || (count > 0 && page.len + kept->size > PAGE_BYTES))
-			break;
-		appendBinaryStringInfo(&page, kept->packed, (int) kept->size);
-		count++;
-	}
 	if (rinq_invoker_finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0),
-							rinq_bytes(NULL, 0), rinq_bytes(page.data, page.len)))
-	{
-		for (; count > 0; count--)
-			drop_oldest(session);
-	}
-	pfree(page.data);
+							rinq_bytes(NULL, 0), packed) && kept != NULL)
+		drop_oldest(session);
 }
 
 /*

@@ -9,6 +9,7 @@
 
 #include <limits.h>
 
+#include "guc.h"
 #include "ident.h"
 #include "payload.h"
 #include "sql/arguments.h"
@@ -139,4 +140,48 @@ rinq_payload_result(RinqBytes body, RinqPayloadForm form, bool *isnull)
 		payload = rinq_payload_to_jsonb(body);
 	*isnull = payload == NULL;
 	return PointerGetDatum(payload);
+}
+
+/*
+ * Return a key or value of an attribute as it is stored, and sent.
+ */
+RinqBytes
+rinq_attribute_text(const char *text, const char *what)
+{
+	RinqBytes	bytes = rinq_text_to_wire(text);
+
+	if (bytes.len > rinq_payload_limit())
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("%s of %zu bytes is too long", what, bytes.len),
+				 errdetail("The setting \"rinq.max_payload\" allows %zu bytes.",
+						   rinq_payload_limit())));
+	return bytes;
+}
+
+/*
+ * Return a member of an object as the value of an attribute: a string as it is,
+ * null as none, all else in its text form.
+ */
+RinqBytes
+rinq_attribute_value(const JsonbValue *value)
+{
+	StringInfoData text;
+
+	switch (value->type)
+	{
+		case jbvNull:
+			return rinq_bytes("", 0);
+		case jbvString:
+			return rinq_attribute_text(pnstrdup(value->val.string.val, value->val.string.len), "value");
+		case jbvBool:
+			return rinq_bytes_str(value->val.boolean ? "true" : "false");
+		case jbvNumeric:
+			return rinq_bytes_str(DatumGetCString(DirectFunctionCall1(numeric_out,
+																	  NumericGetDatum(value->val.numeric))));
+		default:
+			initStringInfo(&text);
+			(void) JsonbToCString(&text, value->val.binary.data, value->val.binary.len);
+			return rinq_attribute_text(text.data, "value");
+	}
 }

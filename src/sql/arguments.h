@@ -14,6 +14,7 @@
 #include "constraint.h"
 #include "datatype/timestamp.h"
 #include "fmgr.h"
+#include "utils/jsonb.h"
 
 /* bytes that command names and failure types may have, all in one header */
 #define RINQ_MAX_NAME_LEN 16384
@@ -40,6 +41,8 @@ typedef enum RinqPayloadForm
 
 extern RinqBytes rinq_payload_argument(FunctionCallInfo fcinfo, int n, RinqPayloadForm form);
 extern Datum rinq_payload_result(RinqBytes body, RinqPayloadForm form, bool *isnull);
+extern RinqBytes rinq_attribute_text(const char *text, const char *what);
+extern RinqBytes rinq_attribute_value(const JsonbValue *value);
 extern int64 rinq_interval_ms(const Interval *interval);
 
 #endif							/* RINQ_ARGUMENTS_H */

@@ -126,7 +126,9 @@ rinq_constraint_argument(const char *text)
 				 errmsg("invalid constraint \"%s\"", text),
 				 errdetail_internal("At character %d: %s.",
 									characters(wire, position) + 1,
-									problem)));
+									problem),
+				 strchr(text, '{') == NULL ?
+				 errhint("A constraint is written in braces: {tenant=acme}, {tenant=acme, !muted}, or {*} for all sessions.") : 0));
 	return constraint;
 }
 

@@ -22,6 +22,7 @@
 #include "sql/arguments.h"
 #include "sql/parallel.h"
 #include "sql/send.h"
+#include "tcop/utility.h"
 #include "transaction.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -52,6 +53,9 @@ require_database(bool durable)
 	rinq_require_preloaded();
 	if (!durable)
 		return rinq_require_peer();
+
+	/* said here, since a standby's databases are not served, which is another error */
+	PreventCommandDuringRecovery("rinq_execute()");
 	db = rinq_require_database();
 	if ((int64) pg_atomic_read_u64(&db->outbox_depth) + rinq_transaction_durable() >= rinq_max_outbox)
 		ereport(ERROR,

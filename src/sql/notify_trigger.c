@@ -14,22 +14,21 @@
 
 #include "compat.h"
 
-#include "access/htup_details.h"
 #include "calls.h"
-#include "cbor.h"
 #include "cbor_stream.h"
 #include "commands/trigger.h"
-#include "constraint.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "payload.h"
 #include "sql/arguments.h"
+#include "sql/parallel.h"
 #include "sql/send.h"
 #include "sql/target.h"
 #include "sql/trigger_plan.h"
+#include "utils/builtins.h"
 #include "utils/formatting.h"
-#include "utils/jsonb.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -48,7 +47,7 @@ typedef struct Target
 typedef struct Batch
 {
 	RinqTriggerPlan *plan;
-	TriggerData *data;
+	RinqTriggerContext *about;
 	RinqDatabase *db;
 	MemoryContext row_context;	/* of what a row needs, until the next one */
 	Target		target;			/* its constraint is in "constraint" */
@@ -62,35 +61,8 @@ typedef struct Batch
 
 /* ---------------- rows ---------------- */
 
-/* the constraint, with the row's own values for the columns to match */
-static RinqBytes
-matching(const RinqTriggerPlan *plan, TupleDesc desc, HeapTuple row)
-{
-	RinqConstraint all;
-	int			i;
-
-	if (plan->num_match == 0)
-		return plan->encoded;
-	memset(&all, 0, sizeof(all));
-	all.kind = RINQ_CONSTRAINT_AND;
-	all.terms = palloc((plan->num_match + 1) * sizeof(RinqConstraint *));
-	if (plan->constraint->kind != RINQ_CONSTRAINT_NONE)
-		all.terms[all.num_terms++] = plan->constraint;
-	for (i = 0; i < plan->num_match; i++)
-	{
-		RinqConstraint *term = palloc0(sizeof(RinqConstraint));
-		char	   *value = SPI_getvalue(row, desc, plan->match[i]);
-
-		term->kind = RINQ_CONSTRAINT_EQUAL;
-		term->key = rinq_text_to_wire(SPI_fname(desc, plan->match[i]));
-		term->value = value == NULL ? rinq_bytes("", 0) : rinq_text_to_wire(value);
-		all.terms[all.num_terms++] = term;
-	}
-	return rinq_trigger_encode(all.num_terms == 1 ? all.terms[0] : &all);
-}
-
 static Target
-target_of(const RinqTriggerPlan *plan, TupleDesc desc, HeapTuple row)
+target_of(RinqTriggerPlan *plan, RinqTriggerContext *about, TupleDesc desc, HeapTuple row)
 {
 	Target		target;
 	RinqTarget	session;
@@ -99,9 +71,10 @@ target_of(const RinqTriggerPlan *plan, TupleDesc desc, HeapTuple row)
 	memset(&target, 0, sizeof(target));
 	if (plan->constraint != NULL)
 	{
-		target.constraint = matching(plan, desc, row);
+		target.constraint = rinq_trigger_constraint(plan, about, desc, row);
 		return target;
 	}
+	about->column = NameStr(TupleDescAttr(desc, plan->target_column - 1)->attname);
 	text = SPI_getvalue(row, desc, plan->target_column);
 	target.nobody = text == NULL;
 	if (text != NULL)
@@ -110,6 +83,7 @@ target_of(const RinqTriggerPlan *plan, TupleDesc desc, HeapTuple row)
 		rinq_check_notification_target(&session);
 		target.session = session.ref.session;
 	}
+	about->column = NULL;
 	return target;
 }
 
@@ -118,28 +92,6 @@ same_target(const Target *a, const Target *b)
 {
 	return a->nobody == b->nobody && rinq_session_id_equal(&a->session, &b->session) &&
 		rinq_bytes_equal(a->constraint, b->constraint);
-}
-
-/* appends a row in CBOR */
-static void
-append_row(RinqTriggerPlan *plan, TupleDesc desc, HeapTuple row, StringInfo out)
-{
-	Datum		datum;
-
-	if (plan->num_columns == 0)
-		datum = heap_copy_tuple_as_datum(row, desc);
-	else
-	{
-		Datum	   *values = palloc(plan->num_columns * sizeof(Datum));
-		bool	   *nulls = palloc(plan->num_columns * sizeof(bool));
-		int			i;
-
-		for (i = 0; i < plan->num_columns; i++)
-			values[i] = heap_getattr(row, plan->columns[i], desc, &nulls[i]);
-		datum = heap_copy_tuple_as_datum(heap_form_tuple(plan->projected, values, nulls),
-										 plan->projected);
-	}
-	rinq_cbor_append_jsonb(out, DatumGetJsonbP(FunctionCall1(&plan->to_jsonb, datum)));
 }
 
 /* ---------------- messages ---------------- */
@@ -172,13 +124,16 @@ append_origin(StringInfo body, TriggerData *data)
 }
 
 static void
-send(RinqDatabase *db, const RinqTriggerPlan *plan, TriggerData *data, const Target *target,
-	 const StringInfoData *body)
+send(RinqDatabase *db, const RinqTriggerPlan *plan, RinqTriggerContext *about,
+	 const Target *target, const StringInfoData *body)
 {
+	TriggerData *data = about->data;
 	RinqOutgoing message;
 	RinqBytes	type = plan->type;
 
+	about->is_sent = true;
 	rinq_check_payload_size((size_t) body->len);
+	about->is_sent = false;
 	if (type.len == 0)
 		type = rinq_bytes_str(asc_tolower(operation(data->tg_event),
 										  strlen(operation(data->tg_event))));
@@ -190,13 +145,14 @@ send(RinqDatabase *db, const RinqTriggerPlan *plan, TriggerData *data, const Tar
 }
 
 static void
-send_row(RinqDatabase *db, RinqTriggerPlan *plan, TriggerData *data)
+send_row(RinqDatabase *db, RinqTriggerPlan *plan, RinqTriggerContext *about)
 {
+	TriggerData *data = about->data;
 	TupleDesc	desc = RelationGetDescr(data->tg_relation);
 	bool		updated = TRIGGER_FIRED_BY_UPDATE(data->tg_event);
 	bool		deleted = TRIGGER_FIRED_BY_DELETE(data->tg_event);
 	HeapTuple	row = updated ? data->tg_newtuple : data->tg_trigtuple;
-	Target		target = target_of(plan, desc, row);
+	Target		target = target_of(plan, about, desc, row);
 	StringInfoData body;
 
 	if (target.nobody)
@@ -204,14 +160,14 @@ send_row(RinqDatabase *db, RinqTriggerPlan *plan, TriggerData *data)
 	initStringInfo(&body);
 	rinq_cbor_write_map(&body, updated ? 5 : 4);
 	rinq_cbor_write_text(&body, rinq_bytes_str(deleted ? "old" : "new"));
-	append_row(plan, desc, row, &body);
+	rinq_trigger_append_row(plan, about, desc, row, &body);
 	if (updated)
 	{
 		rinq_cbor_write_text(&body, rinq_bytes_str("old"));
-		append_row(plan, desc, data->tg_trigtuple, &body);
+		rinq_trigger_append_row(plan, about, desc, data->tg_trigtuple, &body);
 	}
 	append_origin(&body, data);
-	send(db, plan, data, &target, &body);
+	send(db, plan, about, &target, &body);
 }
 
 /* sends the rows that were collected */
@@ -238,8 +194,8 @@ flush(Batch *batch, bool last)
 	rinq_cbor_write_bool(&body, last);
 	rinq_cbor_write_text(&body, rinq_bytes_str("part"));
 	rinq_cbor_write_uint(&body, (uint64) ++batch->part);
-	append_origin(&body, batch->data);
-	send(batch->db, batch->plan, batch->data, &batch->target, &body);
+	append_origin(&body, batch->about->data);
+	send(batch->db, batch->plan, batch->about, &batch->target, &body);
 	pfree(body.data);
 	resetStringInfo(&batch->new_rows);
 	resetStringInfo(&batch->old_rows);
@@ -304,19 +260,19 @@ static void
 add(Batch *batch, HeapTuple new_row, HeapTuple old_row)
 {
 	RinqTriggerPlan *plan = batch->plan;
-	TupleDesc	desc = RelationGetDescr(batch->data->tg_relation);
+	TupleDesc	desc = RelationGetDescr(batch->about->data->tg_relation);
 	StringInfoData new_cbor;
 	StringInfoData old_cbor;
-	Target		target = target_of(plan, desc, new_row != NULL ? new_row : old_row);
+	Target		target = target_of(plan, batch->about, desc, new_row != NULL ? new_row : old_row);
 
 	if (target.nobody)
 		return;
 	initStringInfo(&new_cbor);
 	initStringInfo(&old_cbor);
 	if (new_row != NULL)
-		append_row(plan, desc, new_row, &new_cbor);
+		rinq_trigger_append_row(plan, batch->about, desc, new_row, &new_cbor);
 	if (old_row != NULL)
-		append_row(plan, desc, old_row, &old_cbor);
+		rinq_trigger_append_row(plan, batch->about, desc, old_row, &old_cbor);
 	if (!is_empty(batch) &&
 		(!same_target(&batch->target, &target) ||
 		 (size_t) batch->new_rows.len + batch->old_rows.len + new_cbor.len + old_cbor.len > plan->chunk))
@@ -331,7 +287,7 @@ add(Batch *batch, HeapTuple new_row, HeapTuple old_row)
 
 /* without transition tables, all there is to say is that something was done */
 static void
-send_operation(RinqDatabase *db, RinqTriggerPlan *plan, TriggerData *data)
+send_operation(RinqDatabase *db, RinqTriggerPlan *plan, RinqTriggerContext *about)
 {
 	Target		target;
 	StringInfoData body;
@@ -340,19 +296,20 @@ send_operation(RinqDatabase *db, RinqTriggerPlan *plan, TriggerData *data)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("trigger \"%s\" needs rows to tell whom to notify",
-						data->tg_trigger->tgname),
+						about->data->tg_trigger->tgname),
 				 errhint("Create it FOR EACH ROW, or REFERENCING transition tables.")));
 	memset(&target, 0, sizeof(target));
 	target.constraint = plan->encoded;
 	initStringInfo(&body);
 	rinq_cbor_write_map(&body, 3);
-	append_origin(&body, data);
-	send(db, plan, data, &target, &body);
+	append_origin(&body, about->data);
+	send(db, plan, about, &target, &body);
 }
 
 static void
-send_statement(RinqDatabase *db, RinqTriggerPlan *plan, TriggerData *data)
+send_statement(RinqDatabase *db, RinqTriggerPlan *plan, RinqTriggerContext *about)
 {
+	TriggerData *data = about->data;
 	TupleDesc	desc = RelationGetDescr(data->tg_relation);
 	int			new_pointer = 0;
 	int			old_pointer = 0;
@@ -362,12 +319,12 @@ send_statement(RinqDatabase *db, RinqTriggerPlan *plan, TriggerData *data)
 
 	if (new_slot == NULL && old_slot == NULL)
 	{
-		send_operation(db, plan, data);
+		send_operation(db, plan, about);
 		return;
 	}
 	memset(&batch, 0, sizeof(batch));
 	batch.plan = plan;
-	batch.data = data;
+	batch.about = about;
 	batch.db = db;
 	batch.row_context = AllocSetContextCreate(CurrentMemoryContext, "rinq trigger row",
 											  ALLOCSET_DEFAULT_SIZES);
@@ -398,20 +355,63 @@ send_statement(RinqDatabase *db, RinqTriggerPlan *plan, TriggerData *data)
 	MemoryContextDelete(batch.row_context);
 }
 
+/* ---------------- the trigger ---------------- */
+
+/* says which trigger an error is about, and what can be done */
+static void
+add_context(void *arg)
+{
+	const RinqTriggerContext *about = arg;
+
+	if (about->column != NULL)
+		errcontext("trigger \"%s\" on table %s, column \"%s\"",
+				   about->data->tg_trigger->tgname, about->table, about->column);
+	else
+		errcontext("trigger \"%s\" on table %s", about->data->tg_trigger->tgname, about->table);
+	if (about->is_sent &&
+		ERRCODE_TO_CATEGORY(geterrcode()) != ERRCODE_OPERATOR_INTERVENTION)
+		errhint("The trigger's option \"columns=...\" says which columns are sent.");
+}
+
+static RinqTriggerPlan *
+plan_of(FunctionCallInfo fcinfo, RinqTriggerContext *about)
+{
+	RinqTriggerPlan *plan = fcinfo->flinfo->fn_extra;
+
+	if (plan == NULL || plan->trigger != about->data->tg_trigger->tgoid ||
+		plan->relation != RelationGetRelid(about->data->tg_relation))
+	{
+		plan = rinq_trigger_plan(about->data, about, fcinfo->flinfo->fn_mcxt);
+		fcinfo->flinfo->fn_extra = plan;
+	}
+	return plan;
+}
+
 /* the peer's database; NULL when nothing is to be sent */
 static RinqDatabase *
 database_of(const RinqTriggerPlan *plan)
 {
-	RinqDatabase *db;
-
 	if (plan->only_if_peer)
-	{
-		db = rinq_preloaded() ? rinq_my_database() : NULL;
-		if (db == NULL || db->peer.state != RINQ_WORKER_RUNNING)
-			return NULL;
-	}
+		return rinq_preloaded() ? rinq_find_peer() : NULL;
 	rinq_require_preloaded();
 	return rinq_require_peer();
+}
+
+static void
+notify(FunctionCallInfo fcinfo, RinqTriggerContext *about)
+{
+	RinqTriggerPlan *plan = plan_of(fcinfo, about);
+	RinqDatabase *db = database_of(plan);
+	int			settings;
+
+	if (db == NULL)
+		return;
+	settings = rinq_trigger_fix_settings(plan);
+	if (TRIGGER_FIRED_FOR_ROW(about->data->tg_event))
+		send_row(db, plan, about);
+	else
+		send_statement(db, plan, about);
+	AtEOXact_GUC(true, settings);
 }
 
 /*
@@ -426,26 +426,23 @@ database_of(const RinqTriggerPlan *plan)
 Datum
 rinq_notify_trigger(PG_FUNCTION_ARGS)
 {
-	TriggerData *data = (TriggerData *) fcinfo->context;
-	RinqTriggerPlan *plan = fcinfo->flinfo->fn_extra;
-	RinqDatabase *db;
+	RinqTriggerContext about;
+	ErrorContextCallback callback;
 
-	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(data->tg_event))
+	memset(&about, 0, sizeof(about));
+	about.data = (TriggerData *) fcinfo->context;
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(about.data->tg_event))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("rinq_notify_trigger must be called as a trigger that fires AFTER")));
-	if (plan == NULL || plan->trigger != data->tg_trigger->tgoid ||
-		plan->relation != RelationGetRelid(data->tg_relation))
-	{
-		plan = rinq_trigger_plan(data, fcinfo->flinfo->fn_mcxt);
-		fcinfo->flinfo->fn_extra = plan;
-	}
-	db = database_of(plan);
-	if (db == NULL)
-		return PointerGetDatum(NULL);
-	if (TRIGGER_FIRED_FOR_ROW(data->tg_event))
-		send_row(db, plan, data);
-	else
-		send_statement(db, plan, data);
+	rinq_refuse_parallel(fcinfo);
+	about.table = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(about.data->tg_relation)),
+											 RelationGetRelationName(about.data->tg_relation));
+	callback.callback = add_context;
+	callback.arg = &about;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+	notify(fcinfo, &about);
+	error_context_stack = callback.previous;
 	return PointerGetDatum(NULL);
 }

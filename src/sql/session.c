@@ -124,21 +124,6 @@ rinq_session_revision(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(CStringGetTextDatum(result.text));
 }
 
-/* texts that are stored, and sent, whole */
-static RinqBytes
-attribute_text(const char *text, const char *what)
-{
-	RinqBytes	bytes = rinq_text_to_wire(text);
-
-	if (bytes.len > rinq_payload_limit())
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("%s of %zu bytes is too long", what, bytes.len),
-				 errdetail("The setting \"rinq.max_payload\" allows %zu bytes.",
-						   rinq_payload_limit())));
-	return bytes;
-}
-
 /* false, if that may be, when a value at the revision is not known any more */
 static bool
 get_attributes(const RinqTarget *target, const char *namespace, RinqAttribute *keys, int count,
@@ -178,7 +163,7 @@ rinq_session_get(PG_FUNCTION_ARGS)
 	namespace = rinq_namespace_argument(fcinfo, 1);
 	rinq_target_argument(fcinfo, 0, &target);
 	memset(&key, 0, sizeof(key));
-	key.key = attribute_text(rinq_text_argument(fcinfo, 2, "key"), "key");
+	key.key = rinq_attribute_text(rinq_text_argument(fcinfo, 2, "key"), "key");
 	(void) get_attributes(&target, namespace, &key, 1, false, &found);
 	PG_RETURN_DATUM(CStringGetTextDatum(rinq_text_from_wire(found->value)));
 }
@@ -218,7 +203,7 @@ rinq_session_get_many(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("keys must not be null")));
-		keys[i].key = attribute_text(TextDatumGetCString(texts[i]), "key");
+		keys[i].key = rinq_attribute_text(TextDatumGetCString(texts[i]), "key");
 	}
 	rinq_resultset_begin(fcinfo, &set, 3);
 	if (count > 0)
@@ -263,10 +248,10 @@ read_attribute(HeapTupleHeader row, RinqAttribute *attribute)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("the key of an attribute must not be null")));
-	attribute->key = attribute_text(TextDatumGetCString(value), "key");
+	attribute->key = rinq_attribute_text(TextDatumGetCString(value), "key");
 	value = GetAttributeByNum(row, 2, &isnull);
 	attribute->value = isnull ? rinq_bytes("", 0) :
-		attribute_text(TextDatumGetCString(value), "value");
+		rinq_attribute_text(TextDatumGetCString(value), "value");
 	value = GetAttributeByNum(row, 3, &isnull);
 	attribute->frozen = !isnull && DatumGetBool(value);
 }
@@ -313,30 +298,6 @@ rinq_session_update(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(update(&target, namespace, attributes, count));
 }
 
-/* a member of an object as the value of an attribute */
-static RinqBytes
-value_of(const JsonbValue *value)
-{
-	StringInfoData text;
-
-	switch (value->type)
-	{
-		case jbvNull:
-			return rinq_bytes("", 0);
-		case jbvString:
-			return attribute_text(pnstrdup(value->val.string.val, value->val.string.len), "value");
-		case jbvBool:
-			return rinq_bytes_str(value->val.boolean ? "true" : "false");
-		case jbvNumeric:
-			return rinq_bytes_str(DatumGetCString(DirectFunctionCall1(numeric_out,
-																	  NumericGetDatum(value->val.numeric))));
-		default:
-			initStringInfo(&text);
-			(void) JsonbToCString(&text, value->val.binary.data, value->val.binary.len);
-			return attribute_text(text.data, "value");
-	}
-}
-
 static Datum
 update_from_json(FunctionCallInfo fcinfo, Jsonb *json)
 {
@@ -358,10 +319,10 @@ update_from_json(FunctionCallInfo fcinfo, Jsonb *json)
 	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
 	{
 		if (token == WJB_KEY)
-			attributes[count].key = attribute_text(pnstrdup(value.val.string.val,
+			attributes[count].key = rinq_attribute_text(pnstrdup(value.val.string.val,
 															value.val.string.len), "key");
 		else if (token == WJB_VALUE)
-			attributes[count++].value = value_of(&value);
+			attributes[count++].value = rinq_attribute_value(&value);
 	}
 	return update(&target, namespace, attributes, count);
 }
@@ -477,7 +438,7 @@ source_attribute(const char *namespace, const char *key)
 	if (!rinq_ref_parse(target.text, strlen(target.text), &target.ref))
 		elog(ERROR, "malformed source \"%s\"", target.text);
 	memset(&wanted, 0, sizeof(wanted));
-	wanted.key = attribute_text(key, "key");
+	wanted.key = rinq_attribute_text(key, "key");
 	if (!get_attributes(&target, namespace, &wanted, 1, true, &found))
 	{
 		target.current = true;

@@ -15,6 +15,16 @@
 #include "constraint.h"
 #include "fmgr.h"
 
+/* a column whose values are sent, or compared with attributes */
+typedef struct RinqTriggerColumn
+{
+	int			number;
+	const char *name;
+	RinqBytes	key;			/* its name as it is sent */
+	const char *namespace;		/* of the attribute to match; NULL: the notification's */
+	FmgrInfo	to_jsonb;		/* converts its values */
+} RinqTriggerColumn;
+
 typedef struct RinqTriggerPlan
 {
 	Oid			trigger;
@@ -25,16 +35,36 @@ typedef struct RinqTriggerPlan
 	RinqConstraint *constraint; /* otherwise */
 	RinqBytes	encoded;		/* the constraint, when it is the same for all rows */
 	int			num_match;		/* columns whose values sessions must have as well */
-	int		   *match;
-	int			num_columns;	/* that are sent; 0 is all */
-	int		   *columns;
-	TupleDesc	projected;		/* of these */
+	RinqTriggerColumn *match;
+	int			num_columns;	/* that are sent, in jsonb's order of keys */
+	RinqTriggerColumn *columns;
+	bool		has_money;		/* values look different with another lc_monetary */
+	bool		has_names;		/* … with another search_path */
 	size_t		chunk;			/* bytes of rows in one message */
 	bool		only_if_peer;	/* without a peer, nothing is sent, and that is no error */
-	FmgrInfo	to_jsonb;
 } RinqTriggerPlan;
 
-extern RinqTriggerPlan *rinq_trigger_plan(TriggerData *data, MemoryContext context);
+/*
+ * What an error is about, for its context.  Whoever works on a column says so
+ * here, and takes it back.
+ */
+typedef struct RinqTriggerContext
+{
+	TriggerData *data;
+	const char *table;			/* with its schema */
+	const char *column;			/* NULL for none */
+	bool		is_sent;		/* fewer columns would help */
+} RinqTriggerContext;
+
+extern RinqTriggerPlan *rinq_trigger_plan(TriggerData *data, RinqTriggerContext *about,
+										  MemoryContext context);
 extern RinqBytes rinq_trigger_encode(const RinqConstraint *constraint);
+
+/* in trigger_row.c */
+extern int	rinq_trigger_fix_settings(const RinqTriggerPlan *plan);
+extern RinqBytes rinq_trigger_constraint(RinqTriggerPlan *plan, RinqTriggerContext *about,
+										 TupleDesc desc, HeapTuple row);
+extern void rinq_trigger_append_row(RinqTriggerPlan *plan, RinqTriggerContext *about,
+									TupleDesc desc, HeapTuple row, StringInfo out);
 
 #endif							/* RINQ_TRIGGER_PLAN_H */

@@ -1,0 +1,461 @@
+/*-------------------------------------------------------------------------
+ *
+ * fetch.c
+ *	  rinq_notifications: fetching notifications that were kept for a session.
+ *
+ * The peer is asked for one at a time, when the statement wants it: what the
+ * statement does not ask for stays with the peer, for whoever fetches next.  For
+ * that, PostgreSQL has to read the function row by row, which it does not do
+ * with functions in FROM, but with functions in the list of a SELECT; so the
+ * install script wraps it in a query that PostgreSQL inlines.
+ *
+ * What a statement has read is kept here until it has ended.  When it fails, the
+ * next one gets it again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "clock.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "lib/ilist.h"
+#include "nodes/execnodes.h"
+#include "notification.h"
+#include "own_tables.h"
+#include "payload.h"
+#include "request.h"
+#include "session.h"
+#include "sql/arguments.h"
+#include "sql/call.h"
+#include "sql/parallel.h"
+#include "sql/target.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+
+PG_FUNCTION_INFO_V1(rinq_notifications);
+
+enum
+{
+	ARG_TIMEOUT,
+	ARG_SESSION,
+	ARG_MAX_ROWS
+};
+
+/* what a statement reads that does not say how many rows it wants */
+#define PAGE_ROWS 1000
+#define PAGE_BYTES (256 * 1024)
+
+/* a statement that reads notifications */
+typedef struct Reader
+{
+	MemoryContextCallback end;
+	RinqTarget	target;
+	RinqOperationInput input;	/* of the next fetch */
+	int64		deadline;		/* of the first one */
+	int			rows;
+	size_t		bytes;
+	int			max_rows;		/* 0 when the statement does not say */
+} Reader;
+
+/*
+ * A notification that the peer has handed over: a statement reads it now, or it
+ * was read in vain, because the statement failed or was cancelled.
+ */
+typedef struct Fetched
+{
+	dlist_node	node;
+	RinqSessionId session;
+	Oid			role;			/* that got it */
+	Reader	   *reader;			/* NULL: it is for the next statement */
+	size_t		len;
+	char		packed[FLEXIBLE_ARRAY_MEMBER];
+} Fetched;
+
+static dlist_head fetched = DLIST_STATIC_INIT(fetched);
+
+static void
+forget(Fetched *one)
+{
+	dlist_delete(&one->node);
+	pfree(one);
+}
+
+/* the request whose statements have fetched is over */
+static void
+forget_all(void)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &fetched)
+		forget(dlist_container(Fetched, node, iter.cur));
+}
+
+/*
+ * Keep what the peer has handed over, which may be nothing; false when there is
+ * no memory for that.
+ */
+static bool
+add_fetched(const RinqTarget *target, RinqBytes packed)
+{
+	dlist_mutable_iter iter;
+	Fetched    *one;
+
+	/* sessions of an earlier connection to the broker are gone */
+	dlist_foreach_modify(iter, &fetched)
+	{
+		one = dlist_container(Fetched, node, iter.cur);
+		if (one->reader == NULL &&
+			!rinq_peer_id_equal(&one->session.peer, &target->ref.session.peer))
+			forget(one);
+	}
+	if (packed.len == 0)
+		return true;
+	one = MemoryContextAllocExtended(TopMemoryContext, offsetof(Fetched, packed) + packed.len,
+									 MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
+	if (one == NULL)
+		return false;
+	one->session = target->ref.session;
+	one->role = GetUserId();
+	one->reader = NULL;
+	one->len = packed.len;
+	memcpy(one->packed, packed.data, packed.len);
+	dlist_push_tail(&fetched, &one->node);
+	return true;
+}
+
+/* the next one that no statement reads; NULL when there is none */
+static Fetched *
+find_fetched(const RinqSessionId *session)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &fetched)
+	{
+		Fetched    *one = dlist_container(Fetched, node, iter.cur);
+
+		if (one->reader == NULL && rinq_session_id_equal(&one->session, session))
+			return one;
+	}
+	return NULL;
+}
+
+/* the statement has ended well: what it has read is forgotten */
+static void
+reader_has_ended(Datum arg)
+{
+	Reader	   *reader = (Reader *) DatumGetPointer(arg);
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &fetched)
+	{
+		Fetched    *one = dlist_container(Fetched, node, iter.cur);
+
+		if (one->reader == reader)
+			forget(one);
+	}
+}
+
+/* the statement's memory goes: what it has read and not forgotten was in vain */
+static void
+reader_is_gone(void *arg)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &fetched)
+	{
+		Fetched    *one = dlist_container(Fetched, node, iter.cur);
+
+		if (one->reader == arg)
+			one->reader = NULL;
+	}
+}
+
+/* ---------------- asking the peer ---------------- */
+
+/*
+ * Wait for the answer to a fetch.  When the deadline passes, the fetch is given
+ * up, unless it is answered in this moment: then *released is true, and the
+ * slot is not this process's any more.
+ */
+static void
+wait_for_fetch(RinqDatabase *db, uint32 index, RinqAnswer *answer, volatile bool *released)
+{
+	rinq_call_wait(db, index, answer);
+	if (answer->outcome != RINQ_OUTCOME_EXPIRED)
+		return;
+	*released = rinq_call_abandon(db, index);
+	if (!*released)
+		rinq_call_answer(db, index, answer);
+}
+
+/*
+ * End a fetch whose statement has failed: what it was about to get is for the
+ * next one, if it was not kept already and there is memory to keep it in.
+ * Nothing here raises an error, since one is being raised.
+ */
+static void
+end_failed_fetch(RinqDatabase *db, uint32 index, const RinqTarget *target)
+{
+	RinqAnswer	answer;
+
+	if (rinq_call_abandon(db, index))
+		return;
+	rinq_call_answer(db, index, &answer);
+	if (answer.outcome == RINQ_OUTCOME_SUCCESS &&
+		find_fetched(&target->ref.session) == NULL)
+		(void) add_fetched(target, answer.fields[RINQ_ANSWER_PAYLOAD]);
+	rinq_call_release(db, index);
+}
+
+/* one fetch; the result is what it was refused for, if not RINQ_OUTCOME_SUCCESS */
+static RinqOutcome
+fetch(RinqDatabase *db, const Reader *reader, bool trusted, int64 deadline, char **text)
+{
+	const RinqTarget *target = &reader->target;
+	RinqBytes	fields[RINQ_OP_FIELDS];
+	RinqAnswer	answer;
+	uint32		index;
+	volatile bool released = false;
+
+	rinq_at_request_end(forget_all);
+	rinq_operation_fields(&reader->input, fields);
+	index = rinq_operation_submit(db, RINQ_OP_FETCH, &target->ref, true, GetUserId(), trusted,
+								  fields, RINQ_OP_FIELDS, deadline);
+	PG_TRY();
+	{
+		wait_for_fetch(db, index, &answer, &released);
+		if (answer.outcome == RINQ_OUTCOME_SUCCESS &&
+			!add_fetched(target, answer.fields[RINQ_ANSWER_PAYLOAD]))
+			ereport(ERROR,
+					(errcode(ERRCODE_OUT_OF_MEMORY),
+					 errmsg("out of memory"),
+					 errdetail("A notification of %zu bytes was fetched.",
+							   answer.fields[RINQ_ANSWER_PAYLOAD].len)));
+		if (answer.outcome >= RINQ_OUTCOME_REFUSED)
+			*text = rinq_answer_text(&answer);
+		else if (answer.outcome != RINQ_OUTCOME_SUCCESS && answer.outcome != RINQ_OUTCOME_EXPIRED)
+			rinq_call_raise(&answer, "_sess", target->text);
+	}
+	PG_CATCH();
+	{
+		if (!released)
+			end_failed_fetch(db, index, target);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (!released)
+		rinq_call_release(db, index);
+	return answer.outcome;
+}
+
+/* fetches the next one, as the peer's own roles allow */
+static void
+fetch_next(Reader *reader)
+{
+	RinqTarget *target = &reader->target;
+	int64		deadline = reader->rows == 0 ? reader->deadline : rinq_call_deadline(NULL);
+	RinqDatabase *db = rinq_require_connection(rinq_call_deadline(NULL));
+	char	   *text = NULL;
+	RinqOutcome outcome = fetch(db, reader, false, deadline, &text);
+
+	if (outcome == RINQ_OUTCOME_NOT_OURS && rinq_may_use(RINQ_OP_FETCH, target, text))
+		outcome = fetch(db, reader, true, deadline, &text);
+	if (outcome == RINQ_OUTCOME_REFUSED)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("no notifications are kept for session \"%s\"", target->text),
+				 errdetail_internal("%s", text),
+				 errhint("Use rinq_session_listen(session, namespace).")));
+	if (outcome != RINQ_OUTCOME_SUCCESS && outcome != RINQ_OUTCOME_EXPIRED)
+		rinq_operation_refused(outcome, target, NULL, text);
+}
+
+/*
+ * May the current role get what was read in vain?  The peer is not asked again,
+ * and the role may be another one than when it was.
+ */
+static void
+check_fetched(const Fetched *one, const RinqTarget *target)
+{
+	RinqDatabase *db = rinq_my_database();
+	RinqSessionId own;
+	char		role[16];
+
+	if (one->role == GetUserId() ||
+		(db != NULL && rinq_session_current(db, rinq_client_number(), &own) &&
+		 rinq_session_id_equal(&own, &target->ref.session)))
+		return;
+	snprintf(role, sizeof(role), "%u", one->role);
+	if (!rinq_may_use(RINQ_OP_FETCH, target, role))
+		rinq_operation_refused(RINQ_OUTCOME_NOT_OURS, target, NULL, role);
+}
+
+/* ---------------- rows ---------------- */
+
+/* a row; one that cannot be converted is an error, and the last to hear of it */
+static Datum
+row_of(Fetched *one, TupleDesc desc)
+{
+	RinqBytes	rest = rinq_bytes(one->packed, one->len);
+	RinqBytes	fields[RINQ_NOTIFICATION_FIELDS];
+	Datum		values[RINQ_NOTIFICATION_COLUMNS];
+	bool		nulls[RINQ_NOTIFICATION_COLUMNS];
+	Datum		row = (Datum) 0;
+
+	PG_TRY();
+	{
+		if (!rinq_notification_unpack(&rest, fields) || rest.len > 0)
+			elog(ERROR, "malformed notification");
+		rinq_notification_row(fields, values, nulls);
+		row = HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
+	}
+	PG_CATCH();
+	{
+		int			category = ERRCODE_TO_CATEGORY(geterrcode());
+
+		if (category != ERRCODE_OPERATOR_INTERVENTION &&
+			category != ERRCODE_INSUFFICIENT_RESOURCES)
+			forget(one);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return row;
+}
+
+/* the next notification for a statement; NULL when it gets no more */
+static Fetched *
+next_fetched(Reader *reader)
+{
+	const RinqSessionId *session = &reader->target.ref.session;
+	Fetched    *one;
+
+	if (reader->max_rows > 0 ? reader->rows >= reader->max_rows :
+		(reader->rows >= PAGE_ROWS || reader->bytes >= PAGE_BYTES))
+		return NULL;
+	one = find_fetched(session);
+	if (one == NULL)
+	{
+		fetch_next(reader);
+		one = find_fetched(session);
+	}
+	else
+		check_fetched(one, &reader->target);
+	reader->input.mode = '\0';	/* only the first one is waited for */
+	if (one == NULL)
+		return NULL;
+	reader->rows++;
+	reader->bytes += one->len;
+	return one;
+}
+
+/* ---------------- arguments ---------------- */
+
+/* whoever may execute the function that is inlined may execute this one */
+static void
+check_privilege(FunctionCallInfo fcinfo)
+{
+	Oid			types[] = {INTERVALOID, TEXTOID, INT4OID};
+	Oid			func = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+									   CStringGetDatum("rinq_notifications"),
+									   PointerGetDatum(buildoidvector(types, lengthof(types))),
+									   ObjectIdGetDatum(rinq_extension_schema()));
+
+	if (!OidIsValid(func) || !rinq_can_execute(func, GetUserId()))
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, "rinq_notifications");
+}
+
+static void
+read_timeout(Reader *reader, const Interval *timeout)
+{
+	int64		now = rinq_clock_ms();
+
+	reader->deadline = rinq_call_deadline(NULL);
+	if (timeout->time == 0 && timeout->day == 0 && timeout->month == 0)
+		return;
+	reader->input.mode = 'w';
+	reader->deadline = now + rinq_interval_ms(timeout);
+	if (rinq_inherited.deadline != 0)
+		reader->deadline = Max(now, Min(reader->deadline, rinq_inherited.deadline));
+}
+
+static Reader *
+new_reader(FunctionCallInfo fcinfo)
+{
+	ExprContext *expression = ((ReturnSetInfo *) fcinfo->resultinfo)->econtext;
+	MemoryContext old = MemoryContextSwitchTo(expression->ecxt_per_query_memory);
+	Reader	   *reader = palloc0(sizeof(Reader));
+
+	if (PG_ARGISNULL(ARG_TIMEOUT))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("timeout must not be null")));
+	read_timeout(reader, PG_GETARG_INTERVAL_P(ARG_TIMEOUT));
+	if (!PG_ARGISNULL(ARG_MAX_ROWS))
+		reader->max_rows = PG_GETARG_INT32(ARG_MAX_ROWS);
+	if (!PG_ARGISNULL(ARG_MAX_ROWS) && reader->max_rows < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_rows must be positive")));
+	if (PG_ARGISNULL(ARG_SESSION))
+		rinq_target_own(rinq_require_connection(rinq_call_deadline(NULL)), &reader->target);
+	else
+		rinq_session_argument(fcinfo, ARG_SESSION, &reader->target);
+	reader->end.func = reader_is_gone;
+	reader->end.arg = reader;
+	MemoryContextRegisterResetCallback(expression->ecxt_per_query_memory, &reader->end);
+	RegisterExprContextCallback(expression, reader_has_ended, PointerGetDatum(reader));
+	MemoryContextSwitchTo(old);
+	return reader;
+}
+
+/*
+ * rinq_notifications(timeout interval, session text, max_rows integer) returns
+ * setof rinq_notification
+ *
+ * Notifications that were kept for a session, the connection's own if it is
+ * NULL; waits for the next one, at most for the timeout, when there is none.
+ * Those that a statement has read are forgotten when it has ended, whatever
+ * becomes of the transaction.
+ */
+Datum
+rinq_notifications(PG_FUNCTION_ARGS)
+{
+	FuncCallContext *calls;
+	Reader	   *reader;
+	Fetched    *one;
+	Datum		row;
+
+	if (SRF_IS_FIRSTCALL())
+	{
+		MemoryContext old;
+		TupleDesc	desc;
+
+		rinq_refuse_parallel(fcinfo);
+		check_privilege(fcinfo);
+		rinq_require_preloaded();
+		calls = SRF_FIRSTCALL_INIT();
+		old = MemoryContextSwitchTo(calls->multi_call_memory_ctx);
+		if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
+			desc->natts != RINQ_NOTIFICATION_COLUMNS)
+			elog(ERROR, "return type must be a row type");
+		calls->tuple_desc = BlessTupleDesc(desc);
+		MemoryContextSwitchTo(old);
+		calls->user_fctx = new_reader(fcinfo);
+	}
+	calls = SRF_PERCALL_SETUP();
+	reader = calls->user_fctx;
+	one = next_fetched(reader);
+	if (one == NULL)
+		SRF_RETURN_DONE(calls);
+	row = row_of(one, calls->tuple_desc);
+	one->reader = reader;
+	SRF_RETURN_NEXT(calls, row);
+}
