@@ -236,20 +236,12 @@ CREATE FUNCTION @extschema@.rinq_call(
 COMMENT ON FUNCTION @extschema@.rinq_call(text, text, jsonb, interval, text) IS
     'Calls a command of whichever peer listens to the namespace, waits for its response, and returns the payload';
 
-CREATE FUNCTION @extschema@.rinq_call(
-    namespace text, command text, payload text, timeout interval DEFAULT NULL,
+CREATE FUNCTION @extschema@.rinq_call_raw(
+    namespace text, command text, payload bytea DEFAULT NULL, timeout interval DEFAULT NULL,
     session text DEFAULT NULL)
-    RETURNS jsonb AS 'MODULE_PATHNAME', 'rinq_call_text'
+    RETURNS bytea AS 'MODULE_PATHNAME'
     LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
-COMMENT ON FUNCTION @extschema@.rinq_call(text, text, text, interval, text) IS
-    'Calls a command, with a payload in the text form of JSON';
-
-CREATE FUNCTION @extschema@.rinq_call(
-    namespace text, command text, payload bytea, timeout interval DEFAULT NULL,
-    session text DEFAULT NULL)
-    RETURNS bytea AS 'MODULE_PATHNAME', 'rinq_call_raw'
-    LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
-COMMENT ON FUNCTION @extschema@.rinq_call(text, text, bytea, interval, text) IS
+COMMENT ON FUNCTION @extschema@.rinq_call_raw(text, text, bytea, interval, text) IS
     'Calls a command with a payload in CBOR, and returns the payload of the response in CBOR';
 
 CREATE FUNCTION @extschema@.rinq_call_many(
@@ -268,20 +260,12 @@ CREATE FUNCTION @extschema@.rinq_call_async(
 COMMENT ON FUNCTION @extschema@.rinq_call_async(text, text, jsonb, interval, text) IS
     'Calls a command without waiting for the response; returns the message id, for rinq_await';
 
-CREATE FUNCTION @extschema@.rinq_call_async(
-    namespace text, command text, payload text, timeout interval DEFAULT NULL,
+CREATE FUNCTION @extschema@.rinq_call_async_raw(
+    namespace text, command text, payload bytea DEFAULT NULL, timeout interval DEFAULT NULL,
     session text DEFAULT NULL)
-    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME', 'rinq_call_async_text'
+    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME'
     LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
-COMMENT ON FUNCTION @extschema@.rinq_call_async(text, text, text, interval, text) IS
-    'Calls a command with a payload in the text form of JSON, without waiting for the response';
-
-CREATE FUNCTION @extschema@.rinq_call_async(
-    namespace text, command text, payload bytea, timeout interval DEFAULT NULL,
-    session text DEFAULT NULL)
-    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME', 'rinq_call_async_raw'
-    LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
-COMMENT ON FUNCTION @extschema@.rinq_call_async(text, text, bytea, interval, text) IS
+COMMENT ON FUNCTION @extschema@.rinq_call_async_raw(text, text, bytea, interval, text) IS
     'Calls a command with a payload in CBOR, without waiting for the response';
 
 CREATE FUNCTION @extschema@.rinq_await(
@@ -547,20 +531,12 @@ CREATE FUNCTION @extschema@.rinq_execute(
 COMMENT ON FUNCTION @extschema@.rinq_execute(text, text, jsonb, interval, boolean, text) IS
     'Has a command executed by whichever peer listens to the namespace, when the transaction commits; returns the message id';
 
-CREATE FUNCTION @extschema@.rinq_execute(
-    namespace text, command text, payload text, timeout interval DEFAULT NULL,
+CREATE FUNCTION @extschema@.rinq_execute_raw(
+    namespace text, command text, payload bytea DEFAULT NULL, timeout interval DEFAULT NULL,
     durable boolean DEFAULT true, session text DEFAULT NULL)
-    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME', 'rinq_execute_text'
+    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME'
     LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.rinq_execute(text, text, text, interval, boolean, text) IS
-    'Has a command executed, with a payload in the text form of JSON';
-
-CREATE FUNCTION @extschema@.rinq_execute(
-    namespace text, command text, payload bytea, timeout interval DEFAULT NULL,
-    durable boolean DEFAULT true, session text DEFAULT NULL)
-    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME', 'rinq_execute_raw'
-    LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.rinq_execute(text, text, bytea, interval, boolean, text) IS
+COMMENT ON FUNCTION @extschema@.rinq_execute_raw(text, text, bytea, interval, boolean, text) IS
     'Has a command executed, with a payload in CBOR';
 
 -- ---------------------------------------------------------------------
@@ -648,7 +624,7 @@ BEGIN ATOMIC
                 WHERE o.id OPERATOR(pg_catalog.=) r.id ORDER BY o.recorded, o.digest LIMIT 1)
         RETURNING r.namespace, r.command, r.payload
     )
-    SELECT @extschema@.rinq_execute(d.namespace, d.command, d.payload, NULL::interval, true, NULL::text) FROM d;
+    SELECT @extschema@.rinq_execute_raw(d.namespace, d.command, d.payload, NULL::interval, true, NULL::text) FROM d;
 END;
 COMMENT ON FUNCTION @extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id) IS
     'Has a request that was given up executed again, as a new message whose id is returned; NULL when there is none of this id';
@@ -935,6 +911,10 @@ CREATE FUNCTION @extschema@.rinq_none()
     RETURNS @extschema@.rinq_constraint AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION @extschema@.rinq_none() IS 'Matches every session';
 
+CREATE FUNCTION @extschema@.rinq_all()
+    RETURNS @extschema@.rinq_constraint AS 'MODULE_PATHNAME', 'rinq_none' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.rinq_all() IS 'Matches every session: the same as rinq_none, which is Rinq''s name for it';
+
 CREATE FUNCTION @extschema@.rinq_equal(key text, value text)
     RETURNS @extschema@.rinq_constraint AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE PARALLEL SAFE;
 COMMENT ON FUNCTION @extschema@.rinq_equal(text, text) IS 'Matches sessions whose attribute has this value';
@@ -975,7 +955,7 @@ CREATE TYPE @extschema@.rinq_notification AS (
     type text,
     payload jsonb,
     is_multicast boolean,
-    which @extschema@.rinq_constraint,
+    filter @extschema@.rinq_constraint,
     trace_id text
 );
 COMMENT ON TYPE @extschema@.rinq_notification IS
@@ -987,7 +967,7 @@ COMMENT ON COLUMN @extschema@.rinq_notification.namespace IS 'Namespace of the n
 COMMENT ON COLUMN @extschema@.rinq_notification.type IS 'Type of the notification, any text';
 COMMENT ON COLUMN @extschema@.rinq_notification.payload IS 'Payload, NULL for nil';
 COMMENT ON COLUMN @extschema@.rinq_notification.is_multicast IS 'Whether it was sent to all sessions that match a constraint';
-COMMENT ON COLUMN @extschema@.rinq_notification.which IS 'That constraint, NULL for a notification to one session';
+COMMENT ON COLUMN @extschema@.rinq_notification.filter IS 'That constraint, NULL for a notification to one session';
 COMMENT ON COLUMN @extschema@.rinq_notification.trace_id IS 'Id that the notification shares with all messages sent on its behalf';
 
 CREATE FUNCTION @extschema@.rinq_session_listen(
@@ -1050,7 +1030,7 @@ COMMENT ON COLUMN @extschema@.rinq_stored_notifications.namespace IS 'Namespace 
 COMMENT ON COLUMN @extschema@.rinq_stored_notifications.type IS 'Type of the notification, any text';
 COMMENT ON COLUMN @extschema@.rinq_stored_notifications.payload IS 'Payload, NULL for nil';
 COMMENT ON COLUMN @extschema@.rinq_stored_notifications.is_multicast IS 'Whether it was sent to all sessions that match a constraint';
-COMMENT ON COLUMN @extschema@.rinq_stored_notifications.which IS 'That constraint, NULL for a notification to one session';
+COMMENT ON COLUMN @extschema@.rinq_stored_notifications.filter IS 'That constraint, NULL for a notification to one session';
 COMMENT ON COLUMN @extschema@.rinq_stored_notifications.trace_id IS 'Id that the notification shares with all messages sent on its behalf';
 
 CREATE TABLE rinq_internal.subscription (
@@ -1126,16 +1106,10 @@ CREATE FUNCTION @extschema@.rinq_notify(
 COMMENT ON FUNCTION @extschema@.rinq_notify(text, text, text, jsonb, text) IS
     'Notifies one session when the transaction commits; returns the message id';
 
-CREATE FUNCTION @extschema@.rinq_notify(
-    namespace text, type text, target text, payload text, session text DEFAULT NULL)
-    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME', 'rinq_notify_text' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.rinq_notify(text, text, text, text, text) IS
-    'Notifies one session when the transaction commits, with a payload in the text form of JSON; returns the message id';
-
-CREATE FUNCTION @extschema@.rinq_notify(
-    namespace text, type text, target text, payload bytea, session text DEFAULT NULL)
-    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME', 'rinq_notify_raw' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.rinq_notify(text, text, text, bytea, text) IS
+CREATE FUNCTION @extschema@.rinq_notify_raw(
+    namespace text, type text, target text, payload bytea DEFAULT NULL, session text DEFAULT NULL)
+    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_notify_raw(text, text, text, bytea, text) IS
     'Notifies one session when the transaction commits, with a payload in CBOR; returns the message id';
 
 CREATE FUNCTION @extschema@.rinq_notify_trigger()
@@ -1144,21 +1118,15 @@ COMMENT ON FUNCTION @extschema@.rinq_notify_trigger() IS
     'Trigger function that notifies of changes of a table when the transaction commits; its arguments are a namespace, a type, a constraint or the column that names the session, and options';
 
 CREATE FUNCTION @extschema@.rinq_notify_many(
-    namespace text, type text, which @extschema@.rinq_constraint, payload jsonb DEFAULT NULL, session text DEFAULT NULL)
+    namespace text, type text, filter @extschema@.rinq_constraint, payload jsonb DEFAULT NULL, session text DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, jsonb, text) IS
     'Notifies all sessions that listen to the namespace and match the constraint when the transaction commits; returns the message id';
 
-CREATE FUNCTION @extschema@.rinq_notify_many(
-    namespace text, type text, which @extschema@.rinq_constraint, payload text, session text DEFAULT NULL)
-    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME', 'rinq_notify_many_text' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, text, text) IS
-    'Notifies all sessions that listen to the namespace and match the constraint when the transaction commits, with a payload in the text form of JSON; returns the message id';
-
-CREATE FUNCTION @extschema@.rinq_notify_many(
-    namespace text, type text, which @extschema@.rinq_constraint, payload bytea, session text DEFAULT NULL)
-    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME', 'rinq_notify_many_raw' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, bytea, text) IS
+CREATE FUNCTION @extschema@.rinq_notify_many_raw(
+    namespace text, type text, filter @extschema@.rinq_constraint, payload bytea DEFAULT NULL, session text DEFAULT NULL)
+    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_notify_many_raw(text, text, @extschema@.rinq_constraint, bytea, text) IS
     'Notifies all sessions that listen to the namespace and match the constraint when the transaction commits, with a payload in CBOR; returns the message id';
 
 -- ---------------------------------------------------------------------
@@ -1402,19 +1370,16 @@ REVOKE ALL ON FUNCTION @extschema@.rinq_call_async(text, text, jsonb, interval, 
 REVOKE ALL ON FUNCTION @extschema@.rinq_await(@extschema@.rinq_message_id, interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_await_any(@extschema@.rinq_message_id[], interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_cancel(@extschema@.rinq_message_id) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_call(text, text, text, interval, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_call(text, text, bytea, interval, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_call_async(text, text, text, interval, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_call_async(text, text, bytea, interval, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_call_raw(text, text, bytea, interval, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_call_async_raw(text, text, bytea, interval, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_await_raw(@extschema@.rinq_message_id, interval) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, bytea, interval, boolean, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_execute_raw(text, text, bytea, interval, boolean, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_listen(text, regprocedure, integer, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_unlisten(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_stop(boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_start() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_peer_status() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, jsonb, interval, boolean, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, text, interval, boolean, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_dead_letter_retry(@extschema@.rinq_message_id) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_dead_letter_delete(@extschema@.rinq_message_id) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id) FROM PUBLIC;
@@ -1431,11 +1396,9 @@ REVOKE ALL ON FUNCTION @extschema@.rinq_session_update(text, text, text) FROM PU
 REVOKE ALL ON FUNCTION @extschema@.rinq_session_clear(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_session_on_response(text, regprocedure) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_notify(text, text, text, jsonb, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_notify(text, text, text, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_notify(text, text, text, bytea, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_notify_raw(text, text, text, bytea, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, jsonb, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, bytea, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many_raw(text, text, @extschema@.rinq_constraint, bytea, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_session_listen(text, text, regprocedure, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_notifications(interval, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_notify_trigger() FROM PUBLIC;

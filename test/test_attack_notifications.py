@@ -44,7 +44,7 @@ class Attack(case.PeerCase):
         for constraint in (b"\xff", cbor2.dumps({"o": "*"})):
             self.unicast(session, 1, {"c": constraint})
         self.wait_kept(session, 2)
-        self.assertEqual(self.db.sql("SELECT is_multicast, which, payload FROM rinq_notifications('0', %s)" % quote(session)), [["f", None, "1"]] * 2)
+        self.assertEqual(self.db.sql("SELECT is_multicast, filter, payload FROM rinq_notifications('0', %s)" % quote(session)), [["f", None, "1"]] * 2)
 
     def test_what_waits_for_one_session_outlives_fetches_of_another(self):
         one, two = self.listening(), self.listening()

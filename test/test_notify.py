@@ -32,10 +32,14 @@ class Sending(case.PeerCase):
 
     def test_forms_of_payload(self):
         for payload, body in (("NULL::jsonb", ""), ("'null'::jsonb", ""), ("'[1]'", "8101"), ("'\\xf4'::bytea", "f4"), ("'\\x'::bytea", "")):
-            message = self.db.value("SELECT rinq_notify('news', '', %s, %s)" % (quote(self.target), payload))
+            function = "rinq_notify_raw" if "bytea" in payload else "rinq_notify"
+            message = self.db.value("SELECT %s('news', '', %s, %s)" % (function, quote(self.target), payload))
             sent = self.published("ntf.uc", where=lambda m: m.properties.get("message_id") == message)[0]
             self.assertEqual(sent.body.hex(), body)
-        self.assertEqual(self.db.value("SELECT rinq_notify_many('news', 'x', rinq_none()) IS NOT NULL"), "t")
+        self.assertEqual(self.db.value("SELECT rinq_notify_many('news', 'x', rinq_all()) IS NOT NULL"), "t")
+        message = self.db.value("SELECT rinq_notify_many_raw('news', 'x', '{*}', '\\x8101')")
+        self.assertEqual(self.published("ntf.mc", where=lambda m: m.properties.get("message_id") == message)[0].body.hex(), "8101")
+        self.assertEqual(self.db.value("SELECT rinq_all() = rinq_none()"), "t")
 
     def test_at_commit_in_order(self):
         with self.db.session() as connection:
@@ -135,13 +139,13 @@ class Receiving(case.PeerCase):
 
     def test_one(self):
         message = self.unicast(self.session, "flash", {"a": 1})
-        self.assertEqual(self.got(1, "(r).id, (r).source, (r).target, (r).namespace, (r).type, (r).payload, (r).is_multicast, (r).which, (r).trace_id, role"),
+        self.assertEqual(self.got(1, "(r).id, (r).source, (r).target, (r).namespace, (r).type, (r).payload, (r).is_multicast, (r).filter, (r).trace_id, role"),
                          [[message, message.partition("#")[0], self.session, "news", "flash", '{"a": 1}', "f", None, message, "postgres"]])
 
     def test_many(self):
         others = [self.listening("news", ("foo", "bar")), self.listening("news", ("foo", "bar"), ("n", "1")), self.listening("other", ("foo", "bar"))]
         message = self.multicast({"o": "=", "k": "foo", "v": "bar"}, "m", 5, correlation_id="why")
-        rows = self.got(2, "(r).target, (r).id, (r).payload, (r).is_multicast, (r).which, (r).trace_id")
+        rows = self.got(2, "(r).target, (r).id, (r).payload, (r).is_multicast, (r).filter, (r).trace_id")
         self.assertEqual(sorted(row[0] for row in rows), sorted(others[:2]))
         self.assertEqual(rows[0][1:], [message, "5", "t", "{foo=bar}", "why"])
         self.multicast({"o": "*"})

@@ -154,7 +154,7 @@ class ToPeer(case.PeerCase):
         """As calls have them: numbers of any size, text of any kind, bytes as they are."""
         for value in ("null", "1.5", "-1", "123456789012345678901234567890", '"\u00e4\u20ac\U0001f600"', '[{}, {"": []}]'):
             self.db.sql("SELECT rinq_notify('news', 'x', %s, %s::jsonb)" % (self.session(self.ada), quote(value)))
-        self.db.sql("SELECT rinq_notify('news', 'x', %s, '\\xd8184101'::bytea)" % self.session(self.ada))
+        self.db.sql("SELECT rinq_notify_raw('news', 'x', %s, '\\xd8184101'::bytea)" % self.session(self.ada))
         self.db.sql("SELECT rinq_notify('news', '\u00e4', %s, to_jsonb(repeat('x', 1000000)))" % self.session(self.ada))
         got = self.remote.notifications(self.ada, 8)
         self.assertEqual([one.payload for one in got[:6]], [None, 1.5, -1, 123456789012345678901234567890, "\u00e4\u20ac\U0001f600", [{}, {"": []}]])
@@ -171,7 +171,7 @@ class FromPeer(case.PeerCase):
         cls.origin = cls.remote.new_session()
         cls.remote.listen_notifications("back", cls.origin)
         cls.db.sql("""CREATE FUNCTION answer(n rinq_notification) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
-            PERFORM rinq_notify('back', n.type, n.source, jsonb_build_object('target', n.target, 'payload', n.payload, 'which', n.which));
+            PERFORM rinq_notify('back', n.type, n.source, jsonb_build_object('target', n.target, 'payload', n.payload, 'filter', n.filter));
             IF n.type = 'fail' THEN RAISE EXCEPTION 'not this one'; END IF; END $$""")
         cls.db.sql("""SELECT rinq_subscribe('acme', 'news', 'answer(rinq_notification)', '{"tenant": "acme", "level": 1}')""")
         cls.subscription = cls.db.wait_subscription("acme")
@@ -194,7 +194,7 @@ class FromPeer(case.PeerCase):
         for target in (self.session, self.subscription):
             message = self.remote.notify("news", "hello", target, {"a": 1}, session=self.origin, trace="t1")
             [back] = self.remote.notifications(self.origin)
-            self.assertEqual((back.type, back.trace_id, back.payload), ("hello", "t1", {"target": target, "payload": {"a": 1}, "which": None}))
+            self.assertEqual((back.type, back.trace_id, back.payload), ("hello", "t1", {"target": target, "payload": {"a": 1}, "filter": None}))
             self.assertNotEqual(back.id, message)
             self.assertEqual(back.target, self.remote.session_id(self.origin))
 

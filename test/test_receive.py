@@ -50,9 +50,9 @@ class Forwarded(Receive):
             (channel, first), (_, second) = listener.wait_notifications(2)
         self.assertEqual(channel, "Some Channel")
         self.assertEqual(json.loads(first), {"id": unicast, "source": unicast.partition("#")[0], "target": session, "namespace": "news", "type": "x",
-                                             "payload": {"a": [1, "ä"]}, "is_multicast": False, "which": None, "trace_id": unicast})
+                                             "payload": {"a": [1, "ä"]}, "is_multicast": False, "filter": None, "trace_id": unicast})
         second = json.loads(second)
-        self.assertEqual((second["id"], second["is_multicast"], second["which"], second["payload"]), (multicast, True, "{*}", None))
+        self.assertEqual((second["id"], second["is_multicast"], second["filter"], second["payload"]), (multicast, True, "{*}", None))
 
     def test_large_and_order(self):
         session = self.listening("big")
@@ -151,7 +151,7 @@ class Kept(Receive):
             self.assertEqual(connection.execute("SELECT * FROM rinq_notifications('10 s')"),
                              [[message, message.partition("#")[0], session, "news", "x", '{"a": 1}', "f", None, message]])
             multicast = self.multicast([2])
-            self.assertEqual(connection.execute("SELECT id, is_multicast, which, payload FROM rinq_notifications('10 s')"), [[multicast, "t", "{*}", "[2]"]])
+            self.assertEqual(connection.execute("SELECT id, is_multicast, filter, payload FROM rinq_notifications('10 s')"), [[multicast, "t", "{*}", "[2]"]])
             self.assertEqual(connection.execute("SELECT * FROM rinq_notifications('1 ms')"), [])
 
     def test_order_and_many(self):

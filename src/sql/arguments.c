@@ -114,16 +114,11 @@ rinq_interval_ms(const Interval *interval)
 RinqBytes
 rinq_payload_argument(FunctionCallInfo fcinfo, int n, RinqPayloadForm form)
 {
-	Datum		json;
-
 	if (form == RINQ_PAYLOAD_RAW)
 		return rinq_payload_from_raw(PG_ARGISNULL(n) ? NULL : PG_GETARG_BYTEA_PP(n));
 	if (PG_ARGISNULL(n))
 		return rinq_payload_from_jsonb(NULL);
-	if (form == RINQ_PAYLOAD_JSONB)
-		return rinq_payload_from_jsonb(PG_GETARG_JSONB_P(n));
-	json = DirectFunctionCall1(jsonb_in, CStringGetDatum(text_to_cstring(PG_GETARG_TEXT_PP(n))));
-	return rinq_payload_from_jsonb(DatumGetJsonbP(json));
+	return rinq_payload_from_jsonb(PG_GETARG_JSONB_P(n));
 }
 
 /*

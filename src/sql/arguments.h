@@ -31,11 +31,10 @@ extern char *rinq_namespace_argument(FunctionCallInfo fcinfo, int n);
 extern RinqBytes rinq_limited_text(const char *text, size_t limit, const char *what);
 extern RinqBytes rinq_command_bytes(const char *command);
 extern RinqConstraint *rinq_constraint_argument(const char *text);
-/* the form that SQL has payloads in; JSON's text form for arguments only */
+/* the form that SQL has payloads in */
 typedef enum RinqPayloadForm
 {
 	RINQ_PAYLOAD_JSONB,
-	RINQ_PAYLOAD_TEXT,
 	RINQ_PAYLOAD_RAW
 } RinqPayloadForm;
 

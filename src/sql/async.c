@@ -26,7 +26,6 @@
 #include "utils/builtins.h"
 
 PG_FUNCTION_INFO_V1(rinq_call_async);
-PG_FUNCTION_INFO_V1(rinq_call_async_text);
 PG_FUNCTION_INFO_V1(rinq_call_async_raw);
 PG_FUNCTION_INFO_V1(rinq_await);
 PG_FUNCTION_INFO_V1(rinq_await_raw);
@@ -128,16 +127,10 @@ rinq_call_async(PG_FUNCTION_ARGS)
 }
 
 /*
- * The same with a payload of type text, which holds JSON.
- */
-Datum
-rinq_call_async_text(PG_FUNCTION_ARGS)
-{
-	return call_async(fcinfo, RINQ_PAYLOAD_TEXT);
-}
-
-/*
- * The same with a payload of type bytea, which is CBOR.
+ * rinq_call_async_raw(namespace text, command text, payload bytea, timeout
+ * interval, session text) returns rinq_message_id
+ *
+ * The same with CBOR, which is passed on untouched.
  */
 Datum
 rinq_call_async_raw(PG_FUNCTION_ARGS)

@@ -29,7 +29,6 @@
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(rinq_call);
-PG_FUNCTION_INFO_V1(rinq_call_text);
 PG_FUNCTION_INFO_V1(rinq_call_raw);
 
 /*
@@ -321,21 +320,8 @@ rinq_call(PG_FUNCTION_ARGS)
 }
 
 /*
- * rinq_call(namespace text, command text, payload text, timeout interval,
- * session text) returns jsonb
- *
- * The same with JSON in its text form, which is what a literal without a type
- * is.
- */
-Datum
-rinq_call_text(PG_FUNCTION_ARGS)
-{
-	return call(fcinfo, RINQ_PAYLOAD_TEXT);
-}
-
-/*
- * rinq_call(namespace text, command text, payload bytea, timeout interval,
- * session text) returns bytea
+ * rinq_call_raw(namespace text, command text, payload bytea, timeout
+ * interval, session text) returns bytea
  *
  * The same with CBOR, which is passed on untouched, both ways.
  */

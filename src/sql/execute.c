@@ -29,7 +29,6 @@
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(rinq_execute);
-PG_FUNCTION_INFO_V1(rinq_execute_text);
 PG_FUNCTION_INFO_V1(rinq_execute_raw);
 PG_FUNCTION_INFO_V1(rinq_outbox_rescan);
 PG_FUNCTION_INFO_V1(rinq_outbox_peer_status);
@@ -114,17 +113,10 @@ rinq_execute(PG_FUNCTION_ARGS)
 }
 
 /*
- * The same with a payload of type text, which holds JSON, as a literal without
- * a type does.
- */
-Datum
-rinq_execute_text(PG_FUNCTION_ARGS)
-{
-	return execute(fcinfo, RINQ_PAYLOAD_TEXT);
-}
-
-/*
- * The same with a payload of type bytea, which is CBOR.
+ * rinq_execute_raw(namespace text, command text, payload bytea, timeout
+ * interval, durable boolean, session text) returns rinq_message_id
+ *
+ * The same with CBOR, which is passed on untouched.
  */
 Datum
 rinq_execute_raw(PG_FUNCTION_ARGS)

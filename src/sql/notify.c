@@ -22,10 +22,8 @@
 #include "utils/builtins.h"
 
 PG_FUNCTION_INFO_V1(rinq_notify);
-PG_FUNCTION_INFO_V1(rinq_notify_text);
 PG_FUNCTION_INFO_V1(rinq_notify_raw);
 PG_FUNCTION_INFO_V1(rinq_notify_many);
-PG_FUNCTION_INFO_V1(rinq_notify_many_text);
 PG_FUNCTION_INFO_V1(rinq_notify_many_raw);
 
 enum
@@ -80,7 +78,7 @@ notify_many(FunctionCallInfo fcinfo, RinqPayloadForm form)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("constraint must not be null"),
-				 errhint("Use rinq_none() for all sessions.")));
+				 errhint("Use rinq_all() for all sessions.")));
 	constraint = PG_GETARG_BYTEA_PP(ARG_TARGET);
 	memset(&message, 0, sizeof(message));
 	message.kind = RINQ_SEND_MULTICAST;
@@ -102,16 +100,10 @@ rinq_notify(PG_FUNCTION_ARGS)
 }
 
 /*
- * The same with a payload of type text, which holds JSON.
- */
-Datum
-rinq_notify_text(PG_FUNCTION_ARGS)
-{
-	return notify(fcinfo, RINQ_PAYLOAD_TEXT);
-}
-
-/*
- * The same with a payload of type bytea, which is CBOR.
+ * rinq_notify_raw(namespace text, type text, target text, payload bytea, session
+ * text) returns rinq_message_id
+ *
+ * The same with CBOR, which is passed on untouched.
  */
 Datum
 rinq_notify_raw(PG_FUNCTION_ARGS)
@@ -132,16 +124,10 @@ rinq_notify_many(PG_FUNCTION_ARGS)
 }
 
 /*
- * The same with a payload of type text, which holds JSON.
- */
-Datum
-rinq_notify_many_text(PG_FUNCTION_ARGS)
-{
-	return notify_many(fcinfo, RINQ_PAYLOAD_TEXT);
-}
-
-/*
- * The same with a payload of type bytea, which is CBOR.
+ * rinq_notify_many_raw(namespace text, type text, filter rinq_constraint, payload
+ * bytea, session text) returns rinq_message_id
+ *
+ * The same with CBOR, which is passed on untouched.
  */
 Datum
 rinq_notify_many_raw(PG_FUNCTION_ARGS)
