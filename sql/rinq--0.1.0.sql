@@ -1365,6 +1365,10 @@ SELECT rinq_internal.protect_tables();
 SELECT rinq_internal.take_default_privileges();
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA rinq_internal FROM PUBLIC;
 
+-- called by what PostgreSQL makes of rinq_notifications and the view; they ask for privileges themselves
+GRANT EXECUTE ON FUNCTION rinq_internal.fetch_notifications(interval, text, integer),
+    rinq_internal.list_stored_notifications() TO PUBLIC;
+
 REVOKE ALL ON FUNCTION @extschema@.rinq_call(text, text, jsonb, interval, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_call_async(text, text, jsonb, interval, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_await(@extschema@.rinq_message_id, interval) FROM PUBLIC;

@@ -3,7 +3,7 @@
 from rinqtest import case
 from rinqtest.server import SqlError
 
-# all that SQL can call, with NULL for each argument
+# all functions in C that roles can call, with NULL for each argument
 FUNCTIONS = """
 SELECT p.oid::regproc::text, p.proparallel,
        (SELECT coalesce(string_agg(CASE WHEN p.provariadic <> 0 AND n = p.pronargs THEN 'VARIADIC ' ELSE '' END
@@ -13,6 +13,8 @@ FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid =
 JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND e.extname = 'rinq'
 WHERE p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype, 'cstring'::regtype)
   AND NOT p.proargtypes::oid[] && ARRAY['internal'::regtype::oid, 'cstring'::regtype::oid]
+  AND (p.prolang = (SELECT oid FROM pg_language WHERE lanname = 'c') OR p.proname = 'rinq_notifications')
+  AND (p.pronamespace <> 'rinq_internal'::regnamespace OR has_function_privilege('public', p.oid, 'EXECUTE'))
 ORDER BY 1, 3"""
 
 WORKER = "SET max_parallel_workers = 8; SET parallel_leader_participation = off"
