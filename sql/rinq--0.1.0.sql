@@ -976,11 +976,11 @@ CREATE FUNCTION @extschema@.rinq_session_listen(
 COMMENT ON FUNCTION @extschema@.rinq_session_listen(text, text, regprocedure, text) IS
     'Has notifications to a session, in a namespace, handled by a function that takes a rinq_notification, running as the current role; or forwarded to a channel of LISTEN and NOTIFY; or, with neither, kept for rinq_notifications; at once, whatever becomes of the transaction';
 
--- only to be called by rinq_notifications, whose privileges it asks for
-CREATE FUNCTION rinq_internal.fetch_notifications(timeout interval, session text, max_rows integer)
+-- for everybody to execute, since it is put in the place of rinq_notifications, whose privileges it asks for
+CREATE FUNCTION @extschema@.rinq_fetch_notifications(timeout interval, session text, max_rows integer)
     RETURNS SETOF @extschema@.rinq_notification AS 'MODULE_PATHNAME', 'rinq_notifications'
     LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION rinq_internal.fetch_notifications(interval, text, integer) IS
+COMMENT ON FUNCTION @extschema@.rinq_fetch_notifications(interval, text, integer) IS
     'Fetches notifications one by one, as they are read; see rinq_notifications';
 
 -- PostgreSQL puts this in the place of a call in FROM, where it would read a function to its end; STABLE is the condition
@@ -988,7 +988,7 @@ CREATE FUNCTION @extschema@.rinq_notifications(
     timeout interval DEFAULT '0', session text DEFAULT NULL, max_rows integer DEFAULT NULL)
     RETURNS SETOF @extschema@.rinq_notification LANGUAGE sql STABLE PARALLEL UNSAFE
 BEGIN ATOMIC
-    WITH f AS MATERIALIZED (SELECT rinq_internal.fetch_notifications(timeout, session, max_rows) AS n)
+    WITH f AS MATERIALIZED (SELECT @extschema@.rinq_fetch_notifications(timeout, session, max_rows) AS n)
     SELECT (f.n).* FROM f;
 END;
 COMMENT ON FUNCTION @extschema@.rinq_notifications(interval, text, integer) IS
@@ -1009,16 +1009,16 @@ COMMENT ON COLUMN rinq_internal.stored_notification.notification IS 'The notific
 
 COMMENT ON SEQUENCE rinq_internal.stored_notification_number_seq IS 'Numbers of stored notifications';
 
-CREATE FUNCTION rinq_internal.list_stored_notifications(
+CREATE FUNCTION @extschema@.rinq_list_stored_notifications(
     OUT number bigint, OUT stored timestamptz, OUT notification @extschema@.rinq_notification)
-    RETURNS SETOF record AS 'MODULE_PATHNAME', 'rinq_list_stored_notifications'
+    RETURNS SETOF record AS 'MODULE_PATHNAME'
     LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION rinq_internal.list_stored_notifications() IS
+COMMENT ON FUNCTION @extschema@.rinq_list_stored_notifications() IS
     'Stored notifications of roles whose privileges one has; see the view rinq_stored_notifications';
 
 CREATE VIEW @extschema@.rinq_stored_notifications AS
     SELECT s.number, s.stored, (s.notification).*
-    FROM rinq_internal.list_stored_notifications() s;
+    FROM @extschema@.rinq_list_stored_notifications() s;
 COMMENT ON VIEW @extschema@.rinq_stored_notifications IS
     'Notifications that were too long to be forwarded by NOTIFY, of roles whose privileges one has';
 COMMENT ON COLUMN @extschema@.rinq_stored_notifications.number IS 'Number that NOTIFY has carried, as "stored"';
@@ -1364,10 +1364,6 @@ ALTER TABLE rinq_internal.outbox_dead_letter REPLICA IDENTITY FULL;
 SELECT rinq_internal.protect_tables();
 SELECT rinq_internal.take_default_privileges();
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA rinq_internal FROM PUBLIC;
-
--- called by what PostgreSQL makes of rinq_notifications and the view; they ask for privileges themselves
-GRANT EXECUTE ON FUNCTION rinq_internal.fetch_notifications(interval, text, integer),
-    rinq_internal.list_stored_notifications() TO PUBLIC;
 
 REVOKE ALL ON FUNCTION @extschema@.rinq_call(text, text, jsonb, interval, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_call_async(text, text, jsonb, interval, text) FROM PUBLIC;

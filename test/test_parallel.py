@@ -14,7 +14,7 @@ JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = 
 WHERE p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype, 'cstring'::regtype)
   AND NOT p.proargtypes::oid[] && ARRAY['internal'::regtype::oid, 'cstring'::regtype::oid]
   AND (p.prolang = (SELECT oid FROM pg_language WHERE lanname = 'c') OR p.proname = 'rinq_notifications')
-  AND (p.pronamespace <> 'rinq_internal'::regnamespace OR has_function_privilege('public', p.oid, 'EXECUTE'))
+  AND p.pronamespace <> 'rinq_internal'::regnamespace
 ORDER BY 1, 3"""
 
 WORKER = "SET max_parallel_workers = 8; SET parallel_leader_participation = off"

@@ -258,18 +258,16 @@ class Kept(Receive):
             self.assertEqual(self.kept(session), 0)
 
     def test_a_role_needs_one_privilege(self):
-        """What stands behind the function is not granted by itself, and of no use without it."""
+        """What stands behind the function asks for the privilege for that."""
         self.db.role("reader2")
         self.db.sql("GRANT EXECUTE ON FUNCTION rinq_session_create, rinq_session_listen, rinq_session_destroy TO reader2")
         session = self.db.value("SELECT rinq_session_create()", role="reader2")
         self.db.sql("SELECT rinq_session_listen(%s, 'news')" % quote(session), role="reader2")
         message = self.unicast(session)
         self.wait_kept(session, 1)
-        for function in ("rinq_notifications", "rinq_internal.fetch_notifications"):
-            self.assertSqlState(self.db.error("SELECT %s('0', %s, 1)" % (function, quote(session)), role="reader2"), "42501")
-        self.db.sql("GRANT USAGE ON SCHEMA rinq_internal TO reader2")
-        self.assertSqlState(self.db.error("SELECT rinq_internal.fetch_notifications('0', %s, 1)" % quote(session), role="reader2"), "42501", "rinq_notifications")
-        self.db.sql("REVOKE USAGE ON SCHEMA rinq_internal FROM reader2; GRANT EXECUTE ON FUNCTION rinq_notifications TO reader2")
+        for function in ("rinq_notifications", "rinq_fetch_notifications"):
+            self.assertSqlState(self.db.error("SELECT %s('0', %s, 1)" % (function, quote(session)), role="reader2"), "42501", "permission denied for function rinq_notifications")
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_notifications TO reader2")
         self.assertEqual(self.db.sql("SELECT id FROM rinq_notifications('0', %s) LIMIT 1" % quote(session), role="reader2"), [[message]])
         self.db.sql("DROP OWNED BY reader2; DROP ROLE reader2")
 
