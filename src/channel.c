@@ -382,8 +382,40 @@ unlink_request(RinqChannel *channel, uint32 index, uint32 previous)
 }
 
 /*
- * Takes the oldest request for the executor's role, and marks the executor
- * busy; or marks it idle and returns RINQ_NO_SLOT.
+ * How many responses and notifications run at a time: they leave one executor to
+ * requests, which somebody waits for, unless there is no other.
+ */
+int
+rinq_unattended_limit(void)
+{
+	return Max(1, rinq_command_workers - 1);
+}
+
+/* may other executors start work that nobody waits for?  The caller holds the request lock */
+static bool
+may_run_unattended(RinqDatabase *db, const RinqExecutorSlot *me)
+{
+	RinqChannel *channel = rinq_channel_of(db);
+	int			count = 0;
+	int			i;
+
+	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
+	{
+		const RinqExecutorSlot *executor = &db->executors[i];
+
+		/* its owner clears it without the lock, so it is read but once */
+		uint32		request = *(volatile const uint32 *) &executor->request;
+
+		if (executor != me && executor->state == RINQ_EXECUTOR_BUSY &&
+			request < channel->num_slots && channel->slots[request].work != RINQ_WORK_REQUEST)
+			count++;
+	}
+	return count < rinq_unattended_limit();
+}
+
+/*
+ * Takes the oldest request for the executor's role that may run now, and marks the
+ * executor busy; or marks it idle and returns RINQ_NO_SLOT.
  */
 uint32
 rinq_request_take(RinqDatabase *db, RinqExecutorSlot *me)
@@ -391,12 +423,15 @@ rinq_request_take(RinqDatabase *db, RinqExecutorSlot *me)
 	RinqChannel *channel = rinq_channel_of(db);
 	uint32		previous = RINQ_NO_SLOT;
 	uint32		index;
+	bool		unattended;
 
 	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
+	unattended = may_run_unattended(db, me);
 	for (index = channel->first_request; index != RINQ_NO_SLOT;
 		 previous = index, index = channel->slots[index].next)
 	{
-		if (channel->slots[index].role == me->role)
+		if (channel->slots[index].role == me->role &&
+			(unattended || channel->slots[index].work == RINQ_WORK_REQUEST))
 			break;
 	}
 	if (index != RINQ_NO_SLOT)

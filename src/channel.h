@@ -289,7 +289,8 @@ extern void rinq_inbox_put(RinqDatabase *db, RinqInboxKind kind, uint32 value,
 extern bool rinq_inbox_get(RinqChannel *channel, RinqInboxEntry *entry);
 extern bool rinq_inbox_missed(RinqChannel *channel);
 
-/* the line of requests */
+/* the line of requests; of those that nobody waits for, so many run at a time */
+extern int	rinq_unattended_limit(void);
 extern int	rinq_request_put(RinqDatabase *db, uint32 index);
 extern uint32 rinq_request_take(RinqDatabase *db, RinqExecutorSlot *me);
 extern bool rinq_request_remove(RinqDatabase *db, uint32 index);

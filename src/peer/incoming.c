@@ -31,9 +31,12 @@
 #define MAX_PROBLEM 1024		/* bytes of an error that says why another was not sent */
 #define MAX_UNBALANCED 10000	/* that wait, and cannot wait at the broker */
 
-/* of those that wait, what the broker keeps no count of */
-static int	unbalanced_waiting = 0;
-static Size unbalanced_bytes = 0;
+/* of those that wait, what the broker keeps no count of; of each kind of work */
+static struct
+{
+	int			waiting;
+	Size		bytes;
+}			unbalanced[RINQ_WORK_NOTIFICATION + 1];
 
 /* requests on their way back to the broker, each after a while of its own */
 static dlist_head delayed = DLIST_STATIC_INIT(delayed);
@@ -61,19 +64,19 @@ rinq_incoming_register(RinqIncoming *request, Size body_len)
 	request->waits = true;
 	if (!request->balanced)
 	{
-		unbalanced_waiting++;
-		unbalanced_bytes += body_len;
+		unbalanced[request->work].waiting++;
+		unbalanced[request->work].bytes += body_len;
 	}
 }
 
 /*
- * Does so much wait that more must not be taken?
+ * Does so much work of a kind wait that more must not be taken?
  */
 bool
-rinq_incoming_too_many(void)
+rinq_incoming_too_many(RinqWork work)
 {
-	return unbalanced_waiting >= MAX_UNBALANCED ||
-		unbalanced_bytes > (Size) rinq_payload_memory * 1024 * 1024;
+	return unbalanced[work].waiting >= MAX_UNBALANCED ||
+		unbalanced[work].bytes > (Size) rinq_payload_memory * 1024 * 1024;
 }
 
 /*
@@ -102,8 +105,9 @@ rinq_incoming_free_body(RinqIncoming *request)
 {
 	if (!request->balanced && request->waits)
 	{
-		unbalanced_waiting--;
-		unbalanced_bytes -= request->body.len;
+		Assert(unbalanced[request->work].waiting > 0);
+		unbalanced[request->work].waiting--;
+		unbalanced[request->work].bytes -= request->body.len;
 	}
 	request->waits = false;
 	if (request->body.data != NULL)

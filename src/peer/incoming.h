@@ -26,17 +26,20 @@ typedef enum RinqReplyMode
 	RINQ_REPLY_UNCORRELATED
 } RinqReplyMode;
 
+/* of the same role, kind and namespace (lanes.c) */
+typedef struct RinqLane RinqLane;
+
 /* what is remembered of it until it is settled, or handled */
 typedef struct RinqIncoming
 {
-	dlist_node	node;			/* in "backlog", "held" or "answered", while it waits */
+	dlist_node	node;			/* in its lane, or in a list of those that wait for something else */
 	RinqWork	work;
 	uint32		session;		/* that a notification is for: its number, and its serial */
 	uint64		session_serial;
 	RinqListener own;			/* of a response or notification: whom it goes to */
 	char		type;			/* of a response; 'n' of a notification that is forwarded;
 								 * of the answer, when "answered" */
-	RinqNamespace *ns;			/* while it is in a slot or "held" */
+	RinqLane   *lane;			/* while it waits there, or is in a slot */
 	uint16		channel;		/* it came through */
 	uint32		epoch;			/* of that channel */
 	uint64		tag;
@@ -63,7 +66,7 @@ typedef struct RinqIncoming
 
 /* incoming.c */
 extern void rinq_incoming_register(RinqIncoming *request, Size body_len);
-extern bool rinq_incoming_too_many(void);
+extern bool rinq_incoming_too_many(RinqWork work);
 extern bool rinq_incoming_expired(const RinqIncoming *request);
 extern bool rinq_incoming_can_settle(const RinqIncoming *request);
 extern void rinq_incoming_free_body(RinqIncoming *request);

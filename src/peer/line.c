@@ -4,10 +4,9 @@
  *	  What has arrived and waits for executors: requests, responses and
  *	  notifications on their way there, and the results on their way back.
  *
- * A request is in one of three places: in "backlog" while there is no slot for
- * it, "held" while its namespace may not have another one started, or in a slot,
- * in the line that executors take their work from.  Notifications to a session
- * wait for one another in a list of the session.
+ * What waits is in a lane (lanes.c) until its turn comes, and then in a slot, in
+ * the line that executors take their work from.  Notifications to a session wait
+ * for one another in a list of the session; one of them is in a lane or a slot.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,22 +15,25 @@
 #include "compat.h"
 
 #include "guc.h"
-#include "peer/incoming.h"
+#include "peer/lanes.h"
 #include "request.h"
 #include "utils/memutils.h"
 
 #define RETRY_INTERVAL 10		/* ms between looks for room */
 #define PROBLEM_INTERVAL 5000	/* ms between looks at a listener with a problem */
 
+/* more than the largest prefetch, and all that may wait beside */
+#define MAX_IN_LANE 20000
+
 /* what is in each slot of the channel, NULL for nothing */
 static RinqIncoming **in_slot;
 static int	num_in_slots;
 
-/* what no slot, or no payload memory, was free for; oldest first */
-static dlist_head backlog = DLIST_STATIC_INIT(backlog);
+/* there was no slot, or no payload memory, for the one whose turn it was */
+static bool no_room = false;
 
-/* requests to namespaces that may not have another one started now; oldest first */
-static dlist_head held = DLIST_STATIC_INIT(held);
+/* requests to handlers that cannot be run, which the connection had no room to say */
+static dlist_head refused = DLIST_STATIC_INIT(refused);
 
 /* slots whose response the connection has no room for yet, oldest first */
 static List *unsent = NIL;
@@ -50,6 +52,7 @@ rinq_line_init(void)
 {
 	in_slot = MemoryContextAllocZero(TopMemoryContext,
 									 rinq_peer.channel->num_slots * sizeof(RinqIncoming *));
+	rinq_lanes_init(rinq_peer.channel->num_slots - first_slot());
 }
 
 static void
@@ -87,10 +90,11 @@ leave_slot(uint32 index)
 {
 	RinqIncoming *request = in_slot[index];
 
+	Assert(request != NULL && num_in_slots > 0);
 	in_slot[index] = NULL;
 	num_in_slots--;
-	if (request->ns != NULL)
-		request->ns->started--;
+	rinq_lanes_ended(request->lane);
+	request->lane = NULL;
 	rinq_slot_free(rinq_peer.channel, index);
 	return request;
 }
@@ -100,7 +104,7 @@ leave_slot(uint32 index)
  * there is no room now.
  */
 static bool
-enqueue(RinqIncoming *request, RinqNamespace *ns, const RinqListener *listener)
+enqueue(RinqIncoming *request, const RinqListener *listener)
 {
 	uint32		index = find_free_slot();
 	RinqSlot   *slot;
@@ -126,9 +130,6 @@ enqueue(RinqIncoming *request, RinqNamespace *ns, const RinqListener *listener)
 		return false;
 
 	rinq_incoming_free_body(request);
-	request->ns = ns;
-	if (ns != NULL)
-		ns->started++;
 	slot->serial++;
 	slot->work = request->work;
 	slot->handler_owner = listener->owner;
@@ -172,29 +173,108 @@ session_of(const RinqIncoming *request)
 	return session != NULL && session->serial == request->session_serial ? session : NULL;
 }
 
+/* of a request, the namespace that is listened to; NULL when none is any more */
+static RinqNamespace *
+served_namespace(const RinqIncoming *request)
+{
+	RinqNamespace *ns = rinq_topology_find(request->namespace);
+
+	return ns != NULL && ns->listener != NULL ? ns : NULL;
+}
+
 /*
- * Notifications for one session are handled one after another.  False when
- * there is no room.
+ * Is there nobody to handle it, or no reason to?
  */
 static bool
-dispatch_notification(RinqIncoming *request)
+is_over(const RinqIncoming *request)
 {
-	RinqSession *session = session_of(request);
+	const RinqNamespace *ns;
 
-	if (session == NULL)
-	{
-		rinq_incoming_settle(request);
-		return true;
-	}
-	if (session->handling)
-	{
-		dlist_push_tail(&session->notifications, &request->node);
-		return true;
-	}
-	if (!enqueue(request, NULL, &request->own))
+	if (request->work == RINQ_WORK_NOTIFICATION)
+		return session_of(request) == NULL;
+	if (request->work == RINQ_WORK_RESPONSE)
 		return false;
-	session->handling = true;
-	return true;
+	ns = served_namespace(request);
+	return ns == NULL || ns->listener->problem != NULL || rinq_incoming_expired(request) ||
+		!rinq_incoming_can_settle(request);
+}
+
+/* ends what is over, in the way that its sender can make the most of */
+static void
+end_over(RinqIncoming *request)
+{
+	RinqNamespace *ns = request->work == RINQ_WORK_REQUEST ? served_namespace(request) : NULL;
+
+	if (!rinq_incoming_can_settle(request))
+		rinq_incoming_free(request);
+	else if (ns == NULL || ns->listener->problem == NULL || rinq_incoming_expired(request))
+		rinq_incoming_settle(request);
+	else
+	{
+		note_problem(ns);
+		if (rinq_incoming_respond_error(request, "the handler cannot be run"))
+			rinq_count(rinq_peer.db, RINQ_REQUESTS_UNHANDLED);
+		else
+			dlist_push_tail(&refused, &request->node);
+	}
+}
+
+/*
+ * Have it wait for its turn, or for the notifications of its session before it.
+ */
+static void
+wait_for_turn(RinqIncoming *request)
+{
+	RinqNamespace *ns = NULL;
+	Oid			role = request->own.role;
+	RinqSession *session;
+
+	if (request->work == RINQ_WORK_NOTIFICATION)
+	{
+		session = session_of(request);
+		if (session->handling)
+		{
+			dlist_push_tail(&session->notifications, &request->node);
+			return;
+		}
+		session->handling = true;
+	}
+	else if (request->work == RINQ_WORK_REQUEST)
+	{
+		ns = served_namespace(request);
+		role = ns->listener->role;
+	}
+	if (rinq_lanes_add(request, role, ns) > MAX_IN_LANE)
+		rinq_network_fail("the broker sends more requests than it was asked to");
+}
+
+/*
+ * Fill slots with those whose turn it is.
+ */
+static void
+fill_slots(void)
+{
+	RinqIncoming *request;
+
+	no_room = false;
+	while ((request = rinq_lanes_take()) != NULL)
+	{
+		if (is_over(request))
+		{
+			rinq_lanes_dropped(request->lane);
+			request->lane = NULL;
+			end_over(request);
+		}
+		else if (enqueue(request, request->work == RINQ_WORK_REQUEST ?
+						 served_namespace(request)->listener : &request->own))
+			rinq_lanes_started(request);
+		else
+		{
+			rinq_lanes_put_back(request);
+			no_room = true;
+			return;
+		}
+	}
 }
 
 /* a session's notification was handled: the next one may be */
@@ -206,10 +286,8 @@ notification_ended(RinqSession *session)
 	session->handling = false;
 	if (dlist_is_empty(&session->notifications))
 		return;
-	next = dlist_container(RinqIncoming, node, dlist_head_node(&session->notifications));
-	dlist_delete(&next->node);
-	if (!dispatch_notification(next))
-		dlist_push_head(&backlog, &next->node);
+	next = dlist_container(RinqIncoming, node, dlist_pop_head_node(&session->notifications));
+	wait_for_turn(next);
 }
 
 /*
@@ -219,117 +297,8 @@ void
 rinq_line_session_ends(RinqSession *session)
 {
 	while (!dlist_is_empty(&session->notifications))
-	{
-		RinqIncoming *request = dlist_container(RinqIncoming, node,
-												dlist_head_node(&session->notifications));
-
-		dlist_delete(&request->node);
-		rinq_incoming_settle(request);
-	}
-}
-
-/*
- * Does with a request what can be done now; false when it has to wait.
- */
-static bool
-dispatch(RinqIncoming *request)
-{
-	RinqNamespace *ns;
-
-	if (!rinq_incoming_can_settle(request))
-	{
-		rinq_incoming_free(request);
-		return true;
-	}
-	if (request->work == RINQ_WORK_RESPONSE)
-		return enqueue(request, NULL, &request->own);
-	if (request->work == RINQ_WORK_NOTIFICATION)
-		return dispatch_notification(request);
-	ns = rinq_topology_find(request->namespace);
-	if (ns == NULL || ns->listener == NULL || rinq_incoming_expired(request))
-	{
-		rinq_incoming_settle(request);
-		return true;
-	}
-	if (ns->listener->problem != NULL)
-	{
-		note_problem(ns);
-		if (!rinq_incoming_respond_error(request, "the handler cannot be run"))
-			return false;
-		rinq_count(rinq_peer.db, RINQ_REQUESTS_UNHANDLED);
-		return true;
-	}
-	if (ns->listener->max_concurrent > 0 && ns->started >= ns->listener->max_concurrent)
-	{
-		request->ns = ns;
-		ns->held++;
-		dlist_push_tail(&held, &request->node);
-		return true;
-	}
-	return enqueue(request, ns, ns->listener);
-}
-
-/* takes a request off the list of those held */
-static void
-unhold(RinqIncoming *request)
-{
-	dlist_delete(&request->node);
-	request->ns->held--;
-}
-
-/*
- * A request to this namespace has ended: another one may start.
- */
-static void
-dispatch_held(RinqNamespace *ns)
-{
-	dlist_mutable_iter iter;
-
-	if (ns->held == 0)
-		return;
-	dlist_foreach_modify(iter, &held)
-	{
-		RinqIncoming *request = dlist_container(RinqIncoming, node, iter.cur);
-
-		if (request->ns != ns)
-			continue;
-		unhold(request);
-		if (!dispatch(request))
-			dlist_push_head(&backlog, &request->node);
-		return;
-	}
-}
-
-/*
- * Has all requests that are held looked at again; they came before those that
- * are in the backlog.
- */
-static void
-release_held(void)
-{
-	while (!dlist_is_empty(&held))
-	{
-		RinqIncoming *request = dlist_container(RinqIncoming, node, dlist_tail_node(&held));
-
-		unhold(request);
-		dlist_push_head(&backlog, &request->node);
-	}
-}
-
-static void
-dispatch_backlog(void)
-{
-	while (!dlist_is_empty(&backlog))
-	{
-		RinqIncoming *request = dlist_container(RinqIncoming, node, dlist_head_node(&backlog));
-
-		dlist_delete(&request->node);
-		if (!dispatch(request))
-		{
-			dlist_push_head(&backlog, &request->node);
-			break;
-		}
-	}
+		rinq_incoming_settle(dlist_container(RinqIncoming, node,
+											 dlist_pop_head_node(&session->notifications)));
 }
 
 static bool
@@ -337,7 +306,7 @@ finish_slot(uint32 index)
 {
 	RinqSlot   *slot = &rinq_peer.channel->slots[index];
 	RinqIncoming *request = in_slot[index];
-	RinqNamespace *ns = request->ns;
+	RinqLane   *lane = request->lane;
 	RinqWork	work = request->work;
 	RinqSession *session = work == RINQ_WORK_NOTIFICATION ? session_of(request) : NULL;
 
@@ -348,15 +317,11 @@ finish_slot(uint32 index)
 	in_slot[index] = NULL;
 	num_in_slots--;
 	rinq_slot_free(rinq_peer.channel, index);
+	rinq_lanes_ended(lane);
 	if (session != NULL)
 		notification_ended(session);
 	if (work != RINQ_WORK_REQUEST)
 		rinq_incoming_free(request);
-	if (ns != NULL)
-	{
-		ns->started--;
-		dispatch_held(ns);
-	}
 	return true;
 }
 
@@ -375,7 +340,7 @@ rinq_line_answer(uint32 index, uint32 serial)
 		rinq_slot_state(slot) != RINQ_SLOT_DONE)
 		return;
 	if (finish_slot(index))
-		dispatch_backlog();
+		fill_slots();
 	else
 	{
 		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
@@ -392,12 +357,20 @@ send_unsent(void)
 		unsent = list_delete_first(unsent);
 }
 
+static bool
+is_request(const RinqIncoming *request, void *arg)
+{
+	return request->work == RINQ_WORK_REQUEST;
+}
+
 /*
- * The listeners have changed: what waits may be possible now, or impossible.
+ * The listeners have changed: what waits may be possible now, or impossible, or
+ * for another role.
  */
 void
 rinq_line_configured(void)
 {
+	dlist_head	requests = DLIST_STATIC_INIT(requests);
 	uint32		i;
 
 	/* take back what waits for an executor that cannot be had */
@@ -408,22 +381,37 @@ rinq_line_configured(void)
 
 		if (request == NULL || request->work != RINQ_WORK_REQUEST)
 			continue;
-		ns = rinq_topology_find(request->namespace);
-		if (ns != NULL && ns->listener != NULL && ns->listener->problem == NULL &&
+		ns = served_namespace(request);
+		if (ns != NULL && ns->listener->problem == NULL &&
 			ns->listener->role == rinq_peer.channel->slots[i].role)
 			continue;
 		if (!rinq_request_remove(rinq_peer.db, i))
 			continue;
-		(void) leave_slot(i);
-		if (ns == NULL || ns->listener == NULL || ns->listener->problem == NULL ||
-			!rinq_incoming_respond_error(request, "the handler cannot be run"))
-			rinq_incoming_settle(request);
+		request = leave_slot(i);
+		if (is_over(request))
+			end_over(request);
 		else
-			rinq_count(rinq_peer.db, RINQ_REQUESTS_UNHANDLED);
+			rinq_incoming_settle(request);
 	}
+	rinq_lanes_extract(is_request, NULL, &requests);
+	while (!dlist_is_empty(&requests))
+	{
+		RinqIncoming *request = dlist_container(RinqIncoming, node,
+												dlist_pop_head_node(&requests));
 
-	release_held();				/* the limits may be others now */
-	dispatch_backlog();
+		if (is_over(request))
+			end_over(request);
+		else
+			wait_for_turn(request);
+	}
+	fill_slots();
+}
+
+/* is it work for a role that nobody waits for? */
+static bool
+is_unattended(const RinqIncoming *request, void *arg)
+{
+	return request->work != RINQ_WORK_REQUEST && request->own.role == *(Oid *) arg;
 }
 
 /*
@@ -434,85 +422,104 @@ rinq_line_configured(void)
 void
 rinq_line_role_failed(Oid role)
 {
+	dlist_head	failed = DLIST_STATIC_INIT(failed);
 	int			dropped = 0;
 	uint32		i;
 
 	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
 	{
 		RinqIncoming *request = in_slot[i];
-		RinqSession *session;
 
-		if (request == NULL || request->work == RINQ_WORK_REQUEST ||
-			rinq_peer.channel->slots[i].role != role || !rinq_request_remove(rinq_peer.db, i))
+		if (request == NULL || !is_unattended(request, &role) ||
+			!rinq_request_remove(rinq_peer.db, i))
 			continue;
-		(void) leave_slot(i);
-		session = request->work == RINQ_WORK_NOTIFICATION ? session_of(request) : NULL;
+		request = leave_slot(i);
+		dlist_push_tail(&failed, &request->node);
+	}
+	rinq_lanes_extract(is_unattended, &role, &failed);
+	for (; !dlist_is_empty(&failed); dropped++)
+	{
+		RinqIncoming *request = dlist_container(RinqIncoming, node, dlist_pop_head_node(&failed));
+		RinqSession *session = request->work == RINQ_WORK_NOTIFICATION ? session_of(request) : NULL;
+
 		if (session != NULL)
 		{
 			rinq_line_session_ends(session);
 			session->handling = false;
 		}
 		rinq_incoming_settle(request);
-		dropped++;
 	}
 	if (dropped > 0)
 		ereport(LOG,
 				(errmsg("rinq peer %s dropped responses or notifications whose handlers cannot be run",
 						rinq_peer.id_text),
 				 errdetail_internal("No executor can be started for the role with OID %u.", role)));
+	fill_slots();
+}
+
+/* is it to be dropped?  Of those that are not, the first expiry is noted */
+static bool
+is_to_drop(const RinqIncoming *request, void *arg)
+{
+	bool		only_expired = *(bool *) arg;
+
+	if (!only_expired || rinq_incoming_expired(request) || !rinq_incoming_can_settle(request))
+		return true;
+	note_expiry(request);
+	return false;
 }
 
 /*
- * Takes requests that were not started out of the line and the backlog: all,
- * or those that are too late or not ours any more.
+ * Takes requests that were not started out of the line and the lanes: all, or
+ * those that are too late or not ours any more.
  */
 static void
 drop_queued(bool only_expired)
 {
+	dlist_head	dropped = DLIST_STATIC_INIT(dropped);
 	dlist_mutable_iter iter;
 	uint32		i;
 
 	next_expiry = 0;
-	dlist_foreach_modify(iter, &backlog)
+	dlist_foreach_modify(iter, &refused)
 	{
 		RinqIncoming *request = dlist_container(RinqIncoming, node, iter.cur);
 
-		if (!only_expired || rinq_incoming_expired(request) || !rinq_incoming_can_settle(request))
-		{
-			dlist_delete(&request->node);
-			rinq_incoming_settle(request);
-		}
-		else
-			note_expiry(request);
+		if (!is_to_drop(request, &only_expired))
+			continue;
+		dlist_delete(&request->node);
+		dlist_push_tail(&dropped, &request->node);
 	}
-	dlist_foreach_modify(iter, &held)
-	{
-		RinqIncoming *request = dlist_container(RinqIncoming, node, iter.cur);
-
-		if (!only_expired || rinq_incoming_expired(request) || !rinq_incoming_can_settle(request))
-		{
-			unhold(request);
-			rinq_incoming_settle(request);
-		}
-		else
-			note_expiry(request);
-	}
+	rinq_lanes_extract(is_to_drop, &only_expired, &dropped);
 	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
 	{
 		RinqIncoming *request = in_slot[i];
 
-		if (request == NULL)
+		if (request == NULL || !is_to_drop(request, &only_expired) ||
+			!rinq_request_remove(rinq_peer.db, i))
 			continue;
-		if (only_expired && !rinq_incoming_expired(request) && rinq_incoming_can_settle(request))
-		{
-			note_expiry(request);
-			continue;
-		}
-		if (!rinq_request_remove(rinq_peer.db, i))
-			continue;
-		rinq_incoming_settle(leave_slot(i));
+		request = leave_slot(i);
+		dlist_push_tail(&dropped, &request->node);
 	}
-	release_held();
+	while (!dlist_is_empty(&dropped))
+		rinq_incoming_settle(dlist_container(RinqIncoming, node, dlist_pop_head_node(&dropped)));
+}
+
+/* says that handlers cannot be run, as far as the connection has room */
+static void
+answer_refused(void)
+{
+	while (!dlist_is_empty(&refused))
+	{
+		RinqIncoming *request = dlist_container(RinqIncoming, node, dlist_pop_head_node(&refused));
+
+		if (!rinq_incoming_respond_error(request, "the handler cannot be run"))
+		{
+			dlist_push_head(&refused, &request->node);
+			break;
+		}
+		rinq_count(rinq_peer.db, RINQ_REQUESTS_UNHANDLED);
+	}
 }
 
 /*
@@ -532,14 +539,15 @@ rinq_line_expire(void)
 	next_return = rinq_incoming_settle_delayed(false);
 	if (unsent != NIL)
 		send_unsent();
+	answer_refused();
 	waits = rinq_server_send_answered();
-	if (!dlist_is_empty(&backlog))
-		dispatch_backlog();
+	if (!rinq_lanes_empty())
+		fill_slots();
 
 	next = next_expiry;
 	if (next_return != 0)
 		next = next == 0 ? next_return : Min(next, next_return);
-	if (waits || !dlist_is_empty(&backlog) || unsent != NIL)
+	if (waits || no_room || !dlist_is_empty(&refused) || unsent != NIL)
 		next = next == 0 ? rinq_peer.now + RETRY_INTERVAL :
 			Min(next, rinq_peer.now + RETRY_INTERVAL);
 	return next;
@@ -596,7 +604,52 @@ rinq_line_connection_lost(void)
 void
 rinq_line_add(RinqIncoming *request)
 {
+	if (is_over(request))
+	{
+		end_over(request);
+		return;
+	}
 	note_expiry(request);
-	if (!dlist_is_empty(&backlog) || !dispatch(request))
-		dlist_push_tail(&backlog, &request->node);
+	wait_for_turn(request);
+	fill_slots();
+}
+
+/*
+ * Find the roles for which something is in the line that an executor could take
+ * now.  Returns their number, at most "max".
+ */
+int
+rinq_line_demand(RinqDemand *demand, int max)
+{
+	int			unattended = 0;
+	int			count = 0;
+	uint32		i;
+
+	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
+	{
+		if (in_slot[i] != NULL && in_slot[i]->work != RINQ_WORK_REQUEST &&
+			rinq_slot_state(&rinq_peer.channel->slots[i]) == RINQ_SLOT_RUNNING)
+			unattended++;
+	}
+	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
+	{
+		RinqSlot   *slot = &rinq_peer.channel->slots[i];
+		int			j;
+
+		if (in_slot[i] == NULL || rinq_slot_state(slot) != RINQ_SLOT_QUEUED ||
+			(in_slot[i]->work != RINQ_WORK_REQUEST && unattended >= rinq_unattended_limit()))
+			continue;
+		for (j = 0; j < count && demand[j].role != slot->role; j++)
+			;
+		if (j == max)
+			continue;
+		if (j == count)
+		{
+			demand[count].role = slot->role;
+			demand[count++].oldest = slot->queued_at;
+		}
+		else
+			demand[j].oldest = Min(demand[j].oldest, slot->queued_at);
+	}
+	return count;
 }

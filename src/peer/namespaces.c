@@ -90,7 +90,6 @@ rinq_topology_namespace(RinqBytes name, int limit)
 	ns->retry_delay = 0;
 	ns->waiting = NIL;
 	ns->started = 0;
-	ns->held = 0;
 	ns->problem_noted = 0;
 	dlist_init(&ns->subscriptions);
 	ns->notifications = NOTIFICATIONS_UNBOUND;

@@ -17,6 +17,7 @@
  *	headers.c	headers that messages of all kinds have
  *	server.c	calls in, and what else arrives for executors
  *	line.c		what waits for executors, and what they have done
+ *	lanes.c		whose turn it is
  *	incoming.c	responding to requests, and settling them
  *	pool.c		the executors that run handlers
  *	sessions.c	the sessions of this peer
@@ -116,7 +117,6 @@ typedef struct RinqNamespace
 	int			retry_delay;
 	List	   *waiting;		/* calls, as slot indexes and serials */
 	int			started;		/* requests in the line or running */
-	int			held;			/* requests that wait for one of these to end */
 	int64		problem_noted;	/* when its listener's problem was logged */
 	dlist_head	subscriptions;	/* of sessions that listen to notifications */
 	enum
@@ -243,6 +243,13 @@ extern bool rinq_server_notification(const RinqDelivery *delivery, RinqSession *
 									 const RinqListener *handler, RinqReceiveMode mode);
 
 /* line.c */
+typedef struct RinqDemand
+{
+	Oid			role;
+	int64		oldest;			/* when its oldest request came into the line */
+} RinqDemand;
+
+extern int	rinq_line_demand(RinqDemand *demand, int max);
 extern void rinq_line_init(void);
 extern void rinq_line_answer(uint32 index, uint32 serial);
 extern void rinq_line_channel_lost(uint16 channel);

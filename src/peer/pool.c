@@ -30,12 +30,6 @@
 #define YIELD_CHECK 100			/* ms between looks at whether others still need room */
 #define MAX_ROLES 64			/* looked at in one turn */
 
-typedef struct Demand
-{
-	Oid			role;
-	int64		oldest;			/* when its oldest request came */
-} Demand;
-
 /* a role whose executors fail to start; InvalidOid: none can be started */
 typedef struct Failing
 {
@@ -45,6 +39,10 @@ typedef struct Failing
 } Failing;
 
 static BackgroundWorkerHandle *handles[RINQ_MAX_EXECUTORS];
+
+/* the executors as they were when they were read last; they go on meanwhile */
+static RinqExecutorSlot seen[RINQ_MAX_EXECUTORS];
+
 static Failing failing[MAX_ROLES];
 static bool told_no_workers;
 static int64 last_reap;
@@ -87,31 +85,30 @@ rinq_pool_wake(int procno)
 	rinq_peer_wake_later(procno);
 }
 
-/* the roles for which requests wait */
-static int
-collect_demand(Demand *demand)
+static void
+read_executors(void)
 {
-	RinqChannel *channel = rinq_peer.channel;
-	int			count = 0;
-	uint32		index;
+	LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
+	memcpy(seen, rinq_peer.db->executors, sizeof(seen));
+	LWLockRelease(rinq_peer.channel->request_lock);
+}
 
-	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
-	for (index = channel->first_request; index != RINQ_NO_SLOT && count < MAX_ROLES;
-		 index = channel->slots[index].next)
+/*
+ * Tells an executor to end, if it is the one that was seen.  It has to take the lock
+ * to end, so that the signal cannot reach another process.
+ */
+static void
+end_executor(int place)
+{
+	RinqExecutorSlot *executor = &rinq_peer.db->executors[place];
+
+	LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
+	if (executor->serial == seen[place].serial && executor->state == RINQ_EXECUTOR_BUSY)
 	{
-		RinqSlot   *slot = &channel->slots[index];
-		int			i;
-
-		for (i = 0; i < count && demand[i].role != slot->role; i++)
-			;
-		if (i < count)
-			continue;
-		demand[count].role = slot->role;
-		demand[count].oldest = slot->queued_at;
-		count++;
+		pg_atomic_write_u32(&executor->end_now, 1);
+		kill(executor->pid, SIGTERM);
 	}
-	LWLockRelease(channel->request_lock);
-	return count;
+	LWLockRelease(rinq_peer.channel->request_lock);
 }
 
 static Failing *
@@ -264,34 +261,76 @@ start_executor(Oid role, int place)
 	return false;
 }
 
-/* asks an executor of another role to make room, an idle one if possible */
-static void
-make_room(Oid role)
+static bool
+leaves(const RinqExecutorSlot *executor)
 {
-	RinqDatabase *db = rinq_peer.db;
-	int			victim = -1;
-	int			procno = RINQ_NO_PROC;
+	return executor->leave || executor->state == RINQ_EXECUTOR_LEAVING;
+}
+
+/* executors of a role that are there or coming, as seen */
+static int
+count_of_role(Oid role)
+{
+	int			count = 0;
 	int			i;
 
-	LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
+	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
+		count += seen[i].state != RINQ_EXECUTOR_FREE && seen[i].role == role;
+	return count;
+}
+
+/*
+ * Choose an executor of another role that makes room: an idle one, else one of the
+ * role that has the most, if that has more than this role would have.  -1 when there
+ * is none, or one is on its way out already.
+ */
+static int
+choose_victim(Oid role)
+{
+	int			mine = count_of_role(role);
+	int			most = mine == 0 ? 0 : mine + 1;
+	int			victim = -1;
+	bool		idle = false;
+	int			i;
+
 	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
 	{
-		RinqExecutorSlot *executor = &db->executors[i];
+		const RinqExecutorSlot *executor = &seen[i];
 
 		if (executor->state == RINQ_EXECUTOR_FREE || executor->role == role)
 			continue;
-		if (executor->leave || executor->state == RINQ_EXECUTOR_LEAVING)
+		if (leaves(executor))
+			return -1;
+		if (executor->state == RINQ_EXECUTOR_IDLE)
 		{
-			victim = -1;		/* one is on its way out already */
-			break;
-		}
-		if (victim < 0 || executor->state == RINQ_EXECUTOR_IDLE)
 			victim = i;
+			idle = true;
+		}
+		else if (!idle && count_of_role(executor->role) > most)
+		{
+			victim = i;
+			most = count_of_role(executor->role);
+		}
 	}
-	if (victim >= 0)
+	return victim;
+}
+
+/* asks an executor of another role to make room */
+static void
+make_room(Oid role)
+{
+	int			victim = choose_victim(role);
+	RinqExecutorSlot *executor;
+	int			procno = RINQ_NO_PROC;
+
+	if (victim < 0)
+		return;
+	executor = &rinq_peer.db->executors[victim];
+	LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
+	if (executor->serial == seen[victim].serial && executor->state != RINQ_EXECUTOR_FREE)
 	{
-		db->executors[victim].leave = true;
-		procno = db->executors[victim].procno;
+		executor->leave = true;
+		procno = executor->procno;
 	}
 	LWLockRelease(rinq_peer.channel->request_lock);
 	rinq_peer_wake_later(procno);
@@ -368,9 +407,12 @@ ask_for_the_only_one(int total)
 	rinq_wake_proc(rinq_peer.db->outbox.procno);
 }
 
-/* true when somebody will take the requests of this role soon */
+/*
+ * Will somebody take the requests of this role soon?  An idle executor is woken: it
+ * may have found nothing that it was allowed to take then.
+ */
 static bool
-is_served(const Demand *demand, int *total, int *place)
+is_served(const RinqDemand *demand, int *total, int *place)
 {
 	int			of_role = 0;
 	bool		coming = false;
@@ -378,10 +420,9 @@ is_served(const Demand *demand, int *total, int *place)
 
 	*total = 0;
 	*place = -1;
-	LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
 	for (i = RINQ_MAX_EXECUTORS - 1; i >= 0; i--)
 	{
-		RinqExecutorSlot *executor = &rinq_peer.db->executors[i];
+		const RinqExecutorSlot *executor = &seen[i];
 
 		if (executor->state == RINQ_EXECUTOR_FREE)
 		{
@@ -393,14 +434,14 @@ is_served(const Demand *demand, int *total, int *place)
 			continue;
 		}
 		(*total)++;
-		if (executor->role != demand->role || executor->leave ||
-			executor->state == RINQ_EXECUTOR_LEAVING)
+		if (executor->role != demand->role || leaves(executor))
 			continue;
 		of_role++;
+		if (executor->state == RINQ_EXECUTOR_IDLE)
+			rinq_pool_wake(executor->procno);
 		if (executor->state != RINQ_EXECUTOR_BUSY)
 			coming = true;
 	}
-	LWLockRelease(rinq_peer.channel->request_lock);
 	return coming || (of_role > 0 && rinq_peer.now - demand->oldest < GROW_AFTER);
 }
 
@@ -420,21 +461,12 @@ end_overtime(void)
 		return next_check;
 	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
 	{
-		RinqExecutorSlot *executor = &rinq_peer.db->executors[i];
 		int64		deadline = 0;
-		uint32		request;
 
-		/* its owner clears it without the lock, so it is read but once */
-		LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
-		request = *(volatile uint32 *) &executor->request;
-		if (executor->state == RINQ_EXECUTOR_BUSY && request < rinq_peer.channel->num_slots)
-			deadline = rinq_peer.channel->slots[request].deadline;
+		if (seen[i].state == RINQ_EXECUTOR_BUSY && seen[i].request < rinq_peer.channel->num_slots)
+			deadline = rinq_peer.channel->slots[seen[i].request].deadline;
 		if (deadline != 0 && rinq_peer.now - OVERTIME > deadline)
-		{
-			pg_atomic_write_u32(&executor->end_now, 1);
-			kill(executor->pid, SIGTERM);
-		}
-		LWLockRelease(rinq_peer.channel->request_lock);
+			end_executor(i);
 	}
 	next_check = rinq_peer.now + OVERTIME_CHECK;
 	return next_check;
@@ -459,18 +491,12 @@ end_terminated(void)
 		return since + TERMINATION_DELAY;
 	since = 0;
 	(void) pg_atomic_exchange_u32(&rinq_peer.db->executor_terminated, 0);
+	read_executors();
 	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
 	{
-		RinqExecutorSlot *executor = &rinq_peer.db->executors[i];
-
-		LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
-		if (executor->state == RINQ_EXECUTOR_BUSY &&
-			pg_atomic_read_u32(&executor->terminated) != 0)
-		{
-			pg_atomic_write_u32(&executor->end_now, 1);
-			kill(executor->pid, SIGTERM);
-		}
-		LWLockRelease(rinq_peer.channel->request_lock);
+		if (seen[i].state == RINQ_EXECUTOR_BUSY &&
+			pg_atomic_read_u32(&seen[i].terminated) != 0)
+			end_executor(i);
 	}
 	return 0;
 }
@@ -482,7 +508,7 @@ end_terminated(void)
 int64
 rinq_pool_manage(void)
 {
-	Demand		demand[MAX_ROLES];
+	RinqDemand	demand[MAX_ROLES];
 	int			count;
 	int			i;
 	int64		next;
@@ -490,10 +516,11 @@ rinq_pool_manage(void)
 	if (rinq_peer.now != last_reap)
 		reap();
 	last_reap = rinq_peer.now;
+	read_executors();
 	next = earlier(end_overtime(), end_terminated());
 	if (!yield(&next))
 		return next;
-	count = collect_demand(demand);
+	count = rinq_line_demand(demand, MAX_ROLES);
 	for (i = 0; i < count; i++)
 	{
 		int64		wait_until = not_before(demand[i].role);
@@ -513,6 +540,7 @@ rinq_pool_manage(void)
 		if (total >= rinq_command_workers)
 		{
 			make_room(demand[i].role);
+			read_executors();
 			continue;
 		}
 		if (place < 0)
@@ -522,6 +550,7 @@ rinq_pool_manage(void)
 		if (start_executor(demand[i].role, place))
 		{
 			start_worked(InvalidOid);
+			read_executors();
 			continue;
 		}
 		start_failed(InvalidOid);
@@ -549,19 +578,22 @@ rinq_pool_end(void)
 {
 	int			i;
 
+	read_executors();
 	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
 	{
 		RinqExecutorSlot *executor = &rinq_peer.db->executors[i];
 		int			procno = RINQ_NO_PROC;
 
+		if (seen[i].state == RINQ_EXECUTOR_FREE)
+			continue;
+		if (seen[i].state == RINQ_EXECUTOR_BUSY)
+			end_executor(i);
 		LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
 		if (executor->state != RINQ_EXECUTOR_FREE)
 		{
 			executor->leave = true;
 			pg_atomic_write_u32(&executor->end_now, 1);
 			procno = executor->procno;
-			if (executor->state == RINQ_EXECUTOR_BUSY)
-				kill(executor->pid, SIGTERM);
 		}
 		LWLockRelease(rinq_peer.channel->request_lock);
 		rinq_wake_proc(procno);

@@ -66,7 +66,7 @@ is_internal(const RinqDelivery *delivery)
 }
 
 static RinqIncoming *
-make_request(const RinqDelivery *delivery, const RinqMessageId *id)
+make_request(const RinqDelivery *delivery, const RinqMessageId *id, RinqWork work)
 {
 	const RinqMessage *msg = &delivery->message;
 	RinqBytes	own_id = msg->message_id.len > 0 ? msg->message_id : delivery->routing_key;
@@ -83,6 +83,7 @@ make_request(const RinqDelivery *delivery, const RinqMessageId *id)
 									 msg->command.len + msg->span_context.len +
 									 msg->traceparent.len + msg->tracestate.len);
 	p = request->texts;
+	request->work = work;
 	request->id = keep(&p, own_id);
 	request->source = keep(&p, rinq_bytes(source, source_len));
 	request->trace = keep(&p, trace);
@@ -137,7 +138,7 @@ request_problem(const RinqDelivery *delivery, RinqMessageId *id)
 		return "payload exceeds \"rinq.max_payload\"";
 	if (is_internal(delivery) && (num_answered >= MAX_ANSWERED || answered_bytes > (Size) rinq_payload_memory * 1024 * 1024))
 		return "too many responses wait for the broker to take them";
-	if (!is_balanced(delivery) && !is_internal(delivery) && rinq_incoming_too_many())
+	if (!is_balanced(delivery) && !is_internal(delivery) && rinq_incoming_too_many(RINQ_WORK_REQUEST))
 		return "too many requests wait that were sent to all peers";
 	if (rinq_peer_id_equal(&id->ref.session.peer, &rinq_peer.id))
 	{
@@ -230,9 +231,8 @@ rinq_server_send_answered(void)
 
 /* has a handler run that nobody waits for */
 static void
-add_unanswered(RinqIncoming *request, RinqWork work, const RinqListener *handler)
+add_unanswered(RinqIncoming *request, const RinqListener *handler)
 {
-	request->work = work;
 	request->deadline = 0;		/* a response is to a call that is over */
 	request->reply = RINQ_REPLY_NONE;
 	request->own.handler = MemoryContextStrdup(TopMemoryContext, handler->handler);
@@ -253,13 +253,13 @@ rinq_server_response(const RinqDelivery *delivery, const RinqListener *handler)
 	char		type = msg->type.len == 1 ? msg->type.data[0] : '\0';
 	RinqIncoming *request;
 
-	if (delivery->oversize || delivery->malformed_headers || rinq_incoming_too_many() ||
+	if (delivery->oversize || delivery->malformed_headers || rinq_incoming_too_many(RINQ_WORK_RESPONSE) ||
 		(type != 's' && type != 'e' && type != 'f') || (type == 'f' && msg->target.len == 0) ||
 		!rinq_message_id_parse(delivery->routing_key.data, delivery->routing_key.len, &id))
 		return false;
-	request = make_request(delivery, &id);
+	request = make_request(delivery, &id, RINQ_WORK_RESPONSE);
 	request->type = type;
-	add_unanswered(request, RINQ_WORK_RESPONSE, handler);
+	add_unanswered(request, handler);
 	return true;
 }
 
@@ -277,7 +277,7 @@ rinq_server_notification(const RinqDelivery *delivery, RinqSession *session,
 	char		text[RINQ_SESSION_ID_SIZE];
 	RinqIncoming *request;
 
-	if (rinq_incoming_too_many() ||
+	if (rinq_incoming_too_many(RINQ_WORK_NOTIFICATION) ||
 		!rinq_message_id_parse(delivery->message.message_id.data,
 							   delivery->message.message_id.len, &id))
 		return false;
@@ -287,12 +287,12 @@ rinq_server_notification(const RinqDelivery *delivery, RinqSession *session,
 		delivery->message.type;
 	copy.message.target = rinq_bytes(text, rinq_session_id_format(&target, text, sizeof(text)));
 	copy.message.failure_message = delivery->message.constraint;
-	request = make_request(&copy, &id);
+	request = make_request(&copy, &id, RINQ_WORK_NOTIFICATION);
 	request->session = session->seq;
 	request->session_serial = session->serial;
 	if (mode == RINQ_RECEIVE_CHANNEL)
 		request->type = (char) mode;
-	add_unanswered(request, RINQ_WORK_NOTIFICATION, handler);
+	add_unanswered(request, handler);
 	return true;
 }
 
@@ -315,7 +315,7 @@ rinq_server_request(const RinqDelivery *delivery)
 								 delivery->delivery_tag, false);
 		return;
 	}
-	request = make_request(delivery, &id);
+	request = make_request(delivery, &id, RINQ_WORK_REQUEST);
 	if (is_internal(delivery))
 	{
 		serve_session(request);
