@@ -45,6 +45,7 @@ class Shares(case.PeerCase):
         self.calls()
         self.assertEqual(self.db.value(running), "3")
         self.db.sql("SELECT rinq_unsubscribe('l' || i) FROM generate_series(1, 10) i")
+        wait_until(lambda: self.db.value("SELECT count(*) FROM rinq_sessions WHERE 'long' = ANY (listening)"), lambda n: n == "0")
         self.db.sql("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'rinq executor' AND datname = current_database()"
                     " AND wait_event = 'PgSleep'")
 

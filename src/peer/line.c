@@ -290,12 +290,33 @@ notification_ended(RinqSession *session)
 	wait_for_turn(next);
 }
 
+/* takes a session's notification out of the line, if no executor has it */
+static void
+leave_line(RinqSession *session)
+{
+	uint32		i;
+
+	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
+	{
+		const RinqIncoming *request = in_slot[i];
+
+		if (request == NULL || request->work != RINQ_WORK_NOTIFICATION ||
+			request->session_serial != session->serial)
+			continue;
+		if (rinq_request_remove(rinq_peer.db, i))
+			rinq_incoming_settle(leave_slot(i));
+		return;
+	}
+}
+
 /*
  * A session ends, and with it the notifications that wait for it.
  */
 void
 rinq_line_session_ends(RinqSession *session)
 {
+	if (session->handling)
+		leave_line(session);
 	while (!dlist_is_empty(&session->notifications))
 		rinq_incoming_settle(dlist_container(RinqIncoming, node,
 											 dlist_pop_head_node(&session->notifications)));

@@ -424,7 +424,8 @@ stop(void)
 			deadline = Min(deadline, rinq_peer.now);
 		if (!ending && busy && rinq_peer.now >= deadline)
 		{
-			rinq_invoker_fail_all("the peer was stopped", true);
+			/* calls of handlers end with these, which must not answer that they failed */
+			rinq_invoker_fail_all("the peer was stopped", false);
 			rinq_pool_end();
 			ending = true;
 			deadline = rinq_peer.now + STOP_ROLLBACK;
