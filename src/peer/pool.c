@@ -408,14 +408,17 @@ ask_for_the_only_one(int total)
 }
 
 /*
- * Will somebody take the requests of this role soon?  An idle executor is woken: it
- * may have found nothing that it was allowed to take then.
+ * Will somebody take the requests of this role soon?  When they have waited for
+ * long, an idle executor is woken: it may have found nothing that it was allowed to
+ * take then.
  */
 static bool
 is_served(const RinqDemand *demand, int *total, int *place)
 {
 	int			of_role = 0;
 	bool		coming = false;
+	bool		fresh = rinq_peer.now - demand->oldest < GROW_AFTER;
+	int			idle = RINQ_NO_PROC;
 	int			i;
 
 	*total = 0;
@@ -438,11 +441,13 @@ is_served(const RinqDemand *demand, int *total, int *place)
 			continue;
 		of_role++;
 		if (executor->state == RINQ_EXECUTOR_IDLE)
-			rinq_pool_wake(executor->procno);
+			idle = executor->procno;
 		if (executor->state != RINQ_EXECUTOR_BUSY)
 			coming = true;
 	}
-	return coming || (of_role > 0 && rinq_peer.now - demand->oldest < GROW_AFTER);
+	if (!fresh)
+		rinq_pool_wake(idle);
+	return coming || (of_role > 0 && fresh);
 }
 
 /*
