@@ -52,8 +52,10 @@ class Shares(case.PeerCase):
     def test_responses(self):
         session = self.db.value("SELECT rinq_session_create()")
         self.db.sql("SELECT rinq_session_on_response(%s, 'slow_response(rinq_response)')" % quote(session))
-        self.db.sql("SELECT rinq_call_async('fast', 'x', session => %s) FROM generate_series(1, 200)" % quote(session))
+        self.db.sql("SELECT rinq_call_async('fast', 'x', session => %s) FROM generate_series(1, 100)" % quote(session))
         self.calls()
+        running = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'rinq executor' AND datname = current_database() AND wait_event = 'PgSleep'"
+        wait_until(lambda: self.db.value(running), lambda n: n == "0")
 
     def test_requests_of_another_namespace(self):
         self.db.listen("slow", "slow")
