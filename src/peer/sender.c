@@ -27,8 +27,8 @@
 #define WINDOW 8192				/* messages published and not confirmed; a power of two */
 #define SHARED_WINDOW 256		/* the same while calls are made, which queue up behind them */
 #define SHARE_FOR 2000			/* ms since the last call */
-#define TURN_MESSAGES 256		/* sent in one turn, */
-#define TURN_BYTES (64 * 1024)	/* or so many bytes of them */
+#define TURN_MESSAGES 1024		/* sent in one turn, */
+#define TURN_BYTES (256 * 1024)	/* or so many bytes of them */
 #define DURABLE_PATIENCE 500	/* ms that others wait for a queue to be declared */
 #define STREAM_WINDOW 2			/* ms, in which so many messages are a stream */
 #define STREAM_MESSAGES 10
