@@ -62,7 +62,7 @@ class Attack(case.PeerCase):
     def test_what_waits_in_a_connection_is_not_for_other_roles(self):
         session = self.listening()
         self.db.role("nosy")
-        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_notifications(interval, text) TO nosy")
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_notifications TO nosy")
         sent = [self.unicast(session, 1), self.unicast(session, b"\xff\xff")]
         self.wait_kept(session, 2)
         fetch = "SELECT id FROM rinq_notifications('0', %s)" % quote(session)
