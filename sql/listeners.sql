@@ -3,7 +3,7 @@
 CREATE FUNCTION handler(req rinq_request) RETURNS jsonb LANGUAGE sql AS 'SELECT req.payload';
 CREATE FUNCTION other(req rinq_request) RETURNS jsonb LANGUAGE sql AS 'SELECT req.payload';
 SELECT rinq_listen('math', 'handler(rinq_request)');
-SELECT namespace, handler, role = current_user::regrole AS mine FROM rinq_internal.listener;
+SELECT namespace, handler, role = current_user::regrole AS mine FROM rinq_listeners;
 -- one's own is replaced
 SELECT rinq_listen('math', 'other(rinq_request)');
 SELECT namespace, handler FROM rinq_internal.listener;
@@ -68,7 +68,7 @@ REVOKE EXECUTE ON FUNCTION handler FROM PUBLIC;
 SET ROLE regress_rinq_login;
 SELECT rinq_listen('mine', 'handler(rinq_request)');
 RESET ROLE;
-SELECT namespace, role = current_user::regrole AS mine FROM rinq_internal.listener;
+SELECT namespace, role = current_user::regrole AS mine FROM rinq_listeners;
 SELECT rinq_unlisten('taken');
 
 -- listening takes effect at commit, so it cannot be prepared

@@ -158,14 +158,81 @@ COMMENT ON COLUMN @extschema@.rinq_raw_request.is_response_required IS
 -- listeners
 -- ---------------------------------------------------------------------
 
+CREATE FUNCTION rinq_internal.this_database() RETURNS text
+    AS 'MODULE_PATHNAME', 'rinq_this_database' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION rinq_internal.this_database() IS
+    'This server and database, as the origin of an identity';
+
+-- more than one while a dump is restored; so nothing is unique here
+CREATE TABLE rinq_internal.identity (
+    id uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid(),
+    origin text NOT NULL DEFAULT rinq_internal.this_database(),
+    created timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+COMMENT ON TABLE rinq_internal.identity IS
+    'What this database is, so that a copy of it can be told from it; see rinq_adopt';
+COMMENT ON COLUMN rinq_internal.identity.id IS 'Random number of the database, which its copies have as well';
+COMMENT ON COLUMN rinq_internal.identity.origin IS 'Server and database that it belongs to; another one than this where it came with a copy';
+COMMENT ON COLUMN rinq_internal.identity.created IS 'When it was made';
+INSERT INTO rinq_internal.identity DEFAULT VALUES;
+SELECT pg_catalog.pg_extension_config_dump('rinq_internal.identity', '');
+
+CREATE FUNCTION rinq_internal.identity() RETURNS uuid LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT i.id FROM rinq_internal.identity i
+    ORDER BY i.origin OPERATOR(pg_catalog.<>) rinq_internal.this_database(), i.created, i.id LIMIT 1;
+END;
+COMMENT ON FUNCTION rinq_internal.identity() IS
+    'Identity of this database, that listeners and subscriptions are registered under';
+
+CREATE TYPE rinq_internal.role_reference;
+COMMENT ON TYPE rinq_internal.role_reference IS
+    'A role by its number, which prints as its name; a name that was no role when it was read is nobody';
+
+CREATE FUNCTION rinq_internal.role_reference_in(cstring) RETURNS rinq_internal.role_reference
+    AS 'MODULE_PATHNAME', 'rinq_role_reference_in' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION rinq_internal.role_reference_in(cstring) IS 'Reads the name of a role';
+
+CREATE FUNCTION rinq_internal.role_reference_out(rinq_internal.role_reference) RETURNS cstring
+    AS 'MODULE_PATHNAME', 'rinq_role_reference_out' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION rinq_internal.role_reference_out(rinq_internal.role_reference) IS 'Writes what a role is called now';
+
+CREATE TYPE rinq_internal.role_reference (
+    INPUT = rinq_internal.role_reference_in,
+    OUTPUT = rinq_internal.role_reference_out,
+    INTERNALLENGTH = 68,
+    ALIGNMENT = int4
+);
+
+CREATE FUNCTION rinq_internal.role_reference(oid) RETURNS rinq_internal.role_reference
+    AS 'MODULE_PATHNAME', 'rinq_role_reference_from_oid' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION rinq_internal.role_reference(oid) IS 'A role of this server';
+
+CREATE FUNCTION rinq_internal.role_oid(rinq_internal.role_reference) RETURNS oid
+    AS 'MODULE_PATHNAME', 'rinq_role_reference_oid' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION rinq_internal.role_oid(rinq_internal.role_reference) IS 'Number of a role, 0 for nobody';
+
+CREATE FUNCTION rinq_internal.has_listeners_or_subscriptions() RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN true;
+COMMENT ON FUNCTION rinq_internal.has_listeners_or_subscriptions() IS
+    'Granted by the extension to roles that have listeners or subscriptions, so that they cannot be dropped; it does nothing';
+
+CREATE FUNCTION rinq_internal.handler_problem(
+    handler text, notifications boolean, role rinq_internal.role_reference, owner rinq_internal.role_reference)
+    RETURNS text AS 'MODULE_PATHNAME', 'rinq_handler_problem_text' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION rinq_internal.handler_problem(
+    text, boolean, rinq_internal.role_reference, rinq_internal.role_reference) IS
+    'Why a handler of requests, or of notifications, cannot run now; NULL when it can';
+
 CREATE TABLE rinq_internal.listener (
     namespace text COLLATE "C" PRIMARY KEY
         CHECK (namespace OPERATOR(pg_catalog.~) '^[A-Za-z0-9.:-][A-Za-z0-9_.:-]{0,199}$'),
     handler text NOT NULL,
-    role regrole NOT NULL,
-    owner regrole NOT NULL,
+    role rinq_internal.role_reference NOT NULL,
+    owner rinq_internal.role_reference NOT NULL,
     max_concurrent integer CHECK (max_concurrent > 0),
-    deduplicate boolean NOT NULL DEFAULT false
+    deduplicate boolean NOT NULL DEFAULT false,
+    identity uuid NOT NULL DEFAULT rinq_internal.identity()
 );
 COMMENT ON TABLE rinq_internal.listener IS
     'Namespaces that this database listens to; written by rinq_listen and rinq_unlisten';
@@ -181,6 +248,9 @@ COMMENT ON COLUMN rinq_internal.listener.max_concurrent IS
     'How many of its requests are handled at the same time, NULL for no limit but that of the executors';
 COMMENT ON COLUMN rinq_internal.listener.deduplicate IS
     'Whether a request that was handled already is not handled again when it is delivered again';
+
+COMMENT ON COLUMN rinq_internal.listener.identity IS
+    'Identity of the database when it was registered';
 
 CREATE FUNCTION rinq_internal.listener_changed() RETURNS trigger
     AS 'MODULE_PATHNAME', 'rinq_listener_changed' LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -198,12 +268,33 @@ CREATE TRIGGER listener_changed_row
 COMMENT ON TRIGGER listener_changed_row ON rinq_internal.listener IS
     'The same where triggers for statements do not fire';
 
+CREATE FUNCTION rinq_internal.listener_registered() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'rinq_listener_registered' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION rinq_internal.listener_registered() IS
+    'Grants the role of a listener or subscription what keeps it from being dropped';
+
+CREATE TRIGGER listener_registered
+    AFTER INSERT OR UPDATE OF role ON rinq_internal.listener
+    FOR EACH ROW EXECUTE FUNCTION rinq_internal.listener_registered();
+COMMENT ON TRIGGER listener_registered ON rinq_internal.listener IS
+    'Keeps the role from being dropped';
+ALTER TABLE rinq_internal.listener ENABLE ALWAYS TRIGGER listener_registered;
+
+CREATE TRIGGER listener_changed
+    AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON rinq_internal.identity
+    FOR EACH STATEMENT EXECUTE FUNCTION rinq_internal.listener_changed();
+COMMENT ON TRIGGER listener_changed ON rinq_internal.identity IS
+    'Has it found at commit whether this database is a copy';
+ALTER TABLE rinq_internal.identity ENABLE ALWAYS TRIGGER listener_changed;
+
 SELECT pg_catalog.pg_extension_config_dump('rinq_internal.listener', '');
 
 CREATE VIEW @extschema@.rinq_listeners WITH (security_barrier) AS
-    SELECT l.namespace, l.handler, l.role, l.owner, l.max_concurrent, l.deduplicate
+    SELECT l.namespace, l.handler, rinq_internal.role_oid(l.role)::pg_catalog.regrole AS role,
+           rinq_internal.role_oid(l.owner)::pg_catalog.regrole AS owner, l.max_concurrent, l.deduplicate,
+           rinq_internal.handler_problem(l.handler, false, l.role, l.owner) AS problem
     FROM rinq_internal.listener l
-    WHERE pg_catalog.pg_has_role(l.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+    WHERE pg_catalog.pg_has_role(rinq_internal.role_oid(l.role), 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
 COMMENT ON VIEW @extschema@.rinq_listeners IS
     'Namespaces that this database listens to for roles whose privileges one has; all of them for members of pg_monitor';
 COMMENT ON COLUMN @extschema@.rinq_listeners.namespace IS 'Namespace whose requests are handled';
@@ -212,6 +303,7 @@ COMMENT ON COLUMN @extschema@.rinq_listeners.role IS 'Role that registered the h
 COMMENT ON COLUMN @extschema@.rinq_listeners.owner IS 'Owner of the function when it was registered; a function of the same name by anybody else is not run';
 COMMENT ON COLUMN @extschema@.rinq_listeners.max_concurrent IS 'How many of its requests are handled at the same time, NULL for no limit but that of the executors';
 COMMENT ON COLUMN @extschema@.rinq_listeners.deduplicate IS 'Whether a request that was handled already is not handled again when it is delivered again';
+COMMENT ON COLUMN @extschema@.rinq_listeners.problem IS 'Why its requests cannot be handled now, NULL when they can';
 
 CREATE FUNCTION @extschema@.rinq_listen(
     namespace text, handler regprocedure, max_concurrent integer DEFAULT NULL,
@@ -224,6 +316,12 @@ CREATE FUNCTION @extschema@.rinq_unlisten(namespace text)
     RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.rinq_unlisten(text) IS
     'Stops listening to a namespace, effective at commit; false when there was no listener';
+
+CREATE FUNCTION @extschema@.rinq_listener_reassign(old_role name, new_role name)
+    RETURNS bigint AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_listener_reassign(name, name) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_listener_reassign(name, name) IS
+    'Registers the listeners and subscriptions of a role, NULL for roles that were dropped, again: for another role, or for the same one after functions have got other owners; returns their number';
 
 -- ---------------------------------------------------------------------
 -- calls and failures
@@ -1039,9 +1137,10 @@ CREATE TABLE rinq_internal.subscription (
     namespace text NOT NULL
         CHECK (namespace OPERATOR(pg_catalog.~) '^[A-Za-z0-9.:-][A-Za-z0-9_.:-]{0,199}$'),
     handler text NOT NULL,
-    role regrole NOT NULL,
-    owner regrole NOT NULL,
-    attributes jsonb NOT NULL DEFAULT '{}' CHECK (pg_catalog.jsonb_typeof(attributes) OPERATOR(pg_catalog.=) 'object')
+    role rinq_internal.role_reference NOT NULL,
+    owner rinq_internal.role_reference NOT NULL,
+    attributes jsonb NOT NULL DEFAULT '{}' CHECK (pg_catalog.jsonb_typeof(attributes) OPERATOR(pg_catalog.=) 'object'),
+    identity uuid NOT NULL DEFAULT rinq_internal.identity()
 );
 COMMENT ON TABLE rinq_internal.subscription IS
     'Standing subscriptions to notifications; written by rinq_subscribe and rinq_unsubscribe';
@@ -1051,6 +1150,7 @@ COMMENT ON COLUMN rinq_internal.subscription.handler IS 'Function that handles t
 COMMENT ON COLUMN rinq_internal.subscription.role IS 'Role that subscribed; its session receives them, and the handler runs as it';
 COMMENT ON COLUMN rinq_internal.subscription.owner IS 'Owner of the function when it was registered; a function of the same name by anybody else is not run';
 COMMENT ON COLUMN rinq_internal.subscription.attributes IS 'Attributes of the session, in the namespace';
+COMMENT ON COLUMN rinq_internal.subscription.identity IS 'Identity of the database when it was registered';
 
 CREATE TRIGGER listener_changed
     AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON rinq_internal.subscription
@@ -1062,6 +1162,13 @@ CREATE TRIGGER listener_changed_row
     FOR EACH ROW EXECUTE FUNCTION rinq_internal.listener_changed();
 COMMENT ON TRIGGER listener_changed_row ON rinq_internal.subscription IS
     'The same where triggers for statements do not fire';
+
+CREATE TRIGGER listener_registered
+    AFTER INSERT OR UPDATE OF role ON rinq_internal.subscription
+    FOR EACH ROW EXECUTE FUNCTION rinq_internal.listener_registered();
+COMMENT ON TRIGGER listener_registered ON rinq_internal.subscription IS
+    'Keeps the role from being dropped';
+ALTER TABLE rinq_internal.subscription ENABLE ALWAYS TRIGGER listener_registered;
 
 SELECT pg_catalog.pg_extension_config_dump('rinq_internal.subscription', '');
 
@@ -1082,10 +1189,12 @@ COMMENT ON FUNCTION @extschema@.rinq_list_subscriptions() IS
     'Standing subscriptions that have a session; see the view rinq_subscriptions';
 
 CREATE VIEW @extschema@.rinq_subscriptions WITH (security_barrier) AS
-    SELECT s.name, s.namespace, s.handler, s.role, s.attributes, l.session
+    SELECT s.name, s.namespace, s.handler, rinq_internal.role_oid(s.role)::pg_catalog.regrole AS role,
+           s.attributes, l.session,
+           rinq_internal.handler_problem(s.handler, true, s.role, s.owner) AS problem
     FROM rinq_internal.subscription s
     LEFT JOIN @extschema@.rinq_list_subscriptions() l ON l.name OPERATOR(pg_catalog.=) s.name
-    WHERE pg_catalog.pg_has_role(s.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+    WHERE pg_catalog.pg_has_role(rinq_internal.role_oid(s.role), 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
 COMMENT ON VIEW @extschema@.rinq_subscriptions IS
     'Standing subscriptions of roles whose privileges one has; all of them for members of pg_monitor';
 COMMENT ON COLUMN @extschema@.rinq_subscriptions.name IS 'Name of the subscription';
@@ -1093,6 +1202,7 @@ COMMENT ON COLUMN @extschema@.rinq_subscriptions.namespace IS 'Namespace whose n
 COMMENT ON COLUMN @extschema@.rinq_subscriptions.handler IS 'Function that handles them';
 COMMENT ON COLUMN @extschema@.rinq_subscriptions.role IS 'Role that subscribed, and as which the handler runs';
 COMMENT ON COLUMN @extschema@.rinq_subscriptions.attributes IS 'Attributes that the session is made with';
+COMMENT ON COLUMN @extschema@.rinq_subscriptions.problem IS 'Why its notifications cannot be handled now, NULL when they can';
 COMMENT ON COLUMN @extschema@.rinq_subscriptions.session IS 'Session that receives them now, NULL while there is none, or the broker does not send them yet';
 
 CREATE FUNCTION @extschema@.rinq_session_unlisten(session text, namespace text)
@@ -1162,6 +1272,12 @@ CREATE FUNCTION @extschema@.rinq_start()
 COMMENT ON FUNCTION @extschema@.rinq_start() IS
     'Has this database be a peer again, after rinq_stop';
 
+CREATE FUNCTION @extschema@.rinq_adopt()
+    RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_adopt() FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_adopt() IS
+    'Has this database be a peer although it is a copy of another one, or the server starts suspended; from commit on; false when it was not suspended';
+
 CREATE FUNCTION @extschema@.rinq_peer_status(
     OUT pid integer, OUT peer_id text, OUT state text, OUT broker text,
     OUT broker_version text, OUT blocked boolean, OUT connected_since timestamptz,
@@ -1192,12 +1308,12 @@ COMMENT ON VIEW @extschema@.rinq_peer IS
 COMMENT ON COLUMN @extschema@.rinq_peer.database IS 'Name of this database';
 COMMENT ON COLUMN @extschema@.rinq_peer.pid IS 'Process id of the peer, NULL when none runs';
 COMMENT ON COLUMN @extschema@.rinq_peer.peer_id IS 'Id of the peer on the network, new with each connection';
-COMMENT ON COLUMN @extschema@.rinq_peer.state IS 'stopped, starting, connecting, connected, disconnected, or stopping';
+COMMENT ON COLUMN @extschema@.rinq_peer.state IS 'stopped, suspended, starting, connecting, connected, disconnected, or stopping';
 COMMENT ON COLUMN @extschema@.rinq_peer.broker IS 'Broker as host:port/vhost';
 COMMENT ON COLUMN @extschema@.rinq_peer.broker_version IS 'Version the broker reported';
 COMMENT ON COLUMN @extschema@.rinq_peer.blocked IS 'Whether the broker takes no messages for want of memory or disk';
 COMMENT ON COLUMN @extschema@.rinq_peer.connected_since IS 'When the current connection was made';
-COMMENT ON COLUMN @extschema@.rinq_peer.last_error IS 'What went wrong last';
+COMMENT ON COLUMN @extschema@.rinq_peer.last_error IS 'What went wrong last; why it is suspended, when it is';
 COMMENT ON COLUMN @extschema@.rinq_peer.last_error_at IS 'When that was';
 COMMENT ON COLUMN @extschema@.rinq_peer.next_attempt IS 'When the peer tries to connect again, NULL unless it waits for that';
 COMMENT ON COLUMN @extschema@.rinq_peer.reconnects IS 'Connections that were lost';
@@ -1277,6 +1393,11 @@ BEGIN ATOMIC
            'Use REVOKE: nobody needs privileges on what is in the schema rinq_internal, but for a role that runs pg_dump.'
     FROM internal_objects g CROSS JOIN LATERAL pg_catalog.aclexplode(g.acl) a
     WHERE a.grantee OPERATOR(pg_catalog.<>) g.owner
+      -- what keeps roles from being dropped, and what the views call
+      AND NOT (g.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::regclass AND g.objid OPERATOR(pg_catalog.=) ANY (ARRAY[
+          'rinq_internal.has_listeners_or_subscriptions()'::regprocedure::oid,
+          'rinq_internal.role_oid(rinq_internal.role_reference)'::regprocedure::oid,
+          'rinq_internal.handler_problem(text, boolean, rinq_internal.role_reference, rinq_internal.role_reference)'::regprocedure::oid]))
     UNION ALL
     SELECT 'warning', pg_catalog.pg_describe_object(u.classid, u.objid, 0),
            pg_catalog.format('everybody has the privilege %s', a.privilege_type),
@@ -1361,9 +1482,12 @@ COMMENT ON FUNCTION @extschema@.rinq_check() IS
 -- ---------------------------------------------------------------------
 
 ALTER TABLE rinq_internal.outbox_dead_letter REPLICA IDENTITY FULL;
+ALTER TABLE rinq_internal.identity REPLICA IDENTITY FULL;
 SELECT rinq_internal.protect_tables();
 SELECT rinq_internal.take_default_privileges();
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA rinq_internal FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION rinq_internal.role_oid(rinq_internal.role_reference),
+    rinq_internal.handler_problem(text, boolean, rinq_internal.role_reference, rinq_internal.role_reference) TO PUBLIC;
 
 REVOKE ALL ON FUNCTION @extschema@.rinq_call(text, text, jsonb, interval, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_call_async(text, text, jsonb, interval, text) FROM PUBLIC;

@@ -17,6 +17,7 @@
 #include "calls.h"
 #include "clock.h"
 #include "guc.h"
+#include "identity.h"
 #include "nodes/bitmapset.h"
 #include "request.h"
 #include "session.h"
@@ -128,6 +129,27 @@ rinq_client_number(void)
 	return my_client;
 }
 
+/* raises the error for a peer that does not run because its database is a copy */
+static void
+raise_suspended(RinqDatabase *db)
+{
+	RinqIdentities identities;
+	const char *reason;
+
+	if (db == NULL)
+		return;
+	LWLockAcquire(rinq_shared->lock, LW_SHARED);
+	identities = db->identities;
+	LWLockRelease(rinq_shared->lock);
+	reason = rinq_identity_reason(&identities);
+	if (reason != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the rinq peer of this database is suspended"),
+				 errdetail_internal("%s", reason),
+				 errhint("Use rinq_adopt().")));
+}
+
 static void
 raise_not_running(RinqDatabase *db)
 {
@@ -136,6 +158,7 @@ raise_not_running(RinqDatabase *db)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the rinq peer of this database was stopped"),
 				 errhint("Use rinq_start().")));
+	raise_suspended(db);
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("the rinq peer of this database is not running"),
@@ -190,7 +213,9 @@ may_come_up(RinqDatabase *db)
 		return false;
 	if (db == NULL)
 		return !rinq_shared->scanned;
-	return db->presence != RINQ_ABSENT && db->start_delay == 0 && !db->held;
+	return db->presence != RINQ_ABSENT && db->start_delay == 0 && !db->held &&
+		(db->identities.suspended == RINQ_NOT_SUSPENDED ||
+		 db->identities.suspended == RINQ_SUSPENDED_UNDECIDED);
 }
 
 /*

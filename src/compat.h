@@ -47,7 +47,10 @@
 	(pg_proc_aclcheck((func), (role), ACL_EXECUTE) == ACLCHECK_OK)
 #define rinq_can_use_schema(nsp, role) \
 	(pg_namespace_aclcheck((nsp), (role), ACL_USAGE) == ACLCHECK_OK)
+#define rinq_can_connect(db, role) \
+	(pg_database_aclcheck((db), (role), ACL_CONNECT) == ACLCHECK_OK)
 #define rinq_is_database_owner(db, role) pg_database_ownercheck((db), (role))
+#define rinq_check_can_become(role) check_is_member_of_role(GetUserId(), (role))
 #define rinq_is_table_owner(rel, role) pg_class_ownercheck((rel), (role))
 #else
 #include "catalog/pg_class.h"
@@ -58,6 +61,9 @@
 	(object_aclcheck(ProcedureRelationId, (func), (role), ACL_EXECUTE) == ACLCHECK_OK)
 #define rinq_can_use_schema(nsp, role) \
 	(object_aclcheck(NamespaceRelationId, (nsp), (role), ACL_USAGE) == ACLCHECK_OK)
+#define rinq_can_connect(db, role) \
+	(object_aclcheck(DatabaseRelationId, (db), (role), ACL_CONNECT) == ACLCHECK_OK)
+#define rinq_check_can_become(role) check_can_set_role(GetUserId(), (role))
 #define rinq_is_database_owner(db, role) \
 	object_ownercheck(DatabaseRelationId, (db), (role))
 #define rinq_is_table_owner(rel, role) \

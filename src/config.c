@@ -125,30 +125,40 @@ rinq_config_pack(const RinqConfig *config)
 }
 
 /*
- * Makes a reading of the catalog known to the launcher and the peer.  "covers"
- * is the value that read_wanted had before the catalog was read.
+ * Make a reading of the catalog known to the launcher and the peer.
  */
 void
-rinq_config_publish(RinqDatabase *db, Oid dboid, RinqPresence presence,
-					dsa_pointer config, uint32 covers)
+rinq_config_publish(RinqDatabase *db, Oid dboid, const RinqReading *reading)
 {
-	dsa_pointer unused = config;
+	dsa_pointer unused = reading->config;
+	NameData	name;
+	bool		resumed = false;
 
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
 	if (db->oid == dboid)
 	{
 		unused = db->config;
-		db->config = config;
+		db->config = reading->config;
 		db->config_serial++;
 		/* "absent" may be out of date already, when more is wanted */
-		db->presence = presence == RINQ_ABSENT && covers != db->read_wanted ?
-			RINQ_UNKNOWN : presence;
-		db->read_done = covers;
+		db->presence = reading->presence == RINQ_ABSENT && reading->covers != db->read_wanted ?
+			RINQ_UNKNOWN : reading->presence;
+		db->read_done = reading->covers;
+		resumed = db->identities.suspended != RINQ_NOT_SUSPENDED &&
+			reading->identities.suspended == RINQ_NOT_SUSPENDED;
+		db->identities = reading->identities;
+		if (db->identities.suspended != RINQ_NOT_SUSPENDED)
+			db->stop = true;	/* the launcher sees to the rest */
 	}
+	name = db->name;
 	LWLockRelease(rinq_shared->lock);
 
 	if (DsaPointerIsValid(unused))
 		dsa_free(rinq_dsa(), unused);
+	if (resumed && reading->presence == RINQ_PRESENT)
+		ereport(LOG,
+				(errmsg("rinq does not suspend database \"%s\" any more",
+						NameStr(name))));
 	ConditionVariableBroadcast(&db->changed);
 	rinq_wake_launcher();
 	rinq_wake_peer(db);

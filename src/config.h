@@ -43,9 +43,17 @@ typedef struct RinqConfig
 	List	   *standing;		/* of RinqStanding */
 } RinqConfig;
 
+/* all that the reader finds in a database */
+typedef struct RinqReading
+{
+	RinqPresence presence;
+	dsa_pointer config;			/* packed; of what is served, so nothing of a suspended one */
+	RinqIdentities identities;
+	uint32		covers;			/* what read_wanted was before the catalog was read */
+} RinqReading;
+
 extern dsa_pointer rinq_config_pack(const RinqConfig *config);
-extern void rinq_config_publish(RinqDatabase *db, Oid dboid, RinqPresence presence,
-								dsa_pointer config, uint32 covers);
+extern void rinq_config_publish(RinqDatabase *db, Oid dboid, const RinqReading *reading);
 extern void rinq_config_fetch(RinqDatabase *db, RinqConfig *config, uint32 *serial);
 
 #endif							/* RINQ_CONFIG_H */

@@ -31,10 +31,14 @@
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
+#include "commands/user.h"
 #include "ddl.h"
+#include "handler_rules.h"
 #include "nodes/parsenodes.h"
 #include "own_ddl.h"
 #include "outbox.h"
+#include "own_tables.h"
+#include "registration.h"
 #include "request.h"
 #include "shared.h"
 #include "storage/latch.h"
@@ -51,6 +55,7 @@ static object_access_hook_type prev_object_access = NULL;
 
 /* what the current transaction has to do when it ends */
 static bool reread_at_commit = false;
+static bool adopt_at_commit = false;
 static bool rescan_at_end = false;
 static Oid	blocked_databases[MAX_BLOCKED];
 static int	num_blocked = 0;
@@ -148,6 +153,8 @@ request_reading(void)
 		if (NameStr(db->name)[0] == '\0')
 			rinq_shared->rescan = true; /* which fills the name in */
 		db->read_wanted++;
+		if (adopt_at_commit)
+			db->adopted = true;
 	}
 	LWLockRelease(rinq_shared->lock);
 }
@@ -194,6 +201,7 @@ transaction_event(XactEvent event, void *arg)
 				rinq_wake_launcher();
 			rinq_outbox_forget_dropped();
 			reread_at_commit = false;
+			adopt_at_commit = false;
 			rescan_at_end = false;
 			break;
 		default:
@@ -216,6 +224,17 @@ rinq_ddl_reread_at_commit(void)
 		return;
 	register_callback();
 	reread_at_commit = true;
+}
+
+/*
+ * The database is no longer suspended, whatever it was suspended for, when the
+ * transaction commits.
+ */
+void
+rinq_ddl_adopt_at_commit(void)
+{
+	rinq_ddl_reread_at_commit();
+	adopt_at_commit = true;
 }
 
 static void
@@ -333,6 +352,54 @@ changes_databases(Node *command)
 		(IsA(command, RenameStmt) && ((RenameStmt *) command)->renameType == OBJECT_DATABASE);
 }
 
+/* may this change what functions are called, their schema or the type that they take? */
+static bool
+renames_functions(Node *command)
+{
+	ObjectType	type;
+
+	if (IsA(command, RenameStmt))
+		type = ((RenameStmt *) command)->renameType;
+	else if (IsA(command, AlterObjectSchemaStmt))
+		type = ((AlterObjectSchemaStmt *) command)->objectType;
+	else
+		return false;
+	return type == OBJECT_SCHEMA || type == OBJECT_FUNCTION || type == OBJECT_ROUTINE ||
+		type == OBJECT_TYPE || type == OBJECT_EXTENSION;
+}
+
+/* the tables are found by the name of their schema */
+static void
+refuse_to_rename_own_schema(Node *command)
+{
+	if (IsA(command, RenameStmt) && ((RenameStmt *) command)->renameType == OBJECT_SCHEMA &&
+		strcmp(((RenameStmt *) command)->subname, RINQ_INTERNAL_SCHEMA) == 0 &&
+		OidIsValid(rinq_internal_schema()))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("schema \"%s\" cannot be renamed", RINQ_INTERNAL_SCHEMA),
+				 errdetail("The tables of extension \"rinq\" are found by this name."),
+				 errhint("The schema that the extension was created in can be renamed.")));
+}
+
+/* REASSIGN OWNED BY does not change as whom anything runs, which is to be known */
+static void
+tell_about_reassigning(ReassignOwnedStmt *command)
+{
+	List	   *roles = roleSpecsToIds(command->roles);
+	ListCell   *lc;
+
+	foreach(lc, roles)
+	{
+		if (!rinq_registration_has(lfirst_oid(lc)))
+			continue;
+		ereport(NOTICE,
+				(errmsg("role \"%s\" still has listeners or subscriptions of rinq",
+						GetUserNameFromId(lfirst_oid(lc), false)),
+				 errhint("Use rinq_listener_reassign() to have them run as another role.")));
+	}
+}
+
 /* a prepared transaction may have written durable messages */
 static void
 rescan_outbox(void)
@@ -351,6 +418,8 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 	Node	   *command = pstmt->utilityStmt;
 	bool		committing = IsA(command, TransactionStmt) &&
 		((TransactionStmt *) command)->kind == TRANS_STMT_COMMIT_PREPARED;
+	bool		renaming = renames_functions(command);
+	List	   *handlers = NIL;
 
 	if (changes_databases(command) && IsTransactionState())
 	{
@@ -360,12 +429,23 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 		rescan_at_end = true;
 		block_database(dboid);
 	}
+	if (renaming)
+	{
+		refuse_to_rename_own_schema(command);
+		handlers = rinq_registration_handlers();
+	}
 	if (prev_process_utility)
 		prev_process_utility(pstmt, query_string, read_only_tree, context, params,
 							 env, dest, qc);
 	else
 		standard_ProcessUtility(pstmt, query_string, read_only_tree, context, params,
 								env, dest, qc);
+	if (handlers != NIL)
+		rinq_registration_rename(handlers);
+	if (IsA(command, DropOwnedStmt) && OidIsValid(rinq_internal_schema()))
+		rinq_ddl_reread_at_commit();	/* listeners of these roles may not run any more */
+	if (IsA(command, ReassignOwnedStmt))
+		tell_about_reassigning((ReassignOwnedStmt *) command);
 	if (committing)
 		rescan_outbox();
 	else

@@ -17,4 +17,7 @@ extern void rinq_ddl_reread_at_commit(void);
 /* the same at once, and the outbox */
 extern void rinq_ddl_reread_now(void);
 
+/* and, at commit, have it served although it is a copy */
+extern void rinq_ddl_adopt_at_commit(void);
+
 #endif							/* RINQ_DDL_H */

@@ -25,6 +25,7 @@
 #define DSN_PLACEHOLDER "(hidden)"
 
 int			rinq_max_databases = 8;
+bool		rinq_start_suspended = false;
 int			rinq_max_calls = 1024;
 int			rinq_payload_memory = 128;
 const char *rinq_amqp_dsn = NULL;
@@ -263,6 +264,11 @@ define_server_settings(void)
 							"Sets the number of databases that can be Rinq peers at the same time.",
 							NULL, &rinq_max_databases,
 							8, 1, 256, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("rinq.start_suspended",
+							 "Starts all databases suspended, until rinq_adopt() is called in each.",
+							 "For servers that run from copies of others.",
+							 &rinq_start_suspended,
+							 false, PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.max_calls",
 							"Sets the number of calls that one database can have in flight.",
 							"Further calls are refused until one has ended.",

@@ -12,6 +12,7 @@
 
 /* fixed at server start */
 extern int	rinq_max_databases;
+extern bool rinq_start_suspended;
 extern int	rinq_max_calls;
 extern int	rinq_payload_memory;	/* MB */
 

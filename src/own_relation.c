@@ -151,7 +151,8 @@ append_type(StringInfo shape, Oid type)
 	}
 	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
 	if (HeapTupleIsValid(tuple) &&
-		((Form_pg_type) GETSTRUCT(tuple))->typnamespace == rinq_extension_schema())
+		(((Form_pg_type) GETSTRUCT(tuple))->typnamespace == rinq_extension_schema() ||
+		 ((Form_pg_type) GETSTRUCT(tuple))->typnamespace == rinq_internal_schema()))
 		appendStringInfo(shape, " %s", NameStr(((Form_pg_type) GETSTRUCT(tuple))->typname));
 	else
 		appendStringInfo(shape, " type %u", type);

@@ -355,6 +355,8 @@ rinq_claim_database(Oid dboid)
 	db->stop = false;
 	db->held = false;
 	db->stop_at_once = false;
+	memset(&db->identities, 0, sizeof(db->identities));
+	db->adopted = false;
 	pg_atomic_write_u32(&db->executor_terminated, 0);
 	pg_atomic_write_u64(&db->responses_dropped_to, 0);
 	pg_atomic_write_u64(&db->last_purge, 0);

@@ -21,6 +21,7 @@
 #include "storage/spin.h"
 #include "utils/dsa.h"
 #include "utils/timestamp.h"
+#include "utils/uuid.h"
 
 #define RINQ_MAX_EXECUTORS 64
 #define RINQ_NO_PROC (-1)
@@ -33,6 +34,33 @@ typedef enum RinqPresence
 	RINQ_ABSENT,
 	RINQ_PRESENT
 } RinqPresence;
+
+/* why a database is no peer, although it has the extension (identity.h) */
+typedef enum RinqSuspension
+{
+	RINQ_NOT_SUSPENDED = 0,
+	RINQ_SUSPENDED_COPY,		/* it is a copy of another database of this server */
+	RINQ_SUSPENDED_PARTIAL,		/* listeners of another database, and no word of which */
+	RINQ_SUSPENDED_UNDECIDED,	/* others have to be looked into first */
+	RINQ_SUSPENDED_START		/* rinq.start_suspended is on */
+} RinqSuspension;
+
+/* names a database and what was made of it, whatever server it is on */
+typedef struct RinqIdentity
+{
+	pg_uuid_t	id;
+	bool		held;			/* this database has it; else, it came here with a copy */
+} RinqIdentity;
+
+#define RINQ_MAX_IDENTITIES 8
+
+typedef struct RinqIdentities
+{
+	RinqSuspension suspended;
+	Oid			original;		/* RINQ_SUSPENDED_COPY: of which database, if known */
+	int			count;
+	RinqIdentity list[RINQ_MAX_IDENTITIES];
+} RinqIdentities;
 
 /* one of the background workers that belong to a database */
 typedef enum RinqWorkerState
@@ -153,6 +181,8 @@ typedef struct RinqDatabase
 	bool		held;			/* rinq_stop was called, and rinq_start not since */
 	bool		stop_at_once;	/* without waiting for what runs */
 	bool		outbox_yields;	/* the outbox worker is to make room when it has nothing to do */
+	RinqIdentities identities;	/* as the reader found them */
+	bool		adopted;		/* rinq_adopt was called since the server's start */
 	int			ddl_blocks;		/* commands that need the database empty */
 	int64		next_start;		/* of the peer, not before */
 	Oid			prepared_signal;	/* table whose invalidation tells of a committed prepared transaction */

@@ -220,11 +220,13 @@ class Ddl(case.Case):
     def copied(self, copy):
         self.addCleanup(self.server.psql, 'DROP DATABASE IF EXISTS "%s"' % copy)
         db = Database(self.server, copy)
+        db.wait_peer(lambda row: row["state"] == "suspended")
+        db.sql("SELECT rinq_adopt()")
         own = db.wait_peer()
         original = self.db.wait_peer()
         self.assertNotEqual(own["peer_id"], original["peer_id"])
         self.assertEqual(db.value("SELECT count(*) FROM rinq_internal.listener"), "1")
-        # both serve the namespace now: the copy has the listeners of its template
+        # both serve the namespace now: the copy has the listeners of its original
         with self.world.peer() as remote:
             answers = wait_until(lambda: {remote.call("served_" + self.name, "x", timeout=10) for _ in range(10)},
                                  lambda found: len(found) == 2, description="both to answer")
@@ -239,7 +241,7 @@ class Ddl(case.Case):
         self.make_busy()
         self.prompt('CREATE DATABASE "%s_copy" TEMPLATE "%s"' % (self.name, self.name))
         self.addCleanup(self.server.psql, 'DROP DATABASE IF EXISTS "%s_copy" WITH (FORCE)' % self.name)
-        Database(self.server, self.name + "_copy").wait_peer()
+        Database(self.server, self.name + "_copy").wait_peer(lambda row: row["state"] == "suspended")
         self.db.wait_peer()
 
     def test_many_databases_come_and_go(self):

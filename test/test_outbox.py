@@ -338,6 +338,7 @@ class Space(Case):
         collector = Collector(self.peer(prefetch=0), "copy")
         collector.wait(1, 40)
         self.wait_empty(db)
+        self.server.psql("SELECT rinq_adopt()", database="the_copy")
         wait_until(lambda: self.server.value("SELECT string_agg(id, ' ') FROM rinq_outbox_dead_letter", database="the_copy"), lambda ids: ids == message,
                    40, "the copy to set it aside")
         self.assertEqual(collector.ids, [message])

@@ -138,7 +138,8 @@ class Subscriptions(case.Case):
         self.assertSqlState(self.db.error("SELECT rinq_unsubscribe('mine')", role=other), "42501", "another role")
         self.assertSqlState(self.db.error("INSERT INTO rinq_internal.subscription VALUES ('x', 'x', 'x', 'other', 'other')", role=other), "42501")
         self.db.sql("GRANT USAGE ON SCHEMA rinq_internal TO other; GRANT INSERT ON rinq_internal.subscription TO other")
-        self.assertSqlState(self.db.error("INSERT INTO rinq_internal.subscription VALUES ('x', 'x', 'x', 'other', 'other')", role=other), "42501", "directly")
+        self.assertSqlState(self.db.error("INSERT INTO rinq_internal.subscription VALUES ('x', 'x', 'x', 'other', 'other', '{}', gen_random_uuid())", role=other),
+                            "42501", "directly")
         self.db.sql("SELECT rinq_unsubscribe('mine')")
         self.db.sql("DROP OWNED BY subscriber, other; DROP ROLE subscriber, other")
 
@@ -163,7 +164,7 @@ class Subscriptions(case.Case):
         scratch.run([self.server.tool("pg_dump"), "-f", path, self.db.name], env=environment, cwd="/")
         restored = self.database(extension=False)
         scratch.run([self.server.tool("psql"), "-Xq", "-v", "ON_ERROR_STOP=1", "-d", restored.name, "-f", path], env=environment, cwd="/")
-        restored.wait_peer()
+        restored.sql("SELECT rinq_adopt()")
         session = self.session("kept", restored)
         self.multicast({"o": "=", "k": "tenant", "v": "ä"}, 9)
         self.assertEqual(self.got(1, db=restored), [[session, "9"]])

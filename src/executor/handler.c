@@ -4,7 +4,7 @@
  *	  Finding and calling the SQL function that handles a request.
  *
  * Handlers are stored by name, so that one which is dropped and created anew
- * goes on working.  Looking a name up costs more than a trivial handler, so
+ * goes on working.  Looking one up costs more than a trivial handler, so
  * the result is kept until a function, type or schema changes.
  *
  * Transactions, deadlines and errors are the business of executor.c.
@@ -24,6 +24,7 @@
 #include "executor/handler.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "handler_rules.h"
 #include "notification.h"
 #include "payload.h"
 #include "pgstat.h"
@@ -72,11 +73,9 @@ enum
 
 typedef struct Handler
 {
-	char		name[HANDLER_NAME_LEN]; /* hash key, behind a letter for the kind of work */
+	char		name[HANDLER_NAME_LEN]; /* reference, behind a letter for the kind of work */
 	bool		valid;
 	Oid			func;
-	Oid			namespace;
-	Oid			owner;
 	Oid			request_type;
 	bool		raw;			/* takes and returns CBOR */
 	FmgrInfo	flinfo;
@@ -199,30 +198,24 @@ rinq_function_owner(Oid func)
 	return owner;
 }
 
-/* looks a handler up by its name, as a regprocedure is written */
+/* looks a handler up */
 static void
 look_up(Handler *handler, RinqWork work)
 {
-	const char *name = handler->name + 1;
-	Datum		found;
+	const char *name = rinq_handler_name(handler->name + 1);
 	const char *problem;
-	LOCAL_FCINFO(fcinfo, 1);
 
 	if (handler->context == NULL)
 		handler->context = AllocSetContextCreate(TopMemoryContext, "rinq handler",
 												 ALLOCSET_SMALL_SIZES);
 	MemoryContextReset(handler->context);
 
-	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
-	fcinfo->args[0].value = PointerGetDatum(cstring_to_text(name));
-	fcinfo->args[0].isnull = false;
-	found = to_regprocedure(fcinfo);
-	if (fcinfo->isnull)
+	handler->func = rinq_handler_find(handler->name + 1);
+	if (!OidIsValid(handler->func))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
 				 errmsg("the handler does not exist"),
-				 errdetail_log("Function %s was dropped, or renamed.", name)));
-	handler->func = DatumGetObjectId(found);
+				 errdetail_log("Function %s was dropped.", name)));
 
 	problem = rinq_handler_problem(handler->func, work);
 	if (problem != NULL)
@@ -231,8 +224,6 @@ look_up(Handler *handler, RinqWork work)
 				 errmsg("the handler cannot be used"),
 				 errdetail_log("Function %s: %s.", name, problem)));
 
-	handler->namespace = get_func_namespace(handler->func);
-	handler->owner = rinq_function_owner(handler->func);
 	{
 		Oid		   *argtypes;
 		int			nargs;
@@ -270,6 +261,7 @@ find_handler(RinqBytes name, RinqWork work, Oid owner)
 {
 	char		key[HANDLER_NAME_LEN];
 	Handler    *handler;
+	const char *obstacle;
 	bool		found;
 
 	if (name.len >= HANDLER_NAME_LEN - 1)
@@ -289,21 +281,13 @@ find_handler(RinqBytes name, RinqWork work, Oid owner)
 	if (!handler->valid)
 		resolve(handler, work);
 
-	/* the name may have passed to a function of somebody who was never trusted */
-	if (handler->owner != owner && handler->owner != GetUserId() &&
-		!superuser_arg(handler->owner))
+	obstacle = rinq_handler_obstacle(handler->func, rinq_handler_name(handler->name + 1),
+									 GetUserId(), owner);
+	if (obstacle != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("the handler cannot be used"),
-				 errdetail_log("Function %s has another owner than when it was registered.",
-							   handler->name + 1)));
-	if (!rinq_can_use_schema(handler->namespace, GetUserId()) ||
-		!rinq_can_execute(handler->func, GetUserId()))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("the handler cannot be used"),
-				 errdetail_log("Role \"%s\" may not execute function %s.",
-							   GetUserNameFromId(GetUserId(), false), handler->name + 1)));
+				 errdetail_log("%s", obstacle)));
 	return handler;
 }
 

@@ -19,8 +19,11 @@
 #include "access/xact.h"
 #include "attribute.h"
 #include "catalog/pg_type.h"
+#include "commands/dbcommands.h"
 #include "config.h"
 #include "executor/spi.h"
+#include "handler_rules.h"
+#include "identity.h"
 #include "own_relation.h"
 #include "own_tables.h"
 #include "payload.h"
@@ -85,23 +88,6 @@ text_column(HeapTuple row, TupleDesc desc, int column, MemoryContext context)
 	return value == NULL ? NULL : MemoryContextStrdup(context, value);
 }
 
-/* why this listener cannot run, as far as its role decides it */
-static char *
-role_problem(HeapTuple row, TupleDesc desc, MemoryContext context)
-{
-	bool		isnull;
-	char	   *rolname = SPI_getvalue(row, desc, 5);
-	Datum		canlogin = SPI_getbinval(row, desc, 6, &isnull);
-
-	if (rolname == NULL)
-		return MemoryContextStrdup(context, "its role does not exist any more");
-	if (RINQ_HANDLER_NEEDS_LOGIN && (isnull || !DatumGetBool(canlogin)))
-		return MemoryContextStrdup(context, "its role is not permitted to log in");
-	if (!DatumGetBool(SPI_getbinval(row, desc, 7, &isnull)))
-		return MemoryContextStrdup(context, "its role may not connect to the database");
-	return NULL;
-}
-
 /* the schema of the extension's tables, NULL when it is not there */
 static char *
 extension_schema(void)
@@ -117,26 +103,31 @@ extension_schema(void)
 	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 }
 
-/* columns that both tables have, and what is known of the role */
-#define COMMON_COLUMNS \
-	"t.namespace, t.handler, t.role::pg_catalog.oid, t.owner::pg_catalog.oid," \
-	" r.rolname, r.rolcanlogin, pg_catalog.has_database_privilege(r.oid," \
-	" (SELECT d.oid FROM pg_catalog.pg_database d" \
-	" WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()), 'CONNECT')"
-#define JOIN_ROLE \
-	" LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) t.role"
+/* columns that both tables have */
+#define COMMON_COLUMNS "t.namespace, t.handler, t.role, t.owner"
+
+static const RinqRoleReference *
+role_column(HeapTuple row, TupleDesc desc, int column)
+{
+	bool		isnull;
+
+	return (RinqRoleReference *) DatumGetPointer(SPI_getbinval(row, desc, column, &isnull));
+}
 
 static void
 read_common(HeapTuple row, TupleDesc desc, RinqListener *listener, MemoryContext context)
 {
-	bool		isnull;
+	const RinqRoleReference *role = role_column(row, desc, 3);
+	const char *name = SPI_getvalue(row, desc, 2);
+	const char *problem = rinq_role_obstacle(role);
 
 	memset(listener, 0, sizeof(*listener));
 	listener->namespace = text_column(row, desc, 1, context);
-	listener->handler = text_column(row, desc, 2, context);
-	listener->role = DatumGetObjectId(SPI_getbinval(row, desc, 3, &isnull));
-	listener->owner = DatumGetObjectId(SPI_getbinval(row, desc, 4, &isnull));
-	listener->problem = role_problem(row, desc, context);
+	listener->handler = MemoryContextStrdup(context,
+											rinq_handler_reference(rinq_handler_by_name(name), name));
+	listener->role = role->role;
+	listener->owner = role_column(row, desc, 4)->role;
+	listener->problem = problem == NULL ? NULL : MemoryContextStrdup(context, problem);
 }
 
 static void
@@ -174,7 +165,7 @@ read_listeners(const char *schema, MemoryContext context)
 	uint64		i;
 
 	query("SELECT " COMMON_COLUMNS ", COALESCE(t.max_concurrent, 0), t.deduplicate"
-		  " FROM %s.listener t" JOIN_ROLE " ORDER BY t.namespace", schema, "listeners");
+		  " FROM %s.listener t ORDER BY t.namespace", schema, "listeners");
 	for (i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
@@ -184,8 +175,8 @@ read_listeners(const char *schema, MemoryContext context)
 		bool		isnull;
 
 		read_common(row, desc, listener, context);
-		listener->max_concurrent = DatumGetInt32(SPI_getbinval(row, desc, 8, &isnull));
-		listener->deduplicate = DatumGetBool(SPI_getbinval(row, desc, 9, &isnull));
+		listener->max_concurrent = DatumGetInt32(SPI_getbinval(row, desc, 5, &isnull));
+		listener->deduplicate = DatumGetBool(SPI_getbinval(row, desc, 6, &isnull));
 		old = MemoryContextSwitchTo(context);
 		listeners = lappend(listeners, listener);
 		MemoryContextSwitchTo(old);
@@ -235,8 +226,8 @@ read_attributes(HeapTuple row, TupleDesc desc, RinqStanding *standing, MemoryCon
 
 	PG_TRY();
 	{
-		standing->attributes = pack_attributes(SPI_getbinval(row, desc, 9, &isnull),
-											   SPI_getbinval(row, desc, 10, &isnull), context);
+		standing->attributes = pack_attributes(SPI_getbinval(row, desc, 6, &isnull),
+											   SPI_getbinval(row, desc, 7, &isnull), context);
 	}
 	PG_CATCH();
 	{
@@ -263,7 +254,7 @@ read_subscriptions(const char *schema, MemoryContext context)
 		  " ARRAY(SELECT a.key FROM pg_catalog.jsonb_each_text(s.attributes) a ORDER BY a.key),"
 		  " ARRAY(SELECT a.value FROM pg_catalog.jsonb_each_text(s.attributes) a ORDER BY a.key),"
 		  " s.size"
-		  " FROM %s.subscription t" JOIN_ROLE
+		  " FROM %s.subscription t"
 		  " CROSS JOIN LATERAL (SELECT z.size, CASE WHEN z.size OPERATOR(pg_catalog.>) "
 		  CppAsString2(RINQ_MAX_STANDING_SIZE) " THEN '{}'::pg_catalog.jsonb"
 		  " ELSE t.attributes END AS attributes"
@@ -278,9 +269,9 @@ read_subscriptions(const char *schema, MemoryContext context)
 		bool		isnull;
 
 		read_common(row, desc, &standing->listener, context);
-		standing->name = text_column(row, desc, 8, context);
+		standing->name = text_column(row, desc, 5, context);
 		standing->attributes = rinq_bytes("", 0);
-		if (DatumGetInt32(SPI_getbinval(row, desc, 11, &isnull)) > RINQ_MAX_STANDING_SIZE)
+		if (DatumGetInt32(SPI_getbinval(row, desc, 8, &isnull)) > RINQ_MAX_STANDING_SIZE)
 			standing->listener.problem = MemoryContextStrdup(context, "its attributes are too large");
 		else
 			read_attributes(row, desc, standing, context);
@@ -291,13 +282,57 @@ read_subscriptions(const char *schema, MemoryContext context)
 	return subscriptions;
 }
 
+/* says in the log that a database has become suspended */
+static void
+tell_suspended(const RinqIdentities *identities)
+{
+	if (identities->suspended == RINQ_NOT_SUSPENDED ||
+		identities->suspended == RINQ_SUSPENDED_UNDECIDED ||
+		identities->suspended == database->identities.suspended)
+		return;
+	ereport(LOG,
+			(errmsg("rinq suspends database \"%s\": %s",
+					get_database_name(MyDatabaseId), rinq_identity_reason(identities)),
+			 errhint("Use rinq_adopt() there to have it served.")));
+}
+
+/* all that there is to find, in one transaction */
+static void
+read_database(RinqReading *reading, MemoryContext context)
+{
+	RinqConfig	config = {NIL, NIL};
+	char	   *schema;
+
+	StartTransactionCommand();
+	rinq_lock_extension();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_connect();
+	schema = extension_schema();
+	if (schema != NULL)
+	{
+		reading->presence = RINQ_PRESENT;
+		rinq_prepared_watch(database);
+		rinq_identity_read(database, rinq_internal_schema(), &reading->identities);
+		tell_suspended(&reading->identities);
+		if (reading->identities.suspended == RINQ_NOT_SUSPENDED)
+		{
+			if (may_read("listener"))
+				config.listeners = read_listeners(schema, context);
+			if (may_read("subscription"))
+				config.standing = read_subscriptions(schema, context);
+		}
+	}
+	SPI_finish();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	if (reading->presence == RINQ_PRESENT)
+		reading->config = rinq_config_pack(&config);
+}
+
 void
 rinq_reader_main(Datum arg)
 {
-	uint32		covers;
-	char	   *schema;
-	bool		present;
-	RinqConfig	config = {NIL, NIL};
+	RinqReading reading = {RINQ_ABSENT, InvalidDsaPointer};
 	MemoryContext context;
 
 	database = rinq_worker_attach(&args);
@@ -306,7 +341,7 @@ rinq_reader_main(Datum arg)
 	pqsignal(SIGINT, SIG_IGN);	/* nothing here is anybody's statement */
 	BackgroundWorkerUnblockSignals();
 
-	if (!announce(&covers))
+	if (!announce(&reading.covers))
 		proc_exit(0);
 
 	BackgroundWorkerInitializeConnectionByOid(args.dboid, InvalidOid, 0);
@@ -314,29 +349,11 @@ rinq_reader_main(Datum arg)
 									ALLOCSET_DEFAULT_SIZES);
 	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_SESSION);
 	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_SESSION);
+	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_SESSION);
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_SESSION);
 	pgstat_report_activity(STATE_RUNNING, "rinq: reading listeners");
 
-	StartTransactionCommand();
-	rinq_lock_extension();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	SPI_connect();
-	schema = extension_schema();
-	present = schema != NULL;
-	if (present)
-	{
-		rinq_prepared_watch(database);
-		if (may_read("listener"))
-			config.listeners = read_listeners(schema, context);
-		if (may_read("subscription"))
-			config.standing = read_subscriptions(schema, context);
-	}
-	SPI_finish();
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-
-	rinq_config_publish(database, args.dboid,
-						present ? RINQ_PRESENT : RINQ_ABSENT,
-						present ? rinq_config_pack(&config) : InvalidDsaPointer,
-						covers);
+	read_database(&reading, context);
+	rinq_config_publish(database, args.dboid, &reading);
 	proc_exit(0);
 }

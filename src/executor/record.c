@@ -30,6 +30,7 @@
 #include "executor/record.h"
 #include "executor/spi.h"
 #include "guc.h"
+#include "handler_rules.h"
 #include "own_tables.h"
 #include "payload.h"
 #include "request.h"
@@ -168,7 +169,7 @@ record_dead(const RinqSlot *slot, const RinqBytes *fields, int attempts, const c
 	if (fields[RINQ_REQUEST_PAYLOAD].len == 0)
 		nulls[4] = 'n';
 	values[5] = rinq_text_datum(fields[RINQ_REQUEST_TRACE]);
-	values[6] = rinq_text_datum(fields[RINQ_REQUEST_HANDLER]);
+	values[6] = CStringGetTextDatum(rinq_handler_name(TextDatumGetCString(rinq_text_datum(fields[RINQ_REQUEST_HANDLER]))));
 	values[7] = Int32GetDatum(attempts);
 	values[8] = CStringGetTextDatum(error);
 	values[9] = digest_datum(slot, fields);

@@ -208,6 +208,10 @@ scan_databases(void)
 		}
 		if (OidIsValid(db->oid) && !exists)
 			db->presence = RINQ_ABSENT;
+
+		/* what it is a copy of may be gone */
+		else if (db->identities.suspended != RINQ_NOT_SUSPENDED)
+			db->read_wanted++;
 	}
 	entries_missing = false;
 	foreach(lc, found)
@@ -440,6 +444,7 @@ supervise_peer(RinqDatabase *db, Supervision *sup, Start *start)
 	if (db->presence == RINQ_ABSENT)
 		db->held = false;		/* of an extension that comes back, nothing is known */
 	db->stop = db->presence == RINQ_ABSENT || db->held ||
+		db->identities.suspended != RINQ_NOT_SUSPENDED ||
 		!rinq_database_is_served(NameStr(db->name));
 	if (db->peer.state != RINQ_WORKER_NONE)
 	{
@@ -489,6 +494,25 @@ release_if_unused(RinqDatabase *db, Supervision *sup)
 	return config;
 }
 
+/* all databases were looked into: those that waited for that can be decided about */
+static void
+decide_about_copies(void)
+{
+	int			i;
+
+	for (i = 0; i < rinq_shared->num_databases; i++)
+	{
+		RinqDatabase *db = &rinq_shared->databases[i];
+
+		if (db->identities.suspended == RINQ_SUSPENDED_UNDECIDED &&
+			db->read_wanted == db->read_done)
+		{
+			db->read_wanted++;
+			rinq_wake_launcher();
+		}
+	}
+}
+
 /*
  * Note when all databases have been looked into.  Returns whether to complain
  * that there were more than there are entries for; the lock is held.
@@ -508,6 +532,7 @@ note_scan(void)
 	}
 	if (!all_known)
 		return false;
+	decide_about_copies();
 	if (!rinq_shared->scanned)
 	{
 		rinq_shared->scanned = true;

@@ -15,6 +15,7 @@
 #include "calls.h"
 #include "ddl.h"
 #include "fmgr.h"
+#include "identity.h"
 #include "miscadmin.h"
 #include "request.h"
 #include "shared.h"
@@ -66,13 +67,15 @@ rinq_stop(PG_FUNCTION_ARGS)
 /*
  * rinq_start() returns void
  *
- * Has the peer of this database run again; listeners, subscriptions and outbox
- * are read again in any case.
+ * Has the peer of this database run again; but not if it is suspended, which is
+ * said.  Listeners, subscriptions and outbox are read again in any case.
  */
 Datum
 rinq_start(PG_FUNCTION_ARGS)
 {
 	RinqDatabase *db;
+	RinqIdentities identities;
+	const char *reason;
 
 	rinq_refuse_parallel(fcinfo);
 	rinq_require_preloaded();
@@ -83,7 +86,13 @@ rinq_start(PG_FUNCTION_ARGS)
 		db->held = false;
 		db->stop_at_once = false;
 	}
+	identities = db->identities;
 	LWLockRelease(rinq_shared->lock);
 	rinq_ddl_reread_now();
+	reason = rinq_identity_reason(&identities);
+	if (reason != NULL)
+		ereport(NOTICE,
+				(errmsg("this database stays suspended: %s", reason),
+				 errhint("Use rinq_adopt().")));
 	PG_RETURN_VOID();
 }

@@ -21,7 +21,9 @@
 #include "ddl.h"
 #include "executor/handler.h"
 #include "fmgr.h"
+#include "handler_rules.h"
 #include "own_tables.h"
+#include "registration.h"
 #include "sql/arguments.h"
 #include "sql/listen.h"
 #include "sql/parallel.h"
@@ -35,6 +37,7 @@
 PG_FUNCTION_INFO_V1(rinq_listen);
 PG_FUNCTION_INFO_V1(rinq_unlisten);
 PG_FUNCTION_INFO_V1(rinq_listener_changed);
+PG_FUNCTION_INFO_V1(rinq_listener_registered);
 
 #define TABLE_NAME "listener"
 
@@ -61,11 +64,11 @@ rinq_check_handler_role(Oid role)
 }
 
 /*
- * Raises an error unless a function can be a handler, and the current role can
- * have it run.
+ * Raises an error unless a function can be a handler, and a role can have it
+ * run.
  */
 void
-rinq_check_handler(Oid func, RinqWork work)
+rinq_check_handler(Oid func, RinqWork work, Oid role)
 {
 	const char *problem = rinq_handler_problem(func, work);
 
@@ -79,9 +82,10 @@ rinq_check_handler(Oid func, RinqWork work)
 				 work == RINQ_WORK_NOTIFICATION ?
 				 errhint("A handler of notifications takes one rinq_notification.") :
 				 errhint("A handler takes one rinq_request and returns jsonb, or one rinq_raw_request and returns bytea.")));
-	if (!rinq_can_execute(func, GetUserId()))
+	if (!rinq_can_execute(func, role))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(func));
-	rinq_check_handler_role(GetUserId());
+	rinq_check_superuser_handler(func, role);
+	rinq_check_handler_role(role);
 }
 
 /*
@@ -90,8 +94,8 @@ rinq_check_handler(Oid func, RinqWork work)
 void
 rinq_handler_input(Oid func, RinqWork work, RinqOperationInput *input)
 {
-	rinq_check_handler(func, work);
-	input->handler = format_procedure_qualified(func);
+	rinq_check_handler(func, work, GetUserId());
+	input->handler = rinq_handler_reference(func, format_procedure_qualified(func));
 	input->owner = rinq_function_owner(func);
 }
 
@@ -126,7 +130,7 @@ rinq_listen(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max_concurrent must be positive")));
 	rinq_require_preloaded();
-	rinq_check_handler(func, RINQ_WORK_REQUEST);
+	rinq_check_handler(func, RINQ_WORK_REQUEST, GetUserId());
 
 	memset(nulls, ' ', sizeof(nulls));
 	values[0] = CStringGetTextDatum(namespace);
@@ -140,12 +144,13 @@ rinq_listen(PG_FUNCTION_ARGS)
 	if (rinq_own_table_write(schema, TABLE_NAME,
 					"INSERT INTO %s AS l"
 					" (namespace, handler, role, owner, max_concurrent, deduplicate)"
-					" VALUES ($1, $2, $3::pg_catalog.regrole, $5::pg_catalog.regrole, $6, $7)"
+					" VALUES ($1, $2, rinq_internal.role_reference($3),"
+					" rinq_internal.role_reference($5), $6, $7)"
 					" ON CONFLICT (namespace) DO UPDATE"
 					" SET handler = excluded.handler, role = excluded.role,"
 					" owner = excluded.owner, max_concurrent = excluded.max_concurrent,"
-					" deduplicate = excluded.deduplicate"
-					" WHERE l.role OPERATOR(pg_catalog.=) excluded.role OR $4",
+					" deduplicate = excluded.deduplicate, identity = excluded.identity"
+					" WHERE rinq_internal.role_oid(l.role) OPERATOR(pg_catalog.=) $3 OR $4",
 					7, types, values, nulls) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -176,7 +181,7 @@ rinq_unlisten(PG_FUNCTION_ARGS)
 	values[2] = BoolGetDatum(superuser());
 	if (rinq_own_table_write(schema, TABLE_NAME,
 					"DELETE FROM %s WHERE namespace OPERATOR(pg_catalog.=) $1"
-					" AND (role::pg_catalog.oid OPERATOR(pg_catalog.=) $2 OR $3)",
+					" AND (rinq_internal.role_oid(role) OPERATOR(pg_catalog.=) $2 OR $3)",
 					3, types, values, NULL) > 0)
 		PG_RETURN_BOOL(true);
 	if (rinq_own_table_write(schema, TABLE_NAME, "SELECT FROM %s WHERE namespace OPERATOR(pg_catalog.=) $1",
@@ -202,6 +207,34 @@ rinq_listener_changed(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("listener_changed must be called as a trigger")));
 	rinq_refuse_parallel(fcinfo);
+	if (TRIGGER_FIRED_FOR_STATEMENT(((TriggerData *) fcinfo->context)->tg_event))
+		rinq_registration_tidy();
 	rinq_ddl_reread_at_commit();
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * listener_registered() returns trigger
+ *
+ * On the same tables, for each row that gets a role: keeps the role from being
+ * dropped.
+ */
+Datum
+rinq_listener_registered(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	HeapTuple	row;
+	Datum		role;
+	bool		isnull;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("listener_registered must be called as a trigger for rows")));
+	row = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? trigger->tg_newtuple : trigger->tg_trigtuple;
+	role = heap_getattr(row, get_attnum(RelationGetRelid(trigger->tg_relation), "role"),
+						RelationGetDescr(trigger->tg_relation), &isnull);
+	if (!isnull)
+		rinq_registration_add(((RinqRoleReference *) DatumGetPointer(role))->role);
 	return PointerGetDatum(NULL);
 }

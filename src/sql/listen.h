@@ -14,7 +14,7 @@
 #include "sql/target.h"
 
 extern void rinq_check_handler_role(Oid role);
-extern void rinq_check_handler(Oid func, RinqWork work);
+extern void rinq_check_handler(Oid func, RinqWork work, Oid role);
 extern void rinq_handler_input(Oid func, RinqWork work, RinqOperationInput *input);
 
 #endif							/* RINQ_LISTEN_H */

@@ -13,6 +13,7 @@
 #include "clock.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "identity.h"
 #include "shared.h"
 #include "utils/builtins.h"
 #include "version.h"
@@ -23,8 +24,10 @@ PG_FUNCTION_INFO_V1(rinq_version);
 #define STATUS_COLUMNS (8 + RINQ_NUM_COUNTERS + 4)
 
 static const char *
-state_name(const RinqStatus *status)
+state_name(const RinqStatus *status, bool suspended)
 {
+	if (suspended && !status->stopping && status->net == RINQ_NET_STOPPED)
+		return "suspended";
 	if (status->stopping)
 		return "stopping";
 	switch (status->net)
@@ -72,6 +75,8 @@ rinq_peer_status(PG_FUNCTION_ARGS)
 	bool		nulls[STATUS_COLUMNS];
 	RinqDatabase *db;
 	RinqStatus	status;
+	RinqIdentities identities;
+	const char *suspended;
 	int			pid = 0;
 	int			i;
 
@@ -88,6 +93,7 @@ rinq_peer_status(PG_FUNCTION_ARGS)
 	memset(values, 0, sizeof(values));
 	memset(nulls, 0, sizeof(nulls));
 	memset(&status, 0, sizeof(status));
+	memset(&identities, 0, sizeof(identities));
 	db = rinq_my_database();
 	if (db != NULL)
 	{
@@ -95,18 +101,22 @@ rinq_peer_status(PG_FUNCTION_ARGS)
 		status = db->status;
 		SpinLockRelease(&db->mutex);
 		pid = db->peer.state == RINQ_WORKER_RUNNING ? db->peer.pid : 0;
+		LWLockAcquire(rinq_shared->lock, LW_SHARED);
+		identities = db->identities;
+		LWLockRelease(rinq_shared->lock);
 	}
+	suspended = rinq_identity_reason(&identities);
 
 	values[0] = Int32GetDatum(pid);
 	nulls[0] = pid == 0;
 	set_text(values, nulls, 1, status.peer_id);
-	values[2] = CStringGetTextDatum(state_name(&status));
+	values[2] = CStringGetTextDatum(state_name(&status, suspended != NULL));
 	set_text(values, nulls, 3, status.broker);
 	set_text(values, nulls, 4, status.broker_version);
 	values[5] = BoolGetDatum(status.blocked);
 	values[6] = TimestampTzGetDatum(status.connected_since);
 	nulls[6] = status.net != RINQ_NET_CONNECTED;
-	set_text(values, nulls, 7, status.last_error);
+	set_text(values, nulls, 7, suspended != NULL ? suspended : status.last_error);
 	for (i = 0; i < RINQ_NUM_COUNTERS; i++)
 		values[8 + i] = Int64GetDatum(db == NULL ? 0 :
 									  (int64) pg_atomic_read_u64(&db->counters[i]));

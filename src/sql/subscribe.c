@@ -82,7 +82,7 @@ rinq_subscribe(PG_FUNCTION_ARGS)
 	func = PG_GETARG_OID(2);
 	attributes = PG_GETARG_JSONB_P(3);
 	rinq_require_preloaded();
-	rinq_check_handler(func, RINQ_WORK_NOTIFICATION);
+	rinq_check_handler(func, RINQ_WORK_NOTIFICATION, GetUserId());
 	if (!JB_ROOT_IS_OBJECT(attributes))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -106,12 +106,13 @@ rinq_subscribe(PG_FUNCTION_ARGS)
 	values[6] = BoolGetDatum(superuser());
 	if (rinq_own_table_write(rinq_internal_schema(), TABLE_NAME,
 							 "INSERT INTO %s AS s (name, namespace, handler, role, owner, attributes)"
-							 " VALUES ($1, $2, $3, $4::pg_catalog.regrole, $5::pg_catalog.regrole, $6)"
+							 " VALUES ($1, $2, $3, rinq_internal.role_reference($4),"
+							 " rinq_internal.role_reference($5), $6)"
 							 " ON CONFLICT (name) DO UPDATE"
 							 " SET namespace = excluded.namespace, handler = excluded.handler,"
 							 " role = excluded.role, owner = excluded.owner,"
-							 " attributes = excluded.attributes"
-							 " WHERE s.role OPERATOR(pg_catalog.=) excluded.role OR $7",
+							 " attributes = excluded.attributes, identity = excluded.identity"
+							 " WHERE rinq_internal.role_oid(s.role) OPERATOR(pg_catalog.=) $4 OR $7",
 							 7, types, values, NULL) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -141,7 +142,7 @@ rinq_unsubscribe(PG_FUNCTION_ARGS)
 	values[2] = BoolGetDatum(superuser());
 	if (rinq_own_table_write(schema, TABLE_NAME,
 							 "DELETE FROM %s WHERE name OPERATOR(pg_catalog.=) $1"
-							 " AND (role::pg_catalog.oid OPERATOR(pg_catalog.=) $2 OR $3)",
+							 " AND (rinq_internal.role_oid(role) OPERATOR(pg_catalog.=) $2 OR $3)",
 							 3, types, values, NULL) > 0)
 		PG_RETURN_BOOL(true);
 	if (rinq_own_table_write(schema, TABLE_NAME,

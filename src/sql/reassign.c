@@ -1,0 +1,169 @@
+/*-------------------------------------------------------------------------
+ *
+ * reassign.c
+ *	  rinq_listener_reassign: registering the listeners and subscriptions of a
+ *	  role again, for another role or the same one.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "catalog/pg_type.h"
+#include "executor/handler.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "handler_rules.h"
+#include "miscadmin.h"
+#include "own_tables.h"
+#include "sql/listen.h"
+#include "sql/parallel.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+
+PG_FUNCTION_INFO_V1(rinq_listener_reassign);
+
+/* what listeners and subscriptions differ in */
+typedef struct Kind
+{
+	const char *table;
+	const char *key;
+	const char *noun;
+	RinqWork	work;
+} Kind;
+
+static const Kind kinds[] = {
+	{"listener", "namespace", "listener to namespace", RINQ_WORK_REQUEST},
+	{"subscription", "name", "subscription", RINQ_WORK_NOTIFICATION}
+};
+
+/* one of them */
+typedef struct Registration
+{
+	const Kind *kind;
+	char	   *key;
+	char	   *handler;
+} Registration;
+
+/* rows that are nobody's have no role that is a role now */
+#define IS_OF_ROLE \
+	"CASE WHEN $1 IS NULL THEN NOT EXISTS (SELECT FROM pg_catalog.pg_roles r" \
+	" WHERE r.oid OPERATOR(pg_catalog.=) rinq_internal.role_oid(t.role))" \
+	" ELSE t.role::pg_catalog.text OPERATOR(pg_catalog.=) $1 END"
+
+static void
+check_privileges(const char *old_name, Oid new_role)
+{
+	Oid			old_role = old_name == NULL ? InvalidOid : get_role_oid(old_name, true);
+
+	rinq_check_can_become(new_role);
+	if (!OidIsValid(old_role) && !superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be superuser to take over listeners of a role that does not exist")));
+	if (OidIsValid(old_role) && !has_privs_of_role(GetUserId(), old_role))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be member of role \"%s\" to take over its listeners", old_name)));
+}
+
+/* appends those that a role has of a kind */
+static List *
+collect(List *registrations, const Kind *kind, const char *old_name)
+{
+	MemoryContext context = CurrentMemoryContext;
+	RinqOwnTable table;
+	Oid			types[1] = {TEXTOID};
+	Datum		values[1];
+	uint64		row;
+
+	rinq_own_table_open(&table, rinq_internal_schema(), kind->table);
+	values[0] = old_name == NULL ? (Datum) 0 : CStringGetTextDatum(old_name);
+	(void) rinq_own_table_execute(psprintf("SELECT t.%s, t.handler FROM %s t WHERE " IS_OF_ROLE
+										   " ORDER BY 1", kind->key, table.name),
+								  1, types, values, old_name == NULL ? "n" : " ");
+	for (row = 0; row < SPI_processed; row++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+		Registration *registration = palloc(sizeof(Registration));
+
+		registration->kind = kind;
+		registration->key = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 1);
+		registration->handler = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 2);
+		registrations = lappend(registrations, registration);
+		MemoryContextSwitchTo(old);
+	}
+	rinq_own_table_close(&table);
+	return registrations;
+}
+
+static void
+tell_which(void *arg)
+{
+	const Registration *registration = arg;
+
+	errcontext("%s \"%s\"", registration->kind->noun, registration->key);
+}
+
+/* what the role could have done itself */
+static void
+reassign(Registration *registration, Oid new_role)
+{
+	ErrorContextCallback about;
+	Oid			types[3] = {TEXTOID, OIDOID, OIDOID};
+	Datum		values[3];
+	Oid			func;
+
+	about.callback = tell_which;
+	about.arg = registration;
+	about.previous = error_context_stack;
+	error_context_stack = &about;
+	func = rinq_handler_by_name(registration->handler);
+	if (!OidIsValid(func))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function %s does not exist", registration->handler)));
+	rinq_check_handler(func, registration->kind->work, new_role);
+	values[0] = CStringGetTextDatum(registration->key);
+	values[1] = ObjectIdGetDatum(new_role);
+	values[2] = ObjectIdGetDatum(rinq_function_owner(func));
+	(void) rinq_own_table_write(rinq_internal_schema(), registration->kind->table,
+								psprintf("UPDATE %%s SET role = rinq_internal.role_reference($2),"
+										 " owner = rinq_internal.role_reference($3)"
+										 " WHERE %s OPERATOR(pg_catalog.=) $1",
+										 registration->kind->key),
+								3, types, values, NULL);
+	error_context_stack = about.previous;
+}
+
+/*
+ * rinq_listener_reassign(old_role name, new_role name) returns bigint
+ *
+ * Has the listeners and subscriptions of a role run as another one, or as the
+ * same one after functions have got other owners.  With NULL, those whose role
+ * was dropped.  Returns how many there were.
+ */
+Datum
+rinq_listener_reassign(PG_FUNCTION_ARGS)
+{
+	const char *old_name = PG_ARGISNULL(0) ? NULL : NameStr(*PG_GETARG_NAME(0));
+	Oid			new_role;
+	List	   *registrations = NIL;
+	ListCell   *lc;
+	int			i;
+
+	rinq_refuse_parallel(fcinfo);
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("new_role must not be null")));
+	rinq_require_preloaded();
+	new_role = get_role_oid(NameStr(*PG_GETARG_NAME(1)), false);
+	check_privileges(old_name, new_role);
+	for (i = 0; i < (int) lengthof(kinds); i++)
+		registrations = collect(registrations, &kinds[i], old_name);
+	foreach(lc, registrations)
+		reassign(lfirst(lc), new_role);
+	PG_RETURN_INT64(list_length(registrations));
+}
