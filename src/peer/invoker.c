@@ -45,6 +45,7 @@ typedef struct Waiting
 	uint32		index;			/* RINQ_NO_SLOT: nobody waits for it any more */
 	uint32		serial;
 	RinqReturnedCall *returned; /* one that the broker had no queue for, or NULL */
+	bool		uncorrelated;	/* such a one, whose response goes to a handler */
 } Waiting;
 
 /* when asynchronous calls are looked at next, whose deadlines nobody watches */
@@ -62,6 +63,7 @@ keep_waiting(List **list, uint32 index, uint32 serial)
 	waiting->index = index;
 	waiting->serial = serial;
 	waiting->returned = NULL;
+	waiting->uncorrelated = false;
 	*list = lappend(*list, waiting);
 	MemoryContextSwitchTo(old);
 }
@@ -349,6 +351,15 @@ rinq_invoker_call(uint32 index, uint32 serial)
 	rinq_topology_declare(ns);
 }
 
+/* A returned call is not sent again, and nobody may wait who could be told. */
+static void
+give_up_returned(Waiting *w, const char *text)
+{
+	rinq_publish_forget(w->returned);
+	if (w->uncorrelated && !still_wanted(w->index, w->serial))
+		rinq_sender_dropped(text);
+}
+
 /*
  * The queue of a namespace is there, or cannot be had: then "outcome" and
  * "error" say why.
@@ -367,7 +378,7 @@ rinq_invoker_declared(RinqNamespace *ns, RinqOutcome outcome, const char *error)
 		if (w->returned != NULL && error == NULL)
 			rinq_publish_again(w->returned);
 		else if (w->returned != NULL)
-			rinq_publish_forget(w->returned);
+			give_up_returned(w, error);
 		if (!still_wanted(w->index, w->serial))
 			continue;
 		if (error != NULL)
@@ -394,10 +405,10 @@ rinq_invoker_declaring(RinqNamespace *ns, int64 deadline, const char *problem)
 
 		if (wanted && rinq_peer.channel->slots[w->index].deadline > deadline)
 			continue;
+		if (w->returned != NULL)
+			give_up_returned(w, problem);
 		if (wanted)
 			rinq_invoker_finish_text(w->index, RINQ_OUTCOME_NO_QUEUE, problem);
-		if (w->returned != NULL)
-			rinq_publish_forget(w->returned);
 		ns->waiting = foreach_delete_current(ns->waiting, lc);
 		pfree(w);
 	}
@@ -441,6 +452,8 @@ rinq_invoker_refused(const RinqPublication *what, const char *text)
 {
 	if (waits_for(what))
 		rinq_invoker_finish_text(what->index, RINQ_OUTCOME_NOT_TAKEN, text);
+	else if (what->uncorrelated)
+		rinq_sender_dropped(text);
 }
 
 /*
@@ -451,8 +464,11 @@ void
 rinq_invoker_unroutable(const RinqPublication *what, const char *text)
 {
 	if (!waits_for(what))
-		return;
-	if (what->kind == RINQ_PUBLISH_OPERATION)
+	{
+		if (what->uncorrelated)
+			rinq_sender_dropped(text);
+	}
+	else if (what->kind == RINQ_PUBLISH_OPERATION)
 		rinq_invoker_finish_text(what->index, RINQ_OUTCOME_NOT_FOUND, "");
 	else
 		rinq_invoker_finish_text(what->index, RINQ_OUTCOME_NO_QUEUE, text);
@@ -469,6 +485,7 @@ rinq_invoker_call_returned(const RinqPublication *what, RinqReturnedCall *call)
 
 	keep_waiting(&ns->waiting, what->index, what->serial);
 	((Waiting *) llast(ns->waiting))->returned = call;
+	((Waiting *) llast(ns->waiting))->uncorrelated = what->uncorrelated;
 	rinq_topology_mend(ns);
 }
 

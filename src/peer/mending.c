@@ -62,7 +62,7 @@ begin_round(void)
 	last_round = rinq_peer.now;
 	next_namespace = 0;
 	next_portion = rinq_peer.now + PORTION_INTERVAL;	/* when there are exchanges */
-	rinq_topology_declare_own(true);
+	rinq_topology_declare_own(true, 0);
 }
 
 static void

@@ -88,6 +88,7 @@ rinq_topology_namespace(RinqBytes name, int limit)
 	ns->listener = NULL;
 	ns->retry_at = 0;
 	ns->retry_delay = 0;
+	ns->lost_at = 0;
 	ns->waiting = NIL;
 	ns->started = 0;
 	ns->problem_noted = 0;

@@ -34,6 +34,7 @@
 #define MAX_ID_ATTEMPTS 1000
 #define MAX_FRAMES 64			/* handled before other work gets its turn */
 #define MIN_BACKLOG (8 * 1024 * 1024)
+#define MAX_BLOCKS_LOGGED 10	/* changes in a few seconds */
 
 /* cookies of the requests that reserve the identity, beside topology.c's */
 #define STEP_IDENTITY 16
@@ -294,9 +295,13 @@ on_return(void *arg, const RinqReturn *ret)
 static void
 on_blocked(void *arg, bool blocked, const char *reason)
 {
+	static RinqBurst logged;
+
 	SpinLockAcquire(&rinq_peer.db->mutex);
 	rinq_peer.db->status.blocked = blocked;
 	SpinLockRelease(&rinq_peer.db->mutex);
+	if (rinq_too_often(&logged, MAX_BLOCKS_LOGGED))
+		return;
 	if (blocked)
 		ereport(WARNING,
 				(errmsg("broker %s blocks the messages of rinq peer %s: %s",

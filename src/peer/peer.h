@@ -78,6 +78,15 @@ extern void rinq_turn_end(void);
 extern void rinq_slice_begin(void);
 extern bool rinq_slice_over(void);
 
+/* how many events of a kind there were lately; all zero at first */
+typedef struct RinqBurst
+{
+	int64		since;
+	int			count;
+} RinqBurst;
+
+extern bool rinq_too_often(RinqBurst *burst, int most);
+
 /* network.c */
 extern void rinq_network_init(void);
 extern bool rinq_network_step(void);
@@ -115,6 +124,7 @@ typedef struct RinqNamespace
 	RinqListener *listener;		/* NULL when nobody listens */
 	int64		retry_at;		/* when a failed one is tried again */
 	int			retry_delay;
+	int64		lost_at;		/* when the broker has ended consuming, the last time */
 	List	   *waiting;		/* calls, as slot indexes and serials */
 	int			started;		/* requests in the line or running */
 	int64		problem_noted;	/* when its listener's problem was logged */
@@ -140,7 +150,7 @@ extern RinqNamespace *rinq_topology_namespace(RinqBytes name, int limit);
 extern RinqNamespace *rinq_topology_find(RinqBytes name);
 extern void rinq_topology_declare(RinqNamespace *ns);
 extern void rinq_topology_mend(RinqNamespace *ns);
-extern void rinq_topology_declare_own(bool again);
+extern void rinq_topology_declare_own(bool again, int first);
 extern void rinq_topology_declare_again(RinqNamespace *ns);
 extern uint32 rinq_topology_count(void);
 extern RinqNamespace *rinq_topology_at(uint32 index);

@@ -154,7 +154,7 @@ free_frames(Unconfirmed *message)
 /* ---------------- telling owners ---------------- */
 
 static void
-tell_taken(const RinqPublication *what, bool nack)
+tell_taken(const RinqPublication *what)
 {
 	switch (what->kind)
 	{
@@ -165,7 +165,7 @@ tell_taken(const RinqPublication *what, bool nack)
 			rinq_incoming_response_taken(what->request);
 			break;
 		case RINQ_PUBLISH_EXECUTE:
-			rinq_sender_confirmed(what->tag, false, nack);
+			rinq_sender_confirmed(what->tag, false, false);
 			break;
 		case RINQ_PUBLISH_NOTHING:
 		case RINQ_PUBLISH_OPERATION:
@@ -187,7 +187,7 @@ tell_refused(const RinqPublication *what, const char *text)
 			rinq_incoming_response_refused(what->request, text);
 			break;
 		case RINQ_PUBLISH_NOTIFICATION:
-			rinq_sender_notification_refused(text);
+			rinq_sender_dropped(text);
 			break;
 		case RINQ_PUBLISH_EXECUTE:
 			rinq_sender_refused(what->tag, text);
@@ -195,6 +195,21 @@ tell_refused(const RinqPublication *what, const char *text)
 		case RINQ_PUBLISH_NOTHING:
 			break;
 	}
+}
+
+/*
+ * The broker says that it has not taken a message, and not why.  There is no
+ * more to say to those who wait for a response, which may be there all the same.
+ */
+static void
+tell_nacked(const RinqPublication *what)
+{
+	if (what->kind == RINQ_PUBLISH_EXECUTE)
+		rinq_sender_confirmed(what->tag, false, true);
+	else if (what->kind == RINQ_PUBLISH_RESPONSE)
+		rinq_incoming_response_taken(what->request);
+	else
+		tell_refused(what, "the broker has not taken the message, and does not say why; its queue may be full");
 }
 
 /* ---------------- messages on their way ---------------- */
@@ -224,10 +239,14 @@ settle(Lane *lane, Unconfirmed *message, bool nack)
 	if (message->done)
 		return;
 	leave_way(lane, message);
-	if (!nack)
-		largest_taken = Max(largest_taken, message->body_len);
 	lane->idle_closes = 0;
-	tell_taken(&message->what, nack);
+	if (nack)
+	{
+		tell_nacked(&message->what);
+		return;
+	}
+	largest_taken = Max(largest_taken, message->body_len);
+	tell_taken(&message->what);
 }
 
 /*
@@ -263,7 +282,8 @@ lose_patience(Lane *lane)
 	while (!is_empty(lane) && is_overdue(lane, lane->oldest_tag) &&
 		   (lane->next_tag - lane->oldest_tag >= WINDOW || lane->bytes > MAX_KEPT_BYTES))
 	{
-		settle(lane, at_tag(lane, lane->oldest_tag), true);
+		leave_way(lane, at_tag(lane, lane->oldest_tag));
+		tell_taken(&at_tag(lane, lane->oldest_tag)->what);
 		advance(lane);
 	}
 }
@@ -621,7 +641,7 @@ drop_taken(Lane *lane, const Again *refused)
 		if (what.kind == RINQ_PUBLISH_EXECUTE && what.durable)
 			continue;
 		free_again(again);
-		tell_taken(&what, false);
+		tell_taken(&what);
 	}
 }
 

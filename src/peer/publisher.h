@@ -75,6 +75,6 @@ extern void rinq_incoming_response_refused(struct RinqIncoming *request, const c
 
 /* sender.c */
 extern void rinq_sender_refused(uint64 tag, const char *text);
-extern void rinq_sender_notification_refused(const char *text);
+extern void rinq_sender_dropped(const char *text);
 
 #endif							/* RINQ_PUBLISHER_H */

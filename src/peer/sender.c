@@ -334,10 +334,10 @@ rinq_sender_refused(uint64 tag, const char *text)
 }
 
 /*
- * The broker has refused a notification for good.
+ * A notification is given up for good, or a call whose response nobody waits for.
  */
 void
-rinq_sender_notification_refused(const char *text)
+rinq_sender_dropped(const char *text)
 {
 	drop(text);
 }

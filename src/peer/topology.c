@@ -22,6 +22,8 @@
 
 #define FIRST_RETRY_DELAY 1000	/* ms */
 #define LAST_RETRY_DELAY 60000	/* ms */
+#define LOST_AGAIN 10000		/* ms within which what is lost a second time has to wait */
+#define MAX_CLOSES 5			/* of the peer's own channels, in a few seconds */
 
 /* what a cookie says: the step in the upper half, the namespace in the lower */
 enum
@@ -59,6 +61,9 @@ static uint16 next_channel = CHANNEL_NAMESPACES;
 /* when the next failed namespace is tried again; 0 when there is none */
 static int64 next_retry;
 
+/* of channels that the peer consumes from, for no request of its own */
+static RinqBurst closes;
+
 static RinqBytes
 own_queue(const char *suffix, char buf[16])
 {
@@ -73,33 +78,53 @@ command_queue(const RinqNamespace *ns, char buf[RINQ_NAMESPACE_MAXLEN + 8])
 	return rinq_bytes_str(buf);
 }
 
+static void
+bind_own(const char *suffix, const char *exchange, const char *key, uint64 cookie)
+{
+	char		queue[16];
+
+	rinq_queue_bind(rinq_peer.conn, CHANNEL_TOPOLOGY, own_queue(suffix, queue),
+					rinq_bytes_str(exchange), rinq_bytes_str(key), cookie);
+}
+
+/* Declare one of the exchanges, or bind one of the peer's own queues. */
+static void
+declare_own(int number, uint64 cookie)
+{
+	char		all_responses[RINQ_PEER_ID_SIZE + 2];
+
+	switch (number - (int) lengthof(exchanges))
+	{
+		case 0:
+			bind_own(".req", "cmd.uc", rinq_peer.id_text, cookie);
+			break;
+		case 1:
+			bind_own(".req", "cmd.mc", "_sess", cookie);
+			break;
+		case 2:
+			snprintf(all_responses, sizeof(all_responses), "%s.*", rinq_peer.id_text);
+			bind_own(".rsp", "cmd.rsp", all_responses, cookie);
+			break;
+		default:
+			rinq_exchange_declare(rinq_peer.conn, CHANNEL_TOPOLOGY,
+								  rinq_bytes_str(exchanges[number].name),
+								  rinq_bytes_str(exchanges[number].kind), cookie);
+			break;
+	}
+}
+
 /*
  * Declare exchanges, and bind the peer's own queues to them; or do so again,
- * should somebody have deleted any.
+ * should somebody have deleted any, from a number on.
  */
 void
-rinq_topology_declare_own(bool again)
+rinq_topology_declare_own(bool again, int first)
 {
-	RinqConn   *conn = rinq_peer.conn;
-	uint64		cookie = COOKIE(again ? STEP_AGAIN_OWN : STEP_SETUP, 0);
-	char		queue[16];
-	char		all_responses[RINQ_PEER_ID_SIZE + 2];
+	int			last = (int) lengthof(exchanges) + 2;
 	int			i;
 
-	for (i = 0; i < (int) lengthof(exchanges); i++)
-		rinq_exchange_declare(conn, CHANNEL_TOPOLOGY, rinq_bytes_str(exchanges[i].name),
-							  rinq_bytes_str(exchanges[i].kind), cookie);
-
-	rinq_queue_bind(conn, CHANNEL_TOPOLOGY, own_queue(".req", queue),
-					rinq_bytes_str("cmd.uc"), rinq_bytes_str(rinq_peer.id_text),
-					cookie);
-	rinq_queue_bind(conn, CHANNEL_TOPOLOGY, own_queue(".req", queue),
-					rinq_bytes_str("cmd.mc"), rinq_bytes_str("_sess"),
-					cookie);
-	snprintf(all_responses, sizeof(all_responses), "%s.*", rinq_peer.id_text);
-	rinq_queue_bind(conn, CHANNEL_TOPOLOGY, own_queue(".rsp", queue),
-					rinq_bytes_str("cmd.rsp"), rinq_bytes_str(all_responses),
-					again ? cookie : COOKIE(STEP_SETUP_LAST, 0));
+	for (i = first; i <= last; i++)
+		declare_own(i, COOKIE(again ? STEP_AGAIN_OWN : i < last ? STEP_SETUP : STEP_SETUP_LAST, i));
 }
 
 /*
@@ -109,7 +134,7 @@ rinq_topology_declare_own(bool again)
 void
 rinq_topology_opened(void)
 {
-	rinq_topology_declare_own(false);
+	rinq_topology_declare_own(false, 0);
 }
 
 /* requests of one consumer that the broker sends ahead */
@@ -241,6 +266,7 @@ rinq_topology_connection_lost(void)
 	uint32		i;
 
 	next_channel = CHANNEL_NAMESPACES;
+	memset(&closes, 0, sizeof(closes));
 	rinq_declare_connection_lost();
 
 	for (i = 0; i < rinq_topology_count(); i++)
@@ -252,6 +278,7 @@ rinq_topology_connection_lost(void)
 		ns->consuming = false;
 		ns->retry_at = 0;
 		ns->retry_delay = 0;
+		ns->lost_at = 0;
 		ns->notifications = NOTIFICATIONS_UNBOUND;
 		ns->binds = 0;
 		subscribed(ns, "the connection to the broker was lost");
@@ -504,6 +531,36 @@ rinq_topology_reply(const RinqReply *reply)
 	}
 }
 
+/* Have a namespace's queue tried again later. */
+static void
+retry_later(RinqNamespace *ns)
+{
+	rinq_declare_end(ns, NAMESPACE_FAILED);
+	ns->consuming = false;
+	ns->retry_delay = Min(LAST_RETRY_DELAY, Max(FIRST_RETRY_DELAY, ns->retry_delay * 2));
+	ns->retry_at = rinq_peer.now + ns->retry_delay;
+	if (ns->listener != NULL && (next_retry == 0 || ns->retry_at < next_retry))
+		next_retry = ns->retry_at;
+}
+
+/*
+ * The broker does not let this peer consume a namespace's queue any more.  True
+ * when it may be tried again at once; what is lost again and again has to wait.
+ */
+static bool
+consumer_lost(RinqNamespace *ns)
+{
+	bool		again = ns->lost_at != 0 && rinq_peer.now - ns->lost_at < LOST_AGAIN;
+
+	ns->consuming = false;
+	ns->lost_at = rinq_peer.now;
+	if (ns->state == NAMESPACE_DECLARING)
+		return true;			/* when that is answered */
+	if (again)
+		retry_later(ns);
+	return !again;
+}
+
 /* one namespace's queue cannot be had now; the others go on */
 static void
 namespace_failed(RinqNamespace *ns, const RinqChannelClosed *info)
@@ -521,12 +578,7 @@ namespace_failed(RinqNamespace *ns, const RinqChannelClosed *info)
 	strlcpy(rinq_peer.db->status.last_error, text, RINQ_LAST_ERROR_LEN);
 	SpinLockRelease(&rinq_peer.db->mutex);
 
-	rinq_declare_end(ns, NAMESPACE_FAILED);
-	ns->consuming = false;
-	ns->retry_delay = Min(LAST_RETRY_DELAY, Max(FIRST_RETRY_DELAY, ns->retry_delay * 2));
-	ns->retry_at = rinq_peer.now + ns->retry_delay;
-	if (ns->listener != NULL && (next_retry == 0 || ns->retry_at < next_retry))
-		next_retry = ns->retry_at;
+	retry_later(ns);
 	rinq_invoker_declared(ns, RINQ_OUTCOME_NO_QUEUE, text);
 }
 
@@ -586,6 +638,7 @@ rinq_topology_channel_closed(const RinqChannelClosed *info)
 {
 	RinqNamespace *failed = NULL;
 	int			step = info->request_failed ? COOKIE_STEP(info->cookie) : 0;
+	static RinqBurst logged;
 	uint32		i;
 
 	if (step == STEP_SETUP || step == STEP_SETUP_LAST)
@@ -602,11 +655,21 @@ rinq_topology_channel_closed(const RinqChannelClosed *info)
 		declare_channel_closed(info);
 		return;
 	}
+	if (!info->request_failed && info->channel < CHANNEL_NAMESPACES &&
+		rinq_too_often(&closes, MAX_CLOSES))
+	{
+		char		reason[RINQ_LAST_ERROR_LEN];
+
+		snprintf(reason, sizeof(reason), "the broker closes channel %u again and again: %u %s",
+				 info->channel, info->code, info->text);
+		rinq_network_fail(reason);
+		return;
+	}
 	if (step == STEP_AGAIN || step == STEP_AGAIN_OWN)
 		rinq_mending_refused(info, NULL);
 	else if (step != 0 && COOKIE_INDEX(info->cookie) < rinq_topology_count())
 		failed = rinq_topology_at(COOKIE_INDEX(info->cookie));
-	if (failed == NULL)
+	if (failed == NULL && !rinq_too_often(&logged, MAX_CLOSES))
 		ereport(LOG,
 				(errmsg("rinq peer %s: the broker closed channel %u after %s: %u %s",
 						rinq_peer.id_text, info->channel, info->method,
@@ -614,6 +677,8 @@ rinq_topology_channel_closed(const RinqChannelClosed *info)
 
 	if (info->channel < CHANNEL_NAMESPACES)
 		rinq_channel_open(rinq_peer.conn, info->channel, 0);
+	if (step == STEP_AGAIN_OWN)
+		rinq_topology_declare_own(true, (int) COOKIE_INDEX(info->cookie) + 1);
 	if (info->channel == CHANNEL_COMMANDS)
 	{
 		rinq_line_channel_lost(info->channel);
@@ -631,7 +696,10 @@ rinq_topology_channel_closed(const RinqChannelClosed *info)
 
 	/* a queue that vanished between declaring and consuming is made again */
 	if (failed != NULL && step == STEP_CONSUME && info->code == 404)
-		rinq_declare_end(failed, NAMESPACE_UNDECLARED);
+	{
+		if (consumer_lost(failed) && failed->state != NAMESPACE_DECLARING)
+			rinq_declare_end(failed, NAMESPACE_UNDECLARED);
+	}
 	else if (failed != NULL && is_notifications(failed, step, info))
 		notifications_failed(failed, info);
 	else if (failed != NULL)
@@ -647,8 +715,8 @@ rinq_topology_channel_closed(const RinqChannelClosed *info)
 			if (ns->notifications == NOTIFICATIONS_BINDING)
 				bind_notifications(ns);
 		}
-		if (ns->channel == info->channel)
-			ns->consuming = false;
+		if (ns->channel == info->channel && ns->consuming)
+			(void) consumer_lost(ns);
 		if (ns->state != NAMESPACE_FAILED)
 			listen_to(ns);
 	}
@@ -672,11 +740,15 @@ rinq_topology_cancelled(RinqBytes consumer_tag)
 		rinq_network_fail("a queue of this peer was deleted on the broker");
 		return;
 	}
+	if (!ns->consuming)
+		return;					/* that was known */
 	ereport(LOG,
 			(errmsg("rinq peer %s: queue \"cmd.%s\" was deleted on the broker, declaring it again",
 					rinq_peer.id_text, ns->name)));
-	ns->consuming = false;
-	rinq_declare_end(ns, NAMESPACE_UNDECLARED);
+	if (!consumer_lost(ns))
+		return;
+	if (ns->state != NAMESPACE_DECLARING)
+		rinq_declare_end(ns, NAMESPACE_UNDECLARED);
 	listen_to(ns);
 	rinq_mending_soon();
 }
