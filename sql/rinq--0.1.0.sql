@@ -1093,7 +1093,7 @@ COMMENT ON FUNCTION @extschema@.rinq_notifications(interval, text, integer) IS
     'Returns, and forgets, notifications that were kept for a session, which is the one of this connection if it is NULL; waits for the next one when there is none; those that the statement does not read stay';
 
 CREATE UNLOGGED TABLE rinq_internal.stored_notification (
-    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    number bigint PRIMARY KEY,
     stored timestamptz NOT NULL DEFAULT pg_catalog.now(),
     role regrole NOT NULL,
     notification @extschema@.rinq_notification NOT NULL
@@ -1104,8 +1104,6 @@ COMMENT ON COLUMN rinq_internal.stored_notification.number IS 'Number that NOTIF
 COMMENT ON COLUMN rinq_internal.stored_notification.stored IS 'When it was stored; kept for rinq.notification_retention';
 COMMENT ON COLUMN rinq_internal.stored_notification.role IS 'Role that had it forwarded';
 COMMENT ON COLUMN rinq_internal.stored_notification.notification IS 'The notification';
-
-COMMENT ON SEQUENCE rinq_internal.stored_notification_number_seq IS 'Numbers of stored notifications';
 
 CREATE FUNCTION @extschema@.rinq_list_stored_notifications(
     OUT number bigint, OUT stored timestamptz, OUT notification @extschema@.rinq_notification)
@@ -1438,6 +1436,13 @@ BEGIN ATOMIC
     JOIN pg_catalog.pg_trigger t ON t.tgrelid OPERATOR(pg_catalog.=) c.oid AND NOT t.tgisinternal
       AND t.tgenabled OPERATOR(pg_catalog.<>) 'A'
     JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid AND p.pronamespace OPERATOR(pg_catalog.=) i.oid
+    UNION ALL
+    SELECT 'error', pg_catalog.pg_describe_object('pg_catalog.pg_class'::regclass, c.oid, 0),
+           pg_catalog.format('it has the trigger "%s", which runs as whoever writes it', t.tgname),
+           pg_catalog.format('Use DROP TRIGGER %I ON %s.', t.tgname, c.oid::regclass)
+    FROM own o JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) o.objid
+      AND o.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::regclass AND c.relkind OPERATOR(pg_catalog.=) 'v'
+    JOIN pg_catalog.pg_trigger t ON t.tgrelid OPERATOR(pg_catalog.=) c.oid
     UNION ALL
     SELECT 'error', pg_catalog.format('table %I.%I', i.nspname, c.relname),
            pg_catalog.format('it lacks the trigger "%s"', x.name),

@@ -35,6 +35,7 @@
 #include "ddl.h"
 #include "handler_rules.h"
 #include "nodes/parsenodes.h"
+#include "own_access.h"
 #include "own_ddl.h"
 #include "outbox.h"
 #include "own_tables.h"
@@ -243,6 +244,7 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 	if (prev_object_access)
 		prev_object_access(access, classId, objectId, subId, arg);
 
+	rinq_own_access_created(access, classId, objectId);
 	rinq_own_ddl_noticed(access, classId, objectId);
 	if (access == OAT_DROP && classId == RelationRelationId && subId == 0 &&
 		rinq_outbox_table_dropped(objectId))
@@ -434,6 +436,7 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 		refuse_to_rename_own_schema(command);
 		handlers = rinq_registration_handlers();
 	}
+	rinq_own_access_check(command);
 	if (prev_process_utility)
 		prev_process_utility(pstmt, query_string, read_only_tree, context, params,
 							 env, dest, qc);

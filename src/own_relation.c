@@ -28,6 +28,8 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "executor/tuptable.h"
@@ -116,8 +118,23 @@ extension_owner(void)
 }
 
 /*
- * Find a trigger that calls anything but the extension's own functions.  Those
- * are in a schema where nobody else makes functions, or may call them.
+ * Does a trigger call a function that is meant for these tables, always?  Before
+ * a row, most of these functions would have it ignored.
+ */
+static bool
+is_own_trigger(const Trigger *trigger)
+{
+	Oid			function = trigger->tgfoid;
+
+	if (trigger->tgqual != NULL || get_func_namespace(function) != rinq_internal_schema() ||
+		getExtensionOfObject(ProcedureRelationId, function) != get_extension_oid("rinq", true))
+		return false;
+	return !TRIGGER_FOR_ROW(trigger->tgtype) || !TRIGGER_FOR_BEFORE(trigger->tgtype) ||
+		strcmp(get_func_name(function), "keep_local") == 0;
+}
+
+/*
+ * Find a trigger that is not the extension's.
  */
 static const Trigger *
 foreign_trigger(Relation rel)
@@ -128,8 +145,7 @@ foreign_trigger(Relation rel)
 	{
 		const Trigger *trigger = &rel->trigdesc->triggers[i];
 
-		if (get_func_namespace(trigger->tgfoid) != rinq_internal_schema() ||
-			trigger->tgqual != NULL)
+		if (!is_own_trigger(trigger))
 			return trigger;
 	}
 	return NULL;

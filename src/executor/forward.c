@@ -30,6 +30,7 @@
 #include "utils/syscache.h"
 
 #define STORED_TABLE "stored_notification"
+#define MAX_NUMBERS 10000		/* that others have taken within so many microseconds */
 
 /* bytes that NOTIFY takes (async.c keeps this to itself) */
 #define MAX_NOTIFY_LEN (BLCKSZ - NAMEDATALEN - 128 - 1)
@@ -55,35 +56,31 @@ notification_datum(Oid schema, const RinqBytes *fields, Oid *type)
 	return HeapTupleGetDatum(tuple);
 }
 
-/*
- * Stores a row that is too long.  Returns what is sent in its place.  Old rows
- * are deleted on the way: some, so that nobody waits for long, but more than
- * are added.
- */
-static char *
-store(Datum notification, Oid type)
+/* some old rows, so that nobody waits for long, but more than are added */
+static void
+delete_old_rows(const RinqOwnTable *table)
 {
-	RinqOwnTable table;
-	Oid			types[2] = {type, OIDOID};
-	Datum		values[2];
-	MemoryContext context = CurrentMemoryContext;
-	char	   *text;
-	Oid			role = GetUserId();
+	Oid			type = INT4OID;
+	Datum		retention = Int32GetDatum(rinq_notification_retention);
 
-	rinq_own_table_open(&table, rinq_internal_schema(), STORED_TABLE);
-	values[0] = Int32GetDatum(rinq_notification_retention);
-	types[0] = INT4OID;
 	(void) rinq_own_table_execute(psprintf("DELETE FROM %s WHERE number OPERATOR(pg_catalog.=)"
 										   " ANY (ARRAY(SELECT o.number FROM (SELECT number, stored FROM %s"
 										   " ORDER BY number LIMIT 100 FOR UPDATE SKIP LOCKED) o"
 										   " WHERE o.stored OPERATOR(pg_catalog.<) (pg_catalog.now()"
 										   " OPERATOR(pg_catalog.-) pg_catalog.make_interval(secs => $1))))",
-										   table.name, table.name), 1, types, values, NULL);
-	types[0] = type;
-	values[0] = notification;
-	values[1] = ObjectIdGetDatum(role);
-	(void) rinq_own_table_execute(psprintf("INSERT INTO %s AS s (role, notification)"
-										   " VALUES ($2::pg_catalog.regrole, $1) RETURNING"
+										   table->name, table->name), 1, &type, &retention, NULL);
+}
+
+/* false when there is a row of that number; else what is sent is in SPI_tuptable */
+static bool
+insert_row(const RinqOwnTable *table, int64 number, Oid role, Datum notification, Oid type)
+{
+	Oid			types[] = {type, OIDOID, INT8OID};
+	Datum		values[] = {notification, ObjectIdGetDatum(role), Int64GetDatum(number)};
+
+	return rinq_own_table_execute(psprintf("INSERT INTO %s AS s (number, role, notification)"
+										   " VALUES ($3, $2::pg_catalog.regrole, $1)"
+										   " ON CONFLICT (number) DO NOTHING RETURNING"
 										   " pg_catalog.jsonb_build_object('stored', s.number,"
 										   " 'id', (s.notification).id, 'source', (s.notification).source,"
 										   " 'target', (s.notification).target,"
@@ -91,9 +88,35 @@ store(Datum notification, Oid type)
 										   " 'type', (s.notification).type,"
 										   " 'is_multicast', (s.notification).is_multicast,"
 										   " 'trace_id', (s.notification).trace_id)::pg_catalog.text",
-										   table.name), 2, types, values, NULL);
-	text = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	text = MemoryContextStrdup(context, text);
+										   table->name), 3, types, values, NULL) > 0;
+}
+
+/*
+ * Stores a row that is too long.  Returns what is sent in its place.
+ *
+ * The row's number is the time.  A sequence could be set by any role with
+ * pg_write_all_data, and there is no trigger that would refuse it.
+ */
+static char *
+store(Datum notification, Oid type)
+{
+	RinqOwnTable table;
+	MemoryContext context = CurrentMemoryContext;
+	Oid			role = GetUserId();
+	int64		number = GetCurrentTimestamp();
+	int64		limit = number + MAX_NUMBERS;
+	char	   *text;
+
+	rinq_own_table_open(&table, rinq_internal_schema(), STORED_TABLE);
+	delete_old_rows(&table);
+	while (!insert_row(&table, number, role, notification, type))
+	{
+		if (++number == limit)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNIQUE_VIOLATION),
+					 errmsg("there is no number for a stored notification")));
+	}
+	text = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
 	rinq_own_table_close(&table);
 	return text;
 }
