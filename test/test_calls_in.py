@@ -490,7 +490,7 @@ class Hygiene(case.Case):
         db.handler("clean", """RETURN jsonb_build_object('path', current_setting('search_path'), 'work_mem', current_setting('work_mem'),
             'timeout', current_setting('statement_timeout') = '1ms', 'secret', coalesce(current_setting('app.secret', true), ''),
             'zone', current_setting('timezone'), 'role', current_user, 'temp', to_regclass('pg_temp.leftover') IS NOT NULL,
-            'locks', (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'), 'pid', pg_backend_pid());""")
+            'locks', (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()), 'pid', pg_backend_pid());""")
         db.listen("dirty", "dirty")
         db.listen("clean", "clean")
         remote = self.peer()
