@@ -5,6 +5,8 @@
 #   make bench   measures, beside a raw client of the same broker
 #   make soak    runs messages of all kinds under random faults for MINUTES (5), and compares what was sent with what arrived
 #   make hostile SCALE=20 SEED=1   sends the peer that much more of the random input that make check sends it
+#   make format, make format-check   lays out the C files as pgindent does, or says which are not so; make typedefs first for new types
+#   make lint, make lint-deep   says what is wrong with the sources without running them: in seconds, and in minutes
 #   make, make install, make installcheck   as for any extension
 
 EXTENSION = rinq
@@ -33,7 +35,7 @@ REGRESS_OPTS = --inputdir=.
 EXTRA_CLEAN = exports.txt exports.list test/unit/build test/bench/raw test/bench/execute
 
 # the targets that set up what they need do not need PostgreSQL's makefiles
-ifneq ($(filter demo check bench soak hostile,$(MAKECMDGOALS)),)
+ifneq ($(filter demo check bench soak hostile format format-check lint lint-deep,$(MAKECMDGOALS)),)
 
 .PHONY: demo check bench soak hostile
 demo check bench soak hostile:
@@ -46,6 +48,16 @@ RUN_bench = bench/run
 RUN_soak = soak/run --minutes $(or $(MINUTES),5)
 RUN_hostile = run unit cbor_differential test_bad_input test_hostile
 ENV_hostile = RINQ_HOSTILE_SCALE=$(or $(SCALE),20) RINQ_HOSTILE_SEED=$(or $(SEED),1) FUZZ="$(or $(SCALE),20)0000 $(or $(SEED),1)"
+
+.PHONY: format format-check lint lint-deep
+format:
+	@tools/format
+format-check:
+	@tools/format --check
+lint:
+	@tools/lint
+lint-deep:
+	@tools/lint --deep
 
 else
 
@@ -61,6 +73,17 @@ src/cbor_library.o src/cbor_library.bc: override CPPFLAGS += -DRINQ_CBOR_SONAME=
 exports.txt: $(OBJS:.o=.c) src/worker.h
 	{ echo _PG_init; echo Pg_magic_func; sed -n 's/^PG_FUNCTION_INFO_V1(\(.*\));/\1 pg_finfo_\1/p' $(OBJS:.o=.c) | tr ' ' '\n'; \
 	  sed -n 's/^extern PGDLLEXPORT void \(rinq_[a-z]*_main\).*/\1/p' src/worker.h; } > $@
+
+# the names of types for make format, from the debug info of all that is compiled
+.PHONY: typedefs
+typedefs: all
+	@$(MAKE) -s -C test/unit all
+	@$(MAKE) -s -C test/bench all
+	@tools/typedefs
+
+# committed, so that nobody needs Graphviz (Debian: graphviz) but who changes it
+docs/architecture.svg: docs/architecture.dot
+	dot -Tsvg $< -o $@
 
 # headers are few, and everything is quick to build
 $(OBJS): $(wildcard src/*.h src/*/*.h) rinq.control

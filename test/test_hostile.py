@@ -9,7 +9,6 @@ import pika
 from rinqtest import case, hostile
 from rinqtest.cluster import quote
 from rinqtest.fakebroker import FakeBroker
-from rinqtest.peer import TypedTable  # noqa: F401 (its import has pika carry typed fields)
 from rinqtest.waiting import wait_until
 from rinqtest.wire import Field
 

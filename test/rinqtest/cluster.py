@@ -6,9 +6,12 @@ import json
 from .broker import Broker
 from .peer import Peer
 from .proxy import Proxy
-from .scratch import Scratch, exit_on_signals  # noqa: F401 (for those who need no more than a cluster)
-from .server import BuildError, Server, SqlError, build, install, pg_config, quote  # noqa: F401
-from .waiting import WaitTimeout, wait_until  # noqa: F401
+from .scratch import Scratch, exit_on_signals
+from .server import BuildError, Server, SqlError, build, install, pg_config, quote
+from .waiting import WaitTimeout, wait_until
+
+__all__ = ["BuildError", "Database", "Scratch", "Server", "SqlError", "WaitTimeout", "World", "build", "call_sql", "exit_on_signals", "install",
+           "pg_config", "quote", "wait_until"]
 
 _numbers = itertools.count(1)
 

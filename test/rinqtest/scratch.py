@@ -199,9 +199,17 @@ class Scratch:
         self.close()
 
 
+class Stopped(SystemExit, KeyboardInterrupt):
+    """A signal asks this program to end.  It is a KeyboardInterrupt because unittest takes any other exception for the failure of one test."""
+
+
 def exit_on_signals():
-    """Turn SIGTERM, SIGHUP and SIGINT into SystemExit, so that clean-up runs as after an error."""
+    """Turn the first SIGTERM, SIGHUP or SIGINT into an exception that ends the program, so that clean-up runs as after an error, and to its end."""
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
     def leave(number, _frame):
-        raise SystemExit(128 + number)
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        for other in numbers:
+            signal.signal(other, signal.SIG_IGN)
+        raise Stopped(128 + number)
+    for number in numbers:
         signal.signal(number, leave)
