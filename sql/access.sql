@@ -81,3 +81,47 @@ SELECT rinq_listen('access', 'handler(rinq_request)');
 SELECT rinq_unlisten('access');
 DROP FUNCTION handler, evil;
 SELECT * FROM rinq_check();
+
+-- what is attached to a table does not keep others from renaming what is theirs
+CREATE ROLE regress_rinq_app;
+GRANT USAGE ON SCHEMA rinq_internal TO regress_rinq_app;
+GRANT TRIGGER ON ALL TABLES IN SCHEMA rinq_internal TO regress_rinq_app;
+CREATE FUNCTION evil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'ran as %', current_user; END $$;
+CREATE FUNCTION handler(req rinq_request) RETURNS jsonb LANGUAGE sql AS 'SELECT req.payload';
+SELECT rinq_listen('access', 'handler(rinq_request)');
+SET ROLE regress_rinq_app;
+CREATE TRIGGER e AFTER UPDATE ON rinq_internal.listener FOR EACH ROW EXECUTE FUNCTION evil();
+RESET ROLE;
+CREATE FUNCTION other() RETURNS int LANGUAGE sql AS 'SELECT 1';
+ALTER FUNCTION other RENAME TO another;
+ALTER FUNCTION handler RENAME TO handler_too;
+DROP TRIGGER e ON rinq_internal.listener;
+ALTER FUNCTION handler RENAME TO handler_too;
+SELECT handler FROM rinq_listeners;
+SELECT rinq_unlisten('access');
+DROP OWNED BY regress_rinq_app;
+DROP FUNCTION another, handler_too, evil;
+
+-- the owner of the extension, if he is not a superuser, gets no rights of others by writing its tables
+DROP EXTENSION rinq;
+CREATE ROLE regress_rinq_dba SUPERUSER;
+CREATE ROLE regress_rinq_other LOGIN;
+CREATE ROLE regress_rinq_member LOGIN;
+GRANT regress_rinq_member TO regress_rinq_app;
+SET ROLE regress_rinq_dba;
+CREATE EXTENSION rinq;
+RESET ROLE;
+REASSIGN OWNED BY regress_rinq_dba TO regress_rinq_app;
+GRANT CREATE ON SCHEMA public TO regress_rinq_app;
+SET ROLE regress_rinq_app;
+CREATE FUNCTION handler(req rinq_request) RETURNS jsonb LANGUAGE sql AS 'SELECT req.payload';
+INSERT INTO rinq_internal.listener (namespace, handler, role, owner) VALUES
+  ('access.member', 'public.handler(public.rinq_request)', 'regress_rinq_member', 'regress_rinq_app'),
+  ('access.other', 'public.handler(public.rinq_request)', 'regress_rinq_other', 'regress_rinq_app');
+RESET ROLE;
+SELECT namespace, problem FROM rinq_listeners ORDER BY 1;
+SELECT severity, subject, message FROM rinq_check();
+DROP EXTENSION rinq CASCADE;
+DROP OWNED BY regress_rinq_app, regress_rinq_dba;
+DROP ROLE regress_rinq_app, regress_rinq_dba, regress_rinq_other, regress_rinq_member;
+CREATE EXTENSION rinq;

@@ -1425,7 +1425,7 @@ BEGIN ATOMIC
         e.extowner)
     UNION ALL
     SELECT 'warning', 'extension rinq',
-           pg_catalog.format('its owner, role "%s", is not a superuser, and can have functions run as any role', r.rolname),
+           pg_catalog.format('its owner, role "%s", is not a superuser; what is registered by roles that it may not act as is not run', r.rolname),
            'Use REASSIGN OWNED BY, with a superuser as the new owner.'
     FROM extension e JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) e.extowner WHERE NOT r.rolsuper
     UNION ALL

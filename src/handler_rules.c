@@ -26,6 +26,7 @@
 #include "executor/handler.h"
 #include "fmgr.h"
 #include "handler_rules.h"
+#include "own_relation.h"
 #include "own_tables.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -93,6 +94,16 @@ can_login(Oid role)
 }
 
 /*
+ * May the owner of the extension act as a role?  He can write the table that
+ * says as whom functions run, and so does not get more rights by it.
+ */
+static bool
+owner_may_act_as(Oid role)
+{
+	return has_privs_of_role(rinq_extension_owner(), role);
+}
+
+/*
  * Say why nothing can run as a role; NULL when it can.
  */
 const char *
@@ -102,6 +113,9 @@ rinq_role_obstacle(const RinqRoleReference *role)
 		return psprintf("its role \"%s\" did not exist when it was restored", NameStr(role->name));
 	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role->role)))
 		return "its role does not exist any more";
+	if (!owner_may_act_as(role->role))
+		return psprintf("the owner of the extension, role \"%s\", may not act as its role",
+						GetUserNameFromId(rinq_extension_owner(), false));
 	if (!rinq_is_registered_role(role->role))
 		return "the privilege that its role has with it was taken away";
 	if (RINQ_HANDLER_NEEDS_LOGIN && !can_login(role->role))

@@ -97,8 +97,11 @@ remember_sound(Oid relid)
 		sound[num_sound++] = relid;
 }
 
-static Oid
-extension_owner(void)
+/*
+ * Find out who owns the extension; InvalidOid when it is not there.
+ */
+Oid
+rinq_extension_owner(void)
 {
 	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyData key;
@@ -293,7 +296,7 @@ reading_problem(Relation rel)
 
 	if (rel->rd_rel->relkind != RELKIND_RELATION || rel->rd_rel->relispartition)
 		return pstrdup("it is not a plain table");
-	if (rel->rd_rel->relowner != extension_owner())
+	if (rel->rd_rel->relowner != rinq_extension_owner())
 	{
 		owner = GetUserNameFromId(rel->rd_rel->relowner, true);
 		return psprintf("it belongs to role \"%s\", which does not own the extension",

@@ -19,6 +19,7 @@
 #include "compat.h"
 
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -29,6 +30,7 @@
 #include "handler_rules.h"
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
+#include "own_relation.h"
 #include "own_tables.h"
 #include "registration.h"
 #include "storage/lmgr.h"
@@ -48,50 +50,76 @@ typedef struct NamedHandler
 	char	   *name;
 } NamedHandler;
 
-/* the roles in a table, whatever snapshot the transaction has */
-static List *
-add_roles(List *roles, Oid relid)
-{
-	Relation	rel = table_open(relid, AccessShareLock);
-	AttrNumber	column = get_attnum(relid, "role");
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+typedef List *(*AddValue) (List *list, Datum value);
 
-	Assert(column != InvalidAttrNumber);
+/*
+ * Scan a column of a table, whatever snapshot the transaction has.  No code of
+ * others can run; a table that cannot even be read has no values.
+ */
+static List *
+add_column(List *list, const char *table, const char *column, AddValue add)
+{
+	Oid			relid = get_relname_relid(table, rinq_internal_schema());
+	Relation	rel = OidIsValid(relid) ? try_relation_open(relid, AccessShareLock) : NULL;
+	AttrNumber	number;
+	TupleTableSlot *slot;
+	Snapshot	snapshot;
+	TableScanDesc scan;
+
+	if (rel == NULL || rinq_own_relation_problem(rel, RINQ_OWN_READ) != NULL)
+	{
+		if (rel != NULL)
+			relation_close(rel, AccessShareLock);
+		return list;
+	}
+	number = get_attnum(relid, column);
+	slot = table_slot_create(rel, NULL);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	scan = table_beginscan(rel, snapshot, 0, NULL);
+	Assert(number != InvalidAttrNumber);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		bool		isnull;
-		Datum		value = slot_getattr(slot, column, &isnull);
+		Datum		value = slot_getattr(slot, number, &isnull);
 
 		CHECK_FOR_INTERRUPTS();
 		if (!isnull)
-			roles = list_append_unique_oid(roles, ((RinqRoleReference *) DatumGetPointer(value))->role);
+			list = add(list, value);
 	}
 	table_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, AccessShareLock);
-	return roles;
+	relation_close(rel, AccessShareLock);
+	return list;
+}
+
+static List *
+add_role(List *roles, Datum value)
+{
+	return list_append_unique_oid(roles, ((RinqRoleReference *) DatumGetPointer(value))->role);
+}
+
+static List *
+add_handler(List *handlers, Datum value)
+{
+	NamedHandler *handler = palloc(sizeof(NamedHandler));
+
+	handler->name = TextDatumGetCString(value);
+	handler->func = rinq_handler_by_name(handler->name);
+	return lappend(handlers, handler);
 }
 
 /* the roles that have anything, as far as they exist */
 static List *
 roles_in_use(void)
 {
-	Oid			schema = rinq_internal_schema();
 	List	   *roles = NIL;
 	List	   *existing = NIL;
 	ListCell   *lc;
 	int			i;
 
 	for (i = 0; i < (int) lengthof(table_names); i++)
-	{
-		Oid			relid = get_relname_relid(table_names[i], schema);
-
-		if (OidIsValid(relid))
-			roles = add_roles(roles, relid);
-	}
+		roles = add_column(roles, table_names[i], "role", add_role);
 	foreach(lc, roles)
 	{
 		if (SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(lfirst_oid(lc))))
@@ -247,33 +275,13 @@ rinq_registration_has(Oid role)
 List *
 rinq_registration_handlers(void)
 {
-	Oid			schema = rinq_internal_schema();
-	MemoryContext context = CurrentMemoryContext;
 	List	   *handlers = NIL;
 	int			i;
 
+	if (!OidIsValid(rinq_internal_schema()))
+		return NIL;
 	for (i = 0; i < (int) lengthof(table_names); i++)
-	{
-		RinqOwnTable table;
-		uint64		row;
-
-		if (!OidIsValid(schema) || !OidIsValid(get_relname_relid(table_names[i], schema)))
-			return NIL;
-		rinq_own_table_open(&table, schema, table_names[i]);
-		(void) rinq_own_table_execute(psprintf("SELECT DISTINCT handler FROM %s", table.name),
-									  0, NULL, NULL, NULL);
-		for (row = 0; row < SPI_processed; row++)
-		{
-			MemoryContext old = MemoryContextSwitchTo(context);
-			NamedHandler *handler = palloc(sizeof(NamedHandler));
-
-			handler->name = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 1);
-			handler->func = rinq_handler_by_name(handler->name);
-			handlers = lappend(handlers, handler);
-			MemoryContextSwitchTo(old);
-		}
-		rinq_own_table_close(&table);
-	}
+		handlers = add_column(handlers, table_names[i], "handler", add_handler);
 	return handlers;
 }
 
