@@ -1,5 +1,6 @@
 """Whatever arrives from the network: settled once, counted, and nothing else happens."""
 
+import concurrent.futures
 import random
 import struct
 
@@ -375,3 +376,23 @@ class BadFrames(case.Case):
         wait_until(lambda: len(fake.connections) >= 2, timeout=15, description="a second attempt after the time-out")
         fake.on("connection.open", lambda connection, event: False)
         self.db.wait_peer(timeout=20)
+
+
+class Deadlines(case.OwnDatabaseCase):
+    """Deadlines that no clock will reach."""
+
+    def raw_call(self, namespace, deadline, payload=b"\x01"):
+        message = self.remote.next_id()
+        future = self.remote._waiting[message] = concurrent.futures.Future()
+        self.remote.publish_raw("cmd.bal", namespace, payload, {"n": namespace, "c": "x", "dl": Field("l", deadline)},
+                                message_id=message, reply_to="c")
+        return future
+
+    def test_deadlines_in_another_age(self):
+        starts = self.counting("far", "PERFORM pg_sleep(1.5); RETURN req.payload;")
+        self.remote.declare_namespace("far")
+        for deadline in (2 ** 63 - 1, 2 ** 62, 2 ** 53):
+            before = starts()
+            self.assertEqual(self.raw_call("far", deadline).result(20).result(), 1)
+            self.assertEqual(starts(), before + 1)
+        self.assertEqual(self.db.peer()["reconnects"], 0)

@@ -267,3 +267,17 @@ class Ddl(case.Case):
         scratch.run([self.server.tool("psql"), "-Xq", "-v", "ON_ERROR_STOP=1", "-d", restored.name, "-f", path], env=environment, cwd="/")
         restored.wait_peer()
         self.works(restored, "served_" + self.name)
+
+
+class Refused(case.OwnDatabaseCase):
+    """Commands that cannot succeed."""
+
+    def test_command_that_cannot_succeed_disturbs_nobody(self):
+        starts = self.counting("kept", "PERFORM pg_sleep(1.5); RETURN '1';")
+        other = self.database()
+        pending = self.remote.call_async("kept", "x", timeout=20)
+        wait_until(starts, lambda count: count == 1, description="the handler to run")
+        self.server.start_psql('ALTER DATABASE "%s" RENAME TO "%s"' % (self.db.name, other.name), "postgres").error()
+        self.db.error('ALTER DATABASE "%s" RENAME TO renamed' % self.db.name)
+        self.assertEqual(self.remote.response(pending, 20).result(), 1)
+        self.assertEqual(starts(), 1)

@@ -4,7 +4,7 @@ import concurrent.futures
 import time
 
 from rinqtest import case
-from rinqtest.peer import CallTimeout, RemoteError
+from rinqtest.peer import CallTimeout, Failure, Raw, RemoteError
 from rinqtest.waiting import wait_until
 
 # a sequence counts the tries, since rolling back leaves it alone
@@ -212,3 +212,30 @@ class Nested(case.Case):
     def test_limit_leaves_executors_for_the_inner_calls(self):
         self.db.sql("SELECT rinq_listen('nested.limited', 'outer(rinq_request)', max_concurrent => 2)")
         self.assertEqual(self.flood("nested.inner", 16, 20, "nested.limited"), list(range(16)))
+
+
+class Unsendable(case.OwnDatabaseCase):
+    """What a handler answers, and cannot be sent as it is."""
+
+    def test_error_that_cannot_be_sent(self):
+        """It is answered all the same, instead of coming again for ever."""
+        db = self.database(encoding="EUC_JP")
+        starts = self.counting("unsendable", "RAISE EXCEPTION 'bad %', convert_from('\\xa9a1'::bytea, 'EUC_JP');", db)
+        with self.assertRaises(RemoteError):
+            self.remote.call("unsendable", "x", timeout=20)
+        self.assertEqual(starts(), 1)
+
+    def test_failure_that_grows(self):
+        """A failure passed on may be larger in our encoding than it came."""
+        body = b"\x9a" + (2 * (1 << 20)).to_bytes(4, "big") + b"\xf9\x2e\x66" * (2 * (1 << 20))
+        served = []
+
+        def fail(request):
+            served.append(request)
+            raise Failure("grow", "m", Raw(body))
+        self.remote.serve("grower", fail)
+        self.db.handler("relay", "RETURN rinq_call('grower', 'x', NULL, '20 s');")
+        self.db.listen("relay", "relay")
+        with self.assertRaises(RemoteError):
+            self.peer().call("relay", "x", timeout=30)
+        self.assertEqual(len(served), 1)

@@ -328,3 +328,17 @@ class Trigger(case.PeerCase):
         self.assertSqlState(self.db.error("CREATE TRIGGER tell AFTER INSERT ON items EXECUTE FUNCTION rinq_notify_trigger('n', 'x', 'session');"
                                           " INSERT INTO items VALUES (1)"), "39P01", "rows")
         self.sent(0)
+
+
+class Transition(case.PeerCase):
+    """Transition tables."""
+
+    def test_transition_table_on_disk(self):
+        """Rows of a transition table that was written to disk belong to the slot, until it has the next one."""
+        self.db.sql("CREATE TABLE wide (id int, name text); CREATE TRIGGER tell AFTER INSERT ON wide REFERENCING NEW TABLE AS n FOR EACH STATEMENT"
+                    " EXECUTE FUNCTION rinq_notify_trigger('wide', 'x', '{*}')")
+        self.db.sql("SET work_mem = '64kB'; INSERT INTO wide SELECT i, repeat('x', i % 200) FROM generate_series(1, 10000) i")
+        self.db.sql("SELECT rinq_notify_many('end', 'end', '{*}')")
+        self.published("ntf.mc", where=lambda m: m.routing_key == "end")
+        rows = [row for m in self.recording.published("ntf.mc", self.wire_start) if m.routing_key == "wide" for row in cbor2.loads(m.body)["new"]]
+        self.assertEqual(rows == [{"id": i, "name": "x" * (i % 200)} for i in range(1, 10001)], True)

@@ -333,3 +333,36 @@ class Silent(case.Case):
         self.db.sql("SELECT rinq_execute('up', 'y', '3')")
         wait_until(lambda: self.requests("up"), lambda sent: len(sent) == 2, 3, "the next one")
         self.assertEqual(self.requests("down"), [])
+
+
+class Others(case.OwnDatabaseCase):
+    """What other clients of the broker take or delete."""
+
+    def test_queue_that_somebody_has_for_himself(self):
+        """A namespace that cannot be consumed disturbs no other one, and is tried again when it can."""
+        starts = self.counting("fine", "PERFORM pg_sleep(2.5); RETURN req.payload;")
+        self.db.handler("taken", "RETURN '1';")
+        self.remote.declare_namespace("taken")
+        self.remote._do(lambda: self.remote._connection.channel().basic_consume("cmd.taken", lambda *_: None, exclusive=True))
+        mark = self.server.log_mark()
+        self.db.listen("taken", "taken")
+        self.server.wait_log('cannot listen to namespace "taken"', mark)
+        pending = [self.remote.call_async("fine", "x", number, timeout=20) for number in range(2)]
+        self.assertEqual([self.remote.response(message, 20).result() for message in pending], [0, 1])
+        self.assertEqual(starts(), 2)
+        self.assertEqual(self.server.log_since(mark).count("cannot listen"), 1)
+        self.remote.close()
+        other = self.peer()
+        self.assertEqual(other.call("taken", "x", timeout=40), 1)
+
+    def test_exchange_deleted(self):
+        """The peer makes a new connection, and with it everything that is missing."""
+        self.db.handler("exchange", "RETURN '1';")
+        self.db.listen("exchange", "exchange")
+        self.assertEqual(self.db.call("exchange", "x", timeout=20), 1)
+        old = self.db.peer()
+        self.remote._do(lambda: self.remote._connection.channel().exchange_delete("cmd.bal"))
+        error = self.db.error(call_sql("exchange", "x", timeout=20))
+        self.assertSqlState(error, "08006")
+        self.db.wait_new_peer(old)
+        self.assertEqual(self.db.call("exchange", "x", timeout=20), 1)

@@ -369,3 +369,80 @@ class Kept(Receive):
             caller.call("late", "x", None, timeout=0.5)
         message = self.unicast(session)
         self.assertEqual(self.fetch(session, "10 s"), [message])
+
+
+class Waiting(case.ReceivingCase):
+    """What waits for one session, in the peer or in a connection."""
+
+    def test_a_constraint_in_a_unicast_means_nothing(self):
+        """It was not looked at when it arrived, so it must not become a value."""
+        session = self.listening()
+        for constraint in (b"\xff", cbor2.dumps({"o": "*"})):
+            self.unicast(session, 1, {"c": constraint})
+        self.wait_kept(session, 2)
+        self.assertEqual(self.db.sql("SELECT is_multicast, filter, payload FROM rinq_notifications('0', %s)" % quote(session)), [["f", None, "1"]] * 2)
+
+    def test_what_waits_for_one_session_outlives_fetches_of_another(self):
+        one, two = self.listening(), self.listening()
+        sent = [self.unicast(one, 1), self.unicast(one, b"\xff\xff"), self.unicast(one, 3)]
+        self.wait_kept(one, 3)
+        fetch = "SELECT id FROM rinq_notifications('0', %s)"
+        with self.db.session() as connection:
+            connection.error(fetch % quote(one))
+            self.assertEqual(connection.execute(fetch % quote(two)), [])
+            message = self.unicast(two)
+            self.wait_kept(two, 1)
+            self.assertEqual(connection.execute(fetch % quote(two)), [[message]])
+            self.assertEqual(connection.execute(fetch % quote(one)), [[sent[0]], [sent[2]]])
+
+    def test_what_waits_in_a_connection_is_not_for_other_roles(self):
+        session = self.listening()
+        self.db.role("nosy")
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_notifications TO nosy")
+        sent = [self.unicast(session, 1), self.unicast(session, b"\xff\xff")]
+        self.wait_kept(session, 2)
+        fetch = "SELECT id FROM rinq_notifications('0', %s)" % quote(session)
+        with self.db.session() as connection:
+            connection.error(fetch)
+            connection.execute("SET ROLE nosy")
+            self.assertSqlState(connection.error(fetch), "42501", "permission denied for session")
+            connection.execute("RESET ROLE")
+            self.assertEqual(connection.execute(fetch), [[sent[0]]])
+        self.db.sql("DROP OWNED BY nosy; DROP ROLE nosy")
+
+    def test_a_handler_does_not_get_notifications_of_its_source(self):
+        """It may use the attributes of the session that sent the request; not what is sent to that, nor send in its name."""
+        session = self.listening()
+        self.db.role("curious")
+        self.db.sql("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO curious")
+        self.db.sql("""CREATE FUNCTION take_over(req rinq_request) RETURNS jsonb LANGUAGE plpgsql AS $$
+            BEGIN EXECUTE format(req.payload #>> '{}', split_part(req.source, '@', 1)); RETURN '"done"'; EXCEPTION WHEN insufficient_privilege THEN RETURN '"denied"'; END $$""",
+                    role="curious")
+        self.db.listen("curious", "take_over", role="curious")
+        self.unicast(session)
+        self.wait_kept(session, 1)
+        for statement, outcome in (("SELECT rinq_session_get(%L, 'x', 'y')", "done"), ("SELECT rinq_session_update(%L, 'x', '{\"y\": 1}')", "done"),
+                                   ("SELECT rinq_notifications('0', %L)", "denied"), ("SELECT rinq_session_listen(%L, 'news', channel => 'mine')", "denied"),
+                                   ("SELECT rinq_session_unlisten(%L, 'news')", "denied"), ("SELECT rinq_session_on_response(%L, NULL)", "denied"),
+                                   ("SELECT rinq_notify('news', 'x', %1$L, session => %1$L)", "denied")):
+            with self.subTest(statement=statement):
+                self.assertEqual(self.db.json("SELECT rinq_call('curious', 'x', to_jsonb(%s::text), session => %s)" % (quote(statement), quote(session))), outcome)
+        self.db.sql("SELECT rinq_unlisten('curious'); DROP OWNED BY curious; DROP ROLE curious")
+
+    def test_one_that_has_no_room_drops_no_others(self):
+        """Even all those kept before would not make room for it."""
+        self.server.configure(**{"rinq.notification_memory": "1MB"})
+        try:
+            session = self.listening()
+            sent = [self.unicast(session, "x" * 300000) for _ in range(2)]
+            self.wait_kept(session, 2)
+            dropped = "SELECT notifications_dropped FROM rinq_peer"
+            before = int(self.db.value(dropped))
+            self.unicast(session, "x" * 2000000)
+            wait_until(lambda: self.db.value(dropped), lambda n: int(n) > before)
+            self.wait_kept(session, 2)
+            with self.db.session() as connection:
+                fetch = "SELECT id FROM rinq_notifications('0', %s)" % quote(session)
+                self.assertEqual(connection.execute(fetch) + connection.execute(fetch), [[message] for message in sent])
+        finally:
+            self.server.configure(**{"rinq.notification_memory": "64MB"})

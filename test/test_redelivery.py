@@ -1,5 +1,7 @@
 """Requests that come more than once: attempts are counted, and what was handled is not handled again."""
 
+import time
+
 from rinqtest import case
 from rinqtest.peer import CallTimeout, Failure, RemoteError
 from rinqtest.waiting import wait_until
@@ -293,3 +295,17 @@ class Bounds(case.Case):
         for _ in range(25):
             self.request(1)
         self.kept(expected=lambda n: 15 <= n <= 20)
+
+
+class Dying(case.OwnDatabaseCase):
+    """Handlers that end their process."""
+
+    def test_handler_that_always_dies(self):
+        """Its request does not come again as fast as it can."""
+        starts = self.counting("dies", "PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(10); RETURN NULL;")
+        self.remote.execute("dies", "x")
+        wait_until(starts, lambda count: count >= 3, timeout=20, description="the third start")
+        begin = time.monotonic()
+        before = starts()
+        wait_until(starts, lambda count: count >= before + 2, timeout=20, description="two more starts")
+        self.assertGreater(time.monotonic() - begin, 0.8)

@@ -251,3 +251,106 @@ class Roles(case.Case):
         finally:
             self.db.sql("REVOKE pg_monitor FROM " + self.plain)
         wait_until(lambda: self.db.error("SELECT * FROM rinq_peer", role=self.plain).sqlstate == "42501", description="the refusal")
+
+
+class Intruders(case.OwnDatabaseCase):
+    """What roles try with privileges that they were given."""
+
+    def attacker(self):
+        role = self.db.role("attacker_" + self.db.name)
+        self.addCleanup(self.server.psql, "DROP ROLE " + role)
+        self.addCleanup(self.db.sql, "DROP OWNED BY " + role)
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean) TO " + role)
+        self.db.sql("CREATE SCHEMA own AUTHORIZATION " + role)
+        return role
+
+    def test_type_of_the_same_name(self):
+        role = self.attacker()
+        self.db.sql("CREATE TYPE own.rinq_request AS (id text, source text, namespace text, command text, payload jsonb,"
+                    " trace_id text, deadline text, is_response_required text)", role=role)
+        self.db.sql("CREATE FUNCTION own.f(r own.rinq_request) RETURNS jsonb LANGUAGE sql AS 'SELECT NULL::jsonb'", role=role)
+        self.assertSqlState(self.db.error("SELECT rinq_listen('crash', 'own.f(own.rinq_request)')", role=role), "42P13")
+
+    def test_type_that_was_changed(self):
+        """Nobody but a superuser can, but even then the server lives."""
+        self.db.handler("changed", "RETURN '1';")
+        self.db.listen("changed", "changed")
+        self.assertEqual(self.remote.call("changed", "x", timeout=20), 1)
+        self.db.sql("ALTER TYPE rinq_request ALTER ATTRIBUTE deadline TYPE text CASCADE")
+        with self.assertRaises(RemoteError):
+            self.remote.call("changed", "x", timeout=20)
+        self.db.sql("ALTER TYPE rinq_request ALTER ATTRIBUTE deadline TYPE timestamptz CASCADE")
+        self.assertEqual(self.remote.call("changed", "x", timeout=20), 1)
+
+    def test_listeners_written_directly(self):
+        role = self.attacker()
+        self.server.psql("GRANT pg_write_all_data, pg_read_all_data TO " + role)
+        self.db.sql("GRANT ALL ON rinq_internal.listener TO " + role)
+        for sql in ("INSERT INTO rinq_internal.listener VALUES ('evil', 'own.f(public.rinq_request)', 'postgres', 'postgres')",
+                    "DELETE FROM rinq_internal.listener", "UPDATE rinq_internal.listener SET role = 'postgres'", "TRUNCATE rinq_internal.listener"):
+            self.assertSqlState(self.db.error(sql, role=role), "42501")
+
+    def test_triggers_on_the_tables(self):
+        """Nothing of a role that got privileges on everything runs as the owner of the extension, or at all."""
+        role = self.attacker()
+        self.db.sql("GRANT USAGE ON SCHEMA rinq_internal TO {0}; GRANT ALL ON ALL TABLES IN SCHEMA public, rinq_internal TO {0};"
+                    "GRANT ALL ON ALL SEQUENCES IN SCHEMA public, rinq_internal TO {0}; GRANT ALL ON ALL FUNCTIONS IN SCHEMA public TO {0}".format(role))
+        self.db.handler("attacked", "RETURN '1';")
+        self.db.sql("CREATE FUNCTION attacked_too(n rinq_notification) RETURNS void LANGUAGE sql AS ''")
+        self.db.sql("SELECT rinq_listen('attacked', 'attacked(rinq_request)', deduplicate => true)")
+        self.assertEqual(self.remote.call("attacked", "x", timeout=20), 1)
+        session = self.db.value("SELECT rinq_session_create()")
+        self.db.sql("SELECT rinq_session_listen('%s', 'attacked', NULL, 'attacked')" % session)
+        self.db.sql("CREATE FUNCTION own.evil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+                    " EXECUTE 'ALTER ROLE %s SUPERUSER'; RETURN coalesce(NEW, OLD); END $$" % role, role=role)
+        for kind in "rows", "statements":
+            self.db.sql("DO $$ DECLARE t regclass; BEGIN FOR t IN SELECT oid FROM pg_class WHERE relnamespace = 'rinq_internal'::regnamespace"
+                        " AND relkind = 'r' LOOP EXECUTE format('CREATE TRIGGER %s BEFORE INSERT OR UPDATE OR DELETE ON %%s FOR EACH %s"
+                        " EXECUTE FUNCTION own.evil()', t); END LOOP; END $$" % (kind, kind[:-1].upper()), role=role)
+        listen = "SELECT rinq_listen('attacked.%s', 'attacked(rinq_request)')"
+        for sql in (listen % "x", "SELECT rinq_unlisten('attacked')", "SELECT rinq_subscribe('x', 'x', 'attacked_too(rinq_notification)')",
+                    "SELECT rinq_unsubscribe('x')", "SELECT rinq_execute('attacked', 'x')",
+                    "SELECT rinq_outbox_dead_letter_retry('1-0001.1@0#1')", "SELECT rinq_outbox_dead_letter_delete('1-0001.1@0#1')",
+                    "SELECT rinq_inbox_dead_letter_retry('1-0001.1@0#1')", "SELECT rinq_inbox_dead_letter_delete('1-0001.1@0#1')"):
+            self.assertSqlState(self.db.error(sql), "55000", "not as rinq made it")
+            self.assertSqlState(self.db.error(sql, role=role), "55000", "not as rinq made it")
+        with self.assertRaises(RemoteError):
+            self.remote.call("attacked", "x", timeout=20)
+        mark = self.server.log_mark()
+        self.db.sql("SELECT rinq_notify('attacked', 'x', '%s', to_jsonb(repeat('x', 9000)))" % session)
+        self.server.wait_log('table "rinq_internal.stored_notification" is not used', mark)
+        self.assertEqual(self.db.value("SELECT rolsuper FROM pg_roles WHERE rolname = '%s'" % role), "f")
+        self.assertEqual(int(self.db.value("SELECT count(*) FROM rinq_check() WHERE message ~ 'the trigger'")),
+                         int(self.db.value("SELECT count(*) FROM rinq_internal.manifest")))
+        self.db.sql("DROP FUNCTION own.evil CASCADE")
+        self.assertEqual(self.remote.call("attacked", "x", timeout=20), 1)
+        self.db.sql("SELECT rinq_unlisten('attacked'), rinq_session_destroy('%s')" % session)
+
+    def test_name_of_a_dropped_handler(self):
+        """Whoever creates a function of that name does not get to run as the role that registered the first."""
+        role = self.attacker()
+        self.db.sql("GRANT CREATE ON SCHEMA public TO " + role)
+        create = "CREATE FUNCTION public.taken_over(req rinq_request) RETURNS jsonb LANGUAGE sql AS 'SELECT to_jsonb(current_user::text)'"
+        self.db.sql(create)
+        self.db.listen("taken-over", "taken_over")
+        self.assertEqual(self.remote.call("taken-over", "x", timeout=20), "postgres")
+        self.db.sql("DROP FUNCTION public.taken_over(rinq_request)")
+        self.db.sql(create, role=role)
+        with self.assertRaises(RemoteError):
+            self.remote.call("taken-over", "x", timeout=20)
+        # the owner himself may make it anew
+        self.db.sql("DROP FUNCTION public.taken_over(rinq_request)", role=role)
+        self.db.sql(create)
+        self.assertEqual(self.remote.call("taken-over", "x", timeout=20), "postgres")
+
+
+class Lookalikes(case.Case):
+    """Objects by the names of those that the extension uses."""
+
+    def test_functions_of_others_in_the_schema(self):
+        """A closer match than PostgreSQL's own function must not be what the extension's views call."""
+        db = self.database(extension=False)
+        db.sql("CREATE FUNCTION public.pg_has_role(regrole, text) RETURNS boolean LANGUAGE sql AS 'SELECT true';"
+               "CREATE FUNCTION public.pg_has_role(regrole, name) RETURNS boolean LANGUAGE sql AS 'SELECT true'")
+        db.sql("CREATE EXTENSION rinq")
+        self.assertEqual(db.sql("DROP FUNCTION public.pg_has_role(regrole, text); DROP FUNCTION public.pg_has_role(regrole, name)"), [])

@@ -1,5 +1,8 @@
 """Standing subscriptions: they outlive connections, restarts and dumps."""
 
+import os
+import time
+
 import cbor2
 
 from rinqtest import case
@@ -210,3 +213,57 @@ class Subscriptions(case.Case):
         finally:
             self.server.configure(**{"rinq.session_memory": "256MB"})
         self.session("big")
+
+
+class Limits(case.PeerCase):
+    """Subscriptions that cannot have what they ask for."""
+
+    def test_attributes_that_cannot_be_sent(self):
+        """Refused at once: the reader could not read the table any more."""
+        db = self.database(encoding="SQL_ASCII")
+        db.sql("CREATE FUNCTION nothing(rinq_notification) RETURNS void LANGUAGE sql AS ''")
+        for attributes in (r'{"a": "\xff"}', r'{"\xff": "a"}', r'{"a": ["\xff"]}'):
+            self.assertSqlState(db.error("SELECT rinq_subscribe('bad', 'news', 'nothing(rinq_notification)', E%s)" % quote(attributes)), "22021")
+        db.sql("SELECT rinq_subscribe('good', 'news', 'nothing(rinq_notification)')")
+        wait_until(lambda: db.sql("SELECT name FROM rinq_list_subscriptions()"), lambda rows: rows == [["good"]])
+
+    def test_more_subscriptions_than_memory(self):
+        """Listeners are served all the same."""
+        self.db.sql("CREATE FUNCTION nothing(rinq_notification) RETURNS void LANGUAGE sql AS ''; SELECT rinq_subscribe('a', 'news', 'nothing(rinq_notification)')")
+        self.db.sql("SELECT rinq_subscribe('b' || i, 'news', 'nothing(rinq_notification)', jsonb_build_object('x', repeat('x', 60000))) FROM generate_series(1, 600) i")
+        try:
+            self.db.handler("pong", "RETURN '1';")
+            self.db.listen("pong", "pong")
+            self.assertEqual(self.db.call("pong", "x", timeout=50), 1)
+            self.assertEqual(self.db.value("SELECT session IS NOT NULL FROM rinq_subscriptions WHERE name = 'a'"), "t")
+        finally:
+            self.db.sql("SELECT rinq_unsubscribe(name) FROM rinq_subscriptions; SELECT rinq_unlisten('pong'); DROP FUNCTION nothing(rinq_notification)")
+
+    def test_without_a_connection_a_session_that_was_not_made_is_not_waited_for(self):
+        """The time to try again passes while there is no broker: that must not keep the peer from sleeping."""
+        db = self.database()
+        db.sql("CREATE FUNCTION nothing(rinq_notification) RETURNS void LANGUAGE sql AS ''")
+        self.server.configure(**{"rinq.session_memory": "1MB"})
+        try:
+            db.sql("SELECT rinq_session_update(rinq_session_create(), 'x', rinq_set('x', repeat('x', 1000000)))")
+            mark = self.server.log_mark()
+            db.sql("SELECT rinq_subscribe('big', 'news', 'nothing(rinq_notification)', jsonb_build_object('x', repeat('x', 60000)))")
+            self.server.wait_log('has no session for subscription "big"', mark)
+            failed = time.monotonic()
+            pid = db.peer()["pid"]
+            self.world.proxy.refuse()
+            self.world.proxy.cut()
+            wait_until(lambda: time.monotonic(), lambda now: now > failed + 5.1)  # standing.c's RETRY_INTERVAL
+            before = self.cpu(pid)
+            wait_until(lambda: time.monotonic(), lambda now: now > failed + 6.1)
+            self.assertLess(self.cpu(pid) - before, 0.3)
+        finally:
+            self.world.proxy.resume()
+            self.server.configure(**{"rinq.session_memory": "256MB"})
+            self.db.wait_peer()
+
+    @staticmethod
+    def cpu(pid):
+        with open("/proc/%d/stat" % pid) as file:
+            fields = file.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -3,8 +3,10 @@
 import re
 import unittest
 
+import cbor2
+
 from . import vectors
-from .cluster import World
+from .cluster import World, quote, wait_until
 from .proxy import BROKER
 from .scratch import Scratch
 
@@ -121,3 +123,41 @@ class PeerCase(Case):
     def tearDownClass(cls):
         cls.remote.close()
         cls.db.drop()
+
+
+class OwnDatabaseCase(Case):
+    """Tests that have a database and an independent peer each."""
+
+    def setUp(self):
+        super().setUp()
+        self.db = self.database()
+        self.remote = self.peer()
+
+    def counting(self, namespace, body, db=None):
+        """A handler that counts its starts, whatever becomes of its transaction."""
+        db = db or self.db
+        db.sql("CREATE SEQUENCE starts")
+        db.handler(namespace, "PERFORM nextval('starts'); " + body)
+        db.listen(namespace, namespace)
+        return lambda: int(db.value("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM starts"))
+
+
+class ReceivingCase(PeerCase):
+    """Sessions that wait for notifications, and an independent peer that sends these, malformed ones included."""
+
+    def create(self, role=None):
+        return self.db.sql("SELECT rinq_session_create()", *([role] if role else []))[0][0]
+
+    def listening(self, role=None):
+        session = self.create(role)
+        self.db.sql("SELECT rinq_session_listen(%s, 'news')" % quote(session), *([role] if role else []))
+        return session
+
+    def unicast(self, session, payload=None, headers=None):
+        message = self.remote.next_id()
+        self.remote.publish_raw("ntf.uc", "news.%s" % session.rpartition(".")[0], payload if isinstance(payload, bytes) else cbor2.dumps(payload),
+                                dict({"n": "news", "t": session}, **(headers or {})), type="x", message_id=message)
+        return message
+
+    def wait_kept(self, session, count):
+        wait_until(lambda: self.db.value("SELECT notifications_kept FROM rinq_sessions WHERE id = " + quote(session)), lambda n: n == str(count))
