@@ -38,6 +38,7 @@
 #include "miscadmin.h"
 #include "own_relation.h"
 #include "own_tables.h"
+#include "sql/parallel.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -383,9 +384,12 @@ rinq_relation_shape(PG_FUNCTION_ARGS)
 Datum
 rinq_relation_problem(PG_FUNCTION_ARGS)
 {
-	Relation	rel = relation_open(PG_GETARG_OID(0), AccessShareLock);
-	char	   *problem = rinq_own_relation_problem(rel, RINQ_OWN_WRITE);
+	Relation	rel;
+	char	   *problem;
 
+	rinq_refuse_parallel(fcinfo);
+	rel = relation_open(PG_GETARG_OID(0), AccessShareLock);
+	problem = rinq_own_relation_problem(rel, RINQ_OWN_WRITE);
 	relation_close(rel, AccessShareLock);
 	if (problem == NULL)
 		PG_RETURN_NULL();
@@ -401,8 +405,10 @@ rinq_relation_problem(PG_FUNCTION_ARGS)
 Datum
 rinq_require_own_relation(PG_FUNCTION_ARGS)
 {
-	Relation	rel = table_open(PG_GETARG_OID(0), RowExclusiveLock);
+	Relation	rel;
 
+	rinq_refuse_parallel(fcinfo);
+	rel = table_open(PG_GETARG_OID(0), RowExclusiveLock);
 	rinq_check_own_relation(rel, RINQ_OWN_WRITE);
 	table_close(rel, NoLock);
 	PG_RETURN_VOID();

@@ -49,6 +49,15 @@ class Parallel(case.PeerCase):
             return error
         return None
 
+    def test_functions_in_sql(self):
+        """They write the extension's tables, or look into these."""
+        message = "'58AEE146-191C.45@3#1'"
+        for call in ("rinq_outbox_dead_letter_delete(%s)", "rinq_outbox_dead_letter_retry(%s)", "rinq_inbox_dead_letter_delete(%s)",
+                     "rinq_inbox_dead_letter_retry(%s)", "rinq_check()"):
+            self.wrap("PERFORM " + call.replace("%s", message))
+            for mode in (WORKER, LEADER):
+                self.assertSqlState(self.run_in(mode), "25000")
+
     def test_where_it_runs(self):
         """The settings do what the other tests rely on."""
         self.wrap("NULL")
