@@ -30,6 +30,7 @@
 #include "miscadmin.h"
 #include "outbox_internal.h"
 #include "own_relation.h"
+#include "own_tables.h"
 #include "payload.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
@@ -146,6 +147,7 @@ rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutgoing *message,
 	char		id[RINQ_MESSAGE_ID_SIZE];
 
 	PreventCommandIfReadOnly("rinq_execute()");
+	rinq_lock_extension();
 	rel = rinq_outbox_open_table(rinq_outbox_table(schema, table), OUTBOX_COLUMNS, RowExclusiveLock);
 	rinq_check_own_relation(rel, RINQ_OWN_WRITE);
 	slot = table_slot_create(rel, NULL);

@@ -6,8 +6,9 @@
  * Transactions add theirs once they have committed, the outbox worker subtracts
  * what it removes, and now and then counts the rows that a snapshot sees.  That
  * snapshot may or may not see a transaction that is about to commit when it is
- * taken, and has not added its rows: such a transaction leaves its id here, and
- * the worker, who has the snapshot, adds the rows if that does not see them.
+ * taken, and has not added its rows, or about one that commits just then: such a
+ * transaction leaves its id here, and the worker, who has the snapshot, adds the
+ * rows if that does not see them.  When too many do, the rows are counted again.
  *
  * Whoever changes anything here holds the lock of the queue.
  *
@@ -55,7 +56,7 @@ rinq_depth_committed(RinqDatabase *db, const RinqPacked *packed)
 	Assert(LWLockHeldByMe(queue->lock));
 	if (db->oid != MyDatabaseId)
 		return;
-	if (packed->counting == queue->counting)
+	if (packed->counting == queue->counting && !queue->count_begins)
 		pg_atomic_fetch_add_u64(&db->outbox_depth, packed->stored);
 	else if (queue->num_doubts < RINQ_DEPTH_DOUBTS)
 	{
@@ -98,9 +99,25 @@ rinq_depth_begin_count(RinqDatabase *db)
 	queue->counting++;
 	queue->num_doubts = 0;
 	queue->miscounted = false;
+	queue->count_begins = true;
 	depth = pg_atomic_read_u64(&db->outbox_depth);
 	LWLockRelease(queue->lock);
 	return depth;
+}
+
+/*
+ * The snapshot is taken: it sees none of the transactions that begin to pack from
+ * now on; those that have begun before are in doubt.
+ */
+void
+rinq_depth_snapshot_taken(RinqDatabase *db)
+{
+	RinqSendQueue *queue = queue_of(db);
+
+	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
+	queue->counting++;
+	queue->count_begins = false;
+	LWLockRelease(queue->lock);
 }
 
 /*

@@ -23,6 +23,7 @@
 #include "guc.h"
 #include "miscadmin.h"
 #include "outbox_internal.h"
+#include "own_relation.h"
 #include "payload.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
@@ -31,6 +32,8 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+
+#define TELL_INTERVAL 60000		/* ms between log entries about a table that cannot be used */
 
 /*
  * Opens the tables, for reading or for writing, before a snapshot is taken;
@@ -596,6 +599,31 @@ set_row_aside(const RinqOutboxTables *tables, RinqOutboxPlace *place, void *arg)
 }
 
 /*
+ * Is a table as rinq made it?  What was added, like an index, is not maintained
+ * here, so that rows are left where they are until it is removed.
+ */
+static bool
+is_usable(Relation rel)
+{
+	static int64 told_at = 0;
+	char	   *problem = rinq_own_relation_problem(rel, RINQ_OWN_WRITE);
+
+	if (problem == NULL)
+		return true;
+	if (told_at == 0 || rinq_clock_ms() - told_at >= TELL_INTERVAL)
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("rinq cannot set messages aside, because the table \"%s\" is not as rinq made it",
+						RelationGetRelationName(rel)),
+				 errdetail_internal("The table cannot be used: %s.", problem),
+				 errhint("Remove what was added; rinq_check() lists it.")));
+		told_at = rinq_clock_ms();
+	}
+	return false;
+}
+
+/*
  * Moves the row of a message that will not be sent to where an administrator
  * looks at it.  False when it could not be moved now.
  */
@@ -609,6 +637,11 @@ rinq_outbox_set_aside(const RinqOutboxTables *tables, Oid schema, RinqOutboxPlac
 	if (OidIsValid(relid) && !ConditionalLockRelationOid(relid, RowExclusiveLock))
 		return false;
 	aside.dead = rinq_outbox_open_table(relid, DEAD_COLUMNS, NoLock);
+	if (!is_usable(aside.dead))
+	{
+		table_close(aside.dead, NoLock);
+		return false;
+	}
 	aside.to = table_slot_create(aside.dead, NULL);
 	aside.attempts = attempts;
 	aside.error = error;

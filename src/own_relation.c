@@ -388,6 +388,7 @@ rinq_relation_problem(PG_FUNCTION_ARGS)
 	char	   *problem;
 
 	rinq_refuse_parallel(fcinfo);
+	rinq_lock_extension();
 	rel = relation_open(PG_GETARG_OID(0), AccessShareLock);
 	problem = rinq_own_relation_problem(rel, RINQ_OWN_WRITE);
 	relation_close(rel, AccessShareLock);
@@ -408,6 +409,7 @@ rinq_require_own_relation(PG_FUNCTION_ARGS)
 	Relation	rel;
 
 	rinq_refuse_parallel(fcinfo);
+	rinq_lock_extension();
 	rel = table_open(PG_GETARG_OID(0), RowExclusiveLock);
 	rinq_check_own_relation(rel, RINQ_OWN_WRITE);
 	table_close(rel, NoLock);

@@ -64,22 +64,11 @@ rinq_extension_schema(void)
 /* is a table open?  They are used one at a time */
 static bool in_use = false;
 
-/*
- * Keep the extension from being dropped until the transaction ends.  DROP
- * EXTENSION locks it before its tables: who has this lock can lock several of
- * them without a deadlock.
- */
-void
-rinq_lock_extension(void)
-{
-	Oid			extension = get_extension_oid("rinq", true);
-
-	if (OidIsValid(extension))
-		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
-}
-
 /* the schema of the tables, as it was found, until a schema changes */
 static Oid	internal_schema = InvalidOid;
+
+/* the extension that it belongs to */
+static Oid	own_extension = InvalidOid;
 
 static void
 forget_internal_schema(Datum arg, int cache, uint32 hash)
@@ -110,7 +99,47 @@ rinq_internal_schema(void)
 	if (!OidIsValid(extension) || extension != get_extension_oid("rinq", true))
 		return InvalidOid;
 	internal_schema = schema;
+	own_extension = extension;
 	return schema;
+}
+
+static bool
+lock_extension(bool wait)
+{
+	LOCKTAG		tag;
+
+	if (!OidIsValid(rinq_internal_schema()))
+		return true;
+	if (wait)
+	{
+		LockDatabaseObject(ExtensionRelationId, own_extension, 0, AccessShareLock);
+		return true;
+	}
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, own_extension, 0);
+	if (LockAcquire(&tag, AccessShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	AcceptInvalidationMessages();
+	return true;
+}
+
+/*
+ * Keep the extension from being dropped until the transaction ends.  DROP
+ * EXTENSION locks it before its tables: who has this lock can lock several of
+ * them without a deadlock, and whoever locks any takes it first.
+ */
+void
+rinq_lock_extension(void)
+{
+	(void) lock_extension(true);
+}
+
+/*
+ * The same without waiting: false when it is being dropped.
+ */
+bool
+rinq_try_lock_extension(void)
+{
+	return lock_extension(false);
 }
 
 static void
@@ -148,9 +177,12 @@ mark_in_use(void)
 void
 rinq_own_table_open(RinqOwnTable *table, Oid schema, const char *name)
 {
-	Oid			relid = OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
-	Relation	rel = OidIsValid(relid) ? try_relation_open(relid, RowExclusiveLock) : NULL;
+	Oid			relid;
+	Relation	rel;
 
+	rinq_lock_extension();
+	relid = OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
+	rel = OidIsValid(relid) ? try_relation_open(relid, RowExclusiveLock) : NULL;
 	if (rel == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),

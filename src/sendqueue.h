@@ -178,7 +178,8 @@ typedef struct RinqSendQueue
 	bool		senders_wait;	/* backends, for room */
 
 	/* counting the rows: see outbox_depth.c */
-	uint32		counting;		/* counts the snapshots in which they were counted */
+	uint32		counting;		/* changes when they are about to be counted, and with the snapshot */
+	bool		count_begins;	/* about to be, the snapshot is not taken */
 	uint32		num_doubts;
 	bool		miscounted;		/* there were more doubts than fit */
 	RinqDepthDoubt doubts[RINQ_DEPTH_DOUBTS];
@@ -248,6 +249,7 @@ extern uint32 rinq_sendqueue_leave_direct(RinqSendQueue *queue);
 extern void rinq_depth_committed(RinqDatabase *db, const RinqPacked *packed);
 extern void rinq_depth_removed(RinqDatabase *db, Size rows);
 extern uint64 rinq_depth_begin_count(RinqDatabase *db);
+extern void rinq_depth_snapshot_taken(RinqDatabase *db);
 extern void rinq_depth_counted(RinqDatabase *db, uint64 before, Size rows,
 							   const RinqScanSnapshot *snapshot);
 extern void rinq_depth_settle(RinqDatabase *db, const RinqScanSnapshot *snapshot);

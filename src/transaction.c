@@ -43,7 +43,8 @@ typedef struct SendBuffer
 	Size		used;
 	Size		size;
 	uint32		count;
-	uint32		plain;			/* of them that are not durable */
+	uint32		plain;			/* of them that are not durable, */
+	Size		plain_bytes;	/* and their size */
 	char	   *data;
 } SendBuffer;
 
@@ -66,6 +67,7 @@ typedef struct Mark
 	Size		used;
 	uint32		count;
 	uint32		plain;
+	Size		plain_bytes;
 	Totals		totals;
 } Mark;
 
@@ -132,6 +134,7 @@ set_mark(void)
 	mark->used = last_buffer == NULL ? 0 : last_buffer->used;
 	mark->count = last_buffer == NULL ? 0 : last_buffer->count;
 	mark->plain = last_buffer == NULL ? 0 : last_buffer->plain;
+	mark->plain_bytes = last_buffer == NULL ? 0 : last_buffer->plain_bytes;
 	mark->totals = totals;
 	last_mark = mark;
 }
@@ -153,6 +156,7 @@ cut(Mark *mark)
 		last_buffer->used = mark->used;
 		last_buffer->count = mark->count;
 		last_buffer->plain = mark->plain;
+		last_buffer->plain_bytes = mark->plain_bytes;
 	}
 	totals = mark->totals;
 	last_mark = mark->previous;
@@ -184,6 +188,7 @@ reserve(Size size)
 		buffer->used = 0;
 		buffer->count = 0;
 		buffer->plain = 0;
+		buffer->plain_bytes = 0;
 		buffer->data = MemoryContextAllocHuge(context, buffer->size);
 		buffer->previous = last_buffer;
 		last_buffer = buffer;
@@ -252,6 +257,7 @@ rinq_send_at_commit(RinqDatabase *db, const RinqOutgoing *message, const RinqByt
 	last_buffer->used += size;
 	last_buffer->count++;
 	last_buffer->plain += message->durable ? 0 : 1;
+	last_buffer->plain_bytes += message->durable ? 0 : size;
 	totals.bytes += size;
 }
 
@@ -305,6 +311,12 @@ has_part(const SendBuffer *buffer, bool with_durable)
 	return with_durable ? buffer->count > 0 : buffer->plain > 0;
 }
 
+static Size
+part_size(const SendBuffer *buffer, bool with_durable)
+{
+	return with_durable ? buffer->used : buffer->plain_bytes;
+}
+
 /* room for all buffers' chunks */
 static bool
 reserve_chunks(bool with_durable)
@@ -315,7 +327,7 @@ reserve_chunks(bool with_durable)
 	for (buffer = last_buffer; buffer != NULL; buffer = buffer->previous)
 	{
 		if (has_part(buffer, with_durable))
-			charge += rinq_chunk_charge(buffer->used);
+			charge += rinq_chunk_charge(part_size(buffer, with_durable));
 	}
 	return charge == 0 ||
 		rinq_sendqueue_reserve(&rinq_channel_of(database)->send, &packed, charge);
@@ -337,7 +349,7 @@ pack(bool with_durable)
 
 		if (!has_part(buffer, with_durable))
 			continue;
-		pointer = rinq_chunk_alloc(RINQ_CHUNK_TRANSACTION, buffer->used);
+		pointer = rinq_chunk_alloc(RINQ_CHUNK_TRANSACTION, part_size(buffer, with_durable));
 		if (!DsaPointerIsValid(pointer))
 		{
 			rinq_sendqueue_unreserve(&rinq_channel_of(database)->send, &packed);

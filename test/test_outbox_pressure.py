@@ -161,6 +161,20 @@ class Pressure(case.Case):
         self.assertInOrder(collector, writers)
         wait_until(self.status, lambda s: s["waits_for"] is None, 10, "nothing to wait")
 
+    def test_messages_from_memory_beside_durable_ones(self):
+        """While there is room for those from memory alone, they are taken, and the durable ones are left to the outbox."""
+        collector = Collector(self.remote, "beside")
+        self.db.sql("SELECT rinq_execute('beside', 'first')")
+        collector.wait(1)
+        self.alarm(True)
+        try:
+            self.db.sql("SELECT count(rinq_execute('beside', 'durable', %s)) FROM generate_series(1, 2) i" % size_of(1200))
+            self.db.sql("SELECT count(rinq_execute('beside', 'x', %s, durable => i %% 20 <> 0)) FROM generate_series(1, 3000) i" % size_of(1))
+        finally:
+            self.alarm(False)
+        self.wait_empty()
+        collector.wait(1 + 2 + 3000, 30)
+
     def test_larger_than_what_there_is_room_for(self):
         """A stored message that does not fit any more is set aside, and the others are sent."""
         self.addCleanup(self.server.configure, **{"rinq.max_payload": "16MB"})

@@ -59,6 +59,35 @@ class Rewritten(case.Case):
         self.wait_empty()
         self.assertEqual(collector.ids[1:], expected)
 
+    def test_index_on_a_table_of_the_outbox(self):
+        """Nobody would maintain it: nothing is written while it is there."""
+        self.db.sql("SELECT rinq_execute('indexed', 'x')")
+        for n, table in enumerate(TABLES):
+            self.db.sql("CREATE INDEX added_%d ON %s (namespace)" % (n, table))
+        self.assertSqlState(self.db.error("SELECT rinq_execute('indexed', 'x')"), "55000", "is not as rinq made it")
+        self.db.sql("DROP INDEX " + ", ".join("rinq_internal.added_%d" % n for n in range(len(TABLES))))
+        self.db.sql("SELECT rinq_execute('indexed', 'x')")
+
+    def test_index_on_the_table_of_what_is_set_aside(self):
+        self.db.sql("CREATE INDEX added ON rinq_internal.outbox_dead_letter (namespace)")
+        mark = self.server.log_mark()
+        self.db.sql("INSERT INTO rinq_internal.outbox_0 (seq, id, namespace, command, database)"
+                    " VALUES (5, '1-0001.1@0#9', 'odd', 'x', 1)")
+        self.server.wait_log("cannot set messages aside, because the table .outbox_dead_letter. is not as rinq made it", mark, 20)
+        self.assertEqual(self.db.value("SELECT count(*) FROM rinq_internal.outbox_dead_letter"), "0")
+        self.db.sql("DROP INDEX rinq_internal.added")
+        wait_until(lambda: self.db.value("SELECT count(*) FROM rinq_internal.outbox_dead_letter"), lambda n: n == "1", 20, "the row to be set aside")
+
+    def test_extension_is_dropped_while_a_transaction_uses_it(self):
+        """The transaction goes on to other tables of the extension; the drop waits for its end, and nobody is a deadlock's victim."""
+        drop = None
+        with self.db.session() as session:
+            session.execute("BEGIN; SELECT rinq_execute('dropped', 'x')")
+            drop = self.db.start("DROP EXTENSION rinq CASCADE")
+            wait_until(lambda: self.server.value("SELECT count(*) FROM pg_locks WHERE NOT granted"), lambda n: n == "1", 10, "the drop to wait")
+            session.execute("SELECT rinq_unlisten('nothing'), rinq_unsubscribe('nothing'); COMMIT")
+        drop.result()
+
     def test_vacuum_full_during_a_scan(self):
         self.during_a_scan("vacuumed", lambda: self.in_all_tables("VACUUM FULL %s"))
 

@@ -1,10 +1,6 @@
 """What the functions say on a standby, where nothing can be sent and no peer runs."""
 
-import os
-import shutil
-
 from rinqtest import case
-from rinqtest.server import Server
 
 
 class Standby(case.Case):
@@ -13,14 +9,7 @@ class Standby(case.Case):
         super().setUpClass()
         cls.db = cls.world.database()
         cls.db.handler("nothing", "RETURN NULL;")
-        settings = {name: value for name, value in cls.server.settings.items() if name not in ("port", "unix_socket_directories")}
-        cls.standby = Server(case.scratch(), cls.server.stage, name="standby", settings=settings, environment=cls.server.environment)
-        shutil.rmtree(cls.standby.data)
-        case.scratch().run([cls.standby.tool("pg_basebackup"), "-D", cls.standby.data, "-c", "fast", "-X", "fetch", "-h", cls.server.socket_folder,
-                            "-p", str(cls.server.port), "-U", "postgres"], unprivileged=True, cwd="/")
-        cls.standby._write_settings()
-        case.scratch().run(["touch", os.path.join(cls.standby.data, "standby.signal")], unprivileged=True, cwd="/")
-        cls.standby.start()
+        cls.standby = cls.server.make_standby("standby").start()
 
     @classmethod
     def tearDownClass(cls):

@@ -102,6 +102,7 @@ find_rows(bool direct, Size *count)
 	if (direct)
 		(void) rinq_sendqueue_go_direct(rinq_outbox_worker.queue, scan.round);
 	rinq_outbox_snapshot();
+	rinq_depth_snapshot_taken(db);
 	keep_snapshot(GetActiveSnapshot());
 	places = rinq_outbox_scan(db, &rinq_outbox_worker.tables, count);
 	rinq_depth_counted(db, before, *count, snapshot);

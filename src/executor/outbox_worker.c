@@ -106,15 +106,20 @@ forget_orders(int code, Datum arg)
 bool
 rinq_outbox_begin(const char *activity, LOCKMODE mode)
 {
+	bool		locked;
+
 	pgstat_report_activity(STATE_RUNNING, activity);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+
+	locked = rinq_try_lock_extension();
 
 	/* dropped, or about to be: then there is nothing to do, ever */
 	rinq_outbox_worker.schema = rinq_internal_schema();
 	if (!rinq_outbox_exists(rinq_outbox_worker.schema))
 		proc_exit(0);
-	if (!rinq_outbox_open(rinq_outbox_worker.schema, mode, &rinq_outbox_worker.tables))
+	if (!locked ||
+		!rinq_outbox_open(rinq_outbox_worker.schema, mode, &rinq_outbox_worker.tables))
 	{
 		CommitTransactionCommand();
 		MemoryContextSwitchTo(rinq_outbox_worker.context);
@@ -227,6 +232,17 @@ rinq_outbox_answer_with(dsa_pointer *order, RinqChunkKind kind)
 
 /* ---------------- orders ---------------- */
 
+/*
+ * Counts rows that were removed; transactions that have added any of them, and
+ * whose rows are not counted yet, are counted first.
+ */
+static void
+count_removed(Size rows)
+{
+	rinq_scan_settle();
+	rinq_depth_removed(database, rows);
+}
+
 static void
 log_set_aside(int attempts, const char *reason)
 {
@@ -260,7 +276,7 @@ rinq_outbox_set_unfit_aside(List *unfit)
 		log_set_aside(0, row->reason);
 	}
 	rinq_outbox_end();
-	rinq_depth_removed(database, moved);
+	count_removed(moved);
 	return true;
 }
 
@@ -299,7 +315,7 @@ remove_rows(RinqChunk *chunk)
 		items[i].postponed = places[i].found;
 		removed += places[i].found ? 0 : 1;
 	}
-	rinq_depth_removed(database, removed);
+	count_removed(removed);
 	tidy_wanted = true;
 	return true;
 }
@@ -335,7 +351,7 @@ set_failed_aside(RinqChunk *chunk)
 		items[i] = place.item;
 	}
 	rinq_outbox_end();
-	rinq_depth_removed(database, moved);
+	count_removed(moved);
 	tidy_wanted = true;
 	return true;
 }

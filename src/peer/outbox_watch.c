@@ -49,7 +49,7 @@ next_check(void)
 {
 	int64		interval = (int64) rinq_outbox_check_interval * 1000;
 
-	if (suspected)
+	if (suspected || rinq_peer.channel->send.miscounted)
 		return last_check + SECOND_LOOK;
 	return last_check + (is_active() ? interval : IDLE_CHECKS * interval);
 }

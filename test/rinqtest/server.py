@@ -117,6 +117,17 @@ class Server:
         os.chown(path + ".new", before.st_uid, before.st_gid)
         os.replace(path + ".new", path)
 
+    def make_standby(self, name, settings=None):
+        """A copy that follows this server once it is started, with its settings and more."""
+        same = {key: value for key, value in self.settings.items() if key not in ("port", "unix_socket_directories")}
+        standby = Server(self.scratch, self.stage, name=name, settings=dict(same, **(settings or {})), environment=self.environment)
+        shutil.rmtree(standby.data)
+        self.scratch.run([self.tool("pg_basebackup"), "-D", standby.data, "-c", "fast", "-X", "fetch", "-h", self.socket_folder,
+                          "-p", str(self.port), "-U", "postgres"], unprivileged=True, cwd="/")
+        standby._write_settings()
+        self.scratch.run(["touch", os.path.join(standby.data, "standby.signal")], unprivileged=True, cwd="/")
+        return standby
+
     def tool(self, name):
         return os.path.join(self.bindir, name)
 

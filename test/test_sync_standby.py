@@ -1,0 +1,107 @@
+"""A synchronous standby that is behind: nothing is sent of a commit that waits for it, all of it when it has caught up, and the rows are counted right."""
+
+from rinqtest import case
+from rinqtest.collector import Collector
+from rinqtest.peer import CallTimeout
+from rinqtest.waiting import wait_until
+
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = '%s' AND wait_event = 'SyncRep'"
+
+
+class Behind(case.Case):
+    @classmethod
+    def make_world(cls):
+        world = case.new_world("sync-standby", settings={"rinq.outbox_check_interval": "1s", "max_connections": "120"})
+        cls.addClassCleanup(world.close)
+        return world
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        server = cls.server
+        cls.standby = server.make_standby("follower", {
+            "primary_conninfo": "'host=%s port=%d user=postgres application_name=follower'" % (server.socket_folder, server.port),
+            "max_connections": "130", "rinq.databases": "''"})
+        cls.standby.start()
+        cls.addClassCleanup(cls.standby.stop)
+
+    def setUp(self):
+        super().setUp()
+        self.db = self.database()
+        self.db.handler("keep", "INSERT INTO kept VALUES (req.payload); RETURN 'true';")
+        self.db.sql("CREATE TABLE kept (p jsonb); CREATE TABLE told (id text)")
+        self.db.listen("kept-" + self.db.name, "keep")
+        self.remote = self.peer(prefetch=0)
+        self.ns = "sync-" + self.db.name
+        self.collector = Collector(self.remote, self.ns)
+        self.db.sql("SELECT rinq_execute('%s', 'x', '\"warm\"')" % self.ns)
+        self.collector.wait(1)
+        wait_until(self.depth, lambda n: n == 0, 20)
+        self.server.configure(synchronous_standby_names="follower")
+        self.addCleanup(self.server.configure, synchronous_standby_names=None)
+        wait_until(lambda: self.server.value("SELECT sync_state FROM pg_stat_replication"), lambda state: state == "sync", 20)
+
+    def depth(self):
+        return int(self.db.value("SELECT depth FROM rinq_outbox_status"))
+
+    def stop_standby(self):
+        self.standby.stop()
+        self.addCleanup(lambda: self.standby.running or self.standby.start())
+
+    def wait_waiting(self, count):
+        wait_until(lambda: int(self.server.value(WAITING % self.db.name)), lambda n: n >= count, 20, "%d commits to wait" % count)
+
+    def mark(self, number):
+        """A message that does not wait, and so comes after whatever could have been sent before."""
+        before = len(self.collector.ids)
+        self.db.sql("SET synchronous_commit = local; SELECT rinq_execute('%s', 'x', '\"mark %d\"')" % (self.ns, number))
+        self.collector.wait(before + 1)
+
+    def test_what_is_sent_when(self):
+        self.stop_standby()
+        durable = self.server.start_psql("SELECT rinq_execute('%s', 'x', '\"durable\"')" % self.ns, self.db.name)
+        memory = self.server.start_psql("INSERT INTO told SELECT rinq_execute('%s', 'x', '\"memory\"', durable => false)" % self.ns, self.db.name)
+        call = self.remote.call_async("kept-" + self.db.name, "x", 7, timeout=60)
+        self.wait_waiting(3)
+        self.mark(1)
+        self.assertEqual(self.db.value("SELECT count(*) FROM kept"), "0")
+        with self.assertRaises(CallTimeout):
+            self.remote.response(call, timeout=0.01)
+        self.assertEqual(self.collector.payloads, ["warm", "mark 1"])
+        self.assertFalse(durable.done or memory.done)
+        self.standby.start()
+        durable.result()
+        memory.result()
+        self.assertIs(self.remote.response(call).result(), True)
+        self.collector.wait(4)
+        self.assertEqual(sorted(self.collector.payloads), ["durable", "mark 1", "memory", "warm"])
+        wait_until(self.depth, lambda n: n == 0, 20)
+
+    def test_who_does_not_wait_longer(self):
+        """A cancelled wait leaves the transaction committed: it is sent."""
+        self.stop_standby()
+        durable = self.server.start_psql("SELECT rinq_execute('%s', 'x', '\"durable\"')" % self.ns, self.db.name)
+        self.wait_waiting(1)
+        self.server.value("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+        durable.result()
+        self.collector.wait(2)
+        self.assertEqual(self.collector.payloads, ["warm", "durable"])
+
+    def test_many_commits_in_doubt(self):
+        """More than 64 transactions commit after a count of the rows that they have packed before: what is shown is right soon."""
+        self.db.sql("SELECT rinq_stop()")
+        self.db.sql("SELECT count(rinq_execute('%s', 'x', '\"before\"')) FROM generate_series(1, 5)" % self.ns)
+        self.stop_standby()
+        waiting = [self.server.start_psql("SELECT rinq_execute('nobody-sync', 'x', '%d')" % n, self.db.name) for n in range(70)]
+        self.wait_waiting(70)
+        self.db.sql("SET synchronous_commit = local; SELECT rinq_start()")
+        self.collector.wait(6)
+        wait_until(self.depth, lambda n: n == 0, 20)
+        self.world.proxy.silence("broker")
+        self.addCleanup(self.world.proxy.resume)
+        self.standby.start()
+        for each in waiting:
+            each.result()
+        wait_until(self.depth, lambda n: n == 70, 20, "70 rows to be counted")
+        self.world.proxy.resume()
+        wait_until(self.depth, lambda n: n == 0, 40, "an empty outbox")
