@@ -63,10 +63,11 @@ class Replication(case.Case):
         db.sql("SELECT rinq_listen('theirs', 'whose(rinq_request)'); SELECT rinq_listen('theirs', 'whose(rinq_request)', 3);"
                "SELECT rinq_listen('brief', 'whose(rinq_request)')")
         db.sql("SELECT rinq_unlisten('brief')")
-        db.sql("INSERT INTO rinq_internal.inbox_attempt (id, attempts, first, last) VALUES ('1-0001.1@0#1', 2, now(), now()), ('1-0001.1@0#2', 2, now(), now());"
+        db.sql("INSERT INTO rinq_internal.inbox_attempt (id, digest, attempts, first, last)"
+               " VALUES ('1-0001.1@0#1', sha256('1'), 2, now(), now()), ('1-0001.1@0#2', sha256('2'), 2, now(), now());"
                "UPDATE rinq_internal.inbox_attempt SET attempts = 3; DELETE FROM rinq_internal.inbox_attempt WHERE id = '1-0001.1@0#2'")
-        db.sql("INSERT INTO rinq_internal.inbox_dead_letter (id, source, namespace, command, trace_id, handler, attempts, error, recorded)"
-               " VALUES ('1-0001.1@0#1', 'x', 'retried', 'x', 'x', 'x', 1, 'x', now()), ('1-0001.1@0#2', 'x', 'x', 'x', 'x', 'x', 1, 'x', now())")
+        db.sql("INSERT INTO rinq_internal.inbox_dead_letter (id, digest, source, namespace, command, trace_id, handler, attempts, error, recorded)"
+               " VALUES ('1-0001.1@0#1', sha256('1'), 'x', 'retried', 'x', 'x', 'x', 1, 'x', now()), ('1-0001.1@0#2', sha256('2'), 'x', 'x', 'x', 'x', 'x', 1, 'x', now())")
         db.sql("SELECT rinq_inbox_dead_letter_delete('1-0001.1@0#2')")
         for number in range(3):
             db.sql(DEAD_LETTER % (number + 1, "retried"))
@@ -75,7 +76,8 @@ class Replication(case.Case):
         collector = Collector(self.peer(prefetch=0), "retried")
         mark = self.server.log_mark()
         self.subscriber.sql("SELECT rinq_listen('theirs', 'whose(rinq_request)', 7)")
-        self.subscriber.sql("INSERT INTO rinq_internal.inbox_attempt (id, attempts, first, last) VALUES ('1-0001.1@0#9', 9, '2020-01-01', '2020-01-01')")
+        self.subscriber.sql("INSERT INTO rinq_internal.inbox_attempt (id, digest, attempts, first, last)"
+                            " VALUES ('1-0001.1@0#9', sha256('9'), 9, '2020-01-01', '2020-01-01')")
         self.write_everything(self.publisher)
         before = self.contents(self.subscriber)
         self.subscribe()
@@ -88,7 +90,7 @@ class Replication(case.Case):
         self.publisher.sql("SELECT rinq_inbox_dead_letter_retry('1-0001.1@0#1'); DELETE FROM rinq_internal.inbox_attempt")
         self.publisher.sql("SELECT rinq_unlisten('theirs')")
         self.write_everything(self.publisher)
-        self.publisher.sql("INSERT INTO rinq_internal.inbox_attempt (id, attempts, first, last) VALUES ('1-0001.1@0#9', 1, now(), now())")
+        self.publisher.sql("INSERT INTO rinq_internal.inbox_attempt (id, digest, attempts, first, last) VALUES ('1-0001.1@0#9', sha256('1'), 1, now(), now())")
         self.publisher.sql("UPDATE rinq_internal.inbox_attempt SET attempts = 4; DELETE FROM rinq_internal.inbox_attempt WHERE id = '1-0001.1@0#9'")
         self.publisher.sql("SELECT rinq_execute('retried', 'last', '1')")
         for [table] in self.publisher.sql(OWN_TABLES):
