@@ -1,5 +1,7 @@
 """A broker that undoes what a peer does: it is done again, but not as fast as the peer can, and the log stays readable."""
 
+import time
+
 from rinqtest import case
 from rinqtest.cluster import call_sql
 from rinqtest.fakebroker import FakeBroker
@@ -105,6 +107,23 @@ class Loops(Scripted):
         self.assertIn("CHANNEL_ERROR - odd", self.db.peer()["last_error"])
         self.fake.on("basic.consume", lambda _connection, _event: False)
         self.db.wait_peer()
+
+    def test_lost_soon_after_an_outage(self):
+        """The long delays of the outage are over when a connection was made: it is made anew at once."""
+        refuse = [True] * 5
+
+        def greet(connection, _event):
+            if refuse:
+                refuse.pop()
+                connection.close()
+                return True
+            return False
+        self.fake.on("greeting", greet)
+        self.connect()
+        start = time.monotonic()
+        self.fake.connections[-1].close()
+        self.db.wait_new_peer(self.before)
+        self.assertLess(time.monotonic() - start, 3)
 
     def test_blocked_again_and_again(self):
         self.connect()

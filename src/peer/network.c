@@ -44,6 +44,7 @@
 static const char *const own_suffixes[] = {"", ".req", ".rsp", ".ntf"};
 
 static int	delay;				/* ms, before the next attempt */
+static int	lost_delay;			/* what it was when a connection was lost the last time */
 static int64 next_attempt;
 static int64 connected_at;
 static int	address_turn;		/* which of several addresses is next */
@@ -95,6 +96,7 @@ void
 rinq_network_init(void)
 {
 	delay = 0;
+	lost_delay = 0;
 	next_attempt = 0;
 	failure[0] = '\0';
 	told_error[0] = '\0';
@@ -356,10 +358,12 @@ connection_ended(const char *reason)
 	if (was_ready)
 	{
 		rinq_count(rinq_peer.db, RINQ_RECONNECTS);
-		if (rinq_peer.now - connected_at > STABLE_AFTER)
-			delay = 0;
+		/* how long it took to connect says nothing about the next attempt */
+		delay = rinq_peer.now - connected_at > STABLE_AFTER ? 0 : lost_delay;
 	}
 	delay = Min(LAST_DELAY, Max(FIRST_DELAY, delay * 2));
+	if (was_ready)
+		lost_delay = delay;
 	next_attempt = rinq_peer.now +
 		Min(LAST_DELAY, delay + (int) (rinq_random_fraction() * delay / 2));
 	set_state(RINQ_NET_DISCONNECTED, reason);
