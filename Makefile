@@ -19,7 +19,7 @@ PG_CPPFLAGS = -I$(srcdir)/src
 # Nothing is visible but what PostgreSQL looks up by name.
 SHLIB_EXPORTS = exports.txt
 
-# The libraries are loaded by the extension itself (src/library.h), the very versions that it was compiled for.  LINK_LIBRARIES=1 links
+# The libraries are loaded by the extension itself (src/base/library.h), the very versions that it was compiled for.  LINK_LIBRARIES=1 links
 # them as usual, for sanitizers, which do not get along with that; what is in LINK_MORE comes in addition.
 ifdef LINK_LIBRARIES
 PG_CPPFLAGS += -DRINQ_LINK_LIBRARIES
@@ -67,12 +67,12 @@ include $(PGXS)
 
 soname = $(shell LC_ALL=C objdump -p "$$($(CC) -print-file-name=lib$(1).so)" | sed -n 's/^ *SONAME *//p')
 src/amqp/codec.o src/amqp/codec.bc: override CPPFLAGS += -DRINQ_RABBITMQ_SONAME='"$(call soname,rabbitmq)"'
-src/cbor_library.o src/cbor_library.bc: override CPPFLAGS += -DRINQ_CBOR_SONAME='"$(call soname,cbor)"'
+src/cbor/library.o src/cbor/library.bc: override CPPFLAGS += -DRINQ_CBOR_SONAME='"$(call soname,cbor)"'
 
 # the functions of SQL, and the entry points of the library and its workers
-exports.txt: $(OBJS:.o=.c) src/worker.h
+exports.txt: $(OBJS:.o=.c) src/ipc/worker.h
 	{ echo _PG_init; echo Pg_magic_func; sed -n 's/^PG_FUNCTION_INFO_V1(\(.*\));/\1 pg_finfo_\1/p' $(OBJS:.o=.c) | tr ' ' '\n'; \
-	  sed -n 's/^extern PGDLLEXPORT void \(rinq_[a-z]*_main\).*/\1/p' src/worker.h; } > $@
+	  sed -n 's/^extern PGDLLEXPORT void \(rinq_[a-z]*_main\).*/\1/p' src/ipc/worker.h; } > $@
 
 # the names of types for make format, from the debug info of all that is compiled
 .PHONY: typedefs

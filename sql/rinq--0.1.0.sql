@@ -95,7 +95,7 @@ COMMENT ON DOMAIN @extschema@.rinq_message_id IS
 -- requests
 -- ---------------------------------------------------------------------
 
--- src/executor/handler.c builds values of this type, in this order
+-- src/worker/handler.c builds values of this type, in this order
 CREATE TYPE @extschema@.rinq_request AS (
     id @extschema@.rinq_message_id,
     source @extschema@.rinq_revision,
@@ -432,7 +432,7 @@ CREATE FUNCTION rinq_internal.outbox_rescan() RETURNS trigger
 COMMENT ON FUNCTION rinq_internal.outbox_rescan() IS
     'Has rows of the outbox found that were written by hand';
 
--- src/outbox.c reads and writes these tables, in this order of columns
+-- src/backend/outbox.c reads and writes these tables, in this order of columns
 CREATE TABLE rinq_internal.outbox_0 (
     seq bigint NOT NULL,
     id text NOT NULL,

@@ -17,7 +17,7 @@
 #include "compat.h"
 #include "guc.h"
 
-#include "amqp/dsn.h"
+#include "base/dsn.h"
 #include "utils/builtins.h"
 #include "utils/varlena.h"
 

@@ -5,7 +5,7 @@
  *
  * Loaded at server start it sets everything up.  Loaded later, by the first
  * function called, it can only convert payloads; functions that need the peer
- * then say what is missing (shared.c).
+ * then say what is missing (ipc/shared.c).
  *
  *-------------------------------------------------------------------------
  */
@@ -13,13 +13,13 @@
 
 #include "compat.h"
 
-#include "ddl.h"
+#include "backend/utility_hook.h"
 #include "fmgr.h"
 #include "guc.h"
-#include "library.h"
-#include "prepared.h"
-#include "shared.h"
-#include "worker.h"
+#include "base/library.h"
+#include "backend/prepared.h"
+#include "ipc/shared.h"
+#include "ipc/worker.h"
 
 PG_MODULE_MAGIC;
 

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "codec.h"
-#include "../library.h"
+#include "amqp/codec.h"
+#include "base/library.h"
 
 #ifdef RINQ_LINK_LIBRARIES
 

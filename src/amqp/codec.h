@@ -12,7 +12,7 @@
 #ifndef RINQ_AMQP_CODEC_H
 #define RINQ_AMQP_CODEC_H
 
-#include "../bytes.h"
+#include "base/bytes.h"
 
 #if defined(__has_include)
 #if __has_include(<rabbitmq-c/amqp.h>)

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "amqp/internal.h"
 
 /* Longest wait for the answer to an orderly close. */
 #define CLOSE_TIMEOUT_MS	3000

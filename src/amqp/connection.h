@@ -45,8 +45,8 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-#include "../bytes.h"
-#include "message.h"
+#include "base/bytes.h"
+#include "amqp/message.h"
 
 typedef struct RinqConn RinqConn;
 

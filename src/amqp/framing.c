@@ -10,7 +10,7 @@
  */
 #include <string.h>
 
-#include "internal.h"
+#include "amqp/internal.h"
 
 /* The methods a broker may name as the cause of an error. */
 static const struct

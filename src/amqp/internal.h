@@ -19,9 +19,9 @@
 #ifndef RINQ_AMQP_INTERNAL_H
 #define RINQ_AMQP_INTERNAL_H
 
-#include "codec.h"
-#include "connection.h"
-#include "table.h"
+#include "amqp/codec.h"
+#include "amqp/connection.h"
+#include "amqp/table.h"
 
 /* The largest frame we agree to, and the least the standard allows. */
 #define RINQ_FRAME_MAX			131072

@@ -12,9 +12,9 @@
  */
 #include <string.h>
 
-#include "codec.h"
-#include "message.h"
-#include "table.h"
+#include "amqp/codec.h"
+#include "amqp/message.h"
+#include "amqp/table.h"
 
 #define SHORT_STRING_MAX	255
 

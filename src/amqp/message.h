@@ -18,7 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../bytes.h"
+#include "base/bytes.h"
 
 /* What went wrong with a message or a request to the connection. */
 typedef enum RinqMsgStatus

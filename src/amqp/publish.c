@@ -7,7 +7,7 @@
  */
 #include <string.h>
 
-#include "internal.h"
+#include "amqp/internal.h"
 
 static RinqMsgStatus
 check_channel(const RinqConn *conn, uint16_t channel)

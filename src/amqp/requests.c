@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "internal.h"
+#include "amqp/internal.h"
 
 #define FIFO_INITIAL	16
 

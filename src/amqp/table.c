@@ -5,7 +5,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "table.h"
+#include "amqp/table.h"
 
 RinqReader
 rinq_reader(const void *data, size_t len)

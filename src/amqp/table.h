@@ -18,7 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../bytes.h"
+#include "base/bytes.h"
 
 /* Unread bytes, with reads that fail instead of passing the end. */
 typedef struct RinqReader

@@ -10,9 +10,9 @@
  */
 #include "postgres.h"
 
-#include "clock.h"
+#include "base/clock.h"
 #include "peer/peer.h"
-#include "request.h"
+#include "backend/request_context.h"
 
 /* longest expiration that a broker takes, in ms */
 #define MAX_EXPIRATION INT64CONST(4294967295)

@@ -17,14 +17,14 @@
 #include <netdb.h>
 #include <sys/socket.h>
 
-#include "amqp/dsn.h"
-#include "clock.h"
+#include "base/dsn.h"
+#include "base/clock.h"
 #include "guc.h"
 #include "peer/peer.h"
-#include "peer/publisher.h"
+#include "peer/sending/publisher.h"
 #include "pgstat.h"
-#include "request.h"
-#include "session.h"
+#include "backend/request_context.h"
+#include "ipc/session_ids.h"
 #include "utils/memutils.h"
 #include "version.h"
 

@@ -10,13 +10,13 @@
 #include "compat.h"
 
 #include "catalog/pg_type.h"
-#include "ddl.h"
+#include "backend/utility_hook.h"
 #include "fmgr.h"
-#include "identity.h"
+#include "backend/identity.h"
 #include "miscadmin.h"
-#include "outbox.h"
-#include "own_tables.h"
-#include "sql/parallel.h"
+#include "backend/outbox.h"
+#include "backend/own_tables.h"
+#include "backend/parallel.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(rinq_adopt);

@@ -10,8 +10,8 @@
 #include <limits.h>
 
 #include "guc.h"
-#include "ident.h"
-#include "payload.h"
+#include "base/ident.h"
+#include "protocol/payload.h"
 #include "sql/arguments.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"

@@ -10,8 +10,8 @@
 
 #include "postgres.h"
 
-#include "bytes.h"
-#include "constraint.h"
+#include "base/bytes.h"
+#include "protocol/constraint.h"
 #include "datatype/timestamp.h"
 #include "fmgr.h"
 #include "utils/jsonb.h"

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * async.c
+ * backend/async_calls.c
  *	  rinq_call_async, rinq_await and its like, and rinq_cancel: calls that are
  *	  made now and waited for later, in the same connection.
  *
@@ -11,17 +11,17 @@
 #include "compat.h"
 
 #include "access/htup_details.h"
-#include "async.h"
+#include "backend/async_calls.h"
 #include "catalog/pg_type.h"
-#include "clock.h"
+#include "base/clock.h"
 #include "fmgr.h"
 #include "funcapi.h"
-#include "payload.h"
-#include "request.h"
+#include "protocol/payload.h"
+#include "backend/request_context.h"
 #include "sql/call.h"
-#include "sql/parallel.h"
+#include "backend/parallel.h"
 #include "sql/resultset.h"
-#include "sql/target.h"
+#include "sql/session_ref.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 

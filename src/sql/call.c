@@ -5,7 +5,7 @@
  *	  have in common.
  *
  * Here are the arguments, the deadline, and what each answer becomes; how a
- * call reaches the peer and how it is waited for is calls.h's.
+ * call reaches the peer and how it is waited for is backend/calls.h's.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,17 +13,17 @@
 
 #include "compat.h"
 
-#include "calls.h"
-#include "clock.h"
+#include "backend/calls.h"
+#include "base/clock.h"
 #include "fmgr.h"
 #include "guc.h"
-#include "ident.h"
-#include "payload.h"
-#include "request.h"
+#include "base/ident.h"
+#include "protocol/payload.h"
+#include "backend/request_context.h"
 #include "sql/arguments.h"
 #include "sql/call.h"
-#include "sql/parallel.h"
-#include "sql/target.h"
+#include "backend/parallel.h"
+#include "sql/session_ref.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"

@@ -10,7 +10,7 @@
 
 #include "postgres.h"
 
-#include "calls.h"
+#include "backend/calls.h"
 #include "compat.h"
 #include "fmgr.h"
 #include "sql/arguments.h"

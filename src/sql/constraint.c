@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * constraint.c
+ * protocol/constraint.c
  *	  The type rinq_constraint, and the functions that build constraints.
  *
  * A value is the constraint's CBOR form, which was checked when it was made,
@@ -13,12 +13,12 @@
 #include "compat.h"
 
 #include "catalog/pg_type.h"
-#include "cbor.h"
-#include "cbor_stream.h"
-#include "constraint.h"
+#include "cbor/cbor_jsonb.h"
+#include "cbor/stream.h"
+#include "protocol/constraint.h"
 #include "fmgr.h"
 #include "libpq/pqformat.h"
-#include "payload.h"
+#include "protocol/payload.h"
 #include "sql/arguments.h"
 #include "utils/array.h"
 #include "utils/builtins.h"

@@ -12,14 +12,14 @@
 
 #include "compat.h"
 
-#include "calls.h"
-#include "ddl.h"
+#include "backend/calls.h"
+#include "backend/utility_hook.h"
 #include "fmgr.h"
-#include "identity.h"
+#include "backend/identity.h"
 #include "miscadmin.h"
-#include "request.h"
-#include "shared.h"
-#include "sql/parallel.h"
+#include "backend/request_context.h"
+#include "ipc/shared.h"
+#include "backend/parallel.h"
 #include "storage/condition_variable.h"
 
 PG_FUNCTION_INFO_V1(rinq_stop);

@@ -9,10 +9,10 @@
 
 #include "fmgr.h"
 #include "funcapi.h"
-#include "payload.h"
-#include "request.h"
+#include "protocol/payload.h"
+#include "backend/request_context.h"
 #include "sql/arguments.h"
-#include "sql/parallel.h"
+#include "backend/parallel.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 

@@ -10,7 +10,7 @@
 #include "compat.h"
 
 #include "fmgr.h"
-#include "ident.h"
+#include "base/ident.h"
 
 PG_FUNCTION_INFO_V1(rinq_is_session_id);
 PG_FUNCTION_INFO_V1(rinq_is_revision);

@@ -14,7 +14,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "own_tables.h"
+#include "backend/own_tables.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 
@@ -132,7 +132,7 @@ end_commands(int level)
  *
  * Gives each table of the extension the triggers that keep others from writing
  * it, has all triggers fire in every mode, and writes down what the tables look
- * like (own_relation.c).
+ * like (backend/own_relation.c).
  */
 Datum
 rinq_protect_tables(PG_FUNCTION_ARGS)

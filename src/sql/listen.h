@@ -10,8 +10,8 @@
 
 #include "postgres.h"
 
-#include "channel.h"
-#include "sql/target.h"
+#include "ipc/slots.h"
+#include "sql/session_ref.h"
 
 extern void rinq_check_handler_role(Oid role);
 extern void rinq_check_handler(Oid func, RinqWork work, Oid role);

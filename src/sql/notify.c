@@ -13,12 +13,12 @@
 
 #include "compat.h"
 
-#include "calls.h"
+#include "backend/calls.h"
 #include "fmgr.h"
 #include "sql/arguments.h"
-#include "sql/parallel.h"
+#include "backend/parallel.h"
 #include "sql/send.h"
-#include "sql/target.h"
+#include "sql/session_ref.h"
 #include "utils/builtins.h"
 
 PG_FUNCTION_INFO_V1(rinq_notify);

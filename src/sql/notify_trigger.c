@@ -6,7 +6,7 @@
  *
  * What the trigger's arguments mean (trigger_plan.c) is found out when it fires
  * first in a query.  Of a statement, only the rows of one message are in memory, besides
- * the messages themselves, which transaction.c keeps until the commit.
+ * the messages themselves, which backend/commit_queue.c keeps until the commit.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,17 +14,17 @@
 
 #include "compat.h"
 
-#include "calls.h"
-#include "cbor_stream.h"
+#include "backend/calls.h"
+#include "cbor/stream.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "fmgr.h"
-#include "payload.h"
+#include "protocol/payload.h"
 #include "sql/arguments.h"
-#include "sql/parallel.h"
+#include "backend/parallel.h"
 #include "sql/send.h"
-#include "sql/target.h"
+#include "sql/session_ref.h"
 #include "sql/trigger_plan.h"
 #include "utils/builtins.h"
 #include "utils/formatting.h"

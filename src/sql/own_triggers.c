@@ -19,7 +19,7 @@
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "own_tables.h"
+#include "backend/own_tables.h"
 #include "replication/logicalworker.h"
 #include "replication/origin.h"
 #include "utils/acl.h"

@@ -11,14 +11,14 @@
 #include "compat.h"
 
 #include "catalog/pg_type.h"
-#include "executor/handler.h"
+#include "worker/handler.h"
 #include "executor/spi.h"
 #include "fmgr.h"
-#include "handler_rules.h"
+#include "backend/handler_rules.h"
 #include "miscadmin.h"
-#include "own_tables.h"
+#include "backend/own_tables.h"
 #include "sql/listen.h"
-#include "sql/parallel.h"
+#include "backend/parallel.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 

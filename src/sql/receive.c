@@ -13,8 +13,8 @@
 #include "miscadmin.h"
 #include "sql/arguments.h"
 #include "sql/listen.h"
-#include "sql/parallel.h"
-#include "sql/target.h"
+#include "backend/parallel.h"
+#include "sql/session_ref.h"
 
 PG_FUNCTION_INFO_V1(rinq_session_listen);
 PG_FUNCTION_INFO_V1(rinq_session_unlisten);

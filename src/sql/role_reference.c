@@ -19,7 +19,7 @@
 
 #include "catalog/pg_authid.h"
 #include "fmgr.h"
-#include "role_reference.h"
+#include "backend/role_reference.h"
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 

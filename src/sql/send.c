@@ -5,20 +5,20 @@
  *	  inherits from the request being handled, its id, and notifications.
  *
  * Arguments of SQL functions are the business of the files that have these
- * functions; what becomes of a message is transaction.c's.
+ * functions; what becomes of a message is backend/commit_queue.c's.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "calls.h"
-#include "payload.h"
-#include "request.h"
-#include "session.h"
+#include "backend/calls.h"
+#include "protocol/payload.h"
+#include "backend/request_context.h"
+#include "ipc/session_ids.h"
 #include "sql/arguments.h"
 #include "sql/send.h"
-#include "sql/target.h"
-#include "transaction.h"
+#include "sql/session_ref.h"
+#include "backend/commit_queue.h"
 
 /*
  * Fills in what a message inherits from the request that is being handled, or

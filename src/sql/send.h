@@ -10,10 +10,10 @@
 
 #include "postgres.h"
 
-#include "bytes.h"
+#include "base/bytes.h"
 #include "fmgr.h"
-#include "sendqueue.h"
-#include "sql/target.h"
+#include "ipc/sendqueue.h"
+#include "sql/session_ref.h"
 
 extern void rinq_send_inherited(RinqBytes *fields);
 extern void rinq_send_draw_id(RinqDatabase *db, RinqMessageId *id);

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * session.c
+ * ipc/session_ids.c
  *	  Sessions in SQL: having them, reading and changing their attributes.
  *
  * Sessions are Rinq's, and not the database's: what is done to them is done at
@@ -15,20 +15,20 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
-#include "clock.h"
-#include "executor/handler.h"
+#include "base/clock.h"
+#include "worker/handler.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "guc.h"
-#include "ident.h"
-#include "payload.h"
-#include "request.h"
-#include "session.h"
+#include "base/ident.h"
+#include "protocol/payload.h"
+#include "backend/request_context.h"
+#include "ipc/session_ids.h"
 #include "sql/arguments.h"
 #include "sql/listen.h"
-#include "sql/parallel.h"
+#include "backend/parallel.h"
 #include "sql/resultset.h"
-#include "sql/target.h"
+#include "sql/session_ref.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"

@@ -10,11 +10,11 @@
 
 #include "compat.h"
 
-#include "clock.h"
+#include "base/clock.h"
 #include "fmgr.h"
 #include "funcapi.h"
-#include "identity.h"
-#include "shared.h"
+#include "backend/identity.h"
+#include "ipc/shared.h"
 #include "utils/builtins.h"
 #include "version.h"
 

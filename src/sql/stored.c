@@ -18,8 +18,8 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
-#include "own_tables.h"
-#include "sql/parallel.h"
+#include "backend/own_tables.h"
+#include "backend/parallel.h"
 #include "sql/resultset.h"
 #include "utils/memutils.h"
 

@@ -8,9 +8,9 @@
 #include "postgres.h"
 
 #include "fmgr.h"
-#include "payload.h"
-#include "request.h"
-#include "sql/parallel.h"
+#include "protocol/payload.h"
+#include "backend/request_context.h"
+#include "backend/parallel.h"
 #include "utils/builtins.h"
 
 PG_FUNCTION_INFO_V1(rinq_trace_id);

@@ -19,7 +19,7 @@
 #include "guc.h"
 #include "nodes/makefuncs.h"
 #include "parser/scansup.h"
-#include "payload.h"
+#include "protocol/payload.h"
 #include "sql/arguments.h"
 #include "sql/send.h"
 #include "sql/trigger_plan.h"

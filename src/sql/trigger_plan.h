@@ -10,9 +10,9 @@
 
 #include "postgres.h"
 
-#include "bytes.h"
+#include "base/bytes.h"
 #include "commands/trigger.h"
-#include "constraint.h"
+#include "protocol/constraint.h"
 #include "fmgr.h"
 
 /* a column whose values are sent, or compared with attributes */

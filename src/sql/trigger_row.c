@@ -14,8 +14,8 @@
 #include "compat.h"
 
 #include "access/htup_details.h"
-#include "cbor.h"
-#include "cbor_stream.h"
+#include "cbor/cbor_jsonb.h"
+#include "cbor/stream.h"
 #include "pgtime.h"
 #include "sql/arguments.h"
 #include "sql/trigger_plan.h"

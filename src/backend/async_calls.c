@@ -1,0 +1,342 @@
+/*-------------------------------------------------------------------------
+ *
+ * async_calls.c
+ *	  Calls of this connection that nobody waits for yet, and answers that were
+ *	  awaited in this transaction.
+ *
+ * Such a call keeps its slot until somebody awaits or cancels it, or the
+ * connection ends; but not for ever: a connection may have so many of them,
+ * and some time after its deadline the peer takes an answer back that nobody
+ * has asked for.  Whoever claims the slot first, by its serial number, has it.
+ *
+ * PostgreSQL may evaluate an expression again for the same row: to check it
+ * again after a concurrent update, to scroll back in a cursor, or to join it
+ * with another.  So an answer that was awaited stays here, in memory of this
+ * process, until the transaction ends.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/xact.h"
+#include "backend/async_calls.h"
+#include "base/clock.h"
+#include "guc.h"
+#include "protocol/payload.h"
+#include "backend/request_context.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+
+static HTAB *calls = NULL;
+static int64 made = 0;
+static int	num_awaited = 0;
+
+/* of answers that were awaited; reset when the transaction ends */
+static MemoryContext awaited_context = NULL;
+
+static RinqSlot *
+slot_of(const RinqAsyncCall *call)
+{
+	Assert(!call->awaited);
+	return &rinq_channel_of(call->db)->slots[call->index];
+}
+
+/*
+ * Find the call of a message id; NULL when it is not known.
+ */
+RinqAsyncCall *
+rinq_async_find(const RinqMessageId *id)
+{
+	RinqMessageId key;
+
+	if (calls == NULL)
+		return NULL;
+	rinq_message_id_key(id, &key);
+	return hash_search(calls, &key, HASH_FIND, NULL);
+}
+
+/* was the call answered?  True also when its answer was dropped */
+static bool
+is_answered(const RinqAsyncCall *call)
+{
+	RinqSlot   *slot;
+
+	if (call->awaited)
+		return true;
+	slot = slot_of(call);
+	return pg_atomic_read_u32(&slot->claim) != call->serial ||
+		rinq_slot_state(slot) == RINQ_SLOT_DONE ||
+		call->db->incarnation != slot->incarnation;
+}
+
+/*
+ * Tell whether rinq_async_answer would not have to wait: the call was answered,
+ * or its deadline has passed.
+ */
+bool
+rinq_async_ended(const RinqAsyncCall *call)
+{
+	return is_answered(call) || slot_of(call)->deadline <= rinq_clock_ms();
+}
+
+/*
+ * Wait until one of some calls has ended, or a time has come; returns the call,
+ * or NULL.
+ */
+RinqAsyncCall *
+rinq_async_wait_any(RinqAsyncCall **some, int count, int64 until)
+{
+	for (;;)
+	{
+		int64		next = until;
+		int			i;
+
+		for (i = 0; i < count; i++)
+		{
+			if (rinq_async_ended(some[i]))
+				return some[i];
+			next = Min(next, slot_of(some[i])->deadline);
+		}
+		if (until <= rinq_clock_ms())
+			return NULL;
+		rinq_call_sleep(next);
+	}
+}
+
+/* makes the slot this process's own; false when the peer has taken it back */
+static bool
+claim(const RinqAsyncCall *call)
+{
+	uint32		expected = call->serial;
+
+	return pg_atomic_compare_exchange_u32(&slot_of(call)->claim, &expected,
+										  RINQ_CLAIMED_BY_OWNER);
+}
+
+static void
+forget(RinqAsyncCall *call)
+{
+	if (call->awaited)
+		num_awaited--;
+	Assert(num_awaited >= 0);
+	pfree(call->namespace);		/* with the command */
+	hash_search(calls, &call->id, HASH_REMOVE, NULL);
+}
+
+/* forgets answers that were awaited in the transaction that ends */
+static void
+transaction_event(XactEvent event, void *arg)
+{
+	HASH_SEQ_STATUS seq;
+	RinqAsyncCall *call;
+
+	if (num_awaited == 0 || event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
+		return;
+	hash_seq_init(&seq, calls);
+	while ((call = hash_seq_search(&seq)) != NULL)
+	{
+		if (call->awaited)
+			forget(call);
+	}
+	Assert(num_awaited == 0);
+	MemoryContextReset(awaited_context);
+}
+
+/*
+ * Return the answer to a call that has ended, also when it was awaited before in
+ * this transaction.  Its outcome is RINQ_OUTCOME_NONE when it was dropped.
+ */
+const RinqAnswer *
+rinq_async_answer(RinqAsyncCall *call)
+{
+	RinqAnswer	answer;
+	MemoryContext old;
+	uint32		index = call->index;
+	int			i;
+
+	Assert(rinq_async_ended(call));
+	if (call->awaited)
+		return &call->answer;
+	memset(&answer, 0, sizeof(answer));
+	if (claim(call))
+	{
+		PG_TRY();
+		{
+			rinq_call_wait(call->db, index, &answer);
+			old = MemoryContextSwitchTo(awaited_context);
+			for (i = 0; i < RINQ_ANSWER_FIELDS; i++)
+				answer.fields[i] = rinq_bytes_copy(answer.fields[i]);
+			MemoryContextSwitchTo(old);
+		}
+		PG_CATCH();
+		{
+			rinq_call_release(call->db, index);
+			forget(call);
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+		rinq_call_release(call->db, index);
+	}
+	call->answer = answer;
+	call->awaited = true;
+	num_awaited++;
+	return &call->answer;
+}
+
+/*
+ * Give a call up whose answer was not awaited: it will be dropped.
+ */
+void
+rinq_async_cancel(RinqAsyncCall *call)
+{
+	Assert(!call->awaited);
+	if (claim(call))
+		rinq_call_release(call->db, call->index);
+	forget(call);
+}
+
+/* gives all calls up: the request that has made them is over */
+static void
+forget_all(void)
+{
+	HASH_SEQ_STATUS seq;
+	RinqAsyncCall *call;
+
+	hash_seq_init(&seq, calls);
+	while ((call = hash_seq_search(&seq)) != NULL)
+		rinq_async_cancel(call);
+}
+
+/* the oldest of those that can be done without; what was awaited goes first */
+static RinqAsyncCall *
+find_oldest(void)
+{
+	HASH_SEQ_STATUS seq;
+	RinqAsyncCall *call;
+	RinqAsyncCall *oldest = NULL;
+
+	hash_seq_init(&seq, calls);
+	while ((call = hash_seq_search(&seq)) != NULL)
+	{
+		if (!is_answered(call))
+			continue;
+		if (oldest == NULL || call->awaited > oldest->awaited ||
+			(call->awaited == oldest->awaited && call->made < oldest->made))
+			oldest = call;
+	}
+	return oldest;
+}
+
+/* frees what came in answer to a call */
+static void
+free_answer(RinqAnswer *answer)
+{
+	int			i;
+
+	for (i = 0; i < RINQ_ANSWER_FIELDS; i++)
+	{
+		if (answer->fields[i].data != NULL)
+			pfree((char *) answer->fields[i].data);
+	}
+}
+
+/* forgets a call that was answered, for another one to be made */
+static void
+drop_answer(RinqAsyncCall *call)
+{
+	if (call->awaited)
+		free_answer(&call->answer);
+	else if (claim(call))
+	{
+		rinq_call_release(call->db, call->index);
+		rinq_count(call->db, RINQ_RESPONSES_DROPPED);
+	}
+	forget(call);
+}
+
+/* makes room for another call, at the expense of answers */
+static void
+make_room(void)
+{
+	RinqAsyncCall *oldest;
+
+	if (hash_get_num_entries(calls) < rinq_max_async_calls)
+		return;
+	oldest = find_oldest();
+	if (oldest != NULL)
+		drop_answer(oldest);
+	else
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many asynchronous calls are in flight"),
+				 errdetail("The setting \"rinq.max_async_calls\" allows %d for each connection.",
+						   rinq_max_async_calls)));
+}
+
+static void
+begin(void)
+{
+	HASHCTL		ctl;
+
+	if (calls != NULL)
+		return;
+	if (awaited_context == NULL)
+		awaited_context = AllocSetContextCreate(TopMemoryContext, "rinq awaited answers",
+												ALLOCSET_DEFAULT_SIZES);
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(RinqMessageId);
+	ctl.entrysize = sizeof(RinqAsyncCall);
+	ctl.hcxt = TopMemoryContext;
+	calls = hash_create("rinq asynchronous calls", 64, &ctl,
+						HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	rinq_at_request_end(forget_all);
+	RegisterXactCallback(transaction_event, NULL);
+}
+
+/*
+ * Make a call without waiting for it, with a message id that was drawn before,
+ * or else one of this process's session.
+ */
+RinqAsyncCall *
+rinq_async_call(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
+				const RinqMessageId *id)
+{
+	RinqBytes	namespace = fields[RINQ_CALL_NAMESPACE];
+	RinqBytes	command = fields[RINQ_CALL_COMMAND];
+	RinqAsyncCall *volatile call = NULL;
+	RinqSlot   *volatile slot = NULL;
+	uint32		volatile index = RINQ_NO_SLOT;
+	RinqMessageId key;
+	char	   *texts;
+
+	begin();
+	make_room();
+	texts = MemoryContextAllocZero(TopMemoryContext, namespace.len + command.len + 2);
+	memcpy(texts, namespace.data, namespace.len);
+	memcpy(texts + namespace.len + 1, command.data, command.len);
+	PG_TRY();
+	{
+		index = rinq_call_submit(db, fields, deadline, true, id);
+		slot = &rinq_channel_of(db)->slots[index];
+		rinq_message_id_key(&slot->id, &key);
+		call = hash_search(calls, &key, HASH_ENTER, NULL);
+	}
+	PG_CATCH();
+	{
+		pfree(texts);
+		if (index != RINQ_NO_SLOT)
+			rinq_call_release(db, index);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	call->db = db;
+	call->index = index;
+	call->serial = slot->serial;
+	call->made = made++;
+	call->namespace = texts;
+	call->command = texts + namespace.len + 1;
+	call->awaited = false;
+	return call;
+}

@@ -1,0 +1,38 @@
+/*-------------------------------------------------------------------------
+ *
+ * async_calls.h
+ *	  Calls of this connection that nobody waits for yet, and answers that were
+ *	  awaited in this transaction.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_BACKEND_ASYNC_CALLS_H
+#define RINQ_BACKEND_ASYNC_CALLS_H
+
+#include "postgres.h"
+
+#include "backend/calls.h"
+
+/* a call that was made, found by its message id */
+typedef struct RinqAsyncCall
+{
+	RinqMessageId id;			/* hash key */
+	RinqDatabase *db;			/* whose slot it is */
+	uint32		index;			/* of its slot, until "awaited" */
+	uint32		serial;
+	int64		made;			/* counts up, to tell the oldest */
+	char	   *namespace;		/* for error messages */
+	char	   *command;		/* the same; in the memory of the namespace */
+	bool		awaited;		/* the slot was given back, and there is an answer */
+	RinqAnswer	answer;			/* RINQ_OUTCOME_NONE: it was dropped */
+} RinqAsyncCall;
+
+extern RinqAsyncCall *rinq_async_call(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
+									  const RinqMessageId *id);
+extern RinqAsyncCall *rinq_async_find(const RinqMessageId *id);
+extern bool rinq_async_ended(const RinqAsyncCall *call);
+extern RinqAsyncCall *rinq_async_wait_any(RinqAsyncCall **calls, int count, int64 until);
+extern const RinqAnswer *rinq_async_answer(RinqAsyncCall *call);
+extern void rinq_async_cancel(RinqAsyncCall *call);
+
+#endif							/* RINQ_BACKEND_ASYNC_CALLS_H */

@@ -1,0 +1,46 @@
+/*-------------------------------------------------------------------------
+ *
+ * backend/calls.h
+ *	  A backend's side of calls: handing them to the peer, and waiting.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_CALLS_H
+#define RINQ_CALLS_H
+
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "ipc/slots.h"
+
+/* an answered call; the fields point into its slot */
+typedef struct RinqAnswer
+{
+	RinqOutcome outcome;
+	RinqBytes	fields[RINQ_ANSWER_FIELDS];
+} RinqAnswer;
+
+extern RinqDatabase *rinq_require_connection(int64 deadline);
+RINQ_NORETURN extern void rinq_raise_not_connected(const char *reason);
+extern RinqDatabase *rinq_find_peer(void);
+extern RinqDatabase *rinq_require_peer(void);
+extern RinqDatabase *rinq_require_database(void);
+extern uint32 rinq_client_number(void);
+extern uint32 rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
+							   bool async, const RinqMessageId *id);
+extern uint32 rinq_call_try_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
+								   const RinqMessageId *id);
+extern uint32 rinq_call_submit_uncorrelated(RinqDatabase *db, const RinqBytes *fields,
+											int64 deadline, const RinqMessageId *id);
+extern uint32 rinq_operation_submit(RinqDatabase *db, RinqOperation op, const RinqRef *target,
+									bool current, Oid role, bool trusted,
+									const RinqBytes *fields, int nfields, int64 deadline);
+extern void rinq_call_sleep(int64 until);
+extern bool rinq_call_ended(RinqDatabase *db, uint32 index);
+extern void rinq_call_wait(RinqDatabase *db, uint32 index, RinqAnswer *answer);
+extern void rinq_call_answer(RinqDatabase *db, uint32 index, RinqAnswer *answer);
+extern bool rinq_call_abandon(RinqDatabase *db, uint32 index);
+extern void rinq_call_release(RinqDatabase *db, uint32 index);
+
+#endif							/* RINQ_CALLS_H */

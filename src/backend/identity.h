@@ -1,0 +1,24 @@
+/*-------------------------------------------------------------------------
+ *
+ * backend/identity.h
+ *	  Which database this is, and whether it is a copy of another one.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_IDENTITY_H
+#define RINQ_IDENTITY_H
+
+#include "postgres.h"
+
+#include "ipc/shared.h"
+
+/* by the reader, in a transaction: looks, and takes over what is nobody's */
+extern void rinq_identity_read(RinqDatabase *db, Oid schema, RinqIdentities *found);
+
+/* makes this database one of its own; false when it is that already */
+extern bool rinq_identity_renew_if_copied(Oid schema);
+
+/* why it is suspended, in a transaction; NULL when it is not */
+extern const char *rinq_identity_reason(const RinqIdentities *identities);
+
+#endif							/* RINQ_IDENTITY_H */

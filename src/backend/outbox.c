@@ -1,0 +1,258 @@
+/*-------------------------------------------------------------------------
+ *
+ * backend/outbox.c
+ *	  The tables in which durable messages wait until the broker has them.
+ *
+ * Rows are only inserted and deleted, at places (table and ctid) that are
+ * remembered while a message is on its way, so there is no index.  One of
+ * several tables is written at a time; when it has grown, the next one is, and
+ * the old one is truncated once it is empty.  That returns the space of
+ * deleted rows at once, whatever old transaction is still open, where vacuum
+ * would have to wait for its end.
+ *
+ * When to do what is decided by the outbox worker and the peer.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "base/clock.h"
+#include "commands/tablecmds.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "backend/outbox_internal.h"
+#include "backend/own_relation.h"
+#include "backend/own_tables.h"
+#include "protocol/payload.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+/* blocks after which the next table is written */
+#define ROTATE_AFTER 1024
+
+/*
+ * The table of this number, InvalidOid when it is not there.
+ */
+Oid
+rinq_outbox_table(Oid schema, int table)
+{
+	char		name[NAMEDATALEN];
+
+	snprintf(name, sizeof(name), "outbox_%d", table);
+	return get_relname_relid(name, schema);
+}
+
+/*
+ * Opens one of the tables, which has to have so many columns.
+ */
+Relation
+rinq_outbox_open_table(Oid relid, int columns, LOCKMODE mode)
+{
+	Relation	rel;
+
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("a table of rinq's outbox does not exist"),
+				 errhint("Use DROP EXTENSION rinq and CREATE EXTENSION rinq.")));
+	rel = table_open(relid, mode);
+	if (RelationGetDescr(rel)->natts != columns || rel->rd_rel->relkind != RELKIND_RELATION)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" does not fit the loaded version of rinq",
+						RelationGetRelationName(rel)),
+				 errhint("Use ALTER EXTENSION rinq UPDATE.")));
+	return rel;
+}
+
+/*
+ * The number of the next message: microseconds, made unique, so that it goes
+ * on after a restart where it was, and tells when the message was written.
+ */
+static int64
+next_seq(RinqDatabase *db)
+{
+	uint64		old = pg_atomic_read_u64(&db->outbox_seq);
+	uint64		now = (uint64) GetCurrentTimestamp();
+	uint64		next;
+
+	do
+	{
+		next = Max(now, old + 1);
+	} while (!pg_atomic_compare_exchange_u64(&db->outbox_seq, &old, next));
+	return (int64) next;
+}
+
+/*
+ * Have new messages come after one that is there, although the wall clock was
+ * set back before the server was started.
+ */
+void
+rinq_outbox_number_after(RinqDatabase *db, int64 seq)
+{
+	uint64		old;
+
+	if (seq < 0 || seq > PG_INT64_MAX / 2)
+		return;
+	old = pg_atomic_read_u64(&db->outbox_seq);
+	while (old < (uint64) seq &&
+		   !pg_atomic_compare_exchange_u64(&db->outbox_seq, &old, (uint64) seq))
+		;
+}
+
+static void
+put_text(TupleTableSlot *slot, int column, RinqBytes wire)
+{
+	slot->tts_isnull[column] = wire.data == NULL;
+	if (wire.data != NULL)
+		slot->tts_values[column] = CStringGetTextDatum(rinq_text_from_wire(wire));
+}
+
+static void
+put_bytes(TupleTableSlot *slot, int column, RinqBytes value)
+{
+	bytea	   *copy;
+
+	slot->tts_isnull[column] = value.data == NULL;
+	if (value.data == NULL)
+		return;
+	copy = palloc(VARHDRSZ + value.len);
+	SET_VARSIZE(copy, VARHDRSZ + value.len);
+	memcpy(VARDATA(copy), value.data, value.len);
+	slot->tts_values[column] = PointerGetDatum(copy);
+}
+
+/*
+ * Writes a message into the outbox, and its place into the message.
+ */
+void
+rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutgoing *message,
+				   const RinqBytes *fields)
+{
+	int			table = (int) (pg_atomic_read_u32(&db->outbox_table) % RINQ_OUTBOX_TABLES);
+	Relation	rel;
+	TupleTableSlot *slot;
+	char		id[RINQ_MESSAGE_ID_SIZE];
+
+	PreventCommandIfReadOnly("rinq_execute()");
+	rinq_lock_extension();
+	rel = rinq_outbox_open_table(rinq_outbox_table(schema, table), OUTBOX_COLUMNS, RowExclusiveLock);
+	rinq_check_own_relation(rel, RINQ_OWN_WRITE);
+	slot = table_slot_create(rel, NULL);
+	ExecClearTuple(slot);
+	memset(slot->tts_isnull, 0, OUTBOX_COLUMNS * sizeof(bool));
+	rinq_message_id_format(&message->item.id, id, sizeof(id));
+	slot->tts_values[COLUMN_SEQ] = Int64GetDatum(next_seq(db));
+	slot->tts_values[COLUMN_ID] = CStringGetTextDatum(id);
+	put_text(slot, COLUMN_NAMESPACE, fields[RINQ_SEND_NAMESPACE]);
+	put_text(slot, COLUMN_COMMAND, fields[RINQ_SEND_COMMAND]);
+	put_bytes(slot, COLUMN_PAYLOAD, fields[RINQ_SEND_PAYLOAD]);
+	put_text(slot, COLUMN_TRACE_ID, fields[RINQ_SEND_TRACE]);
+	slot->tts_isnull[COLUMN_DEADLINE] = message->deadline == 0;
+	slot->tts_values[COLUMN_DEADLINE] = TimestampTzGetDatum(rinq_timestamp_of_ms(message->deadline));
+	slot->tts_values[COLUMN_DATABASE] = ObjectIdGetDatum(MyDatabaseId);
+	put_bytes(slot, COLUMN_SPAN_CONTEXT, fields[RINQ_SEND_SPAN]);
+	put_bytes(slot, COLUMN_TRACEPARENT, fields[RINQ_SEND_TRACEPARENT]);
+	put_bytes(slot, COLUMN_TRACESTATE, fields[RINQ_SEND_TRACESTATE]);
+	ExecStoreVirtualTuple(slot);
+	table_tuple_insert(rel, slot, GetCurrentCommandId(true), TABLE_INSERT_NO_LOGICAL,
+					   NULL);
+	message->item.table = (uint8) table;
+	message->item.tid = slot->tts_tid;
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+}
+
+/*
+ * Are the tables there?  Not any more, when the extension is being dropped.
+ */
+bool
+rinq_outbox_exists(Oid schema)
+{
+	return OidIsValid(schema) && OidIsValid(rinq_outbox_table(schema, RINQ_OUTBOX_TABLES - 1));
+}
+
+static bool
+is_empty(Relation rel)
+{
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	bool		empty = !table_scan_getnextslot(scan, ForwardScanDirection, slot);
+
+	table_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	ExecDropSingleTupleTableSlot(slot);
+	return empty;
+}
+
+/*
+ * Truncates a table that nobody uses and that has no rows left; false when it
+ * could not be done now.  Not replicated: a subscriber has an outbox of its own.
+ */
+static bool
+truncate_table(Oid relid)
+{
+	Relation	rel;
+	bool		empty;
+
+	if (!ConditionalLockRelationOid(relid, AccessExclusiveLock))
+		return false;
+	rel = rinq_outbox_open_table(relid, OUTBOX_COLUMNS, NoLock);
+	empty = is_empty(rel);
+	if (empty)
+		rinq_truncate_tables(list_make1(rel), list_make1_oid(relid));
+	table_close(rel, NoLock);
+	return empty;
+}
+
+/*
+ * Goes on to the next table when the current one has grown, or has anything in
+ * it at an idle moment; and truncates those that are not written any more.
+ */
+RinqRotation
+rinq_outbox_rotate(RinqDatabase *db, Oid schema, RinqOutboxTables *tables, bool idle)
+{
+	uint32		current = pg_atomic_read_u32(&db->outbox_table) % RINQ_OUTBOX_TABLES;
+	bool		left = false;
+	bool		progress = false;
+	int			table;
+	uint32		next = current;
+	BlockNumber blocks[RINQ_OUTBOX_TABLES];
+
+	for (table = 0; table < RINQ_OUTBOX_TABLES; table++)
+	{
+		blocks[table] = RelationGetNumberOfBlocks(tables->rels[table]);
+		if ((uint32) table != current && blocks[table] == 0)
+			next = (uint32) table;
+	}
+	rinq_outbox_close(tables);
+	if (blocks[current] >= (idle ? 8 : ROTATE_AFTER) && next != current)
+	{
+		pg_atomic_write_u32(&db->outbox_table, next);
+		current = next;
+		progress = true;
+	}
+	for (table = 0; table < RINQ_OUTBOX_TABLES; table++)
+	{
+		if ((uint32) table == current || blocks[table] == 0)
+			continue;
+		if (truncate_table(rinq_outbox_table(schema, table)))
+			progress = true;
+		else
+			left = true;
+	}
+	return !left ? RINQ_ROTATION_DONE : progress ? RINQ_ROTATION_PROGRESS : RINQ_ROTATION_STUCK;
+}

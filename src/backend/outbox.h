@@ -1,0 +1,91 @@
+/*-------------------------------------------------------------------------
+ *
+ * backend/outbox.h
+ *	  The tables in which durable messages wait until the broker has them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_OUTBOX_H
+#define RINQ_OUTBOX_H
+
+#include "postgres.h"
+
+#include "executor/tuptable.h"
+#include "nodes/pg_list.h"
+#include "ipc/sendqueue.h"
+#include "storage/lockdefs.h"
+#include "utils/relcache.h"
+
+/*
+ * Where a row was last seen.  Nothing keeps it there: whoever goes there looks
+ * whether the row is the one, by its id, or by its number if that is all there is.
+ */
+typedef struct RinqOutboxPlace
+{
+	int64		seq;			/* rows are sent in this order */
+	RinqOutboxItem item;		/* its id, if that is known */
+	bool		foreign;		/* it is of a database that this one is a copy of */
+	bool		found;			/* it is there, and something is left to do with it */
+} RinqOutboxPlace;
+
+/* the tables, open in a transaction of the outbox worker */
+typedef struct RinqOutboxTables
+{
+	Relation	rels[RINQ_OUTBOX_TABLES];
+	TupleTableSlot *slots[RINQ_OUTBOX_TABLES];
+} RinqOutboxTables;
+
+/* a row that cannot be sent as it is */
+typedef struct RinqOutboxUnfit
+{
+	RinqOutboxPlace place;
+	char	   *reason;
+} RinqOutboxUnfit;
+
+/* what reading rows has come to */
+typedef struct RinqOutboxRead
+{
+	List	   *messages;		/* RinqOutgoing * */
+	Size		bytes;			/* of these */
+	List	   *unfit;			/* RinqOutboxUnfit *: these cannot be sent */
+	List	   *missing;		/* RinqOutboxPlace *: these are not there */
+} RinqOutboxRead;
+
+/* writing, in the sender's transaction */
+extern void rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutgoing *message,
+							   const RinqBytes *fields);
+
+/* when the extension is dropped (backend/outbox_dropped.c) */
+extern bool rinq_outbox_table_dropped(Oid relid);
+extern void rinq_outbox_extension_dropped(void);
+extern void rinq_outbox_forget_dropped(void);
+
+/* reading and removing, each in a transaction of the outbox worker */
+extern bool rinq_outbox_exists(Oid schema);
+extern bool rinq_outbox_open(Oid schema, LOCKMODE mode, RinqOutboxTables *tables);
+extern void rinq_outbox_close(RinqOutboxTables *tables);
+extern void rinq_outbox_files(const RinqOutboxTables *tables, Oid *files);
+extern RinqOutboxPlace *rinq_outbox_scan(RinqDatabase *db, const RinqOutboxTables *tables,
+										 Size *count);
+extern Size rinq_outbox_read(const RinqOutboxTables *tables, RinqOutboxPlace *places, Size count,
+							 Size max_bytes, RinqOutboxRead *result);
+extern Size rinq_outbox_identify(const RinqOutboxTables *tables, RinqOutboxPlace *places,
+								 Size count);
+extern void rinq_outbox_search(const RinqOutboxTables *tables, List *places);
+extern bool rinq_outbox_has_any(const RinqOutboxTables *tables, int64 *seqs, Size count);
+extern void rinq_outbox_remove(const RinqOutboxTables *tables, RinqOutboxPlace *places,
+							   Size count);
+extern bool rinq_outbox_set_aside(const RinqOutboxTables *tables, Oid schema,
+								  RinqOutboxPlace *place, int attempts, const char *error);
+
+typedef enum RinqRotation
+{
+	RINQ_ROTATION_DONE,			/* nothing is left to do */
+	RINQ_ROTATION_PROGRESS,		/* something was done, and something is left */
+	RINQ_ROTATION_STUCK			/* somebody uses what is left */
+} RinqRotation;
+
+extern RinqRotation rinq_outbox_rotate(RinqDatabase *db, Oid schema, RinqOutboxTables *tables,
+									   bool idle);
+
+#endif							/* RINQ_OUTBOX_H */

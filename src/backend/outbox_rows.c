@@ -1,0 +1,652 @@
+/*-------------------------------------------------------------------------
+ *
+ * backend/outbox_rows.c
+ *	  Finding, reading and removing rows of the outbox, for the outbox worker.
+ *
+ * A row is remembered by its place and its identity: the place is where it is
+ * looked for first, the identity says whether it is the one.  Nobody is waited
+ * for: a table that is locked, or a row that somebody is changing, is left.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/detoast.h"
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "base/clock.h"
+#include "executor/tuptable.h"
+#include "guc.h"
+#include "miscadmin.h"
+#include "backend/outbox_internal.h"
+#include "backend/own_relation.h"
+#include "protocol/payload.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#define TELL_INTERVAL 60000		/* ms between log entries about a table that cannot be used */
+
+/*
+ * Opens the tables, for reading or for writing, before a snapshot is taken;
+ * that way a snapshot sees the rows of a table that was rewritten while this
+ * process would have waited.  It does not wait: false when somebody has locked
+ * one of them.
+ */
+bool
+rinq_outbox_open(Oid schema, LOCKMODE mode, RinqOutboxTables *tables)
+{
+	int			i;
+
+	memset(tables, 0, sizeof(*tables));
+	for (i = 0; i < RINQ_OUTBOX_TABLES; i++)
+	{
+		Oid			relid = rinq_outbox_table(schema, i);
+
+		if (OidIsValid(relid) && !ConditionalLockRelationOid(relid, mode))
+		{
+			rinq_outbox_close(tables);
+			return false;
+		}
+		tables->rels[i] = rinq_outbox_open_table(relid, OUTBOX_COLUMNS, NoLock);
+		tables->slots[i] = table_slot_create(tables->rels[i], NULL);
+	}
+	return true;
+}
+
+/*
+ * Closes them; the locks stay until the transaction ends.
+ */
+void
+rinq_outbox_close(RinqOutboxTables *tables)
+{
+	int			i;
+
+	for (i = 0; i < RINQ_OUTBOX_TABLES; i++)
+	{
+		if (tables->rels[i] == NULL)
+			continue;
+		ExecDropSingleTupleTableSlot(tables->slots[i]);
+		table_close(tables->rels[i], NoLock);
+		tables->rels[i] = NULL;
+	}
+}
+
+/*
+ * Which files the tables are in, which change when they are rewritten.
+ */
+void
+rinq_outbox_files(const RinqOutboxTables *tables, Oid *files)
+{
+	int			i;
+
+	for (i = 0; i < RINQ_OUTBOX_TABLES; i++)
+		files[i] = tables->rels[i]->rd_rel->relfilenode;
+}
+
+static int
+compare_places(const void *a, const void *b)
+{
+	const RinqOutboxPlace *x = a;
+	const RinqOutboxPlace *y = b;
+
+	if (x->seq != y->seq)
+		return x->seq < y->seq ? -1 : 1;
+	if (x->item.table != y->item.table)
+		return x->item.table < y->item.table ? -1 : 1;
+	return ItemPointerCompare((ItemPointer) &x->item.tid, (ItemPointer) &y->item.tid);
+}
+
+static int64
+row_seq(TupleTableSlot *slot)
+{
+	bool		isnull;
+
+	return DatumGetInt64(slot_getattr(slot, COLUMN_SEQ + 1, &isnull));
+}
+
+static bool
+row_id(TupleTableSlot *slot, RinqMessageId *id)
+{
+	bool		isnull;
+	Datum		value = slot_getattr(slot, COLUMN_ID + 1, &isnull);
+	char	   *id_text;
+	bool		valid;
+
+	memset(id, 0, sizeof(*id));
+	if (isnull)
+		return false;
+	id_text = TextDatumGetCString(value);
+	valid = rinq_message_id_parse(id_text, strlen(id_text), id);
+	pfree(id_text);
+	return valid;
+}
+
+/* does something with each row that the current snapshot sees, until it says that it is done */
+static void
+walk(const RinqOutboxTables *tables, bool (*look) (int table, TupleTableSlot *slot, void *arg),
+	 void *arg)
+{
+	bool		more = true;
+	int			i;
+
+	for (i = 0; i < RINQ_OUTBOX_TABLES && more; i++)
+	{
+		TableScanDesc scan = table_beginscan(tables->rels[i], GetActiveSnapshot(), 0, NULL);
+
+		while (more && table_scan_getnextslot(scan, ForwardScanDirection, tables->slots[i]))
+		{
+			CHECK_FOR_INTERRUPTS();
+			more = look(i, tables->slots[i], arg);
+		}
+		ExecClearTuple(tables->slots[i]);
+		table_endscan(scan);
+	}
+}
+
+typedef struct Found
+{
+	RinqOutboxPlace *places;
+	Size		count;
+	Size		room;
+} Found;
+
+static bool
+note_place(int table, TupleTableSlot *slot, void *arg)
+{
+	Found	   *found = arg;
+	RinqOutboxPlace *place;
+	bool		isnull;
+
+	if (found->count == found->room)
+	{
+		found->room *= 2;
+		found->places = repalloc_huge(found->places, found->room * sizeof(RinqOutboxPlace));
+	}
+	place = &found->places[found->count++];
+	memset(place, 0, sizeof(*place));
+	place->seq = row_seq(slot);
+	place->foreign =
+		DatumGetObjectId(slot_getattr(slot, COLUMN_DATABASE + 1, &isnull)) != MyDatabaseId;
+	place->item.table = (uint8) table;
+	place->item.tid = slot->tts_tid;
+	return true;
+}
+
+/*
+ * Finds all rows that the current snapshot sees, in the order in which they
+ * are to be sent.  Only their places are kept, so that a large outbox fits.
+ */
+RinqOutboxPlace *
+rinq_outbox_scan(RinqDatabase *db, const RinqOutboxTables *tables, Size *count)
+{
+	Found		found;
+
+	found.room = 1024;
+	found.count = 0;
+	found.places = palloc(found.room * sizeof(RinqOutboxPlace));
+	walk(tables, note_place, &found);
+	qsort(found.places, found.count, sizeof(RinqOutboxPlace), compare_places);
+	if (found.count > 0)
+		rinq_outbox_number_after(db, found.places[found.count - 1].seq);
+	*count = found.count;
+	return found.places;
+}
+
+static RinqBytes
+wire_text(TupleTableSlot *slot, int column)
+{
+	bool		isnull;
+	Datum		value = slot_getattr(slot, column + 1, &isnull);
+
+	if (isnull)
+		return rinq_bytes(NULL, 0);
+	return rinq_text_to_wire(TextDatumGetCString(value));
+}
+
+static RinqBytes
+wire_bytes(TupleTableSlot *slot, int column)
+{
+	bool		isnull;
+	Datum		value = slot_getattr(slot, column + 1, &isnull);
+	bytea	   *bytes;
+
+	if (isnull)
+		return rinq_bytes(NULL, 0);
+	bytes = DatumGetByteaPP(value);
+	return rinq_bytes(VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
+}
+
+/* a row as the message that it stands for, palloc'd */
+static RinqOutgoing *
+make_message(TupleTableSlot *slot, const RinqOutboxItem *item)
+{
+	RinqBytes	fields[RINQ_SEND_FIELDS];
+	RinqOutgoing *message;
+	Datum		deadline;
+	bool		isnull;
+
+	fields[RINQ_SEND_NAMESPACE] = wire_text(slot, COLUMN_NAMESPACE);
+	fields[RINQ_SEND_COMMAND] = wire_text(slot, COLUMN_COMMAND);
+	fields[RINQ_SEND_PAYLOAD] = wire_bytes(slot, COLUMN_PAYLOAD);
+	fields[RINQ_SEND_TRACE] = wire_text(slot, COLUMN_TRACE_ID);
+	fields[RINQ_SEND_SPAN] = wire_bytes(slot, COLUMN_SPAN_CONTEXT);
+	fields[RINQ_SEND_TRACEPARENT] = wire_bytes(slot, COLUMN_TRACEPARENT);
+	fields[RINQ_SEND_TRACESTATE] = wire_bytes(slot, COLUMN_TRACESTATE);
+	fields[RINQ_SEND_CONSTRAINT] = rinq_bytes(NULL, 0);
+
+	message = palloc_extended(rinq_outgoing_size(fields), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	message->durable = true;
+	message->item = *item;
+	deadline = slot_getattr(slot, COLUMN_DEADLINE + 1, &isnull);
+	if (!isnull)
+		message->deadline = rinq_ms_of_timestamp(DatumGetTimestampTz(deadline));
+	rinq_outgoing_write(message, fields);
+	return message;
+}
+
+/*
+ * Fetches the row at a place, into the table's slot; false when it is not there
+ * any more.  What is there now may be another row: it has to have the id of the
+ * item, or while that is not known, the number of the place; then the id is
+ * filled in, if it is one.
+ */
+static bool
+fetch_row(const RinqOutboxTables *tables, RinqOutboxPlace *place)
+{
+	RinqOutboxItem *item = &place->item;
+	Relation	rel = tables->rels[item->table];
+	TupleTableSlot *slot = tables->slots[item->table];
+	ItemPointerData tid = item->tid;
+	RinqMessageId id;
+
+	ExecClearTuple(slot);
+	if (ItemPointerGetBlockNumber(&tid) >= RelationGetNumberOfBlocks(rel) ||
+		!table_tuple_fetch_row_version(rel, &tid, GetActiveSnapshot(), slot))
+		return false;
+	if (item->id.seq != 0)
+		return row_id(slot, &id) && rinq_message_id_equal(&id, &item->id);
+	if (row_seq(slot) != place->seq)
+		return false;
+	(void) row_id(slot, &item->id);
+	return true;
+}
+
+/* too large for what messages may have by now */
+static bool
+is_oversize(TupleTableSlot *slot, Size *size)
+{
+	bool		isnull;
+	Datum		payload = slot_getattr(slot, COLUMN_PAYLOAD + 1, &isnull);
+
+	*size = isnull ? 0 : toast_raw_datum_size(payload) - VARHDRSZ;
+	return *size > rinq_payload_limit();
+}
+
+/* why a row cannot be sent as it is, or NULL */
+static char *
+why_unfit(const RinqOutboxPlace *place, TupleTableSlot *slot)
+{
+	Size		size;
+
+	if (place->item.id.seq == 0)
+		return pstrdup("its id is not a message id");
+	if (is_oversize(slot, &size))
+		return psprintf("payload of %zu bytes exceeds \"rinq.max_payload\", or a quarter of \"rinq.payload_memory\"",
+						size);
+	return NULL;
+}
+
+static RinqOutboxUnfit *
+unfit(const RinqOutboxPlace *place, char *reason)
+{
+	RinqOutboxUnfit *result = palloc(sizeof(RinqOutboxUnfit));
+
+	result->place = *place;
+	result->reason = reason;
+	return result;
+}
+
+/*
+ * Reads rows, up to about so many bytes of messages.  Returns how many places
+ * were dealt with.
+ */
+Size
+rinq_outbox_read(const RinqOutboxTables *tables, RinqOutboxPlace *places, Size count,
+				 Size max_bytes, RinqOutboxRead *result)
+{
+	Size		done = 0;
+
+	for (; done < count && result->bytes < max_bytes; done++)
+	{
+		RinqOutboxPlace *place = &places[done];
+		TupleTableSlot *slot = tables->slots[place->item.table];
+		char	   *reason;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!fetch_row(tables, place))
+			result->missing = lappend(result->missing, place);
+		else if ((reason = why_unfit(place, slot)) != NULL)
+			result->unfit = lappend(result->unfit, unfit(place, reason));
+		else
+		{
+			RinqOutgoing *message = make_message(slot, &place->item);
+
+			result->bytes += message->length;
+			result->messages = lappend(result->messages, message);
+		}
+		ExecClearTuple(slot);
+	}
+	return done;
+}
+
+/*
+ * Reads the ids of some rows.  Returns how many places have got one; those of
+ * rows that are not there are left out.
+ */
+Size
+rinq_outbox_identify(const RinqOutboxTables *tables, RinqOutboxPlace *places, Size count)
+{
+	Size		kept = 0;
+	Size		i;
+
+	for (i = 0; i < count; i++)
+	{
+		RinqOutboxPlace place = places[i];
+
+		CHECK_FOR_INTERRUPTS();
+		if (fetch_row(tables, &place) && place.item.id.seq != 0)
+			places[kept++] = place;
+		ExecClearTuple(tables->slots[place.item.table]);
+	}
+	return kept;
+}
+
+typedef struct Lost
+{
+	RinqMessageId id;			/* hash key */
+	RinqOutboxPlace *place;
+} Lost;
+
+typedef struct Search
+{
+	HTAB	   *lost;
+	long		left;			/* that were not found yet */
+} Search;
+
+static bool
+find_lost(int table, TupleTableSlot *slot, void *arg)
+{
+	Search	   *search = arg;
+	RinqMessageId id;
+	RinqMessageId key;
+	Lost	   *lost;
+
+	if (!row_id(slot, &id))
+		return true;
+	rinq_message_id_key(&id, &key);
+	lost = hash_search(search->lost, &key, HASH_FIND, NULL);
+	if (lost == NULL || lost->place->found)
+		return true;
+	lost->place->item.table = (uint8) table;
+	lost->place->item.tid = slot->tts_tid;
+	lost->place->found = true;
+	return --search->left > 0;
+}
+
+/*
+ * Looks for rows that are not where they were, because somebody has rewritten
+ * the tables or moved the rows; all of them in one pass.  Their places are put
+ * right, and "found" is set.
+ */
+void
+rinq_outbox_search(const RinqOutboxTables *tables, List *places)
+{
+	HASHCTL		ctl;
+	Search		search;
+	ListCell   *lc;
+
+	if (places == NIL)
+		return;
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(RinqMessageId);
+	ctl.entrysize = sizeof(Lost);
+	ctl.hcxt = CurrentMemoryContext;
+	search.lost = hash_create("rinq lost rows", list_length(places), &ctl,
+							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	foreach(lc, places)
+	{
+		RinqOutboxPlace *place = lfirst(lc);
+		RinqMessageId key;
+		Lost	   *lost;
+
+		Assert(place->item.id.seq != 0);
+		place->found = false;
+		rinq_message_id_key(&place->item.id, &key);
+		lost = hash_search(search.lost, &key, HASH_ENTER, NULL);
+		lost->place = place;
+	}
+	search.left = hash_get_num_entries(search.lost);
+	walk(tables, find_lost, &search);
+	hash_destroy(search.lost);
+}
+
+typedef struct Numbers
+{
+	const int64 *seqs;			/* sorted */
+	Size		count;
+	bool		found;
+} Numbers;
+
+static int
+compare_numbers(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return x < y ? -1 : x > y ? 1 : 0;
+}
+
+static bool
+find_number(int table, TupleTableSlot *slot, void *arg)
+{
+	Numbers    *numbers = arg;
+	int64		seq = row_seq(slot);
+
+	numbers->found = bsearch(&seq, numbers->seqs, numbers->count, sizeof(int64),
+							 compare_numbers) != NULL;
+	return !numbers->found;
+}
+
+/*
+ * Is a row there, wherever, that has one of these numbers?  Sorts them.
+ */
+bool
+rinq_outbox_has_any(const RinqOutboxTables *tables, int64 *seqs, Size count)
+{
+	Numbers		numbers = {seqs, count, false};
+
+	if (count == 0)
+		return false;
+	qsort(seqs, count, sizeof(int64), compare_numbers);
+	walk(tables, find_number, &numbers);
+	return numbers.found;
+}
+
+/*
+ * Deletes the row in the slot of a place's table.  Nobody is waited for: false
+ * when another transaction is changing the row.
+ */
+static bool
+delete_row(const RinqOutboxTables *tables, RinqOutboxPlace *place)
+{
+	TM_FailureData failure;
+	TM_Result	result = table_tuple_delete(tables->rels[place->item.table],
+											&place->item.tid, GetCurrentCommandId(true),
+											GetActiveSnapshot(), InvalidSnapshot, false,
+											&failure, false);
+
+	return result == TM_Ok || result == TM_Deleted;
+}
+
+/*
+ * Fetches the rows of some places, wherever they are, and does something with
+ * each, which may say that it has to be done later.  Of the places, "found" is
+ * set when that is so, and else not: then there is nothing left to do.
+ */
+static void
+with_rows(const RinqOutboxTables *tables, RinqOutboxPlace *places, Size count,
+		  bool (*act) (const RinqOutboxTables *tables, RinqOutboxPlace *place, void *arg),
+		  void *arg)
+{
+	List	   *lost = NIL;
+	ListCell   *lc;
+	Size		i;
+
+	for (i = 0; i < count; i++)
+	{
+		RinqOutboxPlace *place = &places[i];
+
+		CHECK_FOR_INTERRUPTS();
+		if (fetch_row(tables, place))
+			place->found = !act(tables, place, arg);
+		else if (place->item.id.seq != 0)
+			lost = lappend(lost, place);
+		ExecClearTuple(tables->slots[place->item.table]);
+	}
+	rinq_outbox_search(tables, lost);
+	foreach(lc, lost)
+	{
+		RinqOutboxPlace *place = lfirst(lc);
+
+		if (place->found && fetch_row(tables, place))
+			place->found = !act(tables, place, arg);
+		ExecClearTuple(tables->slots[place->item.table]);
+	}
+}
+
+static bool
+remove_row(const RinqOutboxTables *tables, RinqOutboxPlace *place, void *arg)
+{
+	return delete_row(tables, place);
+}
+
+/*
+ * Deletes the rows of messages that the broker has.  "found" is set in the
+ * places of those that could not be deleted now.
+ */
+void
+rinq_outbox_remove(const RinqOutboxTables *tables, RinqOutboxPlace *places, Size count)
+{
+	with_rows(tables, places, count, remove_row, NULL);
+}
+
+/* the columns that both tables have; values stored apart belong to the first */
+static void
+copy_row(TupleTableSlot *from, TupleTableSlot *to)
+{
+	int			i;
+
+	ExecClearTuple(to);
+	slot_getallattrs(from);
+	for (i = 0; i < OUTBOX_COLUMNS; i++)
+	{
+		to->tts_isnull[i] = from->tts_isnull[i];
+		to->tts_values[i] = from->tts_values[i];
+		if (!to->tts_isnull[i] &&
+			TupleDescAttr(to->tts_tupleDescriptor, i)->attlen == -1)
+			to->tts_values[i] = PointerGetDatum(PG_DETOAST_DATUM_COPY(from->tts_values[i]));
+	}
+}
+
+typedef struct SetAside
+{
+	Relation	dead;
+	TupleTableSlot *to;
+	int			attempts;
+	const char *error;
+} SetAside;
+
+static bool
+set_row_aside(const RinqOutboxTables *tables, RinqOutboxPlace *place, void *arg)
+{
+	SetAside   *aside = arg;
+	TupleTableSlot *to = aside->to;
+
+	copy_row(tables->slots[place->item.table], to);
+	to->tts_values[COLUMN_ATTEMPTS] = Int32GetDatum(aside->attempts);
+	to->tts_values[COLUMN_ERROR] =
+		CStringGetTextDatum(rinq_message_from_wire(rinq_bytes_str(aside->error)));
+	to->tts_values[COLUMN_SET_ASIDE] = TimestampTzGetDatum(GetCurrentTimestamp());
+	to->tts_isnull[COLUMN_ATTEMPTS] = false;
+	to->tts_isnull[COLUMN_ERROR] = false;
+	to->tts_isnull[COLUMN_SET_ASIDE] = false;
+	ExecStoreVirtualTuple(to);
+
+	/* deleted first: what somebody else is changing stays where it is */
+	if (!delete_row(tables, place))
+		return false;
+	table_tuple_insert(aside->dead, to, GetCurrentCommandId(true), TABLE_INSERT_NO_LOGICAL, NULL);
+	return true;
+}
+
+/*
+ * Is a table as rinq made it?  What was added, like an index, is not maintained
+ * here, so that rows are left where they are until it is removed.
+ */
+static bool
+is_usable(Relation rel)
+{
+	static int64 told_at = 0;
+	char	   *problem = rinq_own_relation_problem(rel, RINQ_OWN_WRITE);
+
+	if (problem == NULL)
+		return true;
+	if (told_at == 0 || rinq_clock_ms() - told_at >= TELL_INTERVAL)
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("rinq cannot set messages aside, because the table \"%s\" is not as rinq made it",
+						RelationGetRelationName(rel)),
+				 errdetail_internal("The table cannot be used: %s.", problem),
+				 errhint("Remove what was added; rinq_check() lists it.")));
+		told_at = rinq_clock_ms();
+	}
+	return false;
+}
+
+/*
+ * Moves the row of a message that will not be sent to where an administrator
+ * looks at it.  False when it could not be moved now.
+ */
+bool
+rinq_outbox_set_aside(const RinqOutboxTables *tables, Oid schema, RinqOutboxPlace *place,
+					  int attempts, const char *error)
+{
+	SetAside	aside;
+	Oid			relid = get_relname_relid("outbox_dead_letter", schema);
+
+	if (OidIsValid(relid) && !ConditionalLockRelationOid(relid, RowExclusiveLock))
+		return false;
+	aside.dead = rinq_outbox_open_table(relid, DEAD_COLUMNS, NoLock);
+	if (!is_usable(aside.dead))
+	{
+		table_close(aside.dead, NoLock);
+		return false;
+	}
+	aside.to = table_slot_create(aside.dead, NULL);
+	aside.attempts = attempts;
+	aside.error = error;
+	with_rows(tables, place, 1, set_row_aside, &aside);
+	ExecDropSingleTupleTableSlot(aside.to);
+	table_close(aside.dead, NoLock);
+	return !place->found;
+}

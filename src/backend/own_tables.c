@@ -1,0 +1,254 @@
+/*-------------------------------------------------------------------------
+ *
+ * backend/own_tables.c
+ *	  Reading and writing the extension's own tables, on behalf of roles that
+ *	  have no privileges on them.
+ *
+ * Statements run as the table's owner, in a context in which PostgreSQL refuses
+ * what outlives it, and with a search path of their own; their text qualifies
+ * every name all the same, operators included.  A table that carries anything
+ * that is not the extension's is refused (backend/own_relation.c).  When an error ends a
+ * statement, the transaction's abort puts role and search path back.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_namespace.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "backend/own_relation.h"
+#include "backend/own_tables.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+/*
+ * The schema that the extension lives in; InvalidOid when it is not there.
+ */
+Oid
+rinq_extension_schema(void)
+{
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	Oid			result = InvalidOid;
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_extension extension = (Form_pg_extension) GETSTRUCT(tuple);
+
+		if (strcmp(NameStr(extension->extname), "rinq") == 0)
+			result = extension->extnamespace;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+/* is a table open?  They are used one at a time */
+static bool in_use = false;
+
+/* the schema of the tables, as it was found, until a schema changes */
+static Oid	internal_schema = InvalidOid;
+
+/* the extension that it belongs to */
+static Oid	own_extension = InvalidOid;
+
+static void
+forget_internal_schema(Datum arg, int cache, uint32 hash)
+{
+	internal_schema = InvalidOid;
+}
+
+/*
+ * Find the schema of the extension's tables; InvalidOid when it is not there.
+ * A schema of that name that is not the extension's own is not used.
+ */
+Oid
+rinq_internal_schema(void)
+{
+	static bool registered = false;
+	Oid			schema;
+	Oid			extension;
+
+	if (OidIsValid(internal_schema))
+		return internal_schema;
+	if (!registered)
+		CacheRegisterSyscacheCallback(NAMESPACEOID, forget_internal_schema, (Datum) 0);
+	registered = true;
+	schema = get_namespace_oid(RINQ_INTERNAL_SCHEMA, true);
+	if (!OidIsValid(schema))
+		return InvalidOid;
+	extension = getExtensionOfObject(NamespaceRelationId, schema);
+	if (!OidIsValid(extension) || extension != get_extension_oid("rinq", true))
+		return InvalidOid;
+	internal_schema = schema;
+	own_extension = extension;
+	return schema;
+}
+
+static bool
+lock_extension(bool wait)
+{
+	LOCKTAG		tag;
+
+	if (!OidIsValid(rinq_internal_schema()))
+		return true;
+	if (wait)
+	{
+		LockDatabaseObject(ExtensionRelationId, own_extension, 0, AccessShareLock);
+		return true;
+	}
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, own_extension, 0);
+	if (LockAcquire(&tag, AccessShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	AcceptInvalidationMessages();
+	return true;
+}
+
+/*
+ * Keep the extension from being dropped until the transaction ends.  DROP
+ * EXTENSION locks it before its tables: who has this lock can lock several of
+ * them without a deadlock, and whoever locks any takes it first.
+ */
+void
+rinq_lock_extension(void)
+{
+	(void) lock_extension(true);
+}
+
+/*
+ * The same without waiting: false when it is being dropped.
+ */
+bool
+rinq_try_lock_extension(void)
+{
+	return lock_extension(false);
+}
+
+static void
+transaction_ended(XactEvent event, void *arg)
+{
+	in_use = false;
+}
+
+static void
+subtransaction_ended(SubXactEvent event, SubTransactionId id, SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		in_use = false;
+}
+
+/* until the table is closed, or an error ends its use */
+static void
+mark_in_use(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+	{
+		RegisterXactCallback(transaction_ended, NULL);
+		RegisterSubXactCallback(subtransaction_ended, NULL);
+	}
+	registered = true;
+	in_use = true;
+}
+
+/*
+ * Begins to use a table of the extension, in SPI.  What is allocated from now
+ * on is gone with rinq_own_table_close.
+ */
+void
+rinq_own_table_open(RinqOwnTable *table, Oid schema, const char *name)
+{
+	Oid			relid;
+	Relation	rel;
+
+	rinq_lock_extension();
+	relid = OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
+	rel = OidIsValid(relid) ? try_relation_open(relid, RowExclusiveLock) : NULL;
+	if (rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table \"%s\" does not exist", name),
+				 errhint("Use DROP EXTENSION rinq and CREATE EXTENSION rinq.")));
+
+	/* the lock stays, and keeps the table as it was found */
+	rinq_check_own_relation(rel, RINQ_OWN_WRITE);
+	table->name = quote_qualified_identifier(get_namespace_name(schema), name);
+	GetUserIdAndSecContext(&table->saved_user, &table->saved_context);
+	SetUserIdAndSecContext(rel->rd_rel->relowner,
+						   table->saved_context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+	relation_close(rel, NoLock);
+	table->guc_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	SPI_connect();
+	mark_in_use();
+}
+
+/*
+ * Is the current statement one of the extension's own?
+ */
+bool
+rinq_own_tables_in_use(void)
+{
+	return in_use;
+}
+
+/*
+ * Runs a statement.  Returns the number of rows, which are in SPI_tuptable.
+ */
+uint64
+rinq_own_table_execute(const char *query, int nargs, Oid *types, Datum *values,
+					   const char *nulls)
+{
+	int			result = SPI_execute_with_args(query, nargs, types, values, nulls, false, 0);
+
+	if (result < 0)
+		elog(ERROR, "could not execute a statement: %s", SPI_result_code_string(result));
+	return SPI_processed;
+}
+
+void
+rinq_own_table_close(RinqOwnTable *table)
+{
+	in_use = false;
+	SPI_finish();
+	AtEOXact_GUC(false, table->guc_level);
+	SetUserIdAndSecContext(table->saved_user, table->saved_context);
+}
+
+/*
+ * Runs one statement on a table, whose name is to be filled into "query".
+ * Returns the number of rows.
+ */
+uint64
+rinq_own_table_write(Oid schema, const char *name, const char *query, int nargs, Oid *types,
+					 Datum *values, const char *nulls)
+{
+	RinqOwnTable table;
+	uint64		rows;
+
+	rinq_own_table_open(&table, schema, name);
+	rows = rinq_own_table_execute(psprintf(query, table.name), nargs, types, values, nulls);
+	rinq_own_table_close(&table);
+	return rows;
+}

@@ -1,0 +1,38 @@
+/*-------------------------------------------------------------------------
+ *
+ * backend/own_tables.h
+ *	  Reading and writing the extension's own tables, on behalf of roles that
+ *	  have no privileges on them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_OWN_TABLES_H
+#define RINQ_OWN_TABLES_H
+
+#include "postgres.h"
+
+/* a table, and what to put back when done with it */
+typedef struct RinqOwnTable
+{
+	char	   *name;			/* qualified and quoted */
+	Oid			saved_user;
+	int			saved_context;
+	int			guc_level;
+} RinqOwnTable;
+
+/* where the extension's tables are, apart from what users call and read */
+#define RINQ_INTERNAL_SCHEMA "rinq_internal"
+
+extern Oid	rinq_extension_schema(void);
+extern Oid	rinq_internal_schema(void);
+extern void rinq_lock_extension(void);
+extern bool rinq_try_lock_extension(void);
+extern void rinq_own_table_open(RinqOwnTable *table, Oid schema, const char *name);
+extern uint64 rinq_own_table_execute(const char *query, int nargs, Oid *types, Datum *values,
+									 const char *nulls);
+extern bool rinq_own_tables_in_use(void);
+extern void rinq_own_table_close(RinqOwnTable *table);
+extern uint64 rinq_own_table_write(Oid schema, const char *name, const char *query, int nargs,
+								   Oid *types, Datum *values, const char *nulls);
+
+#endif							/* RINQ_OWN_TABLES_H */

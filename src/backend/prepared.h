@@ -1,0 +1,23 @@
+/*-------------------------------------------------------------------------
+ *
+ * backend/prepared.h
+ *	  Prepared transactions with durable messages, whoever commits them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_PREPARED_H
+#define RINQ_PREPARED_H
+
+#include "postgres.h"
+
+#include "ipc/shared.h"
+
+extern void rinq_prepared_init(void);
+
+/* in the transaction that is about to be prepared */
+extern void rinq_prepared_announce(RinqDatabase *db);
+
+/* in a transaction of a process that looks into the database */
+extern void rinq_prepared_watch(RinqDatabase *db);
+
+#endif							/* RINQ_PREPARED_H */

@@ -1,0 +1,52 @@
+/*-------------------------------------------------------------------------
+ *
+ * base/bytes.h
+ *	  A length and a pointer: text or binary data that somebody else owns.
+ *
+ * Used wherever data passes through the layers without being copied; plain C,
+ * so that code without a PostgreSQL server can use it too.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_BYTES_H
+#define RINQ_BYTES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+
+typedef struct RinqBytes
+{
+	const char *data;			/* not NUL-terminated; NULL when absent */
+	size_t		len;
+} RinqBytes;
+
+static inline RinqBytes
+rinq_bytes(const char *data, size_t len)
+{
+	RinqBytes	b;
+
+	b.data = data;
+	b.len = len;
+	return b;
+}
+
+static inline RinqBytes
+rinq_bytes_str(const char *str)
+{
+	return rinq_bytes(str, str != NULL ? strlen(str) : 0);
+}
+
+static inline bool
+rinq_bytes_equal(RinqBytes a, RinqBytes b)
+{
+	return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
+}
+
+static inline bool
+rinq_bytes_are(RinqBytes bytes, const char *str)
+{
+	return rinq_bytes_equal(bytes, rinq_bytes_str(str));
+}
+
+#endif							/* RINQ_BYTES_H */

@@ -1,0 +1,282 @@
+/*-------------------------------------------------------------------------
+ *
+ * base/ident.c
+ *	  Text forms of peer, session and message identifiers.
+ *
+ * The parsers take the text apart by hand instead of with sscanf() or strtoul()
+ * since those accept signs, blanks and overlong numbers, and need a terminating
+ * zero byte, which text off the wire does not have.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/ident.h"
+
+/* What is left of the text being parsed. */
+typedef struct Cursor
+{
+	const char *pos;
+	const char *end;
+} Cursor;
+
+static int
+hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	return -1;
+}
+
+/* At least one and at most max_digits hexadecimal digits (max. 16). */
+static bool
+take_hex(Cursor *cur, int max_digits, uint64_t *value)
+{
+	uint64_t	v = 0;
+	int			n = 0;
+
+	while (cur->pos < cur->end)
+	{
+		int			d = hex_digit(*cur->pos);
+
+		if (d < 0)
+			break;
+		if (++n > max_digits)
+			return false;
+		v = (v << 4) | (uint64_t) d;
+		cur->pos++;
+	}
+	*value = v;
+	return n > 0;
+}
+
+/* One to ten decimal digits whose value fits into 32 bits. */
+static bool
+take_uint32(Cursor *cur, uint32_t *value)
+{
+	uint64_t	v = 0;
+	int			n = 0;
+
+	while (cur->pos < cur->end && *cur->pos >= '0' && *cur->pos <= '9')
+	{
+		if (++n > 10)
+			return false;
+		v = v * 10 + (uint64_t) (*cur->pos - '0');
+		cur->pos++;
+	}
+	if (n == 0 || v > UINT32_MAX)
+		return false;
+	*value = (uint32_t) v;
+	return true;
+}
+
+static bool
+take_char(Cursor *cur, char c)
+{
+	if (cur->pos >= cur->end || *cur->pos != c)
+		return false;
+	cur->pos++;
+	return true;
+}
+
+static bool
+take_peer(Cursor *cur, RinqPeerId *id)
+{
+	uint64_t	clock;
+	uint64_t	rand;
+
+	if (!take_hex(cur, 16, &clock) || !take_char(cur, '-') ||
+		!take_hex(cur, 4, &rand))
+		return false;
+	if (clock == 0 || rand == 0)
+		return false;
+	id->clock = clock;
+	id->rand = (uint16_t) rand;
+	return true;
+}
+
+static bool
+take_session(Cursor *cur, RinqSessionId *id)
+{
+	return take_peer(cur, &id->peer) && take_char(cur, '.') &&
+		take_uint32(cur, &id->seq);
+}
+
+static bool
+take_ref(Cursor *cur, RinqRef *ref)
+{
+	return take_session(cur, &ref->session) && take_char(cur, '@') &&
+		take_uint32(cur, &ref->revision);
+}
+
+static bool
+take_message(Cursor *cur, RinqMessageId *id)
+{
+	return take_ref(cur, &id->ref) && take_char(cur, '#') &&
+		take_uint32(cur, &id->seq) && id->seq != 0;
+}
+
+static Cursor
+cursor_over(const char *text, size_t len)
+{
+	Cursor		cur;
+
+	/* avoid arithmetic on a null pointer */
+	cur.pos = text != NULL ? text : "";
+	cur.end = text != NULL ? text + len : cur.pos;
+	return cur;
+}
+
+bool
+rinq_peer_id_parse(const char *text, size_t len, RinqPeerId *out)
+{
+	Cursor		cur = cursor_over(text, len);
+	RinqPeerId	id;
+
+	if (!take_peer(&cur, &id) || cur.pos != cur.end)
+		return false;
+	*out = id;
+	return true;
+}
+
+bool
+rinq_session_id_parse(const char *text, size_t len, RinqSessionId *out)
+{
+	Cursor		cur = cursor_over(text, len);
+	RinqSessionId id;
+
+	if (!take_session(&cur, &id) || cur.pos != cur.end)
+		return false;
+	*out = id;
+	return true;
+}
+
+bool
+rinq_ref_parse(const char *text, size_t len, RinqRef *out)
+{
+	Cursor		cur = cursor_over(text, len);
+	RinqRef		ref;
+
+	if (!take_ref(&cur, &ref) || cur.pos != cur.end)
+		return false;
+	*out = ref;
+	return true;
+}
+
+bool
+rinq_message_id_parse(const char *text, size_t len, RinqMessageId *out)
+{
+	Cursor		cur = cursor_over(text, len);
+	RinqMessageId id;
+
+	if (!take_message(&cur, &id) || cur.pos != cur.end)
+		return false;
+	*out = id;
+	return true;
+}
+
+size_t
+rinq_peer_id_format(const RinqPeerId *id, char *buf, size_t size)
+{
+	return (size_t) snprintf(buf, size, "%" PRIX64 "-%04X",
+							 id->clock, (unsigned) id->rand);
+}
+
+size_t
+rinq_peer_short_format(const RinqPeerId *id, char *buf, size_t size)
+{
+	return (size_t) snprintf(buf, size, "%04X", (unsigned) id->rand);
+}
+
+size_t
+rinq_session_id_format(const RinqSessionId *id, char *buf, size_t size)
+{
+	return (size_t) snprintf(buf, size, "%" PRIX64 "-%04X.%" PRIu32,
+							 id->peer.clock, (unsigned) id->peer.rand, id->seq);
+}
+
+size_t
+rinq_ref_format(const RinqRef *ref, char *buf, size_t size)
+{
+	return (size_t) snprintf(buf, size, "%" PRIX64 "-%04X.%" PRIu32 "@%" PRIu32,
+							 ref->session.peer.clock,
+							 (unsigned) ref->session.peer.rand,
+							 ref->session.seq, ref->revision);
+}
+
+size_t
+rinq_message_id_format(const RinqMessageId *id, char *buf, size_t size)
+{
+	return (size_t) snprintf(buf, size,
+							 "%" PRIX64 "-%04X.%" PRIu32 "@%" PRIu32 "#%" PRIu32,
+							 id->ref.session.peer.clock,
+							 (unsigned) id->ref.session.peer.rand,
+							 id->ref.session.seq, id->ref.revision, id->seq);
+}
+
+/* The structures have padding, so they are compared part by part. */
+
+bool
+rinq_peer_id_equal(const RinqPeerId *a, const RinqPeerId *b)
+{
+	return a->clock == b->clock && a->rand == b->rand;
+}
+
+bool
+rinq_session_id_equal(const RinqSessionId *a, const RinqSessionId *b)
+{
+	return a->seq == b->seq && rinq_peer_id_equal(&a->peer, &b->peer);
+}
+
+bool
+rinq_ref_equal(const RinqRef *a, const RinqRef *b)
+{
+	return a->revision == b->revision &&
+		rinq_session_id_equal(&a->session, &b->session);
+}
+
+bool
+rinq_message_id_equal(const RinqMessageId *a, const RinqMessageId *b)
+{
+	return a->seq == b->seq && rinq_ref_equal(&a->ref, &b->ref);
+}
+
+void
+rinq_message_id_key(const RinqMessageId *id, RinqMessageId *key)
+{
+	memset(key, 0, sizeof(*key));
+	key->ref.session.peer.clock = id->ref.session.peer.clock;
+	key->ref.session.peer.rand = id->ref.session.peer.rand;
+	key->ref.session.seq = id->ref.session.seq;
+	key->ref.revision = id->ref.revision;
+	key->seq = id->seq;
+}
+
+bool
+rinq_namespace_valid(const char *name, size_t len)
+{
+	if (name == NULL || len == 0 || len > RINQ_NAMESPACE_MAXLEN)
+		return false;
+	for (size_t i = 0; i < len; i++)
+	{
+		char		c = name[i];
+
+		if (!((c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+			  (c >= '0' && c <= '9') ||
+			  c == '_' || c == '.' || c == ':' || c == '-'))
+			return false;
+	}
+	return true;
+}
+
+bool
+rinq_namespace_reserved(const char *name, size_t len)
+{
+	return name != NULL && len > 0 && name[0] == '_';
+}

@@ -1,0 +1,59 @@
+/*-------------------------------------------------------------------------
+ *
+ * listener_config.h
+ *	  What the reader found in a database, handed to the peer through shared
+ *	  memory: the namespaces it listens to, and its standing subscriptions.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_IPC_LISTENER_CONFIG_H
+#define RINQ_IPC_LISTENER_CONFIG_H
+
+#include "postgres.h"
+
+#include "base/bytes.h"
+#include "nodes/pg_list.h"
+#include "ipc/shared.h"
+
+typedef struct RinqListener
+{
+	char	   *namespace;
+	char	   *handler;		/* as the text of a regprocedure */
+	Oid			role;			/* that it runs as */
+	Oid			owner;			/* of the function, when it was registered */
+	int32		max_concurrent; /* requests that run at a time; 0 is no limit */
+	bool		deduplicate;
+	char	   *problem;		/* why it cannot be served; NULL when it can */
+} RinqListener;
+
+/* bytes that the attributes of a subscription may have, as text */
+#define RINQ_MAX_STANDING_SIZE 65536
+
+/* a session that is made at each connect, and listens to notifications */
+typedef struct RinqStanding
+{
+	char	   *name;
+	RinqListener listener;		/* its namespace, and the function that handles them */
+	RinqBytes	attributes;		/* of the session, in that namespace (protocol/attribute.h) */
+} RinqStanding;
+
+typedef struct RinqConfig
+{
+	List	   *listeners;		/* of RinqListener */
+	List	   *standing;		/* of RinqStanding */
+} RinqConfig;
+
+/* all that the reader finds in a database */
+typedef struct RinqReading
+{
+	RinqPresence presence;
+	dsa_pointer config;			/* packed; of what is served, so nothing of a suspended one */
+	RinqIdentities identities;
+	uint32		covers;			/* what read_wanted was before the catalog was read */
+} RinqReading;
+
+extern dsa_pointer rinq_config_pack(const RinqConfig *config);
+extern void rinq_config_publish(RinqDatabase *db, Oid dboid, const RinqReading *reading);
+extern void rinq_config_fetch(RinqDatabase *db, RinqConfig *config, uint32 *serial);
+
+#endif							/* RINQ_IPC_LISTENER_CONFIG_H */

@@ -1,0 +1,159 @@
+/*-------------------------------------------------------------------------
+ *
+ * ipc/outbox_depth.c
+ *	  How many rows the outbox has, without counting them each time.
+ *
+ * Transactions add theirs once they have committed, the outbox worker subtracts
+ * what it removes, and now and then counts the rows that a snapshot sees.  That
+ * snapshot may or may not see a transaction that is about to commit when it is
+ * taken, and has not added its rows, or about one that commits just then: such a
+ * transaction leaves its id here, and the worker, who has the snapshot, adds the
+ * rows if that does not see them.  When too many do, the rows are counted again.
+ *
+ * Whoever changes anything here holds the lock of the queue.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "ipc/slots.h"
+#include "ipc/sendqueue.h"
+
+static RinqSendQueue *
+queue_of(RinqDatabase *db)
+{
+	return &rinq_channel_of(db)->send;
+}
+
+/*
+ * Was this transaction over when the snapshot was taken?
+ */
+bool
+rinq_scan_sees(const RinqScanSnapshot *snapshot, FullTransactionId xid)
+{
+	uint32		i;
+
+	if (!FullTransactionIdPrecedes(xid, snapshot->xmax))
+		return false;
+	for (i = 0; i < snapshot->count; i++)
+	{
+		if (snapshot->xip[i] == XidFromFullTransactionId(xid))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * A transaction that has added rows has committed; the lock is held.
+ */
+void
+rinq_depth_committed(RinqDatabase *db, const RinqPacked *packed)
+{
+	RinqSendQueue *queue = queue_of(db);
+
+	Assert(LWLockHeldByMe(queue->lock));
+	if (db->oid != MyDatabaseId)
+		return;
+	if (packed->counting == queue->counting && !queue->count_begins)
+		pg_atomic_fetch_add_u64(&db->outbox_depth, packed->stored);
+	else if (queue->num_doubts < RINQ_DEPTH_DOUBTS)
+	{
+		RinqDepthDoubt *doubt = &queue->doubts[queue->num_doubts++];
+
+		doubt->xid = packed->xid;
+		doubt->rows = packed->stored;
+	}
+	else
+		queue->miscounted = true;
+}
+
+/*
+ * Rows were removed.
+ */
+void
+rinq_depth_removed(RinqDatabase *db, Size rows)
+{
+	RinqSendQueue *queue = queue_of(db);
+	uint64		depth;
+
+	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
+	depth = pg_atomic_read_u64(&db->outbox_depth);
+	pg_atomic_write_u64(&db->outbox_depth, depth > rows ? depth - rows : 0);
+	LWLockRelease(queue->lock);
+}
+
+/*
+ * The rows are about to be counted, in a snapshot that is taken after this, and
+ * so sees all transactions that were in doubt.  Returns how many there seemed
+ * to be.
+ */
+uint64
+rinq_depth_begin_count(RinqDatabase *db)
+{
+	RinqSendQueue *queue = queue_of(db);
+	uint64		depth;
+
+	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
+	queue->counting++;
+	queue->num_doubts = 0;
+	queue->miscounted = false;
+	queue->count_begins = true;
+	depth = pg_atomic_read_u64(&db->outbox_depth);
+	LWLockRelease(queue->lock);
+	return depth;
+}
+
+/*
+ * The snapshot is taken: it sees none of the transactions that begin to pack from
+ * now on; those that have begun before are in doubt.
+ */
+void
+rinq_depth_snapshot_taken(RinqDatabase *db)
+{
+	RinqSendQueue *queue = queue_of(db);
+
+	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
+	queue->counting++;
+	queue->count_begins = false;
+	LWLockRelease(queue->lock);
+}
+
+/*
+ * They were counted: "before" is what there seemed to be then.
+ */
+void
+rinq_depth_counted(RinqDatabase *db, uint64 before, Size rows,
+				   const RinqScanSnapshot *snapshot)
+{
+	RinqSendQueue *queue = queue_of(db);
+	uint64		depth;
+
+	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
+	depth = pg_atomic_read_u64(&db->outbox_depth) + rows;
+	pg_atomic_write_u64(&db->outbox_depth, depth > before ? depth - before : 0);
+	LWLockRelease(queue->lock);
+	rinq_depth_settle(db, snapshot);
+}
+
+/*
+ * Adds the rows of transactions in doubt that the last count did not see.
+ */
+void
+rinq_depth_settle(RinqDatabase *db, const RinqScanSnapshot *snapshot)
+{
+	RinqSendQueue *queue = queue_of(db);
+	uint32		i;
+
+	if (*(volatile uint32 *) &queue->num_doubts == 0)
+		return;
+	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
+	for (i = 0; i < queue->num_doubts; i++)
+	{
+		if (!rinq_scan_sees(snapshot, queue->doubts[i].xid))
+			pg_atomic_fetch_add_u64(&db->outbox_depth, queue->doubts[i].rows);
+	}
+	queue->num_doubts = 0;
+	LWLockRelease(queue->lock);
+}

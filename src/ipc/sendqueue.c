@@ -1,0 +1,660 @@
+/*-------------------------------------------------------------------------
+ *
+ * ipc/sendqueue.c
+ *	  Queues of chunks between transactions, the peer and the outbox worker.
+ *
+ * What the chunks mean is the business of those who make and read them; here
+ * is their layout, how much of them there may be, and the lock that makes the
+ * order in which they are linked the order in which everybody sees them.
+ *
+ * Chunks count from when they are made until the peer has freed them, whether
+ * they are in a line or in the hands of a process.  What transactions send may
+ * take half of the payload area, of all databases together, so that it cannot
+ * get in the way of calls, or of the outbox worker.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "ipc/slots.h"
+#include "guc.h"
+#include "miscadmin.h"
+#include "ipc/sendqueue.h"
+
+/*
+ * Bytes that a message with these fields takes.
+ */
+Size
+rinq_outgoing_size(const RinqBytes *fields)
+{
+	Size		size = offsetof(RinqOutgoing, data);
+	int			i;
+
+	for (i = 0; i < RINQ_SEND_FIELDS; i++)
+		size += fields[i].len;
+	return MAXALIGN(size);
+}
+
+/*
+ * Writes length and fields of a message; the rest of it is the caller's.
+ */
+void
+rinq_outgoing_write(RinqOutgoing *message, const RinqBytes *fields)
+{
+	char	   *p = message->data;
+	int			i;
+
+	message->length = (uint32) rinq_outgoing_size(fields);
+	for (i = 0; i < RINQ_SEND_FIELDS; i++)
+	{
+		message->lengths[i] = fields[i].data == NULL ? PG_UINT32_MAX : (uint32) fields[i].len;
+		if (fields[i].data == NULL || fields[i].len == 0)
+			continue;
+		memcpy(p, fields[i].data, fields[i].len);
+		p += fields[i].len;
+	}
+}
+
+/*
+ * Finds the fields of a message; they point into it.
+ */
+void
+rinq_outgoing_read(const RinqOutgoing *message, RinqBytes *fields)
+{
+	const char *p = message->data;
+	int			i;
+
+	for (i = 0; i < RINQ_SEND_FIELDS; i++)
+	{
+		if (message->lengths[i] == PG_UINT32_MAX)
+		{
+			fields[i] = rinq_bytes(NULL, 0);
+			continue;
+		}
+		fields[i] = rinq_bytes(p, message->lengths[i]);
+		p += message->lengths[i];
+	}
+}
+
+/*
+ * Bytes that a chunk with room for "size" bytes takes.
+ */
+Size
+rinq_chunk_charge(Size size)
+{
+	return MAXALIGN(sizeof(RinqChunk)) + size;
+}
+
+/*
+ * A chunk with room for "size" bytes, or InvalidDsaPointer when the payload
+ * area is full.
+ */
+dsa_pointer
+rinq_chunk_alloc(RinqChunkKind kind, Size size)
+{
+	Size		charge = rinq_chunk_charge(size);
+	dsa_pointer pointer = dsa_allocate_extended(rinq_dsa(), charge,
+												DSA_ALLOC_HUGE | DSA_ALLOC_NO_OOM);
+	RinqChunk  *chunk;
+
+	if (!DsaPointerIsValid(pointer))
+		return InvalidDsaPointer;
+	chunk = rinq_chunk(pointer);
+	memset(chunk, 0, sizeof(*chunk));
+	chunk->next = InvalidDsaPointer;
+	chunk->kind = kind;
+	chunk->charge = charge;
+	chunk->size = (uint32) size;
+	return pointer;
+}
+
+RinqChunk *
+rinq_chunk(dsa_pointer pointer)
+{
+	return dsa_get_address(rinq_dsa(), pointer);
+}
+
+/*
+ * Frees a chunk that nothing counts, and all that hang on it.
+ */
+void
+rinq_chunk_free(dsa_pointer pointer)
+{
+	while (DsaPointerIsValid(pointer))
+	{
+		dsa_pointer next = rinq_chunk(pointer)->next;
+
+		dsa_free(rinq_dsa(), pointer);
+		pointer = next;
+	}
+}
+
+/*
+ * Adds a chunk, and what hangs on it, to a list; "last" is the last of these.
+ */
+static void
+link_chunks(RinqChunkList *list, dsa_pointer first, dsa_pointer last)
+{
+	Assert(DsaPointerIsValid(first) && DsaPointerIsValid(last));
+	Assert(!DsaPointerIsValid(rinq_chunk(last)->next));
+	if (DsaPointerIsValid(list->last))
+		rinq_chunk(list->last)->next = first;
+	else
+		list->first = first;
+	list->last = last;
+}
+
+void
+rinq_chunks_add(RinqChunkList *list, dsa_pointer pointer)
+{
+	link_chunks(list, pointer, pointer);
+}
+
+/*
+ * Takes the oldest chunk of a list, or InvalidDsaPointer.
+ */
+dsa_pointer
+rinq_chunks_take(RinqChunkList *list)
+{
+	dsa_pointer pointer = list->first;
+	RinqChunk  *chunk;
+
+	if (!DsaPointerIsValid(pointer))
+		return InvalidDsaPointer;
+	chunk = rinq_chunk(pointer);
+	list->first = chunk->next;
+	if (!DsaPointerIsValid(list->first))
+		list->last = InvalidDsaPointer;
+	chunk->next = InvalidDsaPointer;
+	return pointer;
+}
+
+static void
+clear_list(RinqChunkList *list)
+{
+	list->first = InvalidDsaPointer;
+	list->last = InvalidDsaPointer;
+}
+
+void
+rinq_sendqueue_init(RinqSendQueue *queue, LWLock *lock)
+{
+	int			i;
+
+	memset(queue, 0, sizeof(*queue));
+	queue->lock = lock;
+	queue->mode = RINQ_SEND_STORED;
+	for (i = 0; i < RINQ_LINES; i++)
+		clear_list(&queue->lines[i]);
+}
+
+/*
+ * A peer begins to read the queue of its database.
+ */
+void
+rinq_sendqueue_open(RinqDatabase *db)
+{
+	RinqSendQueue *queue = &rinq_channel_of(db)->send;
+
+	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
+	queue->dboid = db->oid;
+	LWLockRelease(queue->lock);
+}
+
+/* counts messages that only memory had, and that are not sent */
+static void
+count_dropped(RinqDatabase *db, uint64 messages)
+{
+	if (messages > 0)
+		pg_atomic_fetch_add_u64(&db->counters[RINQ_MESSAGES_DROPPED], messages);
+}
+
+/* frees what was in a line; "charge" grows by what transactions had reserved */
+static void
+free_line(RinqDatabase *db, dsa_pointer pointer, Size *charge)
+{
+	uint64		dropped = 0;
+
+	while (DsaPointerIsValid(pointer))
+	{
+		RinqChunk  *chunk = rinq_chunk(pointer);
+		dsa_pointer next = chunk->next;
+
+		dropped += chunk->plain;
+		if (chunk->kind == RINQ_CHUNK_TRANSACTION)
+			*charge += chunk->charge;
+		dsa_free(rinq_dsa(), pointer);
+		pointer = next;
+	}
+	count_dropped(db, dropped);
+}
+
+/*
+ * The peer has ended, or another one begins: what was on its way is dropped,
+ * and what is durable of it is found by a scan.
+ */
+void
+rinq_sendqueue_reset(RinqDatabase *db)
+{
+	RinqSendQueue *queue = &rinq_channel_of(db)->send;
+	dsa_pointer lines[RINQ_LINES];
+	Size		charge = 0;
+	int			i;
+
+	(void) rinq_dsa();
+	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
+	for (i = 0; i < RINQ_LINES; i++)
+	{
+		lines[i] = queue->lines[i].first;
+		clear_list(&queue->lines[i]);
+	}
+	queue->dboid = InvalidOid;
+	queue->generation++;
+	queue->reserved = 0;
+	queue->answers = 0;
+	queue->mode = RINQ_SEND_STORED;
+	queue->round++;
+	LWLockRelease(queue->lock);
+	for (i = 0; i < RINQ_LINES; i++)
+		free_line(db, lines[i], &charge);
+	pg_atomic_fetch_sub_u64(&rinq_shared->send_bytes, charge);
+}
+
+/* ---------------- transactions ---------------- */
+
+/*
+ * Bytes that one database may have on their way to its peer.
+ */
+Size
+rinq_sendqueue_limit(void)
+{
+	return Min((Size) rinq_send_buffer, (Size) rinq_payload_memory / 2) * 1024 * 1024;
+}
+
+/* the same for all of them together */
+static Size
+limit_of_all(void)
+{
+	return (Size) rinq_payload_memory / 2 * 1024 * 1024;
+}
+
+/* the lock is held */
+static bool
+has_room(const RinqSendQueue *queue, Size bytes)
+{
+	return queue->reserved + bytes <= rinq_sendqueue_limit() &&
+		pg_atomic_read_u64(&rinq_shared->send_bytes) + bytes <= limit_of_all();
+}
+
+/*
+ * Is there room for so many bytes now?
+ */
+bool
+rinq_sendqueue_has_room(RinqSendQueue *queue, Size bytes)
+{
+	bool		result;
+
+	LWLockAcquire(queue->lock, LW_SHARED);
+	result = has_room(queue, bytes);
+	LWLockRelease(queue->lock);
+	return result;
+}
+
+/*
+ * Begins to pack: are durable messages to be packed, too?
+ */
+bool
+rinq_sendqueue_wants(RinqSendQueue *queue, RinqPacked *packed)
+{
+	bool		result;
+
+	LWLockAcquire(queue->lock, LW_SHARED);
+	result = queue->mode != RINQ_SEND_STORED;
+	packed->generation = queue->generation;
+	packed->counting = queue->counting;
+	LWLockRelease(queue->lock);
+	return result;
+}
+
+/*
+ * Reserves room for chunks that are about to be made; false when there is none.
+ */
+bool
+rinq_sendqueue_reserve(RinqSendQueue *queue, RinqPacked *packed, Size charge)
+{
+	bool		result;
+
+	Assert(packed->charge == 0);
+	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
+	result = has_room(queue, charge);
+	if (result)
+	{
+		queue->reserved += charge;
+		pg_atomic_fetch_add_u64(&rinq_shared->send_bytes, charge);
+		packed->generation = queue->generation;
+		packed->charge = charge;
+	}
+	LWLockRelease(queue->lock);
+	return result;
+}
+
+/* the lock is held */
+static void
+release(RinqSendQueue *queue, Size charge, uint32 generation)
+{
+	if (queue->generation == generation)
+	{
+		Assert(queue->reserved >= charge);
+		queue->reserved -= charge;
+	}
+	Assert(pg_atomic_read_u64(&rinq_shared->send_bytes) >= charge);
+	pg_atomic_fetch_sub_u64(&rinq_shared->send_bytes, charge);
+}
+
+/*
+ * Gives up what was packed, or reserved for that.
+ */
+void
+rinq_sendqueue_unreserve(RinqSendQueue *queue, RinqPacked *packed)
+{
+	rinq_chunk_free(packed->first);
+	if (packed->charge > 0)
+	{
+		LWLockAcquire(queue->lock, LW_EXCLUSIVE);
+		release(queue, packed->charge, packed->generation);
+		LWLockRelease(queue->lock);
+	}
+	packed->first = InvalidDsaPointer;
+	packed->last = InvalidDsaPointer;
+	packed->charge = 0;
+}
+
+/* from now on, transactions leave durable messages in the outbox; the lock is held */
+static void
+leave(RinqSendQueue *queue)
+{
+	queue->mode = RINQ_SEND_STORED;
+	queue->round++;
+}
+
+/*
+ * Hands over what a transaction has sent, now that it is committed; nothing
+ * here can fail.  Its durable messages are left in the outbox while others are,
+ * and when it could not pack them; then those of all that commit later are, too,
+ * so that they do not overtake it.
+ */
+void
+rinq_sendqueue_commit(RinqDatabase *db, RinqPacked *packed)
+{
+	RinqSendQueue *queue = &rinq_channel_of(db)->send;
+	bool		direct;
+	bool		left = false;
+	bool		taken = false;
+	bool		here;
+
+	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
+	here = queue->dboid == MyDatabaseId;
+	direct = here && queue->mode == RINQ_SEND_DIRECT;
+	if (direct && (packed->want_scan || (packed->stored > 0 && !packed->has_durable)))
+	{
+		leave(queue);
+		direct = false;
+		left = true;
+	}
+	if (here && DsaPointerIsValid(packed->first) && (direct || packed->plain > 0))
+	{
+		RinqChunk  *first = rinq_chunk(packed->first);
+
+		first->first = true;
+		first->left = !direct;
+		first->round = queue->round;
+		link_chunks(&queue->lines[RINQ_LINE_TRANSACTIONS], packed->first, packed->last);
+		if (queue->generation != packed->generation)
+			queue->reserved += packed->charge;
+		taken = true;
+	}
+	if (packed->stored > 0)
+		rinq_depth_committed(db, packed);
+	LWLockRelease(queue->lock);
+	if (taken)
+	{
+		packed->first = InvalidDsaPointer;
+		packed->charge = 0;
+	}
+	else
+	{
+		if (here || db->oid == MyDatabaseId)
+			count_dropped(db, packed->plain);
+		rinq_sendqueue_unreserve(queue, packed);
+	}
+	if (taken || left)
+		rinq_wake_peer(db);
+}
+
+/*
+ * There is, or may be, something in the outbox that nobody has handed over.
+ */
+void
+rinq_sendqueue_want_scan(RinqDatabase *db)
+{
+	RinqSendQueue *queue = &rinq_channel_of(db)->send;
+	bool		left;
+
+	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
+	left = queue->dboid == MyDatabaseId && queue->mode == RINQ_SEND_DIRECT;
+	if (left)
+		leave(queue);
+	LWLockRelease(queue->lock);
+	if (left)
+		rinq_wake_peer(db);
+}
+
+/* ---------------- the peer and its outbox worker ---------------- */
+
+/*
+ * Gives the outbox worker something to do.
+ */
+void
+rinq_sendqueue_order(RinqDatabase *db, dsa_pointer pointer)
+{
+	RinqSendQueue *queue = &rinq_channel_of(db)->send;
+
+	Assert(rinq_chunk(pointer)->kind >= RINQ_CHUNK_SCAN);
+	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
+	link_chunks(&queue->lines[RINQ_LINE_ORDERS], pointer, pointer);
+	LWLockRelease(queue->lock);
+	rinq_wake_proc(db->outbox.procno);
+}
+
+/*
+ * Hands an answer of the outbox worker to the peer of this incarnation; false,
+ * with the chunk freed, when that has ended.
+ */
+bool
+rinq_sendqueue_answer(RinqDatabase *db, dsa_pointer pointer, uint32 incarnation)
+{
+	RinqSendQueue *queue = &rinq_channel_of(db)->send;
+	RinqChunk  *chunk = rinq_chunk(pointer);
+	bool		current;
+
+	Assert(chunk->kind > RINQ_CHUNK_TRANSACTION && chunk->kind < RINQ_CHUNK_SCAN);
+	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
+	current = queue->dboid == MyDatabaseId && db->incarnation == incarnation;
+	if (current)
+	{
+		queue->answers += chunk->charge;
+		link_chunks(&queue->lines[RINQ_LINE_ANSWERS], pointer, pointer);
+	}
+	LWLockRelease(queue->lock);
+	if (current)
+		rinq_wake_peer(db);
+	else
+		rinq_chunk_free(pointer);
+	return current;
+}
+
+/*
+ * The oldest chunk of a line, or InvalidDsaPointer; only whoever takes from the
+ * line may ask.
+ */
+dsa_pointer
+rinq_sendqueue_peek(RinqSendQueue *queue, RinqSendLine line)
+{
+	dsa_pointer pointer;
+
+	/* mostly there is nothing, which costs no lock to see */
+	if (!DsaPointerIsValid(*(volatile dsa_pointer *) &queue->lines[line].first))
+		return InvalidDsaPointer;
+	LWLockAcquire(queue->lock, LW_SHARED);
+	pointer = queue->lines[line].first;
+	LWLockRelease(queue->lock);
+	return pointer;
+}
+
+/*
+ * Takes the oldest chunk of a line, or InvalidDsaPointer.
+ */
+dsa_pointer
+rinq_sendqueue_get(RinqSendQueue *queue, RinqSendLine line)
+{
+	dsa_pointer pointer;
+
+	if (!DsaPointerIsValid(*(volatile dsa_pointer *) &queue->lines[line].first))
+		return InvalidDsaPointer;
+
+	/* attached here, since that may fail */
+	(void) rinq_dsa();
+	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
+	pointer = rinq_chunks_take(&queue->lines[line]);
+	LWLockRelease(queue->lock);
+	return pointer;
+}
+
+/*
+ * Frees a chunk that the peer has taken.
+ */
+void
+rinq_sendqueue_free(RinqSendQueue *queue, dsa_pointer pointer)
+{
+	RinqChunk  *chunk;
+	RinqChunkKind kind;
+	Size		charge;
+
+	if (!DsaPointerIsValid(pointer))
+		return;
+	chunk = rinq_chunk(pointer);
+	kind = chunk->kind;
+	charge = chunk->charge;
+	Assert(!DsaPointerIsValid(chunk->next));
+	dsa_free(rinq_dsa(), pointer);
+	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
+	if (kind == RINQ_CHUNK_TRANSACTION)
+		release(queue, charge, queue->generation);
+	else
+	{
+		Assert(queue->answers >= charge);
+		queue->answers -= charge;
+	}
+	LWLockRelease(queue->lock);
+}
+
+/*
+ * Bytes of the outbox worker's answers that the peer has not dealt with.
+ */
+Size
+rinq_sendqueue_answers(RinqSendQueue *queue)
+{
+	Size		bytes;
+
+	LWLockAcquire(queue->lock, LW_SHARED);
+	bytes = queue->answers;
+	LWLockRelease(queue->lock);
+	return bytes;
+}
+
+/*
+ * Bytes of transactions that are packed, and that the peer has not sent.
+ */
+Size
+rinq_sendqueue_reserved(RinqSendQueue *queue)
+{
+	Size		bytes;
+
+	LWLockAcquire(queue->lock, LW_SHARED);
+	bytes = queue->reserved;
+	LWLockRelease(queue->lock);
+	return bytes;
+}
+
+/*
+ * Drops what an outbox worker that has ended was told.
+ */
+void
+rinq_sendqueue_drop_orders(RinqSendQueue *queue)
+{
+	dsa_pointer pointer;
+
+	while (DsaPointerIsValid(pointer = rinq_sendqueue_get(queue, RINQ_LINE_ORDERS)))
+		rinq_chunk_free(pointer);
+}
+
+/* ---------------- how durable messages get to the peer ---------------- */
+
+void
+rinq_sendqueue_state(RinqSendQueue *queue, RinqSendMode *mode, uint32 *round)
+{
+	LWLockAcquire(queue->lock, LW_SHARED);
+	*mode = queue->mode;
+	*round = queue->round;
+	LWLockRelease(queue->lock);
+}
+
+/*
+ * A scan is about to begin: transactions pack durable messages again, so that
+ * those that commit after its beginning can hand them over.
+ */
+void
+rinq_sendqueue_pack(RinqSendQueue *queue)
+{
+	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
+	if (queue->mode == RINQ_SEND_STORED)
+		queue->mode = RINQ_SEND_PACKED;
+	LWLockRelease(queue->lock);
+}
+
+/*
+ * From now on, transactions hand durable messages over.  What they have left in
+ * the outbox before is seen by every snapshot that is taken from now on, since
+ * they were visible by then.  False when the peer has left direct mode since it
+ * asked for this, in that round.
+ */
+bool
+rinq_sendqueue_go_direct(RinqSendQueue *queue, uint32 round)
+{
+	bool		current;
+
+	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
+	current = queue->dboid == MyDatabaseId && queue->round == round;
+	if (current)
+		queue->mode = RINQ_SEND_DIRECT;
+	LWLockRelease(queue->lock);
+	return current;
+}
+
+/*
+ * From now on they do not, until the outbox has been scanned.  Returns the
+ * round of the next scan.
+ */
+uint32
+rinq_sendqueue_leave_direct(RinqSendQueue *queue)
+{
+	uint32		round;
+
+	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
+	leave(queue);
+	round = queue->round;
+	LWLockRelease(queue->lock);
+	return round;
+}

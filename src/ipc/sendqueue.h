@@ -1,0 +1,258 @@
+/*-------------------------------------------------------------------------
+ *
+ * ipc/sendqueue.h
+ *	  What transactions send, on its way to the peer; and what the peer and the
+ *	  outbox worker tell each other.
+ *
+ * Both travel as chunks of the payload area in queues without a limit of their
+ * own: to link a chunk that was filled before cannot fail, which is all that
+ * may be done once a transaction has committed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_SENDQUEUE_H
+#define RINQ_SENDQUEUE_H
+
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "base/bytes.h"
+#include "base/ident.h"
+#include "ipc/shared.h"
+#include "storage/itemptr.h"
+
+#define RINQ_OUTBOX_TABLES 4
+
+/* fields of a message that is sent at commit */
+enum
+{
+	RINQ_SEND_NAMESPACE,
+	RINQ_SEND_COMMAND,			/* or the type of a notification */
+	RINQ_SEND_PAYLOAD,
+	RINQ_SEND_TRACE,
+	RINQ_SEND_SPAN,
+	RINQ_SEND_TRACEPARENT,
+	RINQ_SEND_TRACESTATE,
+	RINQ_SEND_CONSTRAINT,		/* of a notification to many */
+	RINQ_SEND_FIELDS
+};
+
+typedef enum RinqSendKind
+{
+	RINQ_SEND_COMMAND_REQUEST,
+	RINQ_SEND_NOTIFICATION,		/* to one session */
+	RINQ_SEND_MULTICAST			/* to those that match */
+} RinqSendKind;
+
+/* a row of the outbox; the place is where it was last seen */
+typedef struct RinqOutboxItem
+{
+	RinqMessageId id;
+	ItemPointerData tid;
+	uint8		table;
+	bool		postponed;		/* in an answer: somebody else is changing the row */
+} RinqOutboxItem;
+
+/* a row that the broker did not take */
+typedef struct RinqOutboxFailed
+{
+	RinqOutboxItem item;
+	int			attempts;
+	char		error[RINQ_LAST_ERROR_LEN];
+} RinqOutboxFailed;
+
+/* a message: this, and then its fields one after another */
+typedef struct RinqOutgoing
+{
+	uint32		length;			/* of all of it, aligned */
+	RinqSendKind kind;
+	bool		durable;		/* it is a row of the outbox, too */
+	bool		known;			/* the peer has it already, and need not send this copy */
+	RinqSessionId target;		/* of a notification to one */
+	RinqOutboxItem item;		/* its id; its place, when it is durable */
+	int64		deadline;		/* on the wall clock, as in the outbox; 0 is none */
+	uint32		lengths[RINQ_SEND_FIELDS];	/* PG_UINT32_MAX: absent */
+	char		data[FLEXIBLE_ARRAY_MEMBER];
+} RinqOutgoing;
+
+typedef enum RinqChunkKind
+{
+	/* from transactions */
+	RINQ_CHUNK_TRANSACTION,		/* messages */
+
+	/* from the outbox worker */
+	RINQ_CHUNK_SNAPSHOT,		/* what the scan that begins sees */
+	RINQ_CHUNK_STORED,			/* messages that the scan has found */
+	RINQ_CHUNK_SCANNED,			/* these were all */
+	RINQ_CHUNK_FETCHED,			/* messages that were asked for */
+	RINQ_CHUNK_REMOVED,			/* items that are not in the outbox any more, or "postponed" */
+	RINQ_CHUNK_LISTED,			/* items of the oldest rows */
+
+	/* to the outbox worker */
+	RINQ_CHUNK_SCAN,			/* read everything */
+	RINQ_CHUNK_FETCH,			/* items to read again */
+	RINQ_CHUNK_REMOVE,			/* items that the broker has confirmed */
+	RINQ_CHUNK_SET_ASIDE,		/* failed ones */
+	RINQ_CHUNK_CHECK			/* list as many of the oldest rows as fit, and count all */
+} RinqChunkKind;
+
+typedef struct RinqChunk
+{
+	dsa_pointer next;
+	RinqChunkKind kind;
+	Size		charge;			/* bytes that it is counted with, itself included */
+	uint32		size;			/* bytes that follow */
+	uint32		count;			/* things that follow */
+
+	/* of a transaction */
+	uint32		plain;			/* messages in it that no outbox has */
+	bool		has_durable;
+	FullTransactionId xid;		/* with durable messages */
+
+	/* of a transaction, in its first chunk: what held when it was linked */
+	bool		first;
+	bool		left;			/* durable messages were left in the outbox */
+	uint32		round;			/* RinqSendQueue.round */
+
+	/* between the peer and the outbox worker: number of the scan; "round" is of its order */
+	uint32		scan;
+} RinqChunk;
+
+/* a snapshot, as far as it decides whether a transaction was over */
+typedef struct RinqScanSnapshot
+{
+	FullTransactionId xmax;
+	uint32		count;
+	TransactionId xip[FLEXIBLE_ARRAY_MEMBER];
+} RinqScanSnapshot;
+
+#define RINQ_CHUNK_DATA(chunk) ((char *) (chunk) + MAXALIGN(sizeof(RinqChunk)))
+
+/* chunks linked by "next" */
+typedef struct RinqChunkList
+{
+	dsa_pointer first;
+	dsa_pointer last;
+} RinqChunkList;
+
+typedef enum RinqSendLine
+{
+	RINQ_LINE_TRANSACTIONS,		/* to the peer */
+	RINQ_LINE_ANSWERS,			/* from the outbox worker to the peer */
+	RINQ_LINE_ORDERS,			/* from the peer to the outbox worker */
+	RINQ_LINES
+} RinqSendLine;
+
+/* what transactions do with durable messages, which the outbox has in any case */
+typedef enum RinqSendMode
+{
+	RINQ_SEND_STORED,			/* nothing: a scan of the outbox is due */
+	RINQ_SEND_PACKED,			/* the same, but they are prepared for the next: it is about to begin */
+	RINQ_SEND_DIRECT			/* hand them over */
+} RinqSendMode;
+
+/* commits that the number of rows does not tell apart from its snapshot yet */
+#define RINQ_DEPTH_DOUBTS 64
+
+typedef struct RinqDepthDoubt
+{
+	FullTransactionId xid;
+	uint32		rows;
+} RinqDepthDoubt;
+
+/*
+ * Everything but the flags that somebody waits is protected by the lock.
+ */
+typedef struct RinqSendQueue
+{
+	LWLock	   *lock;
+	Oid			dboid;			/* whose peer reads it; InvalidOid: nobody does */
+	uint32		generation;		/* counts the times it was emptied */
+	RinqChunkList lines[RINQ_LINES];
+	Size		reserved;		/* bytes of transactions, from packing until the peer frees them */
+	Size		answers;		/* bytes of the outbox worker, until the peer frees them */
+	RinqSendMode mode;
+	uint32		round;			/* counts the times that direct mode was left */
+	bool		starved;		/* the outbox worker finds no memory */
+	bool		worker_waits;	/* the outbox worker, for room */
+	bool		senders_wait;	/* backends, for room */
+
+	/* counting the rows: see ipc/outbox_depth.c */
+	uint32		counting;		/* changes when they are about to be counted, and with the snapshot */
+	bool		count_begins;	/* about to be, the snapshot is not taken */
+	uint32		num_doubts;
+	bool		miscounted;		/* there were more doubts than fit */
+	RinqDepthDoubt doubts[RINQ_DEPTH_DOUBTS];
+} RinqSendQueue;
+
+/* what a transaction has packed, on its way to the commit */
+typedef struct RinqPacked
+{
+	dsa_pointer first;
+	dsa_pointer last;
+	Size		charge;			/* reserved; that of all chunks */
+	uint32		generation;		/* of the queue, when it was */
+	uint32		counting;		/* likewise */
+	uint32		plain;			/* messages in them that no outbox has */
+	uint32		stored;			/* rows that the transaction has added to the outbox */
+	bool		has_durable;	/* all of these are in the chunks, too */
+	bool		want_scan;		/* rows were added in another way */
+	FullTransactionId xid;
+} RinqPacked;
+
+/* messages */
+extern Size rinq_outgoing_size(const RinqBytes *fields);
+extern void rinq_outgoing_write(RinqOutgoing *message, const RinqBytes *fields);
+extern void rinq_outgoing_read(const RinqOutgoing *message, RinqBytes *fields);
+
+/* chunks */
+extern dsa_pointer rinq_chunk_alloc(RinqChunkKind kind, Size size);
+extern Size rinq_chunk_charge(Size size);
+extern RinqChunk *rinq_chunk(dsa_pointer pointer);
+extern void rinq_chunk_free(dsa_pointer pointer);
+
+/* lists of chunks, of one process */
+extern void rinq_chunks_add(RinqChunkList *list, dsa_pointer pointer);
+extern dsa_pointer rinq_chunks_take(RinqChunkList *list);
+
+/* set-up */
+extern void rinq_sendqueue_init(RinqSendQueue *queue, LWLock *lock);
+extern void rinq_sendqueue_open(RinqDatabase *db);
+extern void rinq_sendqueue_reset(RinqDatabase *db);
+
+/* in transactions */
+extern Size rinq_sendqueue_limit(void);
+extern bool rinq_sendqueue_wants(RinqSendQueue *queue, RinqPacked *packed);
+extern bool rinq_sendqueue_reserve(RinqSendQueue *queue, RinqPacked *packed, Size charge);
+extern void rinq_sendqueue_unreserve(RinqSendQueue *queue, RinqPacked *packed);
+extern void rinq_sendqueue_commit(RinqDatabase *db, RinqPacked *packed);
+extern bool rinq_sendqueue_has_room(RinqSendQueue *queue, Size bytes);
+extern void rinq_sendqueue_want_scan(RinqDatabase *db);
+
+/* between the peer and the outbox worker */
+extern void rinq_sendqueue_order(RinqDatabase *db, dsa_pointer chunk);
+extern bool rinq_sendqueue_answer(RinqDatabase *db, dsa_pointer chunk, uint32 incarnation);
+extern dsa_pointer rinq_sendqueue_get(RinqSendQueue *queue, RinqSendLine line);
+extern dsa_pointer rinq_sendqueue_peek(RinqSendQueue *queue, RinqSendLine line);
+extern void rinq_sendqueue_free(RinqSendQueue *queue, dsa_pointer chunk);
+extern Size rinq_sendqueue_answers(RinqSendQueue *queue);
+extern Size rinq_sendqueue_reserved(RinqSendQueue *queue);
+extern void rinq_sendqueue_drop_orders(RinqSendQueue *queue);
+
+/* how durable messages get to the peer */
+extern void rinq_sendqueue_state(RinqSendQueue *queue, RinqSendMode *mode, uint32 *round);
+extern void rinq_sendqueue_pack(RinqSendQueue *queue);
+extern bool rinq_sendqueue_go_direct(RinqSendQueue *queue, uint32 round);
+extern uint32 rinq_sendqueue_leave_direct(RinqSendQueue *queue);
+
+/* ipc/outbox_depth.c */
+extern void rinq_depth_committed(RinqDatabase *db, const RinqPacked *packed);
+extern void rinq_depth_removed(RinqDatabase *db, Size rows);
+extern uint64 rinq_depth_begin_count(RinqDatabase *db);
+extern void rinq_depth_snapshot_taken(RinqDatabase *db);
+extern void rinq_depth_counted(RinqDatabase *db, uint64 before, Size rows,
+							   const RinqScanSnapshot *snapshot);
+extern void rinq_depth_settle(RinqDatabase *db, const RinqScanSnapshot *snapshot);
+extern bool rinq_scan_sees(const RinqScanSnapshot *snapshot, FullTransactionId xid);
+
+#endif							/* RINQ_SENDQUEUE_H */

@@ -1,0 +1,279 @@
+/*-------------------------------------------------------------------------
+ *
+ * session_ids.c
+ *	  The implicit session of a connection: its number on the network, and the
+ *	  ids of the messages it sends.
+ *
+ * A message id has to be known when a message is written, before the peer
+ * hears of it, so it is drawn in the sender's own process: from a cell in
+ * shared memory that holds the session's revision and message number in one
+ * atomic word.  A session belongs to one identity of the peer; after a
+ * reconnect, the next message gets a new one.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "ipc/slots.h"
+#include "miscadmin.h"
+#include "base/clock.h"
+#include "backend/request_context.h"
+#include "ipc/session_ids.h"
+
+/* whose peer this process has told of its session; NULL while it has none */
+static RinqDatabase *told = NULL;
+
+static RinqSessionCell *
+cells(void)
+{
+	return (RinqSessionCell *) ((char *) rinq_shared + rinq_shared->cells_offset);
+}
+
+/*
+ * Return the number of processes that can have a session.
+ */
+int
+rinq_session_cells_count(void)
+{
+	return RINQ_MAX_BACKENDS + NUM_AUXILIARY_PROCS;
+}
+
+Size
+rinq_session_cells_size(void)
+{
+	return MAXALIGN(mul_size((Size) rinq_session_cells_count(), sizeof(RinqSessionCell)));
+}
+
+void
+rinq_session_cells_init(void)
+{
+	int			i;
+
+	for (i = 0; i < rinq_session_cells_count(); i++)
+	{
+		cells()[i].identity = 0;
+		cells()[i].seq = 0;
+		pg_atomic_init_u64(&cells()[i].position, RINQ_POSITION(0, 1));
+	}
+}
+
+/*
+ * The peer of a database has become somebody on the network.
+ */
+void
+rinq_identity_set(RinqDatabase *db, const RinqPeerId *id)
+{
+	uint32		serial = pg_atomic_fetch_add_u32(&rinq_shared->next_identity, 1);
+
+	SpinLockAcquire(&db->mutex);
+	db->identity = serial;
+	db->identity_id = *id;
+	db->next_session = 1;
+	SpinLockRelease(&db->mutex);
+}
+
+/*
+ * It is nobody any more.
+ */
+void
+rinq_identity_clear(RinqDatabase *db)
+{
+	SpinLockAcquire(&db->mutex);
+	db->identity = 0;
+	SpinLockRelease(&db->mutex);
+}
+
+/*
+ * Sees to it that this process has a session of the peer's current identity,
+ * which the peer is told of.  Returns the serial of that identity, or 0 while
+ * the peer has none.
+ */
+static uint32
+ensure_session(RinqDatabase *db, uint32 client, RinqPeerId *peer)
+{
+	RinqSessionCell *mine = &cells()[RINQ_MY_PROCNO];
+	bool		made = false;
+	uint32		identity;
+
+	SpinLockAcquire(&db->mutex);
+	identity = db->identity;
+	*peer = db->identity_id;
+	if (identity != 0 && mine->identity != identity)
+	{
+		mine->seq = db->next_session++;
+		mine->client = client;
+		mine->pid = MyProcPid;
+		mine->role = InvalidOid;
+		pg_atomic_write_u64(&mine->position, RINQ_POSITION(0, 1));
+		mine->identity = identity;
+		made = true;
+	}
+	SpinLockRelease(&db->mutex);
+
+	/* the entry may have been another database's by the time its identity was read */
+	if (db->oid != MyDatabaseId)
+	{
+		if (made)
+			mine->identity = 0;
+		return 0;
+	}
+	if (made)
+	{
+		mine->role = GetUserId();
+		told = db;
+		rinq_inbox_put(db, RINQ_INBOX_SESSION, (uint32) RINQ_MY_PROCNO, client);
+	}
+	return identity;
+}
+
+/*
+ * Draws the id of the next message of this process's session, which is made
+ * if need be.  Returns the serial of the identity it belongs to, or 0, with
+ * the id of no message, while the peer has none.
+ */
+uint32
+rinq_session_draw(RinqDatabase *db, uint32 client, RinqMessageId *id)
+{
+	RinqSessionCell *mine = &cells()[RINQ_MY_PROCNO];
+	uint32		identity = ensure_session(db, client, &id->ref.session.peer);
+	uint64		position;
+
+	if (identity == 0)
+	{
+		memset(id, 0, sizeof(*id));
+		return 0;
+	}
+	position = pg_atomic_read_u64(&mine->position);
+	do
+	{
+		if (RINQ_POSITION_NEXT(position) == PG_UINT32_MAX)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("the session has no numbers left for messages"),
+					 errhint("Try again in a moment, or change an attribute of the session, which numbers them anew.")));
+	} while (!pg_atomic_compare_exchange_u64(&mine->position, &position, position + 1));
+	if (RINQ_POSITION_NEXT(position) >= RINQ_RENUMBER_AT &&
+		RINQ_POSITION_NEXT(position) % RINQ_RENUMBER_EVERY == 0)
+		rinq_inbox_put(db, RINQ_INBOX_SESSION, (uint32) RINQ_MY_PROCNO, client);
+	id->ref.session.seq = mine->seq;
+	id->ref.revision = RINQ_POSITION_REVISION(position);
+	id->seq = RINQ_POSITION_NEXT(position);
+	return identity;
+}
+
+/*
+ * The session of this process, which is made if need be; false while the peer
+ * is nobody on the network.
+ */
+bool
+rinq_session_current(RinqDatabase *db, uint32 client, RinqSessionId *id)
+{
+	if (ensure_session(db, client, &id->peer) == 0)
+		return false;
+	id->seq = cells()[RINQ_MY_PROCNO].seq;
+	return true;
+}
+
+/*
+ * Reads what a process has said about its session; false when that is not of
+ * the peer's current identity.
+ */
+bool
+rinq_session_cell_read(RinqDatabase *db, int procno, RinqSessionCell *copy)
+{
+	bool		valid;
+
+	if (procno < 0 || procno >= rinq_session_cells_count())
+		return false;
+	SpinLockAcquire(&db->mutex);
+	copy->identity = cells()[procno].identity;
+	copy->seq = cells()[procno].seq;
+	copy->client = cells()[procno].client;
+	copy->pid = cells()[procno].pid;
+	copy->role = cells()[procno].role;
+	pg_atomic_init_u64(&copy->position, pg_atomic_read_u64(&cells()[procno].position));
+	valid = copy->identity != 0 && copy->identity == db->identity;
+	SpinLockRelease(&db->mutex);
+	return valid;
+}
+
+/*
+ * The session of a process has another revision: its messages are numbered
+ * anew.
+ */
+void
+rinq_session_cell_move(RinqDatabase *db, int procno, uint32 seq, uint32 revision)
+{
+	RinqSessionCell *cell = &cells()[procno];
+
+	SpinLockAcquire(&db->mutex);
+	if (cell->identity == db->identity && cell->seq == seq)
+		pg_atomic_write_u64(&cell->position, RINQ_POSITION(revision, 1));
+	SpinLockRelease(&db->mutex);
+}
+
+/*
+ * The session of a process is no more: the process has a new one when it needs
+ * one.
+ */
+void
+rinq_session_cell_end(RinqDatabase *db, int procno, uint32 seq)
+{
+	RinqSessionCell *cell = &cells()[procno];
+
+	SpinLockAcquire(&db->mutex);
+	if (cell->identity == db->identity && cell->seq == seq)
+		cell->identity = 0;
+	SpinLockRelease(&db->mutex);
+}
+
+/* the message id that was made up last */
+static RinqMessageId unconnected;
+
+static void
+forget_unconnected(void)
+{
+	memset(&unconnected, 0, sizeof(unconnected));
+}
+
+/*
+ * Draw a message id while the peer is nobody on the network: of a session that
+ * nobody can reach, like one whose peer is gone by the time it is received.
+ */
+void
+rinq_session_draw_unconnected(RinqMessageId *id)
+{
+	RinqMessageId *last = &unconnected;
+
+	rinq_at_request_end(forget_unconnected);
+	while (last->seq == 0 || last->seq == PG_UINT32_MAX ||
+		   last->ref.session.peer.rand == 0 || last->ref.session.seq == 0)
+	{
+		memset(last, 0, sizeof(*last));
+		if (!pg_strong_random(&last->ref.session.peer.rand, sizeof(last->ref.session.peer.rand)) ||
+			!pg_strong_random(&last->ref.session.seq, sizeof(last->ref.session.seq)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate a random message id")));
+		last->ref.session.peer.clock = (uint64) (rinq_wall_ms() / 1000);
+		last->seq = 1;
+	}
+	*id = *last;
+	last->seq++;
+}
+
+/*
+ * End the session of this process, which ends itself, or a request that it
+ * has handled.  Returns whose peer is to be told, or NULL.
+ */
+RinqDatabase *
+rinq_session_leave(void)
+{
+	RinqDatabase *db = told;
+
+	told = NULL;
+	cells()[RINQ_MY_PROCNO].identity = 0;
+	return db;
+}

@@ -1,0 +1,62 @@
+/*-------------------------------------------------------------------------
+ *
+ * session_ids.h
+ *	  The implicit session of a connection: its number on the network, and the
+ *	  ids of the messages it sends.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_IPC_SESSION_IDS_H
+#define RINQ_IPC_SESSION_IDS_H
+
+#include "postgres.h"
+
+#include "base/ident.h"
+#include "ipc/shared.h"
+
+/*
+ * One for each process, at its number.  Its owner alone assigns a session to
+ * it, under the mutex of its database; messages are numbered by whoever sends
+ * in its name, and the peer moves it to another revision.
+ */
+typedef struct RinqSessionCell
+{
+	uint32		identity;		/* serial of the peer's identity; 0 is none */
+	uint32		seq;			/* of the session */
+	uint32		client;			/* number of the process (backend/calls.c) */
+	int			pid;
+	Oid			role;			/* that used it first */
+	pg_atomic_uint64 position;	/* revision and next message: RINQ_POSITION */
+} RinqSessionCell;
+
+#define RINQ_POSITION(revision, next) (((uint64) (revision) << 32) | (uint32) (next))
+
+/*
+ * From this number on, the peer is asked now and then to move the session to
+ * its next revision, in which messages are numbered from 1 again.
+ */
+#define RINQ_RENUMBER_AT 0xF0000000
+#define RINQ_RENUMBER_EVERY 0x1000000
+
+#define RINQ_POSITION_REVISION(position) ((uint32) ((position) >> 32))
+#define RINQ_POSITION_NEXT(position) ((uint32) (position))
+
+extern int	rinq_session_cells_count(void);
+extern Size rinq_session_cells_size(void);
+extern void rinq_session_cells_init(void);
+
+extern void rinq_identity_set(RinqDatabase *db, const RinqPeerId *id);
+extern void rinq_identity_clear(RinqDatabase *db);
+
+/* in backends and executors */
+extern uint32 rinq_session_draw(RinqDatabase *db, uint32 client, RinqMessageId *id);
+extern bool rinq_session_current(RinqDatabase *db, uint32 client, RinqSessionId *id);
+extern void rinq_session_draw_unconnected(RinqMessageId *id);
+extern RinqDatabase *rinq_session_leave(void);
+
+/* in the peer */
+extern bool rinq_session_cell_read(RinqDatabase *db, int procno, RinqSessionCell *copy);
+extern void rinq_session_cell_move(RinqDatabase *db, int procno, uint32 seq, uint32 revision);
+extern void rinq_session_cell_end(RinqDatabase *db, int procno, uint32 seq);
+
+#endif							/* RINQ_IPC_SESSION_IDS_H */

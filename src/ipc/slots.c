@@ -1,0 +1,547 @@
+/*-------------------------------------------------------------------------
+ *
+ * slots.c
+ *	  Messages between the processes of one database: slots, the peer's inbox
+ *	  and the line of requests that executors take their work from.
+ *
+ * Nothing here waits: the spinlocks guard a few words each, the line has a lock
+ * of its own, and large payloads are copied without any lock held.  Who may touch a slot, and when,
+ * is described in ipc/slots.h.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "ipc/slots.h"
+#include "guc.h"
+#include "port/pg_bitutils.h"
+#include "storage/proc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/* slots for requests on their way to executors; more wait in the peer */
+#define NUM_REQUEST_SLOTS 256
+
+/*
+ * Entries that a slot can have in the inbox at a time: it is called, fails with
+ * the connection before the peer has read that, and is used again; twice, when
+ * the peer is told to connect elsewhere in the same turn; and abandoned.
+ */
+#define ENTRIES_PER_SLOT 4
+
+static uint32
+num_slots(void)
+{
+	return (uint32) rinq_max_calls + NUM_REQUEST_SLOTS;
+}
+
+/* for all slots, and for the sessions of all backends, made and ended twice */
+static uint32
+inbox_size(void)
+{
+	return pg_nextpower2_32(ENTRIES_PER_SLOT * num_slots() + 4 * (uint32) RINQ_MAX_BACKENDS);
+}
+
+Size
+rinq_channel_size(void)
+{
+	Size		size;
+
+	size = offsetof(RinqChannel, slots);
+	size = add_size(size, mul_size(num_slots(), sizeof(RinqSlot)));
+	size = add_size(MAXALIGN(size),
+					mul_size(inbox_size(), sizeof(RinqInboxEntry)));
+	return MAXALIGN(size);
+}
+
+void
+rinq_channel_init(RinqChannel *channel, LWLock *queue_lock, LWLock *request_lock)
+{
+	uint32		i;
+
+	SpinLockInit(&channel->free_lock);
+	channel->request_lock = request_lock;
+	SpinLockInit(&channel->inbox_lock);
+	channel->num_calls = (uint32) rinq_max_calls;
+	channel->num_slots = num_slots();
+	channel->inbox_size = inbox_size();
+	channel->inbox_offset = MAXALIGN(offsetof(RinqChannel, slots) +
+									 channel->num_slots * sizeof(RinqSlot));
+	channel->inbox_head = 0;
+	channel->inbox_tail = 0;
+	channel->inbox_missed = false;
+	rinq_sendqueue_init(&channel->send, queue_lock);
+	channel->first_request = RINQ_NO_SLOT;
+	channel->last_request = RINQ_NO_SLOT;
+	channel->num_requests = 0;
+
+	channel->first_free = 0;
+	for (i = 0; i < channel->num_slots; i++)
+	{
+		RinqSlot   *slot = &channel->slots[i];
+
+		pg_atomic_init_u32(&slot->state, RINQ_SLOT_FREE);
+		pg_atomic_init_u32(&slot->claim, RINQ_CLAIMED_BY_PEER);
+		slot->serial = 0;
+		slot->large = InvalidDsaPointer;
+		slot->length = 0;
+		slot->owner = RINQ_NO_PROC;
+		slot->next = (i + 1 < channel->num_calls) ? i + 1 : RINQ_NO_SLOT;
+	}
+}
+
+/*
+ * Takes a free slot for a call, or returns RINQ_NO_SLOT.
+ */
+uint32
+rinq_slot_alloc_call(RinqChannel *channel)
+{
+	uint32		index;
+	RinqSlot   *slot;
+
+	SpinLockAcquire(&channel->free_lock);
+	index = channel->first_free;
+	if (index != RINQ_NO_SLOT)
+		channel->first_free = channel->slots[index].next;
+	SpinLockRelease(&channel->free_lock);
+	if (index == RINQ_NO_SLOT)
+		return RINQ_NO_SLOT;
+
+	slot = &channel->slots[index];
+	do
+	{
+		slot->serial++;
+	} while (slot->serial == RINQ_CLAIMED_BY_PEER || slot->serial == RINQ_CLAIMED_BY_OWNER);
+	slot->owner = RINQ_MY_PROCNO;
+	slot->async = false;
+	pg_atomic_write_u32(&slot->claim, slot->serial);
+	slot->outcome = RINQ_OUTCOME_NONE;
+	slot->length = 0;
+	rinq_slot_set_state(slot, RINQ_SLOT_FILLING);
+	return index;
+}
+
+/*
+ * Frees a slot with all it holds.  Slots of requests belong to the peer, which
+ * keeps its own list of the free ones; they are only marked.
+ */
+void
+rinq_slot_free(RinqChannel *channel, uint32 index)
+{
+	RinqSlot   *slot = &channel->slots[index];
+
+	rinq_slot_clear(slot);
+	slot->owner = RINQ_NO_PROC;
+	rinq_slot_set_state(slot, RINQ_SLOT_FREE);
+	if (index >= channel->num_calls)
+		return;
+
+	SpinLockAcquire(&channel->free_lock);
+	slot->next = channel->first_free;
+	channel->first_free = index;
+	SpinLockRelease(&channel->free_lock);
+}
+
+/*
+ * Releases the fields of a slot, which stays in use.
+ */
+void
+rinq_slot_clear(RinqSlot *slot)
+{
+	if (DsaPointerIsValid(slot->large))
+	{
+		dsa_pointer large = slot->large;
+
+		slot->large = InvalidDsaPointer;
+		dsa_free(rinq_dsa(), large);
+	}
+	slot->length = 0;
+}
+
+/*
+ * Packs fields into a slot in place of those it has: each a length and its
+ * bytes, with PG_UINT32_MAX as the length of an absent one.
+ *
+ * Returns false, and leaves the slot empty, when the payload area is full.
+ * The fields must not point into this slot.
+ */
+bool
+rinq_slot_write(RinqSlot *slot, const RinqBytes *fields, int nfields)
+{
+	Size		size = 0;
+	char	   *p;
+	int			i;
+
+	rinq_slot_clear(slot);
+	for (i = 0; i < nfields; i++)
+		size += sizeof(uint32) + fields[i].len;
+	if (size > MaxAllocSize)
+		return false;
+
+	if (size <= RINQ_SLOT_INLINE)
+		p = slot->data;
+	else
+	{
+		slot->large = dsa_allocate_extended(rinq_dsa(), size,
+											DSA_ALLOC_HUGE | DSA_ALLOC_NO_OOM);
+		if (!DsaPointerIsValid(slot->large))
+			return false;
+		p = dsa_get_address(rinq_dsa(), slot->large);
+	}
+	for (i = 0; i < nfields; i++)
+	{
+		uint32		len = fields[i].data == NULL ? PG_UINT32_MAX : (uint32) fields[i].len;
+
+		memcpy(p, &len, sizeof(len));
+		p += sizeof(len);
+		if (fields[i].data != NULL && len > 0)
+		{
+			memcpy(p, fields[i].data, len);
+			p += len;
+		}
+	}
+	slot->length = (uint32) size;
+	return true;
+}
+
+/*
+ * Finds the fields of a slot.  They point into shared memory and are valid
+ * until the slot is written, cleared or freed.  Fields that were not written
+ * are absent.
+ */
+void
+rinq_slot_read(RinqSlot *slot, RinqBytes *fields, int nfields)
+{
+	const char *p = slot->data;
+	Size		left = slot->length;
+	int			i;
+
+	if (DsaPointerIsValid(slot->large))
+		p = dsa_get_address(rinq_dsa(), slot->large);
+
+	for (i = 0; i < nfields; i++)
+	{
+		uint32		len;
+
+		fields[i] = rinq_bytes(NULL, 0);
+		if (left < sizeof(len))
+			continue;
+		memcpy(&len, p, sizeof(len));
+		p += sizeof(len);
+		left -= sizeof(len);
+		if (len == PG_UINT32_MAX)
+			continue;
+		if (len > left)
+			elog(ERROR, "corrupt message in rinq's shared memory");
+		fields[i] = rinq_bytes(p, len);
+		p += len;
+		left -= len;
+	}
+}
+
+/*
+ * Moves a slot from one state to the next, which hands it to another process;
+ * false when it was in another state, because the other side gave up.
+ */
+bool
+rinq_slot_move(RinqSlot *slot, RinqSlotState from, RinqSlotState to)
+{
+	uint32		expected = from;
+
+	return pg_atomic_compare_exchange_u32(&slot->state, &expected, to);
+}
+
+static RinqInboxEntry *
+inbox_entry(RinqChannel *channel, uint64 position)
+{
+	RinqInboxEntry *ring = (RinqInboxEntry *) ((char *) channel + channel->inbox_offset);
+
+	return &ring[position & (channel->inbox_size - 1)];
+}
+
+/*
+ * Tell the peer something, and wake it.
+ */
+void
+rinq_inbox_put(RinqDatabase *db, RinqInboxKind kind, uint32 value, uint32 serial)
+{
+	RinqChannel *channel = rinq_channel_of(db);
+	bool		of_process = kind == RINQ_INBOX_CLIENT_GONE || kind == RINQ_INBOX_SESSION;
+	uint64		limit = channel->inbox_size;
+	bool		full;
+
+	if (of_process)
+		limit -= ENTRIES_PER_SLOT * channel->num_slots;
+
+	SpinLockAcquire(&channel->inbox_lock);
+	full = channel->inbox_head - channel->inbox_tail >= limit;
+	if (!full)
+	{
+		RinqInboxEntry *entry = inbox_entry(channel, channel->inbox_head);
+
+		entry->kind = kind;
+		entry->value = value;
+		entry->serial = serial;
+		channel->inbox_head++;
+	}
+	else
+		channel->inbox_missed = true;
+	SpinLockRelease(&channel->inbox_lock);
+	rinq_wake_peer(db);
+}
+
+bool
+rinq_inbox_get(RinqChannel *channel, RinqInboxEntry *entry)
+{
+	bool		found;
+
+	SpinLockAcquire(&channel->inbox_lock);
+	found = channel->inbox_head != channel->inbox_tail;
+	if (found)
+	{
+		*entry = *inbox_entry(channel, channel->inbox_tail);
+		channel->inbox_tail++;
+	}
+	SpinLockRelease(&channel->inbox_lock);
+	return found;
+}
+
+/*
+ * Was there no room for something since this was asked last?  To be asked when
+ * the inbox is empty; then everybody has to be looked at.
+ */
+bool
+rinq_inbox_missed(RinqChannel *channel)
+{
+	bool		missed;
+
+	/* mostly nothing was, which costs no lock to see */
+	if (!*(volatile bool *) &channel->inbox_missed)
+		return false;
+	SpinLockAcquire(&channel->inbox_lock);
+	missed = channel->inbox_missed;
+	channel->inbox_missed = false;
+	SpinLockRelease(&channel->inbox_lock);
+	return missed;
+}
+
+/*
+ * Adds a request to the line.  Returns the procno of an idle executor of its
+ * role to wake, lowest number first since its caches are the warmest, or
+ * RINQ_NO_PROC.
+ */
+int
+rinq_request_put(RinqDatabase *db, uint32 index)
+{
+	RinqChannel *channel = rinq_channel_of(db);
+	RinqSlot   *slot = &channel->slots[index];
+	int			wake = RINQ_NO_PROC;
+	int			i;
+
+	slot->next = RINQ_NO_SLOT;
+	rinq_slot_set_state(slot, RINQ_SLOT_QUEUED);
+
+	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
+	if (channel->last_request == RINQ_NO_SLOT)
+		channel->first_request = index;
+	else
+		channel->slots[channel->last_request].next = index;
+	channel->last_request = index;
+	channel->num_requests++;
+	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
+	{
+		RinqExecutorSlot *executor = &db->executors[i];
+
+		if (executor->state == RINQ_EXECUTOR_IDLE && executor->role == slot->role)
+		{
+			executor->state = RINQ_EXECUTOR_WOKEN;
+			wake = executor->procno;
+			break;
+		}
+	}
+	LWLockRelease(channel->request_lock);
+	return wake;
+}
+
+/* caller holds the request lock */
+static void
+unlink_request(RinqChannel *channel, uint32 index, uint32 previous)
+{
+	RinqSlot   *slot = &channel->slots[index];
+
+	if (previous == RINQ_NO_SLOT)
+		channel->first_request = slot->next;
+	else
+		channel->slots[previous].next = slot->next;
+	if (channel->last_request == index)
+		channel->last_request = previous;
+	slot->next = RINQ_NO_SLOT;
+	channel->num_requests--;
+}
+
+/*
+ * How many responses and notifications run at a time: they leave one executor to
+ * requests, which somebody waits for, unless there is no other.
+ */
+int
+rinq_unattended_limit(void)
+{
+	return Max(1, rinq_command_workers - 1);
+}
+
+/* may other executors start work that nobody waits for?  The caller holds the request lock */
+static bool
+may_run_unattended(RinqDatabase *db, const RinqExecutorSlot *me)
+{
+	RinqChannel *channel = rinq_channel_of(db);
+	int			count = 0;
+	int			i;
+
+	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
+	{
+		const RinqExecutorSlot *executor = &db->executors[i];
+
+		/* its owner clears it without the lock, so it is read but once */
+		uint32		request = *(volatile const uint32 *) &executor->request;
+
+		if (executor != me && executor->state == RINQ_EXECUTOR_BUSY &&
+			request < channel->num_slots && channel->slots[request].work != RINQ_WORK_REQUEST)
+			count++;
+	}
+	return count < rinq_unattended_limit();
+}
+
+/*
+ * Takes the oldest request for the executor's role that may run now, and marks the
+ * executor busy; or marks it idle and returns RINQ_NO_SLOT.
+ */
+uint32
+rinq_request_take(RinqDatabase *db, RinqExecutorSlot *me)
+{
+	RinqChannel *channel = rinq_channel_of(db);
+	uint32		previous = RINQ_NO_SLOT;
+	uint32		index;
+	bool		unattended;
+
+	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
+	unattended = may_run_unattended(db, me);
+	for (index = channel->first_request; index != RINQ_NO_SLOT;
+		 previous = index, index = channel->slots[index].next)
+	{
+		if (channel->slots[index].role == me->role &&
+			(unattended || channel->slots[index].work == RINQ_WORK_REQUEST))
+			break;
+	}
+	if (index != RINQ_NO_SLOT)
+	{
+		unlink_request(channel, index, previous);
+		channel->slots[index].owner = me->procno;
+		rinq_slot_set_state(&channel->slots[index], RINQ_SLOT_RUNNING);
+		me->state = RINQ_EXECUTOR_BUSY;
+	}
+	else
+		me->state = RINQ_EXECUTOR_IDLE;
+	me->request = index;
+	LWLockRelease(channel->request_lock);
+	return index;
+}
+
+/*
+ * Takes a request out of the line again; false when an executor has it.
+ */
+bool
+rinq_request_remove(RinqDatabase *db, uint32 index)
+{
+	RinqChannel *channel = rinq_channel_of(db);
+	uint32		previous = RINQ_NO_SLOT;
+	uint32		i;
+	bool		found = false;
+
+	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
+	for (i = channel->first_request; i != RINQ_NO_SLOT;
+		 previous = i, i = channel->slots[i].next)
+	{
+		if (i == index)
+		{
+			unlink_request(channel, i, previous);
+			found = true;
+			break;
+		}
+	}
+	LWLockRelease(channel->request_lock);
+	return found;
+}
+
+/*
+ * Ends everything that waits for the peer: called when it ends, and again
+ * when the next one starts, for what came in between.
+ */
+void
+rinq_channel_peer_gone(RinqDatabase *db)
+{
+	RinqChannel *channel = rinq_channel_of(db);
+	uint32		i;
+
+	SpinLockAcquire(&channel->inbox_lock);
+	channel->inbox_tail = channel->inbox_head;
+	SpinLockRelease(&channel->inbox_lock);
+
+	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
+	channel->first_request = RINQ_NO_SLOT;
+	channel->last_request = RINQ_NO_SLOT;
+	channel->num_requests = 0;
+	LWLockRelease(channel->request_lock);
+
+	rinq_sendqueue_reset(db);
+	for (i = 0; i < channel->num_slots; i++)
+	{
+		RinqSlot   *slot = &channel->slots[i];
+		RinqSlotState state = rinq_slot_state(slot);
+
+		if (i < channel->num_calls)
+		{
+			if (state == RINQ_SLOT_QUEUED)
+			{
+				rinq_slot_clear(slot);
+				slot->outcome = RINQ_OUTCOME_CONNECTION_LOST;
+				if (rinq_slot_move(slot, RINQ_SLOT_QUEUED, RINQ_SLOT_DONE))
+					rinq_wake_proc(slot->owner);
+				else
+					rinq_slot_free(channel, i);
+			}
+			else if (state == RINQ_SLOT_ABANDONED)
+				rinq_slot_free(channel, i);
+		}
+		else if (state == RINQ_SLOT_RUNNING)
+		{
+			/* if the executor is done in this moment, the slot is ours */
+			if (!rinq_slot_move(slot, RINQ_SLOT_RUNNING, RINQ_SLOT_ABANDONED))
+				rinq_slot_free(channel, i);
+		}
+		else if (state != RINQ_SLOT_FREE && state != RINQ_SLOT_ABANDONED)
+			rinq_slot_free(channel, i);
+	}
+}
+
+/*
+ * True when neither an executor nor the reader is connected to the database,
+ * or about to be.
+ */
+bool
+rinq_database_is_left(RinqDatabase *db)
+{
+	RinqChannel *channel = rinq_channel_of(db);
+	bool		left = db->reader.state == RINQ_WORKER_NONE && db->outbox.state == RINQ_WORKER_NONE;
+	int			i;
+
+	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
+	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
+	{
+		if (db->executors[i].state != RINQ_EXECUTOR_FREE)
+			left = false;
+	}
+	LWLockRelease(channel->request_lock);
+	return left;
+}

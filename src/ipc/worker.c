@@ -1,0 +1,77 @@
+/*-------------------------------------------------------------------------
+ *
+ * ipc/worker.c
+ *	  Registering the extension's background workers.
+ *
+ * The launcher alone is restarted by the postmaster.  All others are
+ * registered as never to be restarted, because the process that started them
+ * knows when, and whether, they should run again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "storage/latch.h"
+#include "ipc/worker.h"
+
+/*
+ * Registers the launcher; called while the server loads the library.
+ */
+void
+rinq_register_launcher(void)
+{
+	BackgroundWorker worker;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = 1;
+	strlcpy(worker.bgw_library_name, "rinq", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, "rinq_launcher_main", BGW_MAXLEN);
+	strlcpy(worker.bgw_name, "rinq launcher", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "rinq launcher", BGW_MAXLEN);
+	RegisterBackgroundWorker(&worker);
+}
+
+/*
+ * Starts a worker for a database; false when the server has no place for
+ * another one.  The calling process is told of its start and end.
+ */
+bool
+rinq_start_worker(const char *kind, const char *entry,
+				  const RinqWorkerArgs *args, BackgroundWorkerHandle **handle)
+{
+	BackgroundWorker worker;
+
+	StaticAssertStmt(sizeof(RinqWorkerArgs) <= BGW_EXTRALEN,
+					 "worker arguments must fit");
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_notify_pid = MyProcPid;
+	strlcpy(worker.bgw_library_name, "rinq", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, entry, BGW_MAXLEN);
+	snprintf(worker.bgw_name, BGW_MAXLEN, "%s for database \"%s\"", kind,
+			 NameStr(rinq_shared->databases[args->database].name));
+	strlcpy(worker.bgw_type, kind, BGW_MAXLEN);
+	memcpy(worker.bgw_extra, args, sizeof(*args));
+	return RegisterDynamicBackgroundWorker(&worker, handle);
+}
+
+/*
+ * What a worker does first: reads its arguments and finds its database, which
+ * it still has to check under the lock.
+ */
+RinqDatabase *
+rinq_worker_attach(RinqWorkerArgs *args)
+{
+	memcpy(args, MyBgworkerEntry->bgw_extra, sizeof(*args));
+	if (!rinq_preloaded() || args->database < 0 ||
+		args->database >= rinq_shared->num_databases)
+		elog(ERROR, "rinq worker started with bad arguments");
+	return &rinq_shared->databases[args->database];
+}

@@ -1,0 +1,472 @@
+/*-------------------------------------------------------------------------
+ *
+ * delivery.c
+ *	  Responding to requests that have arrived, and settling them with the
+ *	  broker.
+ *
+ * Each delivery is settled exactly once: acknowledged after its response was
+ * published, given back to the broker, or rejected.  The rules which of these
+ * are section 4 of the protocol.  A delivery whose channel was closed in the
+ * meantime is the broker's again, and is not settled at all.  Responses and
+ * notifications were acknowledged when they arrived.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/clock.h"
+#include "guc.h"
+#include "protocol/payload.h"
+#include "peer/command/delivery.h"
+#include "peer/sending/publisher.h"
+#include "backend/request_context.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+
+#define FIRST_RETURN_DELAY 1000 /* ms before a request goes back a second time */
+#define LAST_RETURN_DELAY 60000 /* ms, of one that goes back again and again */
+#define MAX_RETURNED 4096		/* requests whose returns are counted */
+#define RETURN_MEMORY (10 * LAST_RETURN_DELAY)	/* ms that a count is kept */
+#define RETURN_LOG_INTERVAL 10000	/* ms between log entries about returns */
+#define MAX_PROBLEM 1024		/* bytes of an error that says why another was not sent */
+#define MAX_UNBALANCED 10000	/* that wait, and cannot wait at the broker */
+
+/* of those that wait, what the broker keeps no count of; of each kind of work */
+static struct
+{
+	int			waiting;
+	Size		bytes;
+}			unbalanced[RINQ_WORK_NOTIFICATION + 1];
+
+/* requests on their way back to the broker, each after a while of its own */
+static dlist_head delayed = DLIST_STATIC_INIT(delayed);
+
+/* how often a request was given back lately */
+typedef struct Returned
+{
+	RinqMessageId id;			/* hash key */
+	int			count;
+	int64		last;			/* time of the latest return */
+} Returned;
+
+static HTAB *returned;
+
+/* for each channel, counts how often it was lost */
+static uint32 epochs[RINQ_CONN_MAX_CHANNEL + 1];
+
+/*
+ * Takes note of one that has just arrived, and waits from now on.
+ */
+void
+rinq_incoming_register(RinqIncoming *request, Size body_len)
+{
+	request->epoch = epochs[request->channel];
+	request->waits = true;
+	if (!request->balanced)
+	{
+		unbalanced[request->work].waiting++;
+		unbalanced[request->work].bytes += body_len;
+	}
+}
+
+/*
+ * Does so much work of a kind wait that more must not be taken?
+ */
+bool
+rinq_incoming_too_many(RinqWork work)
+{
+	return unbalanced[work].waiting >= MAX_UNBALANCED ||
+		unbalanced[work].bytes > (Size) rinq_payload_memory * 1024 * 1024;
+}
+
+/*
+ * A channel was closed: what came through it is the broker's again.
+ */
+void
+rinq_incoming_channel_lost(uint16 channel)
+{
+	epochs[channel]++;
+}
+
+/*
+ * Is its deadline over?
+ */
+bool
+rinq_incoming_expired(const RinqIncoming *request)
+{
+	return request->deadline != 0 && rinq_clock_ms() >= request->deadline;
+}
+
+/*
+ * Its body is copied into a slot, or of no use any more.
+ */
+void
+rinq_incoming_free_body(RinqIncoming *request)
+{
+	if (!request->balanced && request->waits)
+	{
+		Assert(unbalanced[request->work].waiting > 0);
+		unbalanced[request->work].waiting--;
+		unbalanced[request->work].bytes -= request->body.len;
+	}
+	request->waits = false;
+	if (request->body.data != NULL)
+		pfree((char *) request->body.data);
+	request->body = rinq_bytes(NULL, 0);
+}
+
+/*
+ * It is over, and settled if it had to be.
+ */
+void
+rinq_incoming_free(RinqIncoming *request)
+{
+	rinq_incoming_free_body(request);
+	if (request->own.handler != NULL)
+		pfree(request->own.handler);
+	pfree(request);
+}
+
+/*
+ * Can it still be settled?  Of a response or notification, there is nothing to
+ * settle any more.
+ */
+bool
+rinq_incoming_can_settle(const RinqIncoming *request)
+{
+	if (request->work != RINQ_WORK_REQUEST)
+		return true;
+	return rinq_peer.conn != NULL &&
+		(request->settled || request->epoch == epochs[request->channel]);
+}
+
+/*
+ * Ends a request without an answer: the broker may give a balanced one to
+ * another peer, as long as its deadline allows.
+ */
+void
+rinq_incoming_settle(RinqIncoming *request)
+{
+	bool		late = rinq_incoming_expired(request);
+	bool		requeue = request->balanced && !late;
+
+	if (request->work != RINQ_WORK_REQUEST)
+	{
+		rinq_count(rinq_peer.db, request->work == RINQ_WORK_RESPONSE ?
+				   RINQ_RESPONSES_DROPPED : RINQ_NOTIFICATIONS_DROPPED);
+		rinq_incoming_free(request);
+		return;
+	}
+	rinq_count(rinq_peer.db, requeue ? RINQ_REQUESTS_REQUEUED :
+			   late ? RINQ_REQUESTS_EXPIRED : RINQ_REQUESTS_REJECTED);
+	if (rinq_incoming_can_settle(request) && !request->settled)
+		(void) rinq_basic_reject(rinq_peer.conn, request->channel, request->tag, requeue);
+	rinq_incoming_free(request);
+}
+
+/*
+ * Forget requests that were not given back for long; of those that end for
+ * good elsewhere, nobody tells this peer.
+ */
+static void
+forget_old_returns(void)
+{
+	HASH_SEQ_STATUS seq;
+	Returned   *entry;
+
+	hash_seq_init(&seq, returned);
+	while ((entry = hash_seq_search(&seq)) != NULL)
+	{
+		if (rinq_peer.now - entry->last > RETURN_MEMORY)
+			hash_search(returned, &entry->id, HASH_REMOVE, NULL);
+	}
+}
+
+static void
+make_returned(void)
+{
+	HASHCTL		ctl;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(RinqMessageId);
+	ctl.entrysize = sizeof(Returned);
+	ctl.hcxt = TopMemoryContext;
+	returned = hash_create("rinq returned requests", 64, &ctl,
+						   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/*
+ * Count a return of a request.  Returns how often it was given back, as far as
+ * this peer knows: when too many are, all further ones count as frequent.
+ */
+static int
+count_return(const RinqIncoming *request)
+{
+	RinqMessageId id;
+	RinqMessageId key;
+	Returned   *entry;
+	bool		found;
+
+	if (returned == NULL)
+		make_returned();
+	if (!rinq_message_id_parse(request->id.data, request->id.len, &id))
+		return 1;
+	rinq_message_id_key(&id, &key);
+	if (hash_get_num_entries(returned) >= MAX_RETURNED)
+		forget_old_returns();
+	entry = hash_search(returned, &key,
+						hash_get_num_entries(returned) < MAX_RETURNED ? HASH_ENTER : HASH_FIND,
+						&found);
+	if (entry == NULL)
+		return 5;
+	if (!found)
+		entry->count = request->redelivered ? 1 : 0;
+	entry->last = rinq_peer.now;
+	return ++entry->count;
+}
+
+/* Log that a request goes back again, once for each and within limits. */
+static void
+log_return(const RinqIncoming *request)
+{
+	static int64 last_logged = 0;
+	static uint64 suppressed = 0;
+	char		id[RINQ_DISPLAY_LEN];
+	char		ns[RINQ_DISPLAY_LEN];
+	char		command[RINQ_DISPLAY_LEN];
+	char		trace[RINQ_DISPLAY_LEN];
+
+	if (last_logged != 0 && rinq_peer.now - last_logged < RETURN_LOG_INTERVAL)
+	{
+		suppressed++;
+		return;
+	}
+	ereport(LOG,
+			(errmsg("rinq peer %s gives request %s back to the broker again, since its handler did not end",
+					rinq_peer.id_text, rinq_text_for_display(request->id, id)),
+			 errdetail_internal("Namespace \"%s\", command \"%s\", trace id \"%s\"; "
+								UINT64_FORMAT " more requests since the last such entry.",
+								rinq_text_for_display(request->namespace, ns),
+								rinq_text_for_display(request->command, command),
+								rinq_text_for_display(request->trace, trace), suppressed),
+			 errhint("From now on it goes back later and later.")));
+	last_logged = rinq_peer.now;
+	suppressed = 0;
+}
+
+/*
+ * Give a request back whose executor has ended.  The first return is made at
+ * once; each further one is delayed, longer and longer, up to the deadline, so
+ * that a request that nobody can handle is no busy loop.
+ */
+void
+rinq_incoming_give_back(RinqIncoming *request)
+{
+	int			count;
+	int64		delay;
+
+	if (!request->balanced || rinq_peer.stopping || request->work != RINQ_WORK_REQUEST)
+	{
+		rinq_incoming_settle(request);
+		return;
+	}
+	count = count_return(request);
+	if (count == 1)
+	{
+		rinq_incoming_settle(request);
+		return;
+	}
+	if (count == 2)
+		log_return(request);
+	delay = (int64) FIRST_RETURN_DELAY << Min(count - 2, 10);
+	delay = Min(delay, LAST_RETURN_DELAY);
+	if (request->deadline != 0)
+		delay = Min(delay, Max(0, request->deadline - rinq_clock_ms()));
+	request->settle_at = rinq_peer.now + delay;
+	dlist_push_tail(&delayed, &request->node);
+}
+
+/*
+ * Give back the requests whose time has come, or all.  Returns when the next
+ * one goes back, 0 when there is none.
+ */
+int64
+rinq_incoming_settle_delayed(bool all)
+{
+	dlist_mutable_iter iter;
+	int64		next = 0;
+
+	dlist_foreach_modify(iter, &delayed)
+	{
+		RinqIncoming *request = dlist_container(RinqIncoming, node, iter.cur);
+
+		if (!all && request->settle_at > rinq_peer.now && rinq_incoming_can_settle(request))
+		{
+			next = next == 0 ? request->settle_at : Min(next, request->settle_at);
+			continue;
+		}
+		dlist_delete(&request->node);
+		rinq_incoming_settle(request);
+	}
+	return next;
+}
+
+/* Acknowledge a request, unless that was done with an earlier response. */
+static void
+acknowledge(RinqIncoming *request)
+{
+	if (!request->settled)
+		(void) rinq_basic_ack(rinq_peer.conn, request->channel, request->tag, false);
+	request->settled = true;
+}
+
+/*
+ * The broker has taken the response to a request.
+ */
+void
+rinq_incoming_response_taken(RinqIncoming *request)
+{
+	rinq_incoming_free(request);
+}
+
+/*
+ * The broker has refused the response to a request, which gets an error instead.
+ */
+void
+rinq_incoming_response_refused(RinqIncoming *request, const char *text)
+{
+	if (request->type == 'e')
+	{
+		rinq_incoming_free(request);	/* refused as well: there is no more to say */
+		return;
+	}
+	request->type = 'e';
+	request->body = rinq_bytes(MemoryContextStrdup(TopMemoryContext, text), strlen(text));
+	rinq_server_answer_later(request);
+}
+
+/*
+ * Publishes the response to a request, unless none is wanted or it comes too
+ * late, and acknowledges the request; false, with nothing done, when the
+ * connection has no room for it now.
+ */
+bool
+rinq_incoming_respond(RinqIncoming *request, char type, RinqBytes failure_type, RinqBytes text,
+					  RinqBytes payload)
+{
+	RinqMessage msg;
+	RinqMsgStatus status;
+	RinqPublication what;
+	char		expiration[RINQ_EXPIRATION_SIZE];
+	char		id[RINQ_DISPLAY_LEN];
+	char		trace[RINQ_DISPLAY_LEN];
+	bool		late = rinq_incoming_expired(request);
+
+	if (!rinq_incoming_can_settle(request))
+	{
+		rinq_incoming_free(request);
+		return true;
+	}
+	if (request->reply == RINQ_REPLY_NONE || late)
+	{
+		if (late)
+			rinq_count(rinq_peer.db, RINQ_REQUESTS_EXPIRED);
+		acknowledge(request);
+		rinq_incoming_free(request);
+		return true;
+	}
+
+	memset(&msg, 0, sizeof(msg));
+	msg.type = rinq_bytes(&type, 1);
+	msg.correlation_id = request->trace;
+	rinq_message_set_deadline(&msg, request->deadline, expiration);
+	if (request->reply == RINQ_REPLY_UNCORRELATED)
+	{
+		msg.reply_to = rinq_bytes_str("u");
+		msg.ns = request->namespace;
+		msg.command = request->command;
+		msg.span_context = request->span_context;
+		msg.traceparent = request->traceparent;
+		msg.tracestate = request->tracestate;
+	}
+	if (type == 'f')
+	{
+		msg.target = failure_type;
+		if (text.len > 0)
+			msg.failure_message = text;
+	}
+	else if (type == 'e')
+		payload = text;
+
+	memset(&what, 0, sizeof(what));
+	what.kind = RINQ_PUBLISH_RESPONSE;
+	what.request = request;
+	status = rinq_publish(&what, "cmd.rsp", request->id, false, &msg, payload);
+	if (status == RINQ_MSG_BACKLOG)
+		return false;
+	if (status == RINQ_MSG_OK)
+	{
+		/* from now on it is the publisher's */
+		rinq_count(rinq_peer.db, RINQ_RESPONSES_SENT);
+		acknowledge(request);
+		rinq_incoming_free_body(request);
+		request->type = type;
+		return true;
+	}
+	if (type != 'e' || payload.len > MAX_PROBLEM)
+	{
+		/* what does not fit into the headers, or into the broker; this surely does */
+		return rinq_incoming_respond(request, 'e', failure_type,
+									 rinq_bytes_str(rinq_publish_problem(status)), payload);
+	}
+	ereport(LOG,
+			(errmsg("rinq peer %s could not send a response: %s",
+					rinq_peer.id_text, rinq_publish_problem(status)),
+			 errdetail_internal("Request %s, trace id %s.",
+								rinq_text_for_display(request->id, id),
+								rinq_text_for_display(request->trace, trace))));
+	acknowledge(request);
+	rinq_incoming_free(request);
+	return true;
+}
+
+/*
+ * Responds with an error; false when the connection has no room for it.
+ */
+bool
+rinq_incoming_respond_error(RinqIncoming *request, const char *text)
+{
+	return rinq_incoming_respond(request, 'e', rinq_bytes(NULL, 0), rinq_bytes_str(text),
+								 rinq_bytes(NULL, 0));
+}
+
+/*
+ * Answers a request with what its executor has left in the slot; false when the
+ * connection has no room for it.
+ */
+bool
+rinq_incoming_answer(RinqSlot *slot, RinqIncoming *request)
+{
+	RinqBytes	fields[RINQ_ANSWER_FIELDS];
+	RinqBytes	type;
+	RinqBytes	text;
+
+	rinq_slot_read(slot, fields, RINQ_ANSWER_FIELDS);
+	type = fields[RINQ_ANSWER_TYPE];
+	text = fields[RINQ_ANSWER_TEXT];
+	switch (slot->outcome)
+	{
+		case RINQ_OUTCOME_SUCCESS:
+			return rinq_incoming_respond(request, 's', type, text, fields[RINQ_ANSWER_PAYLOAD]);
+		case RINQ_OUTCOME_FAILURE:
+			return rinq_incoming_respond(request, 'f', type, text, fields[RINQ_ANSWER_PAYLOAD]);
+		case RINQ_OUTCOME_ERROR:
+			return rinq_incoming_respond(request, 'e', type, text, fields[RINQ_ANSWER_PAYLOAD]);
+		case RINQ_OUTCOME_EXPIRED:
+			rinq_incoming_settle(request);
+			return true;
+		default:
+			rinq_incoming_give_back(request);
+			return true;
+	}
+}

@@ -1,0 +1,90 @@
+/*-------------------------------------------------------------------------
+ *
+ * delivery.h
+ *	  Requests, responses and notifications that have arrived, and are on their
+ *	  way to executors.
+ *
+ *	server.c	takes them off the wire
+ *	line.c		has them wait for executors, and takes the results
+ *	incoming.c	responds to requests, and settles them with the broker
+ *
+ * Private to these files.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_PEER_COMMAND_DELIVERY_H
+#define RINQ_PEER_COMMAND_DELIVERY_H
+
+#include "postgres.h"
+
+#include "peer/peer.h"
+
+typedef enum RinqReplyMode
+{
+	RINQ_REPLY_NONE,
+	RINQ_REPLY_CORRELATED,
+	RINQ_REPLY_UNCORRELATED
+} RinqReplyMode;
+
+/* of the same role, kind and namespace (lanes.c) */
+typedef struct RinqLane RinqLane;
+
+/* what is remembered of it until it is settled, or handled */
+typedef struct RinqIncoming
+{
+	dlist_node	node;			/* in its lane, or in a list of those that wait for something else */
+	RinqWork	work;
+	uint32		session;		/* that a notification is for: its number, and its serial */
+	uint64		session_serial;
+	RinqListener own;			/* of a response or notification: whom it goes to */
+	char		type;			/* of a response; 'n' of a notification that is forwarded;
+								 * of the answer, when "answered" */
+	RinqLane   *lane;			/* while it waits there, or is in a slot */
+	uint16		channel;		/* it came through */
+	uint32		epoch;			/* of that channel */
+	uint64		tag;
+	bool		balanced;
+	bool		redelivered;
+	bool		waits;			/* it was not started yet */
+	bool		settled;		/* its response was refused, and an error is sent instead */
+	int64		settle_at;		/* when it goes back, while it is "delayed" */
+	RinqReplyMode reply;
+	int64		deadline;		/* 0 is none */
+	RinqBytes	id;
+	RinqBytes	source;
+	RinqBytes	trace;
+	RinqBytes	namespace;
+	RinqBytes	command;
+	RinqBytes	span_context;
+	RinqBytes	traceparent;
+	RinqBytes	tracestate;
+	RinqBytes	failure_type;	/* these two of a response */
+	RinqBytes	message;
+	RinqBytes	body;			/* freed once it is in a slot */
+	char		texts[FLEXIBLE_ARRAY_MEMBER];
+} RinqIncoming;
+
+/* incoming.c */
+extern void rinq_incoming_register(RinqIncoming *request, Size body_len);
+extern bool rinq_incoming_too_many(RinqWork work);
+extern bool rinq_incoming_expired(const RinqIncoming *request);
+extern bool rinq_incoming_can_settle(const RinqIncoming *request);
+extern void rinq_incoming_free_body(RinqIncoming *request);
+extern void rinq_incoming_free(RinqIncoming *request);
+extern void rinq_incoming_settle(RinqIncoming *request);
+extern void rinq_incoming_give_back(RinqIncoming *request);
+extern int64 rinq_incoming_settle_delayed(bool all);
+extern bool rinq_incoming_respond(RinqIncoming *request, char type, RinqBytes failure_type,
+								  RinqBytes text, RinqBytes payload);
+extern bool rinq_incoming_respond_error(RinqIncoming *request, const char *text);
+extern bool rinq_incoming_answer(RinqSlot *slot, RinqIncoming *request);
+extern void rinq_incoming_channel_lost(uint16 channel);
+
+/* line.c */
+extern void rinq_line_add(RinqIncoming *request);
+
+/* server.c */
+extern void rinq_server_answer_later(RinqIncoming *request);
+extern bool rinq_server_send_answered(void);
+
+#endif							/* RINQ_PEER_COMMAND_DELIVERY_H */

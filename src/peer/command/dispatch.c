@@ -1,0 +1,676 @@
+/*-------------------------------------------------------------------------
+ *
+ * dispatch.c
+ *	  What has arrived and waits for executors: requests, responses and
+ *	  notifications on their way there, and the results on their way back.
+ *
+ * What waits is in a lane (lanes.c) until its turn comes, and then in a slot, in
+ * the line that executors take their work from.  Notifications to a session wait
+ * for one another in a list of the session; one of them is in a lane or a slot.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "guc.h"
+#include "peer/command/lanes.h"
+#include "backend/request_context.h"
+#include "utils/memutils.h"
+
+#define RETRY_INTERVAL 10		/* ms between looks for room */
+#define PROBLEM_INTERVAL 5000	/* ms between looks at a listener with a problem */
+
+/* more than the largest prefetch, and all that may wait beside */
+#define MAX_IN_LANE 20000
+
+/* what is in each slot of the channel, NULL for nothing */
+static RinqIncoming **in_slot;
+static int	num_in_slots;
+
+/* there was no slot, or no payload memory, for the one whose turn it was */
+static bool no_room = false;
+
+/* requests to handlers that cannot be run, which the connection had no room to say */
+static dlist_head refused = DLIST_STATIC_INIT(refused);
+
+/* slots whose response the connection has no room for yet, oldest first */
+static List *unsent = NIL;
+
+/* no request that was not started expires before; 0 when there is none */
+static int64 next_expiry = 0;
+
+static uint32
+first_slot(void)
+{
+	return rinq_peer.channel->num_calls;
+}
+
+void
+rinq_line_init(void)
+{
+	in_slot = MemoryContextAllocZero(TopMemoryContext,
+									 rinq_peer.channel->num_slots * sizeof(RinqIncoming *));
+	rinq_lanes_init(rinq_peer.channel->num_slots - first_slot());
+}
+
+static void
+note_expiry(const RinqIncoming *request)
+{
+	if (request->deadline != 0 && (next_expiry == 0 || request->deadline < next_expiry))
+		next_expiry = request->deadline;
+}
+
+static uint32
+find_free_slot(void)
+{
+	static uint32 hint = 0;
+	uint32		count = rinq_peer.channel->num_slots - first_slot();
+	uint32		i;
+
+	for (i = 0; i < count; i++)
+	{
+		uint32		index = first_slot() + (hint + i) % count;
+		RinqSlot   *slot = &rinq_peer.channel->slots[index];
+
+		if (in_slot[index] == NULL &&
+			rinq_slot_state(slot) == RINQ_SLOT_FREE)
+		{
+			hint = index - first_slot() + 1;
+			return index;
+		}
+	}
+	return RINQ_NO_SLOT;
+}
+
+/* takes the request out of its slot; the caller has to end it */
+static RinqIncoming *
+leave_slot(uint32 index)
+{
+	RinqIncoming *request = in_slot[index];
+
+	Assert(request != NULL && num_in_slots > 0);
+	in_slot[index] = NULL;
+	num_in_slots--;
+	rinq_lanes_ended(request->lane);
+	request->lane = NULL;
+	rinq_slot_free(rinq_peer.channel, index);
+	return request;
+}
+
+/*
+ * Puts a request into a slot and into the line for executors; false when
+ * there is no room now.
+ */
+static bool
+enqueue(RinqIncoming *request, const RinqListener *listener)
+{
+	uint32		index = find_free_slot();
+	RinqSlot   *slot;
+	RinqBytes	fields[RINQ_REQUEST_FIELDS];
+
+	if (index == RINQ_NO_SLOT)
+		return false;
+	slot = &rinq_peer.channel->slots[index];
+	fields[RINQ_REQUEST_HANDLER] = rinq_bytes_str(listener->handler);
+	fields[RINQ_REQUEST_NAMESPACE] = request->namespace;
+	fields[RINQ_REQUEST_COMMAND] = request->command;
+	fields[RINQ_REQUEST_ID] = request->id;
+	fields[RINQ_REQUEST_SOURCE] = request->source;
+	fields[RINQ_REQUEST_TRACE] = request->trace;
+	fields[RINQ_REQUEST_PAYLOAD] = request->body;
+	fields[RINQ_REQUEST_SPAN] = request->span_context;
+	fields[RINQ_REQUEST_TRACEPARENT] = request->traceparent;
+	fields[RINQ_REQUEST_TRACESTATE] = request->tracestate;
+	fields[RINQ_REQUEST_TYPE] = rinq_bytes(&request->type, request->type == '\0' ? 0 : 1);
+	fields[RINQ_REQUEST_FAILURE_TYPE] = request->failure_type;
+	fields[RINQ_REQUEST_MESSAGE] = request->message;
+	if (!rinq_slot_write(slot, fields, RINQ_REQUEST_FIELDS))
+		return false;
+
+	rinq_incoming_free_body(request);
+	slot->serial++;
+	slot->work = request->work;
+	slot->handler_owner = listener->owner;
+	slot->owner = RINQ_NO_PROC;
+	slot->role = listener->role;
+	slot->wants_response = request->reply != RINQ_REPLY_NONE;
+	slot->redelivered = request->redelivered && request->work == RINQ_WORK_REQUEST;
+	slot->deduplicate = listener->deduplicate;
+	slot->deadline = request->deadline;
+	slot->queued_at = rinq_peer.now;
+	slot->outcome = RINQ_OUTCOME_NONE;
+	in_slot[index] = request;
+	num_in_slots++;
+	rinq_pool_wake(rinq_request_put(rinq_peer.db, index));
+	return true;
+}
+
+/*
+ * A listener cannot be served, for a reason that nobody would tell this
+ * process the end of: it is logged and looked into again, now and then.
+ */
+static void
+note_problem(RinqNamespace *ns)
+{
+	if (ns->problem_noted != 0 && rinq_peer.now - ns->problem_noted < PROBLEM_INTERVAL)
+		return;
+	ns->problem_noted = rinq_peer.now;
+	ereport(LOG,
+			(errmsg("rinq cannot run the handler of namespace \"%s\": %s",
+					ns->name, ns->listener->problem)));
+	rinq_peer_ask_for_reading();
+}
+
+/* the session that a notification is for; NULL when that has ended */
+static RinqSession *
+session_of(const RinqIncoming *request)
+{
+	RinqSession *session = rinq_own_session_find(request->session);
+
+	/* after a reconnect, another one may have its number */
+	return session != NULL && session->serial == request->session_serial ? session : NULL;
+}
+
+/* of a request, the namespace that is listened to; NULL when none is any more */
+static RinqNamespace *
+served_namespace(const RinqIncoming *request)
+{
+	RinqNamespace *ns = rinq_topology_find(request->namespace);
+
+	return ns != NULL && ns->listener != NULL ? ns : NULL;
+}
+
+/*
+ * Is there nobody to handle it, or no reason to?
+ */
+static bool
+is_over(const RinqIncoming *request)
+{
+	const RinqNamespace *ns;
+
+	if (request->work == RINQ_WORK_NOTIFICATION)
+		return session_of(request) == NULL;
+	if (request->work == RINQ_WORK_RESPONSE)
+		return false;
+	ns = served_namespace(request);
+	return ns == NULL || ns->listener->problem != NULL || rinq_incoming_expired(request) ||
+		!rinq_incoming_can_settle(request);
+}
+
+/* ends what is over, in the way that its sender can make the most of */
+static void
+end_over(RinqIncoming *request)
+{
+	RinqNamespace *ns = request->work == RINQ_WORK_REQUEST ? served_namespace(request) : NULL;
+
+	if (!rinq_incoming_can_settle(request))
+		rinq_incoming_free(request);
+	else if (ns == NULL || ns->listener->problem == NULL || rinq_incoming_expired(request))
+		rinq_incoming_settle(request);
+	else
+	{
+		note_problem(ns);
+		if (rinq_incoming_respond_error(request, "the handler cannot be run"))
+			rinq_count(rinq_peer.db, RINQ_REQUESTS_UNHANDLED);
+		else
+			dlist_push_tail(&refused, &request->node);
+	}
+}
+
+/*
+ * Have it wait for its turn, or for the notifications of its session before it.
+ */
+static void
+wait_for_turn(RinqIncoming *request)
+{
+	RinqNamespace *ns = NULL;
+	Oid			role = request->own.role;
+	RinqSession *session;
+
+	if (request->work == RINQ_WORK_NOTIFICATION)
+	{
+		session = session_of(request);
+		if (session->handling)
+		{
+			dlist_push_tail(&session->notifications, &request->node);
+			return;
+		}
+		session->handling = true;
+	}
+	else if (request->work == RINQ_WORK_REQUEST)
+	{
+		ns = served_namespace(request);
+		role = ns->listener->role;
+	}
+	if (rinq_lanes_add(request, role, ns) > MAX_IN_LANE)
+		rinq_network_fail("the broker sends more requests than it was asked to");
+}
+
+/*
+ * Fill slots with those whose turn it is.
+ */
+static void
+fill_slots(void)
+{
+	RinqIncoming *request;
+
+	no_room = false;
+	while ((request = rinq_lanes_take()) != NULL)
+	{
+		if (is_over(request))
+		{
+			rinq_lanes_dropped(request->lane);
+			request->lane = NULL;
+			end_over(request);
+		}
+		else if (enqueue(request, request->work == RINQ_WORK_REQUEST ?
+						 served_namespace(request)->listener : &request->own))
+			rinq_lanes_started(request);
+		else
+		{
+			rinq_lanes_put_back(request);
+			no_room = true;
+			return;
+		}
+	}
+}
+
+/* a session's notification was handled: the next one may be */
+static void
+notification_ended(RinqSession *session)
+{
+	RinqIncoming *next;
+
+	session->handling = false;
+	if (dlist_is_empty(&session->notifications))
+		return;
+	next = dlist_container(RinqIncoming, node, dlist_pop_head_node(&session->notifications));
+	wait_for_turn(next);
+}
+
+/* takes a session's notification out of the line, if no executor has it */
+static void
+leave_line(RinqSession *session)
+{
+	uint32		i;
+
+	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
+	{
+		const RinqIncoming *request = in_slot[i];
+
+		if (request == NULL || request->work != RINQ_WORK_NOTIFICATION ||
+			request->session_serial != session->serial)
+			continue;
+		if (rinq_request_remove(rinq_peer.db, i))
+			rinq_incoming_settle(leave_slot(i));
+		return;
+	}
+}
+
+/*
+ * A session ends, and with it the notifications that wait for it.
+ */
+void
+rinq_line_session_ends(RinqSession *session)
+{
+	if (session->handling)
+		leave_line(session);
+	while (!dlist_is_empty(&session->notifications))
+		rinq_incoming_settle(dlist_container(RinqIncoming, node,
+											 dlist_pop_head_node(&session->notifications)));
+}
+
+static bool
+finish_slot(uint32 index)
+{
+	RinqSlot   *slot = &rinq_peer.channel->slots[index];
+	RinqIncoming *request = in_slot[index];
+	RinqLane   *lane = request->lane;
+	RinqWork	work = request->work;
+	RinqSession *session = work == RINQ_WORK_NOTIFICATION ? session_of(request) : NULL;
+
+	if (work == RINQ_WORK_REQUEST && !rinq_incoming_answer(slot, request))
+		return false;
+	if (work == RINQ_WORK_NOTIFICATION && slot->outcome != RINQ_OUTCOME_SUCCESS)
+		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_FAILED);
+	in_slot[index] = NULL;
+	num_in_slots--;
+	rinq_slot_free(rinq_peer.channel, index);
+	rinq_lanes_ended(lane);
+	if (session != NULL)
+		notification_ended(session);
+	if (work != RINQ_WORK_REQUEST)
+		rinq_incoming_free(request);
+	return true;
+}
+
+/*
+ * An executor has finished with a request.
+ */
+void
+rinq_line_answer(uint32 index, uint32 serial)
+{
+	RinqSlot   *slot;
+
+	if (index < first_slot() || index >= rinq_peer.channel->num_slots)
+		return;
+	slot = &rinq_peer.channel->slots[index];
+	if (in_slot[index] == NULL || slot->serial != serial ||
+		rinq_slot_state(slot) != RINQ_SLOT_DONE)
+		return;
+	if (finish_slot(index))
+		fill_slots();
+	else
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		unsent = lappend_int(unsent, (int) index);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+static void
+send_unsent(void)
+{
+	while (unsent != NIL && finish_slot((uint32) linitial_int(unsent)))
+		unsent = list_delete_first(unsent);
+}
+
+static bool
+is_request(const RinqIncoming *request, void *arg)
+{
+	return request->work == RINQ_WORK_REQUEST;
+}
+
+/*
+ * The listeners have changed: what waits may be possible now, or impossible, or
+ * for another role.
+ */
+void
+rinq_line_configured(void)
+{
+	dlist_head	requests = DLIST_STATIC_INIT(requests);
+	uint32		i;
+
+	/* take back what waits for an executor that cannot be had */
+	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
+	{
+		RinqNamespace *ns;
+		RinqIncoming *request = in_slot[i];
+
+		if (request == NULL || request->work != RINQ_WORK_REQUEST)
+			continue;
+		ns = served_namespace(request);
+		if (ns != NULL && ns->listener->problem == NULL &&
+			ns->listener->role == rinq_peer.channel->slots[i].role)
+			continue;
+		if (!rinq_request_remove(rinq_peer.db, i))
+			continue;
+		request = leave_slot(i);
+		if (is_over(request))
+			end_over(request);
+		else
+			rinq_incoming_settle(request);
+	}
+	rinq_lanes_extract(is_request, NULL, &requests);
+	while (!dlist_is_empty(&requests))
+	{
+		RinqIncoming *request = dlist_container(RinqIncoming, node,
+												dlist_pop_head_node(&requests));
+
+		if (is_over(request))
+			end_over(request);
+		else
+			wait_for_turn(request);
+	}
+	fill_slots();
+}
+
+/* is it work for a role that nobody waits for? */
+static bool
+is_unattended(const RinqIncoming *request, void *arg)
+{
+	return request->work != RINQ_WORK_REQUEST && request->own.role == *(Oid *) arg;
+}
+
+/*
+ * Nothing can be run as a role, for whatever reason.  Requests wait until their
+ * deadlines, or until the reader has found out; but responses and notifications
+ * would wait for ever, and keep their slots from others.
+ */
+void
+rinq_line_role_failed(Oid role)
+{
+	dlist_head	failed = DLIST_STATIC_INIT(failed);
+	int			dropped = 0;
+	uint32		i;
+
+	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
+	{
+		RinqIncoming *request = in_slot[i];
+
+		if (request == NULL || !is_unattended(request, &role) ||
+			!rinq_request_remove(rinq_peer.db, i))
+			continue;
+		request = leave_slot(i);
+		dlist_push_tail(&failed, &request->node);
+	}
+	rinq_lanes_extract(is_unattended, &role, &failed);
+	for (; !dlist_is_empty(&failed); dropped++)
+	{
+		RinqIncoming *request = dlist_container(RinqIncoming, node, dlist_pop_head_node(&failed));
+		RinqSession *session = request->work == RINQ_WORK_NOTIFICATION ? session_of(request) : NULL;
+
+		if (session != NULL)
+		{
+			rinq_line_session_ends(session);
+			session->handling = false;
+		}
+		rinq_incoming_settle(request);
+	}
+	if (dropped > 0)
+		ereport(LOG,
+				(errmsg("rinq peer %s dropped responses or notifications whose handlers cannot be run",
+						rinq_peer.id_text),
+				 errdetail_internal("No executor can be started for the role with OID %u.", role)));
+	fill_slots();
+}
+
+/* is it to be dropped?  Of those that are not, the first expiry is noted */
+static bool
+is_to_drop(const RinqIncoming *request, void *arg)
+{
+	bool		only_expired = *(bool *) arg;
+
+	if (!only_expired || rinq_incoming_expired(request) || !rinq_incoming_can_settle(request))
+		return true;
+	note_expiry(request);
+	return false;
+}
+
+/*
+ * Takes requests that were not started out of the line and the lanes: all, or
+ * those that are too late or not ours any more.
+ */
+static void
+drop_queued(bool only_expired)
+{
+	dlist_head	dropped = DLIST_STATIC_INIT(dropped);
+	dlist_mutable_iter iter;
+	uint32		i;
+
+	next_expiry = 0;
+	dlist_foreach_modify(iter, &refused)
+	{
+		RinqIncoming *request = dlist_container(RinqIncoming, node, iter.cur);
+
+		if (!is_to_drop(request, &only_expired))
+			continue;
+		dlist_delete(&request->node);
+		dlist_push_tail(&dropped, &request->node);
+	}
+	rinq_lanes_extract(is_to_drop, &only_expired, &dropped);
+	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
+	{
+		RinqIncoming *request = in_slot[i];
+
+		if (request == NULL || !is_to_drop(request, &only_expired) ||
+			!rinq_request_remove(rinq_peer.db, i))
+			continue;
+		request = leave_slot(i);
+		dlist_push_tail(&dropped, &request->node);
+	}
+	while (!dlist_is_empty(&dropped))
+		rinq_incoming_settle(dlist_container(RinqIncoming, node, dlist_pop_head_node(&dropped)));
+}
+
+/* says that handlers cannot be run, as far as the connection has room */
+static void
+answer_refused(void)
+{
+	while (!dlist_is_empty(&refused))
+	{
+		RinqIncoming *request = dlist_container(RinqIncoming, node, dlist_pop_head_node(&refused));
+
+		if (!rinq_incoming_respond_error(request, "the handler cannot be run"))
+		{
+			dlist_push_head(&refused, &request->node);
+			break;
+		}
+		rinq_count(rinq_peer.db, RINQ_REQUESTS_UNHANDLED);
+	}
+}
+
+/*
+ * What has to be done in its time: requests whose deadline passed before an
+ * executor took them, and what waits for room.  Returns when to look again,
+ * or 0.
+ */
+int64
+rinq_line_expire(void)
+{
+	int64		next;
+	int64		next_return;
+	bool		waits;
+
+	if (next_expiry != 0 && rinq_peer.now >= next_expiry)
+		drop_queued(true);
+	next_return = rinq_incoming_settle_delayed(false);
+	if (unsent != NIL)
+		send_unsent();
+	answer_refused();
+	waits = rinq_server_send_answered();
+	if (!rinq_lanes_empty())
+		fill_slots();
+
+	next = next_expiry;
+	if (next_return != 0)
+		next = next == 0 ? next_return : Min(next, next_return);
+	if (waits || no_room || !dlist_is_empty(&refused) || unsent != NIL)
+		next = next == 0 ? rinq_peer.now + RETRY_INTERVAL :
+			Min(next, rinq_peer.now + RETRY_INTERVAL);
+	return next;
+}
+
+/*
+ * Gives back everything that was not started, for an orderly stop.
+ */
+void
+rinq_line_give_back_queued(void)
+{
+	(void) rinq_incoming_settle_delayed(true);
+	drop_queued(false);
+}
+
+/*
+ * Are there requests in the line, or running?
+ */
+bool
+rinq_line_busy(void)
+{
+	return num_in_slots > 0;
+}
+
+/*
+ * A channel that requests come through was closed: the broker has taken back
+ * all that was not acknowledged.  What runs goes on, for its effects; what
+ * does not run yet is left to whoever gets it next.
+ */
+void
+rinq_line_channel_lost(uint16 channel)
+{
+	rinq_incoming_channel_lost(channel);
+	drop_queued(true);
+}
+
+/*
+ * The same for all channels.
+ */
+void
+rinq_line_connection_lost(void)
+{
+	int			i;
+
+	for (i = 0; i <= RINQ_CONN_MAX_CHANNEL; i++)
+		rinq_incoming_channel_lost((uint16) i);
+	(void) rinq_incoming_settle_delayed(true);
+	drop_queued(true);
+}
+
+/*
+ * Has something that has arrived handled, in its turn.
+ */
+void
+rinq_line_add(RinqIncoming *request)
+{
+	if (is_over(request))
+	{
+		end_over(request);
+		return;
+	}
+	note_expiry(request);
+	wait_for_turn(request);
+	fill_slots();
+}
+
+/*
+ * Find the roles for which something is in the line that an executor could take
+ * now.  Returns their number, at most "max".
+ */
+int
+rinq_line_demand(RinqDemand *demand, int max)
+{
+	int			unattended = 0;
+	int			count = 0;
+	uint32		i;
+
+	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
+	{
+		if (in_slot[i] != NULL && in_slot[i]->work != RINQ_WORK_REQUEST &&
+			rinq_slot_state(&rinq_peer.channel->slots[i]) == RINQ_SLOT_RUNNING)
+			unattended++;
+	}
+	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
+	{
+		RinqSlot   *slot = &rinq_peer.channel->slots[i];
+		int			j;
+
+		if (in_slot[i] == NULL || rinq_slot_state(slot) != RINQ_SLOT_QUEUED ||
+			(in_slot[i]->work != RINQ_WORK_REQUEST && unattended >= rinq_unattended_limit()))
+			continue;
+		for (j = 0; j < count && demand[j].role != slot->role; j++)
+			;
+		if (j == max)
+			continue;
+		if (j == count)
+		{
+			demand[count].role = slot->role;
+			demand[count++].oldest = slot->queued_at;
+		}
+		else
+			demand[j].oldest = Min(demand[j].oldest, slot->queued_at);
+	}
+	return count;
+}

@@ -1,0 +1,695 @@
+/*-------------------------------------------------------------------------
+ *
+ * invoker.c
+ *	  Calls out: sending the requests that backends hand over, and handing
+ *	  them the responses.
+ *
+ * The backend watches its own deadline, and abandons the call when it passes;
+ * a response that comes later finds nobody, and is dropped and counted.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "guc.h"
+#include "peer/peer.h"
+#include "peer/sending/publisher.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+
+#define RETRY_INTERVAL 10		/* ms between looks for room in the connection */
+#define ASYNC_INTERVAL 10		/* ms, at least, between looks at asynchronous calls */
+
+/* a request that is waiting for its response */
+typedef struct PendingKey
+{
+	uint32		session;
+	uint32		revision;
+	uint32		message;
+} PendingKey;
+
+typedef struct Pending
+{
+	PendingKey	key;			/* hash key */
+	uint32		index;
+	uint32		serial;
+} Pending;
+
+/* for each slot, the request it waits for; message 0 is none */
+static PendingKey *pending_of_slot;
+static HTAB *pending;
+
+/* a call that waits for its namespace's queue */
+typedef struct Waiting
+{
+	uint32		index;			/* RINQ_NO_SLOT: nobody waits for it any more */
+	uint32		serial;
+	RinqReturnedCall *returned; /* one that the broker had no queue for, or NULL */
+	bool		uncorrelated;	/* such a one, whose response goes to a handler */
+} Waiting;
+
+/* when asynchronous calls are looked at next, whose deadlines nobody watches */
+static int64 next_async_look;
+
+/* calls that the connection has no room for, oldest first */
+static List *unsent = NIL;
+
+static void
+keep_waiting(List **list, uint32 index, uint32 serial)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	Waiting    *waiting = palloc(sizeof(Waiting));
+
+	waiting->index = index;
+	waiting->serial = serial;
+	waiting->returned = NULL;
+	waiting->uncorrelated = false;
+	*list = lappend(*list, waiting);
+	MemoryContextSwitchTo(old);
+}
+
+void
+rinq_invoker_init(void)
+{
+	HASHCTL		ctl;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(PendingKey);
+	ctl.entrysize = sizeof(Pending);
+	ctl.hcxt = TopMemoryContext;
+	pending = hash_create("rinq pending calls", 256, &ctl,
+						  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	pending_of_slot = MemoryContextAllocZero(TopMemoryContext,
+											 rinq_peer.channel->num_calls * sizeof(PendingKey));
+}
+
+static void
+forget_pending(uint32 index)
+{
+	PendingKey *key = &pending_of_slot[index];
+
+	if (key->message == 0)
+		return;
+	if (key->session != 0)
+		rinq_own_session_pending(key->session, -1);
+	hash_search(pending, key, HASH_REMOVE, NULL);
+	memset(key, 0, sizeof(*key));
+}
+
+/*
+ * Ends a call: puts the answer into its slot and wakes the backend, unless
+ * that has stopped waiting.  True when it gets all of the answer.
+ */
+bool
+rinq_invoker_finish(uint32 index, RinqOutcome outcome, RinqBytes type, RinqBytes text,
+					RinqBytes payload)
+{
+	RinqSlot   *slot = &rinq_peer.channel->slots[index];
+	RinqBytes	fields[RINQ_ANSWER_FIELDS];
+	int			owner = slot->owner;
+	bool		written;
+
+	forget_pending(index);
+	fields[RINQ_ANSWER_TYPE] = type;
+	fields[RINQ_ANSWER_TEXT] = text;
+	fields[RINQ_ANSWER_PAYLOAD] = payload;
+	slot->outcome = outcome;
+	written = rinq_slot_write(slot, fields, RINQ_ANSWER_FIELDS);
+	if (!written)
+	{
+		memset(fields, 0, sizeof(fields));
+		fields[RINQ_ANSWER_TEXT] =
+			rinq_bytes_str("the response does not fit into \"rinq.payload_memory\"");
+		slot->outcome = RINQ_OUTCOME_REFUSED;
+		(void) rinq_slot_write(slot, fields, RINQ_ANSWER_FIELDS);
+	}
+	/* otherwise it is abandoned, and freed when the inbox says so */
+	if (!rinq_slot_move(slot, RINQ_SLOT_QUEUED, RINQ_SLOT_DONE))
+		return false;
+	rinq_peer_wake_later(owner);
+	return written;
+}
+
+/*
+ * The same with nothing but a text, which says more than the outcome.
+ */
+void
+rinq_invoker_finish_text(uint32 index, RinqOutcome outcome, const char *text)
+{
+	rinq_invoker_finish(index, outcome, rinq_bytes(NULL, 0), rinq_bytes_str(text),
+						rinq_bytes(NULL, 0));
+}
+
+static bool
+still_wanted(uint32 index, uint32 serial)
+{
+	RinqSlot   *slot;
+
+	if (index >= rinq_peer.channel->num_calls)
+		return false;
+	slot = &rinq_peer.channel->slots[index];
+	return slot->serial == serial &&
+		rinq_slot_state(slot) == RINQ_SLOT_QUEUED;
+}
+
+/* from now on, a response to this request is for the slot */
+static void
+expect_response(uint32 index, const RinqMessageId *id)
+{
+	PendingKey *key = &pending_of_slot[index];
+	Pending    *entry;
+
+	key->session = id->ref.session.seq;
+	key->revision = id->ref.revision;
+	key->message = id->seq;
+	entry = hash_search(pending, key, HASH_ENTER, NULL);
+	entry->index = index;
+	entry->serial = rinq_peer.channel->slots[index].serial;
+}
+
+static void
+make_publication(RinqPublication *what, RinqPublishKind kind, uint32 index,
+				 const RinqMessageId *id)
+{
+	memset(what, 0, sizeof(*what));
+	what->kind = kind;
+	what->index = index;
+	what->serial = rinq_peer.channel->slots[index].serial;
+	what->id = *id;
+}
+
+/* A request was not published: it waits for room, or has failed. */
+static void
+not_published(uint32 index, RinqMsgStatus status)
+{
+	if (status == RINQ_MSG_BACKLOG)
+		keep_waiting(&unsent, index, rinq_peer.channel->slots[index].serial);
+	else
+		rinq_invoker_finish_text(index, status == RINQ_MSG_OVER_BROKER_LIMIT ?
+								 RINQ_OUTCOME_NOT_TAKEN : RINQ_OUTCOME_REFUSED,
+								 rinq_publish_problem(status));
+}
+
+static void
+send_request(uint32 index, RinqNamespace *ns)
+{
+	RinqSlot   *slot = &rinq_peer.channel->slots[index];
+	RinqBytes	fields[RINQ_CALL_FIELDS];
+	RinqMessage msg;
+	RinqMsgStatus status;
+	RinqPublication what;
+	char		id_text[RINQ_MESSAGE_ID_SIZE];
+	char		expiration[RINQ_EXPIRATION_SIZE];
+	bool		in_doubt;
+
+	rinq_slot_read(slot, fields, RINQ_CALL_FIELDS);
+	memset(&msg, 0, sizeof(msg));
+	msg.message_id = rinq_bytes(id_text,
+								rinq_message_id_format(&slot->id, id_text, sizeof(id_text)));
+	rinq_message_set_trace(&msg, fields[RINQ_CALL_TRACE]);
+	msg.span_context = fields[RINQ_CALL_SPAN];
+	msg.traceparent = fields[RINQ_CALL_TRACEPARENT];
+	msg.tracestate = fields[RINQ_CALL_TRACESTATE];
+	msg.reply_to = rinq_bytes_str(slot->uncorrelated ? "u" : "c");
+	msg.has_priority = true;
+	msg.priority = 1;
+	rinq_message_set_deadline(&msg, slot->deadline, expiration);
+	msg.ns = fields[RINQ_CALL_NAMESPACE];
+	msg.command = fields[RINQ_CALL_COMMAND];
+
+	make_publication(&what, RINQ_PUBLISH_CALL, index, &slot->id);
+	what.ns = ns;
+	what.uncorrelated = slot->uncorrelated;
+	in_doubt = rinq_publish_waits_for_confirm(fields[RINQ_CALL_PAYLOAD].len);
+	status = rinq_publish(&what, "cmd.bal", rinq_bytes_str(ns->name), true, &msg,
+						  fields[RINQ_CALL_PAYLOAD]);
+	if (status != RINQ_MSG_OK)
+	{
+		not_published(index, status);
+		return;
+	}
+	rinq_count(rinq_peer.db, RINQ_CALLS_SENT);
+	if (slot->uncorrelated)
+	{
+		if (!in_doubt)
+			rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, "");
+		return;
+	}
+	rinq_slot_clear(slot);
+	rinq_own_session_pending(slot->id.ref.session.seq, 1);
+	expect_response(index, &slot->id);
+}
+
+/*
+ * Sends an operation on a session to the peer that owns it; its response goes
+ * to remote.c.  One that nobody owns any more is returned by the broker.
+ */
+void
+rinq_invoker_ask(uint32 index, const RinqPeerId *peer, const char *command, RinqBytes body)
+{
+	static uint32 counter = 0;
+	RinqSlot   *slot = &rinq_peer.channel->slots[index];
+	RinqBytes	fields[RINQ_OP_FIELDS];
+	RinqMessage msg;
+	RinqMsgStatus status;
+	RinqPublication what;
+	RinqMessageId id;
+	char		id_text[RINQ_MESSAGE_ID_SIZE];
+	char		peer_text[RINQ_PEER_ID_SIZE];
+	char		expiration[RINQ_EXPIRATION_SIZE];
+
+	memset(&id, 0, sizeof(id));
+	id.ref.session.peer = rinq_peer.id;
+	if (++counter == 0)
+		counter = 1;
+	id.seq = counter;
+	rinq_slot_read(slot, fields, RINQ_OP_FIELDS);
+	memset(&msg, 0, sizeof(msg));
+	msg.message_id = rinq_bytes(id_text, rinq_message_id_format(&id, id_text, sizeof(id_text)));
+	if (fields[RINQ_OP_TRACE].len > 0)
+		msg.correlation_id = fields[RINQ_OP_TRACE];
+	msg.span_context = fields[RINQ_OP_SPAN];
+	msg.traceparent = fields[RINQ_OP_TRACEPARENT];
+	msg.tracestate = fields[RINQ_OP_TRACESTATE];
+	msg.reply_to = rinq_bytes_str("c");
+	msg.has_priority = true;
+	msg.priority = 2;
+	rinq_message_set_deadline(&msg, slot->deadline, expiration);
+	msg.ns = rinq_bytes_str("_sess");
+	msg.command = rinq_bytes_str(command);
+	rinq_peer_id_format(peer, peer_text, sizeof(peer_text));
+	make_publication(&what, RINQ_PUBLISH_OPERATION, index, &id);
+	status = rinq_publish(&what, "cmd.uc", rinq_bytes_str(peer_text), true, &msg, body);
+	if (status == RINQ_MSG_OK)
+		expect_response(index, &id);
+	else
+		not_published(index, status);
+}
+
+/*
+ * A backend has handed over a call.
+ */
+void
+rinq_invoker_call(uint32 index, uint32 serial)
+{
+	RinqSlot   *slot;
+	RinqBytes	fields[RINQ_CALL_FIELDS];
+	RinqNamespace *ns;
+	const char *problem;
+
+	if (!still_wanted(index, serial))
+		return;
+	slot = &rinq_peer.channel->slots[index];
+	if (slot->async && (next_async_look == 0 || slot->deadline < next_async_look))
+		next_async_look = slot->deadline;
+	if (!rinq_peer.ready || (rinq_peer.stopping && !slot->in_handler))
+	{
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_NOT_CONNECTED,
+								 rinq_peer.ready ? "the peer is being stopped" :
+								 "the peer has no connection to the broker");
+		return;
+	}
+	if (slot->incarnation != rinq_peer.args.incarnation)
+	{
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_CONNECTION_LOST,
+								 "the connection to the broker was lost before the request was sent");
+		return;
+	}
+	if (slot->op != RINQ_OP_CALL)
+	{
+		rinq_operation(index);
+		return;
+	}
+	if (!rinq_peer_id_equal(&slot->id.ref.session.peer, &rinq_peer.id))
+	{
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_CONNECTION_LOST,
+								 "the connection to the broker was lost before the request was sent");
+		return;
+	}
+
+	rinq_slot_read(slot, fields, RINQ_CALL_FIELDS);
+	ns = rinq_topology_namespace(fields[RINQ_CALL_NAMESPACE], rinq_max_namespaces);
+	if (ns == NULL)
+	{
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED,
+								 "\"rinq.max_namespaces\" namespaces were called already");
+		return;
+	}
+	if (ns->state == NAMESPACE_DECLARED)
+	{
+		send_request(index, ns);
+		return;
+	}
+	if ((problem = rinq_declare_problem(ns, RINQ_DECLARE_PATIENCE)) != NULL)
+	{
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_NO_QUEUE, problem);
+		return;
+	}
+
+	/* until its queue exists, a request would be dropped */
+	keep_waiting(&ns->waiting, index, serial);
+	rinq_topology_declare(ns);
+}
+
+/* A returned call is not sent again, and nobody may wait who could be told. */
+static void
+give_up_returned(Waiting *w, const char *text)
+{
+	rinq_publish_forget(w->returned);
+	if (w->uncorrelated && !still_wanted(w->index, w->serial))
+		rinq_sender_dropped(text);
+}
+
+/*
+ * The queue of a namespace is there, or cannot be had: then "outcome" and
+ * "error" say why.
+ */
+void
+rinq_invoker_declared(RinqNamespace *ns, RinqOutcome outcome, const char *error)
+{
+	List	   *waiting = ns->waiting;
+	ListCell   *lc;
+
+	ns->waiting = NIL;
+	foreach(lc, waiting)
+	{
+		Waiting    *w = lfirst(lc);
+
+		if (w->returned != NULL && error == NULL)
+			rinq_publish_again(w->returned);
+		else if (w->returned != NULL)
+			give_up_returned(w, error);
+		if (!still_wanted(w->index, w->serial))
+			continue;
+		if (error != NULL)
+			rinq_invoker_finish_text(w->index, outcome, error);
+		else if (w->returned == NULL)
+			send_request(w->index, ns);
+	}
+	list_free_deep(waiting);
+}
+
+/*
+ * The queue of a namespace is waited for in vain: ends calls whose deadline is
+ * not after "deadline" with the reason, while there is time to tell it.
+ */
+void
+rinq_invoker_declaring(RinqNamespace *ns, int64 deadline, const char *problem)
+{
+	ListCell   *lc;
+
+	foreach(lc, ns->waiting)
+	{
+		Waiting    *w = lfirst(lc);
+		bool		wanted = still_wanted(w->index, w->serial);
+
+		if (wanted && rinq_peer.channel->slots[w->index].deadline > deadline)
+			continue;
+		if (w->returned != NULL)
+			give_up_returned(w, problem);
+		if (wanted)
+			rinq_invoker_finish_text(w->index, RINQ_OUTCOME_NO_QUEUE, problem);
+		ns->waiting = foreach_delete_current(ns->waiting, lc);
+		pfree(w);
+	}
+}
+
+/* ---------------- what the publisher tells ---------------- */
+
+/* Does the slot of a published request still wait for what becomes of it? */
+static bool
+waits_for(const RinqPublication *what)
+{
+	return still_wanted(what->index, what->serial);
+}
+
+/*
+ * Is a request that has to be sent again still of use?  One whose response goes
+ * to a handler is, though its slot may be free by now.
+ */
+bool
+rinq_invoker_wants(const RinqPublication *what)
+{
+	return what->uncorrelated || waits_for(what);
+}
+
+/*
+ * The broker has taken a request.  Whoever waits for no response waits for this,
+ * if the broker might have refused it.
+ */
+void
+rinq_invoker_confirmed(const RinqPublication *what)
+{
+	if (what->uncorrelated && waits_for(what))
+		rinq_invoker_finish_text(what->index, RINQ_OUTCOME_SUCCESS, "");
+}
+
+/*
+ * The broker has refused a request.
+ */
+void
+rinq_invoker_refused(const RinqPublication *what, const char *text)
+{
+	if (waits_for(what))
+		rinq_invoker_finish_text(what->index, RINQ_OUTCOME_NOT_TAKEN, text);
+	else if (what->uncorrelated)
+		rinq_sender_dropped(text);
+}
+
+/*
+ * The broker has no queue for a request: the peer of an operation is gone, with
+ * its sessions; a call was sent again in vain.
+ */
+void
+rinq_invoker_unroutable(const RinqPublication *what, const char *text)
+{
+	if (!waits_for(what))
+	{
+		if (what->uncorrelated)
+			rinq_sender_dropped(text);
+	}
+	else if (what->kind == RINQ_PUBLISH_OPERATION)
+		rinq_invoker_finish_text(what->index, RINQ_OUTCOME_NOT_FOUND, "");
+	else
+		rinq_invoker_finish_text(what->index, RINQ_OUTCOME_NO_QUEUE, text);
+}
+
+/*
+ * The broker had no queue for a call, since somebody has deleted it or its
+ * binding: sends it again once that is mended.
+ */
+void
+rinq_invoker_call_returned(const RinqPublication *what, RinqReturnedCall *call)
+{
+	RinqNamespace *ns = what->ns;
+
+	keep_waiting(&ns->waiting, what->index, what->serial);
+	((Waiting *) llast(ns->waiting))->returned = call;
+	((Waiting *) llast(ns->waiting))->uncorrelated = what->uncorrelated;
+	rinq_topology_mend(ns);
+}
+
+/*
+ * Ends asynchronous calls whose deadline has passed, and takes answers back
+ * that nobody has asked for a while after it.
+ */
+static void
+look_at_async(void)
+{
+	uint32		i;
+
+	if (next_async_look == 0 || rinq_peer.now < next_async_look)
+		return;
+	next_async_look = 0;
+	for (i = 0; i < rinq_peer.channel->num_calls; i++)
+	{
+		RinqSlot   *slot = &rinq_peer.channel->slots[i];
+		uint32		serial = slot->serial;
+		RinqSlotState state = rinq_slot_state(slot);
+		int64		due = slot->deadline;
+
+		if (!slot->async || (state != RINQ_SLOT_QUEUED && state != RINQ_SLOT_DONE))
+			continue;
+		if (state == RINQ_SLOT_QUEUED && due <= rinq_peer.now)
+			rinq_invoker_finish_text(i, RINQ_OUTCOME_EXPIRED, "");
+		if (state == RINQ_SLOT_DONE || due <= rinq_peer.now)
+			due += RINQ_ASYNC_GRACE;
+		if (due <= rinq_peer.now &&
+			pg_atomic_compare_exchange_u32(&slot->claim, &serial, RINQ_CLAIMED_BY_PEER))
+		{
+			rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
+			rinq_slot_free(rinq_peer.channel, i);
+			continue;
+		}
+		due = Max(due, rinq_peer.now + ASYNC_INTERVAL);
+		if (next_async_look == 0 || due < next_async_look)
+			next_async_look = due;
+	}
+}
+
+/*
+ * Sends what the connection had no room for, and ends what nobody waits for.
+ * Returns when to look again, or 0.
+ */
+int64
+rinq_invoker_retry(void)
+{
+	List	   *waiting = unsent;
+	ListCell   *lc;
+
+	look_at_async();
+	if (waiting == NIL)
+		return next_async_look;
+	unsent = NIL;
+	foreach(lc, waiting)
+	{
+		Waiting    *w = lfirst(lc);
+
+		rinq_invoker_call(w->index, w->serial);
+	}
+	list_free_deep(waiting);
+	return unsent == NIL ? next_async_look : rinq_peer.now + RETRY_INTERVAL;
+}
+
+/*
+ * A backend has stopped waiting for a call.
+ */
+void
+rinq_invoker_abandoned(uint32 index, uint32 serial)
+{
+	RinqSlot   *slot;
+
+	if (index >= rinq_peer.channel->num_calls)
+		return;
+	slot = &rinq_peer.channel->slots[index];
+	if (slot->serial != serial ||
+		rinq_slot_state(slot) != RINQ_SLOT_ABANDONED)
+		return;
+	forget_pending(index);
+	rinq_slot_free(rinq_peer.channel, index);
+}
+
+/* hands a response to the call it answers */
+static void
+deliver(Pending *entry, const RinqDelivery *delivery)
+{
+	const RinqMessage *msg = &delivery->message;
+	RinqBytes	none = rinq_bytes(NULL, 0);
+	char		kind = msg->type.len == 1 ? msg->type.data[0] : '\0';
+	uint32		index = entry->index;
+
+	if (rinq_peer.channel->slots[index].op != RINQ_OP_CALL)
+		rinq_remote_response(index, delivery);
+	else if (delivery->oversize)
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_TOO_LARGE, "");
+	else if (delivery->malformed_headers)
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_MALFORMED, "its headers cannot be read");
+	else if (kind == 's')
+		rinq_invoker_finish(index, RINQ_OUTCOME_SUCCESS, none, none, delivery->body);
+	else if (kind == 'e')
+		rinq_invoker_finish(index, RINQ_OUTCOME_ERROR, none, delivery->body, none);
+	else if (kind == 'f' && msg->target.len > 0)
+		rinq_invoker_finish(index, RINQ_OUTCOME_FAILURE, msg->target, msg->failure_message,
+							delivery->body);
+	else if (kind == 'f')
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_MALFORMED, "it is a failure without a type");
+	else
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_MALFORMED, "its type is unknown");
+}
+
+/* a response that goes to the handler of a session */
+static void
+uncorrelated_response(const RinqDelivery *delivery, const RinqMessageId *id, bool valid)
+{
+	RinqSession *session = valid ? rinq_own_session_find(id->ref.session.seq) : NULL;
+
+	if (session == NULL || session->on_response == NULL ||
+		!rinq_server_response(delivery, session->on_response))
+	{
+		rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
+		(void) rinq_basic_reject(rinq_peer.conn, delivery->channel,
+								 delivery->delivery_tag, false);
+		return;
+	}
+	rinq_count(rinq_peer.db, RINQ_RESPONSES_RECEIVED);
+	(void) rinq_basic_ack(rinq_peer.conn, delivery->channel, delivery->delivery_tag, false);
+}
+
+/*
+ * A response has arrived.
+ */
+void
+rinq_invoker_response(const RinqDelivery *delivery)
+{
+	RinqMessageId id;
+	PendingKey	key;
+	Pending    *entry = NULL;
+	bool		valid;
+
+	valid = rinq_message_id_parse(delivery->routing_key.data, delivery->routing_key.len, &id) &&
+		rinq_peer_id_equal(&id.ref.session.peer, &rinq_peer.id);
+	if (valid)
+	{
+		memset(&key, 0, sizeof(key));
+		key.session = id.ref.session.seq;
+		key.revision = id.ref.revision;
+		key.message = id.seq;
+		entry = hash_search(pending, &key, HASH_FIND, NULL);
+	}
+
+	if (delivery->message.reply_to.len == 1 && delivery->message.reply_to.data[0] == 'u')
+	{
+		uncorrelated_response(delivery, &id, valid);
+		return;
+	}
+
+	/* late, or repeated */
+	if (entry == NULL)
+	{
+		rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
+		(void) rinq_basic_reject(rinq_peer.conn, delivery->channel,
+								 delivery->delivery_tag, false);
+		return;
+	}
+
+	if (still_wanted(entry->index, entry->serial))
+	{
+		rinq_count(rinq_peer.db, RINQ_RESPONSES_RECEIVED);
+		deliver(entry, delivery);
+	}
+	else
+	{
+		rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
+		forget_pending(entry->index);
+	}
+	(void) rinq_basic_ack(rinq_peer.conn, delivery->channel, delivery->delivery_tag, false);
+}
+
+/*
+ * Do calls wait for their responses?
+ */
+bool
+rinq_invoker_busy(void)
+{
+	return hash_get_num_entries(pending) > 0;
+}
+
+/*
+ * Ends all calls that wait for a response, or those only that handlers did not
+ * make: the connection is lost, or the peer is to end.
+ */
+void
+rinq_invoker_fail_all(const char *reason, bool also_of_handlers)
+{
+	uint32		i;
+
+	for (i = 0; i < rinq_peer.channel->num_calls; i++)
+	{
+		RinqSlot   *slot = &rinq_peer.channel->slots[i];
+
+		if (rinq_slot_state(slot) != RINQ_SLOT_QUEUED)
+			forget_pending(i);
+		else if (also_of_handlers || !slot->in_handler)
+			rinq_invoker_finish_text(i, RINQ_OUTCOME_CONNECTION_LOST, reason);
+	}
+}

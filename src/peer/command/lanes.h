@@ -1,0 +1,30 @@
+/*-------------------------------------------------------------------------
+ *
+ * lanes.h
+ *	  What waits for executors, by role, kind of work and namespace, and whose
+ *	  turn it is.
+ *
+ * Private to line.c and lanes.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_LANES_H
+#define RINQ_LANES_H
+
+#include "postgres.h"
+
+#include "peer/command/delivery.h"
+
+typedef bool (*RinqLaneFilter) (const RinqIncoming *request, void *arg);
+
+extern void rinq_lanes_init(int num_slots);
+extern int	rinq_lanes_add(RinqIncoming *request, Oid role, RinqNamespace *ns);
+extern RinqIncoming *rinq_lanes_take(void);
+extern void rinq_lanes_put_back(RinqIncoming *request);
+extern void rinq_lanes_dropped(RinqLane *lane);
+extern void rinq_lanes_started(RinqIncoming *request);
+extern void rinq_lanes_ended(RinqLane *lane);
+extern void rinq_lanes_extract(RinqLaneFilter wanted, void *arg, dlist_head *into);
+extern bool rinq_lanes_empty(void);
+
+#endif							/* RINQ_LANES_H */

@@ -1,0 +1,231 @@
+/*-------------------------------------------------------------------------
+ *
+ * buffer.c
+ *	  Notifications that wait in the peer until somebody fetches them, and those
+ *	  who wait for such.
+ *
+ * Each session keeps a bounded number; then the oldest make room, since a
+ * receiver that is behind has more use for the newest.  All together take no more
+ * than rinq.notification_memory.  When that is full, whoever keeps the most makes
+ * room: a session that nobody fetches from takes nothing away from those that keep
+ * less.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "guc.h"
+#include "protocol/notification.h"
+#include "peer/peer.h"
+#include "port/pg_bitutils.h"
+#include "utils/memutils.h"
+
+typedef struct Kept
+{
+	dlist_node	node;
+	uint32		size;			/* of what follows */
+	char		packed[FLEXIBLE_ARRAY_MEMBER];
+} Kept;
+
+/* the sessions that keep any, by the power of two of the bytes that they keep */
+#define NUM_CLASSES 64
+
+static dlist_head by_size[NUM_CLASSES];
+
+/* what all of them keep */
+static Size bytes_used = 0;
+
+static Size
+bytes_of(const Kept *kept)
+{
+	return offsetof(Kept, packed) + kept->size;
+}
+
+static int
+class_of(Size bytes)
+{
+	Assert(bytes > 0);
+	return pg_leftmost_one_pos64(bytes);
+}
+
+/* the session keeps more, or less; it comes behind others that keep as much */
+static void
+resize(RinqSession *session, int64 change)
+{
+	if (session->kept_bytes > 0)
+		dlist_delete(&session->keeping);
+	session->kept_bytes += change;
+	bytes_used += change;
+	if (session->kept_bytes > 0)
+		dlist_push_tail(&by_size[class_of(session->kept_bytes)], &session->keeping);
+}
+
+static void
+drop_oldest(RinqSession *session)
+{
+	Kept	   *kept = dlist_container(Kept, node, dlist_pop_head_node(&session->kept));
+
+	Assert(session->num_kept > 0 && session->kept_bytes >= bytes_of(kept));
+	resize(session, -(int64) bytes_of(kept));
+	session->num_kept--;
+	pfree(kept);
+}
+
+static Size
+limit(void)
+{
+	return (Size) rinq_notification_memory * 1024 * 1024;
+}
+
+static Size
+room(void)
+{
+	return bytes_used < limit() ? limit() - bytes_used : 0;
+}
+
+/*
+ * Find the session that has to make room for so many bytes more of another one:
+ * that which keeps the most, unless the other one would keep more.  NULL when it
+ * is its own turn, and all that it keeps is not enough.
+ */
+static RinqSession *
+find_victim(RinqSession *session, Size bytes)
+{
+	int			class;
+
+	for (class = NUM_CLASSES - 1; class >= class_of(session->kept_bytes + bytes); class--)
+	{
+		if (!dlist_is_empty(&by_size[class]))
+			return dlist_container(RinqSession, keeping, dlist_head_node(&by_size[class]));
+	}
+	return session->kept_bytes + room() >= bytes ? session : NULL;
+}
+
+static bool
+make_room(RinqSession *session, Size bytes)
+{
+	while (session->num_kept >= rinq_kept_notifications || room() < bytes)
+	{
+		RinqSession *victim = room() < bytes ? find_victim(session, bytes) : session;
+
+		if (victim == NULL)
+			return false;
+		drop_oldest(victim);
+		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_DROPPED);
+	}
+	return true;
+}
+
+/*
+ * Answers a fetch with the oldest that is kept, if there is one.  It is forgotten
+ * when, and only when, it is still waited for.
+ */
+static void
+answer(RinqSession *session, uint32 index)
+{
+	Kept	   *kept = session->num_kept == 0 ? NULL :
+		dlist_container(Kept, node, dlist_head_node(&session->kept));
+	RinqBytes	packed = kept == NULL ? rinq_bytes(NULL, 0) : rinq_bytes(kept->packed, kept->size);
+
+	if (rinq_invoker_finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0),
+							rinq_bytes(NULL, 0), packed) && kept != NULL)
+		drop_oldest(session);
+}
+
+/*
+ * Keeps a notification for a session, or hands it to who waits for it; false
+ * when there is no room for it.  Older ones that make room are counted here.
+ */
+bool
+rinq_kept_add(RinqSession *session, const RinqBytes *fields)
+{
+	Size		size = rinq_notification_packed_size(fields);
+	Size		bytes = offsetof(Kept, packed) + size;
+	Kept	   *kept;
+
+	if (size > PG_INT32_MAX || bytes > limit() || !make_room(session, bytes))
+		return false;
+	kept = MemoryContextAllocHuge(TopMemoryContext, bytes);
+	kept->size = (uint32) size;
+	rinq_notification_pack(kept->packed, fields);
+	dlist_push_tail(&session->kept, &kept->node);
+	resize(session, (int64) bytes);
+	session->num_kept++;
+
+	while (session->fetching != NIL && session->num_kept > 0)
+	{
+		void	   *waiting = linitial(session->fetching);
+		uint32		index;
+
+		session->fetching = list_delete_first(session->fetching);
+		if (rinq_operation_waits(waiting, &index))
+			answer(session, index);
+		pfree(waiting);
+	}
+	return true;
+}
+
+/*
+ * Answers a fetch with what is kept; if that is nothing, and "wait" is set, when
+ * the next one comes.
+ */
+void
+rinq_kept_fetch(RinqSession *session, uint32 index, bool wait)
+{
+	ListCell   *lc;
+	uint32		other;
+
+	if (session->num_kept > 0 || !wait)
+	{
+		answer(session, index);
+		return;
+	}
+	foreach(lc, session->fetching)
+	{
+		if (rinq_operation_waits(lfirst(lc), &other))
+			continue;
+		pfree(lfirst(lc));
+		session->fetching = foreach_delete_current(session->fetching, lc);
+	}
+	session->fetching = rinq_operation_wait(session->fetching, index);
+}
+
+/* tells those who wait that nothing will come */
+static void
+end_fetching(RinqSession *session, RinqOutcome outcome, const char *text)
+{
+	ListCell   *lc;
+
+	foreach(lc, session->fetching)
+	{
+		uint32		index;
+
+		if (rinq_operation_waits(lfirst(lc), &index))
+			rinq_invoker_finish_text(index, outcome, text);
+	}
+	list_free_deep(session->fetching);
+	session->fetching = NIL;
+}
+
+/*
+ * The session keeps no notifications any more, but for those that it has.
+ */
+void
+rinq_kept_no_more(RinqSession *session)
+{
+	end_fetching(session, RINQ_OUTCOME_REFUSED, RINQ_NOTHING_KEPT);
+}
+
+/*
+ * The session ends: what was kept is lost, and who waits is told.
+ */
+void
+rinq_kept_session_ends(RinqSession *session)
+{
+	while (session->num_kept > 0)
+	{
+		drop_oldest(session);
+		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_DROPPED);
+	}
+	end_fetching(session, RINQ_OUTCOME_NOT_FOUND, "");
+}

@@ -1,0 +1,281 @@
+/*-------------------------------------------------------------------------
+ *
+ * notifications.c
+ *	  Notifications: which sessions of this peer listen to which namespaces, and
+ *	  publishing what transactions have sent (section 6 of the protocol).
+ *
+ * Those that arrive are matching.c's.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "peer/notification/notifications.h"
+#include "peer/sending/publisher.h"
+#include "peer/notification/session_index.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+
+/* subscriptions by session and namespace; a session may have very many */
+typedef struct SubscriptionKey
+{
+	uint32		session;
+	uint32		ns;				/* index of the namespace */
+} SubscriptionKey;
+
+typedef struct SubscriptionEntry
+{
+	SubscriptionKey key;		/* hash key */
+	RinqSubscription *subscription;
+} SubscriptionEntry;
+
+static HTAB *subscriptions = NULL;
+
+/* the one that the scan of a namespace comes to next, while there is a scan */
+static RinqSubscription *scan_next = NULL;
+
+static SubscriptionKey
+key_of(const RinqSession *session, const RinqNamespace *ns)
+{
+	SubscriptionKey key;
+
+	key.session = session->seq;
+	key.ns = ns->index;
+	return key;
+}
+
+static SubscriptionEntry *
+search(const RinqSession *session, const RinqNamespace *ns, HASHACTION action)
+{
+	SubscriptionKey key = key_of(session, ns);
+
+	if (subscriptions == NULL)
+	{
+		HASHCTL		ctl;
+
+		memset(&ctl, 0, sizeof(ctl));
+		ctl.keysize = sizeof(SubscriptionKey);
+		ctl.entrysize = sizeof(SubscriptionEntry);
+		ctl.hcxt = TopMemoryContext;
+		subscriptions = hash_create("rinq subscriptions of sessions", 256, &ctl,
+									HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	return hash_search(subscriptions, &key, action, NULL);
+}
+
+/*
+ * Find a session's subscription to a namespace; NULL when it does not listen.
+ */
+RinqSubscription *
+rinq_subscription_find(const RinqSession *session, const RinqNamespace *ns)
+{
+	SubscriptionEntry *entry = ns == NULL ? NULL : search(session, ns, HASH_FIND);
+
+	return entry == NULL ? NULL : entry->subscription;
+}
+
+/*
+ * Begin to walk over the subscriptions to a namespace.  They may come and go
+ * meanwhile; there is one such walk at a time.
+ */
+void
+rinq_subscription_scan_begin(RinqNamespace *ns)
+{
+	scan_next = dlist_is_empty(&ns->subscriptions) ? NULL :
+		dlist_container(RinqSubscription, of_namespace, dlist_head_node(&ns->subscriptions));
+}
+
+static RinqSubscription *
+following(RinqSubscription *subscription)
+{
+	dlist_head *list = &subscription->ns->subscriptions;
+
+	return !dlist_has_next(list, &subscription->of_namespace) ? NULL :
+		dlist_container(RinqSubscription, of_namespace,
+						dlist_next_node(list, &subscription->of_namespace));
+}
+
+RinqSubscription *
+rinq_subscription_scan_next(void)
+{
+	RinqSubscription *subscription = scan_next;
+
+	if (subscription != NULL)
+		scan_next = following(subscription);
+	return subscription;
+}
+
+void
+rinq_subscription_scan_end(void)
+{
+	scan_next = NULL;
+}
+
+/*
+ * Has a session listen to a namespace: with a function that handles what comes,
+ * a channel it goes on to, or none, and then it is kept.  That takes the place
+ * of what was said before, if anything.  The peer has to be bound to the
+ * namespace before anything comes (topology.c).
+ */
+void
+rinq_notifications_subscribe(RinqSession *session, RinqNamespace *ns, RinqReceiveMode mode, RinqBytes handler,
+			   Oid role, Oid owner)
+{
+	RinqSubscription *subscription = rinq_subscription_find(session, ns);
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+	if (dlist_is_empty(&session->subscriptions))
+		rinq_index_add(session);
+	if (subscription == NULL)
+	{
+		subscription = palloc0(sizeof(RinqSubscription));
+		subscription->session = session;
+		subscription->ns = ns;
+		dlist_push_tail(&session->subscriptions, &subscription->of_session);
+		dlist_push_tail(&ns->subscriptions, &subscription->of_namespace);
+		search(session, ns, HASH_ENTER)->subscription = subscription;
+	}
+	else
+	{
+		session->num_keeping -= subscription->mode == RINQ_RECEIVE_KEEP;
+		pfree(subscription->handler.handler);
+	}
+	subscription->mode = mode;
+	session->num_keeping += mode == RINQ_RECEIVE_KEEP;
+	subscription->handler.handler = pnstrdup(handler.data, handler.len);
+	subscription->handler.role = role;
+	subscription->handler.owner = owner;
+	MemoryContextSwitchTo(old);
+}
+
+static void
+end_subscription(RinqSubscription *subscription)
+{
+	RinqNamespace *ns = subscription->ns;
+
+	if (scan_next == subscription)
+		scan_next = following(subscription);
+	search(subscription->session, ns, HASH_REMOVE);
+	subscription->session->num_keeping -= subscription->mode == RINQ_RECEIVE_KEEP;
+	Assert(subscription->session->num_keeping >= 0);
+	dlist_delete(&subscription->of_session);
+	if (dlist_is_empty(&subscription->session->subscriptions))
+		rinq_index_remove(subscription->session);
+	dlist_delete(&subscription->of_namespace);
+	pfree(subscription->handler.handler);
+	pfree(subscription);
+	if (dlist_is_empty(&ns->subscriptions))
+		rinq_topology_unsubscribe(ns);
+}
+
+/*
+ * Ends a session's listening to a namespace; false when it did not.
+ */
+bool
+rinq_notifications_unsubscribe(RinqSession *session, RinqNamespace *ns)
+{
+	RinqSubscription *subscription = rinq_subscription_find(session, ns);
+
+	if (subscription == NULL)
+		return false;
+	end_subscription(subscription);
+	return true;
+}
+
+/*
+ * The same for all namespaces, because the session ends.
+ */
+void
+rinq_notifications_unsubscribe_all(RinqSession *session)
+{
+	while (!dlist_is_empty(&session->subscriptions))
+		end_subscription(dlist_container(RinqSubscription, of_session,
+										 dlist_head_node(&session->subscriptions)));
+}
+
+/*
+ * The handler of a session's notifications in a namespace, NULL when it does not
+ * listen, or in another way.
+ */
+const RinqListener *
+rinq_notifications_handler(RinqSession *session, RinqNamespace *ns)
+{
+	RinqSubscription *subscription = rinq_subscription_find(session, ns);
+
+	return subscription != NULL && subscription->mode == RINQ_RECEIVE_HANDLER ?
+		&subscription->handler : NULL;
+}
+
+/*
+ * Does a session listen to a namespace whose notifications are kept?
+ */
+bool
+rinq_keeps_notifications(const RinqSession *session)
+{
+	return session->num_keeping > 0;
+}
+
+/*
+ * Appends the namespaces that a session listens to: their number, and each with
+ * its length.
+ */
+void
+rinq_subscriptions_list(const RinqSession *session, StringInfo list)
+{
+	int			start = list->len;
+	uint32		count = 0;
+	dlist_iter	iter;
+
+	appendBinaryStringInfo(list, (const char *) &count, sizeof(count));
+	dlist_foreach(iter, (dlist_head *) &session->subscriptions)
+	{
+		const char *name = dlist_container(RinqSubscription, of_session, iter.cur)->ns->name;
+		uint32		len = (uint32) strlen(name);
+
+		appendBinaryStringInfo(list, (const char *) &len, sizeof(len));
+		appendBinaryStringInfo(list, name, (int) len);
+		count++;
+	}
+	memcpy(list->data + start, &count, sizeof(count));
+}
+
+/*
+ * Publishes a notification that a transaction has sent.  Where nobody listens,
+ * there is no queue, and that is nobody's concern.
+ */
+RinqMsgStatus
+rinq_notification_publish(const RinqOutgoing *notification, const RinqBytes *fields)
+{
+	RinqMessage msg;
+	RinqPublication what;
+	bool		unicast = notification->kind == RINQ_SEND_NOTIFICATION;
+	char		id[RINQ_MESSAGE_ID_SIZE];
+	char		target[RINQ_SESSION_ID_SIZE];
+	char		peer[RINQ_PEER_ID_SIZE];
+	char		key[RINQ_NAMESPACE_MAXLEN + RINQ_PEER_ID_SIZE + 2];
+
+	memset(&msg, 0, sizeof(msg));
+	msg.message_id = rinq_bytes(id, rinq_message_id_format(&notification->item.id, id, sizeof(id)));
+	rinq_message_set_trace(&msg, fields[RINQ_SEND_TRACE]);
+	msg.type = fields[RINQ_SEND_COMMAND];
+	msg.ns = fields[RINQ_SEND_NAMESPACE];
+	msg.span_context = fields[RINQ_SEND_SPAN];
+	msg.traceparent = fields[RINQ_SEND_TRACEPARENT];
+	msg.tracestate = fields[RINQ_SEND_TRACESTATE];
+	if (unicast)
+	{
+		rinq_peer_id_format(&notification->target.peer, peer, sizeof(peer));
+		msg.target = rinq_bytes(target, rinq_session_id_format(&notification->target, target,
+															   sizeof(target)));
+		snprintf(key, sizeof(key), "%.*s.%s", (int) msg.ns.len, msg.ns.data, peer);
+	}
+	else
+	{
+		msg.constraint = fields[RINQ_SEND_CONSTRAINT];
+		snprintf(key, sizeof(key), "%.*s", (int) msg.ns.len, msg.ns.data);
+	}
+	memset(&what, 0, sizeof(what));
+	what.kind = RINQ_PUBLISH_NOTIFICATION;
+	return rinq_publish(&what, unicast ? "ntf.uc" : "ntf.mc", rinq_bytes_str(key), false, &msg,
+						fields[RINQ_SEND_PAYLOAD]);
+}

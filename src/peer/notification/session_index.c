@@ -1,0 +1,473 @@
+/*-------------------------------------------------------------------------
+ *
+ * session_index.c
+ *	  Finding the sessions that a constraint may match, without looking at all
+ *	  of them: by an attribute that has to have a certain value.
+ *
+ * There is an index for each namespace and key that constraints have asked for;
+ * of too many, the one that was used longest ago goes.  Each holds the sessions
+ * that listen to anything and have a value there, by a hash of it.  What is found
+ * is to be matched against the whole constraint; nothing that matches is left
+ * out.
+ *
+ * An index is built in steps, when a constraint first asks for it, and takes no
+ * part in searches before it is complete.  Each constraint has one built at most,
+ * so that one with many keys costs no more than another.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "peer/notification/session_index.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+
+#define MAX_INDEXES 16
+
+/* sessions with the same hash of an attribute's value */
+typedef struct Posting
+{
+	uint64		hash;			/* hash key */
+	uint32		count;
+	dlist_head	members;
+} Posting;
+
+typedef struct PostingMember
+{
+	uint32		seq;			/* hash key */
+	RinqSession *session;
+	Posting    *posting;
+	dlist_node	node;
+} PostingMember;
+
+typedef struct KeyIndex
+{
+	RinqBytes	namespace;		/* its data is NULL while the place is free */
+	RinqBytes	key;
+	bool		complete;		/* all sessions are in it */
+	uint64		used;			/* number of the search that used it last */
+	MemoryContext context;
+	HTAB	   *members;		/* PostingMember, by the session's number */
+	HTAB	   *postings;		/* Posting, by the value's hash */
+} KeyIndex;
+
+static KeyIndex indexes[MAX_INDEXES];
+static uint64 searches = 0;
+
+/* all sessions that listen to anything */
+static dlist_head listening = DLIST_STATIC_INIT(listening);
+
+/* the index that is being built, and the session that it comes to next */
+static KeyIndex *building = NULL;
+static dlist_node *build_next = NULL;
+
+/* sessions that a search has found, still to be taken */
+typedef struct Place
+{
+	KeyIndex   *index;
+	uint64		hash;
+} Place;
+
+static List *found_places = NIL;	/* of Place, in memory of whoever searches */
+static int	next_place = 0;
+static PostingMember *next_member = NULL;
+
+static uint64
+hash_value(RinqBytes value)
+{
+	return hash_bytes_extended((const unsigned char *) value.data, (int) value.len, 0);
+}
+
+static KeyIndex *
+find_index(RinqBytes namespace, RinqBytes key)
+{
+	int			i;
+
+	for (i = 0; i < MAX_INDEXES; i++)
+	{
+		if (indexes[i].namespace.data != NULL && rinq_bytes_equal(indexes[i].key, key) &&
+			rinq_bytes_equal(indexes[i].namespace, namespace))
+			return &indexes[i];
+	}
+	return NULL;
+}
+
+static PostingMember *
+following(PostingMember *member)
+{
+	dlist_head *list = &member->posting->members;
+
+	return !dlist_has_next(list, &member->node) ? NULL :
+		dlist_container(PostingMember, node, dlist_next_node(list, &member->node));
+}
+
+static void
+leave(KeyIndex *index, RinqSession *session)
+{
+	PostingMember *member = hash_search(index->members, &session->seq, HASH_FIND, NULL);
+	Posting *posting;
+
+	if (member == NULL)
+		return;
+	if (next_member == member)
+		next_member = following(member);
+	posting = member->posting;
+	dlist_delete(&member->node);
+	Assert(posting->count > 0);
+	if (--posting->count == 0)
+		hash_search(index->postings, &posting->hash, HASH_REMOVE, NULL);
+	hash_search(index->members, &session->seq, HASH_REMOVE, NULL);
+}
+
+static void
+join(KeyIndex *index, RinqSession *session)
+{
+	RinqAttribute attribute;
+	PostingMember *member;
+	Posting *posting;
+	uint64		hash;
+	bool		found;
+
+	if (!rinq_attribute_find(session->attributes, index->namespace, index->key, &attribute) ||
+		attribute.value.len == 0)
+		return;
+	hash = hash_value(attribute.value);
+	member = hash_search(index->members, &session->seq, HASH_ENTER, &found);
+	if (found)
+		return;					/* it has come while the index is being built */
+	posting = hash_search(index->postings, &hash, HASH_ENTER, &found);
+	if (!found)
+	{
+		posting->count = 0;
+		dlist_init(&posting->members);
+	}
+	member->session = session;
+	member->posting = posting;
+	dlist_push_tail(&posting->members, &member->node);
+	posting->count++;
+}
+
+static dlist_node *
+next_listening(dlist_node *node)
+{
+	return dlist_has_next(&listening, node) ? dlist_next_node(&listening, node) : NULL;
+}
+
+/*
+ * A session begins to listen.
+ */
+void
+rinq_index_add(RinqSession *session)
+{
+	int			i;
+
+	dlist_push_tail(&listening, &session->listening);
+	for (i = 0; i < MAX_INDEXES; i++)
+	{
+		if (indexes[i].namespace.data != NULL)
+			join(&indexes[i], session);
+	}
+}
+
+/*
+ * It does not listen to anything any more.
+ */
+void
+rinq_index_remove(RinqSession *session)
+{
+	int			i;
+
+	if (build_next == &session->listening)
+		build_next = next_listening(build_next);
+	dlist_delete(&session->listening);
+	for (i = 0; i < MAX_INDEXES; i++)
+	{
+		if (indexes[i].namespace.data != NULL)
+			leave(&indexes[i], session);
+	}
+}
+
+/*
+ * An attribute of a session that listens may have another value than before.
+ */
+void
+rinq_index_changed(RinqSession *session, RinqBytes namespace, RinqBytes key)
+{
+	KeyIndex   *index = find_index(namespace, key);
+
+	if (index == NULL)
+		return;
+	leave(index, session);
+	join(index, session);
+}
+
+/*
+ * All attributes of a namespace may have.
+ */
+void
+rinq_index_namespace_changed(RinqSession *session, RinqBytes namespace)
+{
+	int			i;
+
+	for (i = 0; i < MAX_INDEXES; i++)
+	{
+		if (indexes[i].namespace.data == NULL ||
+			!rinq_bytes_equal(indexes[i].namespace, namespace))
+			continue;
+		leave(&indexes[i], session);
+		join(&indexes[i], session);
+	}
+}
+
+/* a place for another index; NULL when this search uses them all */
+static KeyIndex *
+free_place(void)
+{
+	KeyIndex   *oldest = NULL;
+	int			i;
+
+	for (i = 0; i < MAX_INDEXES; i++)
+	{
+		if (indexes[i].namespace.data == NULL)
+			return &indexes[i];
+		if (oldest == NULL || indexes[i].used < oldest->used)
+			oldest = &indexes[i];
+	}
+	if (oldest->used == searches)
+		return NULL;
+	MemoryContextDelete(oldest->context);
+	memset(oldest, 0, sizeof(*oldest));
+	return oldest;
+}
+
+static HTAB *
+make_table(KeyIndex *index, const char *name, Size keysize, Size entrysize)
+{
+	HASHCTL		ctl;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = keysize;
+	ctl.entrysize = entrysize;
+	ctl.hcxt = index->context;
+	return hash_create(name, 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+static RinqBytes
+copy_into(MemoryContext context, RinqBytes bytes)
+{
+	char	   *copy = MemoryContextAlloc(context, bytes.len + 1);
+
+	memcpy(copy, bytes.data, bytes.len);
+	return rinq_bytes(copy, bytes.len);
+}
+
+/* begins to build an index; NULL when there is no place for it */
+static KeyIndex *
+make_index(RinqBytes namespace, RinqBytes key)
+{
+	KeyIndex   *index = free_place();
+
+	if (index == NULL)
+		return NULL;
+	index->context = AllocSetContextCreate(TopMemoryContext, "rinq session index",
+										   ALLOCSET_DEFAULT_SIZES);
+	index->members = make_table(index, "rinq index members", sizeof(uint32),
+								sizeof(PostingMember));
+	index->postings = make_table(index, "rinq index postings", sizeof(uint64), sizeof(Posting));
+	index->namespace = copy_into(index->context, namespace);
+	index->key = copy_into(index->context, key);
+	index->used = searches;
+	return index;
+}
+
+/* what a search is about, and what it has found */
+typedef struct Search
+{
+	RinqBytes	missing_namespace;	/* of the first index it would have used; NULL data: none */
+	RinqBytes	missing_key;
+} Search;
+
+/* an index that can be used now; notes the first one that is missing */
+static KeyIndex *
+usable_index(Search *search, RinqBytes namespace, RinqBytes key)
+{
+	KeyIndex   *index = find_index(namespace, key);
+
+	if (index != NULL && index->complete)
+	{
+		index->used = searches;
+		return index;
+	}
+	if (search->missing_namespace.data == NULL)
+	{
+		search->missing_namespace = namespace;
+		search->missing_key = key;
+	}
+	return NULL;
+}
+
+static Place *
+make_place(KeyIndex *index, uint64 hash)
+{
+	Place	   *place = palloc(sizeof(Place));
+
+	place->index = index;
+	place->hash = hash;
+	return place;
+}
+
+/*
+ * Find the places of sessions that a constraint may match, if it demands certain
+ * values, and their number.
+ */
+static bool
+find_places(Search *search, const RinqConstraint *constraint, RinqBytes namespace, List **places,
+			uint64 *count)
+{
+	RinqBytes	inner = constraint->kind == RINQ_CONSTRAINT_WITHIN ? constraint->value : namespace;
+	KeyIndex   *index;
+	Posting    *posting;
+	uint64		hash;
+	bool		usable = false;
+	int			i;
+
+	*places = NIL;
+	*count = 0;
+	switch (constraint->kind)
+	{
+		case RINQ_CONSTRAINT_EQUAL:
+			/* no value is as good as an empty one, and cannot be looked up */
+			index = constraint->value.len == 0 ? NULL :
+				usable_index(search, namespace, constraint->key);
+			if (index == NULL)
+				return false;
+			hash = hash_value(constraint->value);
+			posting = hash_search(index->postings, &hash, HASH_FIND, NULL);
+			if (posting != NULL)
+			{
+				*places = list_make1(make_place(index, hash));
+				*count = posting->count;
+			}
+			return true;
+		case RINQ_CONSTRAINT_AND:
+		case RINQ_CONSTRAINT_WITHIN:
+			/* one of the terms is enough: that which leaves the fewest */
+			for (i = 0; i < constraint->num_terms && !(usable && *count == 0); i++)
+			{
+				List	   *found;
+				uint64		found_count;
+
+				if (!find_places(search, constraint->terms[i], inner, &found, &found_count) ||
+					(usable && found_count >= *count))
+					continue;
+				usable = true;
+				*places = found;
+				*count = found_count;
+			}
+			return usable;
+		case RINQ_CONSTRAINT_OR:
+			for (i = 0; i < constraint->num_terms; i++)
+			{
+				List	   *found;
+				uint64		found_count;
+
+				if (!find_places(search, constraint->terms[i], inner, &found, &found_count))
+					return false;
+				*places = list_concat(*places, found);
+				*count += found_count;
+			}
+			return true;
+		default:
+			return false;
+	}
+}
+
+/*
+ * Build an index that a constraint needs; false when the slice is over, and it is
+ * not complete.  There is one search at a time, from this to rinq_index_end.
+ */
+bool
+rinq_index_build(const RinqConstraint *constraint, RinqBytes namespace)
+{
+	Assert(found_places == NIL);
+	if (building == NULL)
+	{
+		Search		search = {{NULL, 0}, {NULL, 0}};
+		List	   *places;
+		uint64		count;
+
+		searches++;
+		(void) find_places(&search, constraint, namespace, &places, &count);
+		list_free_deep(places);
+		if (search.missing_namespace.data == NULL)
+			return true;
+		building = make_index(search.missing_namespace, search.missing_key);
+		if (building == NULL)
+			return true;
+		build_next = dlist_is_empty(&listening) ? NULL : dlist_head_node(&listening);
+	}
+	while (build_next != NULL)
+	{
+		join(building, dlist_container(RinqSession, listening, build_next));
+		build_next = next_listening(build_next);
+		if (rinq_slice_over())
+			return false;
+	}
+	building->complete = true;
+	building = NULL;
+	return true;
+}
+
+/*
+ * Find the sessions that a constraint may match; false when all have to be looked
+ * at.  They are taken with rinq_index_next, in which one may come several times.
+ */
+bool
+rinq_index_find(const RinqConstraint *constraint, RinqBytes namespace)
+{
+	Search		search = {{NULL, 0}, {NULL, 0}};
+	uint64		count;
+
+	Assert(found_places == NIL);
+	searches++;
+	next_place = 0;
+	next_member = NULL;
+	if (find_places(&search, constraint, namespace, &found_places, &count))
+		return true;
+	found_places = NIL;
+	return false;
+}
+
+/*
+ * Take the next session that the search has found, NULL at the end.  Sessions may
+ * come and go between two calls.
+ */
+RinqSession *
+rinq_index_next(void)
+{
+	PostingMember *member = next_member;
+
+	while (member == NULL && next_place < list_length(found_places))
+	{
+		Place	   *place = list_nth(found_places, next_place++);
+		Posting    *posting = hash_search(place->index->postings, &place->hash, HASH_FIND, NULL);
+
+		if (posting != NULL)
+			member = dlist_container(PostingMember, node, dlist_head_node(&posting->members));
+	}
+	if (member == NULL)
+		return NULL;
+	next_member = following(member);
+	return member->session;
+}
+
+/*
+ * End the search, whose memory is its caller's.
+ */
+void
+rinq_index_end(void)
+{
+	found_places = NIL;
+	next_member = NULL;
+}

@@ -1,0 +1,346 @@
+/*-------------------------------------------------------------------------
+ *
+ * subscriptions.c
+ *	  Subscriptions that outlive connections: for each, a session is made at
+ *	  every connect, has its attributes set, and listens.
+ *
+ * A session that is destroyed, or made to listen in another way, by whomever,
+ * is made again.  What the reader
+ * found says which subscriptions there are; how notifications get to their
+ * handlers is notifications.c's.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "guc.h"
+#include "peer/peer.h"
+#include "utils/memutils.h"
+
+#define RETRY_INTERVAL 5000		/* ms, when a session cannot be made */
+
+typedef struct Subscription
+{
+	RinqStanding *standing;
+	uint32		session;		/* number and serial of its session; 0 is none */
+	uint64		serial;
+	bool		stays;			/* it is in a new list, too */
+} Subscription;
+
+static List *subscriptions = NIL;
+static int64 retry_at = 0;
+
+/* may a session be missing, or not listen as it should? */
+static bool look = false;
+
+/* how many subscriptions have been looked at, while the slice was over before the end */
+static int	num_looked_at = 0;
+
+static RinqSession *
+session_of(const Subscription *subscription)
+{
+	RinqSession *session = rinq_own_session_find(subscription->session);
+
+	return session != NULL && session->serial == subscription->serial ? session : NULL;
+}
+
+static void
+free_standing(RinqStanding *standing)
+{
+	pfree(standing->name);
+	pfree(standing->listener.namespace);
+	pfree(standing->listener.handler);
+	if (standing->listener.problem != NULL)
+		pfree(standing->listener.problem);
+	pfree((char *) standing->attributes.data);
+	pfree(standing);
+}
+
+static bool
+same_text(const char *a, const char *b)
+{
+	return rinq_bytes_equal(rinq_bytes_str(a), rinq_bytes_str(b));
+}
+
+static bool
+same(const RinqStanding *a, const RinqStanding *b)
+{
+	return strcmp(a->name, b->name) == 0 &&
+		same_text(a->listener.namespace, b->listener.namespace) &&
+		same_text(a->listener.handler, b->listener.handler) &&
+		same_text(a->listener.problem, b->listener.problem) &&
+		a->listener.role == b->listener.role && a->listener.owner == b->listener.owner &&
+		rinq_bytes_equal(a->attributes, b->attributes);
+}
+
+static int
+compare_names(const void *a, const void *b)
+{
+	return strcmp((*(Subscription *const *) a)->standing->name,
+				  (*(Subscription *const *) b)->standing->name);
+}
+
+static Subscription **
+sort_by_name(List *list)
+{
+	Subscription **sorted = palloc_extended(Max(list_length(list), 1) * sizeof(Subscription *),
+											MCXT_ALLOC_HUGE);
+	ListCell   *lc;
+	int			count = 0;
+
+	foreach(lc, list)
+		sorted[count++] = lfirst(lc);
+	qsort(sorted, count, sizeof(Subscription *), compare_names);
+	return sorted;
+}
+
+/* the subscription that is as a new one has it, and has not been taken; or NULL */
+static Subscription *
+take_same(Subscription **sorted, int count, RinqStanding *standing)
+{
+	Subscription probe = {standing, 0, 0, false};
+	Subscription *key = &probe;
+	Subscription **found = bsearch(&key, sorted, count, sizeof(Subscription *), compare_names);
+
+	if (found == NULL || (*found)->stays || !same((*found)->standing, standing))
+		return NULL;
+	(*found)->stays = true;
+	return *found;
+}
+
+static Subscription *
+make_subscription(RinqStanding *standing)
+{
+	Subscription *subscription = palloc0(sizeof(Subscription));
+
+	subscription->standing = standing;
+	if (standing->listener.problem != NULL)
+		ereport(LOG,
+				(errmsg("rinq cannot run the handler of subscription \"%s\": %s",
+						standing->name, standing->listener.problem)));
+	return subscription;
+}
+
+/* ends those that the new list does not have */
+static void
+end_others(Subscription **sorted, int count)
+{
+	int			i;
+
+	for (i = 0; i < count; i++)
+	{
+		RinqSession *session = session_of(sorted[i]);
+
+		if (sorted[i]->stays)
+		{
+			sorted[i]->stays = false;
+			continue;
+		}
+		if (session != NULL)
+			(void) rinq_own_session_destroy(session->seq, session->revision);
+		free_standing(sorted[i]->standing);
+		pfree(sorted[i]);
+	}
+}
+
+/*
+ * Takes a new list of subscriptions, whose memory it keeps.  Those that are as
+ * before keep their sessions.
+ */
+void
+rinq_standing_configure(List *standings)
+{
+	MemoryContext context = MemoryContextSwitchTo(TopMemoryContext);
+	List	   *old = subscriptions;
+	Subscription **sorted = sort_by_name(old);
+	ListCell   *lc;
+
+	subscriptions = NIL;
+	foreach(lc, standings)
+	{
+		RinqStanding *standing = lfirst(lc);
+		Subscription *subscription = take_same(sorted, list_length(old), standing);
+
+		if (subscription != NULL)
+			free_standing(standing);
+		else
+			subscription = make_subscription(standing);
+		subscriptions = lappend(subscriptions, subscription);
+	}
+	end_others(sorted, list_length(old));
+	pfree(sorted);
+	list_free(old);
+	list_free(standings);
+	MemoryContextSwitchTo(context);
+	num_looked_at = 0;
+	look = true;
+}
+
+/*
+ * A session ends, or listens in another way; or, with NULL, all have ended.  If
+ * that concerns subscriptions, their sessions are looked at in the next step.
+ */
+void
+rinq_standing_look(const RinqSession *session)
+{
+	if (session == NULL || session->standing)
+		look = true;
+}
+
+/*
+ * The broker has refused notifications of a namespace: that is tried again,
+ * after a while.
+ */
+void
+rinq_standing_retry(void)
+{
+	if (retry_at == 0)
+		retry_at = rinq_peer.now + RETRY_INTERVAL;
+}
+
+/* does a subscription have a session that listens for it? */
+static bool
+is_served(const Subscription *subscription)
+{
+	const RinqListener *wanted = &subscription->standing->listener;
+	RinqSession *session = session_of(subscription);
+	const RinqListener *handler;
+
+	if (session == NULL)
+		return false;
+	handler = rinq_notifications_handler(session,
+										 rinq_topology_find(rinq_bytes_str(wanted->namespace)));
+	if (handler != NULL && strcmp(handler->handler, wanted->handler) == 0 &&
+		handler->role == wanted->role)
+		return true;
+	(void) rinq_own_session_destroy(session->seq, session->revision);
+	return false;
+}
+
+/* what the broker has refused before is asked for again */
+static void
+bind_if_refused(const Subscription *subscription)
+{
+	RinqNamespace *ns =
+		rinq_topology_find(rinq_bytes_str(subscription->standing->listener.namespace));
+
+	if (ns->notifications == NOTIFICATIONS_UNBOUND)
+		(void) rinq_topology_subscribe(ns, RINQ_NO_SLOT);
+}
+
+/* why a session was not made, or NULL */
+static const char *
+make_session(Subscription *subscription)
+{
+	RinqStanding *standing = subscription->standing;
+	RinqBytes	namespace = rinq_bytes_str(standing->listener.namespace);
+	RinqNamespace *ns = rinq_topology_namespace(namespace, rinq_max_namespaces);
+	RinqSession *session;
+	RinqAttribute *attributes;
+	RinqBytes	frozen_key;
+	int			count;
+
+	if (ns == NULL)
+		return "\"rinq.max_namespaces\" namespaces are known already";
+	if (!rinq_attributes_unpack(standing->attributes, &attributes, &count))
+		return "its attributes cannot be read";
+	session = rinq_own_session_create(standing->listener.role);
+	if (session == NULL ||
+		(count > 0 && rinq_own_session_update(session->seq, 0, namespace, attributes, count,
+											  &frozen_key) != RINQ_OUTCOME_SUCCESS))
+	{
+		if (session != NULL)
+			(void) rinq_own_session_destroy(session->seq, 0);
+		return "there is no room for its session within \"rinq.session_memory\"";
+	}
+	subscription->session = session->seq;
+	subscription->serial = session->serial;
+	session->standing = true;
+	rinq_notifications_subscribe(session, ns, RINQ_RECEIVE_HANDLER,
+								 rinq_bytes_str(standing->listener.handler),
+								 standing->listener.role, standing->listener.owner);
+	(void) rinq_topology_subscribe(ns, RINQ_NO_SLOT);
+	return NULL;
+}
+
+/* sees to it that a subscription has its session, if that can be */
+static void
+look_at(Subscription *subscription)
+{
+	const char *problem;
+
+	if (subscription->standing->listener.problem != NULL)
+		return;
+	if (is_served(subscription))
+	{
+		bind_if_refused(subscription);
+		return;
+	}
+	problem = make_session(subscription);
+	if (problem == NULL)
+		return;
+	ereport(LOG,
+			(errmsg("rinq peer %s has no session for subscription \"%s\": %s",
+					rinq_peer.id_text, subscription->standing->name, problem)));
+	retry_at = rinq_peer.now + RETRY_INTERVAL;
+}
+
+/*
+ * Makes the sessions that are missing, as far as the slice goes.  Returns when to
+ * go on, or to try again, or 0.
+ */
+int64
+rinq_standing_step(void)
+{
+	MemoryContext context;
+	MemoryContext old;
+
+	/* without a connection there is nothing to try, however long that lasts */
+	if (subscriptions == NIL || !rinq_peer.ready || rinq_peer.stopping)
+		return 0;
+	if (!look && num_looked_at == 0 && (retry_at == 0 || rinq_peer.now < retry_at))
+		return retry_at;
+	if (num_looked_at == 0)
+	{
+		/* what is noticed from now on may concern those that were looked at */
+		retry_at = 0;
+		look = false;
+	}
+	context = AllocSetContextCreate(TopMemoryContext, "rinq subscription", ALLOCSET_SMALL_SIZES);
+	old = MemoryContextSwitchTo(context);
+	while (num_looked_at < list_length(subscriptions) && !rinq_slice_over())
+		look_at(list_nth(subscriptions, num_looked_at++));
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	if (num_looked_at < list_length(subscriptions))
+		return rinq_peer.now;
+	num_looked_at = 0;
+	return look ? rinq_peer.now : retry_at;
+}
+
+/*
+ * Appends those that have a session which notifications come to: the name, with
+ * its length, the number of the session, and its role.
+ */
+void
+rinq_standing_list(StringInfo list)
+{
+	ListCell   *lc;
+
+	foreach(lc, subscriptions)
+	{
+		Subscription *subscription = lfirst(lc);
+		uint32		len = (uint32) strlen(subscription->standing->name);
+		RinqNamespace *ns =
+			rinq_topology_find(rinq_bytes_str(subscription->standing->listener.namespace));
+
+		if (session_of(subscription) == NULL || ns == NULL ||
+			ns->notifications != NOTIFICATIONS_BOUND)
+			continue;
+		appendBinaryStringInfo(list, (const char *) &len, sizeof(len));
+		appendBinaryStringInfo(list, subscription->standing->name, (int) len);
+		appendBinaryStringInfo(list, (const char *) &subscription->session, sizeof(uint32));
+		appendBinaryStringInfo(list, (const char *) &subscription->standing->listener.role,
+							   sizeof(Oid));
+	}
+}

@@ -1,0 +1,165 @@
+/*-------------------------------------------------------------------------
+ *
+ * outbox_watch.c
+ *	  Whether what the peer knows of the outbox is right, and whether messages
+ *	  move.
+ *
+ * Rows get to the peer in ways that a superuser can go round: by writing them
+ * while triggers do not fire, by restoring them.  So now and then, the outbox
+ * worker counts the rows and lists the oldest, and one that is not known here,
+ * and was not the last time, is a reason to scan.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "guc.h"
+#include "peer/sending/sender.h"
+
+#define CHECK_ROWS 1024			/* of the oldest rows, listed */
+#define SECOND_LOOK 1000		/* ms until a row that is not known is looked for again */
+#define IDLE_CHECKS 10			/* intervals between checks while nothing happens */
+#define STALL 5000				/* ms without a message that moves, and there are some */
+
+static int64 last_check;
+static uint64 last_seen_sent;	/* a counter, to tell whether something has happened */
+static uint64 last_seen_depth;
+static bool under_way;			/* the outbox worker was told to check */
+
+static bool suspected;			/* a row was not known the last time */
+static RinqMessageId suspect;	/* which */
+
+static int64 last_move;			/* of any message */
+static bool told_of_stall;
+
+/* has anything happened since the last check, or is there anything in the outbox? */
+static bool
+is_active(void)
+{
+	uint64		sent = pg_atomic_read_u64(&rinq_peer.db->counters[RINQ_MESSAGES_SENT]);
+	uint64		depth = pg_atomic_read_u64(&rinq_peer.db->outbox_depth);
+
+	return sent != last_seen_sent || depth != last_seen_depth || depth > 0 || rinq_sent_any();
+}
+
+static int64
+next_check(void)
+{
+	int64		interval = (int64) rinq_outbox_check_interval * 1000;
+
+	if (suspected || rinq_peer.channel->send.miscounted)
+		return last_check + SECOND_LOOK;
+	return last_check + (is_active() ? interval : IDLE_CHECKS * interval);
+}
+
+/*
+ * Has the outbox checked when that is due, and nothing else is on its way.
+ * Returns when to look again, or 0.
+ */
+int64
+rinq_outbox_watch(bool idle)
+{
+	int64		due;
+
+	if (last_check == 0)
+		last_check = rinq_peer.now;
+	if (!rinq_peer.ready || under_way)
+		return 0;
+	if (rinq_intake_scans())
+	{
+		last_check = rinq_peer.now;
+		return 0;
+	}
+	due = next_check();
+	if (rinq_peer.now < due)
+		return due;
+	if (!idle)
+		return rinq_peer.now + SECOND_LOOK;
+	if (!rinq_outbox_link_up() || !rinq_outbox_tell_check(CHECK_ROWS))
+		return rinq_peer.now + SECOND_LOOK;
+	last_check = rinq_peer.now;
+	last_seen_sent = pg_atomic_read_u64(&rinq_peer.db->counters[RINQ_MESSAGES_SENT]);
+	under_way = true;
+	return 0;
+}
+
+/*
+ * The outbox worker has ended, and may not have checked.
+ */
+void
+rinq_outbox_watch_worker_lost(void)
+{
+	under_way = false;
+}
+
+/*
+ * The outbox worker has listed the oldest rows.  One that is unknown may be on
+ * its way, and then it is known when it is looked for again.
+ */
+void
+rinq_outbox_listed(const RinqOutboxItem *items, uint32 count)
+{
+	bool		again = false;
+	bool		found = false;
+	RinqMessageId unknown;
+	uint32		i;
+
+	under_way = false;
+	last_seen_depth = pg_atomic_read_u64(&rinq_peer.db->outbox_depth);
+	for (i = 0; i < count; i++)
+	{
+		if (rinq_sent_see(&items[i]))
+			continue;
+		again |= suspected && rinq_message_id_equal(&items[i].id, &suspect);
+		if (!found)
+			unknown = items[i].id;
+		found = true;
+	}
+	if (again)
+	{
+		ereport(LOG,
+				(errmsg("rinq peer %s reads the outbox again, which has messages that nobody has told it of",
+						rinq_peer.id_text)));
+		(void) rinq_sendqueue_leave_direct(&rinq_peer.channel->send);
+	}
+	suspected = found && !again;
+	if (suspected)
+		suspect = unknown;
+}
+
+/*
+ * A message was sent, confirmed, or removed.
+ */
+void
+rinq_outbox_moved(void)
+{
+	last_move = rinq_peer.now;
+}
+
+/*
+ * Messages wait for this reason, or do not when it is NULL: when none has moved
+ * for a while, says so.  Returns when to look again, or 0.
+ */
+int64
+rinq_outbox_look_for_stall(const char *reason)
+{
+	bool		stalled;
+
+	if (reason == NULL)
+		last_move = rinq_peer.now;
+	stalled = rinq_peer.now - last_move >= STALL;
+	if (stalled == told_of_stall)
+		return reason == NULL || stalled ? 0 : last_move + STALL;
+	told_of_stall = stalled;
+	SpinLockAcquire(&rinq_peer.db->mutex);
+	strlcpy(rinq_peer.db->status.outbox.waits_for, stalled ? reason : "",
+			sizeof(rinq_peer.db->status.outbox.waits_for));
+	SpinLockRelease(&rinq_peer.db->mutex);
+	if (stalled)
+		ereport(LOG,
+				(errmsg("rinq peer %s has messages that have not moved for %d s: %s",
+						rinq_peer.id_text, STALL / 1000, reason)));
+	return 0;
+}

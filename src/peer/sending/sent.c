@@ -1,0 +1,532 @@
+/*-------------------------------------------------------------------------
+ *
+ * sent.c
+ *	  Durable messages that were sent, until their rows are removed.
+ *
+ * Of each, the id and the place in the outbox are remembered: until the broker
+ * has confirmed the message and the outbox worker has removed the row, or while
+ * another attempt is due.  The payload is not kept; what has to be sent again is
+ * read again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "guc.h"
+#include "peer/sending/sender.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+
+#define MAX_CONFIRMED 100000	/* that wait for the outbox worker, before sending pauses */
+#define MAX_BATCH 8192			/* items in one chunk for the outbox worker */
+#define LAST_RETRY_DELAY 60000	/* ms */
+#define POSTPONE 100			/* ms until a row is looked at again that somebody is changing */
+
+typedef enum SentState
+{
+	SENT_PUBLISHED,				/* not confirmed */
+	SENT_CONFIRMED,				/* its row is to be removed */
+	SENT_REMOVING,				/* the outbox worker was told so */
+	SENT_RETRY,					/* to be sent again, at "retry_at" */
+	SENT_FETCHING				/* the outbox worker reads it again, or sets it aside */
+} SentState;
+
+/* a durable message; its place and id are in "item" */
+struct RinqSent
+{
+	RinqMessageId id;			/* hash key */
+	RinqOutboxItem item;
+	SentState	state;
+	int			attempts;		/* that have failed */
+	int64		retry_at;
+	bool		returned;		/* by the broker, which is about to confirm it */
+	bool		hopeless;		/* another attempt would fail, too */
+	char	   *error;			/* of the last attempt, NULL for none */
+	dlist_node	node;			/* in one of the lists, but for those published or fetched */
+};
+
+static HTAB *messages;
+static dlist_head confirmed = DLIST_STATIC_INIT(confirmed);
+static int	num_confirmed;
+static dlist_head removing = DLIST_STATIC_INIT(removing);
+static dlist_head retrying = DLIST_STATIC_INIT(retrying);
+static int	num_retrying;
+static int	num_fetching;
+
+static int64 remove_after;		/* not before, since somebody is changing rows */
+
+void
+rinq_sent_init(void)
+{
+	HASHCTL		ctl;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(RinqMessageId);
+	ctl.entrysize = sizeof(RinqSent);
+	ctl.hcxt = TopMemoryContext;
+	messages = hash_create("rinq durable messages", 1024, &ctl,
+						   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+RinqSent *
+rinq_sent_find(const RinqMessageId *id)
+{
+	RinqMessageId key;
+
+	rinq_message_id_key(id, &key);
+	return hash_search(messages, &key, HASH_FIND, NULL);
+}
+
+static void
+forget(RinqSent *message)
+{
+	if (message->error != NULL)
+		pfree(message->error);
+	hash_search(messages, &message->id, HASH_REMOVE, NULL);
+}
+
+static void
+set_confirmed(RinqSent *message)
+{
+	message->state = SENT_CONFIRMED;
+	dlist_push_tail(&confirmed, &message->node);
+	num_confirmed++;
+}
+
+static void
+set_retry(RinqSent *message, int64 at)
+{
+	message->state = SENT_RETRY;
+	message->retry_at = at;
+	dlist_push_tail(&retrying, &message->node);
+	num_retrying++;
+}
+
+/* takes it out of the list that it is in, for another state */
+static void
+leave_state(RinqSent *message)
+{
+	switch (message->state)
+	{
+		case SENT_CONFIRMED:
+			dlist_delete(&message->node);
+			num_confirmed--;
+			break;
+		case SENT_REMOVING:
+			dlist_delete(&message->node);
+			break;
+		case SENT_RETRY:
+			dlist_delete(&message->node);
+			num_retrying--;
+			break;
+		case SENT_FETCHING:
+			num_fetching--;
+			break;
+		default:
+			break;
+	}
+	Assert(num_confirmed >= 0 && num_retrying >= 0 && num_fetching >= 0);
+}
+
+/* ---------------- sending ---------------- */
+
+/*
+ * A durable message is about to be published.  NULL when it is not to be, since
+ * it is on its way already.
+ */
+RinqSent *
+rinq_sent_begin(const RinqOutgoing *outgoing)
+{
+	RinqMessageId key;
+	bool		found;
+	RinqSent   *message;
+
+	rinq_message_id_key(&outgoing->item.id, &key);
+	message = hash_search(messages, &key, HASH_ENTER, &found);
+	if (found && message->state != SENT_FETCHING)
+		return NULL;
+	if (found)
+		leave_state(message);
+	else
+	{
+		message->attempts = 0;
+		message->hopeless = false;
+		message->error = NULL;
+	}
+	message->item = outgoing->item;
+	message->returned = false;
+	message->state = SENT_PUBLISHED;
+	return message;
+}
+
+/*
+ * It was not, since it has to wait: one that was fetched is still expected,
+ * others come as if for the first time.
+ */
+void
+rinq_sent_undo(RinqSent *message)
+{
+	Assert(message->state == SENT_PUBLISHED);
+	if (message->attempts == 0)
+	{
+		forget(message);
+		return;
+	}
+	message->state = SENT_FETCHING;
+	num_fetching++;
+}
+
+/*
+ * Its row is to be removed.
+ */
+void
+rinq_sent_confirmed(RinqSent *message)
+{
+	Assert(message->state == SENT_PUBLISHED);
+	set_confirmed(message);
+}
+
+void
+rinq_sent_returned(RinqSent *message)
+{
+	message->returned = true;
+}
+
+void
+rinq_sent_note_error(const char *error)
+{
+	SpinLockAcquire(&rinq_peer.db->mutex);
+	strlcpy(rinq_peer.db->status.outbox.last_error, error, RINQ_LAST_ERROR_LEN);
+	SpinLockRelease(&rinq_peer.db->mutex);
+}
+
+/*
+ * It was not taken: it is tried again, later and later.
+ */
+void
+rinq_sent_failed(RinqSent *message, const char *error)
+{
+	int64		delay = (int64) rinq_retry_delay << Min(message->attempts, 16);
+
+	Assert(message->state == SENT_PUBLISHED);
+	if (message->error != NULL)
+		pfree(message->error);
+	message->error = MemoryContextStrdup(TopMemoryContext, error);
+	message->attempts++;
+	message->returned = false;
+	set_retry(message, rinq_peer.now + Min(delay, Max(LAST_RETRY_DELAY, rinq_retry_delay)));
+	rinq_sent_note_error(error);
+}
+
+/*
+ * The broker will never take it: it is set aside at once.
+ */
+void
+rinq_sent_refused(RinqSent *message, const char *error)
+{
+	if (message->state != SENT_PUBLISHED)
+		return;
+	rinq_sent_failed(message, error);
+	message->hopeless = true;
+	message->retry_at = rinq_peer.now;
+}
+
+/*
+ * The broker has confirmed a message, or refused it.
+ */
+void
+rinq_sent_answered(const RinqMessageId *id, bool nack)
+{
+	RinqSent   *message = rinq_sent_find(id);
+
+	if (message == NULL || message->state != SENT_PUBLISHED)
+		return;
+	if (nack)
+		rinq_sent_failed(message, "the broker refused the message");
+	else if (message->returned)
+		rinq_sent_failed(message, "the broker has no queue for the message");
+	else
+		set_confirmed(message);
+}
+
+/* ---------------- what the outbox worker says ---------------- */
+
+/*
+ * Marks messages that a scan has found, and that are known here already.
+ */
+void
+rinq_sent_sift(RinqChunk *chunk)
+{
+	Size		at = 0;
+
+	while (at < chunk->size)
+	{
+		RinqOutgoing *message = (RinqOutgoing *) (RINQ_CHUNK_DATA(chunk) + at);
+
+		message->known = rinq_sent_find(&message->item.id) != NULL;
+		at += message->length;
+	}
+}
+
+/*
+ * Rows are not in the outbox any more; or could not be removed, or set aside,
+ * since somebody was changing them.
+ */
+void
+rinq_sent_removed(const RinqOutboxItem *items, uint32 count)
+{
+	uint32		i;
+
+	for (i = 0; i < count; i++)
+	{
+		RinqSent   *message = rinq_sent_find(&items[i].id);
+
+		if (message == NULL ||
+			(message->state != SENT_REMOVING && message->state != SENT_FETCHING))
+			continue;
+		leave_state(message);
+		if (!items[i].postponed)
+		{
+			forget(message);
+			rinq_outbox_moved();
+		}
+		else if (message->state == SENT_REMOVING)
+		{
+			remove_after = rinq_peer.now + POSTPONE;
+			set_confirmed(message);
+		}
+		else
+			set_retry(message, rinq_peer.now + POSTPONE);
+	}
+}
+
+/*
+ * The outbox worker has seen the row of a message: is it known here?
+ */
+bool
+rinq_sent_see(const RinqOutboxItem *item)
+{
+	RinqSent   *message = rinq_sent_find(&item->id);
+
+	if (message == NULL)
+		return false;
+	message->item = *item;
+	return true;
+}
+
+/*
+ * Is so much to be removed that the outbox worker has to catch up first?
+ */
+bool
+rinq_sent_behind(void)
+{
+	return num_confirmed > MAX_CONFIRMED;
+}
+
+/*
+ * Are any messages known here?
+ */
+bool
+rinq_sent_any(void)
+{
+	return hash_get_num_entries(messages) > 0;
+}
+
+/*
+ * Is the outbox worker to do something with messages that it was told, or to be
+ * told soon?
+ */
+bool
+rinq_sent_waits_for_worker(void)
+{
+	return num_confirmed > 0 || num_fetching > 0 || !dlist_is_empty(&removing);
+}
+
+/*
+ * How many messages wait for another attempt, and the most attempts of any.
+ */
+void
+rinq_sent_retrying(int64 *count, int *attempts)
+{
+	dlist_iter	iter;
+
+	*count = num_retrying;
+	*attempts = 0;
+	dlist_foreach(iter, &retrying)
+		*attempts = Max(*attempts, dlist_container(RinqSent, node, iter.cur)->attempts);
+}
+
+/*
+ * The outbox worker has ended: what it had been told, and had not done, is to be
+ * told to the next one.
+ */
+void
+rinq_sent_worker_lost(void)
+{
+	HASH_SEQ_STATUS seq;
+	RinqSent   *message;
+
+	hash_seq_init(&seq, messages);
+	while ((message = hash_seq_search(&seq)) != NULL)
+	{
+		if (message->state != SENT_REMOVING && message->state != SENT_FETCHING)
+			continue;
+		leave_state(message);
+		if (message->state == SENT_REMOVING)
+			set_confirmed(message);
+		else
+			set_retry(message, rinq_peer.now);
+	}
+}
+
+/*
+ * The connection is lost: what it has not confirmed is found again by a scan.
+ */
+void
+rinq_sent_connection_lost(void)
+{
+	HASH_SEQ_STATUS seq;
+	RinqSent   *message;
+
+	hash_seq_init(&seq, messages);
+	while ((message = hash_seq_search(&seq)) != NULL)
+	{
+		if (message->state == SENT_PUBLISHED)
+			forget(message);
+	}
+}
+
+/* ---------------- telling the outbox worker ---------------- */
+
+/* has the rows of confirmed messages removed, one batch at a time */
+static int64
+remove_confirmed(void)
+{
+	static RinqOutboxItem items[MAX_BATCH];
+	int			count = 0;
+	dlist_iter	iter;
+
+	if (!dlist_is_empty(&removing) || num_confirmed == 0)
+		return 0;
+	if (rinq_peer.now < remove_after)
+		return remove_after;
+	if (!rinq_outbox_link_up())
+		return rinq_peer.now + RINQ_SENDER_RETRY;
+	dlist_foreach(iter, &confirmed)
+	{
+		RinqSent   *message = dlist_container(RinqSent, node, iter.cur);
+
+		items[count] = message->item;
+		items[count].id = message->id;
+		if (++count == MAX_BATCH)
+			break;
+	}
+	if (!rinq_outbox_tell(RINQ_CHUNK_REMOVE, items, count * sizeof(RinqOutboxItem), (uint32) count))
+		return rinq_peer.now + RINQ_SENDER_RETRY;
+	while (count-- > 0)
+	{
+		RinqSent   *message = dlist_container(RinqSent, node, dlist_pop_head_node(&confirmed));
+
+		num_confirmed--;
+		message->state = SENT_REMOVING;
+		dlist_push_tail(&removing, &message->node);
+	}
+	return 0;
+}
+
+static bool
+set_aside(RinqSent *message)
+{
+	RinqOutboxFailed failed;
+
+	memset(&failed, 0, sizeof(failed));
+	failed.item = message->item;
+	failed.item.id = message->id;
+	failed.attempts = message->attempts;
+	strlcpy(failed.error, message->error != NULL ? message->error : "", sizeof(failed.error));
+	return rinq_outbox_tell(RINQ_CHUNK_SET_ASIDE, &failed, sizeof(failed), 1);
+}
+
+static void
+set_fetching(RinqSent *message)
+{
+	leave_state(message);
+	message->state = SENT_FETCHING;
+	num_fetching++;
+}
+
+/* Was the last attempt made? */
+static bool
+is_given_up(const RinqSent *message)
+{
+	return message->hopeless || message->attempts >= rinq_send_attempts;
+}
+
+/*
+ * Has failed messages set aside after the last attempt; the others that are due
+ * are collected.  Returns when the next is due, or 0.
+ */
+static int64
+collect_due(RinqSent **due, int *num_due)
+{
+	dlist_mutable_iter iter;
+	int64		next = 0;
+
+	dlist_foreach_modify(iter, &retrying)
+	{
+		RinqSent   *message = dlist_container(RinqSent, node, iter.cur);
+
+		if (message->retry_at > rinq_peer.now)
+			next = next == 0 ? message->retry_at : Min(next, message->retry_at);
+		else if (!is_given_up(message) && *num_due < MAX_BATCH)
+			due[(*num_due)++] = message;
+		else if (is_given_up(message) && set_aside(message))
+			set_fetching(message);
+		else
+			next = rinq_peer.now + RINQ_SENDER_RETRY;
+	}
+	return next;
+}
+
+/* has messages read again that are due, or set aside */
+static int64
+retry(void)
+{
+	static RinqSent *due[MAX_BATCH];
+	static RinqOutboxItem items[MAX_BATCH];
+	int			count = 0;
+	int64		next;
+	int			i;
+
+	if (num_retrying == 0)
+		return 0;
+	if (!rinq_peer.ready || !rinq_outbox_link_up())
+		return rinq_peer.now + RINQ_SENDER_RETRY;
+	next = collect_due(due, &count);
+	if (count == 0)
+		return next;
+	for (i = 0; i < count; i++)
+	{
+		items[i] = due[i]->item;
+		items[i].id = due[i]->id;
+	}
+	if (!rinq_outbox_tell(RINQ_CHUNK_FETCH, items, count * sizeof(RinqOutboxItem), (uint32) count))
+		return rinq_peer.now + RINQ_SENDER_RETRY;
+	for (i = 0; i < count; i++)
+		set_fetching(due[i]);
+	return next;
+}
+
+/*
+ * Tells the outbox worker what is due.  Returns when to look again, or 0.
+ */
+int64
+rinq_sent_step(void)
+{
+	int64		first = remove_confirmed();
+	int64		second = retry();
+
+	return first == 0 ? second : second == 0 ? first : Min(first, second);
+}

@@ -1,0 +1,129 @@
+/*-------------------------------------------------------------------------
+ *
+ * sess_server.c
+ *	  What other peers ask about sessions of this one: requests in the
+ *	  namespace "_sess", answered here and now (section 5 of the protocol).
+ *
+ * How requests come and responses go is server.c's; the rules of sessions are
+ * those of sessions.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "guc.h"
+#include "peer/peer.h"
+#include "protocol/sess_message.h"
+#include "utils/memutils.h"
+
+/* the letter of the response's type; text of an error, or type of a failure */
+static char
+answer_text(StringInfo answer, char type, const char *text)
+{
+	resetStringInfo(answer);
+	appendStringInfoString(answer, text);
+	return type;
+}
+
+static char
+refuse(StringInfo answer, RinqOutcome outcome, RinqBytes detail)
+{
+	switch (outcome)
+	{
+		case RINQ_OUTCOME_NOT_FOUND:
+			return answer_text(answer, 'f', "not-found");
+		case RINQ_OUTCOME_STALE:
+			return answer_text(answer, 'f', "stale");
+		case RINQ_OUTCOME_FROZEN:
+			return answer_text(answer, 'f', "frozen");
+		default:
+			return answer_text(answer, 'e', detail.len > 0 ? detail.data :
+							   "the operation was refused");
+	}
+}
+
+/* a fetch says nothing that would be too large to send */
+static char
+fetch(const RinqSessBody *body, StringInfo answer)
+{
+	RinqSession *session = rinq_own_session_find(body->session);
+	RinqAttribute *found;
+	int			count = 0;
+	Size		size = 0;
+	int			i;
+
+	if (session == NULL)
+		return refuse(answer, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
+	if (body->num_keys == 0 && body->namespace.len == 0)
+	{
+		rinq_sess_encode_revision(answer, session->revision);
+		return 's';
+	}
+	found = palloc_extended(Max(body->num_keys, 1) * sizeof(RinqAttribute), MCXT_ALLOC_HUGE);
+	for (i = 0; i < body->num_keys; i++)
+	{
+		if (!rinq_attribute_find(session->attributes, body->namespace, body->keys[i].key,
+								 &found[count]))
+			continue;
+		size += found[count].key.len + found[count].value.len + 32;
+		if (size > rinq_payload_limit())
+			return answer_text(answer, 'e', "the attributes exceed \"rinq.max_payload\"");
+		count++;
+	}
+	rinq_sess_encode_fetched(answer, session->revision, found, count);
+	return 's';
+}
+
+static char
+update(const RinqSessBody *body, StringInfo answer)
+{
+	RinqBytes	detail = rinq_bytes(NULL, 0);
+	RinqOutcome outcome = rinq_own_session_update(body->session, body->revision, body->namespace,
+												  body->attributes, body->num_attributes,
+												  &detail);
+
+	if (outcome != RINQ_OUTCOME_SUCCESS)
+		return refuse(answer, outcome, detail);
+	rinq_sess_encode_updated(answer, body->revision + 1, body->attributes, body->num_attributes);
+	return 's';
+}
+
+static char
+clear(const RinqSessBody *body, StringInfo answer)
+{
+	RinqBytes	detail = rinq_bytes(NULL, 0);
+	RinqOutcome outcome = rinq_own_session_clear(body->session, body->revision, body->namespace,
+												 &detail);
+
+	if (outcome != RINQ_OUTCOME_SUCCESS)
+		return refuse(answer, outcome, detail);
+	rinq_sess_encode_revision(answer, body->revision + 1);
+	return 's';
+}
+
+/*
+ * Answers a request.  Returns the type of the response: 's' with its payload
+ * in "answer", 'f' with the failure's type, 'e' with the error's text.
+ */
+char
+rinq_sess_serve(RinqBytes command, RinqBytes data, StringInfo answer)
+{
+	RinqSessBody body;
+	RinqOutcome outcome;
+
+	if (!rinq_bytes_are(command, "fetch") && !rinq_bytes_are(command, "update") &&
+		!rinq_bytes_are(command, "clear") && !rinq_bytes_are(command, "destroy"))
+		return answer_text(answer, 'e', "unknown command");
+	if (!rinq_sess_decode(data, &body))
+		return answer_text(answer, 'e', "the payload cannot be read");
+	if (rinq_bytes_are(command, "fetch"))
+		return fetch(&body, answer);
+	if (rinq_bytes_are(command, "update"))
+		return update(&body, answer);
+	if (rinq_bytes_are(command, "clear"))
+		return clear(&body, answer);
+	outcome = rinq_own_session_destroy(body.session, body.revision);
+	if (outcome != RINQ_OUTCOME_SUCCESS)
+		return refuse(answer, outcome, rinq_bytes(NULL, 0));
+	return 's';
+}

@@ -1,0 +1,587 @@
+/*-------------------------------------------------------------------------
+ *
+ * session_cache.c
+ *	  Sessions of other peers: asking their owners, and what is known of them.
+ *
+ * What an owner has told is kept with the revision it was told at, and answers
+ * later questions where that is provably right (section 5 of the protocol).
+ * It is forgotten when it was not used for a while, or when there is too much
+ * of it, what was used least recently first.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "guc.h"
+#include "protocol/payload.h"
+#include "peer/peer.h"
+#include "protocol/sess_message.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+
+/* what a session takes, its attributes not counted; about */
+#define REMOTE_BYTES 256
+
+typedef struct RemoteKey
+{
+	uint64		clock;
+	uint32		rand;
+	uint32		seq;
+} RemoteKey;
+
+typedef struct Remote
+{
+	RemoteKey	key;			/* hash key */
+	uint32		revision;		/* the highest one known */
+	RinqAttributeTable *attributes; /* also of those known to be missing */
+	int64		used_at;
+	dlist_node	node;			/* in "by_use" */
+} Remote;
+
+static HTAB *remotes;
+static dlist_head by_use;		/* the latest first */
+static MemoryContext remote_context;
+static Size bytes_used;
+static int64 next_prune;
+
+void
+rinq_remote_init(void)
+{
+	HASHCTL		ctl;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(RemoteKey);
+	ctl.entrysize = sizeof(Remote);
+	ctl.hcxt = TopMemoryContext;
+	remotes = hash_create("rinq remote sessions", 128, &ctl,
+						  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	remote_context = AllocSetContextCreate(TopMemoryContext, "rinq remote attributes",
+										   ALLOCSET_DEFAULT_SIZES);
+	dlist_init(&by_use);
+	bytes_used = 0;
+	next_prune = 0;
+}
+
+static RemoteKey
+key_of(const RinqSessionId *id)
+{
+	RemoteKey	key;
+
+	memset(&key, 0, sizeof(key));
+	key.clock = id->peer.clock;
+	key.rand = id->peer.rand;
+	key.seq = id->seq;
+	return key;
+}
+
+static void
+forget(Remote *remote)
+{
+	bytes_used -= REMOTE_BYTES + rinq_attributes_size(remote->attributes);
+	rinq_attributes_free(remote->attributes);
+	dlist_delete(&remote->node);
+	hash_search(remotes, &remote->key, HASH_REMOVE, NULL);
+}
+
+/* what is known of a session; made if need be */
+static Remote *
+find(const RinqSessionId *id, bool make)
+{
+	RemoteKey	key = key_of(id);
+	bool		found;
+	Remote	   *remote = hash_search(remotes, &key, make ? HASH_ENTER : HASH_FIND, &found);
+
+	if (remote == NULL)
+		return NULL;
+	if (found)
+		dlist_delete(&remote->node);
+	else
+	{
+		remote->revision = 0;
+		remote->attributes = NULL;
+		bytes_used += REMOTE_BYTES;
+	}
+	dlist_push_head(&by_use, &remote->node);
+	remote->used_at = rinq_peer.now;
+	return remote;
+}
+
+static Remote *
+least_used(void)
+{
+	return dlist_is_empty(&by_use) ? NULL :
+		dlist_container(Remote, node, dlist_tail_node(&by_use));
+}
+
+/*
+ * Forget what exceeds the memory for it, as far as the slice goes; the last used
+ * one, too, when it has so many attributes that changing it would take long.
+ */
+static void
+shrink(void)
+{
+	Remote	   *remote;
+
+	if (!dlist_is_empty(&by_use))
+	{
+		remote = dlist_container(Remote, node, dlist_head_node(&by_use));
+		if (rinq_attributes_count(remote->attributes) > RINQ_MAX_ATTRIBUTES)
+			forget(remote);
+	}
+	while (bytes_used > (Size) rinq_session_cache * 1024 * 1024 && (remote = least_used()) != NULL)
+	{
+		forget(remote);
+		if (rinq_slice_over())
+			break;
+	}
+}
+
+/*
+ * Forgets what was not used for two intervals.  Returns when to look again,
+ * or 0.
+ */
+int64
+rinq_remote_prune(void)
+{
+	int64		interval = (int64) rinq_prune_interval * 1000;
+	Remote	   *remote;
+
+	if (dlist_is_empty(&by_use))
+		return 0;
+	if (next_prune > rinq_peer.now && next_prune <= rinq_peer.now + interval)
+		return next_prune;
+	while ((remote = least_used()) != NULL && rinq_peer.now - remote->used_at >= 2 * interval)
+	{
+		forget(remote);
+		if (rinq_slice_over())
+			return rinq_peer.now;
+	}
+	next_prune = rinq_peer.now + interval;
+	return next_prune;
+}
+
+static void
+put(Remote *remote, RinqBytes namespace, const RinqAttribute *attribute)
+{
+	bytes_used -= rinq_attributes_size(remote->attributes);
+	rinq_attribute_put(&remote->attributes, remote_context, namespace, attribute);
+	bytes_used += rinq_attributes_size(remote->attributes);
+}
+
+static void
+drop(Remote *remote, RinqBytes namespace, RinqBytes key)
+{
+	bytes_used -= rinq_attributes_size(remote->attributes);
+	rinq_attribute_remove(remote->attributes, namespace, key);
+	bytes_used += rinq_attributes_size(remote->attributes);
+}
+
+static void
+finish(uint32 index, RinqOutcome outcome, RinqBytes text)
+{
+	rinq_invoker_finish(index, outcome, rinq_bytes(NULL, 0), rinq_bytes_copy(text),
+						rinq_bytes(NULL, 0));
+}
+
+static void
+finish_ref(uint32 index, uint32 revision)
+{
+	RinqRef		ref = rinq_peer.channel->slots[index].target;
+	char		text[RINQ_REF_SIZE];
+
+	ref.revision = revision;
+	rinq_ref_format(&ref, text, sizeof(text));
+	finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes_str(text));
+}
+
+static void
+ask(uint32 index, const char *command, StringInfo body)
+{
+	rinq_invoker_ask(index, &rinq_peer.channel->slots[index].target.session.peer, command,
+					 rinq_bytes(body->data, body->len));
+}
+
+typedef enum Knowledge
+{
+	UNKNOWN,
+	KNOWN,
+	KNOWN_STALE
+} Knowledge;
+
+/*
+ * What is provable about an attribute at a revision; if known, *attribute has
+ * its value.
+ */
+static Knowledge
+consult(Remote *remote, RinqBytes namespace, uint32 revision, RinqAttribute *attribute)
+{
+	RinqAttribute found;
+
+	if (revision == 0)
+		return KNOWN;			/* where nothing was set yet */
+	if (remote == NULL || !rinq_attribute_find(remote->attributes, namespace, attribute->key, &found))
+		return UNKNOWN;
+	if (found.created > revision)
+		return KNOWN;			/* not there yet */
+	if (found.updated > revision)
+		return KNOWN_STALE;
+	if (!found.frozen && found.fetched < revision)
+		return UNKNOWN;
+	found.key = attribute->key;
+	*attribute = found;
+	return KNOWN;
+}
+
+/* answers from what is known; false when the owner has to be asked */
+static bool
+answer_get(uint32 index, Remote *remote, uint32 revision, RinqBytes namespace,
+		   RinqAttribute *attributes, int count)
+{
+	StringInfoData result;
+	bool		known = true;
+	int			i;
+
+	for (i = 0; i < count; i++)
+	{
+		switch (consult(remote, namespace, revision, &attributes[i]))
+		{
+			case KNOWN_STALE:
+				finish(index, RINQ_OUTCOME_STALE_FETCH, attributes[i].key);
+				return true;
+			case UNKNOWN:
+				known = false;
+				break;
+			case KNOWN:
+				break;
+		}
+	}
+	if (!known)
+		return false;
+	initStringInfo(&result);
+	rinq_attributes_pack(&result, attributes, count);
+	rinq_invoker_finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0), rinq_bytes(NULL, 0),
+						rinq_bytes(result.data, result.len));
+	return true;
+}
+
+static void
+get(uint32 index, RinqSlot *slot, Remote *remote, const RinqBytes *fields,
+	RinqAttribute *attributes, int count, StringInfo body)
+{
+	RinqAttribute *missing = attributes;
+	int			num_missing = count;
+	int			i;
+
+	if (!slot->current)
+	{
+		if (answer_get(index, remote, slot->target.revision, fields[RINQ_OP_NAMESPACE],
+					   attributes, count))
+			return;
+		missing = palloc_extended(Max(count, 1) * sizeof(RinqAttribute), MCXT_ALLOC_HUGE);
+		num_missing = 0;
+		for (i = 0; i < count; i++)
+		{
+			if (consult(remote, fields[RINQ_OP_NAMESPACE], slot->target.revision,
+						&attributes[i]) == UNKNOWN)
+				missing[num_missing++] = attributes[i];
+		}
+	}
+	rinq_sess_encode_fetch(body, slot->target.session.seq, fields[RINQ_OP_NAMESPACE], missing,
+						   num_missing);
+	ask(index, "fetch", body);
+}
+
+/* would this change an attribute that is known to be frozen? */
+static bool
+is_refused(Remote *remote, RinqBytes namespace, const RinqAttribute *attribute)
+{
+	RinqAttribute found;
+
+	return remote != NULL &&
+		rinq_attribute_find(remote->attributes, namespace, attribute->key, &found) &&
+		found.frozen &&
+		(!attribute->frozen || !rinq_bytes_equal(found.value, attribute->value));
+}
+
+static void
+update(uint32 index, RinqSlot *slot, Remote *remote, const RinqBytes *fields,
+	   RinqAttribute *attributes, int count, StringInfo body)
+{
+	int			i;
+
+	for (i = 0; i < count; i++)
+	{
+		if (is_refused(remote, fields[RINQ_OP_NAMESPACE], &attributes[i]))
+		{
+			finish(index, RINQ_OUTCOME_FROZEN, attributes[i].key);
+			return;
+		}
+	}
+	rinq_sess_encode_update(body, slot->target.session.seq, slot->target.revision,
+							fields[RINQ_OP_NAMESPACE], attributes, count);
+	ask(index, "update", body);
+}
+
+static void
+start(uint32 index, RinqSlot *slot, StringInfo body)
+{
+	RinqBytes	fields[RINQ_OP_FIELDS];
+	Remote	   *remote = find(&slot->target.session, false);
+	RinqAttribute *attributes;
+	RinqBytes	frozen_key;
+	int			count;
+
+	rinq_slot_read(slot, fields, RINQ_OP_FIELDS);
+	if (!rinq_attributes_unpack(fields[RINQ_OP_ATTRIBUTES], &attributes, &count))
+	{
+		finish(index, RINQ_OUTCOME_REFUSED, rinq_bytes_str("the attributes cannot be read"));
+		return;
+	}
+	if (slot->op == RINQ_OP_REVISION)
+	{
+		rinq_sess_encode_fetch(body, slot->target.session.seq, rinq_bytes(NULL, 0), NULL, 0);
+		ask(index, "fetch", body);
+		return;
+	}
+	if (slot->op == RINQ_OP_GET)
+	{
+		get(index, slot, remote, fields, attributes, count, body);
+		return;
+	}
+	if (slot->op != RINQ_OP_UPDATE && slot->op != RINQ_OP_CLEAR && slot->op != RINQ_OP_DESTROY)
+	{
+		/* what is left can only be done to sessions of this peer */
+		finish(index, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
+		return;
+	}
+	if (slot->current || (remote != NULL && remote->revision > slot->target.revision))
+	{
+		finish(index, RINQ_OUTCOME_STALE, rinq_bytes(NULL, 0));
+		return;
+	}
+	switch (slot->op)
+	{
+		case RINQ_OP_UPDATE:
+			update(index, slot, remote, fields, attributes, count, body);
+			break;
+		case RINQ_OP_CLEAR:
+			if (remote != NULL &&
+				rinq_attributes_frozen(remote->attributes, fields[RINQ_OP_NAMESPACE], &frozen_key))
+			{
+				finish(index, RINQ_OUTCOME_FROZEN, frozen_key);
+				break;
+			}
+			rinq_sess_encode_clear(body, slot->target.session.seq, slot->target.revision,
+								   fields[RINQ_OP_NAMESPACE]);
+			ask(index, "clear", body);
+			break;
+		default:
+			rinq_sess_encode_destroy(body, slot->target.session.seq, slot->target.revision);
+			ask(index, "destroy", body);
+			break;
+	}
+}
+
+/*
+ * Does what a backend asks about a session of another peer, or begins to.
+ */
+void
+rinq_remote_operation(uint32 index)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "rinq remote operation",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	StringInfoData body;
+
+	initStringInfo(&body);
+	start(index, &rinq_peer.channel->slots[index], &body);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
+
+/*
+ * What was true at the target's revision is true at the next one, too, but for
+ * what was just changed; at others, who knows.
+ */
+static void
+carry_over(Remote *remote, const RinqSlot *slot, uint32 revision)
+{
+	if (revision == slot->target.revision + 1)
+		rinq_attributes_refetched(remote->attributes, slot->target.revision, revision);
+}
+
+/* an owner has told at which revision it is */
+static Remote *
+learn(const RinqSessionId *id, uint32 revision)
+{
+	Remote	   *remote = find(id, true);
+
+	remote->revision = Max(remote->revision, revision);
+	return remote;
+}
+
+/* the owner has answered a fetch: keeps it, and finishes if that is all */
+static void
+fetched(uint32 index, RinqSlot *slot, const RinqSessBody *body)
+{
+	Remote	   *remote = learn(&slot->target.session, body->revision);
+	RinqBytes	fields[RINQ_OP_FIELDS];
+	RinqAttribute *attributes;
+	uint32		revision = slot->current ? body->revision : slot->target.revision;
+	int			count;
+	int			i;
+
+	rinq_slot_read(slot, fields, RINQ_OP_FIELDS);
+	(void) rinq_attributes_unpack(fields[RINQ_OP_ATTRIBUTES], &attributes, &count);
+	for (i = 0; i < count; i++)
+	{
+		RinqAttribute known;
+
+		/* what it does not mention, it does not have; unless it was not asked */
+		if (!slot->current &&
+			consult(remote, fields[RINQ_OP_NAMESPACE], revision, &attributes[i]) != UNKNOWN)
+			continue;
+		memset(&known, 0, sizeof(known));
+		known.key = attributes[i].key;
+		known.fetched = body->revision;
+		put(remote, fields[RINQ_OP_NAMESPACE], &known);
+	}
+	for (i = 0; i < body->num_attributes; i++)
+	{
+		body->attributes[i].fetched = body->revision;
+		put(remote, fields[RINQ_OP_NAMESPACE], &body->attributes[i]);
+	}
+	if (!answer_get(index, remote, revision, fields[RINQ_OP_NAMESPACE], attributes, count))
+		finish(index, RINQ_OUTCOME_STALE_FETCH, rinq_bytes(NULL, 0));
+}
+
+/*
+ * The owner has made an update: what was known at the revision before is known
+ * at the new one, but for what has changed.
+ */
+static void
+updated(uint32 index, RinqSlot *slot, const RinqSessBody *body)
+{
+	Remote	   *remote = learn(&slot->target.session, body->revision);
+	RinqBytes	fields[RINQ_OP_FIELDS];
+	RinqAttribute *attributes;
+	int			count;
+	int			i;
+
+	rinq_slot_read(slot, fields, RINQ_OP_FIELDS);
+	(void) rinq_attributes_unpack(fields[RINQ_OP_ATTRIBUTES], &attributes, &count);
+	carry_over(remote, slot, body->revision);
+	for (i = 0; i < count; i++)
+		drop(remote, fields[RINQ_OP_NAMESPACE], attributes[i].key);
+	for (i = 0; i < count && i < body->num_created; i++)
+	{
+		/* of one that is new, all is known */
+		if (body->created[i] != body->revision)
+			continue;
+		attributes[i].created = body->revision;
+		attributes[i].updated = body->revision;
+		attributes[i].fetched = body->revision;
+		put(remote, fields[RINQ_OP_NAMESPACE], &attributes[i]);
+	}
+	finish_ref(index, body->revision);
+}
+
+static void
+cleared(uint32 index, RinqSlot *slot, const RinqSessBody *body)
+{
+	Remote	   *remote = learn(&slot->target.session, body->revision);
+	RinqBytes	fields[RINQ_OP_FIELDS];
+
+	rinq_slot_read(slot, fields, RINQ_OP_FIELDS);
+	bytes_used -= rinq_attributes_size(remote->attributes);
+	rinq_attributes_remove_namespace(remote->attributes, fields[RINQ_OP_NAMESPACE]);
+	bytes_used += rinq_attributes_size(remote->attributes);
+	carry_over(remote, slot, body->revision);
+	finish_ref(index, body->revision);
+}
+
+static void
+gone(const RinqSessionId *id)
+{
+	Remote	   *remote = find(id, false);
+
+	if (remote != NULL)
+		forget(remote);
+}
+
+static void
+succeeded(uint32 index, RinqSlot *slot, RinqBytes data)
+{
+	RinqSessBody body;
+
+	if (!rinq_sess_decode(data, &body))
+	{
+		finish(index, RINQ_OUTCOME_MALFORMED, rinq_bytes_str("its payload cannot be read"));
+		return;
+	}
+	switch (slot->op)
+	{
+		case RINQ_OP_REVISION:
+			(void) learn(&slot->target.session, body.revision);
+			finish_ref(index, body.revision);
+			break;
+		case RINQ_OP_GET:
+			fetched(index, slot, &body);
+			break;
+		case RINQ_OP_UPDATE:
+			updated(index, slot, &body);
+			break;
+		case RINQ_OP_CLEAR:
+			cleared(index, slot, &body);
+			break;
+		default:
+			gone(&slot->target.session);
+			finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0));
+			break;
+	}
+}
+
+static void
+failed(uint32 index, RinqSlot *slot, RinqBytes type)
+{
+	if (rinq_bytes_are(type, "not-found"))
+	{
+		gone(&slot->target.session);
+		finish(index, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
+	}
+	else if (rinq_bytes_are(type, "stale"))
+		finish(index, RINQ_OUTCOME_STALE, rinq_bytes(NULL, 0));
+	else if (rinq_bytes_are(type, "frozen"))
+		finish(index, RINQ_OUTCOME_FROZEN, rinq_bytes(NULL, 0));
+	else
+		finish(index, RINQ_OUTCOME_MALFORMED, rinq_bytes_str("its failure type is unknown"));
+}
+
+/*
+ * The owner of a session has answered.
+ */
+void
+rinq_remote_response(uint32 index, const RinqDelivery *delivery)
+{
+	RinqSlot   *slot = &rinq_peer.channel->slots[index];
+	RinqBytes	type = delivery->message.type;
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "rinq remote response",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+
+	if (delivery->oversize)
+		finish(index, RINQ_OUTCOME_TOO_LARGE, rinq_bytes(NULL, 0));
+	else if (delivery->malformed_headers)
+		finish(index, RINQ_OUTCOME_MALFORMED, rinq_bytes_str("its headers cannot be read"));
+	else if (rinq_bytes_are(type, "s"))
+		succeeded(index, slot, delivery->body);
+	else if (rinq_bytes_are(type, "f"))
+		failed(index, slot, delivery->message.target);
+	else if (rinq_bytes_are(type, "e"))
+		finish(index, RINQ_OUTCOME_ERROR, delivery->body);
+	else
+		finish(index, RINQ_OUTCOME_MALFORMED, rinq_bytes_str("its type is unknown"));
+	shrink();
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}

@@ -1,0 +1,452 @@
+/*-------------------------------------------------------------------------
+ *
+ * session_requests.c
+ *	  What backends ask about sessions.
+ *
+ * Sessions of this peer are worked on here and now; for those of others,
+ * remote.c asks their owner.  Who may use a session of this peer: its own
+ * process, the role it belongs to, and whoever the backend vouches for.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "guc.h"
+#include "protocol/payload.h"
+#include "peer/peer.h"
+#include "utils/memutils.h"
+
+#define PAGE_SESSIONS 500		/* in one list of sessions */
+#define PAGE_BYTES (1024 * 1024)	/* of a list */
+
+static void
+finish_outcome(uint32 index, RinqOutcome outcome, RinqBytes text)
+{
+	/* the text may be in the slot that is written */
+	rinq_invoker_finish(index, outcome, rinq_bytes(NULL, 0), rinq_bytes_copy(text),
+						rinq_bytes(NULL, 0));
+}
+
+/* answers with a session at its revision */
+static void
+finish_ref(uint32 index, uint32 seq, uint32 revision)
+{
+	RinqRef		ref;
+	char		text[RINQ_REF_SIZE];
+
+	ref.session.peer = rinq_peer.id;
+	ref.session.seq = seq;
+	ref.revision = revision;
+	rinq_ref_format(&ref, text, sizeof(text));
+	rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, text);
+}
+
+static void
+create(uint32 index, const RinqSlot *slot)
+{
+	RinqSession *session = rinq_own_session_create(slot->role);
+
+	if (session == NULL)
+		finish_outcome(index, RINQ_OUTCOME_REFUSED, rinq_bytes_str(RINQ_NO_SESSION_MEMORY));
+	else
+		finish_ref(index, session->seq, session->revision);
+}
+
+/*
+ * Attributes at a revision: one that came later is not there yet, and of one
+ * that was changed later the value is not known any more.
+ */
+static void
+get(uint32 index, RinqSession *session, uint32 revision, const RinqBytes *fields)
+{
+	RinqAttribute *attributes;
+	StringInfoData result;
+	int			count;
+	int			i;
+
+	if (!rinq_attributes_unpack(fields[RINQ_OP_ATTRIBUTES], &attributes, &count))
+	{
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED, "the keys cannot be read");
+		return;
+	}
+	for (i = 0; i < count; i++)
+	{
+		RinqAttribute found;
+
+		if (!rinq_attribute_find(session->attributes, fields[RINQ_OP_NAMESPACE],
+								 attributes[i].key, &found) || found.created > revision)
+			continue;
+		if (found.updated > revision)
+		{
+			finish_outcome(index, RINQ_OUTCOME_STALE_FETCH, attributes[i].key);
+			return;
+		}
+		attributes[i] = found;
+	}
+	initStringInfo(&result);
+	rinq_attributes_pack(&result, attributes, count);
+	rinq_invoker_finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0), rinq_bytes(NULL, 0),
+						rinq_bytes(result.data, result.len));
+}
+
+static void
+update(uint32 index, RinqSession *session, uint32 revision, const RinqBytes *fields)
+{
+	RinqAttribute *attributes;
+	RinqBytes	detail = rinq_bytes(NULL, 0);
+	RinqOutcome outcome;
+	uint32		seq = session->seq;
+	int			count;
+
+	if (!rinq_attributes_unpack(fields[RINQ_OP_ATTRIBUTES], &attributes, &count))
+	{
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED, "the attributes cannot be read");
+		return;
+	}
+
+	/* nothing to do is nothing new, for the session's own peer */
+	if (count == 0 && session->revision == revision)
+	{
+		finish_ref(index, seq, revision);
+		return;
+	}
+	outcome = rinq_own_session_update(seq, revision, fields[RINQ_OP_NAMESPACE], attributes, count,
+									  &detail);
+	if (outcome == RINQ_OUTCOME_SUCCESS)
+		finish_ref(index, seq, revision + 1);
+	else
+		finish_outcome(index, outcome, detail);
+}
+
+static void
+clear(uint32 index, RinqSession *session, uint32 revision, const RinqBytes *fields)
+{
+	RinqBytes	detail = rinq_bytes(NULL, 0);
+	uint32		seq = session->seq;
+	RinqOutcome outcome = rinq_own_session_clear(seq, revision, fields[RINQ_OP_NAMESPACE],
+												 &detail);
+
+	if (outcome == RINQ_OUTCOME_SUCCESS)
+		finish_ref(index, seq, revision + 1);
+	else
+		finish_outcome(index, outcome, detail);
+}
+
+/* the next message id of a session that belongs to no process */
+static void
+draw(uint32 index, RinqSession *session)
+{
+	RinqMessageId id;
+	char		text[RINQ_MESSAGE_ID_SIZE];
+
+	if (session->client != 0)
+	{
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED, "it is the session of a connection");
+		return;
+	}
+	if (session->next_message == PG_UINT32_MAX)
+		rinq_own_session_renumber(session);
+	id.ref.session.peer = rinq_peer.id;
+	id.ref.session.seq = session->seq;
+	id.ref.revision = session->revision;
+	id.seq = session->next_message++;
+	rinq_message_id_format(&id, text, sizeof(text));
+	rinq_invoker_finish(index, RINQ_OUTCOME_SUCCESS,
+						session->on_response != NULL ? rinq_bytes_str("u") : rinq_bytes(NULL, 0),
+						rinq_bytes_str(text), rinq_bytes(NULL, 0));
+}
+
+static void
+append_session(StringInfo page, const RinqSession *session)
+{
+	appendBinaryStringInfo(page, (const char *) &session->seq, sizeof(uint32));
+	appendBinaryStringInfo(page, (const char *) &session->revision, sizeof(uint32));
+	appendBinaryStringInfo(page, (const char *) &session->role, sizeof(Oid));
+	appendBinaryStringInfo(page, (const char *) &session->pid, sizeof(int));
+	appendBinaryStringInfo(page, (const char *) &session->pending, sizeof(int));
+	appendBinaryStringInfo(page, (const char *) &session->num_kept, sizeof(int));
+	appendBinaryStringInfo(page, (const char *) &session->created, sizeof(TimestampTz));
+	rinq_subscriptions_list(session, page);
+}
+
+static void
+append_attributes(StringInfo page, const RinqSession *session)
+{
+	RinqAttributeScan scan;
+	const RinqAttributeEntry *entry;
+
+	rinq_attribute_scan_begin(&scan, session->attributes);
+	while ((entry = rinq_attribute_scan_next(&scan)) != NULL &&
+		   page->len < rinq_payload_limit())
+	{
+		RinqBytes	namespace = rinq_entry_namespace(entry);
+		uint32		len = (uint32) namespace.len;
+		uint32		start;
+		RinqAttribute attribute;
+
+		attribute.key = rinq_entry_key(entry);
+		attribute.value = rinq_entry_value(entry);
+		attribute.frozen = entry->frozen;
+		attribute.created = entry->created;
+		attribute.updated = entry->updated;
+		appendBinaryStringInfo(page, (const char *) &session->seq, sizeof(uint32));
+		appendBinaryStringInfo(page, (const char *) &session->role, sizeof(Oid));
+		appendBinaryStringInfo(page, (const char *) &len, sizeof(len));
+		appendBinaryStringInfo(page, namespace.data, (int) len);
+		start = page->len;
+		appendBinaryStringInfo(page, (const char *) &len, sizeof(len));
+		rinq_attributes_pack(page, &attribute, 1);
+		len = (uint32) page->len - start - sizeof(len);
+		memcpy(page->data + start, &len, sizeof(len));
+	}
+}
+
+/*
+ * A page of the sessions whose numbers are higher than the target's, or of
+ * their attributes; its text is the last one's number, or empty at the end.
+ */
+static void
+list(uint32 index, uint32 after, bool of_attributes)
+{
+	RinqSession *session = rinq_own_session_after(after);
+	StringInfoData page;
+	char		last[16] = "";
+	int			count;
+
+	initStringInfo(&page);
+	for (count = 0; session != NULL && count < PAGE_SESSIONS && page.len < PAGE_BYTES; count++)
+	{
+		if (of_attributes)
+			append_attributes(&page, session);
+		else
+			append_session(&page, session);
+		snprintf(last, sizeof(last), "%u", session->seq);
+		session = rinq_own_session_after(session->seq);
+	}
+	if (session == NULL)
+		last[0] = '\0';
+	rinq_invoker_finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0), rinq_bytes_str(last),
+						rinq_bytes(page.data, page.len));
+}
+
+/* the session listens to other namespaces now, or in another way */
+static void
+listening_changed(RinqSession *session)
+{
+	rinq_standing_look(session);
+	if (!rinq_keeps_notifications(session))
+		rinq_kept_no_more(session);
+}
+
+/* listens to notifications; answered when they can come */
+static void
+listen_to(uint32 index, RinqSession *session, const RinqSlot *slot, const RinqBytes *fields)
+{
+	RinqNamespace *ns = rinq_topology_namespace(fields[RINQ_OP_NAMESPACE], rinq_max_namespaces);
+	RinqReceiveMode mode = RINQ_RECEIVE_KEEP;
+	Oid			owner = InvalidOid;
+
+	if (ns == NULL)
+	{
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED,
+								 "\"rinq.max_namespaces\" namespaces are known already");
+		return;
+	}
+	if (fields[RINQ_OP_OWNER].len == sizeof(Oid))
+		memcpy(&owner, fields[RINQ_OP_OWNER].data, sizeof(Oid));
+	if (fields[RINQ_OP_MODE].len == 1)
+		mode = (RinqReceiveMode) fields[RINQ_OP_MODE].data[0];
+	rinq_notifications_subscribe(session, ns, mode, fields[RINQ_OP_HANDLER], slot->role, owner);
+	listening_changed(session);
+	if (rinq_topology_subscribe(ns, index))
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, "");
+}
+
+/* answers whether the session did listen */
+static void
+unlisten_from(uint32 index, RinqSession *session, const RinqBytes *fields)
+{
+	RinqNamespace *ns = rinq_topology_find(fields[RINQ_OP_NAMESPACE]);
+
+	bool		listened = rinq_notifications_unsubscribe(session, ns);
+
+	listening_changed(session);
+	rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, listened ? "t" : "");
+}
+
+/* an operation that waits, and may be given up meanwhile */
+typedef struct Waiting
+{
+	uint32		index;			/* of its slot */
+	uint32		serial;			/* of that, then */
+} Waiting;
+
+/*
+ * Adds the operation in a slot to a list of those that wait for the same, in
+ * memory that lasts; it is freed with list_free_deep.
+ */
+List *
+rinq_operation_wait(List *waiting, uint32 index)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	Waiting    *operation = palloc(sizeof(Waiting));
+
+	operation->index = index;
+	operation->serial = rinq_peer.channel->slots[index].serial;
+	waiting = lappend(waiting, operation);
+	MemoryContextSwitchTo(old);
+	return waiting;
+}
+
+/*
+ * Does it still wait?  Then *index is that of its slot.
+ */
+bool
+rinq_operation_waits(const void *waiting, uint32 *index)
+{
+	const Waiting *operation = waiting;
+	RinqSlot   *slot = &rinq_peer.channel->slots[operation->index];
+
+	*index = operation->index;
+	return slot->serial == operation->serial &&
+		rinq_slot_state(slot) == RINQ_SLOT_QUEUED;
+}
+
+/*
+ * The broker sends the notifications that an operation waits for, or cannot.
+ */
+void
+rinq_operation_bound(const void *waiting, const char *error)
+{
+	uint32		index;
+
+	if (rinq_operation_waits(waiting, &index))
+		rinq_invoker_finish_text(index,
+								 error == NULL ? RINQ_OUTCOME_SUCCESS : RINQ_OUTCOME_CONNECTION_LOST,
+								 error == NULL ? "" : error);
+}
+
+static bool
+may_use(const RinqSlot *slot, const RinqSession *session)
+{
+	return slot->trusted || slot->role == session->role ||
+		(session->client != 0 && session->client == slot->client);
+}
+
+static void
+on_own_session(uint32 index, RinqSlot *slot, const RinqBytes *fields)
+{
+	RinqSession *session = rinq_own_session_find(slot->target.session.seq);
+	Oid			owner = InvalidOid;
+	uint32		revision;
+
+	if (session == NULL)
+	{
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_NOT_FOUND, "");
+		return;
+	}
+	if (!may_use(slot, session))
+	{
+		char		role[16];
+
+		snprintf(role, sizeof(role), "%u", session->role);
+		rinq_invoker_finish_text(index, RINQ_OUTCOME_NOT_OURS, role);
+		return;
+	}
+	revision = slot->current ? session->revision : slot->target.revision;
+	switch (slot->op)
+	{
+		case RINQ_OP_REVISION:
+			finish_ref(index, session->seq, session->revision);
+			break;
+		case RINQ_OP_GET:
+			get(index, session, revision, fields);
+			break;
+		case RINQ_OP_UPDATE:
+			update(index, session, revision, fields);
+			break;
+		case RINQ_OP_CLEAR:
+			clear(index, session, revision, fields);
+			break;
+		case RINQ_OP_DESTROY:
+			finish_outcome(index, rinq_own_session_destroy(session->seq, revision),
+						   rinq_bytes(NULL, 0));
+			break;
+		case RINQ_OP_DRAW:
+			draw(index, session);
+			break;
+		case RINQ_OP_ON_RESPONSE:
+			if (session->client != 0)
+			{
+				rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED,
+										 "it is the session of a connection");
+				break;
+			}
+			if (fields[RINQ_OP_OWNER].len == sizeof(Oid))
+				memcpy(&owner, fields[RINQ_OP_OWNER].data, sizeof(Oid));
+			rinq_own_session_on_response(session, fields[RINQ_OP_HANDLER], slot->role, owner);
+			rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, "");
+			break;
+		case RINQ_OP_LISTEN:
+			listen_to(index, session, slot, fields);
+			break;
+		case RINQ_OP_FETCH:
+			if (session->num_kept == 0 && !rinq_keeps_notifications(session))
+				rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED,
+										 RINQ_NOTHING_KEPT);
+			else
+				rinq_kept_fetch(session, index, fields[RINQ_OP_MODE].len > 0);
+			break;
+		case RINQ_OP_UNLISTEN:
+			unlisten_from(index, session, fields);
+			break;
+		default:
+			rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED, "unknown operation");
+			break;
+	}
+}
+
+/*
+ * A backend has asked something about a session.
+ */
+void
+rinq_operation(uint32 index)
+{
+	RinqSlot   *slot = &rinq_peer.channel->slots[index];
+	RinqBytes	fields[RINQ_OP_FIELDS];
+	MemoryContext context;
+	MemoryContext old;
+
+	if (slot->op == RINQ_OP_CREATE)
+	{
+		create(index, slot);
+		return;
+	}
+	if (slot->op != RINQ_OP_LIST_SESSIONS && slot->op != RINQ_OP_LIST_ATTRIBUTES &&
+		slot->op != RINQ_OP_LIST_SUBSCRIPTIONS &&
+		!rinq_peer_id_equal(&slot->target.session.peer, &rinq_peer.id))
+	{
+		rinq_remote_operation(index);
+		return;
+	}
+	context = AllocSetContextCreate(CurrentMemoryContext, "rinq operation", ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(context);
+
+	/* the answer takes the place of the fields, and may be made of them */
+	rinq_slot_read(slot, fields, RINQ_OP_FIELDS);
+	if (slot->op == RINQ_OP_LIST_SESSIONS || slot->op == RINQ_OP_LIST_ATTRIBUTES)
+		list(index, slot->target.session.seq, slot->op == RINQ_OP_LIST_ATTRIBUTES);
+	else if (slot->op == RINQ_OP_LIST_SUBSCRIPTIONS)
+	{
+		StringInfoData all;
+
+		initStringInfo(&all);
+		rinq_standing_list(&all);
+		rinq_invoker_finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0),
+							rinq_bytes(NULL, 0), rinq_bytes(all.data, all.len));
+	}
+	else
+		on_own_session(index, slot, fields);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}

@@ -1,0 +1,446 @@
+/*-------------------------------------------------------------------------
+ *
+ * sessions.c
+ *	  The sessions that belong to this peer: those of processes, made by their
+ *	  first use, and those that live until they are destroyed.
+ *
+ * A session lives no longer than the peer's identity; a reconnected peer has
+ * a new one, and all its sessions are new.  The rules are section 5 of the
+ * protocol; sessions of other peers are the subject of remote.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "guc.h"
+#include "peer/peer.h"
+#include "peer/notification/session_index.h"
+#include "ipc/session_ids.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/* what a session takes, its attributes not counted; about */
+#define SESSION_BYTES 256
+
+typedef struct Client
+{
+	uint32		client;			/* hash key */
+	uint32		session;
+} Client;
+
+static HTAB *sessions;			/* by number */
+static HTAB *clients;			/* by the number of their process */
+static dlist_head in_order;		/* by number, rising */
+static MemoryContext attribute_context;
+
+/* what all of them take together */
+static Size bytes_used;
+
+static HTAB *
+make_table(const char *name, Size entrysize)
+{
+	HASHCTL		ctl;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(uint32);
+	ctl.entrysize = entrysize;
+	ctl.hcxt = TopMemoryContext;
+	return hash_create(name, 128, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+void
+rinq_sessions_init(void)
+{
+	sessions = make_table("rinq sessions", sizeof(RinqSession));
+	clients = make_table("rinq clients", sizeof(Client));
+	attribute_context = AllocSetContextCreate(TopMemoryContext, "rinq session attributes",
+											  ALLOCSET_DEFAULT_SIZES);
+	dlist_init(&in_order);
+	bytes_used = 0;
+}
+
+static void
+free_handler(RinqSession *session)
+{
+	if (session->on_response == NULL)
+		return;
+	pfree(session->on_response->handler);
+	pfree(session->on_response);
+	session->on_response = NULL;
+}
+
+/*
+ * Forgets all sessions, because the identity they belong to is gone.
+ */
+void
+rinq_sessions_clear(void)
+{
+	dlist_iter	iter;
+
+	rinq_notifications_drop();
+	dlist_foreach(iter, &in_order)
+	{
+		RinqSession *session = dlist_container(RinqSession, node, iter.cur);
+
+		free_handler(session);
+		rinq_notifications_unsubscribe_all(session);
+		rinq_line_session_ends(session);
+		rinq_kept_session_ends(session);
+	}
+	rinq_standing_look(NULL);
+	hash_destroy(sessions);
+	hash_destroy(clients);
+	MemoryContextDelete(attribute_context);
+	rinq_sessions_init();
+}
+
+RinqSession *
+rinq_own_session_find(uint32 seq)
+{
+	return hash_search(sessions, &seq, HASH_FIND, NULL);
+}
+
+/*
+ * The session with the next higher number than this one, or NULL.
+ */
+RinqSession *
+rinq_own_session_after(uint32 seq)
+{
+	RinqSession *session = rinq_own_session_find(seq);
+	dlist_iter	iter;
+
+	if (session != NULL)
+		return dlist_has_next(&in_order, &session->node) ?
+			dlist_container(RinqSession, node, dlist_next_node(&in_order, &session->node)) : NULL;
+	dlist_foreach(iter, &in_order)
+	{
+		session = dlist_container(RinqSession, node, iter.cur);
+		if (session->seq > seq)
+			return session;
+	}
+	return NULL;
+}
+
+static bool
+has_room(Size bytes)
+{
+	return bytes_used + bytes <= (Size) rinq_session_memory * 1024 * 1024;
+}
+
+static RinqSession *
+add(uint32 seq)
+{
+	static uint64 last_serial = 0;
+	bool		found;
+	RinqSession *session = hash_search(sessions, &seq, HASH_ENTER, &found);
+	dlist_node *before;
+
+	if (found)
+		return session;
+	memset((char *) session + sizeof(uint32), 0, sizeof(RinqSession) - sizeof(uint32));
+	session->serial = ++last_serial;
+	dlist_init(&session->subscriptions);
+	dlist_init(&session->notifications);
+	dlist_init(&session->kept);
+	session->procno = RINQ_NO_PROC;
+	session->next_message = 1;
+	session->created = GetCurrentTimestamp();
+
+	/* processes may tell of theirs out of order */
+	for (before = in_order.head.prev;
+		 !dlist_is_empty(&in_order) && before != &in_order.head &&
+		 dlist_container(RinqSession, node, before)->seq > seq;
+		 before = before->prev)
+		;
+	if (dlist_is_empty(&in_order) || before == &in_order.head)
+		dlist_push_head(&in_order, &session->node);
+	else
+		dlist_insert_after(before, &session->node);
+	bytes_used += SESSION_BYTES;
+	return session;
+}
+
+static void
+moved_on(RinqSession *session)
+{
+	session->revision++;
+	session->next_message = 1;
+	if (session->client != 0)
+		rinq_session_cell_move(rinq_peer.db, session->procno, session->seq, session->revision);
+}
+
+/*
+ * Sees to it that there are numbers for further messages: in the next revision,
+ * in which nothing else has changed.
+ */
+void
+rinq_own_session_renumber(RinqSession *session)
+{
+	if (session->revision < PG_UINT32_MAX)
+		moved_on(session);
+}
+
+/*
+ * A process has a session, which the network knows from now on.
+ */
+void
+rinq_own_session_of_process(int procno, uint32 client)
+{
+	RinqSessionCell cell;
+	RinqSession *session;
+	Client	   *entry;
+
+	if (!rinq_session_cell_read(rinq_peer.db, procno, &cell) || cell.client != client)
+		return;
+	session = rinq_own_session_find(cell.seq);
+	if (session != NULL &&
+		RINQ_POSITION_NEXT(pg_atomic_read_u64(&cell.position)) >= RINQ_RENUMBER_AT)
+	{
+		/* it is known, and runs out of numbers for messages */
+		rinq_own_session_renumber(session);
+		return;
+	}
+	session = add(cell.seq);
+	session->client = client;
+	session->procno = procno;
+	session->pid = cell.pid;
+	session->role = cell.role;
+	entry = hash_search(clients, &client, HASH_ENTER, NULL);
+	entry->session = cell.seq;
+}
+
+/*
+ * Makes a session that lives until it is destroyed; NULL when there is no room.
+ */
+RinqSession *
+rinq_own_session_create(Oid role)
+{
+	RinqSession *session;
+	uint32		seq;
+
+	if (!has_room(SESSION_BYTES))
+		return NULL;
+	SpinLockAcquire(&rinq_peer.db->mutex);
+	seq = rinq_peer.db->next_session++;
+	SpinLockRelease(&rinq_peer.db->mutex);
+	session = add(seq);
+	session->role = role;
+	return session;
+}
+
+/*
+ * Sets the function that responses to asynchronous calls go to; NULL for none.
+ */
+void
+rinq_own_session_on_response(RinqSession *session, RinqBytes handler, Oid role, Oid owner)
+{
+	MemoryContext old;
+
+	free_handler(session);
+	if (handler.data == NULL)
+		return;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	session->on_response = palloc0(sizeof(RinqListener));
+	session->on_response->handler = pnstrdup(handler.data, handler.len);
+	session->on_response->role = role;
+	session->on_response->owner = owner;
+	MemoryContextSwitchTo(old);
+}
+
+static void
+end_session(RinqSession *session)
+{
+	bytes_used -= SESSION_BYTES + rinq_attributes_size(session->attributes);
+	rinq_attributes_free(session->attributes);
+	free_handler(session);
+	rinq_notifications_unsubscribe_all(session);
+	rinq_line_session_ends(session);
+	rinq_kept_session_ends(session);
+	rinq_standing_look(session);
+	dlist_delete(&session->node);
+	hash_search(sessions, &session->seq, HASH_REMOVE, NULL);
+}
+
+/*
+ * A process has ended, and so has its session.
+ */
+void
+rinq_own_session_client_gone(uint32 client)
+{
+	Client	   *entry = hash_search(clients, &client, HASH_FIND, NULL);
+	RinqSession *session;
+
+	if (entry == NULL)
+		return;
+	session = rinq_own_session_find(entry->session);
+	if (session != NULL)
+		end_session(session);
+	hash_search(clients, &client, HASH_REMOVE, NULL);
+}
+
+/*
+ * Compare the sessions of processes that are known with those that the
+ * processes have: not all of them could tell.
+ */
+void
+rinq_own_sessions_look(void)
+{
+	HASH_SEQ_STATUS seq;
+	Client	   *entry;
+	RinqSessionCell cell;
+	int			procno;
+
+	hash_seq_init(&seq, clients);
+	while ((entry = hash_seq_search(&seq)) != NULL)
+	{
+		RinqSession *session = rinq_own_session_find(entry->session);
+
+		if (session == NULL || !rinq_session_cell_read(rinq_peer.db, session->procno, &cell) ||
+			cell.client != entry->client)
+			rinq_own_session_client_gone(entry->client);
+	}
+	for (procno = 0; procno < rinq_session_cells_count(); procno++)
+	{
+		if (rinq_session_cell_read(rinq_peer.db, procno, &cell))
+			rinq_own_session_of_process(procno, cell.client);
+	}
+}
+
+/*
+ * The session at the target's revision: *session is NULL when the result is
+ * not RINQ_OUTCOME_SUCCESS.
+ */
+static RinqOutcome
+find_at(uint32 seq, uint32 revision, RinqSession **session)
+{
+	*session = rinq_own_session_find(seq);
+	if (*session == NULL)
+		return RINQ_OUTCOME_NOT_FOUND;
+	if ((*session)->revision == revision)
+		return RINQ_OUTCOME_SUCCESS;
+	*session = NULL;
+	return RINQ_OUTCOME_STALE;
+}
+
+/* why a change is refused, as the text of RINQ_OUTCOME_REFUSED; NULL if it is not */
+static const char *
+refusal(const RinqSession *session, Size needed, RinqBytes namespace)
+{
+	if (namespace.len > PG_UINT16_MAX)
+		return "the namespace is too long";
+	if (session->revision == PG_UINT32_MAX)
+		return "the session is at its last revision";
+	return has_room(needed) ? NULL : RINQ_NO_SESSION_MEMORY;
+}
+
+/*
+ * Changes attributes of a session at a revision.  On success, the session is
+ * at the next one, and each attribute of the list has its own revisions.  When
+ * it is refused, *detail says why; when an attribute is frozen, its key.
+ */
+RinqOutcome
+rinq_own_session_update(uint32 seq, uint32 revision, RinqBytes namespace,
+						RinqAttribute *attributes, int count, RinqBytes *detail)
+{
+	const char *problem;
+	RinqSession *session;
+	RinqOutcome outcome = find_at(seq, revision, &session);
+	Size		before;
+	Size		needed = 0;
+	int			i;
+
+	if (outcome != RINQ_OUTCOME_SUCCESS)
+		return outcome;
+	for (i = 0; i < count; i++)
+		needed += rinq_attribute_size(namespace, &attributes[i]);
+	problem = refusal(session, needed, namespace);
+	if (problem != NULL)
+	{
+		*detail = rinq_bytes_str(problem);
+		return RINQ_OUTCOME_REFUSED;
+	}
+	before = rinq_attributes_size(session->attributes);
+	switch (rinq_attributes_update(&session->attributes, attribute_context, namespace, attributes,
+								   count, revision + 1, detail))
+	{
+		case RINQ_UPDATE_FROZEN:
+			return RINQ_OUTCOME_FROZEN;
+		case RINQ_UPDATE_TOO_MANY:
+			*detail = rinq_bytes_str("a session can have "
+									 CppAsString2(RINQ_MAX_ATTRIBUTES) " attributes");
+			return RINQ_OUTCOME_REFUSED;
+		case RINQ_UPDATE_DONE:
+			break;
+	}
+	bytes_used += rinq_attributes_size(session->attributes) - before;
+	for (i = 0; i < count && !dlist_is_empty(&session->subscriptions); i++)
+		rinq_index_changed(session, namespace, attributes[i].key);
+	moved_on(session);
+	return RINQ_OUTCOME_SUCCESS;
+}
+
+/*
+ * Empties a namespace of a session at a revision; *detail is as for an update.
+ */
+RinqOutcome
+rinq_own_session_clear(uint32 seq, uint32 revision, RinqBytes namespace, RinqBytes *detail)
+{
+	const char *problem;
+	RinqSession *session;
+	RinqOutcome outcome = find_at(seq, revision, &session);
+	Size		before;
+
+	if (outcome != RINQ_OUTCOME_SUCCESS)
+		return outcome;
+	problem = refusal(session, 0, namespace);
+	if (problem != NULL)
+	{
+		*detail = rinq_bytes_str(problem);
+		return RINQ_OUTCOME_REFUSED;
+	}
+	before = rinq_attributes_size(session->attributes);
+	if (!rinq_attributes_clear(session->attributes, attribute_context, namespace, revision + 1,
+							   detail))
+		return RINQ_OUTCOME_FROZEN;
+	bytes_used += rinq_attributes_size(session->attributes) - before;
+	if (!dlist_is_empty(&session->subscriptions))
+		rinq_index_namespace_changed(session, namespace);
+	moved_on(session);
+	return RINQ_OUTCOME_SUCCESS;
+}
+
+/*
+ * Destroys a session at a revision.  The process that it belonged to, if any,
+ * has a new one when it needs one.
+ */
+RinqOutcome
+rinq_own_session_destroy(uint32 seq, uint32 revision)
+{
+	RinqSession *session;
+	RinqOutcome outcome = find_at(seq, revision, &session);
+
+	if (outcome != RINQ_OUTCOME_SUCCESS)
+		return outcome;
+	if (session->client != 0)
+	{
+		rinq_session_cell_end(rinq_peer.db, session->procno, session->seq);
+		hash_search(clients, &session->client, HASH_REMOVE, NULL);
+	}
+	end_session(session);
+	return RINQ_OUTCOME_SUCCESS;
+}
+
+/*
+ * Counts the calls of a session that wait for their response.
+ */
+void
+rinq_own_session_pending(uint32 seq, int change)
+{
+	RinqSession *session = rinq_own_session_find(seq);
+
+	if (session != NULL)
+		session->pending += change;
+}

@@ -1,0 +1,371 @@
+/*-------------------------------------------------------------------------
+ *
+ * session_ref.c
+ *	  Operations on sessions as SQL functions ask for them: on a session, or on
+ *	  a session at one revision.
+ *
+ * At a revision, an operation is tried once; on a session, it is tried again
+ * at a newer revision until it is done or the time is over.  Here it is decided
+ * who may use a session of this peer, and what each refusal becomes.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "base/clock.h"
+#include "guc.h"
+#include "protocol/payload.h"
+#include "backend/request_context.h"
+#include "ipc/session_ids.h"
+#include "sql/arguments.h"
+#include "sql/call.h"
+#include "sql/session_ref.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+
+/*
+ * A session, or a session at a revision, as it is written.
+ */
+void
+rinq_target_parse(const char *text, RinqTarget *target)
+{
+	memset(target, 0, sizeof(*target));
+	target->text = text;
+	if (rinq_ref_parse(text, strlen(text), &target->ref))
+		return;
+	target->current = true;
+	if (!rinq_session_id_parse(text, strlen(text), &target->ref.session))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid session \"%s\"", text),
+				 errdetail("A session is written like 58AEE146-191C.45, and at a revision like 58AEE146-191C.45@3.")));
+}
+
+/*
+ * An argument that is a session, or a session at a revision.
+ */
+void
+rinq_target_argument(FunctionCallInfo fcinfo, int n, RinqTarget *target)
+{
+	rinq_target_parse(rinq_text_argument(fcinfo, n, "session"), target);
+}
+
+/*
+ * An argument that is a session without a revision.
+ */
+void
+rinq_session_argument(FunctionCallInfo fcinfo, int n, RinqTarget *target)
+{
+	rinq_target_argument(fcinfo, n, target);
+	if (!target->current)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" is a revision of a session", target->text),
+				 errhint("Give the part before the \"@\".")));
+}
+
+/*
+ * Raises what refuses an operation: "text" came with the outcome.
+ */
+void
+rinq_operation_refused(RinqOutcome outcome, const RinqTarget *target, const char *namespace,
+					   const char *text)
+{
+	const char *owner;
+
+	switch (outcome)
+	{
+		case RINQ_OUTCOME_NOT_FOUND:
+			ereport(ERROR,
+					(errcode(ERRCODE_RINQ_NOT_FOUND),
+					 errmsg("session \"%s\" not found", target->text),
+					 errhint("It was destroyed, or its peer has ended, or has connected anew since.")));
+			break;
+		case RINQ_OUTCOME_STALE:
+			ereport(ERROR,
+					(errcode(ERRCODE_RINQ_STALE),
+					 errmsg("session \"%s\" has changed since", target->text),
+					 namespace != NULL ? errdetail("The change was to be made in namespace \"%s\".", namespace) : 0,
+					 errhint("Try again at the revision that rinq_session_revision returns.")));
+			break;
+		case RINQ_OUTCOME_STALE_FETCH:
+			ereport(ERROR,
+					(errcode(ERRCODE_RINQ_STALE_FETCH),
+					 text[0] != '\0' ?
+					 errmsg("attribute \"%s\" of session \"%s\" has changed since", text, target->text) :
+					 errmsg("attributes of session \"%s\" have changed since", target->text),
+					 errdetail("The namespace is \"%s\".", namespace),
+					 errhint("Try again at the revision that rinq_session_revision returns.")));
+			break;
+		case RINQ_OUTCOME_FROZEN:
+			ereport(ERROR,
+					(errcode(ERRCODE_RINQ_FROZEN),
+					 text[0] != '\0' ?
+					 errmsg("attribute \"%s\" of session \"%s\" is frozen", text, target->text) :
+					 errmsg("an attribute of session \"%s\" is frozen", target->text),
+					 errdetail("The namespace is \"%s\".", namespace)));
+			break;
+		case RINQ_OUTCOME_NOT_OURS:
+			owner = GetUserNameFromId((Oid) strtoul(text, NULL, 10), true);
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("permission denied for session \"%s\"", target->text),
+					 errdetail("It belongs to role \"%s\".", owner != NULL ? owner : text)));
+			break;
+		case RINQ_OUTCOME_EXPIRED:
+			ereport(ERROR,
+					(errcode(ERRCODE_RINQ_TIMEOUT),
+					 errmsg("operation on session \"%s\" timed out", target->text),
+					 errdetail("Whether it was carried out is not known.")));
+			break;
+		default:
+			ereport(ERROR,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("operation on session \"%s\" was refused", target->text),
+					 errdetail_internal("%s", text)));
+			break;
+	}
+}
+
+/*
+ * The connection's own session, which is made if need be.
+ */
+void
+rinq_target_own(RinqDatabase *db, RinqTarget *target)
+{
+	char		text[RINQ_SESSION_ID_SIZE];
+
+	memset(target, 0, sizeof(*target));
+	target->current = true;
+	if (!rinq_session_current(db, rinq_client_number(), &target->ref.session))
+		rinq_raise_not_connected("");
+	rinq_session_id_format(&target->ref.session, text, sizeof(text));
+	target->text = pstrdup(text);
+}
+
+/* does a handler ask about the session whose request it handles? */
+static bool
+is_source(const RinqTarget *target)
+{
+	RinqRef		source;
+
+	return rinq_inherited.source.data != NULL &&
+		rinq_ref_parse(rinq_inherited.source.data, rinq_inherited.source.len, &source) &&
+		rinq_session_id_equal(&source.session, &target->ref.session);
+}
+
+/* operations that other peers could ask for as well, having got a request */
+static bool
+is_for_peers(RinqOperation op)
+{
+	return op == RINQ_OP_REVISION || op == RINQ_OP_GET || op == RINQ_OP_UPDATE ||
+		op == RINQ_OP_CLEAR || op == RINQ_OP_DESTROY;
+}
+
+/*
+ * May the current role do this with a session that belongs to another one,
+ * which is given by its OID?  A handler may work on the session whose request
+ * it handles, but neither get what is sent to it, nor send in its name.
+ */
+bool
+rinq_may_use(RinqOperation op, const RinqTarget *target, const char *owner)
+{
+	Oid			role = (Oid) strtoul(owner, NULL, 10);
+
+	return (is_for_peers(op) && is_source(target)) || superuser() ||
+		(OidIsValid(role) && has_privs_of_role(GetUserId(), role));
+}
+
+/* one attempt; what is refused for being stale is left to the caller */
+static RinqOutcome
+attempt(RinqDatabase *db, RinqOperation op, const RinqTarget *target, bool trusted,
+		const RinqBytes *fields, int64 deadline, RinqOperationResult *result)
+{
+	uint32		index = rinq_operation_submit(db, op, &target->ref, target->current, GetUserId(),
+											  trusted, fields, RINQ_OP_FIELDS, deadline);
+	volatile RinqOutcome outcome = RINQ_OUTCOME_NONE;
+
+	PG_TRY();
+	{
+		RinqAnswer	answer;
+
+		rinq_call_wait(db, index, &answer);
+		outcome = answer.outcome;
+		if (outcome == RINQ_OUTCOME_SUCCESS || outcome >= RINQ_OUTCOME_REFUSED ||
+			outcome == RINQ_OUTCOME_EXPIRED)
+		{
+			result->payload = rinq_bytes_copy(answer.fields[RINQ_ANSWER_PAYLOAD]);
+			result->text = rinq_answer_text(&answer);
+			result->uncorrelated = rinq_bytes_are(answer.fields[RINQ_ANSWER_TYPE], "u");
+		}
+		else
+			rinq_call_raise(&answer, "_sess", target->text);
+	}
+	PG_CATCH();
+	{
+		rinq_call_release(db, index);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	rinq_call_release(db, index);
+	return outcome;
+}
+
+/*
+ * The fields of an operation on a session.  They point into the input.
+ */
+void
+rinq_operation_fields(const RinqOperationInput *input, RinqBytes *fields)
+{
+	StringInfoData list;
+
+	memset(fields, 0, RINQ_OP_FIELDS * sizeof(RinqBytes));
+	fields[RINQ_OP_TRACE] = rinq_current_trace();
+	fields[RINQ_OP_SPAN] = rinq_inherited.span_context;
+	fields[RINQ_OP_TRACEPARENT] = rinq_inherited.traceparent;
+	fields[RINQ_OP_TRACESTATE] = rinq_inherited.tracestate;
+	if (input == NULL)
+		return;
+	if (input->namespace != NULL)
+		fields[RINQ_OP_NAMESPACE] = rinq_bytes_str(input->namespace);
+	if (input->handler != NULL)
+		fields[RINQ_OP_HANDLER] = rinq_bytes_str(input->handler);
+	if (input->mode != '\0')
+		fields[RINQ_OP_MODE] = rinq_bytes(&input->mode, 1);
+	fields[RINQ_OP_OWNER] = rinq_bytes((const char *) &input->owner, sizeof(Oid));
+	if (input->count > RINQ_MAX_ATTRIBUTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("%d attributes are too many for one operation", input->count),
+				 errdetail("There can be %d.", RINQ_MAX_ATTRIBUTES)));
+	initStringInfo(&list);
+	rinq_attributes_pack(&list, input->attributes, input->count);
+	fields[RINQ_OP_ATTRIBUTES] = rinq_bytes(list.data, list.len);
+}
+
+/* one attempt, as the peer's own roles allow */
+static RinqOutcome
+attempt_allowed(RinqOperation op, const RinqTarget *target, const RinqOperationInput *input,
+				int64 deadline, RinqOperationResult *result)
+{
+	RinqDatabase *db = rinq_require_connection(deadline);
+	RinqBytes	fields[RINQ_OP_FIELDS];
+	RinqOutcome outcome;
+
+	rinq_operation_fields(input, fields);
+	outcome = attempt(db, op, target, false, fields, deadline, result);
+	if (outcome == RINQ_OUTCOME_NOT_OURS && rinq_may_use(op, target, result->text))
+		outcome = attempt(db, op, target, true, fields, deadline, result);
+	return outcome;
+}
+
+/*
+ * Does an operation once, and raises what refuses it; but an attribute whose
+ * value at the revision is not known any more is no error: then the result is
+ * false.
+ */
+bool
+rinq_operate_unless_stale(RinqOperation op, const RinqTarget *target,
+						  const RinqOperationInput *input, RinqOperationResult *result)
+{
+	RinqOutcome outcome = attempt_allowed(op, target, input, rinq_call_deadline(NULL), result);
+
+	if (outcome == RINQ_OUTCOME_STALE_FETCH)
+		return false;
+	if (outcome != RINQ_OUTCOME_SUCCESS)
+		rinq_operation_refused(outcome, target, input == NULL ? NULL : input->namespace, result->text);
+	return true;
+}
+
+/*
+ * The same, and that is an error, too.
+ */
+void
+rinq_operate(RinqOperation op, const RinqTarget *target, const RinqOperationInput *input,
+			 RinqOperationResult *result)
+{
+	if (!rinq_operate_unless_stale(op, target, input, result))
+		rinq_operation_refused(RINQ_OUTCOME_STALE_FETCH, target, input->namespace, result->text);
+}
+
+static bool
+is_own(const RinqTarget *target)
+{
+	RinqDatabase *db = rinq_my_database();
+	bool		own;
+
+	if (db == NULL)
+		return false;
+	SpinLockAcquire(&db->mutex);
+	own = db->identity != 0 && db->identity_id.clock == target->ref.session.peer.clock &&
+		db->identity_id.rand == target->ref.session.peer.rand;
+	SpinLockRelease(&db->mutex);
+	return own;
+}
+
+/*
+ * Does an operation that changes a session.  When no revision was given, it is
+ * done at the current one, which another peer's session has to be asked for,
+ * and may have left by then.
+ */
+void
+rinq_change_session(RinqOperation op, const RinqTarget *target, const RinqOperationInput *input,
+					RinqOperationResult *result)
+{
+	int64		deadline = rinq_call_deadline(NULL);
+	RinqOutcome outcome;
+
+	rinq_require_preloaded();
+	if (!target->current || is_own(target))
+	{
+		rinq_operate(op, target, input, result);
+		return;
+	}
+	do
+	{
+		RinqTarget	at = *target;
+
+		CHECK_FOR_INTERRUPTS();
+		outcome = attempt_allowed(RINQ_OP_REVISION, target, NULL, deadline, result);
+		if (outcome != RINQ_OUTCOME_SUCCESS)
+			break;
+		at.current = false;
+		if (!rinq_ref_parse(result->text, strlen(result->text), &at.ref))
+			elog(ERROR, "malformed revision \"%s\"", result->text);
+		outcome = attempt_allowed(op, &at, input, deadline, result);
+	} while (outcome == RINQ_OUTCOME_STALE && rinq_clock_ms() < deadline);
+	if (outcome != RINQ_OUTCOME_SUCCESS)
+		rinq_operation_refused(outcome, target, input == NULL ? NULL : input->namespace, result->text);
+}
+
+/*
+ * The session argument of a function that sends: false when it is NULL or the
+ * connection's own session, and then the message is numbered as usual; else *id
+ * is that of the session's next message, and *uncorrelated whether the session
+ * has a handler for responses.
+ */
+bool
+rinq_draw_argument(FunctionCallInfo fcinfo, int n, RinqMessageId *id, bool *uncorrelated)
+{
+	RinqTarget	target;
+	RinqOperationResult result;
+	RinqSessionId own;
+	RinqDatabase *db;
+
+	*uncorrelated = false;
+	if (PG_ARGISNULL(n))
+		return false;
+	rinq_session_argument(fcinfo, n, &target);
+	rinq_require_preloaded();
+	db = rinq_my_database();
+	if (db != NULL && rinq_session_current(db, rinq_client_number(), &own) &&
+		rinq_session_id_equal(&own, &target.ref.session))
+		return false;
+	rinq_operate(RINQ_OP_DRAW, &target, NULL, &result);
+	if (!rinq_message_id_parse(result.text, strlen(result.text), id))
+		elog(ERROR, "malformed message id \"%s\"", result.text);
+	*uncorrelated = result.uncorrelated;
+	return true;
+}

@@ -1,0 +1,521 @@
+/*-------------------------------------------------------------------------
+ *
+ * command_worker.c
+ *	  The worker that runs handler functions: one request at a time, each in a
+ *	  transaction of its own, in a session that belongs to the handler's role.
+ *
+ * Executors take requests from the line of their database (ipc/slots.h), never
+ * talk to the broker, and leave when there has been nothing to do for a while.
+ * However an executor ends, it gives the request it was running back to the
+ * peer.  A transaction that failed only for its company, by a serialization
+ * failure or a deadlock, is tried again.  What is done with the answer is the
+ * peer's business; what is called, and how, is handler.c's; how its result
+ * or error becomes an answer is answer.c's; what is written down about requests
+ * is record.c's.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/xact.h"
+#include "ipc/slots.h"
+#include "base/clock.h"
+#include "worker/response.h"
+#include "worker/cleanup.h"
+#include "worker/notify_bridge.h"
+#include "worker/handler.h"
+#include "worker/log.h"
+#include "worker/purge.h"
+#include "worker/inbox.h"
+#include "guc.h"
+#include "protocol/payload.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "backend/request_context.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "backend/commit_queue.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+#include "ipc/worker.h"
+
+/* ms without work after which the last statistics are written */
+#define STATS_DELAY 500
+
+/* transactions that a request without a deadline gets, and pauses between in ms */
+#define MAX_TRIES 10
+#define FIRST_PAUSE 5
+#define LONGEST_PAUSE 1000
+
+static RinqWorkerArgs args;
+static RinqDatabase *database;
+static RinqChannel *channel;
+static RinqExecutorSlot *me;
+
+/* a request is being run, and so this process does not end when it is told to */
+static volatile sig_atomic_t busy = false;
+static volatile sig_atomic_t end_when_done = false;
+
+/*
+ * The server shuts down, and what runs may be finished within the peer's grace
+ * period; or somebody wants this very process to end, as the peer finds out.
+ * It signals again when it is time.
+ */
+static void
+terminate(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	if (!busy || pg_atomic_read_u32(&me->end_now) != 0 || database->peer.procno == RINQ_NO_PROC)
+		die(postgres_signal_arg);
+	else
+	{
+		end_when_done = true;
+		pg_atomic_write_u32(&me->terminated, 1);
+
+		/* an exchange, since it has a barrier: who sees this sees the other */
+		(void) pg_atomic_exchange_u32(&database->executor_terminated, 1);
+		rinq_wake_peer(database);
+	}
+	errno = save_errno;
+}
+
+/*
+ * Gives back what this process was running: it ends in the middle of it, and
+ * its transaction is already rolled back.
+ */
+static void
+give_back(int code, Datum arg)
+{
+	uint32		index = me->request;
+	RinqSlot   *slot;
+
+	rinq_purge_leave(database);
+	if (me->serial != args.serial || me->state != RINQ_EXECUTOR_BUSY ||
+		index == RINQ_NO_SLOT)
+		return;
+	slot = &channel->slots[index];
+	me->request = RINQ_NO_SLOT;
+	rinq_slot_clear(slot);
+	slot->outcome = RINQ_OUTCOME_NO_ANSWER;
+	if (rinq_slot_move(slot, RINQ_SLOT_RUNNING, RINQ_SLOT_DONE))
+		rinq_inbox_put(database, RINQ_INBOX_ANSWER, index, slot->serial);
+	else
+		rinq_slot_free(channel, index);
+}
+
+/* runs after the process has left the database, for those who wait for that */
+static void
+executor_gone(int code, Datum arg)
+{
+	LWLockReleaseAll();
+	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
+	if (me->serial == args.serial)
+	{
+		me->state = RINQ_EXECUTOR_FREE;
+		me->procno = RINQ_NO_PROC;
+		me->pid = 0;
+	}
+	LWLockRelease(channel->request_lock);
+	ConditionVariableBroadcast(&database->changed);
+	rinq_wake_peer(database);
+}
+
+/* takes possession of the slot this process was started for */
+static bool
+attach(void)
+{
+	bool		wanted;
+
+	database = rinq_worker_attach(&args);
+	channel = rinq_channel_of(database);
+	if (args.executor < 0 || args.executor >= RINQ_MAX_EXECUTORS)
+		elog(ERROR, "rinq executor started with bad arguments");
+	me = &database->executors[args.executor];
+
+	/* a command that waits for the database to be empty sees us, or we it */
+	LWLockAcquire(rinq_shared->lock, LW_SHARED);
+	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
+	wanted = database->oid == args.dboid && me->serial == args.serial &&
+		me->state == RINQ_EXECUTOR_STARTING && !me->leave &&
+		database->ddl_blocks == 0;
+	if (wanted)
+	{
+		me->pid = MyProcPid;
+		me->procno = RINQ_MY_PROCNO;
+	}
+	else if (me->serial == args.serial && me->state == RINQ_EXECUTOR_STARTING)
+		me->state = RINQ_EXECUTOR_FREE;
+	LWLockRelease(channel->request_lock);
+	LWLockRelease(rinq_shared->lock);
+	return wanted;
+}
+
+/*
+ * Let the request's deadline, or the role's own limit, end the statement.  The
+ * deadline has a timer of its own, since PostgreSQL's go by the wall clock.
+ */
+static void
+arm_timeout(int64 deadline)
+{
+	if (StatementTimeout > 0)
+		enable_timeout_after(STATEMENT_TIMEOUT, StatementTimeout);
+	if (deadline != 0)
+		rinq_cancel_at(deadline);
+}
+
+static void
+disarm_timeout(void)
+{
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	rinq_cancel_at(0);
+	QueryCancelPending = false;
+}
+
+/* has the request handled; true when it was handled before, and this is its answer again */
+static bool
+call_handler(RinqSlot *slot, const RinqBytes *fields, RinqBytes *payload)
+{
+	if (slot->work == RINQ_WORK_NOTIFICATION && fields[RINQ_REQUEST_TYPE].len > 0)
+	{
+		rinq_forward(fields);
+		*payload = rinq_bytes(NULL, 0);
+		return false;
+	}
+	if (slot->deduplicate && rinq_record_was_handled(slot, fields, payload))
+		return true;
+	*payload = rinq_handler_call(slot->work, fields, slot->handler_owner, slot->deadline,
+								 slot->wants_response);
+	if (slot->deduplicate)
+		rinq_record_handled(slot, fields, *payload);
+	return false;
+}
+
+/*
+ * Run the handler in a transaction.  The answer is in the slot before the
+ * commit, so that nothing can fail after it: without room for the answer,
+ * nothing is committed.  The handler's settings hold until the end, for
+ * triggers that fire at the commit.
+ */
+static void
+run_handler(RinqSlot *slot, const RinqBytes *fields)
+{
+	RinqBytes	payload;
+	bool		was_handled;
+
+	rinq_handler_entered = false;
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	arm_timeout(slot->deadline);
+	was_handled = call_handler(slot, fields, &payload);
+	if (!rinq_answer_success(slot, payload))
+	{
+		if (!was_handled)
+			ereport(ERROR,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg_internal(RINQ_NO_ROOM_FOR_RESPONSE)));
+
+		/* an error would be a lie; it comes again when there may be room */
+		slot->outcome = RINQ_OUTCOME_NO_ANSWER;
+	}
+	PopActiveSnapshot();
+
+	/* what is acknowledged does not come again */
+	if (slot->work == RINQ_WORK_REQUEST)
+		rinq_commit_durably();
+	CommitTransactionCommand();
+	disarm_timeout();
+	if (slot->deduplicate && !was_handled)
+		rinq_purge_count(database, slot->wants_response ? payload.len : 0);
+}
+
+/* the slot's memory is for others, until there is an answer */
+static void
+take_request(RinqSlot *slot, RinqBytes *fields)
+{
+	int			i;
+
+	rinq_slot_read(slot, fields, RINQ_REQUEST_FIELDS);
+	for (i = 0; i < RINQ_REQUEST_FIELDS; i++)
+		fields[i] = rinq_bytes_copy(fields[i]);
+	rinq_slot_clear(slot);
+}
+
+/* did the transaction fail for its company only, and is there time for another? */
+static bool
+may_retry(const RinqSlot *slot, const ErrorData *error, int tries)
+{
+	if (error->sqlerrcode != ERRCODE_T_R_SERIALIZATION_FAILURE &&
+		error->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED)
+		return false;
+	if (slot->deadline == 0)
+		return tries < MAX_TRIES;
+	return rinq_clock_ms() < slot->deadline;
+}
+
+/*
+ * Waits before a transaction is tried again: longer each time, and not the
+ * same time as whoever it collided with.
+ */
+static void
+pause_before_retry(int64 deadline, int tries)
+{
+	static uint32 wait_event = 0;
+	double		longest = Min(LONGEST_PAUSE, FIRST_PAUSE << Min(tries, 10));
+	int64		now = rinq_clock_ms();
+	int64		until = now + 1 + (int64) (longest * (0.5 + rinq_random_fraction() / 2));
+
+	if (deadline != 0)
+		until = Min(until, deadline);
+	for (; now < until; now = rinq_clock_ms())
+	{
+		ResetLatch(MyLatch);
+		QueryCancelPending = false; /* there is no statement to cancel */
+		CHECK_FOR_INTERRUPTS();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 (long) Min(until - now, LONGEST_PAUSE),
+						 RINQ_WAIT_EVENT(wait_event, "RinqHandlerRetry"));
+	}
+}
+
+/*
+ * Run the handler once; false when its transaction is to be tried again.
+ */
+static bool
+try_request(RinqSlot *slot, const RinqBytes *fields, int tries, MemoryContext context)
+{
+	ErrorData  *volatile error = NULL;
+	volatile bool retry = false;
+
+	PG_TRY();
+	{
+		run_handler(slot, fields);
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		retry = may_retry(slot, error, tries);
+		if (!retry)
+			rinq_log_failed_request(database, slot, error);
+		rinq_end_failed_transaction(context);
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	if (error == NULL)
+		return true;
+	if (!retry)
+		rinq_answer_error(slot, error, context);
+	FreeErrorData(error);
+	return !retry;
+}
+
+/* what the handler's own messages have in common with its request */
+static void
+inherit(const RinqBytes *fields, int64 deadline)
+{
+	static uint64 last_serial = 0;
+
+	rinq_inherited.serial = ++last_serial;
+	rinq_inherited.trace = fields[RINQ_REQUEST_TRACE];
+	rinq_inherited.source = fields[RINQ_REQUEST_SOURCE];
+	rinq_inherited.span_context = fields[RINQ_REQUEST_SPAN];
+	rinq_inherited.traceparent = fields[RINQ_REQUEST_TRACEPARENT];
+	rinq_inherited.tracestate = fields[RINQ_REQUEST_TRACESTATE];
+	rinq_inherited.deadline = deadline;
+}
+
+/* for the log alone: of an error, the message is all that is sent */
+static void
+tell_about_request(void *arg)
+{
+	const RinqBytes *fields = arg;
+	char		id[RINQ_DISPLAY_LEN];
+	char		trace[RINQ_DISPLAY_LEN];
+	char		namespace[RINQ_DISPLAY_LEN];
+	char		command[RINQ_DISPLAY_LEN];
+
+	errcontext("rinq request %s to %s::%s, trace id %s",
+			   rinq_text_for_display(fields[RINQ_REQUEST_ID], id),
+			   rinq_text_for_display(fields[RINQ_REQUEST_NAMESPACE], namespace),
+			   rinq_text_for_display(fields[RINQ_REQUEST_COMMAND], command),
+			   rinq_text_for_display(fields[RINQ_REQUEST_TRACE], trace));
+}
+
+/* shows in pg_stat_activity, and in log lines, what this process is at */
+static void
+show_activity(const RinqBytes *fields)
+{
+	static char activity[2 * RINQ_DISPLAY_LEN + 16];
+	char		namespace[RINQ_DISPLAY_LEN];
+	char		command[RINQ_DISPLAY_LEN];
+
+	snprintf(activity, sizeof(activity), "rinq: %s::%s",
+			 rinq_text_for_display(fields[RINQ_REQUEST_NAMESPACE], namespace),
+			 rinq_text_for_display(fields[RINQ_REQUEST_COMMAND], command));
+	debug_query_string = activity;
+	pgstat_report_activity(STATE_RUNNING, activity);
+	SetCurrentStatementStartTimestamp();
+}
+
+/* finds an answer to the request in a slot */
+static void
+answer_request(RinqSlot *slot, MemoryContext context)
+{
+	RinqBytes	fields[RINQ_REQUEST_FIELDS];
+	ErrorContextCallback about;
+	int			tries;
+
+	take_request(slot, fields);
+	show_activity(fields);
+	if (slot->work == RINQ_WORK_REQUEST && slot->deadline != 0 &&
+		rinq_clock_ms() >= slot->deadline)
+	{
+		slot->outcome = RINQ_OUTCOME_EXPIRED;
+		return;
+	}
+	inherit(fields, slot->deadline);
+	about.callback = tell_about_request;
+	about.arg = fields;
+	about.previous = error_context_stack;
+	error_context_stack = &about;
+	if (!rinq_record_give_up(slot, fields, context))
+	{
+		for (tries = 1; !try_request(slot, fields, tries, context); tries++)
+		{
+			rinq_cleanup_session();
+			MemoryContextSwitchTo(context);
+			pause_before_retry(slot->deadline, tries);
+		}
+	}
+	error_context_stack = about.previous;
+	memset(&rinq_inherited, 0, sizeof(rinq_inherited));
+}
+
+/*
+ * Handle a request, and get ready for the next one; false when this process
+ * cannot have another one.
+ */
+static bool
+run_request(uint32 index, MemoryContext context)
+{
+	RinqSlot   *slot = &channel->slots[index];
+	MemoryContext old = MemoryContextSwitchTo(context);
+
+	Assert(!IsTransactionState() && InterruptHoldoffCount == 0);
+	answer_request(slot, context);
+	debug_query_string = NULL;
+
+	/* hand the answer over; when the peer is gone, it has no use for it */
+	HOLD_INTERRUPTS();
+	me->request = RINQ_NO_SLOT;
+	if (rinq_slot_move(slot, RINQ_SLOT_RUNNING, RINQ_SLOT_DONE))
+		rinq_inbox_put(database, RINQ_INBOX_ANSWER, index, slot->serial);
+	else
+		rinq_slot_free(channel, index);
+	RESUME_INTERRUPTS();
+
+	rinq_cleanup_session();
+	MemoryContextSwitchTo(context);
+	(void) rinq_purge(database, context);
+	pgstat_report_stat(false);	/* by itself at most once a second */
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(context);
+	return rinq_cleanup_is_complete();
+}
+
+/* true when this executor should end now, and is not given work any more */
+static bool
+may_leave(bool idle_for_long)
+{
+	bool		leave;
+
+	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
+	leave = me->leave || database->incarnation != args.incarnation ||
+		(idle_for_long && me->state == RINQ_EXECUTOR_IDLE);
+	if (leave)
+		me->state = RINQ_EXECUTOR_LEAVING;
+	LWLockRelease(channel->request_lock);
+	return leave;
+}
+
+void
+rinq_executor_main(Datum arg)
+{
+	MemoryContext context;
+	uint32		wait_event = 0;
+	bool		idle_for_long = false;
+	bool		stats_pending = false;
+	bool		timed_out;
+
+	if (!attach())
+		proc_exit(0);
+	on_shmem_exit(executor_gone, (Datum) 0);
+	before_shmem_exit(give_back, (Datum) 0);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, terminate);
+	BackgroundWorkerUnblockSignals();
+
+	BackgroundWorkerInitializeConnectionByOid(args.dboid, args.role,
+											  RINQ_CONNECT_AS_ANY_ROLE);
+	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
+	me->ran = true;
+	LWLockRelease(channel->request_lock);
+	(void) rinq_dsa();			/* attached where an error does no harm */
+	rinq_handler_init();
+	rinq_cleanup_init();
+	context = AllocSetContextCreate(TopMemoryContext, "rinq request",
+									ALLOCSET_DEFAULT_SIZES);
+
+	for (;;)
+	{
+		uint32		index;
+
+		ResetLatch(MyLatch);
+		QueryCancelPending = false; /* it was for a request that is over */
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			rinq_cleanup_configured();
+		}
+		if (end_when_done || may_leave(idle_for_long))
+			proc_exit(0);
+
+		busy = true;
+		index = rinq_request_take(database, me);
+		if (index != RINQ_NO_SLOT)
+		{
+			idle_for_long = false;
+			stats_pending = true;
+			if (!run_request(index, context))
+				proc_exit(0);
+			busy = false;
+			continue;
+		}
+		busy = false;
+		if (end_when_done || rinq_purge(database, context))
+			continue;
+		pgstat_report_activity(STATE_IDLE, NULL);
+		timed_out = (WaitLatch(MyLatch,
+							   WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							   stats_pending ? STATS_DELAY : rinq_executor_idle_timeout,
+							   RINQ_WAIT_EVENT(wait_event, "RinqExecutorMain"))
+					 & WL_TIMEOUT) != 0;
+		if (timed_out && stats_pending)
+		{
+			pgstat_report_stat(true);
+			stats_pending = false;
+		}
+		else
+			idle_for_long = timed_out;
+	}
+}

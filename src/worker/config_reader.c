@@ -1,0 +1,359 @@
+/*-------------------------------------------------------------------------
+ *
+ * config_reader.c
+ *	  A short-lived worker that looks into one database: is the extension
+ *	  there, which namespaces does it listen to, and which subscriptions has it?
+ *
+ * The peer and the launcher are connected to no database, so that they are
+ * never in the way of DROP DATABASE and its like; this worker reads for them.
+ * It is started once per database after server start, and whenever a
+ * transaction that changed the answer has committed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "protocol/attribute.h"
+#include "catalog/pg_type.h"
+#include "commands/dbcommands.h"
+#include "ipc/listener_config.h"
+#include "executor/spi.h"
+#include "backend/handler_rules.h"
+#include "backend/identity.h"
+#include "backend/own_relation.h"
+#include "backend/own_tables.h"
+#include "protocol/payload.h"
+#include "backend/prepared.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "tcop/tcopprot.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "ipc/worker.h"
+
+static RinqWorkerArgs args;
+static RinqDatabase *database;
+
+/* runs after the process has left the database, for those who wait for that */
+static void
+reader_gone(int code, Datum arg)
+{
+	LWLockReleaseAll();
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	if (database->oid == args.dboid && database->reader.pid == MyProcPid)
+	{
+		database->reader.state = RINQ_WORKER_NONE;
+		database->reader.procno = RINQ_NO_PROC;
+	}
+	LWLockRelease(rinq_shared->lock);
+	ConditionVariableBroadcast(&database->changed);
+	rinq_wake_launcher();
+}
+
+/* false when the reader is not wanted any more; else what its reading covers */
+static bool
+announce(uint32 *covers)
+{
+	bool		wanted;
+
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	wanted = database->oid == args.dboid &&
+		database->reader.state == RINQ_WORKER_STARTING &&
+		database->ddl_blocks == 0;
+	if (database->oid == args.dboid)
+	{
+		database->reader.pid = MyProcPid;
+		database->reader.procno = RINQ_MY_PROCNO;
+		if (wanted)
+			database->reader.state = RINQ_WORKER_RUNNING;
+	}
+	*covers = database->read_wanted;
+	LWLockRelease(rinq_shared->lock);
+	return wanted;
+}
+
+static char *
+text_column(HeapTuple row, TupleDesc desc, int column, MemoryContext context)
+{
+	char	   *value = SPI_getvalue(row, desc, column);
+
+	return value == NULL ? NULL : MemoryContextStrdup(context, value);
+}
+
+/* the schema of the extension's tables, NULL when it is not there */
+static char *
+extension_schema(void)
+{
+	if (SPI_execute("SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_extension e"
+					" JOIN pg_catalog.pg_namespace n ON n.nspname OPERATOR(pg_catalog.=) '" RINQ_INTERNAL_SCHEMA "'"
+					" JOIN pg_catalog.pg_class c ON c.relnamespace OPERATOR(pg_catalog.=) n.oid"
+					" AND c.relname OPERATOR(pg_catalog.=) 'listener' AND c.relkind OPERATOR(pg_catalog.=) 'r'"
+					" WHERE e.extname OPERATOR(pg_catalog.=) 'rinq'", true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for the extension");
+	if (SPI_processed == 0)
+		return NULL;
+	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+}
+
+/* columns that both tables have */
+#define COMMON_COLUMNS "t.namespace, t.handler, t.role, t.owner"
+
+static const RinqRoleReference *
+role_column(HeapTuple row, TupleDesc desc, int column)
+{
+	bool		isnull;
+
+	return (RinqRoleReference *) DatumGetPointer(SPI_getbinval(row, desc, column, &isnull));
+}
+
+static void
+read_common(HeapTuple row, TupleDesc desc, RinqListener *listener, MemoryContext context)
+{
+	const RinqRoleReference *role = role_column(row, desc, 3);
+	const char *name = SPI_getvalue(row, desc, 2);
+	const char *problem = rinq_role_obstacle(role);
+
+	memset(listener, 0, sizeof(*listener));
+	listener->namespace = text_column(row, desc, 1, context);
+	listener->handler = MemoryContextStrdup(context,
+											rinq_handler_reference(rinq_handler_by_name(name), name));
+	listener->role = role->role;
+	listener->owner = role_column(row, desc, 4)->role;
+	listener->problem = problem == NULL ? NULL : MemoryContextStrdup(context, problem);
+}
+
+static void
+query(const char *text, const char *schema, const char *what)
+{
+	if (SPI_execute(psprintf(text, quote_identifier(schema)), true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the %s", what);
+}
+
+/*
+ * Is a table as rinq made it?  Reading it might run somebody's code else, and a
+ * row that others can write may name any role.
+ */
+static bool
+may_read(const char *name)
+{
+	Relation	rel = table_open(get_relname_relid(name, rinq_internal_schema()), AccessShareLock);
+	char	   *problem = rinq_own_relation_problem(rel, RINQ_OWN_READ);
+
+	table_close(rel, NoLock);
+	if (problem != NULL)
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("rinq does not read the table \"%s.%s\", because it is not as rinq made it",
+						RINQ_INTERNAL_SCHEMA, name),
+				 errdetail_internal("The table cannot be used: %s.", problem),
+				 errhint("Remove what was added; rinq_check() lists it.")));
+	return problem == NULL;
+}
+
+static List *
+read_listeners(const char *schema, MemoryContext context)
+{
+	List	   *listeners = NIL;
+	uint64		i;
+
+	query("SELECT " COMMON_COLUMNS ", COALESCE(t.max_concurrent, 0), t.deduplicate"
+		  " FROM %s.listener t ORDER BY t.namespace", schema, "listeners");
+	for (i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		RinqListener *listener = MemoryContextAlloc(context, sizeof(RinqListener));
+		MemoryContext old;
+		bool		isnull;
+
+		read_common(row, desc, listener, context);
+		listener->max_concurrent = DatumGetInt32(SPI_getbinval(row, desc, 5, &isnull));
+		listener->deduplicate = DatumGetBool(SPI_getbinval(row, desc, 6, &isnull));
+		old = MemoryContextSwitchTo(context);
+		listeners = lappend(listeners, listener);
+		MemoryContextSwitchTo(old);
+	}
+	return listeners;
+}
+
+/* attributes from two arrays, of their keys and values */
+static RinqBytes
+pack_attributes(Datum keys, Datum values, MemoryContext context)
+{
+	StringInfoData list;
+	RinqAttribute *attributes;
+	Datum	   *key;
+	Datum	   *value;
+	bool	   *nulls;
+	bool	   *value_nulls;
+	MemoryContext old;
+	int			count;
+	int			value_count;
+	int			i;
+
+	deconstruct_array(DatumGetArrayTypeP(keys), TEXTOID, -1, false, TYPALIGN_INT, &key, &nulls,
+					  &count);
+	deconstruct_array(DatumGetArrayTypeP(values), TEXTOID, -1, false, TYPALIGN_INT, &value,
+					  &value_nulls, &value_count);
+	attributes = palloc0(Max(count, 1) * sizeof(RinqAttribute));
+	for (i = 0; i < count; i++)
+	{
+		attributes[i].key = rinq_text_to_wire(TextDatumGetCString(key[i]));
+		attributes[i].value = value_nulls[i] ? rinq_bytes("", 0) :
+			rinq_text_to_wire(TextDatumGetCString(value[i]));
+	}
+	old = MemoryContextSwitchTo(context);
+	initStringInfo(&list);
+	rinq_attributes_pack(&list, attributes, count);
+	MemoryContextSwitchTo(old);
+	return rinq_bytes(list.data, list.len);
+}
+
+/* rows that did not come by rinq_subscribe may have what cannot be sent */
+static void
+read_attributes(HeapTuple row, TupleDesc desc, RinqStanding *standing, MemoryContext context)
+{
+	MemoryContext current = CurrentMemoryContext;
+	bool		isnull;
+
+	PG_TRY();
+	{
+		standing->attributes = pack_attributes(SPI_getbinval(row, desc, 6, &isnull),
+											   SPI_getbinval(row, desc, 7, &isnull), context);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_CHARACTER_NOT_IN_REPERTOIRE &&
+			geterrcode() != ERRCODE_UNTRANSLATABLE_CHARACTER)
+			PG_RE_THROW();
+
+		/* converting text leaves nothing behind that an abort would have to undo */
+		MemoryContextSwitchTo(current);
+		FlushErrorState();
+		standing->listener.problem = MemoryContextStrdup(context,
+														 "its attributes have no form in UTF-8");
+	}
+	PG_END_TRY();
+}
+
+static List *
+read_subscriptions(const char *schema, MemoryContext context)
+{
+	List	   *subscriptions = NIL;
+	uint64		i;
+
+	query("SELECT " COMMON_COLUMNS ", t.name,"
+		  " ARRAY(SELECT a.key FROM pg_catalog.jsonb_each_text(s.attributes) a ORDER BY a.key),"
+		  " ARRAY(SELECT a.value FROM pg_catalog.jsonb_each_text(s.attributes) a ORDER BY a.key),"
+		  " s.size"
+		  " FROM %s.subscription t"
+		  " CROSS JOIN LATERAL (SELECT z.size, CASE WHEN z.size OPERATOR(pg_catalog.>) "
+		  CppAsString2(RINQ_MAX_STANDING_SIZE) " THEN '{}'::pg_catalog.jsonb"
+		  " ELSE t.attributes END AS attributes"
+		  " FROM (SELECT pg_catalog.octet_length(t.attributes::pg_catalog.text) AS size) z) s"
+		  " ORDER BY t.name", schema, "subscriptions");
+	for (i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		RinqStanding *standing = MemoryContextAlloc(context, sizeof(RinqStanding));
+		MemoryContext old;
+		bool		isnull;
+
+		read_common(row, desc, &standing->listener, context);
+		standing->name = text_column(row, desc, 5, context);
+		standing->attributes = rinq_bytes("", 0);
+		if (DatumGetInt32(SPI_getbinval(row, desc, 8, &isnull)) > RINQ_MAX_STANDING_SIZE)
+			standing->listener.problem = MemoryContextStrdup(context, "its attributes are too large");
+		else
+			read_attributes(row, desc, standing, context);
+		old = MemoryContextSwitchTo(context);
+		subscriptions = lappend(subscriptions, standing);
+		MemoryContextSwitchTo(old);
+	}
+	return subscriptions;
+}
+
+/* says in the log that a database has become suspended */
+static void
+tell_suspended(const RinqIdentities *identities)
+{
+	if (identities->suspended == RINQ_NOT_SUSPENDED ||
+		identities->suspended == RINQ_SUSPENDED_UNDECIDED ||
+		identities->suspended == database->identities.suspended)
+		return;
+	ereport(LOG,
+			(errmsg("rinq suspends database \"%s\": %s",
+					get_database_name(MyDatabaseId), rinq_identity_reason(identities)),
+			 errhint("Use rinq_adopt() there to have it served.")));
+}
+
+/* all that there is to find, in one transaction */
+static void
+read_database(RinqReading *reading, MemoryContext context)
+{
+	RinqConfig	config = {NIL, NIL};
+	char	   *schema;
+
+	StartTransactionCommand();
+	rinq_lock_extension();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_connect();
+	schema = extension_schema();
+	if (schema != NULL)
+	{
+		reading->presence = RINQ_PRESENT;
+		rinq_prepared_watch(database);
+		rinq_identity_read(database, rinq_internal_schema(), &reading->identities);
+		tell_suspended(&reading->identities);
+		if (reading->identities.suspended == RINQ_NOT_SUSPENDED)
+		{
+			if (may_read("listener"))
+				config.listeners = read_listeners(schema, context);
+			if (may_read("subscription"))
+				config.standing = read_subscriptions(schema, context);
+		}
+	}
+	SPI_finish();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	if (reading->presence == RINQ_PRESENT)
+		reading->config = rinq_config_pack(&config);
+}
+
+void
+rinq_reader_main(Datum arg)
+{
+	RinqReading reading = {RINQ_ABSENT, InvalidDsaPointer};
+	MemoryContext context;
+
+	database = rinq_worker_attach(&args);
+	on_shmem_exit(reader_gone, (Datum) 0);
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGINT, SIG_IGN);	/* nothing here is anybody's statement */
+	BackgroundWorkerUnblockSignals();
+
+	if (!announce(&reading.covers))
+		proc_exit(0);
+
+	BackgroundWorkerInitializeConnectionByOid(args.dboid, InvalidOid, 0);
+	context = AllocSetContextCreate(TopMemoryContext, "rinq listeners",
+									ALLOCSET_DEFAULT_SIZES);
+	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_SESSION);
+	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_SESSION);
+	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_SESSION);
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_SESSION);
+	pgstat_report_activity(STATE_RUNNING, "rinq: reading listeners");
+
+	read_database(&reading, context);
+	rinq_config_publish(database, args.dboid, &reading);
+	proc_exit(0);
+}

@@ -1,0 +1,698 @@
+/*-------------------------------------------------------------------------
+ *
+ * launcher.c
+ *	  The process that sees to it that each database with the extension has
+ *	  one peer.
+ *
+ * It is connected to no database.  It looks at pg_database when the server
+ * starts and when told to, has each database looked into by a reader, starts
+ * peers, and starts them again, later and later, when they fail.  It talks to
+ * no broker.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "ipc/slots.h"
+#include "base/clock.h"
+#include "guc.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "ipc/worker.h"
+
+#define FIRST_START_DELAY 100	/* ms */
+#define LAST_START_DELAY 30000	/* ms */
+#define STABLE_AFTER 10000		/* ms a peer lives before it counts as healthy */
+#define ATTACH_TIMEOUT 10000	/* ms for an adopted worker to show up */
+#define REGISTER_RETRY 250		/* ms until a full worker table is tried again */
+#define COMPLAIN_INTERVAL 60000 /* ms between log entries about that */
+#define MAX_FIRST_READERS 4		/* that look at databases for the first time, at once */
+
+/* what the launcher alone knows about each entry of RinqShared.databases */
+typedef struct Supervision
+{
+	BackgroundWorkerHandle *reader;
+	BackgroundWorkerHandle *peer;
+	bool		peer_seen;		/* it was not yet taken note of as ended */
+	int64		next_read;
+	int			read_delay;		/* ms, grows while readers fail */
+	int64		peer_started;
+} Supervision;
+
+typedef struct FoundDatabase
+{
+	Oid			oid;
+	NameData	name;
+} FoundDatabase;
+
+static Supervision *supervision;
+
+/* databases that no entry was free for */
+static bool entries_missing = false;
+static bool told_entries_missing = false;
+static int64 complained_at = 0;
+
+static void
+launcher_gone(int code, Datum arg)
+{
+	LWLockReleaseAll();
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	if (rinq_shared->launcher_pid == MyProcPid)
+	{
+		rinq_shared->launcher_procno = RINQ_NO_PROC;
+		rinq_shared->launcher_pid = 0;
+	}
+	LWLockRelease(rinq_shared->lock);
+}
+
+static List *
+list_databases(MemoryContext context)
+{
+	List	   *found = NIL;
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
+	{
+		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+		MemoryContext old;
+		FoundDatabase *entry;
+
+		if (!form->datallowconn || form->datistemplate ||
+			form->datconnlimit == DATCONNLIMIT_INVALID_DB ||
+			!rinq_database_is_served(NameStr(form->datname)))
+			continue;
+		old = MemoryContextSwitchTo(context);
+		entry = palloc(sizeof(FoundDatabase));
+		entry->oid = form->oid;
+		entry->name = form->datname;
+		found = lappend(found, entry);
+		MemoryContextSwitchTo(old);
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+	return found;
+}
+
+/*
+ * Databases that may be served, as of the last look; and those of them that
+ * were found without the extension, and need not be looked into before a
+ * transaction there says that it has made one.
+ */
+static List *served = NIL;
+static List *known_absent = NIL;
+
+static void
+remember(List **oids, Oid oid)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+	*oids = list_append_unique_oid(*oids, oid);
+	MemoryContextSwitchTo(old);
+}
+
+/* the lists name databases that are there, and no others */
+static void
+remember_found(List *found)
+{
+	List	   *absent = NIL;
+	ListCell   *lc;
+
+	list_free(served);
+	served = NIL;
+	foreach(lc, found)
+	{
+		FoundDatabase *entry = lfirst(lc);
+
+		remember(&served, entry->oid);
+		if (list_member_oid(known_absent, entry->oid))
+			remember(&absent, entry->oid);
+	}
+	list_free(known_absent);
+	known_absent = absent;
+}
+
+/* the reader has found that the extension is not there */
+static bool
+found_absent(const RinqDatabase *db)
+{
+	return db->presence == RINQ_ABSENT && db->read_done == db->read_wanted &&
+		list_member_oid(served, db->oid);
+}
+
+/*
+ * Brings the entries into line with pg_database.
+ */
+static void
+scan_databases(void)
+{
+	MemoryContext context;
+	List	   *found;
+	ListCell   *lc;
+	int			i;
+
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	rinq_shared->rescan = false;
+	if (rinq_shared->recheck)
+	{
+		list_free(known_absent);
+		known_absent = NIL;
+	}
+	rinq_shared->recheck = false;
+	LWLockRelease(rinq_shared->lock);
+
+	context = AllocSetContextCreate(TopMemoryContext, "rinq databases",
+									ALLOCSET_DEFAULT_SIZES);
+	found = list_databases(context);
+
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	for (i = 0; i < rinq_shared->num_databases; i++)
+	{
+		RinqDatabase *db = &rinq_shared->databases[i];
+		bool		exists = false;
+
+		foreach(lc, found)
+		{
+			FoundDatabase *entry = lfirst(lc);
+
+			if (entry->oid == db->oid)
+			{
+				db->name = entry->name;
+				exists = true;
+
+				/* it was not served for a while */
+				if (db->presence == RINQ_ABSENT && !found_absent(db))
+				{
+					db->presence = RINQ_UNKNOWN;
+					db->read_wanted++;
+				}
+			}
+		}
+		if (OidIsValid(db->oid) && !exists)
+			db->presence = RINQ_ABSENT;
+
+		/* what it is a copy of may be gone */
+		else if (db->identities.suspended != RINQ_NOT_SUSPENDED)
+			db->read_wanted++;
+	}
+	entries_missing = false;
+	foreach(lc, found)
+	{
+		FoundDatabase *entry = lfirst(lc);
+		RinqDatabase *db = rinq_find_database(entry->oid);
+
+		if (db != NULL || list_member_oid(known_absent, entry->oid))
+			continue;
+		db = rinq_claim_database(entry->oid);
+		if (db == NULL)
+		{
+			entries_missing = true;
+			break;
+		}
+		db->name = entry->name;
+		db->read_wanted++;
+	}
+	LWLockRelease(rinq_shared->lock);
+	remember_found(found);
+	MemoryContextDelete(context);
+}
+
+static bool
+stopped(BackgroundWorkerHandle *handle)
+{
+	pid_t		pid;
+
+	return GetBackgroundWorkerPid(handle, &pid) == BGWH_STOPPED;
+}
+
+/*
+ * Notices a worker that ended without saying so, because it never came to
+ * run; returns true when it did.  A worker that an earlier launcher started
+ * has no handle here, and gets a little time to show up.
+ */
+static bool
+reap(RinqWorker *worker, BackgroundWorkerHandle **handle)
+{
+	bool		lost;
+
+	if (worker->state == RINQ_WORKER_NONE)
+		return false;
+	if (*handle != NULL)
+		lost = stopped(*handle);
+	else
+		lost = worker->state == RINQ_WORKER_STARTING &&
+			rinq_clock_ms() - worker->since >= ATTACH_TIMEOUT;
+	if (!lost)
+		return false;
+	worker->state = RINQ_WORKER_NONE;
+	worker->procno = RINQ_NO_PROC;
+	worker->pid = 0;
+	return true;
+}
+
+static void
+forget_handle(BackgroundWorkerHandle **handle)
+{
+	if (*handle != NULL)
+	{
+		pfree(*handle);
+		*handle = NULL;
+	}
+}
+
+static int64
+after(int ms)
+{
+	return rinq_clock_ms() + ms;
+}
+
+static bool
+is_ahead(int64 due)
+{
+	return due > rinq_clock_ms();
+}
+
+/* a worker to be registered for a database, once the lock is released */
+typedef struct Start
+{
+	bool		wanted;
+	RinqWorkerArgs args;
+} Start;
+
+/* has the entry say that the worker is starting; the lock is held */
+static void
+want(RinqDatabase *db, RinqWorker *worker, Start *start)
+{
+	start->wanted = true;
+	memset(&start->args, 0, sizeof(start->args));
+	start->args.database = (int) (db - rinq_shared->databases);
+	start->args.dboid = db->oid;
+	start->args.incarnation = db->incarnation;
+	worker->state = RINQ_WORKER_STARTING;
+	worker->since = rinq_clock_ms();
+	worker->pid = 0;
+	worker->procno = RINQ_NO_PROC;
+}
+
+static void
+complain_about_workers(RinqDatabase *db, const char *purpose)
+{
+	if (complained_at != 0 && rinq_clock_ms() - complained_at < COMPLAIN_INTERVAL)
+		return;
+	ereport(WARNING,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("rinq cannot start a background worker to %s database \"%s\"",
+					purpose, NameStr(db->name)),
+			 errdetail("It is tried again; executors make room for it as their handlers end."),
+			 errhint("Increase \"max_worker_processes\".")));
+	complained_at = rinq_clock_ms();
+}
+
+/* registers what was wanted; returns when to try again, 0 when it has worked */
+static int64
+register_wanted(RinqDatabase *db, const Start *start, const char *kind, const char *entry,
+				const char *purpose, RinqWorker *worker, BackgroundWorkerHandle **handle)
+{
+	forget_handle(handle);
+	if (rinq_start_worker(kind, entry, &start->args, handle))
+	{
+		rinq_workers_short(RINQ_NOT_SHORT);
+		return 0;
+	}
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	if (worker->state == RINQ_WORKER_STARTING)
+		worker->state = RINQ_WORKER_NONE;
+	LWLockRelease(rinq_shared->lock);
+	rinq_workers_short(RINQ_SHORT_OF_ANY);
+	complain_about_workers(db, purpose);
+	return after(REGISTER_RETRY);
+}
+
+/* how many databases are being looked into for the first time */
+static int
+first_readers(void)
+{
+	int			count = 0;
+	int			i;
+
+	for (i = 0; i < rinq_shared->num_databases; i++)
+	{
+		RinqDatabase *db = &rinq_shared->databases[i];
+
+		if (OidIsValid(db->oid) && db->presence == RINQ_UNKNOWN &&
+			db->reader.state != RINQ_WORKER_NONE)
+			count++;
+	}
+	return count;
+}
+
+/* returns when to look again, 0 for no particular time; the lock is held */
+static int64
+supervise_reader(RinqDatabase *db, Supervision *sup, Start *start)
+{
+	if (reap(&db->reader, &sup->reader) || db->reader.state == RINQ_WORKER_NONE)
+	{
+		if (sup->reader != NULL && stopped(sup->reader))
+		{
+			/* it ended; did it get to read? */
+			forget_handle(&sup->reader);
+			if (db->read_done == db->read_wanted)
+				sup->read_delay = 0;
+			else if (db->ddl_blocks == 0)
+			{
+				sup->read_delay = Min(LAST_START_DELAY,
+									  Max(FIRST_START_DELAY, sup->read_delay * 2));
+				rinq_shared->rescan = true; /* it may be gone */
+			}
+			sup->next_read = after(sup->read_delay);
+		}
+	}
+	if (db->reader.state != RINQ_WORKER_NONE || sup->reader != NULL ||
+		db->read_wanted == db->read_done || db->presence == RINQ_ABSENT)
+		return db->reader.state != RINQ_WORKER_NONE ? after(ATTACH_TIMEOUT) : 0;
+	if (db->ddl_blocks > 0)
+		return 0;
+	if (is_ahead(sup->next_read))
+		return sup->next_read;
+	if (db->presence == RINQ_UNKNOWN && first_readers() >= MAX_FIRST_READERS)
+		return after(REGISTER_RETRY);
+	want(db, &db->reader, start);
+	return after(ATTACH_TIMEOUT);
+}
+
+/* the peer has ended, expectedly or not: clean up, and decide when to go on */
+static void
+note_peer_end(RinqDatabase *db, Supervision *sup)
+{
+	int			jitter;
+
+	rinq_channel_peer_gone(db);
+	sup->peer_seen = false;
+	if (rinq_clock_ms() - sup->peer_started >= STABLE_AFTER)
+		db->start_delay = 0;
+	jitter = (int) (rinq_random_fraction() * FIRST_START_DELAY);
+	if (db->stop)
+	{
+		db->next_start = 0;
+		db->start_delay = 0;
+	}
+	else
+	{
+		db->next_start = after(db->start_delay + jitter / 2);
+		db->start_delay = Min(LAST_START_DELAY, Max(FIRST_START_DELAY, db->start_delay * 2));
+	}
+
+	SpinLockAcquire(&db->mutex);
+	db->status.net = RINQ_NET_STOPPED;
+	db->status.blocked = false;
+	db->status.peer_id[0] = '\0';
+	SpinLockRelease(&db->mutex);
+	ConditionVariableBroadcast(&db->changed);
+}
+
+static int64
+supervise_peer(RinqDatabase *db, Supervision *sup, Start *start)
+{
+	(void) reap(&db->peer, &sup->peer);
+	if (db->peer.state == RINQ_WORKER_NONE && sup->peer_seen)
+	{
+		/* wait for the process itself to be gone */
+		if (sup->peer != NULL && !stopped(sup->peer))
+			return after(REGISTER_RETRY);
+		forget_handle(&sup->peer);
+		note_peer_end(db, sup);
+	}
+
+	if (db->presence == RINQ_ABSENT)
+		db->held = false;		/* of an extension that comes back, nothing is known */
+	db->stop = db->presence == RINQ_ABSENT || db->held ||
+		db->identities.suspended != RINQ_NOT_SUSPENDED ||
+		!rinq_database_is_served(NameStr(db->name));
+	if (db->peer.state != RINQ_WORKER_NONE)
+	{
+		if (db->stop)
+			rinq_wake_peer(db);
+		sup->peer_seen = true;
+		return 0;
+	}
+	if (db->stop || db->presence != RINQ_PRESENT)
+		return 0;
+	if (is_ahead(db->next_start))
+		return db->next_start;
+
+	/* before the first start, it was read a moment ago */
+	if (sup->peer_started != 0)
+		db->read_wanted++;
+	db->incarnation++;
+	sup->peer_started = rinq_clock_ms();
+	want(db, &db->peer, start);
+	sup->peer_seen = true;
+	return after(ATTACH_TIMEOUT);
+}
+
+/*
+ * Give the entry of a database without the extension to the next one; the lock
+ * is held.  Returns its configuration, which is to be freed.
+ */
+static dsa_pointer
+release_if_unused(RinqDatabase *db, Supervision *sup)
+{
+	dsa_pointer config;
+
+	if (db->presence != RINQ_ABSENT || db->ddl_blocks > 0 || sup->peer_seen ||
+		db->peer.state != RINQ_WORKER_NONE || !rinq_database_is_left(db))
+		return InvalidDsaPointer;
+	if (found_absent(db))
+		remember(&known_absent, db->oid);
+	if (entries_missing)
+		rinq_shared->rescan = true;
+	config = db->config;
+	db->config = InvalidDsaPointer;
+	db->oid = InvalidOid;
+	forget_handle(&sup->reader);
+	forget_handle(&sup->peer);
+	memset(sup, 0, sizeof(*sup));
+	ConditionVariableBroadcast(&db->changed);
+	return config;
+}
+
+/* all databases were looked into: those that waited for that can be decided about */
+static void
+decide_about_copies(void)
+{
+	int			i;
+
+	for (i = 0; i < rinq_shared->num_databases; i++)
+	{
+		RinqDatabase *db = &rinq_shared->databases[i];
+
+		if (db->identities.suspended == RINQ_SUSPENDED_UNDECIDED &&
+			db->read_wanted == db->read_done)
+		{
+			db->read_wanted++;
+			rinq_wake_launcher();
+		}
+	}
+}
+
+/*
+ * Note when all databases have been looked into.  Returns whether to complain
+ * that there were more than there are entries for; the lock is held.
+ */
+static bool
+note_scan(void)
+{
+	bool		all_known = !rinq_shared->rescan;
+	int			i;
+
+	for (i = 0; i < rinq_shared->num_databases; i++)
+	{
+		RinqDatabase *db = &rinq_shared->databases[i];
+
+		if (OidIsValid(db->oid) && db->presence == RINQ_UNKNOWN)
+			all_known = false;
+	}
+	if (!all_known)
+		return false;
+	decide_about_copies();
+	if (!rinq_shared->scanned)
+	{
+		rinq_shared->scanned = true;
+		ConditionVariableBroadcast(&rinq_shared->scan_done);
+	}
+	return entries_missing;
+}
+
+static void
+complain_about_entries(void)
+{
+	if (told_entries_missing)
+		return;
+	told_entries_missing = true;
+	ereport(WARNING,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("rinq cannot serve all databases: %d are served",
+					rinq_shared->num_databases),
+			 errhint("Increase \"rinq.max_databases\", or list the databases to serve in \"rinq.databases\".")));
+}
+
+static int64
+earlier(int64 a, int64 b)
+{
+	if (a == 0 || (b != 0 && b < a))
+		return b;
+	return a;
+}
+
+/*
+ * Look at one database.  What takes time is done once the lock is released.
+ * Returns when to look again, 0 for no particular time.
+ */
+static int64
+supervise_database(RinqDatabase *db, Supervision *sup)
+{
+	Start		reader = {false};
+	Start		peer = {false};
+	dsa_pointer config = InvalidDsaPointer;
+	int64		next = 0;
+	int64		retry;
+
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	if (OidIsValid(db->oid))
+	{
+		next = earlier(supervise_reader(db, sup, &reader), supervise_peer(db, sup, &peer));
+		config = release_if_unused(db, sup);
+	}
+	LWLockRelease(rinq_shared->lock);
+
+	if (DsaPointerIsValid(config))
+		dsa_free(rinq_dsa(), config);
+	if (reader.wanted)
+	{
+		retry = register_wanted(db, &reader, "rinq reader", "rinq_reader_main",
+								"read the configuration of", &db->reader, &sup->reader);
+		sup->next_read = retry;
+		next = earlier(next, retry);
+	}
+	if (peer.wanted)
+	{
+		retry = register_wanted(db, &peer, "rinq peer", "rinq_peer_main",
+								"be the peer of", &db->peer, &sup->peer);
+		if (retry != 0)
+		{
+			db->next_start = retry;
+			sup->peer_seen = false;
+		}
+		next = earlier(next, retry);
+	}
+	return next;
+}
+
+/* one look at everything; returns how long to sleep, -1 for until woken */
+static long
+supervise(void)
+{
+	int64		next = 0;
+	bool		missing;
+	int			i;
+
+	for (i = 0; i < rinq_shared->num_databases; i++)
+		next = earlier(next, supervise_database(&rinq_shared->databases[i], &supervision[i]));
+
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	missing = note_scan();
+	if (rinq_shared->rescan)
+		next = rinq_clock_ms();
+	LWLockRelease(rinq_shared->lock);
+	if (missing)
+		complain_about_entries();
+
+	if (next == 0)
+		return -1L;
+	return (long) Max(next - rinq_clock_ms(), 0);
+}
+
+/* a reload has the peers' listeners read again, whatever became of them */
+static void
+read_served_databases(void)
+{
+	int			i;
+
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	for (i = 0; i < rinq_shared->num_databases; i++)
+	{
+		if (rinq_shared->databases[i].presence == RINQ_PRESENT)
+			rinq_shared->databases[i].read_wanted++;
+	}
+	LWLockRelease(rinq_shared->lock);
+}
+
+void
+rinq_launcher_main(Datum arg)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	pqsignal(SIGINT, SIG_IGN);	/* there is no statement to cancel */
+	BackgroundWorkerUnblockSignals();
+
+	if (!rinq_preloaded())
+		proc_exit(0);
+	before_shmem_exit(launcher_gone, (Datum) 0);
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	supervision = MemoryContextAllocZero(TopMemoryContext,
+										 rinq_shared->num_databases * sizeof(Supervision));
+
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	rinq_shared->launcher_procno = RINQ_MY_PROCNO;
+	rinq_shared->launcher_pid = MyProcPid;
+	rinq_shared->rescan = true;
+	LWLockRelease(rinq_shared->lock);
+
+	while (!ShutdownRequestPending)
+	{
+		long		timeout;
+
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			rinq_shared->rescan = true;
+			told_entries_missing = false;
+			complained_at = 0;
+			read_served_databases();
+		}
+		if (rinq_shared->rescan)
+			scan_databases();
+
+		pgstat_report_activity(STATE_RUNNING, "rinq: supervising peers");
+		timeout = supervise();
+		pgstat_report_activity(STATE_IDLE, "rinq: supervising peers");
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
+						 (timeout >= 0 ? WL_TIMEOUT : 0),
+						 timeout, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+
+	/* anything but 0, after which the postmaster would not start it again */
+	proc_exit(1);
+}

@@ -1,0 +1,17 @@
+/*-------------------------------------------------------------------------
+ *
+ * notify_bridge.h
+ *	  Notifications that go on to PostgreSQL's LISTEN and NOTIFY.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_WORKER_NOTIFY_BRIDGE_H
+#define RINQ_WORKER_NOTIFY_BRIDGE_H
+
+#include "postgres.h"
+
+#include "base/bytes.h"
+
+extern void rinq_forward(const RinqBytes *fields);
+
+#endif							/* RINQ_WORKER_NOTIFY_BRIDGE_H */

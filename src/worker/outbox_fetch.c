@@ -1,0 +1,159 @@
+/*-------------------------------------------------------------------------
+ *
+ * outbox_fetch.c
+ *	  Reading single messages of the outbox again, for another attempt.
+ *
+ * An order names some rows.  Those that are found go to the peer; the others,
+ * because they are not there any more or cannot be sent as they are, are the
+ * answer to the order in the end.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "ipc/slots.h"
+#include "worker/outbox_worker.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+typedef struct Fetch
+{
+	dsa_pointer order;			/* that is carried out; invalid for none */
+	RinqOutboxPlace *places;
+	Size		count;
+	Size		next;
+	uint32		gone;			/* items of the answer, at the beginning of the order's chunk */
+	bool		starved;		/* no memory was free for a whole piece */
+} Fetch;
+
+static Fetch fetch = {InvalidDsaPointer};
+static RinqChunkList orders = {InvalidDsaPointer, InvalidDsaPointer};
+static MemoryContext fetch_context;
+
+void
+rinq_fetch_init(void)
+{
+	fetch_context = AllocSetContextCreate(TopMemoryContext, "rinq outbox fetch",
+										  ALLOCSET_DEFAULT_SIZES);
+}
+
+/*
+ * The peer wants some rows.
+ */
+void
+rinq_fetch_order(dsa_pointer order)
+{
+	rinq_chunks_add(&orders, order);
+}
+
+/*
+ * Gives up what is left to do.
+ */
+void
+rinq_fetch_forget(void)
+{
+	rinq_chunk_free(fetch.order);
+	fetch.order = InvalidDsaPointer;
+	rinq_chunk_free(orders.first);
+	orders.first = InvalidDsaPointer;
+	orders.last = InvalidDsaPointer;
+}
+
+static RinqOutboxItem *
+answer_items(void)
+{
+	return (RinqOutboxItem *) RINQ_CHUNK_DATA(rinq_chunk(fetch.order));
+}
+
+static void
+start(void)
+{
+	MemoryContextReset(fetch_context);
+	memset(&fetch, 0, sizeof(fetch));
+	fetch.order = rinq_chunks_take(&orders);
+	if (!DsaPointerIsValid(fetch.order))
+		return;
+	fetch.count = rinq_chunk(fetch.order)->count;
+	fetch.places = rinq_outbox_places(fetch_context, answer_items(), fetch.count);
+}
+
+/* the places were copied, so that their items can be written over */
+static void
+note_gone(const RinqOutboxItem *item, bool postponed)
+{
+	RinqOutboxItem *answer = &answer_items()[fetch.gone++];
+
+	Assert(fetch.gone <= fetch.count);
+	*answer = *item;
+	answer->postponed = postponed;
+}
+
+static bool
+any_found(const List *places)
+{
+	ListCell   *lc;
+
+	foreach(lc, places)
+	{
+		if (((RinqOutboxPlace *) lfirst(lc))->found)
+			return true;
+	}
+	return false;
+}
+
+static void
+note_rest(const RinqOutboxRead *read)
+{
+	ListCell   *lc;
+	bool		aside = read->unfit == NIL || rinq_outbox_set_unfit_aside(read->unfit);
+
+	foreach(lc, read->missing)
+		note_gone(&((RinqOutboxPlace *) lfirst(lc))->item, false);
+	foreach(lc, read->unfit)
+		note_gone(&((RinqOutboxUnfit *) lfirst(lc))->place.item, !aside);
+}
+
+static RinqOutboxTurn
+read_some(void)
+{
+	RinqOutboxRead read = {NIL};
+	Size		done;
+
+	if (!rinq_outbox_begin("rinq: reading the outbox", AccessShareLock))
+		return RINQ_TURN_LATER;
+	rinq_outbox_snapshot();
+	done = rinq_outbox_read(&rinq_outbox_worker.tables, fetch.places + fetch.next,
+							fetch.count - fetch.next, fetch.starved ? 1 : RINQ_OUTBOX_PIECE, &read);
+	rinq_outbox_search(&rinq_outbox_worker.tables, read.missing);
+	rinq_outbox_end();
+	if (any_found(read.missing))
+		return RINQ_TURN_DONE;	/* once more, where they are now */
+	if (read.messages != NIL && !rinq_outbox_answer_messages(RINQ_CHUNK_FETCHED, &read, 0))
+	{
+		fetch.starved = true;
+		return RINQ_TURN_LATER;
+	}
+	fetch.starved = false;
+	fetch.next += done;
+	note_rest(&read);
+	return RINQ_TURN_DONE;
+}
+
+/*
+ * Does a turn's work on the oldest order, if there is one.
+ */
+RinqOutboxTurn
+rinq_fetch_turn(void)
+{
+	if (!DsaPointerIsValid(fetch.order))
+		start();
+	if (!DsaPointerIsValid(fetch.order))
+		return RINQ_TURN_NOTHING;
+	if (fetch.next < fetch.count)
+		return read_some();
+	rinq_chunk(fetch.order)->count = fetch.gone;
+	rinq_outbox_answer_with(&fetch.order, RINQ_CHUNK_REMOVED);
+	return RINQ_TURN_DONE;
+}

@@ -1,0 +1,547 @@
+/*-------------------------------------------------------------------------
+ *
+ * outbox_worker.c
+ *	  The worker that reads and removes rows of the outbox for the peer.
+ *
+ * It does what chunks in its queue tell it, each in a short transaction, and
+ * waits outside of transactions; it knows nothing of the broker.  The peer
+ * starts it when there is something to do, and it leaves when there has been
+ * nothing for a while.  Whatever it had not finished when it ends, the peer
+ * asks for again.
+ *
+ * It waits for nobody else: what it cannot do now, because somebody has locked
+ * a table or no memory is free for an answer, it tries again a little later, and
+ * does other things meanwhile.  Answers that need no more room than the order
+ * go back in its chunk.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/xact.h"
+#include "ipc/slots.h"
+#include "base/clock.h"
+#include "worker/outbox_worker.h"
+#include "guc.h"
+#include "backend/own_tables.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "backend/request_context.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#define FIRST_ROTATE_DELAY 100	/* ms between looks at the tables */
+#define LAST_ROTATE_DELAY 30000
+#define RETRY_DELAY 50			/* ms until something is tried again */
+
+RinqOutboxWorker rinq_outbox_worker;
+
+#define database (rinq_outbox_worker.db)
+#define queue (rinq_outbox_worker.queue)
+#define args (rinq_outbox_worker.args)
+
+/* the order that is carried out */
+static dsa_pointer current = InvalidDsaPointer;
+
+/* when the tables are looked at again; the delay grows while one is in use */
+static bool tidy_wanted;
+static int64 next_rotation;
+static int	rotate_delay = FIRST_ROTATE_DELAY;
+
+/* runs after the process has left the database, for those who wait for that */
+static void
+worker_gone(int code, Datum arg)
+{
+	LWLockReleaseAll();
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	if (database->outbox.pid == MyProcPid)
+	{
+		database->outbox.state = RINQ_WORKER_NONE;
+		database->outbox.procno = RINQ_NO_PROC;
+	}
+	LWLockRelease(rinq_shared->lock);
+	ConditionVariableBroadcast(&database->changed);
+	rinq_wake_peer(database);
+}
+
+static bool
+announce(void)
+{
+	bool		wanted;
+
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	wanted = database->oid == args.dboid &&
+		database->outbox.state == RINQ_WORKER_STARTING &&
+		database->incarnation == args.incarnation && database->ddl_blocks == 0;
+	if (database->oid == args.dboid && database->outbox.state == RINQ_WORKER_STARTING)
+	{
+		database->outbox.pid = MyProcPid;
+		database->outbox.procno = RINQ_MY_PROCNO;
+		if (wanted)
+			database->outbox.state = RINQ_WORKER_RUNNING;
+	}
+	LWLockRelease(rinq_shared->lock);
+	return wanted;
+}
+
+/* an error or a signal ends the process: what it was told is not done, and uses no memory */
+static void
+forget_orders(int code, Datum arg)
+{
+	rinq_chunk_free(current);
+	current = InvalidDsaPointer;
+	rinq_fetch_forget();
+	rinq_scan_forget();
+}
+
+/*
+ * Begins a transaction, and opens the tables in it.  False when that would have
+ * to wait for somebody.
+ */
+bool
+rinq_outbox_begin(const char *activity, LOCKMODE mode)
+{
+	bool		locked;
+
+	pgstat_report_activity(STATE_RUNNING, activity);
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+
+	locked = rinq_try_lock_extension();
+
+	/* dropped, or about to be: then there is nothing to do, ever */
+	rinq_outbox_worker.schema = rinq_internal_schema();
+	if (!rinq_outbox_exists(rinq_outbox_worker.schema))
+		proc_exit(0);
+	if (!locked ||
+		!rinq_outbox_open(rinq_outbox_worker.schema, mode, &rinq_outbox_worker.tables))
+	{
+		CommitTransactionCommand();
+		MemoryContextSwitchTo(rinq_outbox_worker.context);
+		return false;
+	}
+	MemoryContextSwitchTo(rinq_outbox_worker.context);
+	return true;
+}
+
+/*
+ * Takes the snapshot to read with.
+ */
+void
+rinq_outbox_snapshot(void)
+{
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+void
+rinq_outbox_end(void)
+{
+	PopActiveSnapshot();
+	rinq_outbox_close(&rinq_outbox_worker.tables);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(rinq_outbox_worker.context);
+	pgstat_report_stat(false);
+}
+
+/* ---------------- answers ---------------- */
+
+/* a chunk for an answer; the peer is told when there is no memory for it */
+static dsa_pointer
+alloc_answer(RinqChunkKind kind, Size size, uint32 scan)
+{
+	dsa_pointer pointer = rinq_chunk_alloc(kind, size);
+
+	if (DsaPointerIsValid(pointer))
+	{
+		queue->starved = false;
+		rinq_chunk(pointer)->scan = scan;
+	}
+	else if (!queue->starved)
+	{
+		queue->starved = true;
+		rinq_wake_peer(database);
+	}
+	return pointer;
+}
+
+static void
+hand_over(dsa_pointer pointer)
+{
+	if (!rinq_sendqueue_answer(database, pointer, args.incarnation))
+		proc_exit(0);
+}
+
+/*
+ * Hands an answer over; false when there is no memory for it.
+ */
+bool
+rinq_outbox_answer(RinqChunkKind kind, const void *data, Size size, uint32 scan)
+{
+	dsa_pointer pointer = alloc_answer(kind, size, scan);
+
+	if (!DsaPointerIsValid(pointer))
+		return false;
+	memcpy(RINQ_CHUNK_DATA(rinq_chunk(pointer)), data, size);
+	hand_over(pointer);
+	return true;
+}
+
+/*
+ * The same for messages, which become one chunk.
+ */
+bool
+rinq_outbox_answer_messages(RinqChunkKind kind, const RinqOutboxRead *read, uint32 scan)
+{
+	dsa_pointer pointer = alloc_answer(kind, read->bytes, scan);
+	char	   *to;
+	ListCell   *lc;
+
+	if (!DsaPointerIsValid(pointer))
+		return false;
+	to = RINQ_CHUNK_DATA(rinq_chunk(pointer));
+	foreach(lc, read->messages)
+	{
+		RinqOutgoing *message = lfirst(lc);
+
+		memcpy(to, message, message->length);
+		to += message->length;
+	}
+	rinq_chunk(pointer)->count = (uint32) list_length(read->messages);
+	rinq_chunk(pointer)->has_durable = true;
+	hand_over(pointer);
+	return true;
+}
+
+/*
+ * Answers in the chunk of the order itself.
+ */
+void
+rinq_outbox_answer_with(dsa_pointer *order, RinqChunkKind kind)
+{
+	dsa_pointer pointer = *order;
+
+	*order = InvalidDsaPointer;
+	rinq_chunk(pointer)->kind = kind;
+	hand_over(pointer);
+}
+
+/* ---------------- orders ---------------- */
+
+/*
+ * Counts rows that were removed; transactions that have added any of them, and
+ * whose rows are not counted yet, are counted first.
+ */
+static void
+count_removed(Size rows)
+{
+	rinq_scan_settle();
+	rinq_depth_removed(database, rows);
+}
+
+static void
+log_set_aside(int attempts, const char *reason)
+{
+	ereport(WARNING,
+			(errmsg("rinq has set a message of database \"%s\" aside after %d attempts: %s",
+					NameStr(database->name), attempts, reason),
+			 errhint("Look at the view rinq_outbox_dead_letter.")));
+}
+
+/*
+ * Sets rows aside that cannot be sent as they are.  False when that could not
+ * be done now.  What somebody is changing is left to the next scan.
+ */
+bool
+rinq_outbox_set_unfit_aside(List *unfit)
+{
+	Size		moved = 0;
+	ListCell   *lc;
+
+	if (!rinq_outbox_begin("rinq: setting messages aside", RowExclusiveLock))
+		return false;
+	rinq_outbox_snapshot();
+	foreach(lc, unfit)
+	{
+		RinqOutboxUnfit *row = lfirst(lc);
+
+		if (!rinq_outbox_set_aside(&rinq_outbox_worker.tables, rinq_outbox_worker.schema,
+								   &row->place, 0, row->reason))
+			continue;
+		moved++;
+		log_set_aside(0, row->reason);
+	}
+	rinq_outbox_end();
+	count_removed(moved);
+	return true;
+}
+
+/*
+ * The places of items, whose ids are known.
+ */
+RinqOutboxPlace *
+rinq_outbox_places(MemoryContext context, const RinqOutboxItem *items, Size count)
+{
+	RinqOutboxPlace *places = MemoryContextAllocZero(context, Max(count, 1) * sizeof(RinqOutboxPlace));
+	Size		i;
+
+	for (i = 0; i < count; i++)
+		places[i].item = items[i];
+	return places;
+}
+
+/* removes rows; what is not there, or was removed, is an answer, and so is what is left */
+static bool
+remove_rows(RinqChunk *chunk)
+{
+	RinqOutboxItem *items = (RinqOutboxItem *) RINQ_CHUNK_DATA(chunk);
+	RinqOutboxPlace *places;
+	Size		removed = 0;
+	uint32		i;
+
+	if (!rinq_outbox_begin("rinq: removing sent messages", RowExclusiveLock))
+		return false;
+	rinq_outbox_snapshot();
+	places = rinq_outbox_places(rinq_outbox_worker.context, items, chunk->count);
+	rinq_outbox_remove(&rinq_outbox_worker.tables, places, chunk->count);
+	rinq_outbox_end();
+	for (i = 0; i < chunk->count; i++)
+	{
+		items[i] = places[i].item;
+		items[i].postponed = places[i].found;
+		removed += places[i].found ? 0 : 1;
+	}
+	count_removed(removed);
+	tidy_wanted = true;
+	return true;
+}
+
+/* sets rows aside that the broker did not take; the same goes for them */
+static bool
+set_failed_aside(RinqChunk *chunk)
+{
+	RinqOutboxFailed *failed = (RinqOutboxFailed *) RINQ_CHUNK_DATA(chunk);
+	RinqOutboxItem *items = (RinqOutboxItem *) failed;
+	Size		moved = 0;
+	uint32		i;
+
+	if (!rinq_outbox_begin("rinq: setting messages aside", RowExclusiveLock))
+		return false;
+	rinq_outbox_snapshot();
+	for (i = 0; i < chunk->count; i++)
+	{
+		RinqOutboxPlace place;
+
+		memset(&place, 0, sizeof(place));
+		place.item = failed[i].item;
+		place.item.postponed =
+			!rinq_outbox_set_aside(&rinq_outbox_worker.tables, rinq_outbox_worker.schema, &place,
+								   failed[i].attempts, failed[i].error);
+		if (!place.item.postponed)
+		{
+			moved++;
+			log_set_aside(failed[i].attempts, failed[i].error);
+		}
+
+		/* an item is smaller than what it takes the place of */
+		items[i] = place.item;
+	}
+	rinq_outbox_end();
+	count_removed(moved);
+	tidy_wanted = true;
+	return true;
+}
+
+static bool
+check(dsa_pointer *order)
+{
+	if (!rinq_outbox_begin("rinq: counting messages", AccessShareLock))
+		return false;
+	rinq_scan_check(order);
+	rinq_outbox_end();
+	return true;
+}
+
+/* carries the current order out; false when that has to wait */
+static bool
+carry_out(void)
+{
+	RinqChunk  *chunk = rinq_chunk(current);
+
+	switch (chunk->kind)
+	{
+		case RINQ_CHUNK_SCAN:
+			rinq_scan_order(current);
+			current = InvalidDsaPointer;
+			break;
+		case RINQ_CHUNK_FETCH:
+			rinq_fetch_order(current);
+			current = InvalidDsaPointer;
+			break;
+		case RINQ_CHUNK_REMOVE:
+			if (!remove_rows(chunk))
+				return false;
+			rinq_outbox_answer_with(&current, RINQ_CHUNK_REMOVED);
+			break;
+		case RINQ_CHUNK_SET_ASIDE:
+			if (!set_failed_aside(chunk))
+				return false;
+			rinq_outbox_answer_with(&current, RINQ_CHUNK_REMOVED);
+			break;
+		case RINQ_CHUNK_CHECK:
+			if (!check(&current))
+				return false;
+			rinq_outbox_answer_with(&current, RINQ_CHUNK_LISTED);
+			break;
+		default:
+			Assert(false);
+			break;
+	}
+	return true;
+}
+
+static RinqOutboxTurn
+rotate(bool idle)
+{
+	RinqRotation result;
+
+	if (!rinq_outbox_begin("rinq: tidying the outbox", AccessShareLock))
+		result = RINQ_ROTATION_STUCK;
+	else
+	{
+		rinq_outbox_snapshot();
+		result = rinq_outbox_rotate(database, rinq_outbox_worker.schema,
+									&rinq_outbox_worker.tables, idle);
+		rinq_outbox_end();
+	}
+	tidy_wanted = result != RINQ_ROTATION_DONE;
+	rotate_delay = result != RINQ_ROTATION_STUCK ? FIRST_ROTATE_DELAY :
+		Min(LAST_ROTATE_DELAY, rotate_delay * 2);
+	next_rotation = rinq_clock_ms() + rotate_delay;
+	return RINQ_TURN_DONE;
+}
+
+/* one thing to do, if there is one that can be done */
+static RinqOutboxTurn
+work(void)
+{
+	RinqOutboxTurn turn;
+	RinqOutboxTurn other;
+
+	if (!DsaPointerIsValid(current))
+		current = rinq_sendqueue_get(queue, RINQ_LINE_ORDERS);
+	if (DsaPointerIsValid(current))
+		return carry_out() ? RINQ_TURN_DONE : RINQ_TURN_LATER;
+	turn = rinq_fetch_turn();
+	if (turn == RINQ_TURN_DONE)
+		return turn;
+	other = rinq_scan_turn();
+	if (other != RINQ_TURN_NOTHING)
+		return other;
+	if (turn == RINQ_TURN_NOTHING && tidy_wanted && rinq_clock_ms() >= next_rotation)
+		return rotate(false);
+	return turn;
+}
+
+static RinqOutboxTurn
+do_turn(void)
+{
+	RinqOutboxTurn turn;
+
+	MemoryContextSwitchTo(rinq_outbox_worker.context);
+	turn = work();
+	MemoryContextSwitchTo(TopMemoryContext);
+	MemoryContextReset(rinq_outbox_worker.context);
+	rinq_scan_settle();
+	return turn;
+}
+
+static void
+connect_to_database(void)
+{
+	BackgroundWorkerInitializeConnectionByOid(args.dboid, InvalidOid, 0);
+	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_SESSION);
+	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_SESSION);
+	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_SESSION);
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_SESSION);
+
+	/* a removal that a standby does not have yet is no reason to wait */
+	SetConfigOption("synchronous_commit", "local", PGC_USERSET, PGC_S_SESSION);
+}
+
+static void
+init(void)
+{
+	database = rinq_worker_attach(&args);
+	on_shmem_exit(worker_gone, (Datum) 0);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGINT, SIG_IGN);	/* nothing here is anybody's statement */
+	BackgroundWorkerUnblockSignals();
+	if (!announce())
+		proc_exit(0);
+	queue = &rinq_channel_of(database)->send;
+	connect_to_database();
+	before_shmem_exit(forget_orders, (Datum) 0);
+	rinq_outbox_worker.context = AllocSetContextCreate(TopMemoryContext, "rinq outbox",
+													   ALLOCSET_DEFAULT_SIZES);
+	rinq_scan_init();
+	rinq_fetch_init();
+}
+
+/* ms until the next look, if nothing happens before */
+static int64
+patience(RinqOutboxTurn turn)
+{
+	int64		timeout = rinq_executor_idle_timeout;
+
+	if (turn == RINQ_TURN_LATER)
+		return RETRY_DELAY;
+	if (tidy_wanted)
+		timeout = Min(timeout, Max(1, next_rotation - rinq_clock_ms()));
+	return timeout;
+}
+
+void
+rinq_outbox_main(Datum arg)
+{
+	uint32		wait_event = 0;
+	int64		idle_since;
+
+	init();
+	idle_since = rinq_clock_ms();
+	for (;;)
+	{
+		RinqOutboxTurn turn;
+
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		if (database->incarnation != args.incarnation || database->ddl_blocks > 0)
+			proc_exit(0);
+		turn = do_turn();
+		if (turn != RINQ_TURN_NOTHING)
+			idle_since = rinq_clock_ms();
+		if (turn == RINQ_TURN_DONE)
+			continue;
+		if (turn == RINQ_TURN_NOTHING &&
+			(database->outbox_yields ||
+			 rinq_clock_ms() - idle_since >= rinq_executor_idle_timeout))
+		{
+			rotate(true);
+			pgstat_report_stat(true);
+			proc_exit(0);
+		}
+		pgstat_report_activity(STATE_IDLE, NULL);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 (long) patience(turn), RINQ_WAIT_EVENT(wait_event, "RinqOutboxMain"));
+	}
+}

@@ -1,0 +1,224 @@
+/*-------------------------------------------------------------------------
+ *
+ * response.c
+ *	  How the result of a handler, or the error that ended it, becomes the answer
+ *	  in a request's slot.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/xact.h"
+#include "base/clock.h"
+#include "worker/response.h"
+#include "worker/cleanup.h"
+#include "guc.h"
+#include "mb/pg_wchar.h"
+#include "protocol/payload.h"
+#include "backend/request_context.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+
+#define ROOM_INTERVAL 10		/* ms between looks for payload memory */
+
+/* bytes of an error's message that are sent */
+#define MAX_ERROR_TEXT 65536
+
+/*
+ * Write an answer that needs neither room nor conversion, and so cannot fail.
+ */
+void
+rinq_answer_plainly(RinqSlot *slot, const char *ascii)
+{
+	RinqBytes	answer[RINQ_ANSWER_FIELDS];
+
+	memset(answer, 0, sizeof(answer));
+	answer[RINQ_ANSWER_TEXT] = rinq_bytes_str(ascii);
+	(void) rinq_slot_write(slot, answer, RINQ_ANSWER_FIELDS);
+	slot->outcome = RINQ_OUTCOME_ERROR;
+}
+
+/*
+ * Write the fields of an answer into the slot; waits for payload memory that
+ * others use, until the request's deadline, or for as long as a call would
+ * wait.  False when there was none.
+ */
+static bool
+write_when_room(RinqSlot *slot, const RinqBytes *fields)
+{
+	static uint32 wait_event = 0;
+	int64		begun = rinq_clock_ms();
+	int64		left = slot->deadline != 0 ? slot->deadline - begun : rinq_default_timeout;
+	int64		waited = 0;
+
+	Assert(rinq_slot_state(slot) == RINQ_SLOT_RUNNING ||
+		   rinq_slot_state(slot) == RINQ_SLOT_ABANDONED);
+	while (!rinq_slot_write(slot, fields, RINQ_ANSWER_FIELDS))
+	{
+		if (waited >= left)
+			return false;
+		CHECK_FOR_INTERRUPTS();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 ROOM_INTERVAL, RINQ_WAIT_EVENT(wait_event, "RinqPayloadMemory"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		waited = Max(waited + 1, rinq_clock_ms() - begun);
+	}
+	return true;
+}
+
+/*
+ * Write what a handler has returned; false when there is no room for it, and
+ * then the slot has no answer.  To be called before the handler's transaction
+ * commits: nothing about an answer can fail after that.
+ */
+bool
+rinq_answer_success(RinqSlot *slot, RinqBytes payload)
+{
+	RinqBytes	fields[RINQ_ANSWER_FIELDS];
+
+	memset(fields, 0, sizeof(fields));
+	if (slot->wants_response)
+		fields[RINQ_ANSWER_PAYLOAD] = payload;
+	slot->outcome = RINQ_OUTCOME_SUCCESS;
+	return write_when_room(slot, fields);
+}
+
+/* an error's text, or as much of it as the slot itself has room for */
+static void
+answer_text(RinqSlot *slot, const char *text)
+{
+	RinqBytes	fields[RINQ_ANSWER_FIELDS];
+	RinqBytes	wire = rinq_text_to_wire(text);
+
+	memset(fields, 0, sizeof(fields));
+	fields[RINQ_ANSWER_TEXT] = wire;
+	slot->outcome = RINQ_OUTCOME_ERROR;
+	if (rinq_slot_write(slot, fields, RINQ_ANSWER_FIELDS))
+		return;
+	fields[RINQ_ANSWER_TEXT].len = pg_encoding_mbcliplen(PG_UTF8, wire.data, (int) wire.len,
+														 RINQ_SLOT_INLINE - RINQ_ANSWER_FIELDS * sizeof(uint32));
+	(void) rinq_slot_write(slot, fields, RINQ_ANSWER_FIELDS);
+}
+
+/* the failure that a handler has ended with */
+static void
+answer_failure(RinqSlot *slot)
+{
+	RinqBytes	fields[RINQ_ANSWER_FIELDS];
+
+	memset(fields, 0, sizeof(fields));
+	fields[RINQ_ANSWER_TYPE] = rinq_text_to_wire(rinq_last_failure_data.type);
+	if (rinq_last_failure_data.message != NULL)
+		fields[RINQ_ANSWER_TEXT] = rinq_text_to_wire(rinq_last_failure_data.message);
+	fields[RINQ_ANSWER_PAYLOAD] = rinq_payload_from_jsonb(rinq_last_failure_data.payload);
+	slot->outcome = RINQ_OUTCOME_FAILURE;
+	if (!slot->wants_response)
+		memset(fields, 0, sizeof(fields));
+	if (!write_when_room(slot, fields))
+		rinq_answer_plainly(slot, RINQ_NO_ROOM_FOR_RESPONSE);
+}
+
+/*
+ * Was this error raised by rinq_fail, or by a call that was answered so?
+ */
+bool
+rinq_answer_is_failure(ErrorData *error)
+{
+	const char *expected;
+
+	if (error->sqlerrcode != ERRCODE_RINQ_FAILURE || rinq_last_failure_data.type == NULL)
+		return false;
+	expected = rinq_last_failure_data.message;
+	if (expected == NULL || expected[0] == '\0')
+		expected = rinq_last_failure_data.type;
+	return error->message != NULL && strcmp(error->message, expected) == 0;
+}
+
+/*
+ * A message that can be sent whatever it holds: cut to a length that nobody
+ * reads to the end, and without the bytes that only a database without an
+ * encoding has.
+ */
+static const char *
+sendable(const char *text)
+{
+	int			len = (int) strlen(text);
+	char	   *copy;
+	char	   *p;
+
+	if (len > MAX_ERROR_TEXT)
+		text = pnstrdup(text, pg_mbcliplen(text, len, MAX_ERROR_TEXT));
+	if (GetDatabaseEncoding() != PG_SQL_ASCII ||
+		pg_verify_mbstr(PG_UTF8, text, (int) strlen(text), true))
+		return text;
+	copy = pstrdup(text);
+	for (p = copy; *p != '\0'; p++)
+	{
+		if (IS_HIGHBIT_SET(*p))
+			*p = '?';
+	}
+	return copy;
+}
+
+/*
+ * Was a handler cancelled because the deadline of its request has passed?
+ */
+bool
+rinq_answer_is_late(const RinqSlot *slot, const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_QUERY_CANCELED && slot->deadline != 0 &&
+		rinq_clock_ms() >= slot->deadline;
+}
+
+/*
+ * Turn the error that ended a handler into an answer.  Its message is all
+ * that leaves the server; the log has the rest.
+ */
+static void
+answer_error(RinqSlot *slot, ErrorData *error)
+{
+	if (rinq_answer_is_late(slot, error))
+	{
+		rinq_slot_clear(slot);
+		slot->outcome = RINQ_OUTCOME_EXPIRED;
+	}
+	else if (rinq_answer_is_failure(error))
+		answer_failure(slot);
+	else
+		answer_text(slot, sendable(error->message != NULL ? error->message : "unknown error"));
+}
+
+/*
+ * Answer a request with an error; of one that cannot be expressed, that is
+ * said instead, since a request without an answer would come again, for ever.
+ *
+ * To be called with interrupts enabled and outside of any PG_CATCH: an error
+ * in here sets the count of who holds interrupts to zero, and what the caller
+ * held would be released once more than it was held.
+ */
+void
+rinq_answer_error(RinqSlot *slot, ErrorData *error, MemoryContext context)
+{
+	Assert(InterruptHoldoffCount == 0);
+	PG_TRY();
+	{
+		/* converting text needs a transaction */
+		StartTransactionCommand();
+		MemoryContextSwitchTo(context);
+		answer_error(slot, error);
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		EmitErrorReport();
+		rinq_end_failed_transaction(context);
+		rinq_answer_plainly(slot, "the error that ended the handler cannot be sent");
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+}

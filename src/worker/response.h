@@ -1,0 +1,25 @@
+/*-------------------------------------------------------------------------
+ *
+ * response.h
+ *	  How the result of a handler, or the error that ended it, becomes the answer
+ *	  in a request's slot.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_WORKER_RESPONSE_H
+#define RINQ_WORKER_RESPONSE_H
+
+#include "postgres.h"
+
+#include "ipc/slots.h"
+
+/* what is said of a response that found no payload memory in its time */
+#define RINQ_NO_ROOM_FOR_RESPONSE "the response does not fit into \"rinq.payload_memory\""
+
+extern void rinq_answer_plainly(RinqSlot *slot, const char *ascii);
+extern bool rinq_answer_success(RinqSlot *slot, RinqBytes payload);
+extern bool rinq_answer_is_failure(ErrorData *error);
+extern bool rinq_answer_is_late(const RinqSlot *slot, const ErrorData *error);
+extern void rinq_answer_error(RinqSlot *slot, ErrorData *error, MemoryContext context);
+
+#endif							/* RINQ_WORKER_RESPONSE_H */
