@@ -48,7 +48,7 @@ int			rinq_send_attempts = 10;
 int			rinq_retry_delay = 1000;
 int			rinq_max_attempts = 5;
 int			rinq_session_memory = 256;
-int			rinq_kept_notifications = 1000;
+int			rinq_buffer_notifications = 1000;
 int			rinq_notification_memory = 64;
 int			rinq_notification_retention = 3600;
 int			rinq_session_cache = 32;
@@ -362,10 +362,10 @@ define_work_settings(void)
 							"Of its peer; what would exceed it is refused.",
 							&rinq_session_memory,
 							256, 1, 1048576, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
-	DefineCustomIntVariable("rinq.kept_notifications",
+	DefineCustomIntVariable("rinq.notification_buffer",
 							"Sets the number of notifications that are kept for each session to fetch.",
 							"The oldest is dropped for a further one.",
-							&rinq_kept_notifications,
+							&rinq_buffer_notifications,
 							1000, 1, 1000000, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.notification_memory",
 							"Sets the memory of one database for notifications that are kept for sessions to fetch.",

@@ -31,7 +31,7 @@ extern int	rinq_max_namespaces;
 extern int	rinq_max_payload;	/* kB */
 extern int	rinq_max_async_calls;
 extern int	rinq_session_memory;	/* MB */
-extern int	rinq_kept_notifications;
+extern int	rinq_buffer_notifications;
 extern int	rinq_notification_memory;	/* MB */
 extern int	rinq_notification_retention;	/* s */
 extern int	rinq_session_cache;	/* MB */

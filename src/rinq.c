@@ -47,7 +47,7 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	rinq_shared_init();
-	rinq_ddl_init();
+	rinq_utility_hook_init();
 	rinq_prepared_init();
 
 	/* pg_upgrade must find the server quiet */

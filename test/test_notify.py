@@ -262,7 +262,7 @@ class Receiving(case.PeerCase):
             if c["o"] == "|":
                 return any(matches(t, ns, attributes) for t in terms)
             return all(matches(t, c["v"] if c["o"] == "ns" else ns, attributes) for t in terms)
-        self.server.configure(**{"rinq.kept_notifications": 10000})
+        self.server.configure(**{"rinq.notification_buffer": 10000})
         expected, number = [], 0
         for _ in range(10):
             attributes = {}
@@ -281,7 +281,7 @@ class Receiving(case.PeerCase):
             while rows:
                 rows = self.db.sql("SELECT target, payload FROM rinq_notifications('0', %s)" % quote(session))
                 got += [(target, int(payload)) for target, payload in rows]
-        self.server.configure(**{"rinq.kept_notifications": 1000})
+        self.server.configure(**{"rinq.notification_buffer": 1000})
         self.assertGreater(len(expected), 5000)
         self.assertEqual(sorted(got), sorted(expected))
 

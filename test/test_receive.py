@@ -178,7 +178,7 @@ class Kept(Receive):
                 connection.close()
 
     def test_a_receiver_that_never_fetches(self):
-        self.server.configure(**{"rinq.kept_notifications": 5})
+        self.server.configure(**{"rinq.notification_buffer": 5})
         try:
             session = self.listening()
             dropped = self.counter("dropped")
@@ -187,7 +187,7 @@ class Kept(Receive):
             self.assertEqual(self.kept(session), 5)
             self.assertEqual(self.fetch(session), sent[7:])
         finally:
-            self.server.configure(**{"rinq.kept_notifications": 1000})
+            self.server.configure(**{"rinq.notification_buffer": 1000})
 
     def test_memory_is_bounded(self):
         self.server.configure(**{"rinq.notification_memory": "1MB"})

@@ -247,7 +247,7 @@ class Accounts(case.PeerCase):
     def kept(self, session):
         return int(self.db.value("SELECT notifications_kept FROM rinq_sessions WHERE id = " + quote(session)))
 
-    def test_kept_notifications_leave_room_for_sessions(self):
+    def test_notification_buffer_leave_room_for_sessions(self):
         sessions = [self.listening() for _ in range(20)]
         for session in sessions:
             for _ in range(5):
@@ -255,7 +255,7 @@ class Accounts(case.PeerCase):
         wait_until(lambda: int(self.db.value("SELECT notifications_dropped FROM rinq_peer")), lambda n: n >= 40)
         self.db.sql("SELECT rinq_session_update(rinq_session_create(), 'x', rinq_set('a', repeat('x', 500000)))")
 
-    def test_sessions_leave_room_for_kept_notifications(self):
+    def test_sessions_leave_room_for_notification_buffer(self):
         session = self.listening()
         self.db.sql("SELECT rinq_session_update(rinq_session_create(), 'x', rinq_set('a', repeat('x', 990000)))")
         self.assertSqlState(self.db.error("SELECT rinq_session_update(rinq_session_create(), 'x', rinq_set('a', repeat('x', 100000)))"), "53400")

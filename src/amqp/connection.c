@@ -104,7 +104,7 @@ rinq_conn_destroy(RinqConn *conn)
 		return;
 	rinq_conn_end(conn);
 	for (int i = 1; i <= RINQ_CONN_MAX_CHANNEL; i++)
-		rinq_channel_free(&conn->channels[i]);
+		rinq_amqp_channel_free(&conn->channels[i]);
 	empty_amqp_pool(&conn->pool);
 	rinq_out_free(conn);
 	rinq_conn_forget_credentials(conn);

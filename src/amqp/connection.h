@@ -124,7 +124,7 @@ typedef struct RinqReply
 	uint32_t	consumer_count; /* queue declare */
 } RinqReply;
 
-typedef struct RinqChannelClosed
+typedef struct RinqAmqpChannelClosed
 {
 	uint16_t	channel;
 	uint16_t	code;			/* 404, 405, 406, 403, ... */
@@ -135,7 +135,7 @@ typedef struct RinqChannelClosed
 	RinqRequestKind kind;		/* of that request, if request_failed */
 	uint64_t	cookie;			/* of that request; 0 if the cause was not a
 								 * request (a publish, an ack) */
-} RinqChannelClosed;
+} RinqAmqpChannelClosed;
 
 typedef struct RinqDelivery
 {
@@ -174,10 +174,10 @@ typedef struct RinqConnCallbacks
 
 	/*
 	 * The broker closed a channel.  Its unanswered requests will never be
-	 * answered, its consumers and confirm mode are gone.  rinq_channel_open()
+	 * answered, its consumers and confirm mode are gone.  rinq_amqp_channel_open()
 	 * with the same number is allowed at once, in the callback too.
 	 */
-	void		(*on_channel_closed) (void *arg, const RinqChannelClosed *info);
+	void		(*on_channel_closed) (void *arg, const RinqAmqpChannelClosed *info);
 	void		(*on_delivery) (void *arg, const RinqDelivery *delivery);
 	void		(*on_return) (void *arg, const RinqReturn *ret);
 	void		(*on_confirm) (void *arg, uint16_t channel, uint64_t tag,
@@ -264,14 +264,14 @@ extern uint16_t rinq_conn_channel_max(const RinqConn *conn);
 /* ---------------- requests, answered through on_reply ---------------- */
 
 /* Can this channel be used now (open, or its opening on the way)? */
-extern bool rinq_channel_usable(const RinqConn *conn, uint16_t channel);
+extern bool rinq_amqp_channel_usable(const RinqConn *conn, uint16_t channel);
 
 /* Requests of the channel that the broker has not answered yet. */
-extern size_t rinq_channel_unanswered(const RinqConn *conn, uint16_t channel);
+extern size_t rinq_amqp_channel_unanswered(const RinqConn *conn, uint16_t channel);
 
-extern RinqMsgStatus rinq_channel_open(RinqConn *conn, uint16_t channel,
+extern RinqMsgStatus rinq_amqp_channel_open(RinqConn *conn, uint16_t channel,
 									   uint64_t cookie);
-extern RinqMsgStatus rinq_channel_close(RinqConn *conn, uint16_t channel,
+extern RinqMsgStatus rinq_amqp_channel_close(RinqConn *conn, uint16_t channel,
 										uint64_t cookie);
 
 /* non-durable, not auto-delete, not internal, like all exchanges of Rinq */

@@ -178,7 +178,7 @@ static RinqContent *
 expected_content(RinqConn *conn, uint16_t channel, RinqContentPhase phase,
 				 const char *what)
 {
-	RinqChannel *ch = &conn->channels[channel];
+	RinqAmqpChannel *ch = &conn->channels[channel];
 
 	if (ch->state == RINQ_CHANNEL_CLOSING)
 		return NULL;

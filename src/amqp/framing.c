@@ -156,17 +156,17 @@ static void
 channel_method(RinqConn *conn, uint16_t channel, amqp_method_number_t id,
 			   RinqBytes args)
 {
-	RinqChannel *ch = &conn->channels[channel];
+	RinqAmqpChannel *ch = &conn->channels[channel];
 
 	if (id == AMQP_CHANNEL_CLOSE_METHOD)
 	{
 		if (ch->state == RINQ_CHANNEL_CLOSED)
 			rinq_conn_protocol_error(conn, "channel.close on channel %u, which is not open", channel);
 		else
-			rinq_channel_closed_by_broker(conn, channel, args);
+			rinq_amqp_channel_closed_by_broker(conn, channel, args);
 		return;
 	}
-	if (rinq_channel_reply(conn, channel, id, args))
+	if (rinq_amqp_channel_reply(conn, channel, id, args))
 		return;
 
 	/* whatever else crosses our channel.close is to be ignored */

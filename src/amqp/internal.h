@@ -47,12 +47,12 @@ typedef struct RinqPending
 	uint64_t	cookie;
 } RinqPending;
 
-typedef enum RinqChannelState
+typedef enum RinqAmqpChannelState
 {
 	RINQ_CHANNEL_CLOSED,
 	RINQ_CHANNEL_OPEN,			/* from sending channel.open on */
 	RINQ_CHANNEL_CLOSING		/* from sending channel.close on */
-} RinqChannelState;
+} RinqAmqpChannelState;
 
 typedef enum RinqContentPhase
 {
@@ -89,9 +89,9 @@ typedef struct RinqContent
 	size_t		body_cap;
 } RinqContent;
 
-typedef struct RinqChannel
+typedef struct RinqAmqpChannel
 {
-	RinqChannelState state;
+	RinqAmqpChannelState state;
 
 	/*
 	 * Both sides closed at the same time: the broker answers our close
@@ -103,7 +103,7 @@ typedef struct RinqChannel
 	size_t		fifo_count;
 	size_t		fifo_cap;
 	RinqContent content;
-} RinqChannel;
+} RinqAmqpChannel;
 
 struct RinqConn
 {
@@ -161,7 +161,7 @@ struct RinqConn
 	size_t		in_end;
 
 	amqp_pool_t pool;			/* decoded methods; recycled before each */
-	RinqChannel channels[RINQ_CONN_MAX_CHANNEL + 1];	/* [0] is not used */
+	RinqAmqpChannel channels[RINQ_CONN_MAX_CHANNEL + 1];	/* [0] is not used */
 };
 
 /* The largest input buffer needed: one whole frame. */
@@ -211,11 +211,11 @@ extern void rinq_connection_method(RinqConn *conn, amqp_method_number_t id,
 extern void rinq_send_connection_close(RinqConn *conn);
 
 /* requests.c */
-extern bool rinq_channel_reply(RinqConn *conn, uint16_t channel,
+extern bool rinq_amqp_channel_reply(RinqConn *conn, uint16_t channel,
 							   amqp_method_number_t id, RinqBytes args);
-extern void rinq_channel_closed_by_broker(RinqConn *conn, uint16_t channel,
+extern void rinq_amqp_channel_closed_by_broker(RinqConn *conn, uint16_t channel,
 										  RinqBytes args);
-extern void rinq_channel_free(RinqChannel *ch);
+extern void rinq_amqp_channel_free(RinqAmqpChannel *ch);
 
 /* content.c */
 extern void rinq_content_deliver(RinqConn *conn, uint16_t channel, RinqBytes args);

@@ -43,14 +43,14 @@ static const struct
 /* ---------------- the queue of unanswered requests ---------------- */
 
 static inline RinqPending *
-oldest(const RinqChannel *ch)
+oldest(const RinqAmqpChannel *ch)
 {
 	return ch->fifo_count > 0 ? &ch->fifo[ch->fifo_head] : NULL;
 }
 
 /* Makes room for one more. */
 static bool
-fifo_reserve(RinqChannel *ch)
+fifo_reserve(RinqAmqpChannel *ch)
 {
 	size_t		cap;
 	RinqPending *grown;
@@ -71,7 +71,7 @@ fifo_reserve(RinqChannel *ch)
 }
 
 static void
-fifo_push(RinqChannel *ch, RinqRequestKind kind, uint64_t cookie)
+fifo_push(RinqAmqpChannel *ch, RinqRequestKind kind, uint64_t cookie)
 {
 	RinqPending *slot = &ch->fifo[(ch->fifo_head + ch->fifo_count) % ch->fifo_cap];
 
@@ -81,21 +81,21 @@ fifo_push(RinqChannel *ch, RinqRequestKind kind, uint64_t cookie)
 }
 
 static void
-fifo_pop(RinqChannel *ch)
+fifo_pop(RinqAmqpChannel *ch)
 {
 	ch->fifo_head = (ch->fifo_head + 1) % ch->fifo_cap;
 	ch->fifo_count--;
 }
 
 static void
-fifo_clear(RinqChannel *ch)
+fifo_clear(RinqAmqpChannel *ch)
 {
 	ch->fifo_head = 0;
 	ch->fifo_count = 0;
 }
 
 void
-rinq_channel_free(RinqChannel *ch)
+rinq_amqp_channel_free(RinqAmqpChannel *ch)
 {
 	free(ch->fifo);
 	free(ch->content.props);
@@ -121,7 +121,7 @@ send_request(RinqConn *conn, uint16_t channel, RinqRequestKind kind, void *metho
 			 size_t max_args, uint64_t cookie)
 {
 	RinqMsgStatus status = check_channel_number(conn, channel);
-	RinqChannel *ch;
+	RinqAmqpChannel *ch;
 
 	if (status != RINQ_MSG_OK)
 		return status;
@@ -142,24 +142,24 @@ too_long(RinqBytes name)
 }
 
 bool
-rinq_channel_usable(const RinqConn *conn, uint16_t channel)
+rinq_amqp_channel_usable(const RinqConn *conn, uint16_t channel)
 {
 	return check_channel_number(conn, channel) == RINQ_MSG_OK &&
 		conn->channels[channel].state == RINQ_CHANNEL_OPEN;
 }
 
 size_t
-rinq_channel_unanswered(const RinqConn *conn, uint16_t channel)
+rinq_amqp_channel_unanswered(const RinqConn *conn, uint16_t channel)
 {
 	return channel <= RINQ_CONN_MAX_CHANNEL ? conn->channels[channel].fifo_count : 0;
 }
 
 RinqMsgStatus
-rinq_channel_open(RinqConn *conn, uint16_t channel, uint64_t cookie)
+rinq_amqp_channel_open(RinqConn *conn, uint16_t channel, uint64_t cookie)
 {
 	RinqMsgStatus status = check_channel_number(conn, channel);
 	amqp_channel_open_t m = {.out_of_band = RINQ_NO_AMQP_BYTES};
-	RinqChannel *ch;
+	RinqAmqpChannel *ch;
 
 	if (status != RINQ_MSG_OK)
 		return status;
@@ -174,7 +174,7 @@ rinq_channel_open(RinqConn *conn, uint16_t channel, uint64_t cookie)
 }
 
 RinqMsgStatus
-rinq_channel_close(RinqConn *conn, uint16_t channel, uint64_t cookie)
+rinq_amqp_channel_close(RinqConn *conn, uint16_t channel, uint64_t cookie)
 {
 	amqp_channel_close_t m;
 	RinqMsgStatus status;
@@ -356,10 +356,10 @@ read_reply(RinqConn *conn, amqp_method_number_t id, RinqBytes args, RinqReply *r
  * does not; then it is no reply, or not one that was due.
  */
 bool
-rinq_channel_reply(RinqConn *conn, uint16_t channel, amqp_method_number_t id,
+rinq_amqp_channel_reply(RinqConn *conn, uint16_t channel, amqp_method_number_t id,
 				   RinqBytes args)
 {
-	RinqChannel *ch = &conn->channels[channel];
+	RinqAmqpChannel *ch = &conn->channels[channel];
 	RinqPending *pending = oldest(ch);
 	RinqReply	reply = {0};
 
@@ -393,13 +393,13 @@ rinq_channel_reply(RinqConn *conn, uint16_t channel, amqp_method_number_t id,
  * otherwise it was something that has no reply, like a publish.
  */
 void
-rinq_channel_closed_by_broker(RinqConn *conn, uint16_t channel, RinqBytes args)
+rinq_amqp_channel_closed_by_broker(RinqConn *conn, uint16_t channel, RinqBytes args)
 {
-	RinqChannel *ch = &conn->channels[channel];
+	RinqAmqpChannel *ch = &conn->channels[channel];
 	RinqPending *pending = oldest(ch);
 	amqp_channel_close_t *m = rinq_decode_method(conn, AMQP_CHANNEL_CLOSE_METHOD, args);
 	amqp_channel_close_ok_t ok = {.dummy = 0};
-	RinqChannelClosed info = {0};
+	RinqAmqpChannelClosed info = {0};
 	char		text[RINQ_TEXT_SIZE];
 	amqp_method_number_t culprit;
 

@@ -40,7 +40,7 @@ static RinqSlot *
 slot_of(const RinqAsyncCall *call)
 {
 	Assert(!call->awaited);
-	return &rinq_channel_of(call->db)->slots[call->index];
+	return &rinq_slots_of(call->db)->slot[call->index];
 }
 
 /*
@@ -148,10 +148,10 @@ transaction_event(XactEvent event, void *arg)
  * Return the answer to a call that has ended, also when it was awaited before in
  * this transaction.  Its outcome is RINQ_OUTCOME_NONE when it was dropped.
  */
-const RinqAnswer *
+const RinqResult *
 rinq_async_answer(RinqAsyncCall *call)
 {
-	RinqAnswer	answer;
+	RinqResult	answer;
 	MemoryContext old;
 	uint32		index = call->index;
 	int			i;
@@ -166,7 +166,7 @@ rinq_async_answer(RinqAsyncCall *call)
 		{
 			rinq_call_wait(call->db, index, &answer);
 			old = MemoryContextSwitchTo(awaited_context);
-			for (i = 0; i < RINQ_ANSWER_FIELDS; i++)
+			for (i = 0; i < RINQ_RESULT_FIELDS; i++)
 				answer.fields[i] = rinq_bytes_copy(answer.fields[i]);
 			MemoryContextSwitchTo(old);
 		}
@@ -231,11 +231,11 @@ find_oldest(void)
 
 /* frees what came in answer to a call */
 static void
-free_answer(RinqAnswer *answer)
+free_answer(RinqResult *answer)
 {
 	int			i;
 
-	for (i = 0; i < RINQ_ANSWER_FIELDS; i++)
+	for (i = 0; i < RINQ_RESULT_FIELDS; i++)
 	{
 		if (answer->fields[i].data != NULL)
 			pfree((char *) answer->fields[i].data);
@@ -319,7 +319,7 @@ rinq_async_call(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
 	PG_TRY();
 	{
 		index = rinq_call_submit(db, fields, deadline, true, id);
-		slot = &rinq_channel_of(db)->slots[index];
+		slot = &rinq_slots_of(db)->slot[index];
 		rinq_message_id_key(&slot->id, &key);
 		call = hash_search(calls, &key, HASH_ENTER, NULL);
 	}

@@ -24,7 +24,7 @@ typedef struct RinqAsyncCall
 	char	   *namespace;		/* for error messages */
 	char	   *command;		/* the same; in the memory of the namespace */
 	bool		awaited;		/* the slot was given back, and there is an answer */
-	RinqAnswer	answer;			/* RINQ_OUTCOME_NONE: it was dropped */
+	RinqResult	answer;			/* RINQ_OUTCOME_NONE: it was dropped */
 } RinqAsyncCall;
 
 extern RinqAsyncCall *rinq_async_call(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
@@ -32,7 +32,7 @@ extern RinqAsyncCall *rinq_async_call(RinqDatabase *db, const RinqBytes *fields,
 extern RinqAsyncCall *rinq_async_find(const RinqMessageId *id);
 extern bool rinq_async_ended(const RinqAsyncCall *call);
 extern RinqAsyncCall *rinq_async_wait_any(RinqAsyncCall **calls, int count, int64 until);
-extern const RinqAnswer *rinq_async_answer(RinqAsyncCall *call);
+extern const RinqResult *rinq_async_answer(RinqAsyncCall *call);
 extern void rinq_async_cancel(RinqAsyncCall *call);
 
 #endif							/* RINQ_BACKEND_ASYNC_CALLS_H */

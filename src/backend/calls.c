@@ -59,12 +59,12 @@ use_entry(RinqDatabase *db)
 static void
 release_all(RinqDatabase *db)
 {
-	RinqChannel *channel = rinq_channel_of(db);
+	RinqSlots *slots = rinq_slots_of(db);
 	uint32		i;
 
-	for (i = 0; i < channel->num_calls; i++)
+	for (i = 0; i < slots->num_calls; i++)
 	{
-		RinqSlot   *slot = &channel->slots[i];
+		RinqSlot   *slot = &slots->slot[i];
 		RinqSlotState state = rinq_slot_state(slot);
 
 		if (slot->owner == RINQ_MY_PROCNO && slot->client == my_client &&
@@ -91,7 +91,7 @@ end_client(void)
 	RinqDatabase *db = rinq_session_leave();
 
 	if (db != NULL && db->peer.procno != RINQ_NO_PROC)
-		rinq_inbox_put(db, RINQ_INBOX_CLIENT_GONE, my_client, 0);
+		rinq_event_put(db, RINQ_EVENT_CLIENT_GONE, my_client, 0);
 	if (db != NULL)
 		my_client = 0;
 }
@@ -291,7 +291,7 @@ rinq_require_connection(int64 deadline)
 static uint32
 try_new_slot(RinqDatabase *db, RinqOperation op, int64 deadline)
 {
-	RinqChannel *channel = rinq_channel_of(db);
+	RinqSlots *slots = rinq_slots_of(db);
 	uint32		client = rinq_client_number();
 	uint32		incarnation = db->incarnation;
 	uint32		index;
@@ -305,13 +305,13 @@ try_new_slot(RinqDatabase *db, RinqOperation op, int64 deadline)
 	/* the incarnation was read first: it is not that of another database's peer */
 	if (db->oid != MyDatabaseId)
 		raise_not_running(NULL);
-	index = rinq_slot_alloc_call(channel);
+	index = rinq_slot_alloc_call(slots);
 	SpinLockAcquire(&db->mutex);
 	connected = db->status.net == RINQ_NET_CONNECTED;
 	SpinLockRelease(&db->mutex);
 	if (index == RINQ_NO_SLOT)
 		return index;
-	slot = &channel->slots[index];
+	slot = &slots->slot[index];
 	slot->op = op;
 	slot->client = client;
 
@@ -344,17 +344,17 @@ new_slot(RinqDatabase *db, RinqOperation op, int64 deadline)
 static bool
 try_submit(RinqDatabase *db, uint32 index, const RinqBytes *fields, int nfields)
 {
-	RinqChannel *channel = rinq_channel_of(db);
-	RinqSlot   *slot = &channel->slots[index];
+	RinqSlots *slots = rinq_slots_of(db);
+	RinqSlot   *slot = &slots->slot[index];
 
 	if (!rinq_slot_write(slot, fields, nfields))
 	{
-		rinq_slot_free(channel, index);
+		rinq_slot_free(slots, index);
 		return false;
 	}
 	HOLD_INTERRUPTS();
 	rinq_slot_set_state(slot, RINQ_SLOT_QUEUED);
-	rinq_inbox_put(db, RINQ_INBOX_CALL, index, slot->serial);
+	rinq_event_put(db, RINQ_EVENT_CALL, index, slot->serial);
 	RESUME_INTERRUPTS();
 	return true;
 }
@@ -378,7 +378,7 @@ number_call(RinqDatabase *db, RinqSlot *slot, const RinqMessageId *id)
 	if (id != NULL)
 		slot->id = *id;
 	else
-		(void) rinq_session_draw(db, slot->client, &slot->id);
+		(void) rinq_session_allocate_id(db, slot->client, &slot->id);
 }
 
 /*
@@ -392,7 +392,7 @@ rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline, bool
 				 const RinqMessageId *id)
 {
 	uint32		index = new_slot(db, RINQ_OP_CALL, deadline);
-	RinqSlot   *slot = &rinq_channel_of(db)->slots[index];
+	RinqSlot   *slot = &rinq_slots_of(db)->slot[index];
 
 	slot->async = async;
 	number_call(db, slot, id);
@@ -412,7 +412,7 @@ rinq_call_try_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
 
 	if (index == RINQ_NO_SLOT)
 		return index;
-	number_call(db, &rinq_channel_of(db)->slots[index], id);
+	number_call(db, &rinq_slots_of(db)->slot[index], id);
 	return try_submit(db, index, fields, RINQ_CALL_FIELDS) ? index : RINQ_NO_SLOT;
 }
 
@@ -425,7 +425,7 @@ rinq_call_submit_uncorrelated(RinqDatabase *db, const RinqBytes *fields, int64 d
 							  const RinqMessageId *id)
 {
 	uint32		index = new_slot(db, RINQ_OP_CALL, deadline);
-	RinqSlot   *slot = &rinq_channel_of(db)->slots[index];
+	RinqSlot   *slot = &rinq_slots_of(db)->slot[index];
 
 	slot->uncorrelated = true;
 	slot->id = *id;
@@ -435,20 +435,20 @@ rinq_call_submit_uncorrelated(RinqDatabase *db, const RinqBytes *fields, int64 d
 
 /*
  * Hands an operation on a session to the peer, at the target's revision, or
- * the "current" one.  "role" is who asks; "trusted" may use any session.
+ * the "current" one.  "role" is who asks; "privilege_checked" may use any session.
  */
 uint32
 rinq_operation_submit(RinqDatabase *db, RinqOperation op, const RinqRef *target, bool current,
-					  Oid role, bool trusted, const RinqBytes *fields, int nfields,
+					  Oid role, bool privilege_checked, const RinqBytes *fields, int nfields,
 					  int64 deadline)
 {
 	uint32		index = new_slot(db, op, deadline);
-	RinqSlot   *slot = &rinq_channel_of(db)->slots[index];
+	RinqSlot   *slot = &rinq_slots_of(db)->slot[index];
 
 	slot->target = *target;
 	slot->current = current;
 	slot->role = role;
-	slot->trusted = trusted;
+	slot->privilege_checked = privilege_checked;
 	submit(db, index, fields, nfields);
 	return index;
 }
@@ -476,7 +476,7 @@ rinq_call_sleep(int64 until)
 bool
 rinq_call_ended(RinqDatabase *db, uint32 index)
 {
-	RinqSlot   *slot = &rinq_channel_of(db)->slots[index];
+	RinqSlot   *slot = &rinq_slots_of(db)->slot[index];
 
 	return rinq_slot_state(slot) == RINQ_SLOT_DONE ||
 		slot->deadline <= rinq_clock_ms() || db->incarnation != slot->incarnation;
@@ -487,9 +487,9 @@ rinq_call_ended(RinqDatabase *db, uint32 index)
  * the answer's outcome.
  */
 void
-rinq_call_wait(RinqDatabase *db, uint32 index, RinqAnswer *answer)
+rinq_call_wait(RinqDatabase *db, uint32 index, RinqResult *answer)
 {
-	RinqSlot   *slot = &rinq_channel_of(db)->slots[index];
+	RinqSlot   *slot = &rinq_slots_of(db)->slot[index];
 
 	memset(answer, 0, sizeof(*answer));
 	while (rinq_slot_state(slot) != RINQ_SLOT_DONE)
@@ -513,13 +513,13 @@ rinq_call_wait(RinqDatabase *db, uint32 index, RinqAnswer *answer)
  * Find the answer to a call that has one.
  */
 void
-rinq_call_answer(RinqDatabase *db, uint32 index, RinqAnswer *answer)
+rinq_call_answer(RinqDatabase *db, uint32 index, RinqResult *answer)
 {
-	RinqSlot   *slot = &rinq_channel_of(db)->slots[index];
+	RinqSlot   *slot = &rinq_slots_of(db)->slot[index];
 
 	Assert(rinq_slot_state(slot) == RINQ_SLOT_DONE);
 	answer->outcome = slot->outcome;
-	rinq_slot_read(slot, answer->fields, RINQ_ANSWER_FIELDS);
+	rinq_slot_read(slot, answer->fields, RINQ_RESULT_FIELDS);
 }
 
 /*
@@ -529,14 +529,14 @@ rinq_call_answer(RinqDatabase *db, uint32 index, RinqAnswer *answer)
 bool
 rinq_call_abandon(RinqDatabase *db, uint32 index)
 {
-	RinqSlot   *slot = &rinq_channel_of(db)->slots[index];
+	RinqSlot   *slot = &rinq_slots_of(db)->slot[index];
 	uint32		serial = slot->serial;
 	bool		abandoned;
 
 	HOLD_INTERRUPTS();
 	abandoned = rinq_slot_move(slot, RINQ_SLOT_QUEUED, RINQ_SLOT_ABANDONED);
 	if (abandoned)
-		rinq_inbox_put(db, RINQ_INBOX_ABANDONED, index, serial);
+		rinq_event_put(db, RINQ_EVENT_ABANDONED, index, serial);
 	RESUME_INTERRUPTS();
 	return abandoned;
 }
@@ -550,6 +550,6 @@ rinq_call_release(RinqDatabase *db, uint32 index)
 {
 	HOLD_INTERRUPTS();
 	if (!rinq_call_abandon(db, index))
-		rinq_slot_free(rinq_channel_of(db), index);
+		rinq_slot_free(rinq_slots_of(db), index);
 	RESUME_INTERRUPTS();
 }

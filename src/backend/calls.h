@@ -15,11 +15,11 @@
 #include "ipc/slots.h"
 
 /* an answered call; the fields point into its slot */
-typedef struct RinqAnswer
+typedef struct RinqResult
 {
 	RinqOutcome outcome;
-	RinqBytes	fields[RINQ_ANSWER_FIELDS];
-} RinqAnswer;
+	RinqBytes	fields[RINQ_RESULT_FIELDS];
+} RinqResult;
 
 extern RinqDatabase *rinq_require_connection(int64 deadline);
 RINQ_NORETURN extern void rinq_raise_not_connected(const char *reason);
@@ -34,12 +34,12 @@ extern uint32 rinq_call_try_submit(RinqDatabase *db, const RinqBytes *fields, in
 extern uint32 rinq_call_submit_uncorrelated(RinqDatabase *db, const RinqBytes *fields,
 											int64 deadline, const RinqMessageId *id);
 extern uint32 rinq_operation_submit(RinqDatabase *db, RinqOperation op, const RinqRef *target,
-									bool current, Oid role, bool trusted,
+									bool current, Oid role, bool privilege_checked,
 									const RinqBytes *fields, int nfields, int64 deadline);
 extern void rinq_call_sleep(int64 until);
 extern bool rinq_call_ended(RinqDatabase *db, uint32 index);
-extern void rinq_call_wait(RinqDatabase *db, uint32 index, RinqAnswer *answer);
-extern void rinq_call_answer(RinqDatabase *db, uint32 index, RinqAnswer *answer);
+extern void rinq_call_wait(RinqDatabase *db, uint32 index, RinqResult *answer);
+extern void rinq_call_answer(RinqDatabase *db, uint32 index, RinqResult *answer);
 extern bool rinq_call_abandon(RinqDatabase *db, uint32 index);
 extern void rinq_call_release(RinqDatabase *db, uint32 index);
 

@@ -99,7 +99,7 @@ static void
 release_packed(int code, Datum arg)
 {
 	if (database != NULL)
-		rinq_sendqueue_unreserve(&rinq_channel_of(database)->send, &packed);
+		rinq_sendqueue_unreserve(&rinq_slots_of(database)->send, &packed);
 }
 
 static void
@@ -205,7 +205,7 @@ static void
 wait_for_room(Size size)
 {
 	static uint32 wait_event = 0;
-	RinqSendQueue *queue = &rinq_channel_of(database)->send;
+	RinqSendQueue *queue = &rinq_slots_of(database)->send;
 	int64		deadline = rinq_clock_ms() + rinq_default_timeout;
 
 	if (totals.plain_bytes + size > rinq_sendqueue_limit())
@@ -227,10 +227,10 @@ wait_for_room(Size size)
 }
 
 void
-rinq_send_at_commit(RinqDatabase *db, const RinqOutgoing *message, const RinqBytes *fields)
+rinq_send_at_commit(RinqDatabase *db, const RinqOutbound *message, const RinqBytes *fields)
 {
-	Size		size = rinq_outgoing_size(fields);
-	RinqOutgoing *copy;
+	Size		size = rinq_outbound_size(fields);
+	RinqOutbound *copy;
 
 	begin(db);
 	if (!message->durable)
@@ -251,9 +251,9 @@ rinq_send_at_commit(RinqDatabase *db, const RinqOutgoing *message, const RinqByt
 		totals.plain_bytes += size;
 	}
 
-	copy = (RinqOutgoing *) reserve(size);
+	copy = (RinqOutbound *) reserve(size);
 	*copy = *message;
-	rinq_outgoing_write(copy, fields);
+	rinq_outbound_write(copy, fields);
 	last_buffer->used += size;
 	last_buffer->count++;
 	last_buffer->plain += message->durable ? 0 : 1;
@@ -294,7 +294,7 @@ copy_messages(RinqChunk *chunk, const SendBuffer *buffer, bool with_durable)
 	chunk->size = 0;
 	while (at < buffer->used)
 	{
-		RinqOutgoing *message = (RinqOutgoing *) (buffer->data + at);
+		RinqOutbound *message = (RinqOutbound *) (buffer->data + at);
 
 		at += message->length;
 		if (message->durable)
@@ -330,7 +330,7 @@ reserve_chunks(bool with_durable)
 			charge += rinq_chunk_charge(part_size(buffer, with_durable));
 	}
 	return charge == 0 ||
-		rinq_sendqueue_reserve(&rinq_channel_of(database)->send, &packed, charge);
+		rinq_sendqueue_reserve(&rinq_slots_of(database)->send, &packed, charge);
 }
 
 /* packs all buffers into chunks; false when there is no room */
@@ -352,7 +352,7 @@ pack(bool with_durable)
 		pointer = rinq_chunk_alloc(RINQ_CHUNK_TRANSACTION, part_size(buffer, with_durable));
 		if (!DsaPointerIsValid(pointer))
 		{
-			rinq_sendqueue_unreserve(&rinq_channel_of(database)->send, &packed);
+			rinq_sendqueue_unreserve(&rinq_slots_of(database)->send, &packed);
 			return false;
 		}
 		copy_messages(rinq_chunk(pointer), buffer, with_durable);
@@ -372,7 +372,7 @@ pack(bool with_durable)
 static void
 prepare_hand_over(void)
 {
-	RinqSendQueue *queue = &rinq_channel_of(database)->send;
+	RinqSendQueue *queue = &rinq_slots_of(database)->send;
 	bool		wanted;
 
 	/* attached here, since that may fail */

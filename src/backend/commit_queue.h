@@ -17,7 +17,7 @@
  * before, and not at all when the transaction, or the savepoint it was written
  * after, is rolled back.  Raises an error when there is no room.
  */
-extern void rinq_send_at_commit(RinqDatabase *db, const RinqOutgoing *message,
+extern void rinq_send_at_commit(RinqDatabase *db, const RinqOutbound *message,
 								const RinqBytes *fields);
 
 /* has the outbox scanned after the commit, for rows that were written by hand */

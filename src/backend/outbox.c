@@ -138,7 +138,7 @@ put_bytes(TupleTableSlot *slot, int column, RinqBytes value)
  * Writes a message into the outbox, and its place into the message.
  */
 void
-rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutgoing *message,
+rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutbound *message,
 				   const RinqBytes *fields)
 {
 	int			table = (int) (pg_atomic_read_u32(&db->outbox_table) % RINQ_OUTBOX_TABLES);

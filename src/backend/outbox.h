@@ -20,13 +20,13 @@
  * Where a row was last seen.  Nothing keeps it there: whoever goes there looks
  * whether the row is the one, by its id, or by its number if that is all there is.
  */
-typedef struct RinqOutboxPlace
+typedef struct RinqOutboxTid
 {
 	int64		seq;			/* rows are sent in this order */
 	RinqOutboxItem item;		/* its id, if that is known */
 	bool		foreign;		/* it is of a database that this one is a copy of */
 	bool		found;			/* it is there, and something is left to do with it */
-} RinqOutboxPlace;
+} RinqOutboxTid;
 
 /* the tables, open in a transaction of the outbox worker */
 typedef struct RinqOutboxTables
@@ -38,21 +38,21 @@ typedef struct RinqOutboxTables
 /* a row that cannot be sent as it is */
 typedef struct RinqOutboxUnfit
 {
-	RinqOutboxPlace place;
+	RinqOutboxTid place;
 	char	   *reason;
 } RinqOutboxUnfit;
 
 /* what reading rows has come to */
 typedef struct RinqOutboxRead
 {
-	List	   *messages;		/* RinqOutgoing * */
+	List	   *messages;		/* RinqOutbound * */
 	Size		bytes;			/* of these */
 	List	   *unfit;			/* RinqOutboxUnfit *: these cannot be sent */
-	List	   *missing;		/* RinqOutboxPlace *: these are not there */
+	List	   *missing;		/* RinqOutboxTid *: these are not there */
 } RinqOutboxRead;
 
 /* writing, in the sender's transaction */
-extern void rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutgoing *message,
+extern void rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutbound *message,
 							   const RinqBytes *fields);
 
 /* when the extension is dropped (backend/outbox_dropped.c) */
@@ -65,18 +65,18 @@ extern bool rinq_outbox_exists(Oid schema);
 extern bool rinq_outbox_open(Oid schema, LOCKMODE mode, RinqOutboxTables *tables);
 extern void rinq_outbox_close(RinqOutboxTables *tables);
 extern void rinq_outbox_files(const RinqOutboxTables *tables, Oid *files);
-extern RinqOutboxPlace *rinq_outbox_scan(RinqDatabase *db, const RinqOutboxTables *tables,
+extern RinqOutboxTid *rinq_outbox_scan(RinqDatabase *db, const RinqOutboxTables *tables,
 										 Size *count);
-extern Size rinq_outbox_read(const RinqOutboxTables *tables, RinqOutboxPlace *places, Size count,
+extern Size rinq_outbox_read(const RinqOutboxTables *tables, RinqOutboxTid *places, Size count,
 							 Size max_bytes, RinqOutboxRead *result);
-extern Size rinq_outbox_identify(const RinqOutboxTables *tables, RinqOutboxPlace *places,
+extern Size rinq_outbox_identify(const RinqOutboxTables *tables, RinqOutboxTid *places,
 								 Size count);
 extern void rinq_outbox_search(const RinqOutboxTables *tables, List *places);
 extern bool rinq_outbox_has_any(const RinqOutboxTables *tables, int64 *seqs, Size count);
-extern void rinq_outbox_remove(const RinqOutboxTables *tables, RinqOutboxPlace *places,
+extern void rinq_outbox_remove(const RinqOutboxTables *tables, RinqOutboxTid *places,
 							   Size count);
 extern bool rinq_outbox_set_aside(const RinqOutboxTables *tables, Oid schema,
-								  RinqOutboxPlace *place, int attempts, const char *error);
+								  RinqOutboxTid *place, int attempts, const char *error);
 
 typedef enum RinqRotation
 {

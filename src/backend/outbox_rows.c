@@ -95,8 +95,8 @@ rinq_outbox_files(const RinqOutboxTables *tables, Oid *files)
 static int
 compare_places(const void *a, const void *b)
 {
-	const RinqOutboxPlace *x = a;
-	const RinqOutboxPlace *y = b;
+	const RinqOutboxTid *x = a;
+	const RinqOutboxTid *y = b;
 
 	if (x->seq != y->seq)
 		return x->seq < y->seq ? -1 : 1;
@@ -154,7 +154,7 @@ walk(const RinqOutboxTables *tables, bool (*look) (int table, TupleTableSlot *sl
 
 typedef struct Found
 {
-	RinqOutboxPlace *places;
+	RinqOutboxTid *places;
 	Size		count;
 	Size		room;
 } Found;
@@ -163,13 +163,13 @@ static bool
 note_place(int table, TupleTableSlot *slot, void *arg)
 {
 	Found	   *found = arg;
-	RinqOutboxPlace *place;
+	RinqOutboxTid *place;
 	bool		isnull;
 
 	if (found->count == found->room)
 	{
 		found->room *= 2;
-		found->places = repalloc_huge(found->places, found->room * sizeof(RinqOutboxPlace));
+		found->places = repalloc_huge(found->places, found->room * sizeof(RinqOutboxTid));
 	}
 	place = &found->places[found->count++];
 	memset(place, 0, sizeof(*place));
@@ -185,16 +185,16 @@ note_place(int table, TupleTableSlot *slot, void *arg)
  * Finds all rows that the current snapshot sees, in the order in which they
  * are to be sent.  Only their places are kept, so that a large outbox fits.
  */
-RinqOutboxPlace *
+RinqOutboxTid *
 rinq_outbox_scan(RinqDatabase *db, const RinqOutboxTables *tables, Size *count)
 {
 	Found		found;
 
 	found.room = 1024;
 	found.count = 0;
-	found.places = palloc(found.room * sizeof(RinqOutboxPlace));
+	found.places = palloc(found.room * sizeof(RinqOutboxTid));
 	walk(tables, note_place, &found);
-	qsort(found.places, found.count, sizeof(RinqOutboxPlace), compare_places);
+	qsort(found.places, found.count, sizeof(RinqOutboxTid), compare_places);
 	if (found.count > 0)
 		rinq_outbox_number_after(db, found.places[found.count - 1].seq);
 	*count = found.count;
@@ -226,11 +226,11 @@ wire_bytes(TupleTableSlot *slot, int column)
 }
 
 /* a row as the message that it stands for, palloc'd */
-static RinqOutgoing *
+static RinqOutbound *
 make_message(TupleTableSlot *slot, const RinqOutboxItem *item)
 {
 	RinqBytes	fields[RINQ_SEND_FIELDS];
-	RinqOutgoing *message;
+	RinqOutbound *message;
 	Datum		deadline;
 	bool		isnull;
 
@@ -243,13 +243,13 @@ make_message(TupleTableSlot *slot, const RinqOutboxItem *item)
 	fields[RINQ_SEND_TRACESTATE] = wire_bytes(slot, COLUMN_TRACESTATE);
 	fields[RINQ_SEND_CONSTRAINT] = rinq_bytes(NULL, 0);
 
-	message = palloc_extended(rinq_outgoing_size(fields), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	message = palloc_extended(rinq_outbound_size(fields), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	message->durable = true;
 	message->item = *item;
 	deadline = slot_getattr(slot, COLUMN_DEADLINE + 1, &isnull);
 	if (!isnull)
 		message->deadline = rinq_ms_of_timestamp(DatumGetTimestampTz(deadline));
-	rinq_outgoing_write(message, fields);
+	rinq_outbound_write(message, fields);
 	return message;
 }
 
@@ -260,7 +260,7 @@ make_message(TupleTableSlot *slot, const RinqOutboxItem *item)
  * filled in, if it is one.
  */
 static bool
-fetch_row(const RinqOutboxTables *tables, RinqOutboxPlace *place)
+fetch_row(const RinqOutboxTables *tables, RinqOutboxTid *place)
 {
 	RinqOutboxItem *item = &place->item;
 	Relation	rel = tables->rels[item->table];
@@ -293,7 +293,7 @@ is_oversize(TupleTableSlot *slot, Size *size)
 
 /* why a row cannot be sent as it is, or NULL */
 static char *
-why_unfit(const RinqOutboxPlace *place, TupleTableSlot *slot)
+why_unfit(const RinqOutboxTid *place, TupleTableSlot *slot)
 {
 	Size		size;
 
@@ -306,7 +306,7 @@ why_unfit(const RinqOutboxPlace *place, TupleTableSlot *slot)
 }
 
 static RinqOutboxUnfit *
-unfit(const RinqOutboxPlace *place, char *reason)
+unfit(const RinqOutboxTid *place, char *reason)
 {
 	RinqOutboxUnfit *result = palloc(sizeof(RinqOutboxUnfit));
 
@@ -320,14 +320,14 @@ unfit(const RinqOutboxPlace *place, char *reason)
  * were dealt with.
  */
 Size
-rinq_outbox_read(const RinqOutboxTables *tables, RinqOutboxPlace *places, Size count,
+rinq_outbox_read(const RinqOutboxTables *tables, RinqOutboxTid *places, Size count,
 				 Size max_bytes, RinqOutboxRead *result)
 {
 	Size		done = 0;
 
 	for (; done < count && result->bytes < max_bytes; done++)
 	{
-		RinqOutboxPlace *place = &places[done];
+		RinqOutboxTid *place = &places[done];
 		TupleTableSlot *slot = tables->slots[place->item.table];
 		char	   *reason;
 
@@ -338,7 +338,7 @@ rinq_outbox_read(const RinqOutboxTables *tables, RinqOutboxPlace *places, Size c
 			result->unfit = lappend(result->unfit, unfit(place, reason));
 		else
 		{
-			RinqOutgoing *message = make_message(slot, &place->item);
+			RinqOutbound *message = make_message(slot, &place->item);
 
 			result->bytes += message->length;
 			result->messages = lappend(result->messages, message);
@@ -353,14 +353,14 @@ rinq_outbox_read(const RinqOutboxTables *tables, RinqOutboxPlace *places, Size c
  * rows that are not there are left out.
  */
 Size
-rinq_outbox_identify(const RinqOutboxTables *tables, RinqOutboxPlace *places, Size count)
+rinq_outbox_identify(const RinqOutboxTables *tables, RinqOutboxTid *places, Size count)
 {
 	Size		kept = 0;
 	Size		i;
 
 	for (i = 0; i < count; i++)
 	{
-		RinqOutboxPlace place = places[i];
+		RinqOutboxTid place = places[i];
 
 		CHECK_FOR_INTERRUPTS();
 		if (fetch_row(tables, &place) && place.item.id.seq != 0)
@@ -373,7 +373,7 @@ rinq_outbox_identify(const RinqOutboxTables *tables, RinqOutboxPlace *places, Si
 typedef struct Lost
 {
 	RinqMessageId id;			/* hash key */
-	RinqOutboxPlace *place;
+	RinqOutboxTid *place;
 } Lost;
 
 typedef struct Search
@@ -424,7 +424,7 @@ rinq_outbox_search(const RinqOutboxTables *tables, List *places)
 							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	foreach(lc, places)
 	{
-		RinqOutboxPlace *place = lfirst(lc);
+		RinqOutboxTid *place = lfirst(lc);
 		RinqMessageId key;
 		Lost	   *lost;
 
@@ -486,7 +486,7 @@ rinq_outbox_has_any(const RinqOutboxTables *tables, int64 *seqs, Size count)
  * when another transaction is changing the row.
  */
 static bool
-delete_row(const RinqOutboxTables *tables, RinqOutboxPlace *place)
+delete_row(const RinqOutboxTables *tables, RinqOutboxTid *place)
 {
 	TM_FailureData failure;
 	TM_Result	result = table_tuple_delete(tables->rels[place->item.table],
@@ -503,8 +503,8 @@ delete_row(const RinqOutboxTables *tables, RinqOutboxPlace *place)
  * set when that is so, and else not: then there is nothing left to do.
  */
 static void
-with_rows(const RinqOutboxTables *tables, RinqOutboxPlace *places, Size count,
-		  bool (*act) (const RinqOutboxTables *tables, RinqOutboxPlace *place, void *arg),
+with_rows(const RinqOutboxTables *tables, RinqOutboxTid *places, Size count,
+		  bool (*act) (const RinqOutboxTables *tables, RinqOutboxTid *place, void *arg),
 		  void *arg)
 {
 	List	   *lost = NIL;
@@ -513,7 +513,7 @@ with_rows(const RinqOutboxTables *tables, RinqOutboxPlace *places, Size count,
 
 	for (i = 0; i < count; i++)
 	{
-		RinqOutboxPlace *place = &places[i];
+		RinqOutboxTid *place = &places[i];
 
 		CHECK_FOR_INTERRUPTS();
 		if (fetch_row(tables, place))
@@ -525,7 +525,7 @@ with_rows(const RinqOutboxTables *tables, RinqOutboxPlace *places, Size count,
 	rinq_outbox_search(tables, lost);
 	foreach(lc, lost)
 	{
-		RinqOutboxPlace *place = lfirst(lc);
+		RinqOutboxTid *place = lfirst(lc);
 
 		if (place->found && fetch_row(tables, place))
 			place->found = !act(tables, place, arg);
@@ -534,7 +534,7 @@ with_rows(const RinqOutboxTables *tables, RinqOutboxPlace *places, Size count,
 }
 
 static bool
-remove_row(const RinqOutboxTables *tables, RinqOutboxPlace *place, void *arg)
+remove_row(const RinqOutboxTables *tables, RinqOutboxTid *place, void *arg)
 {
 	return delete_row(tables, place);
 }
@@ -544,7 +544,7 @@ remove_row(const RinqOutboxTables *tables, RinqOutboxPlace *place, void *arg)
  * places of those that could not be deleted now.
  */
 void
-rinq_outbox_remove(const RinqOutboxTables *tables, RinqOutboxPlace *places, Size count)
+rinq_outbox_remove(const RinqOutboxTables *tables, RinqOutboxTid *places, Size count)
 {
 	with_rows(tables, places, count, remove_row, NULL);
 }
@@ -576,7 +576,7 @@ typedef struct SetAside
 } SetAside;
 
 static bool
-set_row_aside(const RinqOutboxTables *tables, RinqOutboxPlace *place, void *arg)
+set_row_aside(const RinqOutboxTables *tables, RinqOutboxTid *place, void *arg)
 {
 	SetAside   *aside = arg;
 	TupleTableSlot *to = aside->to;
@@ -628,7 +628,7 @@ is_usable(Relation rel)
  * looks at it.  False when it could not be moved now.
  */
 bool
-rinq_outbox_set_aside(const RinqOutboxTables *tables, Oid schema, RinqOutboxPlace *place,
+rinq_outbox_set_aside(const RinqOutboxTables *tables, Oid schema, RinqOutboxTid *place,
 					  int attempts, const char *error)
 {
 	SetAside	aside;

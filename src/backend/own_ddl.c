@@ -57,7 +57,7 @@ read_again(void)
 
 	if (creating_extension || !rinq_preloaded())
 		return;
-	rinq_ddl_reread_at_commit();
+	rinq_utility_hook_reread_at_commit();
 	db = rinq_my_database();
 	if (db != NULL)
 		rinq_send_scan_at_commit(db);

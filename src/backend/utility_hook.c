@@ -70,14 +70,14 @@ static bool callback_registered = false;
 static void
 send_away(RinqDatabase *db)
 {
-	RinqChannel *channel = rinq_channel_of(db);
+	RinqSlots *slots = rinq_slots_of(db);
 	int			i;
 
 	if (db->reader.state == RINQ_WORKER_RUNNING && db->reader.pid != 0)
 		kill(db->reader.pid, SIGTERM);
 	if (db->outbox.state == RINQ_WORKER_RUNNING && db->outbox.pid != 0)
 		kill(db->outbox.pid, SIGTERM);
-	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
+	LWLockAcquire(slots->request_lock, LW_EXCLUSIVE);
 	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
 	{
 		RinqExecutorSlot *executor = &db->executors[i];
@@ -91,7 +91,7 @@ send_away(RinqDatabase *db)
 		else if (executor->pid != 0)
 			kill(executor->pid, SIGTERM);
 	}
-	LWLockRelease(channel->request_lock);
+	LWLockRelease(slots->request_lock);
 }
 
 /*
@@ -164,7 +164,7 @@ request_reading(void)
  * Have the listeners of this database read again now, and its outbox.
  */
 void
-rinq_ddl_reread_now(void)
+rinq_utility_hook_reread_now(void)
 {
 	RinqDatabase *db;
 
@@ -219,7 +219,7 @@ register_callback(void)
 }
 
 void
-rinq_ddl_reread_at_commit(void)
+rinq_utility_hook_reread_at_commit(void)
 {
 	if (!rinq_preloaded())
 		return;
@@ -232,9 +232,9 @@ rinq_ddl_reread_at_commit(void)
  * transaction commits.
  */
 void
-rinq_ddl_adopt_at_commit(void)
+rinq_utility_hook_adopt_at_commit(void)
 {
-	rinq_ddl_reread_at_commit();
+	rinq_utility_hook_reread_at_commit();
 	adopt_at_commit = true;
 }
 
@@ -256,7 +256,7 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 		if (name != NULL && strcmp(name, "rinq") == 0)
 		{
 			rinq_outbox_extension_dropped();
-			rinq_ddl_reread_at_commit();
+			rinq_utility_hook_reread_at_commit();
 		}
 	}
 }
@@ -446,7 +446,7 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 	if (handlers != NIL)
 		rinq_registration_rename(handlers);
 	if (IsA(command, DropOwnedStmt) && OidIsValid(rinq_internal_schema()))
-		rinq_ddl_reread_at_commit();	/* listeners of these roles may not run any more */
+		rinq_utility_hook_reread_at_commit();	/* listeners of these roles may not run any more */
 	if (IsA(command, ReassignOwnedStmt))
 		tell_about_reassigning((ReassignOwnedStmt *) command);
 	if (committing)
@@ -459,7 +459,7 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
  * Installs the hooks; called while the server loads the library.
  */
 void
-rinq_ddl_init(void)
+rinq_utility_hook_init(void)
 {
 	prev_process_utility = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;

@@ -9,15 +9,15 @@
 #ifndef RINQ_BACKEND_UTILITY_HOOK_H
 #define RINQ_BACKEND_UTILITY_HOOK_H
 
-extern void rinq_ddl_init(void);
+extern void rinq_utility_hook_init(void);
 
 /* at commit, have this database's listeners read again */
-extern void rinq_ddl_reread_at_commit(void);
+extern void rinq_utility_hook_reread_at_commit(void);
 
 /* the same at once, and the outbox */
-extern void rinq_ddl_reread_now(void);
+extern void rinq_utility_hook_reread_now(void);
 
 /* and, at commit, have it served although it is a copy */
-extern void rinq_ddl_adopt_at_commit(void);
+extern void rinq_utility_hook_adopt_at_commit(void);
 
 #endif							/* RINQ_BACKEND_UTILITY_HOOK_H */

@@ -91,7 +91,7 @@ rinq_config_pack(const RinqConfig *config)
 		append_listener(&buf, lfirst(lc));
 	foreach(lc, config->standing)
 	{
-		RinqStanding *standing = lfirst(lc);
+		RinqDurableSubscription *standing = lfirst(lc);
 		uint32		len = (uint32) standing->attributes.len;
 
 		/* without a configuration, listeners would not be served either */
@@ -205,7 +205,7 @@ rinq_config_fetch(RinqDatabase *db, RinqConfig *config, uint32 *serial)
 	}
 	while (p < end)
 	{
-		RinqStanding *standing = palloc(sizeof(RinqStanding));
+		RinqDurableSubscription *standing = palloc(sizeof(RinqDurableSubscription));
 		uint32		len;
 
 		standing->name = take_text(&p, end);

@@ -27,20 +27,20 @@ typedef struct RinqListener
 } RinqListener;
 
 /* bytes that the attributes of a subscription may have, as text */
-#define RINQ_MAX_STANDING_SIZE 65536
+#define RINQ_MAX_SUBSCRIPTION_SIZE 65536
 
 /* a session that is made at each connect, and listens to notifications */
-typedef struct RinqStanding
+typedef struct RinqDurableSubscription
 {
 	char	   *name;
 	RinqListener listener;		/* its namespace, and the function that handles them */
 	RinqBytes	attributes;		/* of the session, in that namespace (protocol/attribute.h) */
-} RinqStanding;
+} RinqDurableSubscription;
 
 typedef struct RinqConfig
 {
 	List	   *listeners;		/* of RinqListener */
-	List	   *standing;		/* of RinqStanding */
+	List	   *standing;		/* of RinqDurableSubscription */
 } RinqConfig;
 
 /* all that the reader finds in a database */

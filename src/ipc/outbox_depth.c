@@ -24,7 +24,7 @@
 static RinqSendQueue *
 queue_of(RinqDatabase *db)
 {
-	return &rinq_channel_of(db)->send;
+	return &rinq_slots_of(db)->send;
 }
 
 /*

@@ -27,9 +27,9 @@
  * Bytes that a message with these fields takes.
  */
 Size
-rinq_outgoing_size(const RinqBytes *fields)
+rinq_outbound_size(const RinqBytes *fields)
 {
-	Size		size = offsetof(RinqOutgoing, data);
+	Size		size = offsetof(RinqOutbound, data);
 	int			i;
 
 	for (i = 0; i < RINQ_SEND_FIELDS; i++)
@@ -41,12 +41,12 @@ rinq_outgoing_size(const RinqBytes *fields)
  * Writes length and fields of a message; the rest of it is the caller's.
  */
 void
-rinq_outgoing_write(RinqOutgoing *message, const RinqBytes *fields)
+rinq_outbound_write(RinqOutbound *message, const RinqBytes *fields)
 {
 	char	   *p = message->data;
 	int			i;
 
-	message->length = (uint32) rinq_outgoing_size(fields);
+	message->length = (uint32) rinq_outbound_size(fields);
 	for (i = 0; i < RINQ_SEND_FIELDS; i++)
 	{
 		message->lengths[i] = fields[i].data == NULL ? PG_UINT32_MAX : (uint32) fields[i].len;
@@ -61,7 +61,7 @@ rinq_outgoing_write(RinqOutgoing *message, const RinqBytes *fields)
  * Finds the fields of a message; they point into it.
  */
 void
-rinq_outgoing_read(const RinqOutgoing *message, RinqBytes *fields)
+rinq_outbound_read(const RinqOutbound *message, RinqBytes *fields)
 {
 	const char *p = message->data;
 	int			i;
@@ -196,7 +196,7 @@ rinq_sendqueue_init(RinqSendQueue *queue, LWLock *lock)
 void
 rinq_sendqueue_open(RinqDatabase *db)
 {
-	RinqSendQueue *queue = &rinq_channel_of(db)->send;
+	RinqSendQueue *queue = &rinq_slots_of(db)->send;
 
 	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
 	queue->dboid = db->oid;
@@ -238,7 +238,7 @@ free_line(RinqDatabase *db, dsa_pointer pointer, Size *charge)
 void
 rinq_sendqueue_reset(RinqDatabase *db)
 {
-	RinqSendQueue *queue = &rinq_channel_of(db)->send;
+	RinqSendQueue *queue = &rinq_slots_of(db)->send;
 	dsa_pointer lines[RINQ_LINES];
 	Size		charge = 0;
 	int			i;
@@ -388,7 +388,7 @@ leave(RinqSendQueue *queue)
 void
 rinq_sendqueue_commit(RinqDatabase *db, RinqPacked *packed)
 {
-	RinqSendQueue *queue = &rinq_channel_of(db)->send;
+	RinqSendQueue *queue = &rinq_slots_of(db)->send;
 	bool		direct;
 	bool		left = false;
 	bool		taken = false;
@@ -439,7 +439,7 @@ rinq_sendqueue_commit(RinqDatabase *db, RinqPacked *packed)
 void
 rinq_sendqueue_want_scan(RinqDatabase *db)
 {
-	RinqSendQueue *queue = &rinq_channel_of(db)->send;
+	RinqSendQueue *queue = &rinq_slots_of(db)->send;
 	bool		left;
 
 	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
@@ -459,7 +459,7 @@ rinq_sendqueue_want_scan(RinqDatabase *db)
 void
 rinq_sendqueue_order(RinqDatabase *db, dsa_pointer pointer)
 {
-	RinqSendQueue *queue = &rinq_channel_of(db)->send;
+	RinqSendQueue *queue = &rinq_slots_of(db)->send;
 
 	Assert(rinq_chunk(pointer)->kind >= RINQ_CHUNK_SCAN);
 	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
@@ -475,7 +475,7 @@ rinq_sendqueue_order(RinqDatabase *db, dsa_pointer pointer)
 bool
 rinq_sendqueue_answer(RinqDatabase *db, dsa_pointer pointer, uint32 incarnation)
 {
-	RinqSendQueue *queue = &rinq_channel_of(db)->send;
+	RinqSendQueue *queue = &rinq_slots_of(db)->send;
 	RinqChunk  *chunk = rinq_chunk(pointer);
 	bool		current;
 

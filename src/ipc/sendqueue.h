@@ -62,7 +62,7 @@ typedef struct RinqOutboxFailed
 } RinqOutboxFailed;
 
 /* a message: this, and then its fields one after another */
-typedef struct RinqOutgoing
+typedef struct RinqOutbound
 {
 	uint32		length;			/* of all of it, aligned */
 	RinqSendKind kind;
@@ -73,7 +73,7 @@ typedef struct RinqOutgoing
 	int64		deadline;		/* on the wall clock, as in the outbox; 0 is none */
 	uint32		lengths[RINQ_SEND_FIELDS];	/* PG_UINT32_MAX: absent */
 	char		data[FLEXIBLE_ARRAY_MEMBER];
-} RinqOutgoing;
+} RinqOutbound;
 
 typedef enum RinqChunkKind
 {
@@ -201,9 +201,9 @@ typedef struct RinqPacked
 } RinqPacked;
 
 /* messages */
-extern Size rinq_outgoing_size(const RinqBytes *fields);
-extern void rinq_outgoing_write(RinqOutgoing *message, const RinqBytes *fields);
-extern void rinq_outgoing_read(const RinqOutgoing *message, RinqBytes *fields);
+extern Size rinq_outbound_size(const RinqBytes *fields);
+extern void rinq_outbound_write(RinqOutbound *message, const RinqBytes *fields);
+extern void rinq_outbound_read(const RinqOutbound *message, RinqBytes *fields);
 
 /* chunks */
 extern dsa_pointer rinq_chunk_alloc(RinqChunkKind kind, Size size);

@@ -25,33 +25,33 @@
 /* whose peer this process has told of its session; NULL while it has none */
 static RinqDatabase *told = NULL;
 
-static RinqSessionCell *
+static RinqBackendSession *
 cells(void)
 {
-	return (RinqSessionCell *) ((char *) rinq_shared + rinq_shared->cells_offset);
+	return (RinqBackendSession *) ((char *) rinq_shared + rinq_shared->backend_sessions_offset);
 }
 
 /*
  * Return the number of processes that can have a session.
  */
 int
-rinq_session_cells_count(void)
+rinq_backend_sessions_count(void)
 {
 	return RINQ_MAX_BACKENDS + NUM_AUXILIARY_PROCS;
 }
 
 Size
-rinq_session_cells_size(void)
+rinq_backend_sessions_size(void)
 {
-	return MAXALIGN(mul_size((Size) rinq_session_cells_count(), sizeof(RinqSessionCell)));
+	return MAXALIGN(mul_size((Size) rinq_backend_sessions_count(), sizeof(RinqBackendSession)));
 }
 
 void
-rinq_session_cells_init(void)
+rinq_backend_sessions_init(void)
 {
 	int			i;
 
-	for (i = 0; i < rinq_session_cells_count(); i++)
+	for (i = 0; i < rinq_backend_sessions_count(); i++)
 	{
 		cells()[i].identity = 0;
 		cells()[i].seq = 0;
@@ -93,7 +93,7 @@ rinq_identity_clear(RinqDatabase *db)
 static uint32
 ensure_session(RinqDatabase *db, uint32 client, RinqPeerId *peer)
 {
-	RinqSessionCell *mine = &cells()[RINQ_MY_PROCNO];
+	RinqBackendSession *mine = &cells()[RINQ_MY_PROCNO];
 	bool		made = false;
 	uint32		identity;
 
@@ -123,7 +123,7 @@ ensure_session(RinqDatabase *db, uint32 client, RinqPeerId *peer)
 	{
 		mine->role = GetUserId();
 		told = db;
-		rinq_inbox_put(db, RINQ_INBOX_SESSION, (uint32) RINQ_MY_PROCNO, client);
+		rinq_event_put(db, RINQ_EVENT_SESSION, (uint32) RINQ_MY_PROCNO, client);
 	}
 	return identity;
 }
@@ -134,9 +134,9 @@ ensure_session(RinqDatabase *db, uint32 client, RinqPeerId *peer)
  * the id of no message, while the peer has none.
  */
 uint32
-rinq_session_draw(RinqDatabase *db, uint32 client, RinqMessageId *id)
+rinq_session_allocate_id(RinqDatabase *db, uint32 client, RinqMessageId *id)
 {
-	RinqSessionCell *mine = &cells()[RINQ_MY_PROCNO];
+	RinqBackendSession *mine = &cells()[RINQ_MY_PROCNO];
 	uint32		identity = ensure_session(db, client, &id->ref.session.peer);
 	uint64		position;
 
@@ -156,7 +156,7 @@ rinq_session_draw(RinqDatabase *db, uint32 client, RinqMessageId *id)
 	} while (!pg_atomic_compare_exchange_u64(&mine->position, &position, position + 1));
 	if (RINQ_POSITION_NEXT(position) >= RINQ_RENUMBER_AT &&
 		RINQ_POSITION_NEXT(position) % RINQ_RENUMBER_EVERY == 0)
-		rinq_inbox_put(db, RINQ_INBOX_SESSION, (uint32) RINQ_MY_PROCNO, client);
+		rinq_event_put(db, RINQ_EVENT_SESSION, (uint32) RINQ_MY_PROCNO, client);
 	id->ref.session.seq = mine->seq;
 	id->ref.revision = RINQ_POSITION_REVISION(position);
 	id->seq = RINQ_POSITION_NEXT(position);
@@ -181,11 +181,11 @@ rinq_session_current(RinqDatabase *db, uint32 client, RinqSessionId *id)
  * the peer's current identity.
  */
 bool
-rinq_session_cell_read(RinqDatabase *db, int procno, RinqSessionCell *copy)
+rinq_backend_session_read(RinqDatabase *db, int procno, RinqBackendSession *copy)
 {
 	bool		valid;
 
-	if (procno < 0 || procno >= rinq_session_cells_count())
+	if (procno < 0 || procno >= rinq_backend_sessions_count())
 		return false;
 	SpinLockAcquire(&db->mutex);
 	copy->identity = cells()[procno].identity;
@@ -204,9 +204,9 @@ rinq_session_cell_read(RinqDatabase *db, int procno, RinqSessionCell *copy)
  * anew.
  */
 void
-rinq_session_cell_move(RinqDatabase *db, int procno, uint32 seq, uint32 revision)
+rinq_backend_session_move(RinqDatabase *db, int procno, uint32 seq, uint32 revision)
 {
-	RinqSessionCell *cell = &cells()[procno];
+	RinqBackendSession *cell = &cells()[procno];
 
 	SpinLockAcquire(&db->mutex);
 	if (cell->identity == db->identity && cell->seq == seq)
@@ -219,9 +219,9 @@ rinq_session_cell_move(RinqDatabase *db, int procno, uint32 seq, uint32 revision
  * one.
  */
 void
-rinq_session_cell_end(RinqDatabase *db, int procno, uint32 seq)
+rinq_backend_session_end(RinqDatabase *db, int procno, uint32 seq)
 {
-	RinqSessionCell *cell = &cells()[procno];
+	RinqBackendSession *cell = &cells()[procno];
 
 	SpinLockAcquire(&db->mutex);
 	if (cell->identity == db->identity && cell->seq == seq)
@@ -243,7 +243,7 @@ forget_unconnected(void)
  * nobody can reach, like one whose peer is gone by the time it is received.
  */
 void
-rinq_session_draw_unconnected(RinqMessageId *id)
+rinq_session_allocate_id_unconnected(RinqMessageId *id)
 {
 	RinqMessageId *last = &unconnected;
 

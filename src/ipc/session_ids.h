@@ -19,7 +19,7 @@
  * it, under the mutex of its database; messages are numbered by whoever sends
  * in its name, and the peer moves it to another revision.
  */
-typedef struct RinqSessionCell
+typedef struct RinqBackendSession
 {
 	uint32		identity;		/* serial of the peer's identity; 0 is none */
 	uint32		seq;			/* of the session */
@@ -27,7 +27,7 @@ typedef struct RinqSessionCell
 	int			pid;
 	Oid			role;			/* that used it first */
 	pg_atomic_uint64 position;	/* revision and next message: RINQ_POSITION */
-} RinqSessionCell;
+} RinqBackendSession;
 
 #define RINQ_POSITION(revision, next) (((uint64) (revision) << 32) | (uint32) (next))
 
@@ -41,22 +41,22 @@ typedef struct RinqSessionCell
 #define RINQ_POSITION_REVISION(position) ((uint32) ((position) >> 32))
 #define RINQ_POSITION_NEXT(position) ((uint32) (position))
 
-extern int	rinq_session_cells_count(void);
-extern Size rinq_session_cells_size(void);
-extern void rinq_session_cells_init(void);
+extern int	rinq_backend_sessions_count(void);
+extern Size rinq_backend_sessions_size(void);
+extern void rinq_backend_sessions_init(void);
 
 extern void rinq_identity_set(RinqDatabase *db, const RinqPeerId *id);
 extern void rinq_identity_clear(RinqDatabase *db);
 
 /* in backends and executors */
-extern uint32 rinq_session_draw(RinqDatabase *db, uint32 client, RinqMessageId *id);
+extern uint32 rinq_session_allocate_id(RinqDatabase *db, uint32 client, RinqMessageId *id);
 extern bool rinq_session_current(RinqDatabase *db, uint32 client, RinqSessionId *id);
-extern void rinq_session_draw_unconnected(RinqMessageId *id);
+extern void rinq_session_allocate_id_unconnected(RinqMessageId *id);
 extern RinqDatabase *rinq_session_leave(void);
 
 /* in the peer */
-extern bool rinq_session_cell_read(RinqDatabase *db, int procno, RinqSessionCell *copy);
-extern void rinq_session_cell_move(RinqDatabase *db, int procno, uint32 seq, uint32 revision);
-extern void rinq_session_cell_end(RinqDatabase *db, int procno, uint32 seq);
+extern bool rinq_backend_session_read(RinqDatabase *db, int procno, RinqBackendSession *copy);
+extern void rinq_backend_session_move(RinqDatabase *db, int procno, uint32 seq, uint32 revision);
+extern void rinq_backend_session_end(RinqDatabase *db, int procno, uint32 seq);
 
 #endif							/* RINQ_IPC_SESSION_IDS_H */

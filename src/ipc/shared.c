@@ -80,8 +80,8 @@ shared_size(void)
 {
 	Size		size = add_size(databases_size(), locks_size());
 
-	size = add_size(size, mul_size((Size) rinq_max_databases, rinq_channel_size()));
-	size = add_size(size, rinq_session_cells_size());
+	size = add_size(size, mul_size((Size) rinq_max_databases, rinq_slots_size()));
+	size = add_size(size, rinq_backend_sessions_size());
 	return add_size(size, payload_area_size());
 }
 
@@ -97,7 +97,7 @@ request_shared_memory(void)
 }
 
 static void
-init_database(RinqDatabase *db, Size channel_offset, LWLock *locks)
+init_database(RinqDatabase *db, Size slots_offset, LWLock *locks)
 {
 	int			i;
 
@@ -121,14 +121,14 @@ init_database(RinqDatabase *db, Size channel_offset, LWLock *locks)
 	pg_atomic_init_u32(&db->executor_terminated, 0);
 	db->peer.procno = RINQ_NO_PROC;
 	db->config = InvalidDsaPointer;
-	db->channel_offset = channel_offset;
+	db->slots_offset = slots_offset;
 	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
 	{
 		db->executors[i].procno = RINQ_NO_PROC;
 		pg_atomic_init_u32(&db->executors[i].terminated, 0);
 		pg_atomic_init_u32(&db->executors[i].end_now, 0);
 	}
-	rinq_channel_init(rinq_channel_of(db), &locks[0], &locks[1]);
+	rinq_slots_init(rinq_slots_of(db), &locks[0], &locks[1]);
 }
 
 /* the area lives inside our own memory and never grows into DSM segments */
@@ -231,11 +231,11 @@ startup_shared_memory(void)
 		for (i = 0; i < rinq_max_databases; i++)
 		{
 			init_database(&rinq_shared->databases[i], offset, &locks[1 + 2 * i]);
-			offset += rinq_channel_size();
+			offset += rinq_slots_size();
 		}
-		rinq_shared->cells_offset = offset;
-		rinq_session_cells_init();
-		offset += rinq_session_cells_size();
+		rinq_shared->backend_sessions_offset = offset;
+		rinq_backend_sessions_init();
+		offset += rinq_backend_sessions_size();
 		rinq_shared->dsa_tranche = rinq_new_tranche(PAYLOAD_TRANCHE_NAME);
 		rinq_shared->dsa_offset = offset;
 		create_payload_area();
@@ -308,10 +308,10 @@ rinq_dsa(void)
 	return payload_area;
 }
 
-RinqChannel *
-rinq_channel_of(RinqDatabase *db)
+RinqSlots *
+rinq_slots_of(RinqDatabase *db)
 {
-	return (RinqChannel *) ((char *) rinq_shared + db->channel_offset);
+	return (RinqSlots *) ((char *) rinq_shared + db->slots_offset);
 }
 
 /*

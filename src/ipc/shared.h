@@ -163,7 +163,7 @@ typedef struct RinqStatus
 	char		last_error[RINQ_LAST_ERROR_LEN];
 } RinqStatus;
 
-struct RinqChannel;				/* ipc/slots.h */
+struct RinqSlots;				/* ipc/slots.h */
 
 typedef struct RinqDatabase
 {
@@ -232,7 +232,7 @@ typedef struct RinqDatabase
 	RinqExecutorSlot executors[RINQ_MAX_EXECUTORS];
 
 	/* offset of this database's channel from the start of RinqShared */
-	Size		channel_offset;
+	Size		slots_offset;
 } RinqDatabase;
 
 /* what could not be started, as all background workers of the server are in use */
@@ -258,7 +258,7 @@ typedef struct RinqShared
 	pg_atomic_uint32 next_identity;
 	pg_atomic_uint64 clock_difference;	/* base/clock.c */
 	pg_atomic_uint64 send_bytes;	/* that transactions of all databases have packed (ipc/sendqueue.h) */
-	Size		cells_offset;	/* of the sessions of processes (ipc/session_ids.h) */
+	Size		backend_sessions_offset;	/* of the sessions of processes (ipc/session_ids.h) */
 	int			lock_tranche;
 	int			dsa_tranche;
 	Size		dsa_offset;
@@ -276,7 +276,7 @@ extern dsa_area *rinq_dsa(void);
 extern RinqDatabase *rinq_find_database(Oid dboid);
 extern RinqDatabase *rinq_claim_database(Oid dboid);
 extern RinqDatabase *rinq_my_database(void);
-extern struct RinqChannel *rinq_channel_of(RinqDatabase *db);
+extern struct RinqSlots *rinq_slots_of(RinqDatabase *db);
 
 extern void rinq_wake_launcher(void);
 extern void rinq_wake_peer(RinqDatabase *db);

@@ -39,48 +39,48 @@ num_slots(void)
 
 /* for all slots, and for the sessions of all backends, made and ended twice */
 static uint32
-inbox_size(void)
+event_size(void)
 {
 	return pg_nextpower2_32(ENTRIES_PER_SLOT * num_slots() + 4 * (uint32) RINQ_MAX_BACKENDS);
 }
 
 Size
-rinq_channel_size(void)
+rinq_slots_size(void)
 {
 	Size		size;
 
-	size = offsetof(RinqChannel, slots);
+	size = offsetof(RinqSlots, slot);
 	size = add_size(size, mul_size(num_slots(), sizeof(RinqSlot)));
 	size = add_size(MAXALIGN(size),
-					mul_size(inbox_size(), sizeof(RinqInboxEntry)));
+					mul_size(event_size(), sizeof(RinqEvent)));
 	return MAXALIGN(size);
 }
 
 void
-rinq_channel_init(RinqChannel *channel, LWLock *queue_lock, LWLock *request_lock)
+rinq_slots_init(RinqSlots *slots, LWLock *queue_lock, LWLock *request_lock)
 {
 	uint32		i;
 
-	SpinLockInit(&channel->free_lock);
-	channel->request_lock = request_lock;
-	SpinLockInit(&channel->inbox_lock);
-	channel->num_calls = (uint32) rinq_max_calls;
-	channel->num_slots = num_slots();
-	channel->inbox_size = inbox_size();
-	channel->inbox_offset = MAXALIGN(offsetof(RinqChannel, slots) +
-									 channel->num_slots * sizeof(RinqSlot));
-	channel->inbox_head = 0;
-	channel->inbox_tail = 0;
-	channel->inbox_missed = false;
-	rinq_sendqueue_init(&channel->send, queue_lock);
-	channel->first_request = RINQ_NO_SLOT;
-	channel->last_request = RINQ_NO_SLOT;
-	channel->num_requests = 0;
+	SpinLockInit(&slots->free_lock);
+	slots->request_lock = request_lock;
+	SpinLockInit(&slots->event_lock);
+	slots->num_calls = (uint32) rinq_max_calls;
+	slots->num_slots = num_slots();
+	slots->event_size = event_size();
+	slots->event_offset = MAXALIGN(offsetof(RinqSlots, slot) +
+									 slots->num_slots * sizeof(RinqSlot));
+	slots->event_head = 0;
+	slots->event_tail = 0;
+	slots->inbox_missed = false;
+	rinq_sendqueue_init(&slots->send, queue_lock);
+	slots->first_request = RINQ_NO_SLOT;
+	slots->last_request = RINQ_NO_SLOT;
+	slots->num_requests = 0;
 
-	channel->first_free = 0;
-	for (i = 0; i < channel->num_slots; i++)
+	slots->first_free = 0;
+	for (i = 0; i < slots->num_slots; i++)
 	{
-		RinqSlot   *slot = &channel->slots[i];
+		RinqSlot   *slot = &slots->slot[i];
 
 		pg_atomic_init_u32(&slot->state, RINQ_SLOT_FREE);
 		pg_atomic_init_u32(&slot->claim, RINQ_CLAIMED_BY_PEER);
@@ -88,7 +88,7 @@ rinq_channel_init(RinqChannel *channel, LWLock *queue_lock, LWLock *request_lock
 		slot->large = InvalidDsaPointer;
 		slot->length = 0;
 		slot->owner = RINQ_NO_PROC;
-		slot->next = (i + 1 < channel->num_calls) ? i + 1 : RINQ_NO_SLOT;
+		slot->next = (i + 1 < slots->num_calls) ? i + 1 : RINQ_NO_SLOT;
 	}
 }
 
@@ -96,20 +96,20 @@ rinq_channel_init(RinqChannel *channel, LWLock *queue_lock, LWLock *request_lock
  * Takes a free slot for a call, or returns RINQ_NO_SLOT.
  */
 uint32
-rinq_slot_alloc_call(RinqChannel *channel)
+rinq_slot_alloc_call(RinqSlots *slots)
 {
 	uint32		index;
 	RinqSlot   *slot;
 
-	SpinLockAcquire(&channel->free_lock);
-	index = channel->first_free;
+	SpinLockAcquire(&slots->free_lock);
+	index = slots->first_free;
 	if (index != RINQ_NO_SLOT)
-		channel->first_free = channel->slots[index].next;
-	SpinLockRelease(&channel->free_lock);
+		slots->first_free = slots->slot[index].next;
+	SpinLockRelease(&slots->free_lock);
 	if (index == RINQ_NO_SLOT)
 		return RINQ_NO_SLOT;
 
-	slot = &channel->slots[index];
+	slot = &slots->slot[index];
 	do
 	{
 		slot->serial++;
@@ -128,20 +128,20 @@ rinq_slot_alloc_call(RinqChannel *channel)
  * keeps its own list of the free ones; they are only marked.
  */
 void
-rinq_slot_free(RinqChannel *channel, uint32 index)
+rinq_slot_free(RinqSlots *slots, uint32 index)
 {
-	RinqSlot   *slot = &channel->slots[index];
+	RinqSlot   *slot = &slots->slot[index];
 
 	rinq_slot_clear(slot);
 	slot->owner = RINQ_NO_PROC;
 	rinq_slot_set_state(slot, RINQ_SLOT_FREE);
-	if (index >= channel->num_calls)
+	if (index >= slots->num_calls)
 		return;
 
-	SpinLockAcquire(&channel->free_lock);
-	slot->next = channel->first_free;
-	channel->first_free = index;
-	SpinLockRelease(&channel->free_lock);
+	SpinLockAcquire(&slots->free_lock);
+	slot->next = slots->first_free;
+	slots->first_free = index;
+	SpinLockRelease(&slots->free_lock);
 }
 
 /*
@@ -253,58 +253,58 @@ rinq_slot_move(RinqSlot *slot, RinqSlotState from, RinqSlotState to)
 	return pg_atomic_compare_exchange_u32(&slot->state, &expected, to);
 }
 
-static RinqInboxEntry *
-inbox_entry(RinqChannel *channel, uint64 position)
+static RinqEvent *
+inbox_entry(RinqSlots *slots, uint64 position)
 {
-	RinqInboxEntry *ring = (RinqInboxEntry *) ((char *) channel + channel->inbox_offset);
+	RinqEvent *ring = (RinqEvent *) ((char *) slots + slots->event_offset);
 
-	return &ring[position & (channel->inbox_size - 1)];
+	return &ring[position & (slots->event_size - 1)];
 }
 
 /*
  * Tell the peer something, and wake it.
  */
 void
-rinq_inbox_put(RinqDatabase *db, RinqInboxKind kind, uint32 value, uint32 serial)
+rinq_event_put(RinqDatabase *db, RinqEventKind kind, uint32 value, uint32 serial)
 {
-	RinqChannel *channel = rinq_channel_of(db);
-	bool		of_process = kind == RINQ_INBOX_CLIENT_GONE || kind == RINQ_INBOX_SESSION;
-	uint64		limit = channel->inbox_size;
+	RinqSlots *slots = rinq_slots_of(db);
+	bool		of_process = kind == RINQ_EVENT_CLIENT_GONE || kind == RINQ_EVENT_SESSION;
+	uint64		limit = slots->event_size;
 	bool		full;
 
 	if (of_process)
-		limit -= ENTRIES_PER_SLOT * channel->num_slots;
+		limit -= ENTRIES_PER_SLOT * slots->num_slots;
 
-	SpinLockAcquire(&channel->inbox_lock);
-	full = channel->inbox_head - channel->inbox_tail >= limit;
+	SpinLockAcquire(&slots->event_lock);
+	full = slots->event_head - slots->event_tail >= limit;
 	if (!full)
 	{
-		RinqInboxEntry *entry = inbox_entry(channel, channel->inbox_head);
+		RinqEvent *entry = inbox_entry(slots, slots->event_head);
 
 		entry->kind = kind;
 		entry->value = value;
 		entry->serial = serial;
-		channel->inbox_head++;
+		slots->event_head++;
 	}
 	else
-		channel->inbox_missed = true;
-	SpinLockRelease(&channel->inbox_lock);
+		slots->inbox_missed = true;
+	SpinLockRelease(&slots->event_lock);
 	rinq_wake_peer(db);
 }
 
 bool
-rinq_inbox_get(RinqChannel *channel, RinqInboxEntry *entry)
+rinq_event_get(RinqSlots *slots, RinqEvent *entry)
 {
 	bool		found;
 
-	SpinLockAcquire(&channel->inbox_lock);
-	found = channel->inbox_head != channel->inbox_tail;
+	SpinLockAcquire(&slots->event_lock);
+	found = slots->event_head != slots->event_tail;
 	if (found)
 	{
-		*entry = *inbox_entry(channel, channel->inbox_tail);
-		channel->inbox_tail++;
+		*entry = *inbox_entry(slots, slots->event_tail);
+		slots->event_tail++;
 	}
-	SpinLockRelease(&channel->inbox_lock);
+	SpinLockRelease(&slots->event_lock);
 	return found;
 }
 
@@ -313,17 +313,17 @@ rinq_inbox_get(RinqChannel *channel, RinqInboxEntry *entry)
  * the inbox is empty; then everybody has to be looked at.
  */
 bool
-rinq_inbox_missed(RinqChannel *channel)
+rinq_inbox_missed(RinqSlots *slots)
 {
 	bool		missed;
 
 	/* mostly nothing was, which costs no lock to see */
-	if (!*(volatile bool *) &channel->inbox_missed)
+	if (!*(volatile bool *) &slots->inbox_missed)
 		return false;
-	SpinLockAcquire(&channel->inbox_lock);
-	missed = channel->inbox_missed;
-	channel->inbox_missed = false;
-	SpinLockRelease(&channel->inbox_lock);
+	SpinLockAcquire(&slots->event_lock);
+	missed = slots->inbox_missed;
+	slots->inbox_missed = false;
+	SpinLockRelease(&slots->event_lock);
 	return missed;
 }
 
@@ -335,21 +335,21 @@ rinq_inbox_missed(RinqChannel *channel)
 int
 rinq_request_put(RinqDatabase *db, uint32 index)
 {
-	RinqChannel *channel = rinq_channel_of(db);
-	RinqSlot   *slot = &channel->slots[index];
+	RinqSlots *slots = rinq_slots_of(db);
+	RinqSlot   *slot = &slots->slot[index];
 	int			wake = RINQ_NO_PROC;
 	int			i;
 
 	slot->next = RINQ_NO_SLOT;
 	rinq_slot_set_state(slot, RINQ_SLOT_QUEUED);
 
-	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
-	if (channel->last_request == RINQ_NO_SLOT)
-		channel->first_request = index;
+	LWLockAcquire(slots->request_lock, LW_EXCLUSIVE);
+	if (slots->last_request == RINQ_NO_SLOT)
+		slots->first_request = index;
 	else
-		channel->slots[channel->last_request].next = index;
-	channel->last_request = index;
-	channel->num_requests++;
+		slots->slot[slots->last_request].next = index;
+	slots->last_request = index;
+	slots->num_requests++;
 	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
 	{
 		RinqExecutorSlot *executor = &db->executors[i];
@@ -361,24 +361,24 @@ rinq_request_put(RinqDatabase *db, uint32 index)
 			break;
 		}
 	}
-	LWLockRelease(channel->request_lock);
+	LWLockRelease(slots->request_lock);
 	return wake;
 }
 
 /* caller holds the request lock */
 static void
-unlink_request(RinqChannel *channel, uint32 index, uint32 previous)
+unlink_request(RinqSlots *slots, uint32 index, uint32 previous)
 {
-	RinqSlot   *slot = &channel->slots[index];
+	RinqSlot   *slot = &slots->slot[index];
 
 	if (previous == RINQ_NO_SLOT)
-		channel->first_request = slot->next;
+		slots->first_request = slot->next;
 	else
-		channel->slots[previous].next = slot->next;
-	if (channel->last_request == index)
-		channel->last_request = previous;
+		slots->slot[previous].next = slot->next;
+	if (slots->last_request == index)
+		slots->last_request = previous;
 	slot->next = RINQ_NO_SLOT;
-	channel->num_requests--;
+	slots->num_requests--;
 }
 
 /*
@@ -395,7 +395,7 @@ rinq_unattended_limit(void)
 static bool
 may_run_unattended(RinqDatabase *db, const RinqExecutorSlot *me)
 {
-	RinqChannel *channel = rinq_channel_of(db);
+	RinqSlots *slots = rinq_slots_of(db);
 	int			count = 0;
 	int			i;
 
@@ -407,7 +407,7 @@ may_run_unattended(RinqDatabase *db, const RinqExecutorSlot *me)
 		uint32		request = *(volatile const uint32 *) &executor->request;
 
 		if (executor != me && executor->state == RINQ_EXECUTOR_BUSY &&
-			request < channel->num_slots && channel->slots[request].work != RINQ_WORK_REQUEST)
+			request < slots->num_slots && slots->slot[request].work != RINQ_WORK_REQUEST)
 			count++;
 	}
 	return count < rinq_unattended_limit();
@@ -420,31 +420,31 @@ may_run_unattended(RinqDatabase *db, const RinqExecutorSlot *me)
 uint32
 rinq_request_take(RinqDatabase *db, RinqExecutorSlot *me)
 {
-	RinqChannel *channel = rinq_channel_of(db);
+	RinqSlots *slots = rinq_slots_of(db);
 	uint32		previous = RINQ_NO_SLOT;
 	uint32		index;
 	bool		unattended;
 
-	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
+	LWLockAcquire(slots->request_lock, LW_EXCLUSIVE);
 	unattended = may_run_unattended(db, me);
-	for (index = channel->first_request; index != RINQ_NO_SLOT;
-		 previous = index, index = channel->slots[index].next)
+	for (index = slots->first_request; index != RINQ_NO_SLOT;
+		 previous = index, index = slots->slot[index].next)
 	{
-		if (channel->slots[index].role == me->role &&
-			(unattended || channel->slots[index].work == RINQ_WORK_REQUEST))
+		if (slots->slot[index].role == me->role &&
+			(unattended || slots->slot[index].work == RINQ_WORK_REQUEST))
 			break;
 	}
 	if (index != RINQ_NO_SLOT)
 	{
-		unlink_request(channel, index, previous);
-		channel->slots[index].owner = me->procno;
-		rinq_slot_set_state(&channel->slots[index], RINQ_SLOT_RUNNING);
+		unlink_request(slots, index, previous);
+		slots->slot[index].owner = me->procno;
+		rinq_slot_set_state(&slots->slot[index], RINQ_SLOT_RUNNING);
 		me->state = RINQ_EXECUTOR_BUSY;
 	}
 	else
 		me->state = RINQ_EXECUTOR_IDLE;
 	me->request = index;
-	LWLockRelease(channel->request_lock);
+	LWLockRelease(slots->request_lock);
 	return index;
 }
 
@@ -454,23 +454,23 @@ rinq_request_take(RinqDatabase *db, RinqExecutorSlot *me)
 bool
 rinq_request_remove(RinqDatabase *db, uint32 index)
 {
-	RinqChannel *channel = rinq_channel_of(db);
+	RinqSlots *slots = rinq_slots_of(db);
 	uint32		previous = RINQ_NO_SLOT;
 	uint32		i;
 	bool		found = false;
 
-	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
-	for (i = channel->first_request; i != RINQ_NO_SLOT;
-		 previous = i, i = channel->slots[i].next)
+	LWLockAcquire(slots->request_lock, LW_EXCLUSIVE);
+	for (i = slots->first_request; i != RINQ_NO_SLOT;
+		 previous = i, i = slots->slot[i].next)
 	{
 		if (i == index)
 		{
-			unlink_request(channel, i, previous);
+			unlink_request(slots, i, previous);
 			found = true;
 			break;
 		}
 	}
-	LWLockRelease(channel->request_lock);
+	LWLockRelease(slots->request_lock);
 	return found;
 }
 
@@ -479,28 +479,28 @@ rinq_request_remove(RinqDatabase *db, uint32 index)
  * when the next one starts, for what came in between.
  */
 void
-rinq_channel_peer_gone(RinqDatabase *db)
+rinq_slots_peer_gone(RinqDatabase *db)
 {
-	RinqChannel *channel = rinq_channel_of(db);
+	RinqSlots *slots = rinq_slots_of(db);
 	uint32		i;
 
-	SpinLockAcquire(&channel->inbox_lock);
-	channel->inbox_tail = channel->inbox_head;
-	SpinLockRelease(&channel->inbox_lock);
+	SpinLockAcquire(&slots->event_lock);
+	slots->event_tail = slots->event_head;
+	SpinLockRelease(&slots->event_lock);
 
-	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
-	channel->first_request = RINQ_NO_SLOT;
-	channel->last_request = RINQ_NO_SLOT;
-	channel->num_requests = 0;
-	LWLockRelease(channel->request_lock);
+	LWLockAcquire(slots->request_lock, LW_EXCLUSIVE);
+	slots->first_request = RINQ_NO_SLOT;
+	slots->last_request = RINQ_NO_SLOT;
+	slots->num_requests = 0;
+	LWLockRelease(slots->request_lock);
 
 	rinq_sendqueue_reset(db);
-	for (i = 0; i < channel->num_slots; i++)
+	for (i = 0; i < slots->num_slots; i++)
 	{
-		RinqSlot   *slot = &channel->slots[i];
+		RinqSlot   *slot = &slots->slot[i];
 		RinqSlotState state = rinq_slot_state(slot);
 
-		if (i < channel->num_calls)
+		if (i < slots->num_calls)
 		{
 			if (state == RINQ_SLOT_QUEUED)
 			{
@@ -509,19 +509,19 @@ rinq_channel_peer_gone(RinqDatabase *db)
 				if (rinq_slot_move(slot, RINQ_SLOT_QUEUED, RINQ_SLOT_DONE))
 					rinq_wake_proc(slot->owner);
 				else
-					rinq_slot_free(channel, i);
+					rinq_slot_free(slots, i);
 			}
 			else if (state == RINQ_SLOT_ABANDONED)
-				rinq_slot_free(channel, i);
+				rinq_slot_free(slots, i);
 		}
 		else if (state == RINQ_SLOT_RUNNING)
 		{
 			/* if the executor is done in this moment, the slot is ours */
 			if (!rinq_slot_move(slot, RINQ_SLOT_RUNNING, RINQ_SLOT_ABANDONED))
-				rinq_slot_free(channel, i);
+				rinq_slot_free(slots, i);
 		}
 		else if (state != RINQ_SLOT_FREE && state != RINQ_SLOT_ABANDONED)
-			rinq_slot_free(channel, i);
+			rinq_slot_free(slots, i);
 	}
 }
 
@@ -532,16 +532,16 @@ rinq_channel_peer_gone(RinqDatabase *db)
 bool
 rinq_database_is_left(RinqDatabase *db)
 {
-	RinqChannel *channel = rinq_channel_of(db);
+	RinqSlots *slots = rinq_slots_of(db);
 	bool		left = db->reader.state == RINQ_WORKER_NONE && db->outbox.state == RINQ_WORKER_NONE;
 	int			i;
 
-	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
+	LWLockAcquire(slots->request_lock, LW_EXCLUSIVE);
 	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
 	{
 		if (db->executors[i].state != RINQ_EXECUTOR_FREE)
 			left = false;
 	}
-	LWLockRelease(channel->request_lock);
+	LWLockRelease(slots->request_lock);
 	return left;
 }

@@ -60,7 +60,7 @@ typedef enum RinqOutcome
 	RINQ_OUTCOME_FAILURE,		/* fields: type, message, payload */
 	RINQ_OUTCOME_ERROR,			/* fields: text */
 	RINQ_OUTCOME_MALFORMED,		/* fields: text; the response made no sense */
-	RINQ_OUTCOME_NO_ANSWER,		/* the request was given back */
+	RINQ_OUTCOME_GIVEN_BACK,		/* the request was given back */
 	RINQ_OUTCOME_EXPIRED,		/* its deadline passed */
 	RINQ_OUTCOME_CONNECTION_LOST,	/* fields: text */
 	RINQ_OUTCOME_NOT_CONNECTED, /* fields: text; nothing was sent */
@@ -87,7 +87,7 @@ typedef enum RinqOperation
 	RINQ_OP_UPDATE,				/* attributes; text: the new revision */
 	RINQ_OP_CLEAR,				/* a namespace's attributes; text: the new revision */
 	RINQ_OP_DESTROY,			/* a session */
-	RINQ_OP_DRAW,				/* text: id of a session's next message; type: "u" or empty */
+	RINQ_OP_ALLOCATE_ID,				/* text: id of a session's next message; type: "u" or empty */
 	RINQ_OP_ON_RESPONSE,		/* sets the handler of responses */
 	RINQ_OP_LISTEN,				/* to notifications in a namespace */
 	RINQ_OP_UNLISTEN,			/* text: "t" when it did listen */
@@ -118,7 +118,7 @@ typedef enum RinqReceiveMode
 {
 	RINQ_RECEIVE_HANDLER = 'h', /* a function handles them */
 	RINQ_RECEIVE_CHANNEL = 'n', /* they go on to LISTEN and NOTIFY */
-	RINQ_RECEIVE_KEEP = 'k'		/* they are kept until they are fetched */
+	RINQ_RECEIVE_BUFFER = 'k'		/* they are kept until they are fetched */
 } RinqReceiveMode;
 
 /* what an executor is to run */
@@ -165,10 +165,10 @@ enum
 /* fields of an answer; which are set depends on the outcome */
 enum
 {
-	RINQ_ANSWER_TYPE,
-	RINQ_ANSWER_TEXT,
-	RINQ_ANSWER_PAYLOAD,
-	RINQ_ANSWER_FIELDS
+	RINQ_RESULT_TYPE,
+	RINQ_RESULT_TEXT,
+	RINQ_RESULT_PAYLOAD,
+	RINQ_RESULT_FIELDS
 };
 
 typedef struct RinqSlot
@@ -185,7 +185,7 @@ typedef struct RinqSlot
 	RinqWork	work;			/* requests */
 	RinqRef		target;			/* of an operation on a session */
 	bool		current;		/* at its current revision, instead of the target's */
-	bool		trusted;		/* whoever the session belongs to */
+	bool		privilege_checked;		/* whoever the session belongs to */
 	bool		uncorrelated;	/* calls: the session's handler gets the response */
 	bool		wants_response;
 	bool		redelivered;	/* requests: the broker has sent it before */
@@ -202,23 +202,23 @@ typedef struct RinqSlot
 	char		data[RINQ_SLOT_INLINE];
 } RinqSlot;
 
-typedef enum RinqInboxKind
+typedef enum RinqEventKind
 {
-	RINQ_INBOX_CALL,			/* slot: a call to send */
-	RINQ_INBOX_ABANDONED,		/* slot: nobody waits any more */
-	RINQ_INBOX_ANSWER,			/* slot: a request's answer */
-	RINQ_INBOX_SESSION,			/* procno of a process that has a new session, and its number */
-	RINQ_INBOX_CLIENT_GONE		/* number of a backend that ended */
-} RinqInboxKind;
+	RINQ_EVENT_CALL,			/* slot: a call to send */
+	RINQ_EVENT_ABANDONED,		/* slot: nobody waits any more */
+	RINQ_EVENT_RESULT,			/* slot: a request's answer */
+	RINQ_EVENT_SESSION,			/* procno of a process that has a new session, and its number */
+	RINQ_EVENT_CLIENT_GONE		/* number of a backend that ended */
+} RinqEventKind;
 
-typedef struct RinqInboxEntry
+typedef struct RinqEvent
 {
-	RinqInboxKind kind;
+	RinqEventKind kind;
 	uint32		value;
 	uint32		serial;
-} RinqInboxEntry;
+} RinqEvent;
 
-typedef struct RinqChannel
+typedef struct RinqSlots
 {
 	/* free slots of calls */
 	slock_t		free_lock;
@@ -231,25 +231,25 @@ typedef struct RinqChannel
 	uint32		num_requests;
 
 	/* the peer's inbox */
-	slock_t		inbox_lock;
-	uint64		inbox_head;		/* next to write */
-	uint64		inbox_tail;		/* next to read */
+	slock_t		event_lock;
+	uint64		event_head;		/* next to write */
+	uint64		event_tail;		/* next to read */
 	bool		inbox_missed;	/* something was not put into it */
 
 	/* what transactions send */
 	RinqSendQueue send;
 
-	uint32		inbox_size;		/* a power of two */
+	uint32		event_size;		/* a power of two */
 	uint32		num_calls;		/* slots 0 .. num_calls - 1 are for calls */
 	uint32		num_slots;		/* the others are the peer's, for requests */
-	Size		inbox_offset;
-	RinqSlot	slots[FLEXIBLE_ARRAY_MEMBER];
-} RinqChannel;
+	Size		event_offset;
+	RinqSlot	slot[FLEXIBLE_ARRAY_MEMBER];
+} RinqSlots;
 
 /* set-up */
-extern Size rinq_channel_size(void);
-extern void rinq_channel_init(RinqChannel *channel, LWLock *queue_lock, LWLock *request_lock);
-extern void rinq_channel_peer_gone(RinqDatabase *db);
+extern Size rinq_slots_size(void);
+extern void rinq_slots_init(RinqSlots *slots, LWLock *queue_lock, LWLock *request_lock);
+extern void rinq_slots_peer_gone(RinqDatabase *db);
 
 /*
  * Read the state of a slot.  What was written into the slot before it was
@@ -276,18 +276,18 @@ rinq_slot_set_state(RinqSlot *slot, RinqSlotState state)
 }
 
 /* slots */
-extern uint32 rinq_slot_alloc_call(RinqChannel *channel);
-extern void rinq_slot_free(RinqChannel *channel, uint32 index);
+extern uint32 rinq_slot_alloc_call(RinqSlots *slots);
+extern void rinq_slot_free(RinqSlots *slots, uint32 index);
 extern void rinq_slot_clear(RinqSlot *slot);
 extern bool rinq_slot_write(RinqSlot *slot, const RinqBytes *fields, int nfields);
 extern void rinq_slot_read(RinqSlot *slot, RinqBytes *fields, int nfields);
 extern bool rinq_slot_move(RinqSlot *slot, RinqSlotState from, RinqSlotState to);
 
 /* the peer's inbox */
-extern void rinq_inbox_put(RinqDatabase *db, RinqInboxKind kind, uint32 value,
+extern void rinq_event_put(RinqDatabase *db, RinqEventKind kind, uint32 value,
 						   uint32 serial);
-extern bool rinq_inbox_get(RinqChannel *channel, RinqInboxEntry *entry);
-extern bool rinq_inbox_missed(RinqChannel *channel);
+extern bool rinq_event_get(RinqSlots *slots, RinqEvent *entry);
+extern bool rinq_inbox_missed(RinqSlots *slots);
 
 /* the line of requests; of those that nobody waits for, so many run at a time */
 extern int	rinq_unattended_limit(void);

@@ -201,10 +201,10 @@ on_open(void *arg)
 		return;
 	}
 	setup_deadline = rinq_peer.now + rinq_amqp_connection_timeout;
-	rinq_channel_open(rinq_peer.conn, CHANNEL_COMMANDS, 0);
-	rinq_channel_open(rinq_peer.conn, CHANNEL_RESPONSES, 0);
-	rinq_channel_open(rinq_peer.conn, CHANNEL_TOPOLOGY, 0);
-	rinq_channel_open(rinq_peer.conn, CHANNEL_NOTIFICATIONS, 0);
+	rinq_amqp_channel_open(rinq_peer.conn, CHANNEL_COMMANDS, 0);
+	rinq_amqp_channel_open(rinq_peer.conn, CHANNEL_RESPONSES, 0);
+	rinq_amqp_channel_open(rinq_peer.conn, CHANNEL_TOPOLOGY, 0);
+	rinq_amqp_channel_open(rinq_peer.conn, CHANNEL_NOTIFICATIONS, 0);
 	rinq_publisher_opened();
 	rinq_sender_opened();
 	id_attempts = 0;
@@ -240,7 +240,7 @@ on_reply(void *arg, const RinqReply *reply)
 }
 
 static void
-on_channel_closed(void *arg, const RinqChannelClosed *info)
+on_channel_closed(void *arg, const RinqAmqpChannelClosed *info)
 {
 	char		reason[RINQ_LAST_ERROR_LEN];
 
@@ -252,7 +252,7 @@ on_channel_closed(void *arg, const RinqChannelClosed *info)
 	}
 	if (info->code == 405)
 	{
-		rinq_channel_open(rinq_peer.conn, CHANNEL_TOPOLOGY, 0);
+		rinq_amqp_channel_open(rinq_peer.conn, CHANNEL_TOPOLOGY, 0);
 		release_identity((int) (uint32) info->cookie);
 		try_identity();
 		return;
@@ -352,7 +352,7 @@ connection_ended(const char *reason)
 	rinq_publisher_connection_lost();
 	rinq_invoker_fail_all(reason, true);
 	rinq_sender_connection_lost();
-	rinq_line_connection_lost();
+	rinq_dispatch_connection_lost();
 	rinq_sessions_clear();
 
 	if (was_ready)

@@ -146,7 +146,7 @@ peer_gone(int code, Datum arg)
 	SpinLockRelease(&db->mutex);
 	rinq_identity_clear(db);
 	rinq_sender_end();
-	rinq_channel_peer_gone(db);
+	rinq_slots_peer_gone(db);
 	rinq_pool_end();
 	rinq_wake_proc(db->outbox.procno);	/* it ends when it sees the incarnation */
 
@@ -169,7 +169,7 @@ attach(void)
 	bool		wanted;
 
 	rinq_peer.db = db;
-	rinq_peer.channel = rinq_channel_of(db);
+	rinq_peer.slots = rinq_slots_of(db);
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
 	wanted = db->oid == rinq_peer.args.dboid &&
 		db->peer.state == RINQ_WORKER_STARTING &&
@@ -177,7 +177,7 @@ attach(void)
 	if (wanted)
 	{
 		/* what came between the last peer's end and this one's start */
-		rinq_channel_peer_gone(db);
+		rinq_slots_peer_gone(db);
 		rinq_sendqueue_open(db);
 		db->peer.state = RINQ_WORKER_RUNNING;
 		db->peer.pid = MyProcPid;
@@ -206,8 +206,8 @@ read_config(void)
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	rinq_config_fetch(rinq_peer.db, &config, &seen_config);
 	rinq_topology_configure(config.listeners);
-	rinq_standing_configure(config.standing);
-	rinq_line_configured();
+	rinq_durable_configure(config.standing);
+	rinq_dispatch_configured();
 	MemoryContextSwitchTo(old);
 }
 
@@ -217,15 +217,15 @@ look_at_all(void)
 {
 	uint32		i;
 
-	for (i = 0; i < rinq_peer.channel->num_slots; i++)
+	for (i = 0; i < rinq_peer.slots->num_slots; i++)
 	{
-		RinqSlot   *slot = &rinq_peer.channel->slots[i];
+		RinqSlot   *slot = &rinq_peer.slots->slot[i];
 		RinqSlotState state = rinq_slot_state(slot);
 
 		if (state == RINQ_SLOT_ABANDONED)
 			rinq_invoker_abandoned(i, slot->serial);
 		else if (state == RINQ_SLOT_DONE)
-			rinq_line_answer(i, slot->serial);
+			rinq_dispatch_result(i, slot->serial);
 	}
 	rinq_own_sessions_look();
 }
@@ -234,32 +234,32 @@ look_at_all(void)
 static bool
 read_inbox(void)
 {
-	RinqInboxEntry entry;
+	RinqEvent entry;
 
-	while (rinq_inbox_get(rinq_peer.channel, &entry))
+	while (rinq_event_get(rinq_peer.slots, &entry))
 	{
 		switch (entry.kind)
 		{
-			case RINQ_INBOX_CALL:
+			case RINQ_EVENT_CALL:
 				rinq_invoker_call(entry.value, entry.serial);
 				break;
-			case RINQ_INBOX_ABANDONED:
+			case RINQ_EVENT_ABANDONED:
 				rinq_invoker_abandoned(entry.value, entry.serial);
 				break;
-			case RINQ_INBOX_ANSWER:
-				rinq_line_answer(entry.value, entry.serial);
+			case RINQ_EVENT_RESULT:
+				rinq_dispatch_result(entry.value, entry.serial);
 				break;
-			case RINQ_INBOX_SESSION:
+			case RINQ_EVENT_SESSION:
 				rinq_own_session_of_process((int) entry.value, entry.serial);
 				break;
-			case RINQ_INBOX_CLIENT_GONE:
+			case RINQ_EVENT_CLIENT_GONE:
 				rinq_own_session_client_gone(entry.value);
 				break;
 		}
 		if (rinq_slice_over())
 			return true;
 	}
-	if (rinq_inbox_missed(rinq_peer.channel))
+	if (rinq_inbox_missed(rinq_peer.slots))
 		look_at_all();
 	return false;
 }
@@ -349,16 +349,16 @@ turn(void)
 	more |= rinq_notifications_step();
 	rinq_slice_begin();
 	next = rinq_network_next_deadline();
-	next = earlier(next, rinq_line_expire());
+	next = earlier(next, rinq_dispatch_expire());
 	next = earlier(next, rinq_topology_retry());
 	next = earlier(next, rinq_declare_step());
 	next = earlier(next, rinq_mending_step());
 	next = earlier(next, rinq_publisher_step());
 	next = earlier(next, rinq_invoker_retry());
 	next = earlier(next, rinq_sender_step());
-	next = earlier(next, rinq_remote_prune());
+	next = earlier(next, rinq_session_cache_prune());
 	rinq_slice_begin();
-	next = earlier(next, rinq_standing_step());
+	next = earlier(next, rinq_durable_step());
 	if (!rinq_peer.stopping)
 		next = earlier(next, rinq_pool_manage());
 
@@ -383,7 +383,7 @@ handle_signals(void)
 		ProcessConfigFile(PGC_SIGHUP);
 		rinq_peer.now = rinq_clock_ms();
 		rinq_network_reload();
-		(void) rinq_sendqueue_leave_direct(&rinq_peer.channel->send);
+		(void) rinq_sendqueue_leave_direct(&rinq_peer.slots->send);
 		if (rinq_peer.conn != conn)
 			forget_socket();
 	}
@@ -410,13 +410,13 @@ stop(void)
 	if (rinq_peer.ready)
 		rinq_topology_stop_consuming();
 	rinq_peer.stopping = true;
-	rinq_line_give_back_queued();
+	rinq_dispatch_give_back_queued();
 	if (!rinq_peer.db->stop)
 		rinq_invoker_fail_all("the peer was stopped", false);
 	for (;;)
 	{
 		int64		next = turn();
-		bool		busy = rinq_line_busy() || rinq_invoker_busy() || rinq_publisher_busy();
+		bool		busy = rinq_dispatch_busy() || rinq_invoker_busy() || rinq_publisher_busy();
 
 		if (rinq_network_stopped())
 			break;
@@ -466,11 +466,11 @@ rinq_peer_main(Datum arg)
 
 	rinq_peer.now = rinq_clock_ms();
 	rinq_sessions_init();
-	rinq_remote_init();
+	rinq_session_cache_init();
 	rinq_topology_init();
 	rinq_publisher_init();
 	rinq_invoker_init();
-	rinq_line_init();
+	rinq_dispatch_init();
 	rinq_sender_init();
 	rinq_pool_init();
 	rinq_network_init();

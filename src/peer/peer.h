@@ -18,7 +18,7 @@
  *	server.c	calls in, and what else arrives for executors
  *	line.c		what waits for executors, and what they have done
  *	lanes.c		whose turn it is
- *	incoming.c	responding to requests, and settling them
+ *	inbound.c	responding to requests, and settling them
  *	pool.c		the executors that run handlers
  *	sessions.c	the sessions of this peer
  *	remote.c	sessions of other peers, and what is known about them
@@ -59,7 +59,7 @@
 typedef struct RinqPeer
 {
 	RinqDatabase *db;
-	RinqChannel *channel;
+	RinqSlots *slots;
 	RinqWorkerArgs args;
 	RinqConn   *conn;			/* NULL while there is none */
 	bool		ready;			/* connected, with identity and queues */
@@ -143,7 +143,7 @@ extern void rinq_topology_init(void);
 extern void rinq_topology_opened(void);
 extern void rinq_topology_connection_lost(void);
 extern void rinq_topology_reply(const RinqReply *reply);
-extern void rinq_topology_channel_closed(const RinqChannelClosed *info);
+extern void rinq_topology_channel_closed(const RinqAmqpChannelClosed *info);
 extern void rinq_topology_cancelled(RinqBytes consumer_tag);
 extern void rinq_topology_configure(List *listeners);
 extern RinqNamespace *rinq_topology_namespace(RinqBytes name, int limit);
@@ -178,7 +178,7 @@ extern void rinq_declare_connection_lost(void);
 /* mending.c */
 extern void rinq_mending_opened(void);
 extern void rinq_mending_soon(void);
-extern void rinq_mending_refused(const RinqChannelClosed *info, RinqNamespace *ns);
+extern void rinq_mending_refused(const RinqAmqpChannelClosed *info, RinqNamespace *ns);
 extern int64 rinq_mending_step(void);
 
 /* invoker.c */
@@ -233,7 +233,7 @@ typedef struct RinqSession
 	RinqListener *on_response;	/* handles responses; NULL is none */
 	dlist_head	subscriptions;	/* namespaces it listens to (notifications.c) */
 	dlist_node	listening;		/* while it listens to any (session_index.c) */
-	uint64		looked_at;		/* number of the notification that was last matched */
+	uint64		last_match;		/* number of the notification that was last matched */
 	dlist_head	notifications;	/* that wait until the one before is handled (line.c) */
 	bool		handling;		/* one of them is being handled */
 	bool		standing;		/* it was made for a subscription (standing.c) */
@@ -259,17 +259,17 @@ typedef struct RinqDemand
 	int64		oldest;			/* when its oldest request came into the line */
 } RinqDemand;
 
-extern int	rinq_line_demand(RinqDemand *demand, int max);
-extern void rinq_line_init(void);
-extern void rinq_line_answer(uint32 index, uint32 serial);
-extern void rinq_line_channel_lost(uint16 channel);
-extern void rinq_line_connection_lost(void);
-extern void rinq_line_configured(void);
-extern void rinq_line_session_ends(RinqSession *session);
-extern void rinq_line_role_failed(Oid role);
-extern void rinq_line_give_back_queued(void);
-extern int64 rinq_line_expire(void);
-extern bool rinq_line_busy(void);
+extern int	rinq_dispatch_demand(RinqDemand *demand, int max);
+extern void rinq_dispatch_init(void);
+extern void rinq_dispatch_result(uint32 index, uint32 serial);
+extern void rinq_dispatch_channel_lost(uint16 channel);
+extern void rinq_dispatch_connection_lost(void);
+extern void rinq_dispatch_configured(void);
+extern void rinq_dispatch_session_ends(RinqSession *session);
+extern void rinq_dispatch_role_failed(Oid role);
+extern void rinq_dispatch_give_back_queued(void);
+extern int64 rinq_dispatch_expire(void);
+extern bool rinq_dispatch_busy(void);
 
 /* pool.c */
 extern void rinq_pool_init(void);
@@ -300,22 +300,22 @@ extern void rinq_own_session_renumber(RinqSession *session);
 extern void rinq_own_session_pending(uint32 seq, int change);
 
 /* remote.c */
-extern void rinq_remote_init(void);
-extern void rinq_remote_operation(uint32 index);
-extern void rinq_remote_response(uint32 index, const RinqDelivery *delivery);
-extern int64 rinq_remote_prune(void);
+extern void rinq_session_cache_init(void);
+extern void rinq_session_cache_operation(uint32 index);
+extern void rinq_session_cache_response(uint32 index, const RinqDelivery *delivery);
+extern int64 rinq_session_cache_prune(void);
 
 /* notifications.c */
 typedef struct RinqSubscription RinqSubscription;
 
-extern RinqMsgStatus rinq_notification_publish(const RinqOutgoing *notification,
+extern RinqMsgStatus rinq_notification_publish(const RinqOutbound *notification,
 											   const RinqBytes *fields);
 extern void rinq_notifications_subscribe(RinqSession *session, RinqNamespace *ns, RinqReceiveMode mode,
 						   RinqBytes handler, Oid role, Oid owner);
 extern bool rinq_notifications_unsubscribe(RinqSession *session, RinqNamespace *ns);
 extern void rinq_notifications_unsubscribe_all(RinqSession *session);
 extern const RinqListener *rinq_notifications_handler(RinqSession *session, RinqNamespace *ns);
-extern bool rinq_keeps_notifications(const RinqSession *session);
+extern bool rinq_buffers_notifications(const RinqSession *session);
 extern void rinq_subscriptions_list(const RinqSession *session, StringInfo list);
 
 /* matching.c */
@@ -325,19 +325,19 @@ extern void rinq_notifications_channel_lost(void);
 extern void rinq_notifications_drop(void);
 
 /* standing.c */
-extern void rinq_standing_retry(void);
-extern void rinq_standing_look(const RinqSession *session);
-extern void rinq_standing_configure(List *subscriptions);
-extern int64 rinq_standing_step(void);
-extern void rinq_standing_list(StringInfo list);
+extern void rinq_durable_retry(void);
+extern void rinq_durable_look(const RinqSession *session);
+extern void rinq_durable_configure(List *subscriptions);
+extern int64 rinq_durable_step(void);
+extern void rinq_durable_list(StringInfo list);
 
 /* kept.c */
-#define RINQ_NOTHING_KEPT "it does not listen to a namespace whose notifications are kept"
+#define RINQ_NOTHING_BUFFERED "it does not listen to a namespace whose notifications are kept"
 
-extern bool rinq_kept_add(RinqSession *session, const RinqBytes *fields);
-extern void rinq_kept_fetch(RinqSession *session, uint32 index, bool wait);
-extern void rinq_kept_no_more(RinqSession *session);
-extern void rinq_kept_session_ends(RinqSession *session);
+extern bool rinq_buffer_add(RinqSession *session, const RinqBytes *fields);
+extern void rinq_buffer_fetch(RinqSession *session, uint32 index, bool wait);
+extern void rinq_buffer_no_more(RinqSession *session);
+extern void rinq_buffer_session_ends(RinqSession *session);
 
 /* operations.c */
 extern void rinq_operation(uint32 index);

@@ -68,6 +68,6 @@ rinq_adopt(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(false);
 	if (waits)
 		disown_outbox(schema);
-	rinq_ddl_adopt_at_commit();
+	rinq_utility_hook_adopt_at_commit();
 	PG_RETURN_BOOL(true);
 }

@@ -103,7 +103,7 @@ call_async(FunctionCallInfo fcinfo, RinqPayloadForm form)
 	rinq_require_preloaded();
 	deadline = rinq_call_arguments(fcinfo, form, fields);
 	db = rinq_require_connection(deadline);
-	drawn = rinq_draw_argument(fcinfo, RINQ_CALL_SESSION_ARGUMENT, &id, &uncorrelated);
+	drawn = rinq_allocate_id_argument(fcinfo, RINQ_CALL_SESSION_ARGUMENT, &id, &uncorrelated);
 	if (uncorrelated)
 	{
 		send_uncorrelated(fcinfo, db, fields, deadline, &id);
@@ -161,7 +161,7 @@ static Datum
 await(FunctionCallInfo fcinfo, RinqPayloadForm form)
 {
 	RinqAsyncCall *call;
-	const RinqAnswer *answer;
+	const RinqResult *answer;
 
 	rinq_refuse_parallel(fcinfo);
 	call = find_call(rinq_text_argument(fcinfo, 0, "message id"));
@@ -177,7 +177,7 @@ await(FunctionCallInfo fcinfo, RinqPayloadForm form)
 				 errmsg_internal("%s", describe_dropped(call)),
 				 errdetail("Nobody has asked for it within %d seconds after its deadline.",
 						   RINQ_ASYNC_GRACE / 1000)));
-	return rinq_answer_result(answer, form, &fcinfo->isnull, call->namespace, command_of(call));
+	return rinq_result_result(answer, form, &fcinfo->isnull, call->namespace, command_of(call));
 }
 
 /*
@@ -208,7 +208,7 @@ rinq_await_raw(PG_FUNCTION_ARGS)
 static void
 fill_in_answer(RinqAsyncCall *call, Datum *values, bool *nulls)
 {
-	const RinqAnswer *answer;
+	const RinqResult *answer;
 
 	if (!rinq_async_ended(call))
 	{
@@ -219,7 +219,7 @@ fill_in_answer(RinqAsyncCall *call, Datum *values, bool *nulls)
 	if (answer->outcome == RINQ_OUTCOME_NONE)
 		rinq_error_row(ERRCODE_RINQ_TIMEOUT, describe_dropped(call), values, nulls);
 	else
-		rinq_answer_row(answer, call->namespace, command_of(call), values, nulls);
+		rinq_result_row(answer, call->namespace, command_of(call), values, nulls);
 }
 
 /*

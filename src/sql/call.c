@@ -57,9 +57,9 @@ rinq_call_deadline(const Interval *timeout)
  * The text of an answer, empty when it has none.
  */
 char *
-rinq_answer_text(const RinqAnswer *answer)
+rinq_result_text(const RinqResult *answer)
 {
-	RinqBytes	text = answer->fields[RINQ_ANSWER_TEXT];
+	RinqBytes	text = answer->fields[RINQ_RESULT_TEXT];
 
 	return text.data == NULL ? pstrdup("") : rinq_message_from_wire(text);
 }
@@ -68,21 +68,21 @@ rinq_answer_text(const RinqAnswer *answer)
  * Raises what an answer other than success stands for.
  */
 void
-rinq_call_raise(const RinqAnswer *answer, const char *namespace, const char *command)
+rinq_call_raise(const RinqResult *answer, const char *namespace, const char *command)
 {
 	char	   *message;
 
 	switch (answer->outcome)
 	{
 		case RINQ_OUTCOME_FAILURE:
-			message = rinq_answer_text(answer);
-			rinq_failure_raise(rinq_text_from_wire(answer->fields[RINQ_ANSWER_TYPE]),
+			message = rinq_result_text(answer);
+			rinq_failure_raise(rinq_text_from_wire(answer->fields[RINQ_RESULT_TYPE]),
 							   message[0] != '\0' ? message : NULL,
-							   rinq_payload_to_jsonb(answer->fields[RINQ_ANSWER_PAYLOAD]),
+							   rinq_payload_to_jsonb(answer->fields[RINQ_RESULT_PAYLOAD]),
 							   psprintf("%s::%s", namespace, command));
 			break;
 		case RINQ_OUTCOME_ERROR:
-			message = rinq_answer_text(answer);
+			message = rinq_result_text(answer);
 			ereport(ERROR,
 					(errcode(ERRCODE_RINQ_REMOTE_ERROR),
 					 errmsg_internal("%s", message[0] != '\0' ? message : "unknown error"),
@@ -96,7 +96,7 @@ rinq_call_raise(const RinqAnswer *answer, const char *namespace, const char *com
 					 errdetail("Whether the command was carried out is not known.")));
 			break;
 		case RINQ_OUTCOME_CONNECTION_LOST:
-			message = rinq_answer_text(answer);
+			message = rinq_result_text(answer);
 			ereport(ERROR,
 					(errcode(ERRCODE_CONNECTION_FAILURE),
 					 errmsg("connection lost during call to %s::%s", namespace, command),
@@ -108,27 +108,27 @@ rinq_call_raise(const RinqAnswer *answer, const char *namespace, const char *com
 			ereport(ERROR,
 					(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
 					 errmsg("the rinq peer has no connection to the broker"),
-					 errdetail_internal("%s", rinq_answer_text(answer)),
+					 errdetail_internal("%s", rinq_result_text(answer)),
 					 errhint("Look at the view rinq_peer.")));
 			break;
 		case RINQ_OUTCOME_MALFORMED:
 			ereport(ERROR,
 					(errcode(ERRCODE_PROTOCOL_VIOLATION),
 					 errmsg("malformed response to %s::%s", namespace, command),
-					 errdetail_internal("The response cannot be used: %s.", rinq_answer_text(answer))));
+					 errdetail_internal("The response cannot be used: %s.", rinq_result_text(answer))));
 			break;
 		case RINQ_OUTCOME_NO_QUEUE:
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("the queue of namespace \"%s\" cannot be used", namespace),
-					 errdetail_internal("%s", rinq_answer_text(answer)),
+					 errdetail_internal("%s", rinq_result_text(answer)),
 					 errhint("Delete or change the queue on the broker.")));
 			break;
 		case RINQ_OUTCOME_NOT_TAKEN:
 			ereport(ERROR,
 					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 					 errmsg("the broker does not take the request to %s::%s", namespace, command),
-					 errdetail_internal("%s", rinq_answer_text(answer))));
+					 errdetail_internal("%s", rinq_result_text(answer))));
 			break;
 		case RINQ_OUTCOME_TOO_LARGE:
 			ereport(ERROR,
@@ -142,7 +142,7 @@ rinq_call_raise(const RinqAnswer *answer, const char *namespace, const char *com
 			ereport(ERROR,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					 errmsg("call to %s::%s could not be completed", namespace, command),
-					 errdetail_internal("%s", rinq_answer_text(answer))));
+					 errdetail_internal("%s", rinq_result_text(answer))));
 			break;
 	}
 }
@@ -151,12 +151,12 @@ rinq_call_raise(const RinqAnswer *answer, const char *namespace, const char *com
  * Return the payload of an answer, or raise what the answer stands for.
  */
 Datum
-rinq_answer_result(const RinqAnswer *answer, RinqPayloadForm form, bool *isnull,
+rinq_result_result(const RinqResult *answer, RinqPayloadForm form, bool *isnull,
 				   const char *namespace, const char *command)
 {
 	if (answer->outcome != RINQ_OUTCOME_SUCCESS)
 		rinq_call_raise(answer, namespace, command);
-	return rinq_payload_result(answer->fields[RINQ_ANSWER_PAYLOAD], form, isnull);
+	return rinq_payload_result(answer->fields[RINQ_RESULT_PAYLOAD], form, isnull);
 }
 
 /*
@@ -196,7 +196,7 @@ fill_in_failure(Datum *values, bool *nulls)
  * a value here.  Interrupts and a lack of memory are errors all the same.
  */
 void
-rinq_answer_row(const RinqAnswer *answer, const char *namespace, const char *command,
+rinq_result_row(const RinqResult *answer, const char *namespace, const char *command,
 				Datum *values, bool *nulls)
 {
 	MemoryContext context = CurrentMemoryContext;
@@ -207,7 +207,7 @@ rinq_answer_row(const RinqAnswer *answer, const char *namespace, const char *com
 	PG_TRY();
 	{
 		values[RINQ_ANSWER_COLUMN_PAYLOAD] =
-			rinq_answer_result(answer, RINQ_PAYLOAD_JSONB, &nulls[RINQ_ANSWER_COLUMN_PAYLOAD],
+			rinq_result_result(answer, RINQ_PAYLOAD_JSONB, &nulls[RINQ_ANSWER_COLUMN_PAYLOAD],
 							   namespace, command);
 	}
 	PG_CATCH();
@@ -270,10 +270,10 @@ rinq_call_result(FunctionCallInfo fcinfo, RinqDatabase *db, uint32 index, RinqPa
 
 	PG_TRY();
 	{
-		RinqAnswer	answer;
+		RinqResult	answer;
 
 		rinq_call_wait(db, index, &answer);
-		result = rinq_answer_result(&answer, form, &fcinfo->isnull, namespace, command);
+		result = rinq_result_result(&answer, form, &fcinfo->isnull, namespace, command);
 	}
 	PG_CATCH();
 	{
@@ -300,7 +300,7 @@ call(FunctionCallInfo fcinfo, RinqPayloadForm form)
 	rinq_require_preloaded();
 	deadline = rinq_call_arguments(fcinfo, form, fields);
 	db = rinq_require_connection(deadline);
-	drawn = rinq_draw_argument(fcinfo, RINQ_CALL_SESSION_ARGUMENT, &id, &uncorrelated);
+	drawn = rinq_allocate_id_argument(fcinfo, RINQ_CALL_SESSION_ARGUMENT, &id, &uncorrelated);
 	index = rinq_call_submit(db, fields, deadline, false, drawn ? &id : NULL);
 	return rinq_call_result(fcinfo, db, index, form, fields[RINQ_CALL_NAMESPACE].data,
 							text_to_cstring(PG_GETARG_TEXT_PP(1)));

@@ -27,13 +27,13 @@ enum
 	RINQ_ANSWER_COLUMNS
 };
 
-RINQ_NORETURN extern void rinq_call_raise(const RinqAnswer *answer, const char *namespace,
+RINQ_NORETURN extern void rinq_call_raise(const RinqResult *answer, const char *namespace,
 										  const char *command);
 extern int64 rinq_call_deadline(const Interval *timeout);
-extern char *rinq_answer_text(const RinqAnswer *answer);
-extern Datum rinq_answer_result(const RinqAnswer *answer, RinqPayloadForm form, bool *isnull,
+extern char *rinq_result_text(const RinqResult *answer);
+extern Datum rinq_result_result(const RinqResult *answer, RinqPayloadForm form, bool *isnull,
 								const char *namespace, const char *command);
-extern void rinq_answer_row(const RinqAnswer *answer, const char *namespace, const char *command,
+extern void rinq_result_row(const RinqResult *answer, const char *namespace, const char *command,
 							Datum *values, bool *nulls);
 extern void rinq_error_row(int code, const char *message, Datum *values, bool *nulls);
 extern void rinq_call_fields(const char *namespace, const char *command, RinqBytes *fields);

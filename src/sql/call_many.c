@@ -98,7 +98,7 @@ make_call(Calls *all)
 
 	Assert(all->made < all->count && call->slot == RINQ_NO_SLOT);
 	if (!call->has_id)
-		call->has_id = rinq_draw_argument(all->fcinfo, RINQ_CALL_SESSION_ARGUMENT, &call->id,
+		call->has_id = rinq_allocate_id_argument(all->fcinfo, RINQ_CALL_SESSION_ARGUMENT, &call->id,
 										  &uncorrelated);
 	all->fields[RINQ_CALL_PAYLOAD] = call->payload;
 	call->slot = rinq_call_try_submit(all->db, all->fields, deadline,
@@ -130,10 +130,10 @@ make_calls(Calls *all)
 static void
 end_call(Calls *all, Call *call)
 {
-	RinqAnswer	answer;
+	RinqResult	answer;
 
 	rinq_call_wait(all->db, call->slot, &answer);
-	rinq_answer_row(&answer, all->namespace, all->command, call->values, call->nulls);
+	rinq_result_row(&answer, all->namespace, all->command, call->values, call->nulls);
 	rinq_call_release(all->db, call->slot);
 	call->slot = RINQ_NO_SLOT;
 	all->under_way--;
@@ -159,7 +159,7 @@ take_answers(Calls *all)
 			taken = true;
 		}
 		else
-			next = Min(next, rinq_channel_of(all->db)->slots[call->slot].deadline);
+			next = Min(next, rinq_slots_of(all->db)->slot[call->slot].deadline);
 	}
 	while (all->first < all->made && all->calls[all->first].slot == RINQ_NO_SLOT)
 		all->first++;

@@ -88,7 +88,7 @@ rinq_start(PG_FUNCTION_ARGS)
 	}
 	identities = db->identities;
 	LWLockRelease(rinq_shared->lock);
-	rinq_ddl_reread_now();
+	rinq_utility_hook_reread_now();
 	reason = rinq_identity_reason(&identities);
 	if (reason != NULL)
 		ereport(NOTICE,

@@ -73,7 +73,7 @@ execute(FunctionCallInfo fcinfo, RinqPayloadForm form)
 	char	   *command;
 	RinqDatabase *db;
 	RinqBytes	fields[RINQ_SEND_FIELDS];
-	RinqOutgoing message;
+	RinqOutbound message;
 	char		id[RINQ_MESSAGE_ID_SIZE];
 
 	rinq_refuse_parallel(fcinfo);
@@ -90,7 +90,7 @@ execute(FunctionCallInfo fcinfo, RinqPayloadForm form)
 	message.durable = durable;
 	if (!PG_ARGISNULL(ARG_TIMEOUT))
 		message.deadline = rinq_wall_ms() + rinq_interval_ms(PG_GETARG_INTERVAL_P(ARG_TIMEOUT));
-	rinq_send_draw_id_argument(fcinfo, ARG_SESSION, db, &message.item.id);
+	rinq_send_allocate_id_argument(fcinfo, ARG_SESSION, db, &message.item.id);
 	if (durable)
 		rinq_outbox_insert(db, rinq_internal_schema(), &message, fields);
 	rinq_send_at_commit(db, &message, fields);

@@ -57,7 +57,7 @@ enum
 typedef struct Reader
 {
 	MemoryContextCallback end;
-	RinqTarget	target;
+	RinqSessionRef	target;
 	RinqOperationInput input;	/* of the next fetch */
 	int64		deadline;		/* of the first one */
 	int			rows;
@@ -103,7 +103,7 @@ forget_all(void)
  * no memory for that.
  */
 static bool
-add_fetched(const RinqTarget *target, RinqBytes packed)
+add_fetched(const RinqSessionRef *target, RinqBytes packed)
 {
 	dlist_mutable_iter iter;
 	Fetched    *one;
@@ -186,7 +186,7 @@ reader_is_gone(void *arg)
  * slot is not this process's any more.
  */
 static void
-wait_for_fetch(RinqDatabase *db, uint32 index, RinqAnswer *answer, volatile bool *released)
+wait_for_fetch(RinqDatabase *db, uint32 index, RinqResult *answer, volatile bool *released)
 {
 	rinq_call_wait(db, index, answer);
 	if (answer->outcome != RINQ_OUTCOME_EXPIRED)
@@ -202,45 +202,45 @@ wait_for_fetch(RinqDatabase *db, uint32 index, RinqAnswer *answer, volatile bool
  * Nothing here raises an error, since one is being raised.
  */
 static void
-end_failed_fetch(RinqDatabase *db, uint32 index, const RinqTarget *target)
+end_failed_fetch(RinqDatabase *db, uint32 index, const RinqSessionRef *target)
 {
-	RinqAnswer	answer;
+	RinqResult	answer;
 
 	if (rinq_call_abandon(db, index))
 		return;
 	rinq_call_answer(db, index, &answer);
 	if (answer.outcome == RINQ_OUTCOME_SUCCESS &&
 		find_fetched(&target->ref.session) == NULL)
-		(void) add_fetched(target, answer.fields[RINQ_ANSWER_PAYLOAD]);
+		(void) add_fetched(target, answer.fields[RINQ_RESULT_PAYLOAD]);
 	rinq_call_release(db, index);
 }
 
 /* one fetch; the result is what it was refused for, if not RINQ_OUTCOME_SUCCESS */
 static RinqOutcome
-fetch(RinqDatabase *db, const Reader *reader, bool trusted, int64 deadline, char **text)
+fetch(RinqDatabase *db, const Reader *reader, bool privilege_checked, int64 deadline, char **text)
 {
-	const RinqTarget *target = &reader->target;
+	const RinqSessionRef *target = &reader->target;
 	RinqBytes	fields[RINQ_OP_FIELDS];
-	RinqAnswer	answer;
+	RinqResult	answer;
 	uint32		index;
 	volatile bool released = false;
 
 	rinq_at_request_end(forget_all);
 	rinq_operation_fields(&reader->input, fields);
-	index = rinq_operation_submit(db, RINQ_OP_FETCH, &target->ref, true, GetUserId(), trusted,
+	index = rinq_operation_submit(db, RINQ_OP_FETCH, &target->ref, true, GetUserId(), privilege_checked,
 								  fields, RINQ_OP_FIELDS, deadline);
 	PG_TRY();
 	{
 		wait_for_fetch(db, index, &answer, &released);
 		if (answer.outcome == RINQ_OUTCOME_SUCCESS &&
-			!add_fetched(target, answer.fields[RINQ_ANSWER_PAYLOAD]))
+			!add_fetched(target, answer.fields[RINQ_RESULT_PAYLOAD]))
 			ereport(ERROR,
 					(errcode(ERRCODE_OUT_OF_MEMORY),
 					 errmsg("out of memory"),
 					 errdetail("A notification of %zu bytes was fetched.",
-							   answer.fields[RINQ_ANSWER_PAYLOAD].len)));
+							   answer.fields[RINQ_RESULT_PAYLOAD].len)));
 		if (answer.outcome >= RINQ_OUTCOME_REFUSED)
-			*text = rinq_answer_text(&answer);
+			*text = rinq_result_text(&answer);
 		else if (answer.outcome != RINQ_OUTCOME_SUCCESS && answer.outcome != RINQ_OUTCOME_EXPIRED)
 			rinq_call_raise(&answer, "_sess", target->text);
 	}
@@ -260,7 +260,7 @@ fetch(RinqDatabase *db, const Reader *reader, bool trusted, int64 deadline, char
 static void
 fetch_next(Reader *reader)
 {
-	RinqTarget *target = &reader->target;
+	RinqSessionRef *target = &reader->target;
 	int64		deadline = reader->rows == 0 ? reader->deadline : rinq_call_deadline(NULL);
 	RinqDatabase *db = rinq_require_connection(rinq_call_deadline(NULL));
 	char	   *text = NULL;
@@ -283,7 +283,7 @@ fetch_next(Reader *reader)
  * and the role may be another one than when it was.
  */
 static void
-check_fetched(const Fetched *one, const RinqTarget *target)
+check_fetched(const Fetched *one, const RinqSessionRef *target)
 {
 	RinqDatabase *db = rinq_my_database();
 	RinqSessionId own;
@@ -405,7 +405,7 @@ new_reader(FunctionCallInfo fcinfo)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max_rows must be positive")));
 	if (PG_ARGISNULL(ARG_SESSION))
-		rinq_target_own(rinq_require_connection(rinq_call_deadline(NULL)), &reader->target);
+		rinq_session_ref_own(rinq_require_connection(rinq_call_deadline(NULL)), &reader->target);
 	else
 		rinq_session_argument(fcinfo, ARG_SESSION, &reader->target);
 	reader->end.func = reader_is_gone;

@@ -209,7 +209,7 @@ rinq_listener_changed(PG_FUNCTION_ARGS)
 	rinq_refuse_parallel(fcinfo);
 	if (TRIGGER_FIRED_FOR_STATEMENT(((TriggerData *) fcinfo->context)->tg_event))
 		rinq_registration_tidy();
-	rinq_ddl_reread_at_commit();
+	rinq_utility_hook_reread_at_commit();
 	return PointerGetDatum(NULL);
 }
 

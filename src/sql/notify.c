@@ -36,7 +36,7 @@ enum
 };
 
 static Datum
-send(FunctionCallInfo fcinfo, RinqOutgoing *message, RinqBytes constraint, RinqPayloadForm form)
+send(FunctionCallInfo fcinfo, RinqOutbound *message, RinqBytes constraint, RinqPayloadForm form)
 {
 	RinqBytes	namespace = rinq_bytes_str(rinq_namespace_argument(fcinfo, ARG_NAMESPACE));
 	RinqBytes	type = rinq_check_notification_type(rinq_text_argument(fcinfo, ARG_TYPE, "type"));
@@ -46,7 +46,7 @@ send(FunctionCallInfo fcinfo, RinqOutgoing *message, RinqBytes constraint, RinqP
 
 	rinq_require_preloaded();
 	db = rinq_require_peer();
-	rinq_send_draw_id_argument(fcinfo, ARG_SESSION, db, &message->item.id);
+	rinq_send_allocate_id_argument(fcinfo, ARG_SESSION, db, &message->item.id);
 	rinq_send_notification(db, message, true, namespace, type, payload, constraint);
 	rinq_message_id_format(&message->item.id, id, sizeof(id));
 	PG_RETURN_DATUM(CStringGetTextDatum(id));
@@ -55,11 +55,11 @@ send(FunctionCallInfo fcinfo, RinqOutgoing *message, RinqBytes constraint, RinqP
 static Datum
 notify(FunctionCallInfo fcinfo, RinqPayloadForm form)
 {
-	RinqOutgoing message;
-	RinqTarget	target;
+	RinqOutbound message;
+	RinqSessionRef	target;
 
 	rinq_refuse_parallel(fcinfo);
-	rinq_target_argument(fcinfo, ARG_TARGET, &target);
+	rinq_session_ref_argument(fcinfo, ARG_TARGET, &target);
 	rinq_check_notification_target(&target);
 	memset(&message, 0, sizeof(message));
 	message.kind = RINQ_SEND_NOTIFICATION;
@@ -70,7 +70,7 @@ notify(FunctionCallInfo fcinfo, RinqPayloadForm form)
 static Datum
 notify_many(FunctionCallInfo fcinfo, RinqPayloadForm form)
 {
-	RinqOutgoing message;
+	RinqOutbound message;
 	bytea	   *constraint;
 
 	rinq_refuse_parallel(fcinfo);

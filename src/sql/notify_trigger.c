@@ -65,7 +65,7 @@ static Target
 target_of(RinqTriggerPlan *plan, RinqTriggerContext *about, TupleDesc desc, HeapTuple row)
 {
 	Target		target;
-	RinqTarget	session;
+	RinqSessionRef	session;
 	char	   *text;
 
 	memset(&target, 0, sizeof(target));
@@ -79,7 +79,7 @@ target_of(RinqTriggerPlan *plan, RinqTriggerContext *about, TupleDesc desc, Heap
 	target.nobody = text == NULL;
 	if (text != NULL)
 	{
-		rinq_target_parse(text, &session);
+		rinq_session_ref_parse(text, &session);
 		rinq_check_notification_target(&session);
 		target.session = session.ref.session;
 	}
@@ -128,7 +128,7 @@ send(RinqDatabase *db, const RinqTriggerPlan *plan, RinqTriggerContext *about,
 	 const Target *target, const StringInfoData *body)
 {
 	TriggerData *data = about->data;
-	RinqOutgoing message;
+	RinqOutbound message;
 	RinqBytes	type = plan->type;
 
 	about->is_sent = true;

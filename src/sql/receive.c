@@ -30,7 +30,7 @@ PG_FUNCTION_INFO_V1(rinq_session_unlisten);
 Datum
 rinq_session_listen(PG_FUNCTION_ARGS)
 {
-	RinqTarget	target;
+	RinqSessionRef	target;
 	RinqOperationInput input;
 	RinqOperationResult result;
 
@@ -38,7 +38,7 @@ rinq_session_listen(PG_FUNCTION_ARGS)
 	rinq_session_argument(fcinfo, 0, &target);
 	memset(&input, 0, sizeof(input));
 	input.namespace = rinq_namespace_argument(fcinfo, 1);
-	input.mode = RINQ_RECEIVE_KEEP;
+	input.mode = RINQ_RECEIVE_BUFFER;
 	input.handler = "";
 	if (!PG_ARGISNULL(2) && !PG_ARGISNULL(3))
 		ereport(ERROR,
@@ -72,7 +72,7 @@ rinq_session_listen(PG_FUNCTION_ARGS)
 Datum
 rinq_session_unlisten(PG_FUNCTION_ARGS)
 {
-	RinqTarget	target;
+	RinqSessionRef	target;
 	RinqOperationInput input;
 	RinqOperationResult result;
 

@@ -38,22 +38,22 @@ rinq_send_inherited(RinqBytes *fields)
  * connection to the broker there is none, and the id is made up.
  */
 void
-rinq_send_draw_id(RinqDatabase *db, RinqMessageId *id)
+rinq_send_allocate_id(RinqDatabase *db, RinqMessageId *id)
 {
-	if (rinq_session_draw(db, rinq_client_number(), id) == 0)
-		rinq_session_draw_unconnected(id);
+	if (rinq_session_allocate_id(db, rinq_client_number(), id) == 0)
+		rinq_session_allocate_id_unconnected(id);
 }
 
 /*
  * The same for the session that an argument names, if it is not NULL.
  */
 void
-rinq_send_draw_id_argument(FunctionCallInfo fcinfo, int n, RinqDatabase *db, RinqMessageId *id)
+rinq_send_allocate_id_argument(FunctionCallInfo fcinfo, int n, RinqDatabase *db, RinqMessageId *id)
 {
 	bool		uncorrelated;
 
-	if (!rinq_draw_argument(fcinfo, n, id, &uncorrelated))
-		rinq_send_draw_id(db, id);
+	if (!rinq_allocate_id_argument(fcinfo, n, id, &uncorrelated))
+		rinq_send_allocate_id(db, id);
 }
 
 /*
@@ -69,7 +69,7 @@ rinq_check_notification_type(const char *type)
  * Raises an error unless a session can be notified.
  */
 void
-rinq_check_notification_target(const RinqTarget *target)
+rinq_check_notification_target(const RinqSessionRef *target)
 {
 	if (target->ref.session.seq == 0)
 		ereport(ERROR,
@@ -86,7 +86,7 @@ rinq_check_notification_target(const RinqTarget *target)
  * absent but for RINQ_SEND_MULTICAST.
  */
 void
-rinq_send_notification(RinqDatabase *db, RinqOutgoing *message, bool has_id,
+rinq_send_notification(RinqDatabase *db, RinqOutbound *message, bool has_id,
 					   RinqBytes namespace, RinqBytes type, RinqBytes payload,
 					   RinqBytes constraint)
 {
@@ -98,6 +98,6 @@ rinq_send_notification(RinqDatabase *db, RinqOutgoing *message, bool has_id,
 	rinq_send_inherited(fields);
 	fields[RINQ_SEND_CONSTRAINT] = constraint;
 	if (!has_id)
-		rinq_send_draw_id(db, &message->item.id);
+		rinq_send_allocate_id(db, &message->item.id);
 	rinq_send_at_commit(db, message, fields);
 }

@@ -60,10 +60,10 @@ PG_FUNCTION_INFO_V1(rinq_source_attribute);
 Datum
 rinq_session(PG_FUNCTION_ARGS)
 {
-	RinqTarget	target;
+	RinqSessionRef	target;
 
 	rinq_refuse_parallel(fcinfo);
-	rinq_target_own(rinq_require_connection(rinq_clock_ms() + rinq_default_timeout), &target);
+	rinq_session_ref_own(rinq_require_connection(rinq_clock_ms() + rinq_default_timeout), &target);
 	PG_RETURN_DATUM(CStringGetTextDatum(target.text));
 }
 
@@ -76,7 +76,7 @@ rinq_session(PG_FUNCTION_ARGS)
 Datum
 rinq_session_create(PG_FUNCTION_ARGS)
 {
-	RinqTarget	target;
+	RinqSessionRef	target;
 	RinqOperationResult result;
 	char	   *at;
 
@@ -98,11 +98,11 @@ rinq_session_create(PG_FUNCTION_ARGS)
 Datum
 rinq_session_destroy(PG_FUNCTION_ARGS)
 {
-	RinqTarget	target;
+	RinqSessionRef	target;
 	RinqOperationResult result;
 
 	rinq_refuse_parallel(fcinfo);
-	rinq_target_argument(fcinfo, 0, &target);
+	rinq_session_ref_argument(fcinfo, 0, &target);
 	rinq_change_session(RINQ_OP_DESTROY, &target, NULL, &result);
 	PG_RETURN_VOID();
 }
@@ -115,18 +115,18 @@ rinq_session_destroy(PG_FUNCTION_ARGS)
 Datum
 rinq_session_revision(PG_FUNCTION_ARGS)
 {
-	RinqTarget	target;
+	RinqSessionRef	target;
 	RinqOperationResult result;
 
 	rinq_refuse_parallel(fcinfo);
-	rinq_target_argument(fcinfo, 0, &target);
+	rinq_session_ref_argument(fcinfo, 0, &target);
 	rinq_operate(RINQ_OP_REVISION, &target, NULL, &result);
 	PG_RETURN_DATUM(CStringGetTextDatum(result.text));
 }
 
 /* false, if that may be, when a value at the revision is not known any more */
 static bool
-get_attributes(const RinqTarget *target, const char *namespace, RinqAttribute *keys, int count,
+get_attributes(const RinqSessionRef *target, const char *namespace, RinqAttribute *keys, int count,
 			   bool may_be_stale, RinqAttribute **attributes)
 {
 	RinqOperationInput input;
@@ -154,14 +154,14 @@ get_attributes(const RinqTarget *target, const char *namespace, RinqAttribute *k
 Datum
 rinq_session_get(PG_FUNCTION_ARGS)
 {
-	RinqTarget	target;
+	RinqSessionRef	target;
 	char	   *namespace;
 	RinqAttribute key;
 	RinqAttribute *found;
 
 	rinq_refuse_parallel(fcinfo);
 	namespace = rinq_namespace_argument(fcinfo, 1);
-	rinq_target_argument(fcinfo, 0, &target);
+	rinq_session_ref_argument(fcinfo, 0, &target);
 	memset(&key, 0, sizeof(key));
 	key.key = rinq_attribute_text(rinq_text_argument(fcinfo, 2, "key"), "key");
 	(void) get_attributes(&target, namespace, &key, 1, false, &found);
@@ -177,7 +177,7 @@ rinq_session_get(PG_FUNCTION_ARGS)
 Datum
 rinq_session_get_many(PG_FUNCTION_ARGS)
 {
-	RinqTarget	target;
+	RinqSessionRef	target;
 	char	   *namespace;
 	RinqResultSet set;
 	RinqAttribute *keys;
@@ -189,7 +189,7 @@ rinq_session_get_many(PG_FUNCTION_ARGS)
 
 	rinq_refuse_parallel(fcinfo);
 	namespace = rinq_namespace_argument(fcinfo, 1);
-	rinq_target_argument(fcinfo, 0, &target);
+	rinq_session_ref_argument(fcinfo, 0, &target);
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -222,7 +222,7 @@ rinq_session_get_many(PG_FUNCTION_ARGS)
 }
 
 static Datum
-update(const RinqTarget *target, const char *namespace, RinqAttribute *attributes, int count)
+update(const RinqSessionRef *target, const char *namespace, RinqAttribute *attributes, int count)
 {
 	RinqOperationInput input;
 	RinqOperationResult result;
@@ -265,7 +265,7 @@ read_attribute(HeapTupleHeader row, RinqAttribute *attribute)
 Datum
 rinq_session_update(PG_FUNCTION_ARGS)
 {
-	RinqTarget	target;
+	RinqSessionRef	target;
 	char	   *namespace;
 	ArrayType  *array;
 	RinqAttribute *attributes;
@@ -277,7 +277,7 @@ rinq_session_update(PG_FUNCTION_ARGS)
 
 	rinq_refuse_parallel(fcinfo);
 	namespace = rinq_namespace_argument(fcinfo, 1);
-	rinq_target_argument(fcinfo, 0, &target);
+	rinq_session_ref_argument(fcinfo, 0, &target);
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -301,7 +301,7 @@ rinq_session_update(PG_FUNCTION_ARGS)
 static Datum
 update_from_json(FunctionCallInfo fcinfo, Jsonb *json)
 {
-	RinqTarget	target;
+	RinqSessionRef	target;
 	char	   *namespace = rinq_namespace_argument(fcinfo, 1);
 	RinqAttribute *attributes;
 	JsonbIterator *iterator;
@@ -309,7 +309,7 @@ update_from_json(FunctionCallInfo fcinfo, Jsonb *json)
 	JsonbIteratorToken token;
 	int			count = 0;
 
-	rinq_target_argument(fcinfo, 0, &target);
+	rinq_session_ref_argument(fcinfo, 0, &target);
 	if (!JB_ROOT_IS_OBJECT(json))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -372,14 +372,14 @@ rinq_session_update_text(PG_FUNCTION_ARGS)
 Datum
 rinq_session_clear(PG_FUNCTION_ARGS)
 {
-	RinqTarget	target;
+	RinqSessionRef	target;
 	RinqOperationInput input;
 	RinqOperationResult result;
 
 	rinq_refuse_parallel(fcinfo);
 	memset(&input, 0, sizeof(input));
 	input.namespace = rinq_namespace_argument(fcinfo, 1);
-	rinq_target_argument(fcinfo, 0, &target);
+	rinq_session_ref_argument(fcinfo, 0, &target);
 	rinq_change_session(RINQ_OP_CLEAR, &target, &input, &result);
 	PG_RETURN_DATUM(CStringGetTextDatum(result.text));
 }
@@ -393,7 +393,7 @@ rinq_session_clear(PG_FUNCTION_ARGS)
 Datum
 rinq_session_on_response(PG_FUNCTION_ARGS)
 {
-	RinqTarget	target;
+	RinqSessionRef	target;
 	RinqOperationInput input;
 	RinqOperationResult result;
 
@@ -429,7 +429,7 @@ forget_known(void)
 static char *
 source_attribute(const char *namespace, const char *key)
 {
-	RinqTarget	target;
+	RinqSessionRef	target;
 	RinqAttribute wanted;
 	RinqAttribute *found = NULL;
 

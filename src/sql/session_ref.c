@@ -29,7 +29,7 @@
  * A session, or a session at a revision, as it is written.
  */
 void
-rinq_target_parse(const char *text, RinqTarget *target)
+rinq_session_ref_parse(const char *text, RinqSessionRef *target)
 {
 	memset(target, 0, sizeof(*target));
 	target->text = text;
@@ -47,18 +47,18 @@ rinq_target_parse(const char *text, RinqTarget *target)
  * An argument that is a session, or a session at a revision.
  */
 void
-rinq_target_argument(FunctionCallInfo fcinfo, int n, RinqTarget *target)
+rinq_session_ref_argument(FunctionCallInfo fcinfo, int n, RinqSessionRef *target)
 {
-	rinq_target_parse(rinq_text_argument(fcinfo, n, "session"), target);
+	rinq_session_ref_parse(rinq_text_argument(fcinfo, n, "session"), target);
 }
 
 /*
  * An argument that is a session without a revision.
  */
 void
-rinq_session_argument(FunctionCallInfo fcinfo, int n, RinqTarget *target)
+rinq_session_argument(FunctionCallInfo fcinfo, int n, RinqSessionRef *target)
 {
-	rinq_target_argument(fcinfo, n, target);
+	rinq_session_ref_argument(fcinfo, n, target);
 	if (!target->current)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -70,7 +70,7 @@ rinq_session_argument(FunctionCallInfo fcinfo, int n, RinqTarget *target)
  * Raises what refuses an operation: "text" came with the outcome.
  */
 void
-rinq_operation_refused(RinqOutcome outcome, const RinqTarget *target, const char *namespace,
+rinq_operation_refused(RinqOutcome outcome, const RinqSessionRef *target, const char *namespace,
 					   const char *text)
 {
 	const char *owner;
@@ -133,7 +133,7 @@ rinq_operation_refused(RinqOutcome outcome, const RinqTarget *target, const char
  * The connection's own session, which is made if need be.
  */
 void
-rinq_target_own(RinqDatabase *db, RinqTarget *target)
+rinq_session_ref_own(RinqDatabase *db, RinqSessionRef *target)
 {
 	char		text[RINQ_SESSION_ID_SIZE];
 
@@ -147,7 +147,7 @@ rinq_target_own(RinqDatabase *db, RinqTarget *target)
 
 /* does a handler ask about the session whose request it handles? */
 static bool
-is_source(const RinqTarget *target)
+is_source(const RinqSessionRef *target)
 {
 	RinqRef		source;
 
@@ -170,7 +170,7 @@ is_for_peers(RinqOperation op)
  * it handles, but neither get what is sent to it, nor send in its name.
  */
 bool
-rinq_may_use(RinqOperation op, const RinqTarget *target, const char *owner)
+rinq_may_use(RinqOperation op, const RinqSessionRef *target, const char *owner)
 {
 	Oid			role = (Oid) strtoul(owner, NULL, 10);
 
@@ -180,25 +180,25 @@ rinq_may_use(RinqOperation op, const RinqTarget *target, const char *owner)
 
 /* one attempt; what is refused for being stale is left to the caller */
 static RinqOutcome
-attempt(RinqDatabase *db, RinqOperation op, const RinqTarget *target, bool trusted,
+attempt(RinqDatabase *db, RinqOperation op, const RinqSessionRef *target, bool privilege_checked,
 		const RinqBytes *fields, int64 deadline, RinqOperationResult *result)
 {
 	uint32		index = rinq_operation_submit(db, op, &target->ref, target->current, GetUserId(),
-											  trusted, fields, RINQ_OP_FIELDS, deadline);
+											  privilege_checked, fields, RINQ_OP_FIELDS, deadline);
 	volatile RinqOutcome outcome = RINQ_OUTCOME_NONE;
 
 	PG_TRY();
 	{
-		RinqAnswer	answer;
+		RinqResult	answer;
 
 		rinq_call_wait(db, index, &answer);
 		outcome = answer.outcome;
 		if (outcome == RINQ_OUTCOME_SUCCESS || outcome >= RINQ_OUTCOME_REFUSED ||
 			outcome == RINQ_OUTCOME_EXPIRED)
 		{
-			result->payload = rinq_bytes_copy(answer.fields[RINQ_ANSWER_PAYLOAD]);
-			result->text = rinq_answer_text(&answer);
-			result->uncorrelated = rinq_bytes_are(answer.fields[RINQ_ANSWER_TYPE], "u");
+			result->payload = rinq_bytes_copy(answer.fields[RINQ_RESULT_PAYLOAD]);
+			result->text = rinq_result_text(&answer);
+			result->uncorrelated = rinq_bytes_are(answer.fields[RINQ_RESULT_TYPE], "u");
 		}
 		else
 			rinq_call_raise(&answer, "_sess", target->text);
@@ -247,7 +247,7 @@ rinq_operation_fields(const RinqOperationInput *input, RinqBytes *fields)
 
 /* one attempt, as the peer's own roles allow */
 static RinqOutcome
-attempt_allowed(RinqOperation op, const RinqTarget *target, const RinqOperationInput *input,
+attempt_allowed(RinqOperation op, const RinqSessionRef *target, const RinqOperationInput *input,
 				int64 deadline, RinqOperationResult *result)
 {
 	RinqDatabase *db = rinq_require_connection(deadline);
@@ -267,7 +267,7 @@ attempt_allowed(RinqOperation op, const RinqTarget *target, const RinqOperationI
  * false.
  */
 bool
-rinq_operate_unless_stale(RinqOperation op, const RinqTarget *target,
+rinq_operate_unless_stale(RinqOperation op, const RinqSessionRef *target,
 						  const RinqOperationInput *input, RinqOperationResult *result)
 {
 	RinqOutcome outcome = attempt_allowed(op, target, input, rinq_call_deadline(NULL), result);
@@ -283,7 +283,7 @@ rinq_operate_unless_stale(RinqOperation op, const RinqTarget *target,
  * The same, and that is an error, too.
  */
 void
-rinq_operate(RinqOperation op, const RinqTarget *target, const RinqOperationInput *input,
+rinq_operate(RinqOperation op, const RinqSessionRef *target, const RinqOperationInput *input,
 			 RinqOperationResult *result)
 {
 	if (!rinq_operate_unless_stale(op, target, input, result))
@@ -291,7 +291,7 @@ rinq_operate(RinqOperation op, const RinqTarget *target, const RinqOperationInpu
 }
 
 static bool
-is_own(const RinqTarget *target)
+is_own(const RinqSessionRef *target)
 {
 	RinqDatabase *db = rinq_my_database();
 	bool		own;
@@ -311,7 +311,7 @@ is_own(const RinqTarget *target)
  * and may have left by then.
  */
 void
-rinq_change_session(RinqOperation op, const RinqTarget *target, const RinqOperationInput *input,
+rinq_change_session(RinqOperation op, const RinqSessionRef *target, const RinqOperationInput *input,
 					RinqOperationResult *result)
 {
 	int64		deadline = rinq_call_deadline(NULL);
@@ -325,7 +325,7 @@ rinq_change_session(RinqOperation op, const RinqTarget *target, const RinqOperat
 	}
 	do
 	{
-		RinqTarget	at = *target;
+		RinqSessionRef	at = *target;
 
 		CHECK_FOR_INTERRUPTS();
 		outcome = attempt_allowed(RINQ_OP_REVISION, target, NULL, deadline, result);
@@ -347,9 +347,9 @@ rinq_change_session(RinqOperation op, const RinqTarget *target, const RinqOperat
  * has a handler for responses.
  */
 bool
-rinq_draw_argument(FunctionCallInfo fcinfo, int n, RinqMessageId *id, bool *uncorrelated)
+rinq_allocate_id_argument(FunctionCallInfo fcinfo, int n, RinqMessageId *id, bool *uncorrelated)
 {
-	RinqTarget	target;
+	RinqSessionRef	target;
 	RinqOperationResult result;
 	RinqSessionId own;
 	RinqDatabase *db;
@@ -363,7 +363,7 @@ rinq_draw_argument(FunctionCallInfo fcinfo, int n, RinqMessageId *id, bool *unco
 	if (db != NULL && rinq_session_current(db, rinq_client_number(), &own) &&
 		rinq_session_id_equal(&own, &target.ref.session))
 		return false;
-	rinq_operate(RINQ_OP_DRAW, &target, NULL, &result);
+	rinq_operate(RINQ_OP_ALLOCATE_ID, &target, NULL, &result);
 	if (!rinq_message_id_parse(result.text, strlen(result.text), id))
 		elog(ERROR, "malformed message id \"%s\"", result.text);
 	*uncorrelated = result.uncorrelated;

@@ -16,12 +16,12 @@
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 
-typedef struct RinqTarget
+typedef struct RinqSessionRef
 {
 	RinqRef		ref;
 	bool		current;		/* a session was given, and no revision */
 	const char *text;
-} RinqTarget;
+} RinqSessionRef;
 
 /* what an operation works on; what is not set is absent */
 typedef struct RinqOperationInput
@@ -38,26 +38,26 @@ typedef struct RinqOperationInput
 typedef struct RinqOperationResult
 {
 	char	   *text;
-	bool		uncorrelated;	/* of RINQ_OP_DRAW: the session has a handler for responses */
+	bool		uncorrelated;	/* of RINQ_OP_ALLOCATE_ID: the session has a handler for responses */
 	RinqBytes	payload;
 } RinqOperationResult;
 
-extern void rinq_target_parse(const char *text, RinqTarget *target);
-extern void rinq_target_argument(FunctionCallInfo fcinfo, int n, RinqTarget *target);
-extern void rinq_target_own(RinqDatabase *db, RinqTarget *target);
-extern void rinq_session_argument(FunctionCallInfo fcinfo, int n, RinqTarget *target);
-extern void rinq_operate(RinqOperation op, const RinqTarget *target,
+extern void rinq_session_ref_parse(const char *text, RinqSessionRef *target);
+extern void rinq_session_ref_argument(FunctionCallInfo fcinfo, int n, RinqSessionRef *target);
+extern void rinq_session_ref_own(RinqDatabase *db, RinqSessionRef *target);
+extern void rinq_session_argument(FunctionCallInfo fcinfo, int n, RinqSessionRef *target);
+extern void rinq_operate(RinqOperation op, const RinqSessionRef *target,
 						 const RinqOperationInput *input, RinqOperationResult *result);
-extern bool rinq_operate_unless_stale(RinqOperation op, const RinqTarget *target,
+extern bool rinq_operate_unless_stale(RinqOperation op, const RinqSessionRef *target,
 									  const RinqOperationInput *input,
 									  RinqOperationResult *result);
-extern void rinq_change_session(RinqOperation op, const RinqTarget *target,
+extern void rinq_change_session(RinqOperation op, const RinqSessionRef *target,
 								const RinqOperationInput *input, RinqOperationResult *result);
-extern bool rinq_may_use(RinqOperation op, const RinqTarget *target, const char *owner);
+extern bool rinq_may_use(RinqOperation op, const RinqSessionRef *target, const char *owner);
 extern void rinq_operation_fields(const RinqOperationInput *input, RinqBytes *fields);
-RINQ_NORETURN extern void rinq_operation_refused(RinqOutcome outcome, const RinqTarget *target,
+RINQ_NORETURN extern void rinq_operation_refused(RinqOutcome outcome, const RinqSessionRef *target,
 												 const char *namespace, const char *text);
-extern bool rinq_draw_argument(FunctionCallInfo fcinfo, int n, RinqMessageId *id,
+extern bool rinq_allocate_id_argument(FunctionCallInfo fcinfo, int n, RinqMessageId *id,
 							   bool *uncorrelated);
 
 #endif							/* RINQ_SQL_SESSION_REF_H */

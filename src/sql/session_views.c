@@ -54,7 +54,7 @@ may_see(Oid role)
  * it; its peer is that of all of them.  False when it is the last page.
  */
 static bool
-next_page(RinqOperation op, RinqTarget *target, RinqBytes *page)
+next_page(RinqOperation op, RinqSessionRef *target, RinqBytes *page)
 {
 	RinqOperationResult result;
 
@@ -67,7 +67,7 @@ next_page(RinqOperation op, RinqTarget *target, RinqBytes *page)
 
 /* no sessions without a peer; no reason to fail either */
 static bool
-is_connected(RinqTarget *target)
+is_connected(RinqSessionRef *target)
 {
 	RinqDatabase *db;
 	bool		connected;
@@ -86,7 +86,7 @@ is_connected(RinqTarget *target)
 }
 
 static Datum
-id_datum(const RinqTarget *target, uint32 seq)
+id_datum(const RinqSessionRef *target, uint32 seq)
 {
 	RinqSessionId id = target->ref.session;
 	char		text[RINQ_SESSION_ID_SIZE];
@@ -122,7 +122,7 @@ take_namespaces(RinqBytes *page)
 }
 
 static void
-put_sessions(RinqResultSet *set, const RinqTarget *target, RinqBytes page)
+put_sessions(RinqResultSet *set, const RinqSessionRef *target, RinqBytes page)
 {
 	while (page.len > 0)
 	{
@@ -167,7 +167,7 @@ Datum
 rinq_list_sessions(PG_FUNCTION_ARGS)
 {
 	RinqResultSet set;
-	RinqTarget	target;
+	RinqSessionRef	target;
 	RinqBytes	page;
 	bool		more;
 
@@ -184,7 +184,7 @@ rinq_list_sessions(PG_FUNCTION_ARGS)
 }
 
 static void
-put_attributes(RinqResultSet *set, const RinqTarget *target, RinqBytes page)
+put_attributes(RinqResultSet *set, const RinqSessionRef *target, RinqBytes page)
 {
 	while (page.len > 0)
 	{
@@ -231,7 +231,7 @@ Datum
 rinq_list_attributes(PG_FUNCTION_ARGS)
 {
 	RinqResultSet set;
-	RinqTarget	target;
+	RinqSessionRef	target;
 	RinqBytes	page;
 	bool		more;
 
@@ -257,7 +257,7 @@ Datum
 rinq_list_subscriptions(PG_FUNCTION_ARGS)
 {
 	RinqResultSet set;
-	RinqTarget	target;
+	RinqSessionRef	target;
 	RinqOperationResult result;
 
 	rinq_refuse_parallel(fcinfo);

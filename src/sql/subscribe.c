@@ -91,12 +91,12 @@ rinq_subscribe(PG_FUNCTION_ARGS)
 	/* what the reader would refuse */
 	text = JsonbToCString(NULL, &attributes->root, VARSIZE(attributes));
 	(void) rinq_text_to_wire(text);
-	if (strlen(text) > RINQ_MAX_STANDING_SIZE)
+	if (strlen(text) > RINQ_MAX_SUBSCRIPTION_SIZE)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("attributes of %zu bytes are too large", strlen(text)),
 				 errdetail("Those of a subscription may have %d bytes as text.",
-						   RINQ_MAX_STANDING_SIZE)));
+						   RINQ_MAX_SUBSCRIPTION_SIZE)));
 	values[0] = CStringGetTextDatum(name);
 	values[1] = CStringGetTextDatum(namespace);
 	values[2] = CStringGetTextDatum(format_procedure_qualified(func));

@@ -54,7 +54,7 @@
 
 static RinqWorkerArgs args;
 static RinqDatabase *database;
-static RinqChannel *channel;
+static RinqSlots *slots;
 static RinqExecutorSlot *me;
 
 /* a request is being run, and so this process does not end when it is told to */
@@ -99,14 +99,14 @@ give_back(int code, Datum arg)
 	if (me->serial != args.serial || me->state != RINQ_EXECUTOR_BUSY ||
 		index == RINQ_NO_SLOT)
 		return;
-	slot = &channel->slots[index];
+	slot = &slots->slot[index];
 	me->request = RINQ_NO_SLOT;
 	rinq_slot_clear(slot);
-	slot->outcome = RINQ_OUTCOME_NO_ANSWER;
+	slot->outcome = RINQ_OUTCOME_GIVEN_BACK;
 	if (rinq_slot_move(slot, RINQ_SLOT_RUNNING, RINQ_SLOT_DONE))
-		rinq_inbox_put(database, RINQ_INBOX_ANSWER, index, slot->serial);
+		rinq_event_put(database, RINQ_EVENT_RESULT, index, slot->serial);
 	else
-		rinq_slot_free(channel, index);
+		rinq_slot_free(slots, index);
 }
 
 /* runs after the process has left the database, for those who wait for that */
@@ -114,14 +114,14 @@ static void
 executor_gone(int code, Datum arg)
 {
 	LWLockReleaseAll();
-	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
+	LWLockAcquire(slots->request_lock, LW_EXCLUSIVE);
 	if (me->serial == args.serial)
 	{
 		me->state = RINQ_EXECUTOR_FREE;
 		me->procno = RINQ_NO_PROC;
 		me->pid = 0;
 	}
-	LWLockRelease(channel->request_lock);
+	LWLockRelease(slots->request_lock);
 	ConditionVariableBroadcast(&database->changed);
 	rinq_wake_peer(database);
 }
@@ -133,14 +133,14 @@ attach(void)
 	bool		wanted;
 
 	database = rinq_worker_attach(&args);
-	channel = rinq_channel_of(database);
+	slots = rinq_slots_of(database);
 	if (args.executor < 0 || args.executor >= RINQ_MAX_EXECUTORS)
 		elog(ERROR, "rinq executor started with bad arguments");
 	me = &database->executors[args.executor];
 
 	/* a command that waits for the database to be empty sees us, or we it */
 	LWLockAcquire(rinq_shared->lock, LW_SHARED);
-	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
+	LWLockAcquire(slots->request_lock, LW_EXCLUSIVE);
 	wanted = database->oid == args.dboid && me->serial == args.serial &&
 		me->state == RINQ_EXECUTOR_STARTING && !me->leave &&
 		database->ddl_blocks == 0;
@@ -151,7 +151,7 @@ attach(void)
 	}
 	else if (me->serial == args.serial && me->state == RINQ_EXECUTOR_STARTING)
 		me->state = RINQ_EXECUTOR_FREE;
-	LWLockRelease(channel->request_lock);
+	LWLockRelease(slots->request_lock);
 	LWLockRelease(rinq_shared->lock);
 	return wanted;
 }
@@ -183,16 +183,16 @@ call_handler(RinqSlot *slot, const RinqBytes *fields, RinqBytes *payload)
 {
 	if (slot->work == RINQ_WORK_NOTIFICATION && fields[RINQ_REQUEST_TYPE].len > 0)
 	{
-		rinq_forward(fields);
+		rinq_notify_bridge(fields);
 		*payload = rinq_bytes(NULL, 0);
 		return false;
 	}
-	if (slot->deduplicate && rinq_record_was_handled(slot, fields, payload))
+	if (slot->deduplicate && rinq_inbox_was_handled(slot, fields, payload))
 		return true;
 	*payload = rinq_handler_call(slot->work, fields, slot->handler_owner, slot->deadline,
 								 slot->wants_response);
 	if (slot->deduplicate)
-		rinq_record_handled(slot, fields, *payload);
+		rinq_inbox_handled(slot, fields, *payload);
 	return false;
 }
 
@@ -213,7 +213,7 @@ run_handler(RinqSlot *slot, const RinqBytes *fields)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	arm_timeout(slot->deadline);
 	was_handled = call_handler(slot, fields, &payload);
-	if (!rinq_answer_success(slot, payload))
+	if (!rinq_result_success(slot, payload))
 	{
 		if (!was_handled)
 			ereport(ERROR,
@@ -221,7 +221,7 @@ run_handler(RinqSlot *slot, const RinqBytes *fields)
 					 errmsg_internal(RINQ_NO_ROOM_FOR_RESPONSE)));
 
 		/* an error would be a lie; it comes again when there may be room */
-		slot->outcome = RINQ_OUTCOME_NO_ANSWER;
+		slot->outcome = RINQ_OUTCOME_GIVEN_BACK;
 	}
 	PopActiveSnapshot();
 
@@ -312,7 +312,7 @@ try_request(RinqSlot *slot, const RinqBytes *fields, int tries, MemoryContext co
 	if (error == NULL)
 		return true;
 	if (!retry)
-		rinq_answer_error(slot, error, context);
+		rinq_result_error(slot, error, context);
 	FreeErrorData(error);
 	return !retry;
 }
@@ -386,7 +386,7 @@ answer_request(RinqSlot *slot, MemoryContext context)
 	about.arg = fields;
 	about.previous = error_context_stack;
 	error_context_stack = &about;
-	if (!rinq_record_give_up(slot, fields, context))
+	if (!rinq_inbox_give_up(slot, fields, context))
 	{
 		for (tries = 1; !try_request(slot, fields, tries, context); tries++)
 		{
@@ -406,7 +406,7 @@ answer_request(RinqSlot *slot, MemoryContext context)
 static bool
 run_request(uint32 index, MemoryContext context)
 {
-	RinqSlot   *slot = &channel->slots[index];
+	RinqSlot   *slot = &slots->slot[index];
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	Assert(!IsTransactionState() && InterruptHoldoffCount == 0);
@@ -417,9 +417,9 @@ run_request(uint32 index, MemoryContext context)
 	HOLD_INTERRUPTS();
 	me->request = RINQ_NO_SLOT;
 	if (rinq_slot_move(slot, RINQ_SLOT_RUNNING, RINQ_SLOT_DONE))
-		rinq_inbox_put(database, RINQ_INBOX_ANSWER, index, slot->serial);
+		rinq_event_put(database, RINQ_EVENT_RESULT, index, slot->serial);
 	else
-		rinq_slot_free(channel, index);
+		rinq_slot_free(slots, index);
 	RESUME_INTERRUPTS();
 
 	rinq_cleanup_session();
@@ -437,12 +437,12 @@ may_leave(bool idle_for_long)
 {
 	bool		leave;
 
-	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
+	LWLockAcquire(slots->request_lock, LW_EXCLUSIVE);
 	leave = me->leave || database->incarnation != args.incarnation ||
 		(idle_for_long && me->state == RINQ_EXECUTOR_IDLE);
 	if (leave)
 		me->state = RINQ_EXECUTOR_LEAVING;
-	LWLockRelease(channel->request_lock);
+	LWLockRelease(slots->request_lock);
 	return leave;
 }
 
@@ -465,9 +465,9 @@ rinq_executor_main(Datum arg)
 
 	BackgroundWorkerInitializeConnectionByOid(args.dboid, args.role,
 											  RINQ_CONNECT_AS_ANY_ROLE);
-	LWLockAcquire(channel->request_lock, LW_EXCLUSIVE);
+	LWLockAcquire(slots->request_lock, LW_EXCLUSIVE);
 	me->ran = true;
-	LWLockRelease(channel->request_lock);
+	LWLockRelease(slots->request_lock);
 	(void) rinq_dsa();			/* attached where an error does no harm */
 	rinq_handler_init();
 	rinq_cleanup_init();

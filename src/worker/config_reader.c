@@ -219,7 +219,7 @@ pack_attributes(Datum keys, Datum values, MemoryContext context)
 
 /* rows that did not come by rinq_subscribe may have what cannot be sent */
 static void
-read_attributes(HeapTuple row, TupleDesc desc, RinqStanding *standing, MemoryContext context)
+read_attributes(HeapTuple row, TupleDesc desc, RinqDurableSubscription *standing, MemoryContext context)
 {
 	MemoryContext current = CurrentMemoryContext;
 	bool		isnull;
@@ -256,7 +256,7 @@ read_subscriptions(const char *schema, MemoryContext context)
 		  " s.size"
 		  " FROM %s.subscription t"
 		  " CROSS JOIN LATERAL (SELECT z.size, CASE WHEN z.size OPERATOR(pg_catalog.>) "
-		  CppAsString2(RINQ_MAX_STANDING_SIZE) " THEN '{}'::pg_catalog.jsonb"
+		  CppAsString2(RINQ_MAX_SUBSCRIPTION_SIZE) " THEN '{}'::pg_catalog.jsonb"
 		  " ELSE t.attributes END AS attributes"
 		  " FROM (SELECT pg_catalog.octet_length(t.attributes::pg_catalog.text) AS size) z) s"
 		  " ORDER BY t.name", schema, "subscriptions");
@@ -264,14 +264,14 @@ read_subscriptions(const char *schema, MemoryContext context)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
 		TupleDesc	desc = SPI_tuptable->tupdesc;
-		RinqStanding *standing = MemoryContextAlloc(context, sizeof(RinqStanding));
+		RinqDurableSubscription *standing = MemoryContextAlloc(context, sizeof(RinqDurableSubscription));
 		MemoryContext old;
 		bool		isnull;
 
 		read_common(row, desc, &standing->listener, context);
 		standing->name = text_column(row, desc, 5, context);
 		standing->attributes = rinq_bytes("", 0);
-		if (DatumGetInt32(SPI_getbinval(row, desc, 8, &isnull)) > RINQ_MAX_STANDING_SIZE)
+		if (DatumGetInt32(SPI_getbinval(row, desc, 8, &isnull)) > RINQ_MAX_SUBSCRIPTION_SIZE)
 			standing->listener.problem = MemoryContextStrdup(context, "its attributes are too large");
 		else
 			read_attributes(row, desc, standing, context);

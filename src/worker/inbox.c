@@ -212,7 +212,7 @@ found_response(const RinqSlot *slot, MemoryContext context)
  * transaction that is handling the same request is waited for.
  */
 bool
-rinq_record_was_handled(const RinqSlot *slot, const RinqBytes *fields, RinqBytes *payload)
+rinq_inbox_was_handled(const RinqSlot *slot, const RinqBytes *fields, RinqBytes *payload)
 {
 	RinqOwnTable table;
 	MemoryContext context = CurrentMemoryContext;
@@ -248,7 +248,7 @@ rinq_record_was_handled(const RinqSlot *slot, const RinqBytes *fields, RinqBytes
  * Note what a request was answered, if anybody will ever want to know.
  */
 void
-rinq_record_handled(const RinqSlot *slot, const RinqBytes *fields, RinqBytes payload)
+rinq_inbox_handled(const RinqSlot *slot, const RinqBytes *fields, RinqBytes payload)
 {
 	RinqOwnTable table;
 	Oid			types[3] = {TEXTOID, BYTEAOID, BYTEAOID};
@@ -335,7 +335,7 @@ set_aside(void *arg)
  * it is answered with an error, and set aside; then the result is true.
  */
 bool
-rinq_record_give_up(RinqSlot *slot, const RinqBytes *fields, MemoryContext context)
+rinq_inbox_give_up(RinqSlot *slot, const RinqBytes *fields, MemoryContext context)
 {
 	Attempt		attempt;
 
@@ -353,6 +353,6 @@ rinq_record_give_up(RinqSlot *slot, const RinqBytes *fields, MemoryContext conte
 			(errmsg("rinq gives up a request after %d attempts", attempt.attempts),
 			 errhint("Look at the view rinq_inbox_dead_letter.")));
 	rinq_keep_books(set_aside, &attempt, true, LOCK_TIMEOUT, context);
-	rinq_answer_plainly(slot, attempt.error);
+	rinq_result_plainly(slot, attempt.error);
 	return true;
 }

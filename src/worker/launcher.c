@@ -404,7 +404,7 @@ note_peer_end(RinqDatabase *db, Supervision *sup)
 {
 	int			jitter;
 
-	rinq_channel_peer_gone(db);
+	rinq_slots_peer_gone(db);
 	sup->peer_seen = false;
 	if (rinq_clock_ms() - sup->peer_started >= STABLE_AFTER)
 		db->start_delay = 0;

@@ -86,7 +86,7 @@ log_deadline(const ErrorData *error)
 void
 rinq_log_failed_request(RinqDatabase *db, const RinqSlot *slot, ErrorData *error)
 {
-	if (rinq_answer_is_failure(error))
+	if (rinq_result_is_failure(error))
 		return;
 	if (!rinq_handler_entered)
 	{
@@ -94,7 +94,7 @@ rinq_log_failed_request(RinqDatabase *db, const RinqSlot *slot, ErrorData *error
 			rinq_count(db, RINQ_REQUESTS_UNHANDLED);
 		log_early(db);
 	}
-	else if (rinq_answer_is_late(slot, error))
+	else if (rinq_result_is_late(slot, error))
 		log_deadline(error);
 	else
 		EmitErrorReport();

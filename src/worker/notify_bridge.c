@@ -126,7 +126,7 @@ store(Datum notification, Oid type)
  * when the current transaction commits.
  */
 void
-rinq_forward(const RinqBytes *fields)
+rinq_notify_bridge(const RinqBytes *fields)
 {
 	Oid			schema = rinq_extension_schema();
 	RinqBytes	notification[RINQ_NOTIFICATION_FIELDS];

@@ -21,7 +21,7 @@
 typedef struct Fetch
 {
 	dsa_pointer order;			/* that is carried out; invalid for none */
-	RinqOutboxPlace *places;
+	RinqOutboxTid *places;
 	Size		count;
 	Size		next;
 	uint32		gone;			/* items of the answer, at the beginning of the order's chunk */
@@ -97,7 +97,7 @@ any_found(const List *places)
 
 	foreach(lc, places)
 	{
-		if (((RinqOutboxPlace *) lfirst(lc))->found)
+		if (((RinqOutboxTid *) lfirst(lc))->found)
 			return true;
 	}
 	return false;
@@ -110,7 +110,7 @@ note_rest(const RinqOutboxRead *read)
 	bool		aside = read->unfit == NIL || rinq_outbox_set_unfit_aside(read->unfit);
 
 	foreach(lc, read->missing)
-		note_gone(&((RinqOutboxPlace *) lfirst(lc))->item, false);
+		note_gone(&((RinqOutboxTid *) lfirst(lc))->item, false);
 	foreach(lc, read->unfit)
 		note_gone(&((RinqOutboxUnfit *) lfirst(lc))->place.item, !aside);
 }

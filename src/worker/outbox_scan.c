@@ -38,7 +38,7 @@ typedef struct Scan
 	bool		found;			/* the places were collected */
 	bool		told;			/* the peer has the snapshot */
 	bool		starved;		/* no memory was free for a whole piece */
-	RinqOutboxPlace *places;
+	RinqOutboxTid *places;
 	Size		count;
 	Size		next;
 	Oid			files[RINQ_OUTBOX_TABLES];	/* that the places are in */
@@ -92,12 +92,12 @@ rinq_scan_settle(void)
  * Takes a snapshot and finds all rows that it sees, which are counted on the
  * way.  With "direct", transactions hand over again from right before it.
  */
-static RinqOutboxPlace *
+static RinqOutboxTid *
 find_rows(bool direct, Size *count)
 {
 	RinqDatabase *db = rinq_outbox_worker.db;
 	uint64		before = rinq_depth_begin_count(db);
-	RinqOutboxPlace *places;
+	RinqOutboxTid *places;
 
 	if (direct)
 		(void) rinq_sendqueue_go_direct(rinq_outbox_worker.queue, scan.round);
@@ -214,7 +214,7 @@ note_missing(const List *missing)
 		scan.missed = MemoryContextAllocHuge(scan_context, Max(scan.count, 1) * sizeof(int64));
 	foreach(lc, missing)
 	{
-		RinqOutboxPlace *place = lfirst(lc);
+		RinqOutboxTid *place = lfirst(lc);
 		Relation	rel = rinq_outbox_worker.tables.rels[place->item.table];
 
 		if (rel->rd_rel->relfilenode != scan.files[place->item.table])
@@ -346,7 +346,7 @@ rinq_scan_check(dsa_pointer *order)
 {
 	RinqChunk  *chunk = rinq_chunk(*order);
 	RinqOutboxItem *items = (RinqOutboxItem *) RINQ_CHUNK_DATA(chunk);
-	RinqOutboxPlace *places;
+	RinqOutboxTid *places;
 	Size		room = chunk->size / sizeof(RinqOutboxItem);
 	Size		count;
 	Size		i;

@@ -206,7 +206,7 @@ rinq_outbox_answer_messages(RinqChunkKind kind, const RinqOutboxRead *read, uint
 	to = RINQ_CHUNK_DATA(rinq_chunk(pointer));
 	foreach(lc, read->messages)
 	{
-		RinqOutgoing *message = lfirst(lc);
+		RinqOutbound *message = lfirst(lc);
 
 		memcpy(to, message, message->length);
 		to += message->length;
@@ -283,10 +283,10 @@ rinq_outbox_set_unfit_aside(List *unfit)
 /*
  * The places of items, whose ids are known.
  */
-RinqOutboxPlace *
+RinqOutboxTid *
 rinq_outbox_places(MemoryContext context, const RinqOutboxItem *items, Size count)
 {
-	RinqOutboxPlace *places = MemoryContextAllocZero(context, Max(count, 1) * sizeof(RinqOutboxPlace));
+	RinqOutboxTid *places = MemoryContextAllocZero(context, Max(count, 1) * sizeof(RinqOutboxTid));
 	Size		i;
 
 	for (i = 0; i < count; i++)
@@ -299,7 +299,7 @@ static bool
 remove_rows(RinqChunk *chunk)
 {
 	RinqOutboxItem *items = (RinqOutboxItem *) RINQ_CHUNK_DATA(chunk);
-	RinqOutboxPlace *places;
+	RinqOutboxTid *places;
 	Size		removed = 0;
 	uint32		i;
 
@@ -334,7 +334,7 @@ set_failed_aside(RinqChunk *chunk)
 	rinq_outbox_snapshot();
 	for (i = 0; i < chunk->count; i++)
 	{
-		RinqOutboxPlace place;
+		RinqOutboxTid place;
 
 		memset(&place, 0, sizeof(place));
 		place.item = failed[i].item;
@@ -484,7 +484,7 @@ init(void)
 	BackgroundWorkerUnblockSignals();
 	if (!announce())
 		proc_exit(0);
-	queue = &rinq_channel_of(database)->send;
+	queue = &rinq_slots_of(database)->send;
 	connect_to_database();
 	before_shmem_exit(forget_orders, (Datum) 0);
 	rinq_outbox_worker.context = AllocSetContextCreate(TopMemoryContext, "rinq outbox",

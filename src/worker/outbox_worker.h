@@ -51,7 +51,7 @@ extern bool rinq_outbox_answer_messages(RinqChunkKind kind, const RinqOutboxRead
 extern void rinq_outbox_answer_with(dsa_pointer *order, RinqChunkKind kind);
 extern bool rinq_outbox_set_unfit_aside(List *unfit);
 
-extern RinqOutboxPlace *rinq_outbox_places(MemoryContext context, const RinqOutboxItem *items,
+extern RinqOutboxTid *rinq_outbox_places(MemoryContext context, const RinqOutboxItem *items,
 										   Size count);
 
 /* outbox_fetch.c */

@@ -30,13 +30,13 @@
  * Write an answer that needs neither room nor conversion, and so cannot fail.
  */
 void
-rinq_answer_plainly(RinqSlot *slot, const char *ascii)
+rinq_result_plainly(RinqSlot *slot, const char *ascii)
 {
-	RinqBytes	answer[RINQ_ANSWER_FIELDS];
+	RinqBytes	answer[RINQ_RESULT_FIELDS];
 
 	memset(answer, 0, sizeof(answer));
-	answer[RINQ_ANSWER_TEXT] = rinq_bytes_str(ascii);
-	(void) rinq_slot_write(slot, answer, RINQ_ANSWER_FIELDS);
+	answer[RINQ_RESULT_TEXT] = rinq_bytes_str(ascii);
+	(void) rinq_slot_write(slot, answer, RINQ_RESULT_FIELDS);
 	slot->outcome = RINQ_OUTCOME_ERROR;
 }
 
@@ -55,7 +55,7 @@ write_when_room(RinqSlot *slot, const RinqBytes *fields)
 
 	Assert(rinq_slot_state(slot) == RINQ_SLOT_RUNNING ||
 		   rinq_slot_state(slot) == RINQ_SLOT_ABANDONED);
-	while (!rinq_slot_write(slot, fields, RINQ_ANSWER_FIELDS))
+	while (!rinq_slot_write(slot, fields, RINQ_RESULT_FIELDS))
 	{
 		if (waited >= left)
 			return false;
@@ -75,13 +75,13 @@ write_when_room(RinqSlot *slot, const RinqBytes *fields)
  * commits: nothing about an answer can fail after that.
  */
 bool
-rinq_answer_success(RinqSlot *slot, RinqBytes payload)
+rinq_result_success(RinqSlot *slot, RinqBytes payload)
 {
-	RinqBytes	fields[RINQ_ANSWER_FIELDS];
+	RinqBytes	fields[RINQ_RESULT_FIELDS];
 
 	memset(fields, 0, sizeof(fields));
 	if (slot->wants_response)
-		fields[RINQ_ANSWER_PAYLOAD] = payload;
+		fields[RINQ_RESULT_PAYLOAD] = payload;
 	slot->outcome = RINQ_OUTCOME_SUCCESS;
 	return write_when_room(slot, fields);
 }
@@ -90,42 +90,42 @@ rinq_answer_success(RinqSlot *slot, RinqBytes payload)
 static void
 answer_text(RinqSlot *slot, const char *text)
 {
-	RinqBytes	fields[RINQ_ANSWER_FIELDS];
+	RinqBytes	fields[RINQ_RESULT_FIELDS];
 	RinqBytes	wire = rinq_text_to_wire(text);
 
 	memset(fields, 0, sizeof(fields));
-	fields[RINQ_ANSWER_TEXT] = wire;
+	fields[RINQ_RESULT_TEXT] = wire;
 	slot->outcome = RINQ_OUTCOME_ERROR;
-	if (rinq_slot_write(slot, fields, RINQ_ANSWER_FIELDS))
+	if (rinq_slot_write(slot, fields, RINQ_RESULT_FIELDS))
 		return;
-	fields[RINQ_ANSWER_TEXT].len = pg_encoding_mbcliplen(PG_UTF8, wire.data, (int) wire.len,
-														 RINQ_SLOT_INLINE - RINQ_ANSWER_FIELDS * sizeof(uint32));
-	(void) rinq_slot_write(slot, fields, RINQ_ANSWER_FIELDS);
+	fields[RINQ_RESULT_TEXT].len = pg_encoding_mbcliplen(PG_UTF8, wire.data, (int) wire.len,
+														 RINQ_SLOT_INLINE - RINQ_RESULT_FIELDS * sizeof(uint32));
+	(void) rinq_slot_write(slot, fields, RINQ_RESULT_FIELDS);
 }
 
 /* the failure that a handler has ended with */
 static void
 answer_failure(RinqSlot *slot)
 {
-	RinqBytes	fields[RINQ_ANSWER_FIELDS];
+	RinqBytes	fields[RINQ_RESULT_FIELDS];
 
 	memset(fields, 0, sizeof(fields));
-	fields[RINQ_ANSWER_TYPE] = rinq_text_to_wire(rinq_last_failure_data.type);
+	fields[RINQ_RESULT_TYPE] = rinq_text_to_wire(rinq_last_failure_data.type);
 	if (rinq_last_failure_data.message != NULL)
-		fields[RINQ_ANSWER_TEXT] = rinq_text_to_wire(rinq_last_failure_data.message);
-	fields[RINQ_ANSWER_PAYLOAD] = rinq_payload_from_jsonb(rinq_last_failure_data.payload);
+		fields[RINQ_RESULT_TEXT] = rinq_text_to_wire(rinq_last_failure_data.message);
+	fields[RINQ_RESULT_PAYLOAD] = rinq_payload_from_jsonb(rinq_last_failure_data.payload);
 	slot->outcome = RINQ_OUTCOME_FAILURE;
 	if (!slot->wants_response)
 		memset(fields, 0, sizeof(fields));
 	if (!write_when_room(slot, fields))
-		rinq_answer_plainly(slot, RINQ_NO_ROOM_FOR_RESPONSE);
+		rinq_result_plainly(slot, RINQ_NO_ROOM_FOR_RESPONSE);
 }
 
 /*
  * Was this error raised by rinq_fail, or by a call that was answered so?
  */
 bool
-rinq_answer_is_failure(ErrorData *error)
+rinq_result_is_failure(ErrorData *error)
 {
 	const char *expected;
 
@@ -167,7 +167,7 @@ sendable(const char *text)
  * Was a handler cancelled because the deadline of its request has passed?
  */
 bool
-rinq_answer_is_late(const RinqSlot *slot, const ErrorData *error)
+rinq_result_is_late(const RinqSlot *slot, const ErrorData *error)
 {
 	return error->sqlerrcode == ERRCODE_QUERY_CANCELED && slot->deadline != 0 &&
 		rinq_clock_ms() >= slot->deadline;
@@ -180,12 +180,12 @@ rinq_answer_is_late(const RinqSlot *slot, const ErrorData *error)
 static void
 answer_error(RinqSlot *slot, ErrorData *error)
 {
-	if (rinq_answer_is_late(slot, error))
+	if (rinq_result_is_late(slot, error))
 	{
 		rinq_slot_clear(slot);
 		slot->outcome = RINQ_OUTCOME_EXPIRED;
 	}
-	else if (rinq_answer_is_failure(error))
+	else if (rinq_result_is_failure(error))
 		answer_failure(slot);
 	else
 		answer_text(slot, sendable(error->message != NULL ? error->message : "unknown error"));
@@ -200,7 +200,7 @@ answer_error(RinqSlot *slot, ErrorData *error)
  * held would be released once more than it was held.
  */
 void
-rinq_answer_error(RinqSlot *slot, ErrorData *error, MemoryContext context)
+rinq_result_error(RinqSlot *slot, ErrorData *error, MemoryContext context)
 {
 	Assert(InterruptHoldoffCount == 0);
 	PG_TRY();
@@ -216,7 +216,7 @@ rinq_answer_error(RinqSlot *slot, ErrorData *error, MemoryContext context)
 		HOLD_INTERRUPTS();
 		EmitErrorReport();
 		rinq_end_failed_transaction(context);
-		rinq_answer_plainly(slot, "the error that ended the handler cannot be sent");
+		rinq_result_plainly(slot, "the error that ended the handler cannot be sent");
 		RESUME_INTERRUPTS();
 	}
 	PG_END_TRY();

@@ -16,10 +16,10 @@
 /* what is said of a response that found no payload memory in its time */
 #define RINQ_NO_ROOM_FOR_RESPONSE "the response does not fit into \"rinq.payload_memory\""
 
-extern void rinq_answer_plainly(RinqSlot *slot, const char *ascii);
-extern bool rinq_answer_success(RinqSlot *slot, RinqBytes payload);
-extern bool rinq_answer_is_failure(ErrorData *error);
-extern bool rinq_answer_is_late(const RinqSlot *slot, const ErrorData *error);
-extern void rinq_answer_error(RinqSlot *slot, ErrorData *error, MemoryContext context);
+extern void rinq_result_plainly(RinqSlot *slot, const char *ascii);
+extern bool rinq_result_success(RinqSlot *slot, RinqBytes payload);
+extern bool rinq_result_is_failure(ErrorData *error);
+extern bool rinq_result_is_late(const RinqSlot *slot, const ErrorData *error);
+extern void rinq_result_error(RinqSlot *slot, ErrorData *error, MemoryContext context);
 
 #endif							/* RINQ_WORKER_RESPONSE_H */

@@ -130,7 +130,7 @@ on_reply(void *arg, const RinqReply *reply)
 }
 
 static void
-on_channel_closed(void *arg, const RinqChannelClosed *info)
+on_channel_closed(void *arg, const RinqAmqpChannelClosed *info)
 {
 	(void) arg;
 	die(info->method, info->text);
@@ -142,7 +142,7 @@ on_open(void *arg)
 	Run		   *run = arg;
 	RinqBytes	queue = rinq_bytes_str(run->queue);
 
-	must(rinq_channel_open(run->conn, CHANNEL, 0));
+	must(rinq_amqp_channel_open(run->conn, CHANNEL, 0));
 	must(rinq_queue_declare(run->conn, CHANNEL, queue, true, false, 3, 0));
 	if (run->publishes)
 		must(rinq_confirm_select(run->conn, CHANNEL, 0));

@@ -124,7 +124,7 @@ on_reply(void *arg, const RinqReply *reply)
 }
 
 static void
-on_channel_closed(void *arg, const RinqChannelClosed *info)
+on_channel_closed(void *arg, const RinqAmqpChannelClosed *info)
 {
 	(void) arg;
 	die(info->method, info->text);
@@ -136,7 +136,7 @@ on_open(void *arg)
 	Side	   *side = arg;
 	RinqBytes	queue = rinq_bytes_str(side->own_queue);
 
-	must(rinq_channel_open(side->conn, CHANNEL, 0));
+	must(rinq_amqp_channel_open(side->conn, CHANNEL, 0));
 	must(rinq_basic_qos(side->conn, CHANNEL, PREFETCH, false, 0));
 	must(rinq_queue_declare(side->conn, CHANNEL, queue, false, true, 3, 0));
 	must(rinq_basic_consume(side->conn, CHANNEL, queue, queue, true, 0));

@@ -60,7 +60,7 @@ on_reply(void *arg, const RinqReply *r)
 }
 
 static void
-on_channel_closed(void *arg, const RinqChannelClosed *c)
+on_channel_closed(void *arg, const RinqAmqpChannelClosed *c)
 {
 	(void) arg;
 	note("closed %u %u %s request=%d cookie=%llu\n", c->channel, c->code, c->method,
@@ -230,8 +230,8 @@ test_messages(void)
 	CHECK_INT(rinq_broker_version_check(rinq_conn_server_product(conn),
 										rinq_conn_server_version(conn)), RINQ_BROKER_OK);
 	CHECK_INT(rinq_conn_heartbeat(conn), 1);
-	CHECK_INT(rinq_channel_open(conn, 1, 0), RINQ_MSG_OK);
-	CHECK_INT(rinq_channel_open(conn, 2, 0), RINQ_MSG_OK);
+	CHECK_INT(rinq_amqp_channel_open(conn, 1, 0), RINQ_MSG_OK);
+	CHECK_INT(rinq_amqp_channel_open(conn, 2, 0), RINQ_MSG_OK);
 	CHECK_INT(rinq_exchange_declare(conn, 1, TEXT("cmd.bal"), TEXT("direct"), 0), RINQ_MSG_OK);
 	CHECK_INT(rinq_exchange_declare(conn, 1, TEXT("cmd.rsp"), TEXT("topic"), 0), RINQ_MSG_OK);
 	CHECK_INT(rinq_queue_declare(conn, 1, TEXT("bt.req"), false, true, 3, 1), RINQ_MSG_OK);
@@ -282,19 +282,19 @@ test_channel_errors(void)
 	RinqConn   *other;
 
 	start_open();
-	CHECK_INT(rinq_channel_open(conn, 1, 0), RINQ_MSG_OK);
+	CHECK_INT(rinq_amqp_channel_open(conn, 1, 0), RINQ_MSG_OK);
 	CHECK_INT(rinq_queue_declare(conn, 1, TEXT("BT01"), false, true, 0, 0), RINQ_MSG_OK);
 	wait_for("kind=3");
 	other = conn;
 
 	/* a peer id that is taken */
 	start_open();
-	CHECK_INT(rinq_channel_open(conn, 1, 0), RINQ_MSG_OK);
+	CHECK_INT(rinq_amqp_channel_open(conn, 1, 0), RINQ_MSG_OK);
 	CHECK_INT(rinq_queue_declare(conn, 1, TEXT("BT01"), false, true, 0, 7), RINQ_MSG_OK);
 	CHECK_INT(rinq_queue_declare(conn, 1, TEXT("BT02"), false, true, 0, 8), RINQ_MSG_OK);
 	wait_for("closed 1 405 queue.declare request=1 cookie=7\n");
 	forget();
-	CHECK_INT(rinq_channel_open(conn, 1, 9), RINQ_MSG_OK);
+	CHECK_INT(rinq_amqp_channel_open(conn, 1, 9), RINQ_MSG_OK);
 	CHECK_INT(rinq_queue_declare(conn, 1, TEXT("BT03"), false, true, 0, 10), RINQ_MSG_OK);
 	wait_for("kind=3 cookie=10");
 
@@ -305,18 +305,18 @@ test_channel_errors(void)
 	forget();
 
 	/* a close that crosses the broker's, and the same number again at once */
-	CHECK_INT(rinq_channel_open(conn, 1, 12), RINQ_MSG_OK);
+	CHECK_INT(rinq_amqp_channel_open(conn, 1, 12), RINQ_MSG_OK);
 	wait_for("kind=0 cookie=12");
 	CHECK_INT(rinq_basic_ack(conn, 1, 999, false), RINQ_MSG_OK);
-	CHECK_INT(rinq_channel_close(conn, 1, 13), RINQ_MSG_OK);
+	CHECK_INT(rinq_amqp_channel_close(conn, 1, 13), RINQ_MSG_OK);
 	wait_for("closed 1 406 basic.ack request=0 cookie=0\n");
 	forget();
-	CHECK_INT(rinq_channel_open(conn, 1, 14), RINQ_MSG_OK);
+	CHECK_INT(rinq_amqp_channel_open(conn, 1, 14), RINQ_MSG_OK);
 	CHECK_INT(rinq_basic_qos(conn, 1, 1, false, 15), RINQ_MSG_OK);
 	wait_for("kind=7 cookie=15");
-	CHECK_INT(rinq_channel_close(conn, 1, 16), RINQ_MSG_OK);
+	CHECK_INT(rinq_amqp_channel_close(conn, 1, 16), RINQ_MSG_OK);
 	wait_for("kind=1 cookie=16");
-	CHECK_INT(rinq_channel_open(conn, 1, 17), RINQ_MSG_OK);
+	CHECK_INT(rinq_amqp_channel_open(conn, 1, 17), RINQ_MSG_OK);
 	wait_for("kind=0 cookie=17");
 
 	/* another kind of exchange under the same name */

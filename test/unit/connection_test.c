@@ -31,7 +31,7 @@ ended(Fake *f, RinqConnErrorClass error_class, const char *part)
 	CHECK(!rinq_conn_wants_write(f->conn));
 	CHECK_INT(rinq_conn_next_deadline(f->conn), RINQ_CONN_NO_DEADLINE);
 	CHECK(!rinq_conn_step(f->conn, f->now, 10));
-	CHECK_INT(rinq_channel_open(f->conn, 1, 0), RINQ_MSG_NOT_OPEN);
+	CHECK_INT(rinq_amqp_channel_open(f->conn, 1, 0), RINQ_MSG_NOT_OPEN);
 	fake_free(f);
 }
 
@@ -75,7 +75,7 @@ test_login(void)
 		  memcmp(sent, "\x01\0\0\0\0\0\x0c\0\x0a\0\x1f\x03\xff\0\x02\0\0\0\x0a\xce", 20) == 0);
 	CHECK(contains(sent, len, "\x02/v", 3));
 	CHECK_STR(fake_log(f), "");
-	CHECK_INT(rinq_channel_open(f->conn, 1, 0), RINQ_MSG_NOT_OPEN);
+	CHECK_INT(rinq_amqp_channel_open(f->conn, 1, 0), RINQ_MSG_NOT_OPEN);
 
 	put_open_ok(f);
 	fake_send(f);
@@ -126,10 +126,10 @@ test_tuning(void)
 	CHECK_INT(rinq_conn_channel_max(f->conn), 3);
 	CHECK_INT(rinq_conn_frame_max(f->conn), 4096);
 	CHECK_INT(rinq_conn_heartbeat(f->conn), 5);
-	CHECK_INT(rinq_channel_open(f->conn, 3, 0), RINQ_MSG_OK);
-	CHECK_INT(rinq_channel_open(f->conn, 4, 0), RINQ_MSG_BAD_CHANNEL);
-	CHECK_INT(rinq_channel_open(f->conn, 0, 0), RINQ_MSG_BAD_CHANNEL);
-	CHECK_INT(rinq_channel_open(f->conn, 65535, 0), RINQ_MSG_BAD_CHANNEL);
+	CHECK_INT(rinq_amqp_channel_open(f->conn, 3, 0), RINQ_MSG_OK);
+	CHECK_INT(rinq_amqp_channel_open(f->conn, 4, 0), RINQ_MSG_BAD_CHANNEL);
+	CHECK_INT(rinq_amqp_channel_open(f->conn, 0, 0), RINQ_MSG_BAD_CHANNEL);
+	CHECK_INT(rinq_amqp_channel_open(f->conn, 65535, 0), RINQ_MSG_BAD_CHANNEL);
 	fake_free(f);
 
 	f = tuned(1, UINT32_MAX, 65535);

@@ -46,12 +46,12 @@ test_requests(void)
 	CHECK_INT(rinq_basic_consume(f->conn, 1, TEXT("q"), TEXT("tag"), true, 7), RINQ_MSG_OK);
 	CHECK_INT(rinq_basic_cancel(f->conn, 1, TEXT("tag"), 8), RINQ_MSG_OK);
 	CHECK_INT(rinq_confirm_select(f->conn, 1, 9), RINQ_MSG_OK);
-	CHECK_INT(rinq_channel_close(f->conn, 1, 10), RINQ_MSG_OK);
+	CHECK_INT(rinq_amqp_channel_close(f->conn, 1, 10), RINQ_MSG_OK);
 	CHECK_INT(rinq_basic_qos(f->conn, 1, 1, true, 11), RINQ_MSG_NOT_OPEN);
-	CHECK_INT(rinq_channel_open(f->conn, 1, 11), RINQ_MSG_NOT_OPEN);
-	CHECK(!rinq_channel_usable(f->conn, 1));
-	CHECK_INT(rinq_channel_unanswered(f->conn, 1), 10);
-	CHECK_INT(rinq_channel_unanswered(f->conn, 60000), 0);
+	CHECK_INT(rinq_amqp_channel_open(f->conn, 1, 11), RINQ_MSG_NOT_OPEN);
+	CHECK(!rinq_amqp_channel_usable(f->conn, 1));
+	CHECK_INT(rinq_amqp_channel_unanswered(f->conn, 1), 10);
+	CHECK_INT(rinq_amqp_channel_unanswered(f->conn, 60000), 0);
 	fake_step(f);
 	sent = fake_sent_bytes(f, &len);
 
@@ -95,8 +95,8 @@ test_requests(void)
 			  "reply 1 kind=9 cookie=8 counts=0,0\n"
 			  "reply 1 kind=10 cookie=9 counts=0,0\n"
 			  "reply 1 kind=1 cookie=10 counts=0,0\n");
-	CHECK_INT(rinq_channel_open(f->conn, 1, 12), RINQ_MSG_OK);
-	CHECK(rinq_channel_usable(f->conn, 1));
+	CHECK_INT(rinq_amqp_channel_open(f->conn, 1, 12), RINQ_MSG_OK);
+	CHECK(rinq_amqp_channel_usable(f->conn, 1));
 	fake_free(f);
 }
 
@@ -116,7 +116,7 @@ test_many_requests(void)
 		if (i % 100 == 0)
 			fake_send(f);
 	}
-	CHECK_INT(rinq_channel_unanswered(f->conn, 1), 1000 - 301);
+	CHECK_INT(rinq_amqp_channel_unanswered(f->conn, 1), 1000 - 301);
 	fake_send(f);
 	f->quiet = false;
 	put_method(f, 1, M(60, 11));
@@ -184,7 +184,7 @@ test_channel_closed(void)
 			  "closed 1 405 \"RESOURCE_LOCKED - 'AB12' ??\" queue.declare request=1 kind=3 cookie=77\n"
 			  "reopen 0\n");
 	CHECK_STR(fake_sent(f), "1:50.10 1:60.10 1:20.41 1:20.10 ");
-	CHECK_INT(rinq_channel_unanswered(f->conn, 1), 1);
+	CHECK_INT(rinq_amqp_channel_unanswered(f->conn, 1), 1);
 	method_begin(f, 1, M(20, 11));
 	put_longstr(f, "");
 	frame_end(f);
@@ -199,7 +199,7 @@ test_channel_closed(void)
 	CHECK_STR(fake_log(f), "closed 1 404 \"NOT_FOUND\" basic.publish request=0 kind=0 cookie=0\n");
 	CHECK_INT(rinq_basic_ack(f->conn, 1, 1, false), RINQ_MSG_NOT_OPEN);
 	CHECK_INT(rinq_basic_qos(f->conn, 1, 1, false, 0), RINQ_MSG_NOT_OPEN);
-	CHECK_INT(rinq_channel_unanswered(f->conn, 1), 0);
+	CHECK_INT(rinq_amqp_channel_unanswered(f->conn, 1), 0);
 
 	/* a closed channel says nothing more */
 	put_deliver(f, 1, 1);
@@ -212,7 +212,7 @@ test_crossing_close(void)
 {
 	Fake	   *f = fake_open();
 
-	rinq_channel_close(f->conn, 1, 5);
+	rinq_amqp_channel_close(f->conn, 1, 5);
 	put_deliver(f, 1, 3);		/* too late */
 	put_header(f, 1, 1, NULL, 0);
 	put_body(f, 1, "x", 1);
@@ -227,7 +227,7 @@ test_crossing_close(void)
 	frame_end(f);
 	fake_send(f);
 	CHECK_STR(fake_log(f), "reply 1 kind=0 cookie=99 counts=0,0\n");
-	rinq_channel_close(f->conn, 1, 6);
+	rinq_amqp_channel_close(f->conn, 1, 6);
 	put_method(f, 1, M(20, 41));
 	fake_send(f);
 	CHECK_STR(fake_log(f), "reply 1 kind=1 cookie=6 counts=0,0\n");
@@ -290,7 +290,7 @@ test_interleaved_channels(void)
 {
 	Fake	   *f = fake_open();
 
-	rinq_channel_open(f->conn, 2, 0);
+	rinq_amqp_channel_open(f->conn, 2, 0);
 	method_begin(f, 2, M(20, 11));
 	put_longstr(f, "");
 	frame_end(f);

@@ -68,7 +68,7 @@ on_reply(void *arg, const RinqReply *r)
 }
 
 static void
-on_channel_closed(void *arg, const RinqChannelClosed *c)
+on_channel_closed(void *arg, const RinqAmqpChannelClosed *c)
 {
 	Fake	   *f = arg;
 
@@ -76,7 +76,7 @@ on_channel_closed(void *arg, const RinqChannelClosed *c)
 		 c->code, c->text, c->method, c->request_failed, c->kind,
 		 (unsigned long long) c->cookie);
 	if (f->reopen)
-		note(f, "reopen %d\n", rinq_channel_open(f->conn, c->channel, 99));
+		note(f, "reopen %d\n", rinq_amqp_channel_open(f->conn, c->channel, 99));
 }
 
 /* Long bodies are shown by length and a checksum. */
@@ -107,7 +107,7 @@ on_delivery(void *arg, const RinqDelivery *d)
 		 (int) d->routing_key.len, d->routing_key.data,
 		 (int) d->message.ns.len, d->message.ns.data != NULL ? d->message.ns.data : "");
 	if (f->close_channel)
-		(void) rinq_channel_close(f->conn, d->channel, 7);
+		(void) rinq_amqp_channel_close(f->conn, d->channel, 7);
 	note_body(f, d->body);
 	note(f, "%s%s\n", d->oversize ? " oversize" : "", d->malformed_headers ? " malformed" : "");
 	(void) rinq_basic_ack(f->conn, d->channel, d->delivery_tag, false);
@@ -216,7 +216,7 @@ fake_open(void)
 	put_tune(f, 2047, 131072, 60);
 	put_open_ok(f);
 	fake_send(f);
-	must(rinq_channel_open(f->conn, 1, 0) == RINQ_MSG_OK, "channel.open");
+	must(rinq_amqp_channel_open(f->conn, 1, 0) == RINQ_MSG_OK, "channel.open");
 	method_begin(f, 1, M(20, 11));
 	put_longstr(f, "");
 	frame_end(f);

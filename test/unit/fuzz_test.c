@@ -189,8 +189,8 @@ ask_for_things(Fake *f)
 {
 	RinqMessage m = {0};
 
-	(void) rinq_channel_open(f->conn, 1, 1);
-	(void) rinq_channel_open(f->conn, 2, 2);
+	(void) rinq_amqp_channel_open(f->conn, 1, 1);
+	(void) rinq_amqp_channel_open(f->conn, 2, 2);
 	(void) rinq_basic_qos(f->conn, 1, 5, false, 3);
 	(void) rinq_queue_declare(f->conn, 1, rinq_bytes_str("q"), true, false, 3, 4);
 	(void) rinq_basic_consume(f->conn, 1, rinq_bytes_str("q"), rinq_bytes_str("tag"), false, 5);
@@ -229,7 +229,7 @@ one_round(void)
 		CHECK(rinq_conn_error_class(f->conn) != RINQ_CONN_ERR_NONE);
 		CHECK(rinq_conn_error(f->conn)[0] != '\0');
 		CHECK_INT(rinq_conn_fd(f->conn), -1);
-		CHECK_INT(rinq_channel_open(f->conn, 3, 0), RINQ_MSG_NOT_OPEN);
+		CHECK_INT(rinq_amqp_channel_open(f->conn, 3, 0), RINQ_MSG_NOT_OPEN);
 	}
 	CHECK(strstr(rinq_conn_error(f->conn), "s3cret") == NULL);
 	for (const char *p = rinq_conn_error(f->conn); *p != '\0'; p++)

@@ -34,7 +34,7 @@ open_with_frame_max(uint32_t frame_max)
 	put_tune(f, 0, frame_max, 60);
 	put_open_ok(f);
 	fake_send(f);
-	rinq_channel_open(f->conn, 1, 0);
+	rinq_amqp_channel_open(f->conn, 1, 0);
 	method_begin(f, 1, M(20, 11));
 	put_longstr(f, "");
 	frame_end(f);
@@ -118,7 +118,7 @@ test_publish_refused(void)
 	CHECK_INT(rinq_basic_consume(f->conn, 1, ex, rinq_bytes(text, 256), false, 0),
 			  RINQ_MSG_STRING_TOO_LONG);
 	CHECK_INT(rinq_conn_backlog(f->conn), 0);
-	CHECK_INT(rinq_channel_unanswered(f->conn, 1), 0);
+	CHECK_INT(rinq_amqp_channel_unanswered(f->conn, 1), 0);
 
 	/* the longest that is allowed, all at once */
 	m = simple_message();

@@ -58,7 +58,7 @@ static uint32 epochs[RINQ_CONN_MAX_CHANNEL + 1];
  * Takes note of one that has just arrived, and waits from now on.
  */
 void
-rinq_incoming_register(RinqIncoming *request, Size body_len)
+rinq_inbound_register(RinqInbound *request, Size body_len)
 {
 	request->epoch = epochs[request->channel];
 	request->waits = true;
@@ -73,7 +73,7 @@ rinq_incoming_register(RinqIncoming *request, Size body_len)
  * Does so much work of a kind wait that more must not be taken?
  */
 bool
-rinq_incoming_too_many(RinqWork work)
+rinq_inbound_too_many(RinqWork work)
 {
 	return unbalanced[work].waiting >= MAX_UNBALANCED ||
 		unbalanced[work].bytes > (Size) rinq_payload_memory * 1024 * 1024;
@@ -83,7 +83,7 @@ rinq_incoming_too_many(RinqWork work)
  * A channel was closed: what came through it is the broker's again.
  */
 void
-rinq_incoming_channel_lost(uint16 channel)
+rinq_inbound_channel_lost(uint16 channel)
 {
 	epochs[channel]++;
 }
@@ -92,7 +92,7 @@ rinq_incoming_channel_lost(uint16 channel)
  * Is its deadline over?
  */
 bool
-rinq_incoming_expired(const RinqIncoming *request)
+rinq_inbound_expired(const RinqInbound *request)
 {
 	return request->deadline != 0 && rinq_clock_ms() >= request->deadline;
 }
@@ -101,7 +101,7 @@ rinq_incoming_expired(const RinqIncoming *request)
  * Its body is copied into a slot, or of no use any more.
  */
 void
-rinq_incoming_free_body(RinqIncoming *request)
+rinq_inbound_free_body(RinqInbound *request)
 {
 	if (!request->balanced && request->waits)
 	{
@@ -119,9 +119,9 @@ rinq_incoming_free_body(RinqIncoming *request)
  * It is over, and settled if it had to be.
  */
 void
-rinq_incoming_free(RinqIncoming *request)
+rinq_inbound_free(RinqInbound *request)
 {
-	rinq_incoming_free_body(request);
+	rinq_inbound_free_body(request);
 	if (request->own.handler != NULL)
 		pfree(request->own.handler);
 	pfree(request);
@@ -132,7 +132,7 @@ rinq_incoming_free(RinqIncoming *request)
  * settle any more.
  */
 bool
-rinq_incoming_can_settle(const RinqIncoming *request)
+rinq_inbound_can_settle(const RinqInbound *request)
 {
 	if (request->work != RINQ_WORK_REQUEST)
 		return true;
@@ -145,23 +145,23 @@ rinq_incoming_can_settle(const RinqIncoming *request)
  * another peer, as long as its deadline allows.
  */
 void
-rinq_incoming_settle(RinqIncoming *request)
+rinq_inbound_settle(RinqInbound *request)
 {
-	bool		late = rinq_incoming_expired(request);
+	bool		late = rinq_inbound_expired(request);
 	bool		requeue = request->balanced && !late;
 
 	if (request->work != RINQ_WORK_REQUEST)
 	{
 		rinq_count(rinq_peer.db, request->work == RINQ_WORK_RESPONSE ?
 				   RINQ_RESPONSES_DROPPED : RINQ_NOTIFICATIONS_DROPPED);
-		rinq_incoming_free(request);
+		rinq_inbound_free(request);
 		return;
 	}
 	rinq_count(rinq_peer.db, requeue ? RINQ_REQUESTS_REQUEUED :
 			   late ? RINQ_REQUESTS_EXPIRED : RINQ_REQUESTS_REJECTED);
-	if (rinq_incoming_can_settle(request) && !request->settled)
+	if (rinq_inbound_can_settle(request) && !request->settled)
 		(void) rinq_basic_reject(rinq_peer.conn, request->channel, request->tag, requeue);
-	rinq_incoming_free(request);
+	rinq_inbound_free(request);
 }
 
 /*
@@ -200,7 +200,7 @@ make_returned(void)
  * this peer knows: when too many are, all further ones count as frequent.
  */
 static int
-count_return(const RinqIncoming *request)
+count_return(const RinqInbound *request)
 {
 	RinqMessageId id;
 	RinqMessageId key;
@@ -227,7 +227,7 @@ count_return(const RinqIncoming *request)
 
 /* Log that a request goes back again, once for each and within limits. */
 static void
-log_return(const RinqIncoming *request)
+log_return(const RinqInbound *request)
 {
 	static int64 last_logged = 0;
 	static uint64 suppressed = 0;
@@ -260,20 +260,20 @@ log_return(const RinqIncoming *request)
  * that a request that nobody can handle is no busy loop.
  */
 void
-rinq_incoming_give_back(RinqIncoming *request)
+rinq_inbound_give_back(RinqInbound *request)
 {
 	int			count;
 	int64		delay;
 
 	if (!request->balanced || rinq_peer.stopping || request->work != RINQ_WORK_REQUEST)
 	{
-		rinq_incoming_settle(request);
+		rinq_inbound_settle(request);
 		return;
 	}
 	count = count_return(request);
 	if (count == 1)
 	{
-		rinq_incoming_settle(request);
+		rinq_inbound_settle(request);
 		return;
 	}
 	if (count == 2)
@@ -291,29 +291,29 @@ rinq_incoming_give_back(RinqIncoming *request)
  * one goes back, 0 when there is none.
  */
 int64
-rinq_incoming_settle_delayed(bool all)
+rinq_inbound_settle_delayed(bool all)
 {
 	dlist_mutable_iter iter;
 	int64		next = 0;
 
 	dlist_foreach_modify(iter, &delayed)
 	{
-		RinqIncoming *request = dlist_container(RinqIncoming, node, iter.cur);
+		RinqInbound *request = dlist_container(RinqInbound, node, iter.cur);
 
-		if (!all && request->settle_at > rinq_peer.now && rinq_incoming_can_settle(request))
+		if (!all && request->settle_at > rinq_peer.now && rinq_inbound_can_settle(request))
 		{
 			next = next == 0 ? request->settle_at : Min(next, request->settle_at);
 			continue;
 		}
 		dlist_delete(&request->node);
-		rinq_incoming_settle(request);
+		rinq_inbound_settle(request);
 	}
 	return next;
 }
 
 /* Acknowledge a request, unless that was done with an earlier response. */
 static void
-acknowledge(RinqIncoming *request)
+acknowledge(RinqInbound *request)
 {
 	if (!request->settled)
 		(void) rinq_basic_ack(rinq_peer.conn, request->channel, request->tag, false);
@@ -324,20 +324,20 @@ acknowledge(RinqIncoming *request)
  * The broker has taken the response to a request.
  */
 void
-rinq_incoming_response_taken(RinqIncoming *request)
+rinq_inbound_response_taken(RinqInbound *request)
 {
-	rinq_incoming_free(request);
+	rinq_inbound_free(request);
 }
 
 /*
  * The broker has refused the response to a request, which gets an error instead.
  */
 void
-rinq_incoming_response_refused(RinqIncoming *request, const char *text)
+rinq_inbound_response_refused(RinqInbound *request, const char *text)
 {
 	if (request->type == 'e')
 	{
-		rinq_incoming_free(request);	/* refused as well: there is no more to say */
+		rinq_inbound_free(request);	/* refused as well: there is no more to say */
 		return;
 	}
 	request->type = 'e';
@@ -351,7 +351,7 @@ rinq_incoming_response_refused(RinqIncoming *request, const char *text)
  * connection has no room for it now.
  */
 bool
-rinq_incoming_respond(RinqIncoming *request, char type, RinqBytes failure_type, RinqBytes text,
+rinq_inbound_respond(RinqInbound *request, char type, RinqBytes failure_type, RinqBytes text,
 					  RinqBytes payload)
 {
 	RinqMessage msg;
@@ -360,11 +360,11 @@ rinq_incoming_respond(RinqIncoming *request, char type, RinqBytes failure_type, 
 	char		expiration[RINQ_EXPIRATION_SIZE];
 	char		id[RINQ_DISPLAY_LEN];
 	char		trace[RINQ_DISPLAY_LEN];
-	bool		late = rinq_incoming_expired(request);
+	bool		late = rinq_inbound_expired(request);
 
-	if (!rinq_incoming_can_settle(request))
+	if (!rinq_inbound_can_settle(request))
 	{
-		rinq_incoming_free(request);
+		rinq_inbound_free(request);
 		return true;
 	}
 	if (request->reply == RINQ_REPLY_NONE || late)
@@ -372,7 +372,7 @@ rinq_incoming_respond(RinqIncoming *request, char type, RinqBytes failure_type, 
 		if (late)
 			rinq_count(rinq_peer.db, RINQ_REQUESTS_EXPIRED);
 		acknowledge(request);
-		rinq_incoming_free(request);
+		rinq_inbound_free(request);
 		return true;
 	}
 
@@ -409,14 +409,14 @@ rinq_incoming_respond(RinqIncoming *request, char type, RinqBytes failure_type, 
 		/* from now on it is the publisher's */
 		rinq_count(rinq_peer.db, RINQ_RESPONSES_SENT);
 		acknowledge(request);
-		rinq_incoming_free_body(request);
+		rinq_inbound_free_body(request);
 		request->type = type;
 		return true;
 	}
 	if (type != 'e' || payload.len > MAX_PROBLEM)
 	{
 		/* what does not fit into the headers, or into the broker; this surely does */
-		return rinq_incoming_respond(request, 'e', failure_type,
+		return rinq_inbound_respond(request, 'e', failure_type,
 									 rinq_bytes_str(rinq_publish_problem(status)), payload);
 	}
 	ereport(LOG,
@@ -426,7 +426,7 @@ rinq_incoming_respond(RinqIncoming *request, char type, RinqBytes failure_type, 
 								rinq_text_for_display(request->id, id),
 								rinq_text_for_display(request->trace, trace))));
 	acknowledge(request);
-	rinq_incoming_free(request);
+	rinq_inbound_free(request);
 	return true;
 }
 
@@ -434,9 +434,9 @@ rinq_incoming_respond(RinqIncoming *request, char type, RinqBytes failure_type, 
  * Responds with an error; false when the connection has no room for it.
  */
 bool
-rinq_incoming_respond_error(RinqIncoming *request, const char *text)
+rinq_inbound_respond_error(RinqInbound *request, const char *text)
 {
-	return rinq_incoming_respond(request, 'e', rinq_bytes(NULL, 0), rinq_bytes_str(text),
+	return rinq_inbound_respond(request, 'e', rinq_bytes(NULL, 0), rinq_bytes_str(text),
 								 rinq_bytes(NULL, 0));
 }
 
@@ -445,28 +445,28 @@ rinq_incoming_respond_error(RinqIncoming *request, const char *text)
  * connection has no room for it.
  */
 bool
-rinq_incoming_answer(RinqSlot *slot, RinqIncoming *request)
+rinq_inbound_result(RinqSlot *slot, RinqInbound *request)
 {
-	RinqBytes	fields[RINQ_ANSWER_FIELDS];
+	RinqBytes	fields[RINQ_RESULT_FIELDS];
 	RinqBytes	type;
 	RinqBytes	text;
 
-	rinq_slot_read(slot, fields, RINQ_ANSWER_FIELDS);
-	type = fields[RINQ_ANSWER_TYPE];
-	text = fields[RINQ_ANSWER_TEXT];
+	rinq_slot_read(slot, fields, RINQ_RESULT_FIELDS);
+	type = fields[RINQ_RESULT_TYPE];
+	text = fields[RINQ_RESULT_TEXT];
 	switch (slot->outcome)
 	{
 		case RINQ_OUTCOME_SUCCESS:
-			return rinq_incoming_respond(request, 's', type, text, fields[RINQ_ANSWER_PAYLOAD]);
+			return rinq_inbound_respond(request, 's', type, text, fields[RINQ_RESULT_PAYLOAD]);
 		case RINQ_OUTCOME_FAILURE:
-			return rinq_incoming_respond(request, 'f', type, text, fields[RINQ_ANSWER_PAYLOAD]);
+			return rinq_inbound_respond(request, 'f', type, text, fields[RINQ_RESULT_PAYLOAD]);
 		case RINQ_OUTCOME_ERROR:
-			return rinq_incoming_respond(request, 'e', type, text, fields[RINQ_ANSWER_PAYLOAD]);
+			return rinq_inbound_respond(request, 'e', type, text, fields[RINQ_RESULT_PAYLOAD]);
 		case RINQ_OUTCOME_EXPIRED:
-			rinq_incoming_settle(request);
+			rinq_inbound_settle(request);
 			return true;
 		default:
-			rinq_incoming_give_back(request);
+			rinq_inbound_give_back(request);
 			return true;
 	}
 }

@@ -6,7 +6,7 @@
  *
  *	server.c	takes them off the wire
  *	line.c		has them wait for executors, and takes the results
- *	incoming.c	responds to requests, and settles them with the broker
+ *	inbound.c	responds to requests, and settles them with the broker
  *
  * Private to these files.
  *
@@ -30,7 +30,7 @@ typedef enum RinqReplyMode
 typedef struct RinqLane RinqLane;
 
 /* what is remembered of it until it is settled, or handled */
-typedef struct RinqIncoming
+typedef struct RinqInbound
 {
 	dlist_node	node;			/* in its lane, or in a list of those that wait for something else */
 	RinqWork	work;
@@ -62,29 +62,29 @@ typedef struct RinqIncoming
 	RinqBytes	message;
 	RinqBytes	body;			/* freed once it is in a slot */
 	char		texts[FLEXIBLE_ARRAY_MEMBER];
-} RinqIncoming;
+} RinqInbound;
 
-/* incoming.c */
-extern void rinq_incoming_register(RinqIncoming *request, Size body_len);
-extern bool rinq_incoming_too_many(RinqWork work);
-extern bool rinq_incoming_expired(const RinqIncoming *request);
-extern bool rinq_incoming_can_settle(const RinqIncoming *request);
-extern void rinq_incoming_free_body(RinqIncoming *request);
-extern void rinq_incoming_free(RinqIncoming *request);
-extern void rinq_incoming_settle(RinqIncoming *request);
-extern void rinq_incoming_give_back(RinqIncoming *request);
-extern int64 rinq_incoming_settle_delayed(bool all);
-extern bool rinq_incoming_respond(RinqIncoming *request, char type, RinqBytes failure_type,
+/* inbound.c */
+extern void rinq_inbound_register(RinqInbound *request, Size body_len);
+extern bool rinq_inbound_too_many(RinqWork work);
+extern bool rinq_inbound_expired(const RinqInbound *request);
+extern bool rinq_inbound_can_settle(const RinqInbound *request);
+extern void rinq_inbound_free_body(RinqInbound *request);
+extern void rinq_inbound_free(RinqInbound *request);
+extern void rinq_inbound_settle(RinqInbound *request);
+extern void rinq_inbound_give_back(RinqInbound *request);
+extern int64 rinq_inbound_settle_delayed(bool all);
+extern bool rinq_inbound_respond(RinqInbound *request, char type, RinqBytes failure_type,
 								  RinqBytes text, RinqBytes payload);
-extern bool rinq_incoming_respond_error(RinqIncoming *request, const char *text);
-extern bool rinq_incoming_answer(RinqSlot *slot, RinqIncoming *request);
-extern void rinq_incoming_channel_lost(uint16 channel);
+extern bool rinq_inbound_respond_error(RinqInbound *request, const char *text);
+extern bool rinq_inbound_result(RinqSlot *slot, RinqInbound *request);
+extern void rinq_inbound_channel_lost(uint16 channel);
 
 /* line.c */
-extern void rinq_line_add(RinqIncoming *request);
+extern void rinq_dispatch_add(RinqInbound *request);
 
 /* server.c */
-extern void rinq_server_answer_later(RinqIncoming *request);
+extern void rinq_server_answer_later(RinqInbound *request);
 extern bool rinq_server_send_answered(void);
 
 #endif							/* RINQ_PEER_COMMAND_DELIVERY_H */

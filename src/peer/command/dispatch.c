@@ -26,7 +26,7 @@
 #define MAX_IN_LANE 20000
 
 /* what is in each slot of the channel, NULL for nothing */
-static RinqIncoming **in_slot;
+static RinqInbound **in_slot;
 static int	num_in_slots;
 
 /* there was no slot, or no payload memory, for the one whose turn it was */
@@ -44,19 +44,19 @@ static int64 next_expiry = 0;
 static uint32
 first_slot(void)
 {
-	return rinq_peer.channel->num_calls;
+	return rinq_peer.slots->num_calls;
 }
 
 void
-rinq_line_init(void)
+rinq_dispatch_init(void)
 {
 	in_slot = MemoryContextAllocZero(TopMemoryContext,
-									 rinq_peer.channel->num_slots * sizeof(RinqIncoming *));
-	rinq_lanes_init(rinq_peer.channel->num_slots - first_slot());
+									 rinq_peer.slots->num_slots * sizeof(RinqInbound *));
+	rinq_lanes_init(rinq_peer.slots->num_slots - first_slot());
 }
 
 static void
-note_expiry(const RinqIncoming *request)
+note_expiry(const RinqInbound *request)
 {
 	if (request->deadline != 0 && (next_expiry == 0 || request->deadline < next_expiry))
 		next_expiry = request->deadline;
@@ -66,13 +66,13 @@ static uint32
 find_free_slot(void)
 {
 	static uint32 hint = 0;
-	uint32		count = rinq_peer.channel->num_slots - first_slot();
+	uint32		count = rinq_peer.slots->num_slots - first_slot();
 	uint32		i;
 
 	for (i = 0; i < count; i++)
 	{
 		uint32		index = first_slot() + (hint + i) % count;
-		RinqSlot   *slot = &rinq_peer.channel->slots[index];
+		RinqSlot   *slot = &rinq_peer.slots->slot[index];
 
 		if (in_slot[index] == NULL &&
 			rinq_slot_state(slot) == RINQ_SLOT_FREE)
@@ -85,17 +85,17 @@ find_free_slot(void)
 }
 
 /* takes the request out of its slot; the caller has to end it */
-static RinqIncoming *
+static RinqInbound *
 leave_slot(uint32 index)
 {
-	RinqIncoming *request = in_slot[index];
+	RinqInbound *request = in_slot[index];
 
 	Assert(request != NULL && num_in_slots > 0);
 	in_slot[index] = NULL;
 	num_in_slots--;
 	rinq_lanes_ended(request->lane);
 	request->lane = NULL;
-	rinq_slot_free(rinq_peer.channel, index);
+	rinq_slot_free(rinq_peer.slots, index);
 	return request;
 }
 
@@ -104,7 +104,7 @@ leave_slot(uint32 index)
  * there is no room now.
  */
 static bool
-enqueue(RinqIncoming *request, const RinqListener *listener)
+enqueue(RinqInbound *request, const RinqListener *listener)
 {
 	uint32		index = find_free_slot();
 	RinqSlot   *slot;
@@ -112,7 +112,7 @@ enqueue(RinqIncoming *request, const RinqListener *listener)
 
 	if (index == RINQ_NO_SLOT)
 		return false;
-	slot = &rinq_peer.channel->slots[index];
+	slot = &rinq_peer.slots->slot[index];
 	fields[RINQ_REQUEST_HANDLER] = rinq_bytes_str(listener->handler);
 	fields[RINQ_REQUEST_NAMESPACE] = request->namespace;
 	fields[RINQ_REQUEST_COMMAND] = request->command;
@@ -129,7 +129,7 @@ enqueue(RinqIncoming *request, const RinqListener *listener)
 	if (!rinq_slot_write(slot, fields, RINQ_REQUEST_FIELDS))
 		return false;
 
-	rinq_incoming_free_body(request);
+	rinq_inbound_free_body(request);
 	slot->serial++;
 	slot->work = request->work;
 	slot->handler_owner = listener->owner;
@@ -165,7 +165,7 @@ note_problem(RinqNamespace *ns)
 
 /* the session that a notification is for; NULL when that has ended */
 static RinqSession *
-session_of(const RinqIncoming *request)
+session_of(const RinqInbound *request)
 {
 	RinqSession *session = rinq_own_session_find(request->session);
 
@@ -175,7 +175,7 @@ session_of(const RinqIncoming *request)
 
 /* of a request, the namespace that is listened to; NULL when none is any more */
 static RinqNamespace *
-served_namespace(const RinqIncoming *request)
+served_namespace(const RinqInbound *request)
 {
 	RinqNamespace *ns = rinq_topology_find(request->namespace);
 
@@ -186,7 +186,7 @@ served_namespace(const RinqIncoming *request)
  * Is there nobody to handle it, or no reason to?
  */
 static bool
-is_over(const RinqIncoming *request)
+is_over(const RinqInbound *request)
 {
 	const RinqNamespace *ns;
 
@@ -195,24 +195,24 @@ is_over(const RinqIncoming *request)
 	if (request->work == RINQ_WORK_RESPONSE)
 		return false;
 	ns = served_namespace(request);
-	return ns == NULL || ns->listener->problem != NULL || rinq_incoming_expired(request) ||
-		!rinq_incoming_can_settle(request);
+	return ns == NULL || ns->listener->problem != NULL || rinq_inbound_expired(request) ||
+		!rinq_inbound_can_settle(request);
 }
 
 /* ends what is over, in the way that its sender can make the most of */
 static void
-end_over(RinqIncoming *request)
+end_over(RinqInbound *request)
 {
 	RinqNamespace *ns = request->work == RINQ_WORK_REQUEST ? served_namespace(request) : NULL;
 
-	if (!rinq_incoming_can_settle(request))
-		rinq_incoming_free(request);
-	else if (ns == NULL || ns->listener->problem == NULL || rinq_incoming_expired(request))
-		rinq_incoming_settle(request);
+	if (!rinq_inbound_can_settle(request))
+		rinq_inbound_free(request);
+	else if (ns == NULL || ns->listener->problem == NULL || rinq_inbound_expired(request))
+		rinq_inbound_settle(request);
 	else
 	{
 		note_problem(ns);
-		if (rinq_incoming_respond_error(request, "the handler cannot be run"))
+		if (rinq_inbound_respond_error(request, "the handler cannot be run"))
 			rinq_count(rinq_peer.db, RINQ_REQUESTS_UNHANDLED);
 		else
 			dlist_push_tail(&refused, &request->node);
@@ -223,7 +223,7 @@ end_over(RinqIncoming *request)
  * Have it wait for its turn, or for the notifications of its session before it.
  */
 static void
-wait_for_turn(RinqIncoming *request)
+wait_for_turn(RinqInbound *request)
 {
 	RinqNamespace *ns = NULL;
 	Oid			role = request->own.role;
@@ -254,7 +254,7 @@ wait_for_turn(RinqIncoming *request)
 static void
 fill_slots(void)
 {
-	RinqIncoming *request;
+	RinqInbound *request;
 
 	no_room = false;
 	while ((request = rinq_lanes_take()) != NULL)
@@ -281,12 +281,12 @@ fill_slots(void)
 static void
 notification_ended(RinqSession *session)
 {
-	RinqIncoming *next;
+	RinqInbound *next;
 
 	session->handling = false;
 	if (dlist_is_empty(&session->notifications))
 		return;
-	next = dlist_container(RinqIncoming, node, dlist_pop_head_node(&session->notifications));
+	next = dlist_container(RinqInbound, node, dlist_pop_head_node(&session->notifications));
 	wait_for_turn(next);
 }
 
@@ -296,15 +296,15 @@ leave_line(RinqSession *session)
 {
 	uint32		i;
 
-	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
+	for (i = first_slot(); i < rinq_peer.slots->num_slots; i++)
 	{
-		const RinqIncoming *request = in_slot[i];
+		const RinqInbound *request = in_slot[i];
 
 		if (request == NULL || request->work != RINQ_WORK_NOTIFICATION ||
 			request->session_serial != session->serial)
 			continue;
 		if (rinq_request_remove(rinq_peer.db, i))
-			rinq_incoming_settle(leave_slot(i));
+			rinq_inbound_settle(leave_slot(i));
 		return;
 	}
 }
@@ -313,36 +313,36 @@ leave_line(RinqSession *session)
  * A session ends, and with it the notifications that wait for it.
  */
 void
-rinq_line_session_ends(RinqSession *session)
+rinq_dispatch_session_ends(RinqSession *session)
 {
 	if (session->handling)
 		leave_line(session);
 	while (!dlist_is_empty(&session->notifications))
-		rinq_incoming_settle(dlist_container(RinqIncoming, node,
+		rinq_inbound_settle(dlist_container(RinqInbound, node,
 											 dlist_pop_head_node(&session->notifications)));
 }
 
 static bool
 finish_slot(uint32 index)
 {
-	RinqSlot   *slot = &rinq_peer.channel->slots[index];
-	RinqIncoming *request = in_slot[index];
+	RinqSlot   *slot = &rinq_peer.slots->slot[index];
+	RinqInbound *request = in_slot[index];
 	RinqLane   *lane = request->lane;
 	RinqWork	work = request->work;
 	RinqSession *session = work == RINQ_WORK_NOTIFICATION ? session_of(request) : NULL;
 
-	if (work == RINQ_WORK_REQUEST && !rinq_incoming_answer(slot, request))
+	if (work == RINQ_WORK_REQUEST && !rinq_inbound_result(slot, request))
 		return false;
 	if (work == RINQ_WORK_NOTIFICATION && slot->outcome != RINQ_OUTCOME_SUCCESS)
 		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_FAILED);
 	in_slot[index] = NULL;
 	num_in_slots--;
-	rinq_slot_free(rinq_peer.channel, index);
+	rinq_slot_free(rinq_peer.slots, index);
 	rinq_lanes_ended(lane);
 	if (session != NULL)
 		notification_ended(session);
 	if (work != RINQ_WORK_REQUEST)
-		rinq_incoming_free(request);
+		rinq_inbound_free(request);
 	return true;
 }
 
@@ -350,13 +350,13 @@ finish_slot(uint32 index)
  * An executor has finished with a request.
  */
 void
-rinq_line_answer(uint32 index, uint32 serial)
+rinq_dispatch_result(uint32 index, uint32 serial)
 {
 	RinqSlot   *slot;
 
-	if (index < first_slot() || index >= rinq_peer.channel->num_slots)
+	if (index < first_slot() || index >= rinq_peer.slots->num_slots)
 		return;
-	slot = &rinq_peer.channel->slots[index];
+	slot = &rinq_peer.slots->slot[index];
 	if (in_slot[index] == NULL || slot->serial != serial ||
 		rinq_slot_state(slot) != RINQ_SLOT_DONE)
 		return;
@@ -379,7 +379,7 @@ send_unsent(void)
 }
 
 static bool
-is_request(const RinqIncoming *request, void *arg)
+is_request(const RinqInbound *request, void *arg)
 {
 	return request->work == RINQ_WORK_REQUEST;
 }
@@ -389,22 +389,22 @@ is_request(const RinqIncoming *request, void *arg)
  * for another role.
  */
 void
-rinq_line_configured(void)
+rinq_dispatch_configured(void)
 {
 	dlist_head	requests = DLIST_STATIC_INIT(requests);
 	uint32		i;
 
 	/* take back what waits for an executor that cannot be had */
-	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
+	for (i = first_slot(); i < rinq_peer.slots->num_slots; i++)
 	{
 		RinqNamespace *ns;
-		RinqIncoming *request = in_slot[i];
+		RinqInbound *request = in_slot[i];
 
 		if (request == NULL || request->work != RINQ_WORK_REQUEST)
 			continue;
 		ns = served_namespace(request);
 		if (ns != NULL && ns->listener->problem == NULL &&
-			ns->listener->role == rinq_peer.channel->slots[i].role)
+			ns->listener->role == rinq_peer.slots->slot[i].role)
 			continue;
 		if (!rinq_request_remove(rinq_peer.db, i))
 			continue;
@@ -412,12 +412,12 @@ rinq_line_configured(void)
 		if (is_over(request))
 			end_over(request);
 		else
-			rinq_incoming_settle(request);
+			rinq_inbound_settle(request);
 	}
 	rinq_lanes_extract(is_request, NULL, &requests);
 	while (!dlist_is_empty(&requests))
 	{
-		RinqIncoming *request = dlist_container(RinqIncoming, node,
+		RinqInbound *request = dlist_container(RinqInbound, node,
 												dlist_pop_head_node(&requests));
 
 		if (is_over(request))
@@ -430,7 +430,7 @@ rinq_line_configured(void)
 
 /* is it work for a role that nobody waits for? */
 static bool
-is_unattended(const RinqIncoming *request, void *arg)
+is_unattended(const RinqInbound *request, void *arg)
 {
 	return request->work != RINQ_WORK_REQUEST && request->own.role == *(Oid *) arg;
 }
@@ -441,15 +441,15 @@ is_unattended(const RinqIncoming *request, void *arg)
  * would wait for ever, and keep their slots from others.
  */
 void
-rinq_line_role_failed(Oid role)
+rinq_dispatch_role_failed(Oid role)
 {
 	dlist_head	failed = DLIST_STATIC_INIT(failed);
 	int			dropped = 0;
 	uint32		i;
 
-	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
+	for (i = first_slot(); i < rinq_peer.slots->num_slots; i++)
 	{
-		RinqIncoming *request = in_slot[i];
+		RinqInbound *request = in_slot[i];
 
 		if (request == NULL || !is_unattended(request, &role) ||
 			!rinq_request_remove(rinq_peer.db, i))
@@ -460,15 +460,15 @@ rinq_line_role_failed(Oid role)
 	rinq_lanes_extract(is_unattended, &role, &failed);
 	for (; !dlist_is_empty(&failed); dropped++)
 	{
-		RinqIncoming *request = dlist_container(RinqIncoming, node, dlist_pop_head_node(&failed));
+		RinqInbound *request = dlist_container(RinqInbound, node, dlist_pop_head_node(&failed));
 		RinqSession *session = request->work == RINQ_WORK_NOTIFICATION ? session_of(request) : NULL;
 
 		if (session != NULL)
 		{
-			rinq_line_session_ends(session);
+			rinq_dispatch_session_ends(session);
 			session->handling = false;
 		}
-		rinq_incoming_settle(request);
+		rinq_inbound_settle(request);
 	}
 	if (dropped > 0)
 		ereport(LOG,
@@ -480,11 +480,11 @@ rinq_line_role_failed(Oid role)
 
 /* is it to be dropped?  Of those that are not, the first expiry is noted */
 static bool
-is_to_drop(const RinqIncoming *request, void *arg)
+is_to_drop(const RinqInbound *request, void *arg)
 {
 	bool		only_expired = *(bool *) arg;
 
-	if (!only_expired || rinq_incoming_expired(request) || !rinq_incoming_can_settle(request))
+	if (!only_expired || rinq_inbound_expired(request) || !rinq_inbound_can_settle(request))
 		return true;
 	note_expiry(request);
 	return false;
@@ -504,7 +504,7 @@ drop_queued(bool only_expired)
 	next_expiry = 0;
 	dlist_foreach_modify(iter, &refused)
 	{
-		RinqIncoming *request = dlist_container(RinqIncoming, node, iter.cur);
+		RinqInbound *request = dlist_container(RinqInbound, node, iter.cur);
 
 		if (!is_to_drop(request, &only_expired))
 			continue;
@@ -512,9 +512,9 @@ drop_queued(bool only_expired)
 		dlist_push_tail(&dropped, &request->node);
 	}
 	rinq_lanes_extract(is_to_drop, &only_expired, &dropped);
-	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
+	for (i = first_slot(); i < rinq_peer.slots->num_slots; i++)
 	{
-		RinqIncoming *request = in_slot[i];
+		RinqInbound *request = in_slot[i];
 
 		if (request == NULL || !is_to_drop(request, &only_expired) ||
 			!rinq_request_remove(rinq_peer.db, i))
@@ -523,7 +523,7 @@ drop_queued(bool only_expired)
 		dlist_push_tail(&dropped, &request->node);
 	}
 	while (!dlist_is_empty(&dropped))
-		rinq_incoming_settle(dlist_container(RinqIncoming, node, dlist_pop_head_node(&dropped)));
+		rinq_inbound_settle(dlist_container(RinqInbound, node, dlist_pop_head_node(&dropped)));
 }
 
 /* says that handlers cannot be run, as far as the connection has room */
@@ -532,9 +532,9 @@ answer_refused(void)
 {
 	while (!dlist_is_empty(&refused))
 	{
-		RinqIncoming *request = dlist_container(RinqIncoming, node, dlist_pop_head_node(&refused));
+		RinqInbound *request = dlist_container(RinqInbound, node, dlist_pop_head_node(&refused));
 
-		if (!rinq_incoming_respond_error(request, "the handler cannot be run"))
+		if (!rinq_inbound_respond_error(request, "the handler cannot be run"))
 		{
 			dlist_push_head(&refused, &request->node);
 			break;
@@ -549,7 +549,7 @@ answer_refused(void)
  * or 0.
  */
 int64
-rinq_line_expire(void)
+rinq_dispatch_expire(void)
 {
 	int64		next;
 	int64		next_return;
@@ -557,7 +557,7 @@ rinq_line_expire(void)
 
 	if (next_expiry != 0 && rinq_peer.now >= next_expiry)
 		drop_queued(true);
-	next_return = rinq_incoming_settle_delayed(false);
+	next_return = rinq_inbound_settle_delayed(false);
 	if (unsent != NIL)
 		send_unsent();
 	answer_refused();
@@ -578,9 +578,9 @@ rinq_line_expire(void)
  * Gives back everything that was not started, for an orderly stop.
  */
 void
-rinq_line_give_back_queued(void)
+rinq_dispatch_give_back_queued(void)
 {
-	(void) rinq_incoming_settle_delayed(true);
+	(void) rinq_inbound_settle_delayed(true);
 	drop_queued(false);
 }
 
@@ -588,7 +588,7 @@ rinq_line_give_back_queued(void)
  * Are there requests in the line, or running?
  */
 bool
-rinq_line_busy(void)
+rinq_dispatch_busy(void)
 {
 	return num_in_slots > 0;
 }
@@ -599,9 +599,9 @@ rinq_line_busy(void)
  * does not run yet is left to whoever gets it next.
  */
 void
-rinq_line_channel_lost(uint16 channel)
+rinq_dispatch_channel_lost(uint16 channel)
 {
-	rinq_incoming_channel_lost(channel);
+	rinq_inbound_channel_lost(channel);
 	drop_queued(true);
 }
 
@@ -609,13 +609,13 @@ rinq_line_channel_lost(uint16 channel)
  * The same for all channels.
  */
 void
-rinq_line_connection_lost(void)
+rinq_dispatch_connection_lost(void)
 {
 	int			i;
 
 	for (i = 0; i <= RINQ_CONN_MAX_CHANNEL; i++)
-		rinq_incoming_channel_lost((uint16) i);
-	(void) rinq_incoming_settle_delayed(true);
+		rinq_inbound_channel_lost((uint16) i);
+	(void) rinq_inbound_settle_delayed(true);
 	drop_queued(true);
 }
 
@@ -623,7 +623,7 @@ rinq_line_connection_lost(void)
  * Has something that has arrived handled, in its turn.
  */
 void
-rinq_line_add(RinqIncoming *request)
+rinq_dispatch_add(RinqInbound *request)
 {
 	if (is_over(request))
 	{
@@ -640,21 +640,21 @@ rinq_line_add(RinqIncoming *request)
  * now.  Returns their number, at most "max".
  */
 int
-rinq_line_demand(RinqDemand *demand, int max)
+rinq_dispatch_demand(RinqDemand *demand, int max)
 {
 	int			unattended = 0;
 	int			count = 0;
 	uint32		i;
 
-	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
+	for (i = first_slot(); i < rinq_peer.slots->num_slots; i++)
 	{
 		if (in_slot[i] != NULL && in_slot[i]->work != RINQ_WORK_REQUEST &&
-			rinq_slot_state(&rinq_peer.channel->slots[i]) == RINQ_SLOT_RUNNING)
+			rinq_slot_state(&rinq_peer.slots->slot[i]) == RINQ_SLOT_RUNNING)
 			unattended++;
 	}
-	for (i = first_slot(); i < rinq_peer.channel->num_slots; i++)
+	for (i = first_slot(); i < rinq_peer.slots->num_slots; i++)
 	{
-		RinqSlot   *slot = &rinq_peer.channel->slots[i];
+		RinqSlot   *slot = &rinq_peer.slots->slot[i];
 		int			j;
 
 		if (in_slot[i] == NULL || rinq_slot_state(slot) != RINQ_SLOT_QUEUED ||

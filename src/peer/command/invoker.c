@@ -80,7 +80,7 @@ rinq_invoker_init(void)
 	pending = hash_create("rinq pending calls", 256, &ctl,
 						  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	pending_of_slot = MemoryContextAllocZero(TopMemoryContext,
-											 rinq_peer.channel->num_calls * sizeof(PendingKey));
+											 rinq_peer.slots->num_calls * sizeof(PendingKey));
 }
 
 static void
@@ -104,24 +104,24 @@ bool
 rinq_invoker_finish(uint32 index, RinqOutcome outcome, RinqBytes type, RinqBytes text,
 					RinqBytes payload)
 {
-	RinqSlot   *slot = &rinq_peer.channel->slots[index];
-	RinqBytes	fields[RINQ_ANSWER_FIELDS];
+	RinqSlot   *slot = &rinq_peer.slots->slot[index];
+	RinqBytes	fields[RINQ_RESULT_FIELDS];
 	int			owner = slot->owner;
 	bool		written;
 
 	forget_pending(index);
-	fields[RINQ_ANSWER_TYPE] = type;
-	fields[RINQ_ANSWER_TEXT] = text;
-	fields[RINQ_ANSWER_PAYLOAD] = payload;
+	fields[RINQ_RESULT_TYPE] = type;
+	fields[RINQ_RESULT_TEXT] = text;
+	fields[RINQ_RESULT_PAYLOAD] = payload;
 	slot->outcome = outcome;
-	written = rinq_slot_write(slot, fields, RINQ_ANSWER_FIELDS);
+	written = rinq_slot_write(slot, fields, RINQ_RESULT_FIELDS);
 	if (!written)
 	{
 		memset(fields, 0, sizeof(fields));
-		fields[RINQ_ANSWER_TEXT] =
+		fields[RINQ_RESULT_TEXT] =
 			rinq_bytes_str("the response does not fit into \"rinq.payload_memory\"");
 		slot->outcome = RINQ_OUTCOME_REFUSED;
-		(void) rinq_slot_write(slot, fields, RINQ_ANSWER_FIELDS);
+		(void) rinq_slot_write(slot, fields, RINQ_RESULT_FIELDS);
 	}
 	/* otherwise it is abandoned, and freed when the inbox says so */
 	if (!rinq_slot_move(slot, RINQ_SLOT_QUEUED, RINQ_SLOT_DONE))
@@ -145,9 +145,9 @@ still_wanted(uint32 index, uint32 serial)
 {
 	RinqSlot   *slot;
 
-	if (index >= rinq_peer.channel->num_calls)
+	if (index >= rinq_peer.slots->num_calls)
 		return false;
-	slot = &rinq_peer.channel->slots[index];
+	slot = &rinq_peer.slots->slot[index];
 	return slot->serial == serial &&
 		rinq_slot_state(slot) == RINQ_SLOT_QUEUED;
 }
@@ -164,7 +164,7 @@ expect_response(uint32 index, const RinqMessageId *id)
 	key->message = id->seq;
 	entry = hash_search(pending, key, HASH_ENTER, NULL);
 	entry->index = index;
-	entry->serial = rinq_peer.channel->slots[index].serial;
+	entry->serial = rinq_peer.slots->slot[index].serial;
 }
 
 static void
@@ -174,7 +174,7 @@ make_publication(RinqPublication *what, RinqPublishKind kind, uint32 index,
 	memset(what, 0, sizeof(*what));
 	what->kind = kind;
 	what->index = index;
-	what->serial = rinq_peer.channel->slots[index].serial;
+	what->serial = rinq_peer.slots->slot[index].serial;
 	what->id = *id;
 }
 
@@ -183,7 +183,7 @@ static void
 not_published(uint32 index, RinqMsgStatus status)
 {
 	if (status == RINQ_MSG_BACKLOG)
-		keep_waiting(&unsent, index, rinq_peer.channel->slots[index].serial);
+		keep_waiting(&unsent, index, rinq_peer.slots->slot[index].serial);
 	else
 		rinq_invoker_finish_text(index, status == RINQ_MSG_OVER_BROKER_LIMIT ?
 								 RINQ_OUTCOME_NOT_TAKEN : RINQ_OUTCOME_REFUSED,
@@ -193,7 +193,7 @@ not_published(uint32 index, RinqMsgStatus status)
 static void
 send_request(uint32 index, RinqNamespace *ns)
 {
-	RinqSlot   *slot = &rinq_peer.channel->slots[index];
+	RinqSlot   *slot = &rinq_peer.slots->slot[index];
 	RinqBytes	fields[RINQ_CALL_FIELDS];
 	RinqMessage msg;
 	RinqMsgStatus status;
@@ -248,7 +248,7 @@ void
 rinq_invoker_ask(uint32 index, const RinqPeerId *peer, const char *command, RinqBytes body)
 {
 	static uint32 counter = 0;
-	RinqSlot   *slot = &rinq_peer.channel->slots[index];
+	RinqSlot   *slot = &rinq_peer.slots->slot[index];
 	RinqBytes	fields[RINQ_OP_FIELDS];
 	RinqMessage msg;
 	RinqMsgStatus status;
@@ -299,7 +299,7 @@ rinq_invoker_call(uint32 index, uint32 serial)
 
 	if (!still_wanted(index, serial))
 		return;
-	slot = &rinq_peer.channel->slots[index];
+	slot = &rinq_peer.slots->slot[index];
 	if (slot->async && (next_async_look == 0 || slot->deadline < next_async_look))
 		next_async_look = slot->deadline;
 	if (!rinq_peer.ready || (rinq_peer.stopping && !slot->in_handler))
@@ -403,7 +403,7 @@ rinq_invoker_declaring(RinqNamespace *ns, int64 deadline, const char *problem)
 		Waiting    *w = lfirst(lc);
 		bool		wanted = still_wanted(w->index, w->serial);
 
-		if (wanted && rinq_peer.channel->slots[w->index].deadline > deadline)
+		if (wanted && rinq_peer.slots->slot[w->index].deadline > deadline)
 			continue;
 		if (w->returned != NULL)
 			give_up_returned(w, problem);
@@ -501,9 +501,9 @@ look_at_async(void)
 	if (next_async_look == 0 || rinq_peer.now < next_async_look)
 		return;
 	next_async_look = 0;
-	for (i = 0; i < rinq_peer.channel->num_calls; i++)
+	for (i = 0; i < rinq_peer.slots->num_calls; i++)
 	{
-		RinqSlot   *slot = &rinq_peer.channel->slots[i];
+		RinqSlot   *slot = &rinq_peer.slots->slot[i];
 		uint32		serial = slot->serial;
 		RinqSlotState state = rinq_slot_state(slot);
 		int64		due = slot->deadline;
@@ -518,7 +518,7 @@ look_at_async(void)
 			pg_atomic_compare_exchange_u32(&slot->claim, &serial, RINQ_CLAIMED_BY_PEER))
 		{
 			rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
-			rinq_slot_free(rinq_peer.channel, i);
+			rinq_slot_free(rinq_peer.slots, i);
 			continue;
 		}
 		due = Max(due, rinq_peer.now + ASYNC_INTERVAL);
@@ -559,14 +559,14 @@ rinq_invoker_abandoned(uint32 index, uint32 serial)
 {
 	RinqSlot   *slot;
 
-	if (index >= rinq_peer.channel->num_calls)
+	if (index >= rinq_peer.slots->num_calls)
 		return;
-	slot = &rinq_peer.channel->slots[index];
+	slot = &rinq_peer.slots->slot[index];
 	if (slot->serial != serial ||
 		rinq_slot_state(slot) != RINQ_SLOT_ABANDONED)
 		return;
 	forget_pending(index);
-	rinq_slot_free(rinq_peer.channel, index);
+	rinq_slot_free(rinq_peer.slots, index);
 }
 
 /* hands a response to the call it answers */
@@ -578,8 +578,8 @@ deliver(Pending *entry, const RinqDelivery *delivery)
 	char		kind = msg->type.len == 1 ? msg->type.data[0] : '\0';
 	uint32		index = entry->index;
 
-	if (rinq_peer.channel->slots[index].op != RINQ_OP_CALL)
-		rinq_remote_response(index, delivery);
+	if (rinq_peer.slots->slot[index].op != RINQ_OP_CALL)
+		rinq_session_cache_response(index, delivery);
 	else if (delivery->oversize)
 		rinq_invoker_finish_text(index, RINQ_OUTCOME_TOO_LARGE, "");
 	else if (delivery->malformed_headers)
@@ -683,9 +683,9 @@ rinq_invoker_fail_all(const char *reason, bool also_of_handlers)
 {
 	uint32		i;
 
-	for (i = 0; i < rinq_peer.channel->num_calls; i++)
+	for (i = 0; i < rinq_peer.slots->num_calls; i++)
 	{
-		RinqSlot   *slot = &rinq_peer.channel->slots[i];
+		RinqSlot   *slot = &rinq_peer.slots->slot[i];
 
 		if (rinq_slot_state(slot) != RINQ_SLOT_QUEUED)
 			forget_pending(i);

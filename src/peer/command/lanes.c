@@ -127,7 +127,7 @@ find_role(Oid oid)
 }
 
 static RinqLane *
-find_lane(const RinqIncoming *request, Oid role, RinqNamespace *ns)
+find_lane(const RinqInbound *request, Oid role, RinqNamespace *ns)
 {
 	LaneKey		key;
 	RinqLane   *lane;
@@ -190,7 +190,7 @@ less_waits(RinqLane *lane)
  * Have a request wait for its turn.  Returns how many wait in its lane.
  */
 int
-rinq_lanes_add(RinqIncoming *request, Oid role, RinqNamespace *ns)
+rinq_lanes_add(RinqInbound *request, Oid role, RinqNamespace *ns)
 {
 	RinqLane   *lane = find_lane(request, role, ns);
 
@@ -257,7 +257,7 @@ next_lane_of_role(Role *role)
  * Take the request whose turn it is; NULL when none may be started now.  The caller
  * says what has become of it: started, put back or dropped.
  */
-RinqIncoming *
+RinqInbound *
 rinq_lanes_take(void)
 {
 	dlist_iter	iter;
@@ -266,11 +266,11 @@ rinq_lanes_take(void)
 	{
 		Role	   *role = dlist_container(Role, node, iter.cur);
 		RinqLane   *lane = next_lane_of_role(role);
-		RinqIncoming *request;
+		RinqInbound *request;
 
 		if (lane == NULL)
 			continue;
-		request = dlist_container(RinqIncoming, node, dlist_pop_head_node(&lane->waiting));
+		request = dlist_container(RinqInbound, node, dlist_pop_head_node(&lane->waiting));
 
 		/* the others have their turns first */
 		dlist_delete(&role->node);
@@ -287,7 +287,7 @@ rinq_lanes_take(void)
  * Put a request back that was taken, since there is no room for it.
  */
 void
-rinq_lanes_put_back(RinqIncoming *request)
+rinq_lanes_put_back(RinqInbound *request)
 {
 	dlist_push_head(&request->lane->waiting, &request->node);
 	more_waits(request->lane);
@@ -306,7 +306,7 @@ rinq_lanes_dropped(RinqLane *lane)
  * Count a request that was taken as started.
  */
 void
-rinq_lanes_started(RinqIncoming *request)
+rinq_lanes_started(RinqInbound *request)
 {
 	RinqLane   *lane = request->lane;
 
@@ -346,7 +346,7 @@ rinq_lanes_extract(RinqLaneFilter wanted, void *arg, dlist_head *into)
 
 		dlist_foreach_modify(iter, &lane->waiting)
 		{
-			RinqIncoming *request = dlist_container(RinqIncoming, node, iter.cur);
+			RinqInbound *request = dlist_container(RinqInbound, node, iter.cur);
 
 			if (!wanted(request, arg))
 				continue;

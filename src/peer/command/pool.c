@@ -56,7 +56,7 @@ forget_unregistered(void)
 {
 	int			i;
 
-	LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
+	LWLockAcquire(rinq_peer.slots->request_lock, LW_EXCLUSIVE);
 	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
 	{
 		RinqExecutorSlot *executor = &rinq_peer.db->executors[i];
@@ -67,7 +67,7 @@ forget_unregistered(void)
 			executor->state = RINQ_EXECUTOR_FREE;
 		}
 	}
-	LWLockRelease(rinq_peer.channel->request_lock);
+	LWLockRelease(rinq_peer.slots->request_lock);
 }
 
 void
@@ -88,9 +88,9 @@ rinq_pool_wake(int procno)
 static void
 read_executors(void)
 {
-	LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
+	LWLockAcquire(rinq_peer.slots->request_lock, LW_EXCLUSIVE);
 	memcpy(seen, rinq_peer.db->executors, sizeof(seen));
-	LWLockRelease(rinq_peer.channel->request_lock);
+	LWLockRelease(rinq_peer.slots->request_lock);
 }
 
 /*
@@ -102,13 +102,13 @@ end_executor(int place)
 {
 	RinqExecutorSlot *executor = &rinq_peer.db->executors[place];
 
-	LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
+	LWLockAcquire(rinq_peer.slots->request_lock, LW_EXCLUSIVE);
 	if (executor->serial == seen[place].serial && executor->state == RINQ_EXECUTOR_BUSY)
 	{
 		pg_atomic_write_u32(&executor->end_now, 1);
 		kill(executor->pid, SIGTERM);
 	}
-	LWLockRelease(rinq_peer.channel->request_lock);
+	LWLockRelease(rinq_peer.slots->request_lock);
 }
 
 static Failing *
@@ -142,7 +142,7 @@ start_failed(Oid role)
 	entry->delay = Min(LAST_RETRY_DELAY, Max(FIRST_RETRY_DELAY, entry->delay * 2));
 	entry->retry_at = rinq_peer.now + entry->delay;
 	if (OidIsValid(role) && entry->delay >= GIVE_UP_DELAY)
-		rinq_line_role_failed(role);
+		rinq_dispatch_role_failed(role);
 }
 
 static void
@@ -191,13 +191,13 @@ reap(void)
 			continue;
 		pfree(handles[i]);
 		handles[i] = NULL;
-		LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
+		LWLockAcquire(rinq_peer.slots->request_lock, LW_EXCLUSIVE);
 		if (db->executors[i].state != RINQ_EXECUTOR_FREE)
 			db->executors[i].state = RINQ_EXECUTOR_FREE;
 		ran = db->executors[i].ran;
 		left = db->executors[i].leave;
 		role = db->executors[i].role;
-		LWLockRelease(rinq_peer.channel->request_lock);
+		LWLockRelease(rinq_peer.slots->request_lock);
 		if (ran)
 			start_worked(role);
 		else if (!left)
@@ -228,7 +228,7 @@ start_executor(Oid role, int place)
 	blocked = rinq_peer.db->oid != rinq_peer.args.dboid || rinq_peer.db->ddl_blocks > 0;
 	if (!blocked)
 	{
-		LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
+		LWLockAcquire(rinq_peer.slots->request_lock, LW_EXCLUSIVE);
 		executor->state = RINQ_EXECUTOR_STARTING;
 		executor->role = role;
 		executor->serial++;
@@ -239,7 +239,7 @@ start_executor(Oid role, int place)
 		executor->request = RINQ_NO_SLOT;
 		executor->pid = 0;
 		executor->procno = RINQ_NO_PROC;
-		LWLockRelease(rinq_peer.channel->request_lock);
+		LWLockRelease(rinq_peer.slots->request_lock);
 	}
 	LWLockRelease(rinq_shared->lock);
 	if (blocked)
@@ -254,9 +254,9 @@ start_executor(Oid role, int place)
 	if (ok)
 		return true;
 
-	LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
+	LWLockAcquire(rinq_peer.slots->request_lock, LW_EXCLUSIVE);
 	executor->state = RINQ_EXECUTOR_FREE;
-	LWLockRelease(rinq_peer.channel->request_lock);
+	LWLockRelease(rinq_peer.slots->request_lock);
 	handles[place] = NULL;
 	return false;
 }
@@ -326,13 +326,13 @@ make_room(Oid role)
 	if (victim < 0)
 		return;
 	executor = &rinq_peer.db->executors[victim];
-	LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
+	LWLockAcquire(rinq_peer.slots->request_lock, LW_EXCLUSIVE);
 	if (executor->serial == seen[victim].serial && executor->state != RINQ_EXECUTOR_FREE)
 	{
 		executor->leave = true;
 		procno = executor->procno;
 	}
-	LWLockRelease(rinq_peer.channel->request_lock);
+	LWLockRelease(rinq_peer.slots->request_lock);
 	rinq_peer_wake_later(procno);
 }
 
@@ -359,7 +359,7 @@ yield_one(int keep)
 	bool		leaving = false;
 	int			i;
 
-	LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
+	LWLockAcquire(rinq_peer.slots->request_lock, LW_EXCLUSIVE);
 	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
 	{
 		RinqExecutorSlot *executor = &db->executors[i];
@@ -376,7 +376,7 @@ yield_one(int keep)
 		db->executors[victim].leave = true;
 		procno = db->executors[victim].procno;
 	}
-	LWLockRelease(rinq_peer.channel->request_lock);
+	LWLockRelease(rinq_peer.slots->request_lock);
 	rinq_peer_wake_later(procno);
 }
 
@@ -460,7 +460,7 @@ end_overtime(void)
 	static int64 next_check = 0;
 	int			i;
 
-	if (!rinq_line_busy())
+	if (!rinq_dispatch_busy())
 		return 0;
 	if (rinq_peer.now < next_check)
 		return next_check;
@@ -468,8 +468,8 @@ end_overtime(void)
 	{
 		int64		deadline = 0;
 
-		if (seen[i].state == RINQ_EXECUTOR_BUSY && seen[i].request < rinq_peer.channel->num_slots)
-			deadline = rinq_peer.channel->slots[seen[i].request].deadline;
+		if (seen[i].state == RINQ_EXECUTOR_BUSY && seen[i].request < rinq_peer.slots->num_slots)
+			deadline = rinq_peer.slots->slot[seen[i].request].deadline;
 		if (deadline != 0 && rinq_peer.now - OVERTIME > deadline)
 			end_executor(i);
 	}
@@ -525,7 +525,7 @@ rinq_pool_manage(void)
 	next = earlier(end_overtime(), end_terminated());
 	if (!yield(&next))
 		return next;
-	count = rinq_line_demand(demand, MAX_ROLES);
+	count = rinq_dispatch_demand(demand, MAX_ROLES);
 	for (i = 0; i < count; i++)
 	{
 		int64		wait_until = not_before(demand[i].role);
@@ -593,14 +593,14 @@ rinq_pool_end(void)
 			continue;
 		if (seen[i].state == RINQ_EXECUTOR_BUSY)
 			end_executor(i);
-		LWLockAcquire(rinq_peer.channel->request_lock, LW_EXCLUSIVE);
+		LWLockAcquire(rinq_peer.slots->request_lock, LW_EXCLUSIVE);
 		if (executor->state != RINQ_EXECUTOR_FREE)
 		{
 			executor->leave = true;
 			pg_atomic_write_u32(&executor->end_now, 1);
 			procno = executor->procno;
 		}
-		LWLockRelease(rinq_peer.channel->request_lock);
+		LWLockRelease(rinq_peer.slots->request_lock);
 		rinq_wake_proc(procno);
 	}
 }

@@ -5,7 +5,7 @@
  *	  executors, responses that go to a session's handler and notifications.
  *
  * How they wait for executors is line.c's business, and what becomes of the
- * delivery incoming.c's.  Requests in the namespace "_sess" are answered here
+ * delivery inbound.c's.  Requests in the namespace "_sess" are answered here
  * and now (sess_server.c).
  *
  *-------------------------------------------------------------------------
@@ -65,7 +65,7 @@ is_internal(const RinqDelivery *delivery)
 	return rinq_bytes_are(delivery->message.ns, "_sess") && !is_balanced(delivery);
 }
 
-static RinqIncoming *
+static RinqInbound *
 make_request(const RinqDelivery *delivery, const RinqMessageId *id, RinqWork work)
 {
 	const RinqMessage *msg = &delivery->message;
@@ -73,11 +73,11 @@ make_request(const RinqDelivery *delivery, const RinqMessageId *id, RinqWork wor
 	RinqBytes	trace = msg->correlation_id.len > 0 ? msg->correlation_id : own_id;
 	char		source[RINQ_REF_SIZE];
 	size_t		source_len = rinq_ref_format(&id->ref, source, sizeof(source));
-	RinqIncoming *request;
+	RinqInbound *request;
 	char	   *p;
 
 	request = MemoryContextAllocZero(TopMemoryContext,
-									 offsetof(RinqIncoming, texts) + own_id.len +
+									 offsetof(RinqInbound, texts) + own_id.len +
 									 msg->target.len + msg->failure_message.len +
 									 source_len + trace.len + msg->ns.len +
 									 msg->command.len + msg->span_context.len +
@@ -103,7 +103,7 @@ make_request(const RinqDelivery *delivery, const RinqMessageId *id, RinqWork wor
 		request->reply = RINQ_REPLY_UNCORRELATED;
 	else if (msg->reply_to.len > 0)
 		request->reply = RINQ_REPLY_CORRELATED;
-	rinq_incoming_register(request, delivery->body.len);
+	rinq_inbound_register(request, delivery->body.len);
 	if (delivery->body.len > 0)
 	{
 		char	   *body = MemoryContextAllocHuge(TopMemoryContext, delivery->body.len);
@@ -138,7 +138,7 @@ request_problem(const RinqDelivery *delivery, RinqMessageId *id)
 		return "payload exceeds \"rinq.max_payload\"";
 	if (is_internal(delivery) && (num_answered >= MAX_ANSWERED || answered_bytes > (Size) rinq_payload_memory * 1024 * 1024))
 		return "too many responses wait for the broker to take them";
-	if (!is_balanced(delivery) && !is_internal(delivery) && rinq_incoming_too_many(RINQ_WORK_REQUEST))
+	if (!is_balanced(delivery) && !is_internal(delivery) && rinq_inbound_too_many(RINQ_WORK_REQUEST))
 		return "too many requests wait that were sent to all peers";
 	if (rinq_peer_id_equal(&id->ref.session.peer, &rinq_peer.id))
 	{
@@ -152,12 +152,12 @@ request_problem(const RinqDelivery *delivery, RinqMessageId *id)
 
 /* sends an answer that was made before; false when there is no room for it now */
 static bool
-respond_answered(RinqIncoming *request)
+respond_answered(RinqInbound *request)
 {
 	RinqBytes	none = rinq_bytes(NULL, 0);
 	RinqBytes	answer = request->body;
 
-	return rinq_incoming_respond(request, request->type, request->type == 'f' ? answer : none,
+	return rinq_inbound_respond(request, request->type, request->type == 'f' ? answer : none,
 								 request->type == 'e' ? answer : none,
 								 request->type == 's' ? answer : none);
 }
@@ -166,7 +166,7 @@ respond_answered(RinqIncoming *request)
  * Have an answer sent that is in the request's type and body.
  */
 void
-rinq_server_answer_later(RinqIncoming *request)
+rinq_server_answer_later(RinqInbound *request)
 {
 	dlist_push_tail(&answered, &request->node);
 	num_answered++;
@@ -177,7 +177,7 @@ rinq_server_answer_later(RinqIncoming *request)
  * Answers a request about a session of this peer.
  */
 static void
-serve_session(RinqIncoming *request)
+serve_session(RinqInbound *request)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "rinq session request",
@@ -185,9 +185,9 @@ serve_session(RinqIncoming *request)
 	StringInfoData answer;
 	char		type;
 
-	if (rinq_incoming_expired(request))
+	if (rinq_inbound_expired(request))
 	{
-		rinq_incoming_settle(request);
+		rinq_inbound_settle(request);
 		MemoryContextSwitchTo(old);
 		MemoryContextDelete(context);
 		return;
@@ -195,7 +195,7 @@ serve_session(RinqIncoming *request)
 	initStringInfo(&answer);
 	MemoryContextSwitchTo(context);
 	type = rinq_sess_serve(request->command, request->body, &answer);
-	rinq_incoming_free_body(request);
+	rinq_inbound_free_body(request);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 
@@ -213,7 +213,7 @@ rinq_server_send_answered(void)
 {
 	while (!dlist_is_empty(&answered))
 	{
-		RinqIncoming *request = dlist_container(RinqIncoming, node, dlist_head_node(&answered));
+		RinqInbound *request = dlist_container(RinqInbound, node, dlist_head_node(&answered));
 
 		Size		bytes = request->body.len;
 
@@ -231,14 +231,14 @@ rinq_server_send_answered(void)
 
 /* has a handler run that nobody waits for */
 static void
-add_unanswered(RinqIncoming *request, const RinqListener *handler)
+add_unanswered(RinqInbound *request, const RinqListener *handler)
 {
 	request->deadline = 0;		/* a response is to a call that is over */
 	request->reply = RINQ_REPLY_NONE;
 	request->own.handler = MemoryContextStrdup(TopMemoryContext, handler->handler);
 	request->own.role = handler->role;
 	request->own.owner = handler->owner;
-	rinq_line_add(request);
+	rinq_dispatch_add(request);
 }
 
 /*
@@ -251,9 +251,9 @@ rinq_server_response(const RinqDelivery *delivery, const RinqListener *handler)
 	const RinqMessage *msg = &delivery->message;
 	RinqMessageId id;
 	char		type = msg->type.len == 1 ? msg->type.data[0] : '\0';
-	RinqIncoming *request;
+	RinqInbound *request;
 
-	if (delivery->oversize || delivery->malformed_headers || rinq_incoming_too_many(RINQ_WORK_RESPONSE) ||
+	if (delivery->oversize || delivery->malformed_headers || rinq_inbound_too_many(RINQ_WORK_RESPONSE) ||
 		(type != 's' && type != 'e' && type != 'f') || (type == 'f' && msg->target.len == 0) ||
 		!rinq_message_id_parse(delivery->routing_key.data, delivery->routing_key.len, &id))
 		return false;
@@ -275,9 +275,9 @@ rinq_server_notification(const RinqDelivery *delivery, RinqSession *session,
 	RinqSessionId target;
 	RinqMessageId id;
 	char		text[RINQ_SESSION_ID_SIZE];
-	RinqIncoming *request;
+	RinqInbound *request;
 
-	if (rinq_incoming_too_many(RINQ_WORK_NOTIFICATION) ||
+	if (rinq_inbound_too_many(RINQ_WORK_NOTIFICATION) ||
 		!rinq_message_id_parse(delivery->message.message_id.data,
 							   delivery->message.message_id.len, &id))
 		return false;
@@ -304,7 +304,7 @@ rinq_server_request(const RinqDelivery *delivery)
 {
 	RinqMessageId id;
 	const char *problem = request_problem(delivery, &id);
-	RinqIncoming *request;
+	RinqInbound *request;
 
 	rinq_count(rinq_peer.db, RINQ_REQUESTS_RECEIVED);
 	if (problem != NULL)
@@ -321,5 +321,5 @@ rinq_server_request(const RinqDelivery *delivery)
 		serve_session(request);
 		return;
 	}
-	rinq_line_add(request);
+	rinq_dispatch_add(request);
 }

@@ -104,7 +104,7 @@ find_victim(RinqSession *session, Size bytes)
 static bool
 make_room(RinqSession *session, Size bytes)
 {
-	while (session->num_kept >= rinq_kept_notifications || room() < bytes)
+	while (session->num_kept >= rinq_buffer_notifications || room() < bytes)
 	{
 		RinqSession *victim = room() < bytes ? find_victim(session, bytes) : session;
 
@@ -137,7 +137,7 @@ answer(RinqSession *session, uint32 index)
  * when there is no room for it.  Older ones that make room are counted here.
  */
 bool
-rinq_kept_add(RinqSession *session, const RinqBytes *fields)
+rinq_buffer_add(RinqSession *session, const RinqBytes *fields)
 {
 	Size		size = rinq_notification_packed_size(fields);
 	Size		bytes = offsetof(Kept, packed) + size;
@@ -170,7 +170,7 @@ rinq_kept_add(RinqSession *session, const RinqBytes *fields)
  * the next one comes.
  */
 void
-rinq_kept_fetch(RinqSession *session, uint32 index, bool wait)
+rinq_buffer_fetch(RinqSession *session, uint32 index, bool wait)
 {
 	ListCell   *lc;
 	uint32		other;
@@ -211,16 +211,16 @@ end_fetching(RinqSession *session, RinqOutcome outcome, const char *text)
  * The session keeps no notifications any more, but for those that it has.
  */
 void
-rinq_kept_no_more(RinqSession *session)
+rinq_buffer_no_more(RinqSession *session)
 {
-	end_fetching(session, RINQ_OUTCOME_REFUSED, RINQ_NOTHING_KEPT);
+	end_fetching(session, RINQ_OUTCOME_REFUSED, RINQ_NOTHING_BUFFERED);
 }
 
 /*
  * The session ends: what was kept is lost, and who waits is told.
  */
 void
-rinq_kept_session_ends(RinqSession *session)
+rinq_buffer_session_ends(RinqSession *session)
 {
 	while (session->num_kept > 0)
 	{

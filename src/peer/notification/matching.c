@@ -104,13 +104,13 @@ keep(const RinqDelivery *delivery, RinqSession *session)
 	fields[RINQ_NOTIFICATION_CONSTRAINT] = msg->constraint;
 	fields[RINQ_NOTIFICATION_TRACE] = msg->correlation_id.len > 0 ? msg->correlation_id :
 		msg->message_id;
-	return rinq_kept_add(session, fields);
+	return rinq_buffer_add(session, fields);
 }
 
 static void
 deliver(const RinqDelivery *delivery, RinqSubscription *subscription)
 {
-	if (subscription->mode == RINQ_RECEIVE_KEEP ? !keep(delivery, subscription->session) :
+	if (subscription->mode == RINQ_RECEIVE_BUFFER ? !keep(delivery, subscription->session) :
 		!rinq_server_notification(delivery, subscription->session, &subscription->handler,
 								  subscription->mode))
 		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_DROPPED);
@@ -151,11 +151,11 @@ deliver_to_found(const Arrival *arrival)
 
 	while ((session = rinq_index_next()) != NULL)
 	{
-		RinqSubscription *subscription = session->looked_at == arrival->number ? NULL :
+		RinqSubscription *subscription = session->last_match == arrival->number ? NULL :
 			rinq_subscription_find(session, arrival->ns);
 
 		/* several values of the constraint may have found it */
-		session->looked_at = arrival->number;
+		session->last_match = arrival->number;
 		if (subscription != NULL)
 			deliver_if_matching(arrival, subscription);
 		if (rinq_slice_over())

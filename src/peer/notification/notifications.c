@@ -137,11 +137,11 @@ rinq_notifications_subscribe(RinqSession *session, RinqNamespace *ns, RinqReceiv
 	}
 	else
 	{
-		session->num_keeping -= subscription->mode == RINQ_RECEIVE_KEEP;
+		session->num_keeping -= subscription->mode == RINQ_RECEIVE_BUFFER;
 		pfree(subscription->handler.handler);
 	}
 	subscription->mode = mode;
-	session->num_keeping += mode == RINQ_RECEIVE_KEEP;
+	session->num_keeping += mode == RINQ_RECEIVE_BUFFER;
 	subscription->handler.handler = pnstrdup(handler.data, handler.len);
 	subscription->handler.role = role;
 	subscription->handler.owner = owner;
@@ -156,7 +156,7 @@ end_subscription(RinqSubscription *subscription)
 	if (scan_next == subscription)
 		scan_next = following(subscription);
 	search(subscription->session, ns, HASH_REMOVE);
-	subscription->session->num_keeping -= subscription->mode == RINQ_RECEIVE_KEEP;
+	subscription->session->num_keeping -= subscription->mode == RINQ_RECEIVE_BUFFER;
 	Assert(subscription->session->num_keeping >= 0);
 	dlist_delete(&subscription->of_session);
 	if (dlist_is_empty(&subscription->session->subscriptions))
@@ -210,7 +210,7 @@ rinq_notifications_handler(RinqSession *session, RinqNamespace *ns)
  * Does a session listen to a namespace whose notifications are kept?
  */
 bool
-rinq_keeps_notifications(const RinqSession *session)
+rinq_buffers_notifications(const RinqSession *session)
 {
 	return session->num_keeping > 0;
 }
@@ -244,7 +244,7 @@ rinq_subscriptions_list(const RinqSession *session, StringInfo list)
  * there is no queue, and that is nobody's concern.
  */
 RinqMsgStatus
-rinq_notification_publish(const RinqOutgoing *notification, const RinqBytes *fields)
+rinq_notification_publish(const RinqOutbound *notification, const RinqBytes *fields)
 {
 	RinqMessage msg;
 	RinqPublication what;

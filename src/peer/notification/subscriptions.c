@@ -21,7 +21,7 @@
 
 typedef struct Subscription
 {
-	RinqStanding *standing;
+	RinqDurableSubscription *standing;
 	uint32		session;		/* number and serial of its session; 0 is none */
 	uint64		serial;
 	bool		stays;			/* it is in a new list, too */
@@ -45,7 +45,7 @@ session_of(const Subscription *subscription)
 }
 
 static void
-free_standing(RinqStanding *standing)
+free_standing(RinqDurableSubscription *standing)
 {
 	pfree(standing->name);
 	pfree(standing->listener.namespace);
@@ -63,7 +63,7 @@ same_text(const char *a, const char *b)
 }
 
 static bool
-same(const RinqStanding *a, const RinqStanding *b)
+same(const RinqDurableSubscription *a, const RinqDurableSubscription *b)
 {
 	return strcmp(a->name, b->name) == 0 &&
 		same_text(a->listener.namespace, b->listener.namespace) &&
@@ -96,7 +96,7 @@ sort_by_name(List *list)
 
 /* the subscription that is as a new one has it, and has not been taken; or NULL */
 static Subscription *
-take_same(Subscription **sorted, int count, RinqStanding *standing)
+take_same(Subscription **sorted, int count, RinqDurableSubscription *standing)
 {
 	Subscription probe = {standing, 0, 0, false};
 	Subscription *key = &probe;
@@ -109,7 +109,7 @@ take_same(Subscription **sorted, int count, RinqStanding *standing)
 }
 
 static Subscription *
-make_subscription(RinqStanding *standing)
+make_subscription(RinqDurableSubscription *standing)
 {
 	Subscription *subscription = palloc0(sizeof(Subscription));
 
@@ -148,7 +148,7 @@ end_others(Subscription **sorted, int count)
  * before keep their sessions.
  */
 void
-rinq_standing_configure(List *standings)
+rinq_durable_configure(List *standings)
 {
 	MemoryContext context = MemoryContextSwitchTo(TopMemoryContext);
 	List	   *old = subscriptions;
@@ -158,7 +158,7 @@ rinq_standing_configure(List *standings)
 	subscriptions = NIL;
 	foreach(lc, standings)
 	{
-		RinqStanding *standing = lfirst(lc);
+		RinqDurableSubscription *standing = lfirst(lc);
 		Subscription *subscription = take_same(sorted, list_length(old), standing);
 
 		if (subscription != NULL)
@@ -181,7 +181,7 @@ rinq_standing_configure(List *standings)
  * that concerns subscriptions, their sessions are looked at in the next step.
  */
 void
-rinq_standing_look(const RinqSession *session)
+rinq_durable_look(const RinqSession *session)
 {
 	if (session == NULL || session->standing)
 		look = true;
@@ -192,7 +192,7 @@ rinq_standing_look(const RinqSession *session)
  * after a while.
  */
 void
-rinq_standing_retry(void)
+rinq_durable_retry(void)
 {
 	if (retry_at == 0)
 		retry_at = rinq_peer.now + RETRY_INTERVAL;
@@ -232,7 +232,7 @@ bind_if_refused(const Subscription *subscription)
 static const char *
 make_session(Subscription *subscription)
 {
-	RinqStanding *standing = subscription->standing;
+	RinqDurableSubscription *standing = subscription->standing;
 	RinqBytes	namespace = rinq_bytes_str(standing->listener.namespace);
 	RinqNamespace *ns = rinq_topology_namespace(namespace, rinq_max_namespaces);
 	RinqSession *session;
@@ -290,7 +290,7 @@ look_at(Subscription *subscription)
  * go on, or to try again, or 0.
  */
 int64
-rinq_standing_step(void)
+rinq_durable_step(void)
 {
 	MemoryContext context;
 	MemoryContext old;
@@ -323,7 +323,7 @@ rinq_standing_step(void)
  * its length, the number of the session, and its role.
  */
 void
-rinq_standing_list(StringInfo list)
+rinq_durable_list(StringInfo list)
 {
 	ListCell   *lc;
 

@@ -47,7 +47,7 @@ static uint32 chain_round;
 static RinqSendQueue *
 the_queue(void)
 {
-	return &rinq_peer.channel->send;
+	return &rinq_peer.slots->send;
 }
 
 static bool

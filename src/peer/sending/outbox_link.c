@@ -99,8 +99,8 @@ rinq_outbox_link_lost(void)
 		rinq_peer.db->outbox.state == RINQ_WORKER_STARTING)
 		rinq_peer.db->outbox.state = RINQ_WORKER_NONE;
 	LWLockRelease(rinq_shared->lock);
-	rinq_peer.channel->send.starved = false;
-	rinq_sendqueue_drop_orders(&rinq_peer.channel->send);
+	rinq_peer.slots->send.starved = false;
+	rinq_sendqueue_drop_orders(&rinq_peer.slots->send);
 	return true;
 }
 

@@ -49,7 +49,7 @@ next_check(void)
 {
 	int64		interval = (int64) rinq_outbox_check_interval * 1000;
 
-	if (suspected || rinq_peer.channel->send.miscounted)
+	if (suspected || rinq_peer.slots->send.miscounted)
 		return last_check + SECOND_LOOK;
 	return last_check + (is_active() ? interval : IDLE_CHECKS * interval);
 }
@@ -122,7 +122,7 @@ rinq_outbox_listed(const RinqOutboxItem *items, uint32 count)
 		ereport(LOG,
 				(errmsg("rinq peer %s reads the outbox again, which has messages that nobody has told it of",
 						rinq_peer.id_text)));
-		(void) rinq_sendqueue_leave_direct(&rinq_peer.channel->send);
+		(void) rinq_sendqueue_leave_direct(&rinq_peer.slots->send);
 	}
 	suspected = found && !again;
 	if (suspected)

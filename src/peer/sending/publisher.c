@@ -162,7 +162,7 @@ tell_taken(const RinqPublication *what)
 			rinq_invoker_confirmed(what);
 			break;
 		case RINQ_PUBLISH_RESPONSE:
-			rinq_incoming_response_taken(what->request);
+			rinq_inbound_response_taken(what->request);
 			break;
 		case RINQ_PUBLISH_EXECUTE:
 			rinq_sender_confirmed(what->tag, false, false);
@@ -184,7 +184,7 @@ tell_refused(const RinqPublication *what, const char *text)
 			rinq_invoker_refused(what, text);
 			break;
 		case RINQ_PUBLISH_RESPONSE:
-			rinq_incoming_response_refused(what->request, text);
+			rinq_inbound_response_refused(what->request, text);
 			break;
 		case RINQ_PUBLISH_NOTIFICATION:
 			rinq_sender_dropped(text);
@@ -207,7 +207,7 @@ tell_nacked(const RinqPublication *what)
 	if (what->kind == RINQ_PUBLISH_EXECUTE)
 		rinq_sender_confirmed(what->tag, false, true);
 	else if (what->kind == RINQ_PUBLISH_RESPONSE)
-		rinq_incoming_response_taken(what->request);
+		rinq_inbound_response_taken(what->request);
 	else
 		tell_refused(what, "the broker has not taken the message, and does not say why; its queue may be full");
 }
@@ -428,7 +428,7 @@ send_again(Lane *lane)
 			free_again(again);
 			continue;
 		}
-		if (!rinq_channel_usable(rinq_peer.conn, lane->channel) ||
+		if (!rinq_amqp_channel_usable(rinq_peer.conn, lane->channel) ||
 			!has_room(lane, message->body_len) || (lane->one_by_one && !is_empty(lane)) ||
 			rinq_basic_publish_again(rinq_peer.conn, lane->channel, message->frames) != RINQ_MSG_OK)
 			return;
@@ -566,7 +566,7 @@ names_exchange(const char *text, const char *exchange)
  * of those to be sent again; NULL if nobody can tell.
  */
 static Again *
-find_refused(Lane *lane, int count, const RinqChannelClosed *info)
+find_refused(Lane *lane, int count, const RinqAmqpChannelClosed *info)
 {
 	Size		limit = limit_in(info->text);
 	int			i = 0;
@@ -646,7 +646,7 @@ drop_taken(Lane *lane, const Again *refused)
 }
 
 static void
-log_refused(const RinqChannelClosed *info)
+log_refused(const RinqAmqpChannelClosed *info)
 {
 	static int64 last_logged = 0;
 	static uint64 suppressed = 0;
@@ -669,7 +669,7 @@ log_refused(const RinqChannelClosed *info)
  * exchange that this peer may not write to at all.
  */
 static bool
-is_refused_likewise(const Unconfirmed *message, const RinqChannelClosed *info)
+is_refused_likewise(const Unconfirmed *message, const RinqAmqpChannelClosed *info)
 {
 	if (broker_limit != 0 && message->body_len > broker_limit)
 		return true;
@@ -679,7 +679,7 @@ is_refused_likewise(const Unconfirmed *message, const RinqChannelClosed *info)
 
 /* Tell the owner of a refused message, and those of all that are refused likewise. */
 static void
-refuse(Lane *lane, Again *refused, const RinqChannelClosed *info)
+refuse(Lane *lane, Again *refused, const RinqAmqpChannelClosed *info)
 {
 	char		text[RINQ_LAST_ERROR_LEN];
 	Size		limit = limit_in(info->text);
@@ -704,7 +704,7 @@ refuse(Lane *lane, Again *refused, const RinqChannelClosed *info)
 static void
 open_channel(uint16 channel)
 {
-	rinq_channel_open(rinq_peer.conn, channel, 0);
+	rinq_amqp_channel_open(rinq_peer.conn, channel, 0);
 	rinq_confirm_select(rinq_peer.conn, channel, 0);
 }
 
@@ -713,7 +713,7 @@ open_channel(uint16 channel)
  * that publish.
  */
 bool
-rinq_publisher_channel_closed(const RinqChannelClosed *info)
+rinq_publisher_channel_closed(const RinqAmqpChannelClosed *info)
 {
 	Lane	   *lane = lane_of_channel(info->channel);
 	char		reason[RINQ_LAST_ERROR_LEN];
@@ -771,7 +771,7 @@ static void
 forget(Unconfirmed *message)
 {
 	if (message->what.kind == RINQ_PUBLISH_RESPONSE)
-		rinq_incoming_response_taken(message->what.request);
+		rinq_inbound_response_taken(message->what.request);
 }
 
 /*

@@ -16,14 +16,14 @@
 
 #include "peer/peer.h"
 
-struct RinqIncoming;
+struct RinqInbound;
 
 typedef enum RinqPublishKind
 {
 	RINQ_PUBLISH_NOTHING,		/* nobody is to be told any more */
 	RINQ_PUBLISH_CALL,			/* a request to a namespace (invoker.c) */
 	RINQ_PUBLISH_OPERATION,		/* a request to the owner of a session (invoker.c) */
-	RINQ_PUBLISH_RESPONSE,		/* incoming.c */
+	RINQ_PUBLISH_RESPONSE,		/* inbound.c */
 	RINQ_PUBLISH_NOTIFICATION,	/* sender.c */
 	RINQ_PUBLISH_EXECUTE		/* what a transaction has committed (sender.c) */
 } RinqPublishKind;
@@ -37,7 +37,7 @@ typedef struct RinqPublication
 	RinqMessageId id;			/* call, operation */
 	RinqNamespace *ns;			/* call */
 	bool		uncorrelated;	/* call: a handler gets the response */
-	struct RinqIncoming *request;	/* response: the request, which it keeps */
+	struct RinqInbound *request;	/* response: the request, which it keeps */
 	uint64		tag;			/* execute: the sender's number of it */
 	bool		durable;		/* execute: it must be sent at least once */
 } RinqPublication;
@@ -52,7 +52,7 @@ extern int64 rinq_publisher_step(void);
 extern bool rinq_publisher_busy(void);
 extern void rinq_publisher_confirmed(uint16 channel, uint64 tag, bool multiple, bool nack);
 extern void rinq_publisher_returned(const RinqReturn *ret);
-extern bool rinq_publisher_channel_closed(const RinqChannelClosed *info);
+extern bool rinq_publisher_channel_closed(const RinqAmqpChannelClosed *info);
 
 extern RinqMsgStatus rinq_publish(const RinqPublication *what, const char *exchange,
 								  RinqBytes routing_key, bool mandatory,
@@ -69,9 +69,9 @@ extern void rinq_invoker_unroutable(const RinqPublication *what, const char *tex
 extern bool rinq_invoker_wants(const RinqPublication *what);
 extern void rinq_invoker_call_returned(const RinqPublication *what, RinqReturnedCall *call);
 
-/* incoming.c */
-extern void rinq_incoming_response_taken(struct RinqIncoming *request);
-extern void rinq_incoming_response_refused(struct RinqIncoming *request, const char *text);
+/* inbound.c */
+extern void rinq_inbound_response_taken(struct RinqInbound *request);
+extern void rinq_inbound_response_refused(struct RinqInbound *request, const char *text);
 
 /* sender.c */
 extern void rinq_sender_refused(uint64 tag, const char *text);

@@ -75,7 +75,7 @@ drop(const char *error)
 /* ---------------- publishing ---------------- */
 
 static RinqMsgStatus
-publish(const RinqOutgoing *message, RinqNamespace *ns, const RinqBytes *fields)
+publish(const RinqOutbound *message, RinqNamespace *ns, const RinqBytes *fields)
 {
 	RinqMessage msg;
 	RinqPublication what;
@@ -101,22 +101,22 @@ publish(const RinqOutgoing *message, RinqNamespace *ns, const RinqBytes *fields)
 }
 
 static void
-note_published(const RinqOutgoing *outgoing)
+note_published(const RinqOutbound *outbound)
 {
 	Published  *published = &window[next_tag & (WINDOW - 1)];
 
-	published->durable = outgoing->durable;
+	published->durable = outbound->durable;
 	published->confirmed = false;
-	published->id = outgoing->item.id;
+	published->id = outbound->item.id;
 	next_tag++;
 	rinq_count(rinq_peer.db, RINQ_MESSAGES_SENT);
 }
 
 /* sends a notification; false, with nothing done, when it has to wait */
 static bool
-send_notification(const RinqOutgoing *outgoing, const RinqBytes *fields)
+send_notification(const RinqOutbound *outbound, const RinqBytes *fields)
 {
-	RinqMsgStatus status = rinq_notification_publish(outgoing, fields);
+	RinqMsgStatus status = rinq_notification_publish(outbound, fields);
 
 	if (status == RINQ_MSG_OK)
 		rinq_count(rinq_peer.db, RINQ_MESSAGES_SENT);
@@ -152,7 +152,7 @@ find_namespace(RinqBytes name, bool durable, RinqNamespace **ns, const char **pr
  * Sends a message; false, with nothing done, when it has to wait.
  */
 static bool
-send_message(const RinqOutgoing *outgoing)
+send_message(const RinqOutbound *outbound)
 {
 	RinqBytes	fields[RINQ_SEND_FIELDS];
 	RinqNamespace *ns;
@@ -160,14 +160,14 @@ send_message(const RinqOutgoing *outgoing)
 	const char *problem;
 	RinqMsgStatus status = RINQ_MSG_OK;
 
-	rinq_outgoing_read(outgoing, fields);
-	if (outgoing->kind != RINQ_SEND_COMMAND_REQUEST)
-		return send_notification(outgoing, fields);
-	if (!find_namespace(fields[RINQ_SEND_NAMESPACE], outgoing->durable, &ns, &problem))
+	rinq_outbound_read(outbound, fields);
+	if (outbound->kind != RINQ_SEND_COMMAND_REQUEST)
+		return send_notification(outbound, fields);
+	if (!find_namespace(fields[RINQ_SEND_NAMESPACE], outbound->durable, &ns, &problem))
 		return false;
-	if (outgoing->durable && (message = rinq_sent_begin(outgoing)) == NULL)
+	if (outbound->durable && (message = rinq_sent_begin(outbound)) == NULL)
 		return true;
-	if (outgoing->deadline != 0 && outgoing->deadline <= rinq_wall_ms())
+	if (outbound->deadline != 0 && outbound->deadline <= rinq_wall_ms())
 	{
 		rinq_count(rinq_peer.db, RINQ_MESSAGES_DROPPED);
 		if (message != NULL)
@@ -176,7 +176,7 @@ send_message(const RinqOutgoing *outgoing)
 	}
 	if (problem == NULL)
 	{
-		status = publish(outgoing, ns, fields);
+		status = publish(outbound, ns, fields);
 		if (status == RINQ_MSG_BACKLOG)
 		{
 			if (message != NULL)
@@ -185,7 +185,7 @@ send_message(const RinqOutgoing *outgoing)
 		}
 		if (status == RINQ_MSG_OK)
 		{
-			note_published(outgoing);
+			note_published(outbound);
 			return true;
 		}
 		problem = rinq_publish_problem(status);
@@ -203,7 +203,7 @@ send_message(const RinqOutgoing *outgoing)
 
 /* is a message one of those that are to be sent now? */
 static bool
-is_due(const RinqOutgoing *message)
+is_due(const RinqOutbound *message)
 {
 	if (message->known)
 		return false;
@@ -247,7 +247,7 @@ send_chunks(void)
 
 		while (current_at < chunk->size)
 		{
-			RinqOutgoing *message = (RinqOutgoing *) (RINQ_CHUNK_DATA(chunk) + current_at);
+			RinqOutbound *message = (RinqOutbound *) (RINQ_CHUNK_DATA(chunk) + current_at);
 
 			if (is_due(message))
 			{
@@ -397,7 +397,7 @@ obstacle_text(Obstacle obstacle)
 		return NULL;			/* rinq_peer says so */
 	if (rinq_peer.db->status.blocked && (obstacle == OBSTACLE_WAIT || next_tag != oldest_tag))
 		return "the broker refuses to take messages for now";
-	if (rinq_peer.channel->send.starved)
+	if (rinq_peer.slots->send.starved)
 		return "the payload memory is full";
 	if (obstacle == OBSTACLE_WAIT && !rinq_sent_behind())
 		return "the broker does not take messages as fast as they come";
@@ -474,7 +474,7 @@ rinq_sender_busy(void)
 {
 	return rinq_peer.ready &&
 		(next_tag != oldest_tag || DsaPointerIsValid(current.chunk) ||
-		 DsaPointerIsValid(rinq_sendqueue_peek(&rinq_peer.channel->send, RINQ_LINE_TRANSACTIONS)));
+		 DsaPointerIsValid(rinq_sendqueue_peek(&rinq_peer.slots->send, RINQ_LINE_TRANSACTIONS)));
 }
 
 /*
@@ -514,7 +514,7 @@ rinq_sender_connection_lost(void)
 void
 rinq_sender_end(void)
 {
-	RinqSendQueue *queue = &rinq_peer.channel->send;
+	RinqSendQueue *queue = &rinq_peer.slots->send;
 
 	if (DsaPointerIsValid(current.chunk))
 	{

@@ -55,7 +55,7 @@ typedef struct RinqSent RinqSent;
 
 extern void rinq_sent_init(void);
 extern RinqSent *rinq_sent_find(const RinqMessageId *id);
-extern RinqSent *rinq_sent_begin(const RinqOutgoing *outgoing);
+extern RinqSent *rinq_sent_begin(const RinqOutbound *outbound);
 extern void rinq_sent_undo(RinqSent *message);
 extern void rinq_sent_confirmed(RinqSent *message);
 extern void rinq_sent_returned(RinqSent *message);

@@ -137,13 +137,13 @@ leave_state(RinqSent *message)
  * it is on its way already.
  */
 RinqSent *
-rinq_sent_begin(const RinqOutgoing *outgoing)
+rinq_sent_begin(const RinqOutbound *outbound)
 {
 	RinqMessageId key;
 	bool		found;
 	RinqSent   *message;
 
-	rinq_message_id_key(&outgoing->item.id, &key);
+	rinq_message_id_key(&outbound->item.id, &key);
 	message = hash_search(messages, &key, HASH_ENTER, &found);
 	if (found && message->state != SENT_FETCHING)
 		return NULL;
@@ -155,7 +155,7 @@ rinq_sent_begin(const RinqOutgoing *outgoing)
 		message->hopeless = false;
 		message->error = NULL;
 	}
-	message->item = outgoing->item;
+	message->item = outbound->item;
 	message->returned = false;
 	message->state = SENT_PUBLISHED;
 	return message;
@@ -263,7 +263,7 @@ rinq_sent_sift(RinqChunk *chunk)
 
 	while (at < chunk->size)
 	{
-		RinqOutgoing *message = (RinqOutgoing *) (RINQ_CHUNK_DATA(chunk) + at);
+		RinqOutbound *message = (RinqOutbound *) (RINQ_CHUNK_DATA(chunk) + at);
 
 		message->known = rinq_sent_find(&message->item.id) != NULL;
 		at += message->length;

@@ -45,7 +45,7 @@ static Size bytes_used;
 static int64 next_prune;
 
 void
-rinq_remote_init(void)
+rinq_session_cache_init(void)
 {
 	HASHCTL		ctl;
 
@@ -141,7 +141,7 @@ shrink(void)
  * or 0.
  */
 int64
-rinq_remote_prune(void)
+rinq_session_cache_prune(void)
 {
 	int64		interval = (int64) rinq_prune_interval * 1000;
 	Remote	   *remote;
@@ -186,7 +186,7 @@ finish(uint32 index, RinqOutcome outcome, RinqBytes text)
 static void
 finish_ref(uint32 index, uint32 revision)
 {
-	RinqRef		ref = rinq_peer.channel->slots[index].target;
+	RinqRef		ref = rinq_peer.slots->slot[index].target;
 	char		text[RINQ_REF_SIZE];
 
 	ref.revision = revision;
@@ -197,7 +197,7 @@ finish_ref(uint32 index, uint32 revision)
 static void
 ask(uint32 index, const char *command, StringInfo body)
 {
-	rinq_invoker_ask(index, &rinq_peer.channel->slots[index].target.session.peer, command,
+	rinq_invoker_ask(index, &rinq_peer.slots->slot[index].target.session.peer, command,
 					 rinq_bytes(body->data, body->len));
 }
 
@@ -386,7 +386,7 @@ start(uint32 index, RinqSlot *slot, StringInfo body)
  * Does what a backend asks about a session of another peer, or begins to.
  */
 void
-rinq_remote_operation(uint32 index)
+rinq_session_cache_operation(uint32 index)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "rinq remote operation",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -394,7 +394,7 @@ rinq_remote_operation(uint32 index)
 	StringInfoData body;
 
 	initStringInfo(&body);
-	start(index, &rinq_peer.channel->slots[index], &body);
+	start(index, &rinq_peer.slots->slot[index], &body);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }
@@ -561,9 +561,9 @@ failed(uint32 index, RinqSlot *slot, RinqBytes type)
  * The owner of a session has answered.
  */
 void
-rinq_remote_response(uint32 index, const RinqDelivery *delivery)
+rinq_session_cache_response(uint32 index, const RinqDelivery *delivery)
 {
-	RinqSlot   *slot = &rinq_peer.channel->slots[index];
+	RinqSlot   *slot = &rinq_peer.slots->slot[index];
 	RinqBytes	type = delivery->message.type;
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "rinq remote response",
 												  ALLOCSET_DEFAULT_SIZES);

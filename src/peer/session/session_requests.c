@@ -233,9 +233,9 @@ list(uint32 index, uint32 after, bool of_attributes)
 static void
 listening_changed(RinqSession *session)
 {
-	rinq_standing_look(session);
-	if (!rinq_keeps_notifications(session))
-		rinq_kept_no_more(session);
+	rinq_durable_look(session);
+	if (!rinq_buffers_notifications(session))
+		rinq_buffer_no_more(session);
 }
 
 /* listens to notifications; answered when they can come */
@@ -243,7 +243,7 @@ static void
 listen_to(uint32 index, RinqSession *session, const RinqSlot *slot, const RinqBytes *fields)
 {
 	RinqNamespace *ns = rinq_topology_namespace(fields[RINQ_OP_NAMESPACE], rinq_max_namespaces);
-	RinqReceiveMode mode = RINQ_RECEIVE_KEEP;
+	RinqReceiveMode mode = RINQ_RECEIVE_BUFFER;
 	Oid			owner = InvalidOid;
 
 	if (ns == NULL)
@@ -292,7 +292,7 @@ rinq_operation_wait(List *waiting, uint32 index)
 	Waiting    *operation = palloc(sizeof(Waiting));
 
 	operation->index = index;
-	operation->serial = rinq_peer.channel->slots[index].serial;
+	operation->serial = rinq_peer.slots->slot[index].serial;
 	waiting = lappend(waiting, operation);
 	MemoryContextSwitchTo(old);
 	return waiting;
@@ -305,7 +305,7 @@ bool
 rinq_operation_waits(const void *waiting, uint32 *index)
 {
 	const Waiting *operation = waiting;
-	RinqSlot   *slot = &rinq_peer.channel->slots[operation->index];
+	RinqSlot   *slot = &rinq_peer.slots->slot[operation->index];
 
 	*index = operation->index;
 	return slot->serial == operation->serial &&
@@ -329,7 +329,7 @@ rinq_operation_bound(const void *waiting, const char *error)
 static bool
 may_use(const RinqSlot *slot, const RinqSession *session)
 {
-	return slot->trusted || slot->role == session->role ||
+	return slot->privilege_checked || slot->role == session->role ||
 		(session->client != 0 && session->client == slot->client);
 }
 
@@ -372,7 +372,7 @@ on_own_session(uint32 index, RinqSlot *slot, const RinqBytes *fields)
 			finish_outcome(index, rinq_own_session_destroy(session->seq, revision),
 						   rinq_bytes(NULL, 0));
 			break;
-		case RINQ_OP_DRAW:
+		case RINQ_OP_ALLOCATE_ID:
 			draw(index, session);
 			break;
 		case RINQ_OP_ON_RESPONSE:
@@ -391,11 +391,11 @@ on_own_session(uint32 index, RinqSlot *slot, const RinqBytes *fields)
 			listen_to(index, session, slot, fields);
 			break;
 		case RINQ_OP_FETCH:
-			if (session->num_kept == 0 && !rinq_keeps_notifications(session))
+			if (session->num_kept == 0 && !rinq_buffers_notifications(session))
 				rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED,
-										 RINQ_NOTHING_KEPT);
+										 RINQ_NOTHING_BUFFERED);
 			else
-				rinq_kept_fetch(session, index, fields[RINQ_OP_MODE].len > 0);
+				rinq_buffer_fetch(session, index, fields[RINQ_OP_MODE].len > 0);
 			break;
 		case RINQ_OP_UNLISTEN:
 			unlisten_from(index, session, fields);
@@ -412,7 +412,7 @@ on_own_session(uint32 index, RinqSlot *slot, const RinqBytes *fields)
 void
 rinq_operation(uint32 index)
 {
-	RinqSlot   *slot = &rinq_peer.channel->slots[index];
+	RinqSlot   *slot = &rinq_peer.slots->slot[index];
 	RinqBytes	fields[RINQ_OP_FIELDS];
 	MemoryContext context;
 	MemoryContext old;
@@ -426,7 +426,7 @@ rinq_operation(uint32 index)
 		slot->op != RINQ_OP_LIST_SUBSCRIPTIONS &&
 		!rinq_peer_id_equal(&slot->target.session.peer, &rinq_peer.id))
 	{
-		rinq_remote_operation(index);
+		rinq_session_cache_operation(index);
 		return;
 	}
 	context = AllocSetContextCreate(CurrentMemoryContext, "rinq operation", ALLOCSET_DEFAULT_SIZES);
@@ -441,7 +441,7 @@ rinq_operation(uint32 index)
 		StringInfoData all;
 
 		initStringInfo(&all);
-		rinq_standing_list(&all);
+		rinq_durable_list(&all);
 		rinq_invoker_finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0),
 							rinq_bytes(NULL, 0), rinq_bytes(all.data, all.len));
 	}

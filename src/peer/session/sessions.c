@@ -87,10 +87,10 @@ rinq_sessions_clear(void)
 
 		free_handler(session);
 		rinq_notifications_unsubscribe_all(session);
-		rinq_line_session_ends(session);
-		rinq_kept_session_ends(session);
+		rinq_dispatch_session_ends(session);
+		rinq_buffer_session_ends(session);
 	}
-	rinq_standing_look(NULL);
+	rinq_durable_look(NULL);
 	hash_destroy(sessions);
 	hash_destroy(clients);
 	MemoryContextDelete(attribute_context);
@@ -169,7 +169,7 @@ moved_on(RinqSession *session)
 	session->revision++;
 	session->next_message = 1;
 	if (session->client != 0)
-		rinq_session_cell_move(rinq_peer.db, session->procno, session->seq, session->revision);
+		rinq_backend_session_move(rinq_peer.db, session->procno, session->seq, session->revision);
 }
 
 /*
@@ -189,11 +189,11 @@ rinq_own_session_renumber(RinqSession *session)
 void
 rinq_own_session_of_process(int procno, uint32 client)
 {
-	RinqSessionCell cell;
+	RinqBackendSession cell;
 	RinqSession *session;
 	Client	   *entry;
 
-	if (!rinq_session_cell_read(rinq_peer.db, procno, &cell) || cell.client != client)
+	if (!rinq_backend_session_read(rinq_peer.db, procno, &cell) || cell.client != client)
 		return;
 	session = rinq_own_session_find(cell.seq);
 	if (session != NULL &&
@@ -257,9 +257,9 @@ end_session(RinqSession *session)
 	rinq_attributes_free(session->attributes);
 	free_handler(session);
 	rinq_notifications_unsubscribe_all(session);
-	rinq_line_session_ends(session);
-	rinq_kept_session_ends(session);
-	rinq_standing_look(session);
+	rinq_dispatch_session_ends(session);
+	rinq_buffer_session_ends(session);
+	rinq_durable_look(session);
 	dlist_delete(&session->node);
 	hash_search(sessions, &session->seq, HASH_REMOVE, NULL);
 }
@@ -290,7 +290,7 @@ rinq_own_sessions_look(void)
 {
 	HASH_SEQ_STATUS seq;
 	Client	   *entry;
-	RinqSessionCell cell;
+	RinqBackendSession cell;
 	int			procno;
 
 	hash_seq_init(&seq, clients);
@@ -298,13 +298,13 @@ rinq_own_sessions_look(void)
 	{
 		RinqSession *session = rinq_own_session_find(entry->session);
 
-		if (session == NULL || !rinq_session_cell_read(rinq_peer.db, session->procno, &cell) ||
+		if (session == NULL || !rinq_backend_session_read(rinq_peer.db, session->procno, &cell) ||
 			cell.client != entry->client)
 			rinq_own_session_client_gone(entry->client);
 	}
-	for (procno = 0; procno < rinq_session_cells_count(); procno++)
+	for (procno = 0; procno < rinq_backend_sessions_count(); procno++)
 	{
-		if (rinq_session_cell_read(rinq_peer.db, procno, &cell))
+		if (rinq_backend_session_read(rinq_peer.db, procno, &cell))
 			rinq_own_session_of_process(procno, cell.client);
 	}
 }
@@ -426,7 +426,7 @@ rinq_own_session_destroy(uint32 seq, uint32 revision)
 		return outcome;
 	if (session->client != 0)
 	{
-		rinq_session_cell_end(rinq_peer.db, session->procno, session->seq);
+		rinq_backend_session_end(rinq_peer.db, session->procno, session->seq);
 		hash_search(clients, &session->client, HASH_REMOVE, NULL);
 	}
 	end_session(session);

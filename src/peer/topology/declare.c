@@ -80,7 +80,7 @@ number_of(uint16 channel)
 static bool
 is_slow(int i)
 {
-	return rinq_channel_unanswered(rinq_peer.conn, channel_at(i)) > 0 &&
+	return rinq_amqp_channel_unanswered(rinq_peer.conn, channel_at(i)) > 0 &&
 		rinq_peer.now - waits_since[i] >= SLOW_AFTER;
 }
 
@@ -88,9 +88,9 @@ is_slow(int i)
 static void
 use_channel(int i)
 {
-	if (!rinq_channel_usable(rinq_peer.conn, channel_at(i)))
-		rinq_channel_open(rinq_peer.conn, channel_at(i), 0);
-	if (rinq_channel_unanswered(rinq_peer.conn, channel_at(i)) <= 1)
+	if (!rinq_amqp_channel_usable(rinq_peer.conn, channel_at(i)))
+		rinq_amqp_channel_open(rinq_peer.conn, channel_at(i), 0);
+	if (rinq_amqp_channel_unanswered(rinq_peer.conn, channel_at(i)) <= 1)
 		waits_since[i] = rinq_peer.now;
 }
 

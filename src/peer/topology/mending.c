@@ -82,7 +82,7 @@ mend_portion(void)
  * may have been silent about for long.
  */
 void
-rinq_mending_refused(const RinqChannelClosed *info, RinqNamespace *ns)
+rinq_mending_refused(const RinqAmqpChannelClosed *info, RinqNamespace *ns)
 {
 	char		text[RINQ_LAST_ERROR_LEN];
 

@@ -368,9 +368,9 @@ consuming_channel(RinqNamespace *ns)
 			next_channel = CHANNEL_NAMESPACES;
 		ns->channel = next_channel++;
 	}
-	if (!rinq_channel_usable(rinq_peer.conn, ns->channel))
+	if (!rinq_amqp_channel_usable(rinq_peer.conn, ns->channel))
 	{
-		rinq_channel_open(rinq_peer.conn, ns->channel, 0);
+		rinq_amqp_channel_open(rinq_peer.conn, ns->channel, 0);
 		rinq_basic_qos(rinq_peer.conn, ns->channel, prefetch(), false, 0);
 	}
 	return ns->channel;
@@ -406,7 +406,7 @@ unlisten(RinqNamespace *ns)
 	ns->consuming = false;
 	if (!rinq_peer.ready)
 		return;
-	if (rinq_channel_usable(rinq_peer.conn, ns->channel))
+	if (rinq_amqp_channel_usable(rinq_peer.conn, ns->channel))
 		rinq_basic_cancel(rinq_peer.conn, ns->channel, command_queue(ns, buf), 0);
 	rinq_queue_unbind(rinq_peer.conn, CHANNEL_TOPOLOGY, own_queue(".req", own),
 					  rinq_bytes_str("cmd.mc"), rinq_bytes_str(ns->name),
@@ -563,7 +563,7 @@ consumer_lost(RinqNamespace *ns)
 
 /* one namespace's queue cannot be had now; the others go on */
 static void
-namespace_failed(RinqNamespace *ns, const RinqChannelClosed *info)
+namespace_failed(RinqNamespace *ns, const RinqAmqpChannelClosed *info)
 {
 	char		text[RINQ_LAST_ERROR_LEN];
 
@@ -584,7 +584,7 @@ namespace_failed(RinqNamespace *ns, const RinqChannelClosed *info)
 
 /* notifications of a namespace cannot be had: those who wait are told so */
 static void
-notifications_failed(RinqNamespace *ns, const RinqChannelClosed *info)
+notifications_failed(RinqNamespace *ns, const RinqAmqpChannelClosed *info)
 {
 	char		text[RINQ_LAST_ERROR_LEN];
 
@@ -595,12 +595,12 @@ notifications_failed(RinqNamespace *ns, const RinqChannelClosed *info)
 	SpinLockRelease(&rinq_peer.db->mutex);
 	ns->notifications = NOTIFICATIONS_UNBOUND;
 	subscribed(ns, text);
-	rinq_standing_retry();
+	rinq_durable_retry();
 }
 
 /* was it a binding for notifications that the broker refused? */
 static bool
-is_notifications(const RinqNamespace *ns, int step, const RinqChannelClosed *info)
+is_notifications(const RinqNamespace *ns, int step, const RinqAmqpChannelClosed *info)
 {
 	return ns->notifications == NOTIFICATIONS_BINDING &&
 		(step == STEP_SUBSCRIBE || step == STEP_NAMESPACE) &&
@@ -612,7 +612,7 @@ is_notifications(const RinqNamespace *ns, int step, const RinqChannelClosed *inf
  * meant has failed, the others are made again.
  */
 static void
-declare_channel_closed(const RinqChannelClosed *info)
+declare_channel_closed(const RinqAmqpChannelClosed *info)
 {
 	RinqNamespace *failed = rinq_declare_oldest(info->channel);
 
@@ -634,7 +634,7 @@ declare_channel_closed(const RinqChannelClosed *info)
  * that were under way there are made again.
  */
 void
-rinq_topology_channel_closed(const RinqChannelClosed *info)
+rinq_topology_channel_closed(const RinqAmqpChannelClosed *info)
 {
 	RinqNamespace *failed = NULL;
 	int			step = info->request_failed ? COOKIE_STEP(info->cookie) : 0;
@@ -676,12 +676,12 @@ rinq_topology_channel_closed(const RinqChannelClosed *info)
 						info->code, info->text)));
 
 	if (info->channel < CHANNEL_NAMESPACES)
-		rinq_channel_open(rinq_peer.conn, info->channel, 0);
+		rinq_amqp_channel_open(rinq_peer.conn, info->channel, 0);
 	if (step == STEP_AGAIN_OWN)
 		rinq_topology_declare_own(true, (int) COOKIE_INDEX(info->cookie) + 1);
 	if (info->channel == CHANNEL_COMMANDS)
 	{
-		rinq_line_channel_lost(info->channel);
+		rinq_dispatch_channel_lost(info->channel);
 		start_commands();
 	}
 	else if (info->channel == CHANNEL_RESPONSES)
@@ -692,7 +692,7 @@ rinq_topology_channel_closed(const RinqChannelClosed *info)
 		start_notifications();
 	}
 	else if (info->channel >= CHANNEL_NAMESPACES)
-		rinq_line_channel_lost(info->channel);
+		rinq_dispatch_channel_lost(info->channel);
 
 	/* a queue that vanished between declaring and consuming is made again */
 	if (failed != NULL && step == STEP_CONSUME && info->code == 404)
