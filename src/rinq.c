@@ -13,11 +13,11 @@
 
 #include "compat.h"
 
+#include "backend/prepared.h"
 #include "backend/utility_hook.h"
+#include "base/library.h"
 #include "fmgr.h"
 #include "guc.h"
-#include "base/library.h"
-#include "backend/prepared.h"
 #include "ipc/shared.h"
 #include "ipc/worker.h"
 

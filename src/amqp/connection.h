@@ -45,8 +45,8 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-#include "base/bytes.h"
 #include "amqp/message.h"
+#include "base/bytes.h"
 
 typedef struct RinqConn RinqConn;
 

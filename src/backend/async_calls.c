@@ -22,10 +22,11 @@
 
 #include "access/xact.h"
 #include "backend/async_calls.h"
+#include "backend/request_context.h"
 #include "base/clock.h"
+#include "base/request_end.h"
 #include "guc.h"
 #include "protocol/payload.h"
-#include "backend/request_context.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 

@@ -23,14 +23,14 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "ipc/slots.h"
-#include "base/clock.h"
-#include "guc.h"
-#include "miscadmin.h"
+#include "backend/commit_queue.h"
 #include "backend/prepared.h"
 #include "backend/request_context.h"
+#include "base/clock.h"
+#include "guc.h"
+#include "ipc/slots.h"
+#include "miscadmin.h"
 #include "storage/ipc.h"
-#include "backend/commit_queue.h"
 #include "utils/memutils.h"
 
 #define FIRST_BUFFER_SIZE 1024

@@ -10,8 +10,8 @@
 
 #include "postgres.h"
 
-#include "nodes/pg_list.h"
 #include "backend/role_reference.h"
+#include "nodes/pg_list.h"
 
 /* of rinq_internal; its EXECUTE privilege goes with listeners and subscriptions */
 #define RINQ_REGISTRATION_FUNCTION "has_listeners_or_subscriptions"

@@ -25,14 +25,14 @@
 
 #include "access/htup_details.h"
 #include "access/xlog.h"
+#include "backend/identity.h"
+#include "backend/own_tables.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "guc.h"
-#include "backend/identity.h"
-#include "backend/own_tables.h"
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 

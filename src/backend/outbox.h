@@ -11,8 +11,8 @@
 #include "postgres.h"
 
 #include "executor/tuptable.h"
-#include "nodes/pg_list.h"
 #include "ipc/sendqueue.h"
+#include "nodes/pg_list.h"
 #include "storage/lockdefs.h"
 #include "utils/relcache.h"
 

@@ -20,11 +20,11 @@
 #include "compat.h"
 
 #include "access/parallel.h"
-#include "miscadmin.h"
 #include "backend/own_tables.h"
-#include "postmaster/bgworker.h"
 #include "backend/prepared.h"
 #include "ipc/sendqueue.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 

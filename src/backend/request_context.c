@@ -8,9 +8,9 @@
  */
 #include "postgres.h"
 
+#include "backend/request_context.h"
 #include "guc.h"
 #include "mb/pg_wchar.h"
-#include "backend/request_context.h"
 #include "utils/memutils.h"
 
 RinqInherited rinq_inherited;
@@ -39,52 +39,12 @@ rinq_current_trace(void)
 
 static MemoryContext failure_context = NULL;
 
-/* files that keep something for the process, each once */
-#define MAX_FORGETTING 8
-
-static RinqForget forgetting[MAX_FORGETTING];
-static int	num_forgetting = 0;
-
 void
 rinq_failure_forget(void)
 {
 	memset(&rinq_last_failure_data, 0, sizeof(rinq_last_failure_data));
 	if (failure_context != NULL)
 		MemoryContextReset(failure_context);
-}
-
-/*
- * Register a function that forgets what a file keeps for this process; it is
- * called at the end of each request of an executor, and never elsewhere.  To
- * be called before the first such thing is kept; again does no harm.
- */
-void
-rinq_at_request_end(RinqForget forget)
-{
-	int			i;
-
-	for (i = 0; i < num_forgetting; i++)
-	{
-		if (forgetting[i] == forget)
-			return;
-	}
-	if (num_forgetting == MAX_FORGETTING)
-		elog(ERROR, "too many callbacks for the end of a request");
-	forgetting[num_forgetting++] = forget;
-}
-
-/*
- * Forget everything of the extension that belonged to the request just
- * handled, or to the attempt at it that is to be repeated.
- */
-void
-rinq_request_ended(void)
-{
-	int			i;
-
-	for (i = 0; i < num_forgetting; i++)
-		forgetting[i] ();
-	rinq_failure_forget();
 }
 
 /*

@@ -58,9 +58,4 @@ RINQ_NORETURN extern void rinq_failure_raise(const char *type, const char *messa
 											 const Jsonb *payload, const char *origin);
 
 /* what belongs to a process, and in an executor to the request it handles */
-typedef void (*RinqForget) (void);
-
-extern void rinq_at_request_end(RinqForget forget);
-extern void rinq_request_ended(void);
-
 #endif							/* RINQ_BACKEND_REQUEST_CONTEXT_H */

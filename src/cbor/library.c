@@ -7,8 +7,8 @@
  */
 #include "postgres.h"
 
-#include "cbor/internal.h"
 #include "base/library.h"
+#include "cbor/internal.h"
 
 #ifdef RINQ_LINK_LIBRARIES
 

@@ -10,8 +10,8 @@
 
 #include "compat.h"
 
-#include "ipc/listener_config.h"
 #include "guc.h"
+#include "ipc/listener_config.h"
 #include "lib/stringinfo.h"
 
 static void

@@ -12,8 +12,8 @@
 #include "postgres.h"
 
 #include "base/bytes.h"
-#include "nodes/pg_list.h"
 #include "ipc/shared.h"
+#include "nodes/pg_list.h"
 
 typedef struct RinqListener
 {

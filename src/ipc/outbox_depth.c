@@ -18,8 +18,8 @@
 
 #include "compat.h"
 
-#include "ipc/slots.h"
 #include "ipc/sendqueue.h"
+#include "ipc/slots.h"
 
 static RinqSendQueue *
 queue_of(RinqDatabase *db)

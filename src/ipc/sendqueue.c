@@ -18,10 +18,10 @@
 
 #include "compat.h"
 
-#include "ipc/slots.h"
 #include "guc.h"
-#include "miscadmin.h"
 #include "ipc/sendqueue.h"
+#include "ipc/slots.h"
+#include "miscadmin.h"
 
 /*
  * Bytes that a message with these fields takes.

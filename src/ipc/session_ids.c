@@ -16,11 +16,11 @@
 
 #include "compat.h"
 
+#include "base/clock.h"
+#include "base/request_end.h"
+#include "ipc/session_ids.h"
 #include "ipc/slots.h"
 #include "miscadmin.h"
-#include "base/clock.h"
-#include "backend/request_context.h"
-#include "ipc/session_ids.h"
 
 /* whose peer this process has told of its session; NULL while it has none */
 static RinqDatabase *told = NULL;

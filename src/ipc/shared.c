@@ -16,11 +16,11 @@
 
 #include <sys/mman.h>
 
-#include "ipc/slots.h"
 #include "base/clock.h"
 #include "guc.h"
 #include "ipc/session_ids.h"
 #include "ipc/shared.h"
+#include "ipc/slots.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/shmem.h"

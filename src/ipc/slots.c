@@ -14,8 +14,8 @@
 
 #include "compat.h"
 
-#include "ipc/slots.h"
 #include "guc.h"
+#include "ipc/slots.h"
 #include "port/pg_bitutils.h"
 #include "storage/proc.h"
 #include "utils/memutils.h"

@@ -13,8 +13,8 @@
 
 #include "compat.h"
 
-#include "storage/latch.h"
 #include "ipc/worker.h"
+#include "storage/latch.h"
 
 /*
  * Registers the launcher; called while the server loads the library.

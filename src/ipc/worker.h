@@ -11,8 +11,8 @@
 
 #include "postgres.h"
 
-#include "postmaster/bgworker.h"
 #include "ipc/shared.h"
+#include "postmaster/bgworker.h"
 
 /* travels in bgw_extra, so that a late worker notices a changed entry */
 typedef struct RinqWorkerArgs

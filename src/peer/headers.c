@@ -12,7 +12,6 @@
 
 #include "base/clock.h"
 #include "peer/peer.h"
-#include "backend/request_context.h"
 
 /* longest expiration that a broker takes, in ms */
 #define MAX_EXPIRATION INT64CONST(4294967295)

@@ -17,14 +17,13 @@
 #include <netdb.h>
 #include <sys/socket.h>
 
-#include "base/dsn.h"
 #include "base/clock.h"
+#include "base/dsn.h"
 #include "guc.h"
+#include "ipc/session_ids.h"
 #include "peer/peer.h"
 #include "peer/sending/publisher.h"
 #include "pgstat.h"
-#include "backend/request_context.h"
-#include "ipc/session_ids.h"
 #include "utils/memutils.h"
 #include "version.h"
 

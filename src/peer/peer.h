@@ -40,12 +40,12 @@
 #include "postgres.h"
 
 #include "amqp/connection.h"
-#include "protocol/attribute.h"
-#include "ipc/slots.h"
-#include "ipc/listener_config.h"
 #include "base/ident.h"
-#include "lib/ilist.h"
+#include "ipc/listener_config.h"
+#include "ipc/slots.h"
 #include "ipc/worker.h"
+#include "lib/ilist.h"
+#include "protocol/attribute.h"
 
 /* AMQP channels, so that a fault on one leaves the others alone */
 #define CHANNEL_COMMANDS 1		/* consumes unicast and multicast requests */

@@ -12,8 +12,8 @@
  */
 #include "postgres.h"
 
-#include "protocol/attribute.h"
 #include "common/hashfn.h"
+#include "protocol/attribute.h"
 #include "utils/memutils.h"
 
 typedef struct TableEntry

@@ -14,9 +14,9 @@
  */
 #include "postgres.h"
 
+#include "base/ident.h"
 #include "cbor/stream.h"
 #include "protocol/constraint.h"
-#include "base/ident.h"
 
 static const char *const operators[] = {"*", "=", "!=", "!", "&", "|", "ns"};
 

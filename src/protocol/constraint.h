@@ -13,9 +13,9 @@
 
 #include "postgres.h"
 
-#include "protocol/attribute.h"
 #include "base/bytes.h"
 #include "lib/stringinfo.h"
+#include "protocol/attribute.h"
 
 /* constraints within one another */
 #define RINQ_CONSTRAINT_MAX_DEPTH 64

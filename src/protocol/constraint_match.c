@@ -17,8 +17,8 @@
 #include "postgres.h"
 
 #include "common/hashfn.h"
-#include "protocol/constraint.h"
 #include "port/pg_bitutils.h"
+#include "protocol/constraint.h"
 
 /* so few terms are evaluated one by one, whatever a session has */
 #define FEW_TERMS 8

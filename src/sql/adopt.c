@@ -9,14 +9,14 @@
 
 #include "compat.h"
 
-#include "catalog/pg_type.h"
-#include "backend/utility_hook.h"
-#include "fmgr.h"
 #include "backend/identity.h"
-#include "miscadmin.h"
 #include "backend/outbox.h"
 #include "backend/own_tables.h"
 #include "backend/parallel.h"
+#include "backend/utility_hook.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(rinq_adopt);

@@ -9,8 +9,8 @@
 
 #include <limits.h>
 
-#include "guc.h"
 #include "base/ident.h"
+#include "guc.h"
 #include "protocol/payload.h"
 #include "sql/arguments.h"
 #include "utils/builtins.h"

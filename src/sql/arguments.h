@@ -11,9 +11,9 @@
 #include "postgres.h"
 
 #include "base/bytes.h"
-#include "protocol/constraint.h"
 #include "datatype/timestamp.h"
 #include "fmgr.h"
+#include "protocol/constraint.h"
 #include "utils/jsonb.h"
 
 /* bytes that command names and failure types may have, all in one header */

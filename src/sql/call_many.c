@@ -12,14 +12,14 @@
 
 #include "compat.h"
 
-#include "catalog/pg_type.h"
+#include "backend/parallel.h"
+#include "backend/request_context.h"
 #include "base/clock.h"
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "guc.h"
 #include "protocol/payload.h"
-#include "backend/request_context.h"
 #include "sql/call.h"
-#include "backend/parallel.h"
 #include "sql/resultset.h"
 #include "sql/session_ref.h"
 #include "utils/array.h"

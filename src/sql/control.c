@@ -13,13 +13,13 @@
 #include "compat.h"
 
 #include "backend/calls.h"
+#include "backend/identity.h"
+#include "backend/parallel.h"
+#include "backend/request_context.h"
 #include "backend/utility_hook.h"
 #include "fmgr.h"
-#include "backend/identity.h"
-#include "miscadmin.h"
-#include "backend/request_context.h"
 #include "ipc/shared.h"
-#include "backend/parallel.h"
+#include "miscadmin.h"
 #include "storage/condition_variable.h"
 
 PG_FUNCTION_INFO_V1(rinq_stop);

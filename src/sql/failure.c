@@ -7,12 +7,12 @@
  */
 #include "postgres.h"
 
+#include "backend/parallel.h"
+#include "backend/request_context.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "protocol/payload.h"
-#include "backend/request_context.h"
 #include "sql/arguments.h"
-#include "backend/parallel.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 

@@ -9,8 +9,8 @@
 
 #include "compat.h"
 
-#include "fmgr.h"
 #include "base/ident.h"
+#include "fmgr.h"
 
 PG_FUNCTION_INFO_V1(rinq_is_session_id);
 PG_FUNCTION_INFO_V1(rinq_is_revision);

@@ -9,12 +9,12 @@
 
 #include "compat.h"
 
+#include "backend/own_tables.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "backend/own_tables.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 

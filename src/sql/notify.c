@@ -14,9 +14,9 @@
 #include "compat.h"
 
 #include "backend/calls.h"
+#include "backend/parallel.h"
 #include "fmgr.h"
 #include "sql/arguments.h"
-#include "backend/parallel.h"
 #include "sql/send.h"
 #include "sql/session_ref.h"
 #include "utils/builtins.h"

@@ -15,6 +15,7 @@
 #include "compat.h"
 
 #include "backend/calls.h"
+#include "backend/parallel.h"
 #include "cbor/stream.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
@@ -22,7 +23,6 @@
 #include "fmgr.h"
 #include "protocol/payload.h"
 #include "sql/arguments.h"
-#include "backend/parallel.h"
 #include "sql/send.h"
 #include "sql/session_ref.h"
 #include "sql/trigger_plan.h"

@@ -14,12 +14,12 @@
 #include "compat.h"
 
 #include "access/xlog.h"
+#include "backend/own_tables.h"
 #include "catalog/catalog.h"
 #include "catalog/pg_publication.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "backend/own_tables.h"
 #include "replication/logicalworker.h"
 #include "replication/origin.h"
 #include "utils/acl.h"

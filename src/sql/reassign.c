@@ -10,15 +10,15 @@
 
 #include "compat.h"
 
+#include "backend/handler_rules.h"
+#include "backend/handler_signature.h"
+#include "backend/own_tables.h"
+#include "backend/parallel.h"
 #include "catalog/pg_type.h"
-#include "worker/handler.h"
 #include "executor/spi.h"
 #include "fmgr.h"
-#include "backend/handler_rules.h"
 #include "miscadmin.h"
-#include "backend/own_tables.h"
 #include "sql/listen.h"
-#include "backend/parallel.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 

@@ -9,11 +9,11 @@
 
 #include "compat.h"
 
+#include "backend/parallel.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "sql/arguments.h"
 #include "sql/listen.h"
-#include "backend/parallel.h"
 #include "sql/session_ref.h"
 
 PG_FUNCTION_INFO_V1(rinq_session_listen);

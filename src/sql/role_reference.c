@@ -17,9 +17,9 @@
 
 #include "compat.h"
 
+#include "backend/role_reference.h"
 #include "catalog/pg_authid.h"
 #include "fmgr.h"
-#include "backend/role_reference.h"
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 

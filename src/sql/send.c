@@ -12,13 +12,13 @@
 #include "postgres.h"
 
 #include "backend/calls.h"
-#include "protocol/payload.h"
+#include "backend/commit_queue.h"
 #include "backend/request_context.h"
 #include "ipc/session_ids.h"
+#include "protocol/payload.h"
 #include "sql/arguments.h"
 #include "sql/send.h"
 #include "sql/session_ref.h"
-#include "backend/commit_queue.h"
 
 /*
  * Fills in what a message inherits from the request that is being handled, or

@@ -14,11 +14,11 @@
 
 #include "compat.h"
 
+#include "backend/request_context.h"
 #include "base/clock.h"
 #include "guc.h"
-#include "protocol/payload.h"
-#include "backend/request_context.h"
 #include "ipc/session_ids.h"
+#include "protocol/payload.h"
 #include "sql/arguments.h"
 #include "sql/call.h"
 #include "sql/session_ref.h"

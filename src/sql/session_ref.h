@@ -11,10 +11,10 @@
 
 #include "postgres.h"
 
-#include "protocol/attribute.h"
 #include "backend/calls.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
+#include "protocol/attribute.h"
 
 typedef struct RinqSessionRef
 {

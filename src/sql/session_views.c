@@ -12,12 +12,12 @@
 
 #include "compat.h"
 
+#include "backend/parallel.h"
+#include "backend/request_context.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "protocol/payload.h"
-#include "backend/request_context.h"
-#include "backend/parallel.h"
 #include "sql/resultset.h"
 #include "sql/session_ref.h"
 #include "utils/acl.h"

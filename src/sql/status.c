@@ -10,10 +10,10 @@
 
 #include "compat.h"
 
+#include "backend/identity.h"
 #include "base/clock.h"
 #include "fmgr.h"
 #include "funcapi.h"
-#include "backend/identity.h"
 #include "ipc/shared.h"
 #include "utils/builtins.h"
 #include "version.h"

@@ -15,11 +15,11 @@
 
 #include "access/htup_details.h"
 #include "access/xlog.h"
+#include "backend/own_tables.h"
+#include "backend/parallel.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
-#include "backend/own_tables.h"
-#include "backend/parallel.h"
 #include "sql/resultset.h"
 #include "utils/memutils.h"
 

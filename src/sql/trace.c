@@ -7,10 +7,10 @@
  */
 #include "postgres.h"
 
+#include "backend/parallel.h"
+#include "backend/request_context.h"
 #include "fmgr.h"
 #include "protocol/payload.h"
-#include "backend/request_context.h"
-#include "backend/parallel.h"
 #include "utils/builtins.h"
 
 PG_FUNCTION_INFO_V1(rinq_trace_id);

@@ -12,8 +12,8 @@
 
 #include "base/bytes.h"
 #include "commands/trigger.h"
-#include "protocol/constraint.h"
 #include "fmgr.h"
+#include "protocol/constraint.h"
 
 /* a column whose values are sent, or compared with attributes */
 typedef struct RinqTriggerColumn

@@ -30,23 +30,24 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/namespace.h"
+#include "backend/request_context.h"
 #include "base/clock.h"
+#include "base/request_end.h"
+#include "catalog/namespace.h"
 #include "commands/async.h"
 #include "commands/prepare.h"
 #include "commands/sequence.h"
 #include "common/hashfn.h"
-#include "worker/cleanup.h"
 #include "jit/jit.h"
 #include "replication/origin.h"
 #include "replication/slot.h"
-#include "backend/request_context.h"
 #include "storage/lock.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc_tables.h"
 #include "utils/portal.h"
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
+#include "worker/cleanup.h"
 
 /* whom this process was before it handled anything */
 static Oid	first_session_user;
@@ -142,6 +143,7 @@ rinq_cleanup_session(void)
 {
 	Assert(!IsTransactionState());
 	rinq_request_ended();
+	rinq_failure_forget();
 	reset_settings();
 	drop_session_objects();
 }

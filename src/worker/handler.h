@@ -14,15 +14,12 @@
 #include "ipc/slots.h"
 
 /* why a function cannot be a handler, or NULL when it can */
-extern const char *rinq_handler_problem(Oid func, RinqWork work);
-
 /* did the last request get as far as its handler? */
 extern bool rinq_handler_entered;
 
 extern void rinq_handler_init(void);
 extern RinqBytes rinq_handler_call(RinqWork work, const RinqBytes *fields, Oid owner,
 								   int64 deadline, bool wants_response);
-extern Oid	rinq_function_owner(Oid func);
 
 /* rows for handlers, and what else takes them */
 extern TupleDesc rinq_row_type(Oid type, const Oid *column_types, int count);

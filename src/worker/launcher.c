@@ -20,17 +20,17 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/pg_database.h"
-#include "ipc/slots.h"
 #include "base/clock.h"
+#include "catalog/pg_database.h"
 #include "guc.h"
+#include "ipc/slots.h"
+#include "ipc/worker.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "ipc/worker.h"
 
 #define FIRST_START_DELAY 100	/* ms */
 #define LAST_START_DELAY 30000	/* ms */

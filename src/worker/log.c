@@ -13,9 +13,9 @@
 #include "postgres.h"
 
 #include "base/clock.h"
-#include "worker/response.h"
 #include "worker/handler.h"
 #include "worker/log.h"
+#include "worker/response.h"
 
 #define INTERVAL 10000			/* ms in which so many are logged */
 #define MAX_IN_INTERVAL 10

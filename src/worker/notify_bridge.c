@@ -15,19 +15,19 @@
 #include "compat.h"
 
 #include "access/htup_details.h"
+#include "backend/own_tables.h"
 #include "catalog/pg_type.h"
-#include "worker/notify_bridge.h"
-#include "worker/handler.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "guc.h"
 #include "miscadmin.h"
 #include "protocol/notification.h"
-#include "backend/own_tables.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/syscache.h"
+#include "worker/handler.h"
+#include "worker/notify_bridge.h"
 
 #define STORED_TABLE "stored_notification"
 #define MAX_NUMBERS 10000		/* that others have taken within so many microseconds */

@@ -14,9 +14,9 @@
 #include "compat.h"
 
 #include "ipc/slots.h"
-#include "worker/outbox_worker.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "worker/outbox_worker.h"
 
 typedef struct Fetch
 {

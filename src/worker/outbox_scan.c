@@ -21,11 +21,11 @@
 #include "access/transam.h"
 #include "access/xact.h"
 #include "ipc/slots.h"
-#include "worker/outbox_worker.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "worker/outbox_worker.h"
 
 #define PIECE_ROWS 4096			/* read in one transaction, if they are small */
 #define MAX_AHEAD (4 * RINQ_OUTBOX_PIECE)	/* bytes that the peer has not sent */

@@ -21,19 +21,19 @@
 #include "compat.h"
 
 #include "access/xact.h"
-#include "ipc/slots.h"
-#include "base/clock.h"
-#include "worker/outbox_worker.h"
-#include "guc.h"
 #include "backend/own_tables.h"
+#include "backend/request_context.h"
+#include "base/clock.h"
+#include "guc.h"
+#include "ipc/slots.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
-#include "backend/request_context.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "worker/outbox_worker.h"
 
 #define FIRST_ROTATE_DELAY 100	/* ms between looks at the tables */
 #define LAST_ROTATE_DELAY 30000

@@ -24,17 +24,17 @@
 #include "compat.h"
 
 #include "access/htup_details.h"
+#include "backend/own_tables.h"
+#include "base/clock.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
-#include "base/clock.h"
-#include "worker/purge.h"
-#include "worker/inbox.h"
 #include "executor/spi.h"
 #include "guc.h"
-#include "backend/own_tables.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
+#include "worker/inbox.h"
+#include "worker/purge.h"
 
 #define INTERVAL 60000			/* ms between purges, unless what is kept is younger */
 #define PIECE 2000				/* rows dealt with at a time */

@@ -11,15 +11,15 @@
 #include "compat.h"
 
 #include "access/xact.h"
+#include "backend/request_context.h"
 #include "base/clock.h"
-#include "worker/response.h"
-#include "worker/cleanup.h"
 #include "guc.h"
 #include "mb/pg_wchar.h"
 #include "protocol/payload.h"
-#include "backend/request_context.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
+#include "worker/cleanup.h"
+#include "worker/response.h"
 
 #define ROOM_INTERVAL 10		/* ms between looks for payload memory */
 

@@ -18,9 +18,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../../src/amqp/connection.h"
-#include "../../src/amqp/dsn.h"
-#include "../../src/ident.h"
+#include "amqp/connection.h"
+#include "base/dsn.h"
+#include "base/ident.h"
 
 #define CHANNEL			1
 #define FRAMES_PER_STEP	64

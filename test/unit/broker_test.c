@@ -16,8 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../../src/amqp/connection.h"
-#include "../../src/amqp/dsn.h"
+#include "amqp/connection.h"
+#include "base/dsn.h"
 #include "check.h"
 
 #define TEXT(s) rinq_bytes_str(s)

@@ -5,7 +5,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "../../src/amqp/dsn.h"
+#include "base/dsn.h"
 #include "check.h"
 
 static char err[256];

@@ -14,7 +14,7 @@
 
 #include <setjmp.h>
 
-#include "../../src/amqp/connection.h"
+#include "amqp/connection.h"
 
 /* frame types and method numbers, written down independently of the library */
 #define F_METHOD	1

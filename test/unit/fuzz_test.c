@@ -15,7 +15,7 @@
 #define _GNU_SOURCE
 #include <stdlib.h>
 
-#include "../../src/ident.h"
+#include "base/ident.h"
 #include "check.h"
 #include "fake.h"
 

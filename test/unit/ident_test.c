@@ -5,7 +5,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "../../src/ident.h"
+#include "base/ident.h"
 #include "check.h"
 
 static bool

@@ -8,7 +8,7 @@
  */
 #include <stdlib.h>
 
-#include "../../src/amqp/message.h"
+#include "amqp/message.h"
 #include "check.h"
 
 #define FRAME_MAX 131072

@@ -16,10 +16,9 @@
 
 #include "base/clock.h"
 #include "guc.h"
-#include "protocol/payload.h"
 #include "peer/command/delivery.h"
 #include "peer/sending/publisher.h"
-#include "backend/request_context.h"
+#include "protocol/payload.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 

@@ -16,7 +16,6 @@
 
 #include "guc.h"
 #include "peer/command/lanes.h"
-#include "backend/request_context.h"
 #include "utils/memutils.h"
 
 #define RETRY_INTERVAL 10		/* ms between looks for room */

@@ -15,9 +15,9 @@
 #include "postgres.h"
 
 #include "guc.h"
-#include "protocol/notification.h"
 #include "peer/peer.h"
 #include "port/pg_bitutils.h"
+#include "protocol/notification.h"
 #include "utils/memutils.h"
 
 typedef struct Kept

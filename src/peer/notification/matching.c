@@ -18,12 +18,12 @@
  */
 #include "postgres.h"
 
-#include "protocol/constraint.h"
 #include "guc.h"
-#include "protocol/notification.h"
-#include "protocol/payload.h"
 #include "peer/notification/notifications.h"
 #include "peer/notification/session_index.h"
+#include "protocol/constraint.h"
+#include "protocol/notification.h"
+#include "protocol/payload.h"
 #include "utils/memutils.h"
 
 typedef enum ArrivalPhase

@@ -11,8 +11,8 @@
 #include "postgres.h"
 
 #include "peer/notification/notifications.h"
-#include "peer/sending/publisher.h"
 #include "peer/notification/session_index.h"
+#include "peer/sending/publisher.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 

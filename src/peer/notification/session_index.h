@@ -11,8 +11,8 @@
 
 #include "postgres.h"
 
-#include "protocol/constraint.h"
 #include "peer/peer.h"
+#include "protocol/constraint.h"
 
 /* to keep the index in line with sessions */
 extern void rinq_index_add(RinqSession *session);

@@ -19,9 +19,9 @@
 
 #include "base/clock.h"
 #include "guc.h"
-#include "protocol/payload.h"
 #include "peer/sending/publisher.h"
 #include "peer/sending/sender.h"
+#include "protocol/payload.h"
 #include "utils/memutils.h"
 
 #define WINDOW 8192				/* messages published and not confirmed; a power of two */

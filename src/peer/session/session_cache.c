@@ -13,8 +13,8 @@
 #include "postgres.h"
 
 #include "guc.h"
-#include "protocol/payload.h"
 #include "peer/peer.h"
+#include "protocol/payload.h"
 #include "protocol/sess_message.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"

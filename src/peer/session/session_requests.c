@@ -12,8 +12,8 @@
 #include "postgres.h"
 
 #include "guc.h"
-#include "protocol/payload.h"
 #include "peer/peer.h"
+#include "protocol/payload.h"
 #include "utils/memutils.h"
 
 #define PAGE_SESSIONS 500		/* in one list of sessions */

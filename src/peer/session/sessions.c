@@ -15,9 +15,9 @@
 #include "compat.h"
 
 #include "guc.h"
-#include "peer/peer.h"
-#include "peer/notification/session_index.h"
 #include "ipc/session_ids.h"
+#include "peer/notification/session_index.h"
+#include "peer/peer.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"

@@ -1,0 +1,100 @@
+/*-------------------------------------------------------------------------
+ *
+ * handler_signature.c
+ *	  Which functions can be handlers, by what they take and return.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "backend/handler_signature.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+/* is it the extension's own type, and not only one of that name? */
+static bool
+is_own_type(Oid type, const char *name)
+{
+	HeapTuple	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	bool		named;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	named = strcmp(NameStr(((Form_pg_type) GETSTRUCT(tuple))->typname), name) == 0;
+	ReleaseSysCache(tuple);
+	return named &&
+		getExtensionOfObject(TypeRelationId, type) ==
+		get_extension_oid("rinq", true);
+}
+
+/* why a function cannot take requests */
+static const char *
+request_problem(Form_pg_proc proc)
+{
+	if (proc->prorettype != JSONBOID && proc->prorettype != BYTEAOID)
+		return "it returns neither jsonb nor bytea";
+	if (proc->pronargs != 1 ||
+		get_typtype(proc->proargtypes.values[0]) != TYPTYPE_COMPOSITE ||
+		!is_own_type(proc->proargtypes.values[0],
+					 proc->prorettype == BYTEAOID ? "rinq_raw_request" : "rinq_request"))
+		return proc->prorettype == BYTEAOID ? "its argument is not one rinq_raw_request" :
+			"its argument is not one rinq_request";
+	return NULL;
+}
+
+/* why a function cannot take what is not to be answered */
+static const char *
+argument_problem(Form_pg_proc proc, RinqWork work)
+{
+	const char *type = work == RINQ_WORK_RESPONSE ? "rinq_response" : "rinq_notification";
+
+	if (proc->pronargs != 1 ||
+		get_typtype(proc->proargtypes.values[0]) != TYPTYPE_COMPOSITE ||
+		!is_own_type(proc->proargtypes.values[0], type))
+		return psprintf("its argument is not one %s", type);
+	return NULL;
+}
+
+/*
+ * The rules are those of the SQL functions that register handlers, and hold
+ * again when the handler is called, since functions change.
+ */
+const char *
+rinq_handler_problem(Oid func, RinqWork work)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(func));
+	Form_pg_proc proc;
+	const char *problem;
+
+	if (!HeapTupleIsValid(tuple))
+		return "it does not exist";
+	proc = (Form_pg_proc) GETSTRUCT(tuple);
+	if (proc->prokind != PROKIND_FUNCTION)
+		problem = "it is not a plain function";
+	else if (proc->proretset)
+		problem = "it returns a set";
+	else if (work != RINQ_WORK_REQUEST)
+		problem = argument_problem(proc, work);
+	else
+		problem = request_problem(proc);
+	ReleaseSysCache(tuple);
+	return problem;
+}
+
+Oid
+rinq_function_owner(Oid func)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(func));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", func);
+	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
