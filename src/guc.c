@@ -71,7 +71,8 @@ static char *dsn_placeholder = NULL;
 typedef struct DsnExtra
 {
 	bool		valid;
-	char		text[FLEXIBLE_ARRAY_MEMBER];	/* the DSN, or what is wrong with it */
+	char		text[FLEXIBLE_ARRAY_MEMBER];	/* the DSN, or what is wrong
+												 * with it */
 } DsnExtra;
 
 static void *
@@ -134,8 +135,8 @@ check_dsn(char **newval, void **extra, GucSource source)
 	}
 
 	/*
-	 * When the server starts, there is no value that could stay in use but the
-	 * default, with which peers would turn up at some other broker.
+	 * When the server starts, there is no value that could stay in use but
+	 * the default, with which peers would turn up at some other broker.
 	 */
 	if (process_shared_preload_libraries_in_progress)
 	{

@@ -34,7 +34,7 @@ extern int	rinq_session_memory;	/* MB */
 extern int	rinq_buffer_notifications;
 extern int	rinq_notification_memory;	/* MB */
 extern int	rinq_notification_retention;	/* s */
-extern int	rinq_session_cache;	/* MB */
+extern int	rinq_session_cache; /* MB */
 extern int	rinq_prune_interval;	/* s */
 extern int	rinq_send_buffer;	/* MB */
 extern int	rinq_max_outbox;

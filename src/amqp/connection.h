@@ -95,8 +95,8 @@ typedef struct RinqConnConfig
 	size_t		max_body;		/* larger bodies are skipped on receipt and
 								 * refused on sending */
 	size_t		max_backlog;	/* publishing is refused while this many bytes
-								 * wait to be sent; of all else, some MB more may
-								 * wait, and then the connection ends */
+								 * wait to be sent; of all else, some MB more
+								 * may wait, and then the connection ends */
 } RinqConnConfig;
 
 /* The requests that the broker answers, in order per channel. */
@@ -147,7 +147,8 @@ typedef struct RinqDelivery
 	RinqBytes	routing_key;
 	RinqMessage message;
 	RinqBytes	body;			/* data is never NULL unless oversize */
-	uint64_t	body_size;		/* as declared; equals body.len unless oversize */
+	uint64_t	body_size;		/* as declared; equals body.len unless
+								 * oversize */
 	bool		oversize;		/* body exceeded max_body and was skipped */
 	bool		malformed_headers;	/* message is all absent: not decodable */
 } RinqDelivery;
@@ -174,8 +175,9 @@ typedef struct RinqConnCallbacks
 
 	/*
 	 * The broker closed a channel.  Its unanswered requests will never be
-	 * answered, its consumers and confirm mode are gone.  rinq_amqp_channel_open()
-	 * with the same number is allowed at once, in the callback too.
+	 * answered, its consumers and confirm mode are gone.
+	 * rinq_amqp_channel_open() with the same number is allowed at once, in
+	 * the callback too.
 	 */
 	void		(*on_channel_closed) (void *arg, const RinqAmqpChannelClosed *info);
 	void		(*on_delivery) (void *arg, const RinqDelivery *delivery);
@@ -270,9 +272,9 @@ extern bool rinq_amqp_channel_usable(const RinqConn *conn, uint16_t channel);
 extern size_t rinq_amqp_channel_unanswered(const RinqConn *conn, uint16_t channel);
 
 extern RinqMsgStatus rinq_amqp_channel_open(RinqConn *conn, uint16_t channel,
-									   uint64_t cookie);
+											uint64_t cookie);
 extern RinqMsgStatus rinq_amqp_channel_close(RinqConn *conn, uint16_t channel,
-										uint64_t cookie);
+											 uint64_t cookie);
 
 /* non-durable, not auto-delete, not internal, like all exchanges of Rinq */
 extern RinqMsgStatus rinq_exchange_declare(RinqConn *conn, uint16_t channel,

@@ -169,9 +169,9 @@ struct RinqConn
 
 /* connection.c */
 extern void rinq_conn_fail(RinqConn *conn, RinqConnErrorClass error_class,
-						   const char *fmt, ...)
+						   const char *fmt,...)
 			__attribute__((format(printf, 3, 4)));
-extern void rinq_conn_protocol_error(RinqConn *conn, const char *fmt, ...)
+extern void rinq_conn_protocol_error(RinqConn *conn, const char *fmt,...)
 			__attribute__((format(printf, 2, 3)));
 extern void rinq_conn_no_memory(RinqConn *conn);
 extern void rinq_conn_end(RinqConn *conn);
@@ -212,9 +212,9 @@ extern void rinq_send_connection_close(RinqConn *conn);
 
 /* requests.c */
 extern bool rinq_amqp_channel_reply(RinqConn *conn, uint16_t channel,
-							   amqp_method_number_t id, RinqBytes args);
+									amqp_method_number_t id, RinqBytes args);
 extern void rinq_amqp_channel_closed_by_broker(RinqConn *conn, uint16_t channel,
-										  RinqBytes args);
+											   RinqBytes args);
 extern void rinq_amqp_channel_free(RinqAmqpChannel *ch);
 
 /* content.c */

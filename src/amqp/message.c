@@ -80,7 +80,8 @@ decode_headers(RinqBytes table, RinqMessage *out)
 {
 	RinqReader	r = rinq_reader(table.data, table.len);
 	RinqTableEntry entry;
-	bool		ignored;		/* of another type, these are as good as missing */
+	bool		ignored;		/* of another type, these are as good as
+								 * missing */
 
 	for (;;)
 	{

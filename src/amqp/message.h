@@ -29,8 +29,8 @@ typedef enum RinqMsgStatus
 								 * the body exceeds the configured maximum */
 	RINQ_MSG_BAD_FIELDS,		/* fields that exclude each other are set */
 	RINQ_MSG_NO_MEMORY,
-	RINQ_MSG_OVER_BROKER_LIMIT, /* the body exceeds what the broker is known to
-								 * take; not found out here */
+	RINQ_MSG_OVER_BROKER_LIMIT, /* the body exceeds what the broker is known
+								 * to take; not found out here */
 	RINQ_MSG_BACKLOG,			/* max_backlog bytes already wait to be sent */
 	RINQ_MSG_NOT_OPEN,			/* the connection or the channel is not open */
 	RINQ_MSG_BAD_CHANNEL		/* channel number outside the negotiated range */

@@ -110,8 +110,8 @@ rinq_basic_publish(RinqConn *conn, uint16_t channel, RinqBytes exchange,
 
 	/*
 	 * All the room at once, so that what follows cannot fail half-way.  The
-	 * bytes waiting, not the end, mark the place to return to: making room may
-	 * move them.
+	 * bytes waiting, not the end, mark the place to return to: making room
+	 * may move them.
 	 */
 	if (!rinq_out_reserve(conn, 2 * RINQ_FRAME_OVERHEAD + 4 + args_max +
 						  RINQ_CONTENT_HEAD + props_size +

@@ -288,6 +288,7 @@ rinq_basic_qos(RinqConn *conn, uint16_t channel, uint16_t count, bool global,
 
 	m.prefetch_count = count;
 	m.global = global;
+
 	return send_request(conn, channel, RINQ_REQ_BASIC_QOS, &m, ARGS_FIXED, cookie);
 }
 
@@ -357,7 +358,7 @@ read_reply(RinqConn *conn, amqp_method_number_t id, RinqBytes args, RinqReply *r
  */
 bool
 rinq_amqp_channel_reply(RinqConn *conn, uint16_t channel, amqp_method_number_t id,
-				   RinqBytes args)
+						RinqBytes args)
 {
 	RinqAmqpChannel *ch = &conn->channels[channel];
 	RinqPending *pending = oldest(ch);

@@ -308,7 +308,7 @@ rinq_async_call(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
 	RinqBytes	command = fields[RINQ_CALL_COMMAND];
 	RinqAsyncCall *volatile call = NULL;
 	RinqSlot   *volatile slot = NULL;
-	uint32		volatile index = RINQ_NO_SLOT;
+	uint32 volatile index = RINQ_NO_SLOT;
 	RinqMessageId key;
 	char	   *texts;
 

@@ -23,7 +23,8 @@ typedef struct RinqAsyncCall
 	int64		made;			/* counts up, to tell the oldest */
 	char	   *namespace;		/* for error messages */
 	char	   *command;		/* the same; in the memory of the namespace */
-	bool		awaited;		/* the slot was given back, and there is an answer */
+	bool		awaited;		/* the slot was given back, and there is an
+								 * answer */
 	RinqResult	answer;			/* RINQ_OUTCOME_NONE: it was dropped */
 } RinqAsyncCall;
 

@@ -60,7 +60,7 @@ use_entry(RinqDatabase *db)
 static void
 release_all(RinqDatabase *db)
 {
-	RinqSlots *slots = rinq_slots_of(db);
+	RinqSlots  *slots = rinq_slots_of(db);
 	uint32		i;
 
 	for (i = 0; i < slots->num_calls; i++)
@@ -292,7 +292,7 @@ rinq_require_connection(int64 deadline)
 static uint32
 try_new_slot(RinqDatabase *db, RinqOperation op, int64 deadline)
 {
-	RinqSlots *slots = rinq_slots_of(db);
+	RinqSlots  *slots = rinq_slots_of(db);
 	uint32		client = rinq_client_number();
 	uint32		incarnation = db->incarnation;
 	uint32		index;
@@ -303,7 +303,10 @@ try_new_slot(RinqDatabase *db, RinqOperation op, int64 deadline)
 	use_entry(db);
 	(void) rinq_dsa();
 
-	/* the incarnation was read first: it is not that of another database's peer */
+	/*
+	 * the incarnation was read first: it is not that of another database's
+	 * peer
+	 */
 	if (db->oid != MyDatabaseId)
 		raise_not_running(NULL);
 	index = rinq_slot_alloc_call(slots);
@@ -345,7 +348,7 @@ new_slot(RinqDatabase *db, RinqOperation op, int64 deadline)
 static bool
 try_submit(RinqDatabase *db, uint32 index, const RinqBytes *fields, int nfields)
 {
-	RinqSlots *slots = rinq_slots_of(db);
+	RinqSlots  *slots = rinq_slots_of(db);
 	RinqSlot   *slot = &slots->slot[index];
 
 	if (!rinq_slot_write(slot, fields, nfields))

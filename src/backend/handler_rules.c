@@ -229,7 +229,10 @@ rinq_handler_obstacle(Oid func, const char *name, Oid role, Oid owner)
 {
 	Oid			now = rinq_function_owner(func);
 
-	/* the name may have passed to a function of somebody who was never privilege_checked */
+	/*
+	 * the name may have passed to a function of somebody who was never
+	 * privilege_checked
+	 */
 	if (now != owner && now != role && !superuser_arg(now))
 		return psprintf("Function %s has another owner than when it was registered.", name);
 	if (superuser_arg(role) && !superuser_arg(now))

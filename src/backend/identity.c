@@ -93,7 +93,10 @@ look_at_origin(Claim *claim, const char *origin)
 	if (!HeapTupleIsValid(tuple))
 		return;
 
-	/* an upgrade keeps the number of a database, and makes another server of it */
+	/*
+	 * an upgrade keeps the number of a database, and makes another server of
+	 * it
+	 */
 	claim->is_template = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
 	claim->exists = is_here;
 	ReleaseSysCache(tuple);
@@ -134,7 +137,10 @@ judge(const Claim *claim, Oid *original)
 			continue;
 		if (has_identity(db, &claim->id, &held))
 		{
-			/* of two that came here, the one with the original's number is the original */
+			/*
+			 * of two that came here, the one with the original's number is
+			 * the original
+			 */
 			if (!held && db->oid != claim->database)
 				continue;
 			*original = db->oid;
@@ -220,10 +226,10 @@ static bool
 has_strays(void)
 {
 	static const char *const query =
-		"SELECT FROM (SELECT identity FROM rinq_internal.listener"
-		" UNION ALL SELECT identity FROM rinq_internal.subscription) t"
-		" WHERE NOT EXISTS (SELECT FROM rinq_internal.identity i"
-		" WHERE i.id OPERATOR(pg_catalog.=) t.identity)";
+	"SELECT FROM (SELECT identity FROM rinq_internal.listener"
+	" UNION ALL SELECT identity FROM rinq_internal.subscription) t"
+	" WHERE NOT EXISTS (SELECT FROM rinq_internal.identity i"
+	" WHERE i.id OPERATOR(pg_catalog.=) t.identity)";
 
 	if (SPI_execute(query, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the identities of the listeners");
@@ -235,8 +241,8 @@ static int
 read_identities(RinqIdentities *found, Claim *claims)
 {
 	static const char *const query =
-		"SELECT id, origin, origin OPERATOR(pg_catalog.=) rinq_internal.this_database()"
-		" FROM rinq_internal.identity ORDER BY 3, created, id";
+	"SELECT id, origin, origin OPERATOR(pg_catalog.=) rinq_internal.this_database()"
+	" FROM rinq_internal.identity ORDER BY 3, created, id";
 	int			count = 0;
 	uint64		i;
 

@@ -24,8 +24,10 @@ typedef struct RinqOutboxTid
 {
 	int64		seq;			/* rows are sent in this order */
 	RinqOutboxItem item;		/* its id, if that is known */
-	bool		foreign;		/* it is of a database that this one is a copy of */
-	bool		found;			/* it is there, and something is left to do with it */
+	bool		foreign;		/* it is of a database that this one is a copy
+								 * of */
+	bool		found;			/* it is there, and something is left to do
+								 * with it */
 } RinqOutboxTid;
 
 /* the tables, open in a transaction of the outbox worker */
@@ -66,7 +68,7 @@ extern bool rinq_outbox_open(Oid schema, LOCKMODE mode, RinqOutboxTables *tables
 extern void rinq_outbox_close(RinqOutboxTables *tables);
 extern void rinq_outbox_files(const RinqOutboxTables *tables, Oid *files);
 extern RinqOutboxTid *rinq_outbox_scan(RinqDatabase *db, const RinqOutboxTables *tables,
-										 Size *count);
+									   Size *count);
 extern Size rinq_outbox_read(const RinqOutboxTables *tables, RinqOutboxTid *places, Size count,
 							 Size max_bytes, RinqOutboxRead *result);
 extern Size rinq_outbox_identify(const RinqOutboxTables *tables, RinqOutboxTid *places,

@@ -33,7 +33,8 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-#define TELL_INTERVAL 60000		/* ms between log entries about a table that cannot be used */
+#define TELL_INTERVAL 60000		/* ms between log entries about a table that
+								 * cannot be used */
 
 /*
  * Opens the tables, for reading or for writing, before a snapshot is taken;

@@ -29,7 +29,8 @@
 /* what a handler's own messages inherit */
 typedef struct RinqInherited
 {
-	uint64		serial;			/* of the request, in this process; 0 outside handlers */
+	uint64		serial;			/* of the request, in this process; 0 outside
+								 * handlers */
 	RinqBytes	trace;			/* absent outside handlers */
 	RinqBytes	source;			/* session that sent it, at its revision */
 	RinqBytes	span_context;	/* header "sc" */

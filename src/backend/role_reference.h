@@ -13,7 +13,8 @@
 /* as it is stored; the install script says how long it is */
 typedef struct RinqRoleReference
 {
-	Oid			role;			/* InvalidOid: the name was no role when it was read */
+	Oid			role;			/* InvalidOid: the name was no role when it
+								 * was read */
 	NameData	name;			/* in that case only */
 } RinqRoleReference;
 

@@ -70,7 +70,7 @@ static bool callback_registered = false;
 static void
 send_away(RinqDatabase *db)
 {
-	RinqSlots *slots = rinq_slots_of(db);
+	RinqSlots  *slots = rinq_slots_of(db);
 	int			i;
 
 	if (db->reader.state == RINQ_WORKER_RUNNING && db->reader.pid != 0)
@@ -446,7 +446,8 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 	if (handlers != NIL)
 		rinq_registration_rename(handlers);
 	if (IsA(command, DropOwnedStmt) && OidIsValid(rinq_internal_schema()))
-		rinq_utility_hook_reread_at_commit();	/* listeners of these roles may not run any more */
+		rinq_utility_hook_reread_at_commit();	/* listeners of these roles
+												 * may not run any more */
 	if (IsA(command, ReassignOwnedStmt))
 		tell_about_reassigning((ReassignOwnedStmt *) command);
 	if (committing)

@@ -290,7 +290,7 @@ add_chunk(RinqDecoder *d, const char *data, size_t len)
 static void
 finish_chunks(RinqDecoder *d)
 {
-	RinqChunkMode	mode = d->chunks;
+	RinqChunkMode mode = d->chunks;
 	const char *text = d->chunk_text != NULL ? d->chunk_text : "";
 	size_t		len = d->chunk_text != NULL ? d->chunk_len : 0;
 
@@ -462,7 +462,7 @@ on_tag(void *context, uint64_t tag)
 			rinq_unsupported(d, "A map key is a number with tag %d.", (int) tag);
 		if (d->top->kind == RINQ_FRAME_FRACTION && tag >= RINQ_TAG_DECIMAL)
 			rinq_malformed(d, "The content of tag %d must be an array of two integers.",
-					   d->top->tag);
+						   d->top->tag);
 		d->number = (uint8) tag;
 	}
 	else if (tag >= RINQ_TAG_BASE64URL && tag <= RINQ_TAG_BASE16)

@@ -68,7 +68,8 @@ typedef struct RinqDecoder
 	/* what the tags in front of the next item say */
 	bool		tagged;			/* there is one */
 	uint8		number;			/* RINQ_TAG_BIGNUM ... RINQ_TAG_BIGFLOAT, or 0 */
-	uint8		hint;			/* RINQ_TAG_BASE64URL ... RINQ_TAG_BASE16, or 0 */
+	uint8		hint;			/* RINQ_TAG_BASE64URL ... RINQ_TAG_BASE16, or
+								 * 0 */
 
 	/* an indefinite-length string whose chunks are being read */
 	RinqChunkMode chunks;

@@ -214,8 +214,8 @@ rinq_numeric_put_double(char *dst, double d)
 		return rinq_numeric_put(dst, negative, (uint64) d, 0, 0);
 
 	/*
-	 * Up to four decimals: of the decimals with at most 15 digits no two
-	 * have the same double, so the one that leads back to d is the shortest.
+	 * Up to four decimals: of the decimals with at most 15 digits no two have
+	 * the same double, so the one that leads back to d is the shortest.
 	 */
 	if (d >= 1e-5 && d < 1e10)
 	{

@@ -163,7 +163,7 @@ rinq_cbor_open_container(RinqDecoder *d, RinqFrameKind kind, uint32 expected)
 	frame->tag = d->number;
 	if (kind != RINQ_FRAME_FRACTION)
 		rinq_cbor_append_item(d, kind == RINQ_FRAME_MAP ? RINQ_TAPE_OBJECT : RINQ_TAPE_ARRAY,
-					RINQ_BOUND_CONTAINER)->u.tree.offset = (uint32) d->offset;
+							  RINQ_BOUND_CONTAINER)->u.tree.offset = (uint32) d->offset;
 
 	d->tagged = false;
 	d->number = 0;

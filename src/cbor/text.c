@@ -71,7 +71,7 @@ size_t
 rinq_base64(char *dst, const uint8 *src, size_t len, bool url)
 {
 	static const char alphabet[] =
-	"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 	const char *tail = url ? "-_" : "+/";
 	char	   *p = dst;
 

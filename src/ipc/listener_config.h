@@ -33,8 +33,10 @@ typedef struct RinqListener
 typedef struct RinqDurableSubscription
 {
 	char	   *name;
-	RinqListener listener;		/* its namespace, and the function that handles them */
-	RinqBytes	attributes;		/* of the session, in that namespace (protocol/attribute.h) */
+	RinqListener listener;		/* its namespace, and the function that
+								 * handles them */
+	RinqBytes	attributes;		/* of the session, in that namespace
+								 * (protocol/attribute.h) */
 } RinqDurableSubscription;
 
 typedef struct RinqConfig
@@ -47,9 +49,11 @@ typedef struct RinqConfig
 typedef struct RinqReading
 {
 	RinqPresence presence;
-	dsa_pointer config;			/* packed; of what is served, so nothing of a suspended one */
+	dsa_pointer config;			/* packed; of what is served, so nothing of a
+								 * suspended one */
 	RinqIdentities identities;
-	uint32		covers;			/* what read_wanted was before the catalog was read */
+	uint32		covers;			/* what read_wanted was before the catalog was
+								 * read */
 } RinqReading;
 
 extern dsa_pointer rinq_config_pack(const RinqConfig *config);

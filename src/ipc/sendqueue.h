@@ -50,7 +50,8 @@ typedef struct RinqOutboxItem
 	RinqMessageId id;
 	ItemPointerData tid;
 	uint8		table;
-	bool		postponed;		/* in an answer: somebody else is changing the row */
+	bool		postponed;		/* in an answer: somebody else is changing the
+								 * row */
 } RinqOutboxItem;
 
 /* a row that the broker did not take */
@@ -67,10 +68,12 @@ typedef struct RinqOutbound
 	uint32		length;			/* of all of it, aligned */
 	RinqSendKind kind;
 	bool		durable;		/* it is a row of the outbox, too */
-	bool		known;			/* the peer has it already, and need not send this copy */
+	bool		known;			/* the peer has it already, and need not send
+								 * this copy */
 	RinqSessionId target;		/* of a notification to one */
 	RinqOutboxItem item;		/* its id; its place, when it is durable */
-	int64		deadline;		/* on the wall clock, as in the outbox; 0 is none */
+	int64		deadline;		/* on the wall clock, as in the outbox; 0 is
+								 * none */
 	uint32		lengths[RINQ_SEND_FIELDS];	/* PG_UINT32_MAX: absent */
 	char		data[FLEXIBLE_ARRAY_MEMBER];
 } RinqOutbound;
@@ -85,7 +88,8 @@ typedef enum RinqChunkKind
 	RINQ_CHUNK_STORED,			/* messages that the scan has found */
 	RINQ_CHUNK_SCANNED,			/* these were all */
 	RINQ_CHUNK_FETCHED,			/* messages that were asked for */
-	RINQ_CHUNK_REMOVED,			/* items that are not in the outbox any more, or "postponed" */
+	RINQ_CHUNK_REMOVED,			/* items that are not in the outbox any more,
+								 * or "postponed" */
 	RINQ_CHUNK_LISTED,			/* items of the oldest rows */
 
 	/* to the outbox worker */
@@ -93,14 +97,16 @@ typedef enum RinqChunkKind
 	RINQ_CHUNK_FETCH,			/* items to read again */
 	RINQ_CHUNK_REMOVE,			/* items that the broker has confirmed */
 	RINQ_CHUNK_SET_ASIDE,		/* failed ones */
-	RINQ_CHUNK_CHECK			/* list as many of the oldest rows as fit, and count all */
+	RINQ_CHUNK_CHECK			/* list as many of the oldest rows as fit, and
+								 * count all */
 } RinqChunkKind;
 
 typedef struct RinqChunk
 {
 	dsa_pointer next;
 	RinqChunkKind kind;
-	Size		charge;			/* bytes that it is counted with, itself included */
+	Size		charge;			/* bytes that it is counted with, itself
+								 * included */
 	uint32		size;			/* bytes that follow */
 	uint32		count;			/* things that follow */
 
@@ -114,7 +120,10 @@ typedef struct RinqChunk
 	bool		left;			/* durable messages were left in the outbox */
 	uint32		round;			/* RinqSendQueue.round */
 
-	/* between the peer and the outbox worker: number of the scan; "round" is of its order */
+	/*
+	 * between the peer and the outbox worker: number of the scan; "round" is
+	 * of its order
+	 */
 	uint32		scan;
 } RinqChunk;
 
@@ -147,7 +156,8 @@ typedef enum RinqSendLine
 typedef enum RinqSendMode
 {
 	RINQ_SEND_STORED,			/* nothing: a scan of the outbox is due */
-	RINQ_SEND_PACKED,			/* the same, but they are prepared for the next: it is about to begin */
+	RINQ_SEND_PACKED,			/* the same, but they are prepared for the
+								 * next: it is about to begin */
 	RINQ_SEND_DIRECT			/* hand them over */
 } RinqSendMode;
 
@@ -166,11 +176,14 @@ typedef struct RinqDepthDoubt
 typedef struct RinqSendQueue
 {
 	LWLock	   *lock;
-	Oid			dboid;			/* whose peer reads it; InvalidOid: nobody does */
+	Oid			dboid;			/* whose peer reads it; InvalidOid: nobody
+								 * does */
 	uint32		generation;		/* counts the times it was emptied */
 	RinqChunkList lines[RINQ_LINES];
-	Size		reserved;		/* bytes of transactions, from packing until the peer frees them */
-	Size		answers;		/* bytes of the outbox worker, until the peer frees them */
+	Size		reserved;		/* bytes of transactions, from packing until
+								 * the peer frees them */
+	Size		answers;		/* bytes of the outbox worker, until the peer
+								 * frees them */
 	RinqSendMode mode;
 	uint32		round;			/* counts the times that direct mode was left */
 	bool		starved;		/* the outbox worker finds no memory */
@@ -178,7 +191,8 @@ typedef struct RinqSendQueue
 	bool		senders_wait;	/* backends, for room */
 
 	/* counting the rows: see ipc/outbox_depth.c */
-	uint32		counting;		/* changes when they are about to be counted, and with the snapshot */
+	uint32		counting;		/* changes when they are about to be counted,
+								 * and with the snapshot */
 	bool		count_begins;	/* about to be, the snapshot is not taken */
 	uint32		num_doubts;
 	bool		miscounted;		/* there were more doubts than fit */
@@ -194,7 +208,8 @@ typedef struct RinqPacked
 	uint32		generation;		/* of the queue, when it was */
 	uint32		counting;		/* likewise */
 	uint32		plain;			/* messages in them that no outbox has */
-	uint32		stored;			/* rows that the transaction has added to the outbox */
+	uint32		stored;			/* rows that the transaction has added to the
+								 * outbox */
 	bool		has_durable;	/* all of these are in the chunks, too */
 	bool		want_scan;		/* rows were added in another way */
 	FullTransactionId xid;

@@ -112,7 +112,10 @@ ensure_session(RinqDatabase *db, uint32 client, RinqPeerId *peer)
 	}
 	SpinLockRelease(&db->mutex);
 
-	/* the entry may have been another database's by the time its identity was read */
+	/*
+	 * the entry may have been another database's by the time its identity was
+	 * read
+	 */
 	if (db->oid != MyDatabaseId)
 	{
 		if (made)

@@ -29,7 +29,8 @@
 #define TRANCHE_NAME "rinq"
 #define PAYLOAD_TRANCHE_NAME "rinq_payloads"
 
-#define SHORT_FOR 2000			/* ms that a shortage counts after the last attempt */
+#define SHORT_FOR 2000			/* ms that a shortage counts after the last
+								 * attempt */
 
 RinqShared *rinq_shared = NULL;
 

@@ -39,8 +39,10 @@ typedef enum RinqPresence
 typedef enum RinqSuspension
 {
 	RINQ_NOT_SUSPENDED = 0,
-	RINQ_SUSPENDED_COPY,		/* it is a copy of another database of this server */
-	RINQ_SUSPENDED_PARTIAL,		/* listeners of another database, and no word of which */
+	RINQ_SUSPENDED_COPY,		/* it is a copy of another database of this
+								 * server */
+	RINQ_SUSPENDED_PARTIAL,		/* listeners of another database, and no word
+								 * of which */
 	RINQ_SUSPENDED_UNDECIDED,	/* others have to be looked into first */
 	RINQ_SUSPENDED_START		/* rinq.start_suspended is on */
 } RinqSuspension;
@@ -49,7 +51,8 @@ typedef enum RinqSuspension
 typedef struct RinqIdentity
 {
 	pg_uuid_t	id;
-	bool		held;			/* this database has it; else, it came here with a copy */
+	bool		held;			/* this database has it; else, it came here
+								 * with a copy */
 } RinqIdentity;
 
 #define RINQ_MAX_IDENTITIES 8
@@ -57,7 +60,8 @@ typedef struct RinqIdentity
 typedef struct RinqIdentities
 {
 	RinqSuspension suspended;
-	Oid			original;		/* RINQ_SUSPENDED_COPY: of which database, if known */
+	Oid			original;		/* RINQ_SUSPENDED_COPY: of which database, if
+								 * known */
 	int			count;
 	RinqIdentity list[RINQ_MAX_IDENTITIES];
 } RinqIdentities;
@@ -75,7 +79,8 @@ typedef struct RinqWorker
 	RinqWorkerState state;
 	int			pid;
 	int			procno;
-	int64		since;			/* of the state; monotonic, as all times but those shown */
+	int64		since;			/* of the state; monotonic, as all times but
+								 * those shown */
 } RinqWorker;
 
 /* the peer's relation to its broker */
@@ -110,7 +115,8 @@ typedef struct RinqExecutorSlot
 	uint32		request;		/* slot index of what it runs, when busy */
 
 	/* set without the lock, by signal handlers among others */
-	pg_atomic_uint32 terminated;	/* somebody else than the peer wants it to end */
+	pg_atomic_uint32 terminated;	/* somebody else than the peer wants it to
+									 * end */
 	pg_atomic_uint32 end_now;	/* it is to end, whatever it is doing */
 } RinqExecutorSlot;
 
@@ -143,7 +149,7 @@ typedef struct RinqOutboxStatus
 	int64		retrying;		/* waiting for another attempt */
 	int			attempts;		/* most of any of these */
 	char		last_error[RINQ_LAST_ERROR_LEN];
-	char		waits_for[128];	/* when none has moved for a while; else empty */
+	char		waits_for[128]; /* when none has moved for a while; else empty */
 } RinqOutboxStatus;
 
 /* what the view rinq_peer shows; written by the peer under "mutex" */
@@ -172,20 +178,25 @@ typedef struct RinqDatabase
 	NameData	name;
 	RinqPresence presence;
 	uint32		read_wanted;	/* counts up when the catalog is to be read */
-	uint32		read_done;		/* value of read_wanted the last reading covers */
+	uint32		read_done;		/* value of read_wanted the last reading
+								 * covers */
 	RinqWorker	reader;
 	RinqWorker	outbox;
 	RinqWorker	peer;
 	uint32		incarnation;	/* of the peer: counts its starts */
 	bool		stop;			/* the peer is to end */
-	bool		held;			/* rinq_stop was called, and rinq_start not since */
+	bool		held;			/* rinq_stop was called, and rinq_start not
+								 * since */
 	bool		stop_at_once;	/* without waiting for what runs */
-	bool		outbox_yields;	/* the outbox worker is to make room when it has nothing to do */
+	bool		outbox_yields;	/* the outbox worker is to make room when it
+								 * has nothing to do */
 	RinqIdentities identities;	/* as the reader found them */
-	bool		adopted;		/* rinq_adopt was called since the server's start */
+	bool		adopted;		/* rinq_adopt was called since the server's
+								 * start */
 	int			ddl_blocks;		/* commands that need the database empty */
 	int64		next_start;		/* of the peer, not before */
-	Oid			prepared_signal;	/* table whose invalidation tells of a committed prepared transaction */
+	Oid			prepared_signal;	/* table whose invalidation tells of a
+									 * committed prepared transaction */
 	int			start_delay;	/* ms, grows while the peer keeps failing */
 	dsa_pointer config;			/* what the reader found (executor/reader.h) */
 	uint32		config_serial;
@@ -193,10 +204,12 @@ typedef struct RinqDatabase
 	/* protected by its mutex */
 	slock_t		mutex;
 	RinqStatus	status;
-	uint32		identity;		/* serial of the peer's identity; 0 is none (ipc/session_ids.h) */
+	uint32		identity;		/* serial of the peer's identity; 0 is none
+								 * (ipc/session_ids.h) */
 	RinqPeerId	identity_id;
 	uint32		next_session;
-	int64		early_errors_since; /* of errors before handlers (worker/log.c) */
+	int64		early_errors_since; /* of errors before handlers
+									 * (worker/log.c) */
 	uint32		early_errors_logged;
 	uint64		early_errors_suppressed;
 
@@ -212,17 +225,20 @@ typedef struct RinqDatabase
 	pg_atomic_uint64 longest_turn;
 	pg_atomic_uint64 longest_turn_cpu;
 
-	pg_atomic_uint32 executor_terminated;	/* an executor's "terminated" was set */
+	pg_atomic_uint32 executor_terminated;	/* an executor's "terminated" was
+											 * set */
 	/* requests that are remembered as handled (worker/purge.c) */
 	pg_atomic_uint64 handled_rows;
-	pg_atomic_uint64 handled_bytes;	/* of their responses */
+	pg_atomic_uint64 handled_bytes; /* of their responses */
 	pg_atomic_uint64 responses_dropped_to;	/* older ones have none */
 	pg_atomic_uint64 last_purge;	/* of what is recorded of requests */
-	pg_atomic_uint64 purge_told;	/* when the log was told of limits; 0 is never */
+	pg_atomic_uint64 purge_told;	/* when the log was told of limits; 0 is
+									 * never */
 	pg_atomic_uint32 purger;	/* pid of the executor that purges; 0 is none */
 
 	/* written by that executor */
-	bool		handled_counted;	/* the counts above are what is in the table */
+	bool		handled_counted;	/* the counts above are what is in the
+									 * table */
 	int64		handled_counted_at;
 	Oid			handled_file;	/* in which the table was then */
 	bool		purge_more;		/* it was not through */
@@ -238,8 +254,10 @@ typedef struct RinqDatabase
 /* what could not be started, as all background workers of the server are in use */
 typedef enum RinqShortage
 {
-	RINQ_SHORT_OF_ANY,			/* a reader, a peer or an outbox worker: every executor makes room */
-	RINQ_SHORT_OF_EXECUTORS,	/* the only executor of a database: others make room */
+	RINQ_SHORT_OF_ANY,			/* a reader, a peer or an outbox worker: every
+								 * executor makes room */
+	RINQ_SHORT_OF_EXECUTORS,	/* the only executor of a database: others
+								 * make room */
 	RINQ_SHORT_KINDS,
 	RINQ_NOT_SHORT = RINQ_SHORT_KINDS
 } RinqShortage;
@@ -251,14 +269,18 @@ typedef struct RinqShared
 	int			launcher_pid;
 	bool		scanned;		/* the launcher has seen all databases once */
 	bool		rescan;			/* it is to look for new databases */
-	bool		recheck;		/* and again into those that were without the extension */
-	pg_atomic_uint64 short_since[RINQ_SHORT_KINDS]; /* when a worker could not be started last */
+	bool		recheck;		/* and again into those that were without the
+								 * extension */
+	pg_atomic_uint64 short_since[RINQ_SHORT_KINDS]; /* when a worker could not
+													 * be started last */
 	ConditionVariable scan_done;
 	pg_atomic_uint32 next_client;
 	pg_atomic_uint32 next_identity;
 	pg_atomic_uint64 clock_difference;	/* base/clock.c */
-	pg_atomic_uint64 send_bytes;	/* that transactions of all databases have packed (ipc/sendqueue.h) */
-	Size		backend_sessions_offset;	/* of the sessions of processes (ipc/session_ids.h) */
+	pg_atomic_uint64 send_bytes;	/* that transactions of all databases have
+									 * packed (ipc/sendqueue.h) */
+	Size		backend_sessions_offset;	/* of the sessions of processes
+											 * (ipc/session_ids.h) */
 	int			lock_tranche;
 	int			dsa_tranche;
 	Size		dsa_offset;

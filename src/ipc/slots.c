@@ -68,7 +68,7 @@ rinq_slots_init(RinqSlots *slots, LWLock *queue_lock, LWLock *request_lock)
 	slots->num_slots = num_slots();
 	slots->event_size = event_size();
 	slots->event_offset = MAXALIGN(offsetof(RinqSlots, slot) +
-									 slots->num_slots * sizeof(RinqSlot));
+								   slots->num_slots * sizeof(RinqSlot));
 	slots->event_head = 0;
 	slots->event_tail = 0;
 	slots->inbox_missed = false;
@@ -256,7 +256,7 @@ rinq_slot_move(RinqSlot *slot, RinqSlotState from, RinqSlotState to)
 static RinqEvent *
 inbox_entry(RinqSlots *slots, uint64 position)
 {
-	RinqEvent *ring = (RinqEvent *) ((char *) slots + slots->event_offset);
+	RinqEvent  *ring = (RinqEvent *) ((char *) slots + slots->event_offset);
 
 	return &ring[position & (slots->event_size - 1)];
 }
@@ -267,7 +267,7 @@ inbox_entry(RinqSlots *slots, uint64 position)
 void
 rinq_event_put(RinqDatabase *db, RinqEventKind kind, uint32 value, uint32 serial)
 {
-	RinqSlots *slots = rinq_slots_of(db);
+	RinqSlots  *slots = rinq_slots_of(db);
 	bool		of_process = kind == RINQ_EVENT_CLIENT_GONE || kind == RINQ_EVENT_SESSION;
 	uint64		limit = slots->event_size;
 	bool		full;
@@ -279,7 +279,7 @@ rinq_event_put(RinqDatabase *db, RinqEventKind kind, uint32 value, uint32 serial
 	full = slots->event_head - slots->event_tail >= limit;
 	if (!full)
 	{
-		RinqEvent *entry = inbox_entry(slots, slots->event_head);
+		RinqEvent  *entry = inbox_entry(slots, slots->event_head);
 
 		entry->kind = kind;
 		entry->value = value;
@@ -335,7 +335,7 @@ rinq_inbox_missed(RinqSlots *slots)
 int
 rinq_request_put(RinqDatabase *db, uint32 index)
 {
-	RinqSlots *slots = rinq_slots_of(db);
+	RinqSlots  *slots = rinq_slots_of(db);
 	RinqSlot   *slot = &slots->slot[index];
 	int			wake = RINQ_NO_PROC;
 	int			i;
@@ -395,7 +395,7 @@ rinq_unattended_limit(void)
 static bool
 may_run_unattended(RinqDatabase *db, const RinqExecutorSlot *me)
 {
-	RinqSlots *slots = rinq_slots_of(db);
+	RinqSlots  *slots = rinq_slots_of(db);
 	int			count = 0;
 	int			i;
 
@@ -420,7 +420,7 @@ may_run_unattended(RinqDatabase *db, const RinqExecutorSlot *me)
 uint32
 rinq_request_take(RinqDatabase *db, RinqExecutorSlot *me)
 {
-	RinqSlots *slots = rinq_slots_of(db);
+	RinqSlots  *slots = rinq_slots_of(db);
 	uint32		previous = RINQ_NO_SLOT;
 	uint32		index;
 	bool		unattended;
@@ -454,7 +454,7 @@ rinq_request_take(RinqDatabase *db, RinqExecutorSlot *me)
 bool
 rinq_request_remove(RinqDatabase *db, uint32 index)
 {
-	RinqSlots *slots = rinq_slots_of(db);
+	RinqSlots  *slots = rinq_slots_of(db);
 	uint32		previous = RINQ_NO_SLOT;
 	uint32		i;
 	bool		found = false;
@@ -481,7 +481,7 @@ rinq_request_remove(RinqDatabase *db, uint32 index)
 void
 rinq_slots_peer_gone(RinqDatabase *db)
 {
-	RinqSlots *slots = rinq_slots_of(db);
+	RinqSlots  *slots = rinq_slots_of(db);
 	uint32		i;
 
 	SpinLockAcquire(&slots->event_lock);
@@ -532,7 +532,7 @@ rinq_slots_peer_gone(RinqDatabase *db)
 bool
 rinq_database_is_left(RinqDatabase *db)
 {
-	RinqSlots *slots = rinq_slots_of(db);
+	RinqSlots  *slots = rinq_slots_of(db);
 	bool		left = db->reader.state == RINQ_WORKER_NONE && db->outbox.state == RINQ_WORKER_NONE;
 	int			i;
 

@@ -40,7 +40,8 @@
 #define RINQ_CLAIMED_BY_PEER 0
 #define RINQ_CLAIMED_BY_OWNER PG_UINT32_MAX
 
-#define RINQ_ASYNC_GRACE 60000	/* ms that an answer is kept after its deadline */
+#define RINQ_ASYNC_GRACE 60000	/* ms that an answer is kept after its
+								 * deadline */
 
 typedef enum RinqSlotState
 {
@@ -60,12 +61,13 @@ typedef enum RinqOutcome
 	RINQ_OUTCOME_FAILURE,		/* fields: type, message, payload */
 	RINQ_OUTCOME_ERROR,			/* fields: text */
 	RINQ_OUTCOME_MALFORMED,		/* fields: text; the response made no sense */
-	RINQ_OUTCOME_GIVEN_BACK,		/* the request was given back */
+	RINQ_OUTCOME_GIVEN_BACK,	/* the request was given back */
 	RINQ_OUTCOME_EXPIRED,		/* its deadline passed */
 	RINQ_OUTCOME_CONNECTION_LOST,	/* fields: text */
 	RINQ_OUTCOME_NOT_CONNECTED, /* fields: text; nothing was sent */
 	RINQ_OUTCOME_NO_QUEUE,		/* fields: text; the broker refused the queue */
-	RINQ_OUTCOME_NOT_TAKEN,		/* fields: text; the broker refused the request */
+	RINQ_OUTCOME_NOT_TAKEN,		/* fields: text; the broker refused the
+								 * request */
 	RINQ_OUTCOME_TOO_LARGE,		/* the response exceeds rinq.max_payload */
 	RINQ_OUTCOME_REFUSED,		/* fields: text; a limit or a bad queue */
 
@@ -74,7 +76,8 @@ typedef enum RinqOutcome
 	RINQ_OUTCOME_STALE,
 	RINQ_OUTCOME_STALE_FETCH,
 	RINQ_OUTCOME_FROZEN,		/* fields: text; the key, if known */
-	RINQ_OUTCOME_NOT_OURS		/* fields: text; OID of the role that it belongs to */
+	RINQ_OUTCOME_NOT_OURS		/* fields: text; OID of the role that it
+								 * belongs to */
 } RinqOutcome;
 
 /* what a backend asks of the peer */
@@ -85,13 +88,16 @@ typedef enum RinqOperation
 	RINQ_OP_REVISION,			/* of a session; text */
 	RINQ_OP_GET,				/* attributes; payload: a list of them */
 	RINQ_OP_UPDATE,				/* attributes; text: the new revision */
-	RINQ_OP_CLEAR,				/* a namespace's attributes; text: the new revision */
+	RINQ_OP_CLEAR,				/* a namespace's attributes; text: the new
+								 * revision */
 	RINQ_OP_DESTROY,			/* a session */
-	RINQ_OP_ALLOCATE_ID,				/* text: id of a session's next message; type: "u" or empty */
+	RINQ_OP_ALLOCATE_ID,		/* text: id of a session's next message; type:
+								 * "u" or empty */
 	RINQ_OP_ON_RESPONSE,		/* sets the handler of responses */
 	RINQ_OP_LISTEN,				/* to notifications in a namespace */
 	RINQ_OP_UNLISTEN,			/* text: "t" when it did listen */
-	RINQ_OP_FETCH,				/* payload: the oldest notification that is kept (protocol/notification.h) */
+	RINQ_OP_FETCH,				/* payload: the oldest notification that is
+								 * kept (protocol/notification.h) */
 	RINQ_OP_LIST_SESSIONS,		/* payload: those after the target */
 	RINQ_OP_LIST_ATTRIBUTES,
 	RINQ_OP_LIST_SUBSCRIPTIONS	/* payload: standing ones, with their sessions */
@@ -101,10 +107,13 @@ typedef enum RinqOperation
 enum
 {
 	RINQ_OP_NAMESPACE,
-	RINQ_OP_ATTRIBUTES,			/* a list (protocol/attribute.h); of RINQ_OP_GET, for their keys */
-	RINQ_OP_HANDLER,			/* absent: none any more; or a channel of LISTEN and NOTIFY */
-	RINQ_OP_MODE,				/* of RINQ_OP_LISTEN: a letter, RinqReceiveMode; of RINQ_OP_FETCH:
-								 * absent for not waiting */
+	RINQ_OP_ATTRIBUTES,			/* a list (protocol/attribute.h); of
+								 * RINQ_OP_GET, for their keys */
+	RINQ_OP_HANDLER,			/* absent: none any more; or a channel of
+								 * LISTEN and NOTIFY */
+	RINQ_OP_MODE,				/* of RINQ_OP_LISTEN: a letter,
+								 * RinqReceiveMode; of RINQ_OP_FETCH: absent
+								 * for not waiting */
 	RINQ_OP_OWNER,				/* an OID: of the handler */
 	RINQ_OP_TRACE,				/* these as in calls */
 	RINQ_OP_SPAN,
@@ -118,14 +127,15 @@ typedef enum RinqReceiveMode
 {
 	RINQ_RECEIVE_HANDLER = 'h', /* a function handles them */
 	RINQ_RECEIVE_CHANNEL = 'n', /* they go on to LISTEN and NOTIFY */
-	RINQ_RECEIVE_BUFFER = 'k'		/* they are kept until they are fetched */
+	RINQ_RECEIVE_BUFFER = 'k'	/* they are kept until they are fetched */
 } RinqReceiveMode;
 
 /* what an executor is to run */
 typedef enum RinqWork
 {
 	RINQ_WORK_REQUEST,
-	RINQ_WORK_RESPONSE,			/* to an asynchronous call: nobody waits for an answer */
+	RINQ_WORK_RESPONSE,			/* to an asynchronous call: nobody waits for
+								 * an answer */
 	RINQ_WORK_NOTIFICATION		/* likewise */
 } RinqWork;
 
@@ -136,7 +146,8 @@ enum
 	RINQ_CALL_COMMAND,
 	RINQ_CALL_PAYLOAD,
 	RINQ_CALL_TRACE,			/* absent: the request's own id */
-	RINQ_CALL_SPAN,				/* these three: as the request that is handled has them */
+	RINQ_CALL_SPAN,				/* these three: as the request that is handled
+								 * has them */
 	RINQ_CALL_TRACEPARENT,
 	RINQ_CALL_TRACESTATE,
 	RINQ_CALL_FIELDS
@@ -155,10 +166,12 @@ enum
 	RINQ_REQUEST_SPAN,
 	RINQ_REQUEST_TRACEPARENT,
 	RINQ_REQUEST_TRACESTATE,
-	RINQ_REQUEST_TYPE,			/* of responses: "s", "f" or "e"; of notifications that are
-								 * forwarded to the channel in place of a handler: "n" */
+	RINQ_REQUEST_TYPE,			/* of responses: "s", "f" or "e"; of
+								 * notifications that are forwarded to the
+								 * channel in place of a handler: "n" */
 	RINQ_REQUEST_FAILURE_TYPE,	/* of responses; of notifications, the target */
-	RINQ_REQUEST_MESSAGE,		/* of responses; of notifications, the constraint */
+	RINQ_REQUEST_MESSAGE,		/* of responses; of notifications, the
+								 * constraint */
 	RINQ_REQUEST_FIELDS
 };
 
@@ -180,19 +193,25 @@ typedef struct RinqSlot
 	uint32		client;			/* number of the backend, for its session */
 	uint32		incarnation;	/* of the peer that a call was meant for */
 	Oid			role;			/* that the request's handler runs as; or asks */
-	Oid			handler_owner;	/* whom the handler belonged to when registered */
+	Oid			handler_owner;	/* whom the handler belonged to when
+								 * registered */
 	RinqOperation op;			/* calls */
 	RinqWork	work;			/* requests */
 	RinqRef		target;			/* of an operation on a session */
-	bool		current;		/* at its current revision, instead of the target's */
-	bool		privilege_checked;		/* whoever the session belongs to */
-	bool		uncorrelated;	/* calls: the session's handler gets the response */
+	bool		current;		/* at its current revision, instead of the
+								 * target's */
+	bool		privilege_checked;	/* whoever the session belongs to */
+	bool		uncorrelated;	/* calls: the session's handler gets the
+								 * response */
 	bool		wants_response;
 	bool		redelivered;	/* requests: the broker has sent it before */
-	bool		deduplicate;	/* requests: one that was handled is not handled again */
+	bool		deduplicate;	/* requests: one that was handled is not
+								 * handled again */
 	bool		async;			/* calls: nobody waits for it now */
-	bool		in_handler;		/* calls: made by a handler, which may finish at a stop */
-	pg_atomic_uint32 claim;		/* of an async call: its serial, or who has claimed it */
+	bool		in_handler;		/* calls: made by a handler, which may finish
+								 * at a stop */
+	pg_atomic_uint32 claim;		/* of an async call: its serial, or who has
+								 * claimed it */
 	RinqMessageId id;			/* calls: drawn by the backend */
 	int64		deadline;		/* these two on the monotonic clock; 0 is none */
 	int64		queued_at;
@@ -207,7 +226,8 @@ typedef enum RinqEventKind
 	RINQ_EVENT_CALL,			/* slot: a call to send */
 	RINQ_EVENT_ABANDONED,		/* slot: nobody waits any more */
 	RINQ_EVENT_RESULT,			/* slot: a request's answer */
-	RINQ_EVENT_SESSION,			/* procno of a process that has a new session, and its number */
+	RINQ_EVENT_SESSION,			/* procno of a process that has a new session,
+								 * and its number */
 	RINQ_EVENT_CLIENT_GONE		/* number of a backend that ended */
 } RinqEventKind;
 

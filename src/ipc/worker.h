@@ -20,7 +20,8 @@ typedef struct RinqWorkerArgs
 	int			database;		/* index into RinqShared.databases */
 	Oid			dboid;
 	Oid			role;			/* executors: whom to connect as */
-	int			executor;		/* executors: index into RinqDatabase.executors */
+	int			executor;		/* executors: index into
+								 * RinqDatabase.executors */
 	uint32		incarnation;	/* of the peer */
 	uint32		serial;			/* executors: of their slot */
 } RinqWorkerArgs;

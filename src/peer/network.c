@@ -29,7 +29,8 @@
 
 #define FIRST_DELAY 100			/* ms between attempts */
 #define LAST_DELAY 30000		/* ms */
-#define STABLE_AFTER 10000		/* ms a connection lasts before it counts as good */
+#define STABLE_AFTER 10000		/* ms a connection lasts before it counts as
+								 * good */
 #define MAX_ID_ATTEMPTS 1000
 #define MAX_FRAMES 64			/* handled before other work gets its turn */
 #define MIN_BACKLOG (8 * 1024 * 1024)
@@ -43,7 +44,8 @@
 static const char *const own_suffixes[] = {"", ".req", ".rsp", ".ntf"};
 
 static int	delay;				/* ms, before the next attempt */
-static int	lost_delay;			/* what it was when a connection was lost the last time */
+static int	lost_delay;			/* what it was when a connection was lost the
+								 * last time */
 static int64 next_attempt;
 static int64 connected_at;
 static int	address_turn;		/* which of several addresses is next */
@@ -53,7 +55,8 @@ static char broker[RINQ_DSN_DESCRIBE_SIZE];
 static char failure[RINQ_LAST_ERROR_LEN];	/* why to give the connection up */
 static char told_error[RINQ_LAST_ERROR_LEN];	/* last one in the log */
 static char *connected_dsn = NULL;
-static char connected_password[RINQ_DSN_PART_SIZE];	/* of the file; empty: there is none */
+static char connected_password[RINQ_DSN_PART_SIZE]; /* of the file; empty:
+													 * there is none */
 static bool told_product;
 
 static void

@@ -27,7 +27,8 @@
 #include "storage/latch.h"
 #include "utils/memutils.h"
 
-#define NAP 100					/* µs between turns while transactions send many messages */
+#define NAP 100					/* µs between turns while transactions send
+								 * many messages */
 #define STOP_ROLLBACK 1000		/* ms for those to end that did not make it */
 #define MAX_WAKE 64				/* processes woken at the end of a turn */
 #define LOG_INTERVAL 10000		/* ms between log entries about bad input */
@@ -147,7 +148,8 @@ peer_gone(int code, Datum arg)
 	rinq_sender_end();
 	rinq_slots_peer_gone(db);
 	rinq_pool_end();
-	rinq_wake_proc(db->outbox.procno);	/* it ends when it sees the incarnation */
+	rinq_wake_proc(db->outbox.procno);	/* it ends when it sees the
+										 * incarnation */
 
 	/* only now may another peer come */
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
@@ -233,7 +235,7 @@ look_at_all(void)
 static bool
 read_inbox(void)
 {
-	RinqEvent entry;
+	RinqEvent	entry;
 
 	while (rinq_event_get(rinq_peer.slots, &entry))
 	{
@@ -423,7 +425,10 @@ stop(void)
 			deadline = Min(deadline, rinq_peer.now);
 		if (!ending && busy && rinq_peer.now >= deadline)
 		{
-			/* calls of handlers end with these, which must not answer that they failed */
+			/*
+			 * calls of handlers end with these, which must not answer that
+			 * they failed
+			 */
 			rinq_invoker_fail_all("the peer was stopped", false);
 			rinq_pool_end();
 			ending = true;
@@ -480,7 +485,8 @@ rinq_peer_main(Datum arg)
 		int64		next = turn();
 
 		if (rinq_sender_streams())
-			pg_usleep(NAP);		/* not on its latch, so that nobody has to wake this process */
+			pg_usleep(NAP);		/* not on its latch, so that nobody has to
+								 * wake this process */
 		else if (next >= 0)
 			sleep_until(next);
 		ResetLatch(MyLatch);

@@ -54,12 +54,13 @@
 #define CHANNEL_PUBLISH 4		/* sends calls and responses */
 #define CHANNEL_CONFIRMED 5		/* sends what transactions have committed */
 #define CHANNEL_NOTIFICATIONS 6 /* consumes notifications */
-#define CHANNEL_NAMESPACES 7	/* from here on: each consumes a namespace's requests */
+#define CHANNEL_NAMESPACES 7	/* from here on: each consumes a namespace's
+								 * requests */
 
 typedef struct RinqPeer
 {
 	RinqDatabase *db;
-	RinqSlots *slots;
+	RinqSlots  *slots;
 	RinqWorkerArgs args;
 	RinqConn   *conn;			/* NULL while there is none */
 	bool		ready;			/* connected, with identity and queues */
@@ -67,7 +68,8 @@ typedef struct RinqPeer
 	RinqPeerId	id;				/* valid while connected */
 	char		id_text[RINQ_PEER_ID_SIZE];
 	char		short_text[RINQ_PEER_SHORT_SIZE];
-	int64		now;			/* ms of the monotonic clock, once per turn; as all times here */
+	int64		now;			/* ms of the monotonic clock, once per turn;
+								 * as all times here */
 } RinqPeer;
 
 extern RinqPeer rinq_peer;
@@ -124,7 +126,8 @@ typedef struct RinqNamespace
 	RinqListener *listener;		/* NULL when nobody listens */
 	int64		retry_at;		/* when a failed one is tried again */
 	int			retry_delay;
-	int64		lost_at;		/* when the broker has ended consuming, the last time */
+	int64		lost_at;		/* when the broker has ended consuming, the
+								 * last time */
 	List	   *waiting;		/* calls, as slot indexes and serials */
 	int			started;		/* requests in the line or running */
 	int64		problem_noted;	/* when its listener's problem was logged */
@@ -135,8 +138,10 @@ typedef struct RinqNamespace
 		NOTIFICATIONS_BINDING,
 		NOTIFICATIONS_BOUND
 	}			notifications;
-	int			binds;			/* under way: a bind that was undone meanwhile counts, too */
-	List	   *binding;		/* operations that wait for that (rinq_operation_wait) */
+	int			binds;			/* under way: a bind that was undone meanwhile
+								 * counts, too */
+	List	   *binding;		/* operations that wait for that
+								 * (rinq_operation_wait) */
 } RinqNamespace;
 
 extern void rinq_topology_init(void);
@@ -146,39 +151,40 @@ extern void rinq_topology_reply(const RinqReply *reply);
 extern void rinq_topology_channel_closed(const RinqAmqpChannelClosed *info);
 extern void rinq_topology_cancelled(RinqBytes consumer_tag);
 extern void rinq_topology_configure(List *listeners);
-extern RinqNamespace *rinq_topology_namespace(RinqBytes name, int limit);
-extern RinqNamespace *rinq_topology_find(RinqBytes name);
-extern void rinq_topology_declare(RinqNamespace *ns);
-extern void rinq_topology_mend(RinqNamespace *ns);
+extern RinqNamespace * rinq_topology_namespace(RinqBytes name, int limit);
+extern RinqNamespace * rinq_topology_find(RinqBytes name);
+extern void rinq_topology_declare(RinqNamespace * ns);
+extern void rinq_topology_mend(RinqNamespace * ns);
 extern void rinq_topology_declare_own(bool again, int first);
-extern void rinq_topology_declare_again(RinqNamespace *ns);
+extern void rinq_topology_declare_again(RinqNamespace * ns);
 extern uint32 rinq_topology_count(void);
-extern RinqNamespace *rinq_topology_at(uint32 index);
-extern bool rinq_topology_subscribe(RinqNamespace *ns, uint32 index);
-extern void rinq_topology_unsubscribe(RinqNamespace *ns);
+extern RinqNamespace * rinq_topology_at(uint32 index);
+extern bool rinq_topology_subscribe(RinqNamespace * ns, uint32 index);
+extern void rinq_topology_unsubscribe(RinqNamespace * ns);
 extern void rinq_topology_stop_consuming(void);
 extern int64 rinq_topology_retry(void);
 
 /* declare.c */
-#define RINQ_DECLARE_PATIENCE 3000	/* ms after which calls do not wait any longer */
+#define RINQ_DECLARE_PATIENCE 3000	/* ms after which calls do not wait any
+									 * longer */
 
 extern uint16 rinq_declare_last_consumer(void);
 extern uint16 rinq_declare_channel(void);
 extern uint16 rinq_declare_mending_channel(void);
 extern bool rinq_is_declare_channel(uint16 channel);
 extern void rinq_declare_answered(uint16 channel);
-extern void rinq_declare_begin(RinqNamespace *ns);
-extern void rinq_declare_end(RinqNamespace *ns, RinqNamespaceState state);
-extern RinqNamespace *rinq_declare_oldest(uint16 channel);
+extern void rinq_declare_begin(RinqNamespace * ns);
+extern void rinq_declare_end(RinqNamespace * ns, RinqNamespaceState state);
+extern RinqNamespace * rinq_declare_oldest(uint16 channel);
 extern void rinq_declare_elsewhere(uint16 channel, bool oldest_stays);
-extern const char *rinq_declare_problem(const RinqNamespace *ns, int patience);
+extern const char *rinq_declare_problem(const RinqNamespace * ns, int patience);
 extern int64 rinq_declare_step(void);
 extern void rinq_declare_connection_lost(void);
 
 /* mending.c */
 extern void rinq_mending_opened(void);
 extern void rinq_mending_soon(void);
-extern void rinq_mending_refused(const RinqAmqpChannelClosed *info, RinqNamespace *ns);
+extern void rinq_mending_refused(const RinqAmqpChannelClosed *info, RinqNamespace * ns);
 extern int64 rinq_mending_step(void);
 
 /* invoker.c */
@@ -186,9 +192,9 @@ extern void rinq_invoker_init(void);
 extern void rinq_invoker_call(uint32 index, uint32 serial);
 extern int64 rinq_invoker_retry(void);
 extern void rinq_invoker_abandoned(uint32 index, uint32 serial);
-extern void rinq_invoker_declared(RinqNamespace *ns, RinqOutcome outcome,
+extern void rinq_invoker_declared(RinqNamespace * ns, RinqOutcome outcome,
 								  const char *error);
-extern void rinq_invoker_declaring(RinqNamespace *ns, int64 deadline, const char *problem);
+extern void rinq_invoker_declaring(RinqNamespace * ns, int64 deadline, const char *problem);
 extern void rinq_invoker_response(const RinqDelivery *delivery);
 extern bool rinq_invoker_busy(void);
 extern bool rinq_invoker_finish(uint32 index, RinqOutcome outcome, RinqBytes type,
@@ -220,7 +226,8 @@ extern void rinq_message_set_trace(RinqMessage *msg, RinqBytes trace);
 typedef struct RinqSession
 {
 	uint32		seq;			/* hash key */
-	uint64		serial;			/* that no session of another identity has, either */
+	uint64		serial;			/* that no session of another identity has,
+								 * either */
 	uint32		client;			/* the process it belongs to; 0 is none */
 	int			procno;			/* of that process */
 	int			pid;
@@ -233,8 +240,10 @@ typedef struct RinqSession
 	RinqListener *on_response;	/* handles responses; NULL is none */
 	dlist_head	subscriptions;	/* namespaces it listens to (notifications.c) */
 	dlist_node	listening;		/* while it listens to any (session_index.c) */
-	uint64		last_match;		/* number of the notification that was last matched */
-	dlist_head	notifications;	/* that wait until the one before is handled (line.c) */
+	uint64		last_match;		/* number of the notification that was last
+								 * matched */
+	dlist_head	notifications;	/* that wait until the one before is handled
+								 * (line.c) */
 	bool		handling;		/* one of them is being handled */
 	bool		standing;		/* it was made for a subscription (standing.c) */
 	dlist_head	kept;			/* until they are fetched (kept.c) */
@@ -242,14 +251,15 @@ typedef struct RinqSession
 	int			num_keeping;	/* namespaces whose notifications are kept */
 	Size		kept_bytes;		/* what they take */
 	dlist_node	keeping;		/* while there are any (kept.c) */
-	List	   *fetching;		/* operations that wait for such (rinq_operation_wait) */
+	List	   *fetching;		/* operations that wait for such
+								 * (rinq_operation_wait) */
 	dlist_node	node;
 } RinqSession;
 
 /* server.c */
 extern void rinq_server_request(const RinqDelivery *delivery);
 extern bool rinq_server_response(const RinqDelivery *delivery, const RinqListener *handler);
-extern bool rinq_server_notification(const RinqDelivery *delivery, RinqSession *session,
+extern bool rinq_server_notification(const RinqDelivery *delivery, RinqSession * session,
 									 const RinqListener *handler, RinqReceiveMode mode);
 
 /* line.c */
@@ -259,13 +269,13 @@ typedef struct RinqDemand
 	int64		oldest;			/* when its oldest request came into the line */
 } RinqDemand;
 
-extern int	rinq_dispatch_demand(RinqDemand *demand, int max);
+extern int	rinq_dispatch_demand(RinqDemand * demand, int max);
 extern void rinq_dispatch_init(void);
 extern void rinq_dispatch_result(uint32 index, uint32 serial);
 extern void rinq_dispatch_channel_lost(uint16 channel);
 extern void rinq_dispatch_connection_lost(void);
 extern void rinq_dispatch_configured(void);
-extern void rinq_dispatch_session_ends(RinqSession *session);
+extern void rinq_dispatch_session_ends(RinqSession * session);
 extern void rinq_dispatch_role_failed(Oid role);
 extern void rinq_dispatch_give_back_queued(void);
 extern int64 rinq_dispatch_expire(void);
@@ -285,10 +295,10 @@ extern void rinq_sessions_clear(void);
 extern void rinq_own_session_of_process(int procno, uint32 client);
 extern void rinq_own_session_client_gone(uint32 client);
 extern void rinq_own_sessions_look(void);
-extern RinqSession *rinq_own_session_find(uint32 seq);
-extern RinqSession *rinq_own_session_after(uint32 seq);
-extern RinqSession *rinq_own_session_create(Oid role);
-extern void rinq_own_session_on_response(RinqSession *session, RinqBytes handler, Oid role,
+extern RinqSession * rinq_own_session_find(uint32 seq);
+extern RinqSession * rinq_own_session_after(uint32 seq);
+extern RinqSession * rinq_own_session_create(Oid role);
+extern void rinq_own_session_on_response(RinqSession * session, RinqBytes handler, Oid role,
 										 Oid owner);
 extern RinqOutcome rinq_own_session_update(uint32 seq, uint32 revision, RinqBytes namespace,
 										   RinqAttribute *attributes, int count,
@@ -296,7 +306,7 @@ extern RinqOutcome rinq_own_session_update(uint32 seq, uint32 revision, RinqByte
 extern RinqOutcome rinq_own_session_clear(uint32 seq, uint32 revision, RinqBytes namespace,
 										  RinqBytes *detail);
 extern RinqOutcome rinq_own_session_destroy(uint32 seq, uint32 revision);
-extern void rinq_own_session_renumber(RinqSession *session);
+extern void rinq_own_session_renumber(RinqSession * session);
 extern void rinq_own_session_pending(uint32 seq, int change);
 
 /* remote.c */
@@ -310,13 +320,13 @@ typedef struct RinqSubscription RinqSubscription;
 
 extern RinqMsgStatus rinq_notification_publish(const RinqOutbound *notification,
 											   const RinqBytes *fields);
-extern void rinq_notifications_subscribe(RinqSession *session, RinqNamespace *ns, RinqReceiveMode mode,
-						   RinqBytes handler, Oid role, Oid owner);
-extern bool rinq_notifications_unsubscribe(RinqSession *session, RinqNamespace *ns);
-extern void rinq_notifications_unsubscribe_all(RinqSession *session);
-extern const RinqListener *rinq_notifications_handler(RinqSession *session, RinqNamespace *ns);
-extern bool rinq_buffers_notifications(const RinqSession *session);
-extern void rinq_subscriptions_list(const RinqSession *session, StringInfo list);
+extern void rinq_notifications_subscribe(RinqSession * session, RinqNamespace * ns, RinqReceiveMode mode,
+										 RinqBytes handler, Oid role, Oid owner);
+extern bool rinq_notifications_unsubscribe(RinqSession * session, RinqNamespace * ns);
+extern void rinq_notifications_unsubscribe_all(RinqSession * session);
+extern const RinqListener *rinq_notifications_handler(RinqSession * session, RinqNamespace * ns);
+extern bool rinq_buffers_notifications(const RinqSession * session);
+extern void rinq_subscriptions_list(const RinqSession * session, StringInfo list);
 
 /* matching.c */
 extern void rinq_notification(const RinqDelivery *delivery);
@@ -326,7 +336,7 @@ extern void rinq_notifications_drop(void);
 
 /* standing.c */
 extern void rinq_durable_retry(void);
-extern void rinq_durable_look(const RinqSession *session);
+extern void rinq_durable_look(const RinqSession * session);
 extern void rinq_durable_configure(List *subscriptions);
 extern int64 rinq_durable_step(void);
 extern void rinq_durable_list(StringInfo list);
@@ -334,10 +344,10 @@ extern void rinq_durable_list(StringInfo list);
 /* kept.c */
 #define RINQ_NOTHING_BUFFERED "it does not listen to a namespace whose notifications are kept"
 
-extern bool rinq_buffer_add(RinqSession *session, const RinqBytes *fields);
-extern void rinq_buffer_fetch(RinqSession *session, uint32 index, bool wait);
-extern void rinq_buffer_no_more(RinqSession *session);
-extern void rinq_buffer_session_ends(RinqSession *session);
+extern bool rinq_buffer_add(RinqSession * session, const RinqBytes *fields);
+extern void rinq_buffer_fetch(RinqSession * session, uint32 index, bool wait);
+extern void rinq_buffer_no_more(RinqSession * session);
+extern void rinq_buffer_session_ends(RinqSession * session);
 
 /* operations.c */
 extern void rinq_operation(uint32 index);

@@ -19,7 +19,8 @@
 #include "portability/instr_time.h"
 
 #define SLICE 2000				/* µs */
-#define WINDOW 60000000			/* µs: the longest turn is told of one to two of these */
+#define WINDOW 60000000			/* µs: the longest turn is told of one to two
+								 * of these */
 #define BURST_WINDOW 10000		/* ms in which events of a kind are counted */
 
 /* a turn's length, or a time, in µs */

@@ -26,7 +26,8 @@ typedef struct RinqAttribute
 	bool		frozen;
 	uint32		created;		/* at these revisions; 0 is never */
 	uint32		updated;
-	uint32		fetched;		/* of sessions of other peers: true at this revision */
+	uint32		fetched;		/* of sessions of other peers: true at this
+								 * revision */
 } RinqAttribute;
 
 extern void rinq_attributes_pack(StringInfo buf, const RinqAttribute *attributes, int count);
@@ -59,7 +60,8 @@ typedef enum RinqUpdate
 {
 	RINQ_UPDATE_DONE,
 	RINQ_UPDATE_FROZEN,			/* one would change that is frozen */
-	RINQ_UPDATE_TOO_MANY		/* the session would have more than RINQ_MAX_ATTRIBUTES */
+	RINQ_UPDATE_TOO_MANY		/* the session would have more than
+								 * RINQ_MAX_ATTRIBUTES */
 } RinqUpdate;
 
 extern RinqUpdate rinq_attributes_update(RinqAttributeTable **table, MemoryContext context,

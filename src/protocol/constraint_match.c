@@ -33,7 +33,8 @@ typedef struct Node
 	int			parent;			/* what it is a term of, or NO_NODE */
 	int			num_terms;
 	int			true_terms;
-	int			next;			/* with the same bucket: comparisons of attributes */
+	int			next;			/* with the same bucket: comparisons of
+								 * attributes */
 	RinqBytes	namespace;		/* of a comparison, like these two */
 	RinqBytes	key;
 	RinqBytes	constant;
@@ -44,9 +45,11 @@ struct RinqMatcher
 	const RinqConstraint *constraint;
 	RinqBytes	namespace;
 	int			num_comparisons;
-	Node	   *nodes;			/* NULL when there are few; the first one is the whole */
+	Node	   *nodes;			/* NULL when there are few; the first one is
+								 * the whole */
 	int			num_nodes;
-	int		   *buckets;		/* comparisons, by the hash of what they compare */
+	int		   *buckets;		/* comparisons, by the hash of what they
+								 * compare */
 	uint32		bucket_mask;
 };
 
@@ -214,7 +217,10 @@ apply_attributes(RinqMatcher *matcher, RinqAttributeTable *attributes)
 		if (entry->value_len == 0)
 			continue;
 
-		/* it is not empty any more, and has this value; with others nothing changes */
+		/*
+		 * it is not empty any more, and has this value; with others nothing
+		 * changes
+		 */
 		flip_comparisons(matcher, entry, rinq_bytes("", 0));
 		if (entry->value_len <= RINQ_CONSTRAINT_MAX_SIZE)
 			flip_comparisons(matcher, entry, rinq_entry_value(entry));

@@ -23,7 +23,8 @@ typedef enum RinqNotificationField
 	RINQ_NOTIFICATION_NAMESPACE,
 	RINQ_NOTIFICATION_TYPE,
 	RINQ_NOTIFICATION_PAYLOAD,	/* in CBOR */
-	RINQ_NOTIFICATION_CONSTRAINT,	/* in CBOR; absent when it was sent to one session */
+	RINQ_NOTIFICATION_CONSTRAINT,	/* in CBOR; absent when it was sent to one
+									 * session */
 	RINQ_NOTIFICATION_TRACE,
 	RINQ_NOTIFICATION_FIELDS
 } RinqNotificationField;

@@ -31,6 +31,7 @@ extern char *rinq_namespace_argument(FunctionCallInfo fcinfo, int n);
 extern RinqBytes rinq_limited_text(const char *text, size_t limit, const char *what);
 extern RinqBytes rinq_command_bytes(const char *command);
 extern RinqConstraint *rinq_constraint_argument(const char *text);
+
 /* the form that SQL has payloads in */
 typedef enum RinqPayloadForm
 {

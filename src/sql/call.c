@@ -136,7 +136,7 @@ rinq_call_raise(const RinqResult *answer, const char *namespace, const char *com
 					 errmsg("response to %s::%s exceeds \"rinq.max_payload\"",
 							namespace, command),
 					 errdetail("At most %zu bytes are allowed, by that setting or as a quarter of \"rinq.payload_memory\".",
-						   rinq_payload_limit())));
+							   rinq_payload_limit())));
 			break;
 		default:
 			ereport(ERROR,
@@ -203,7 +203,10 @@ rinq_result_row(const RinqResult *answer, const char *namespace, const char *com
 
 	memset(nulls, true, RINQ_ANSWER_COLUMNS * sizeof(bool));
 
-	/* no subtransaction: nothing is acquired here that an error would leave behind */
+	/*
+	 * no subtransaction: nothing is acquired here that an error would leave
+	 * behind
+	 */
 	PG_TRY();
 	{
 		values[RINQ_ANSWER_COLUMN_PAYLOAD] =

@@ -99,7 +99,7 @@ make_call(Calls *all)
 	Assert(all->made < all->count && call->slot == RINQ_NO_SLOT);
 	if (!call->has_id)
 		call->has_id = rinq_allocate_id_argument(all->fcinfo, RINQ_CALL_SESSION_ARGUMENT, &call->id,
-										  &uncorrelated);
+												 &uncorrelated);
 	all->fields[RINQ_CALL_PAYLOAD] = call->payload;
 	call->slot = rinq_call_try_submit(all->db, all->fields, deadline,
 									  call->has_id ? &call->id : NULL);

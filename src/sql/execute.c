@@ -53,7 +53,10 @@ require_database(bool durable)
 	if (!durable)
 		return rinq_require_peer();
 
-	/* said here, since a standby's databases are not served, which is another error */
+	/*
+	 * said here, since a standby's databases are not served, which is another
+	 * error
+	 */
 	PreventCommandDuringRecovery("rinq_execute()");
 	db = rinq_require_database();
 	if ((int64) pg_atomic_read_u64(&db->outbox_depth) + rinq_transaction_durable() >= rinq_max_outbox)

@@ -58,7 +58,7 @@ enum
 typedef struct Reader
 {
 	MemoryContextCallback end;
-	RinqSessionRef	target;
+	RinqSessionRef target;
 	RinqOperationInput input;	/* of the next fetch */
 	int64		deadline;		/* of the first one */
 	int			rows;

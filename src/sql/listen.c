@@ -142,16 +142,16 @@ rinq_listen(PG_FUNCTION_ARGS)
 	nulls[5] = PG_ARGISNULL(2) ? 'n' : ' ';
 	values[6] = BoolGetDatum(!PG_ARGISNULL(3) && PG_GETARG_BOOL(3));
 	if (rinq_own_table_write(schema, TABLE_NAME,
-					"INSERT INTO %s AS l"
-					" (namespace, handler, role, owner, max_concurrent, deduplicate)"
-					" VALUES ($1, $2, rinq_internal.role_reference($3),"
-					" rinq_internal.role_reference($5), $6, $7)"
-					" ON CONFLICT (namespace) DO UPDATE"
-					" SET handler = excluded.handler, role = excluded.role,"
-					" owner = excluded.owner, max_concurrent = excluded.max_concurrent,"
-					" deduplicate = excluded.deduplicate, identity = excluded.identity"
-					" WHERE rinq_internal.role_oid(l.role) OPERATOR(pg_catalog.=) $3 OR $4",
-					7, types, values, nulls) == 0)
+							 "INSERT INTO %s AS l"
+							 " (namespace, handler, role, owner, max_concurrent, deduplicate)"
+							 " VALUES ($1, $2, rinq_internal.role_reference($3),"
+							 " rinq_internal.role_reference($5), $6, $7)"
+							 " ON CONFLICT (namespace) DO UPDATE"
+							 " SET handler = excluded.handler, role = excluded.role,"
+							 " owner = excluded.owner, max_concurrent = excluded.max_concurrent,"
+							 " deduplicate = excluded.deduplicate, identity = excluded.identity"
+							 " WHERE rinq_internal.role_oid(l.role) OPERATOR(pg_catalog.=) $3 OR $4",
+							 7, types, values, nulls) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("namespace \"%s\" is listened to by another role", namespace),
@@ -180,12 +180,12 @@ rinq_unlisten(PG_FUNCTION_ARGS)
 	values[1] = ObjectIdGetDatum(GetUserId());
 	values[2] = BoolGetDatum(superuser());
 	if (rinq_own_table_write(schema, TABLE_NAME,
-					"DELETE FROM %s WHERE namespace OPERATOR(pg_catalog.=) $1"
-					" AND (rinq_internal.role_oid(role) OPERATOR(pg_catalog.=) $2 OR $3)",
-					3, types, values, NULL) > 0)
+							 "DELETE FROM %s WHERE namespace OPERATOR(pg_catalog.=) $1"
+							 " AND (rinq_internal.role_oid(role) OPERATOR(pg_catalog.=) $2 OR $3)",
+							 3, types, values, NULL) > 0)
 		PG_RETURN_BOOL(true);
 	if (rinq_own_table_write(schema, TABLE_NAME, "SELECT FROM %s WHERE namespace OPERATOR(pg_catalog.=) $1",
-					1, types, values, NULL) > 0)
+							 1, types, values, NULL) > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("namespace \"%s\" is listened to by another role", namespace)));

@@ -56,7 +56,7 @@ static Datum
 notify(FunctionCallInfo fcinfo, RinqPayloadForm form)
 {
 	RinqOutbound message;
-	RinqSessionRef	target;
+	RinqSessionRef target;
 
 	rinq_refuse_parallel(fcinfo);
 	rinq_session_ref_argument(fcinfo, ARG_TARGET, &target);

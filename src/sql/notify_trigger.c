@@ -65,7 +65,7 @@ static Target
 target_of(RinqTriggerPlan *plan, RinqTriggerContext *about, TupleDesc desc, HeapTuple row)
 {
 	Target		target;
-	RinqSessionRef	session;
+	RinqSessionRef session;
 	char	   *text;
 
 	memset(&target, 0, sizeof(target));

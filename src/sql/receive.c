@@ -30,7 +30,7 @@ PG_FUNCTION_INFO_V1(rinq_session_unlisten);
 Datum
 rinq_session_listen(PG_FUNCTION_ARGS)
 {
-	RinqSessionRef	target;
+	RinqSessionRef target;
 	RinqOperationInput input;
 	RinqOperationResult result;
 
@@ -72,7 +72,7 @@ rinq_session_listen(PG_FUNCTION_ARGS)
 Datum
 rinq_session_unlisten(PG_FUNCTION_ARGS)
 {
-	RinqSessionRef	target;
+	RinqSessionRef target;
 	RinqOperationInput input;
 	RinqOperationResult result;
 

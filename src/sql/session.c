@@ -61,7 +61,7 @@ PG_FUNCTION_INFO_V1(rinq_source_attribute);
 Datum
 rinq_session(PG_FUNCTION_ARGS)
 {
-	RinqSessionRef	target;
+	RinqSessionRef target;
 
 	rinq_refuse_parallel(fcinfo);
 	rinq_session_ref_own(rinq_require_connection(rinq_clock_ms() + rinq_default_timeout), &target);
@@ -77,7 +77,7 @@ rinq_session(PG_FUNCTION_ARGS)
 Datum
 rinq_session_create(PG_FUNCTION_ARGS)
 {
-	RinqSessionRef	target;
+	RinqSessionRef target;
 	RinqOperationResult result;
 	char	   *at;
 
@@ -99,7 +99,7 @@ rinq_session_create(PG_FUNCTION_ARGS)
 Datum
 rinq_session_destroy(PG_FUNCTION_ARGS)
 {
-	RinqSessionRef	target;
+	RinqSessionRef target;
 	RinqOperationResult result;
 
 	rinq_refuse_parallel(fcinfo);
@@ -116,7 +116,7 @@ rinq_session_destroy(PG_FUNCTION_ARGS)
 Datum
 rinq_session_revision(PG_FUNCTION_ARGS)
 {
-	RinqSessionRef	target;
+	RinqSessionRef target;
 	RinqOperationResult result;
 
 	rinq_refuse_parallel(fcinfo);
@@ -155,7 +155,7 @@ get_attributes(const RinqSessionRef *target, const char *namespace, RinqAttribut
 Datum
 rinq_session_get(PG_FUNCTION_ARGS)
 {
-	RinqSessionRef	target;
+	RinqSessionRef target;
 	char	   *namespace;
 	RinqAttribute key;
 	RinqAttribute *found;
@@ -178,7 +178,7 @@ rinq_session_get(PG_FUNCTION_ARGS)
 Datum
 rinq_session_get_many(PG_FUNCTION_ARGS)
 {
-	RinqSessionRef	target;
+	RinqSessionRef target;
 	char	   *namespace;
 	RinqResultSet set;
 	RinqAttribute *keys;
@@ -266,7 +266,7 @@ read_attribute(HeapTupleHeader row, RinqAttribute *attribute)
 Datum
 rinq_session_update(PG_FUNCTION_ARGS)
 {
-	RinqSessionRef	target;
+	RinqSessionRef target;
 	char	   *namespace;
 	ArrayType  *array;
 	RinqAttribute *attributes;
@@ -302,7 +302,7 @@ rinq_session_update(PG_FUNCTION_ARGS)
 static Datum
 update_from_json(FunctionCallInfo fcinfo, Jsonb *json)
 {
-	RinqSessionRef	target;
+	RinqSessionRef target;
 	char	   *namespace = rinq_namespace_argument(fcinfo, 1);
 	RinqAttribute *attributes;
 	JsonbIterator *iterator;
@@ -321,7 +321,7 @@ update_from_json(FunctionCallInfo fcinfo, Jsonb *json)
 	{
 		if (token == WJB_KEY)
 			attributes[count].key = rinq_attribute_text(pnstrdup(value.val.string.val,
-															value.val.string.len), "key");
+																 value.val.string.len), "key");
 		else if (token == WJB_VALUE)
 			attributes[count++].value = rinq_attribute_value(&value);
 	}
@@ -373,7 +373,7 @@ rinq_session_update_text(PG_FUNCTION_ARGS)
 Datum
 rinq_session_clear(PG_FUNCTION_ARGS)
 {
-	RinqSessionRef	target;
+	RinqSessionRef target;
 	RinqOperationInput input;
 	RinqOperationResult result;
 
@@ -394,7 +394,7 @@ rinq_session_clear(PG_FUNCTION_ARGS)
 Datum
 rinq_session_on_response(PG_FUNCTION_ARGS)
 {
-	RinqSessionRef	target;
+	RinqSessionRef target;
 	RinqOperationInput input;
 	RinqOperationResult result;
 
@@ -430,7 +430,7 @@ forget_known(void)
 static char *
 source_attribute(const char *namespace, const char *key)
 {
-	RinqSessionRef	target;
+	RinqSessionRef target;
 	RinqAttribute wanted;
 	RinqAttribute *found = NULL;
 

@@ -325,7 +325,7 @@ rinq_change_session(RinqOperation op, const RinqSessionRef *target, const RinqOp
 	}
 	do
 	{
-		RinqSessionRef	at = *target;
+		RinqSessionRef at = *target;
 
 		CHECK_FOR_INTERRUPTS();
 		outcome = attempt_allowed(RINQ_OP_REVISION, target, NULL, deadline, result);
@@ -349,7 +349,7 @@ rinq_change_session(RinqOperation op, const RinqSessionRef *target, const RinqOp
 bool
 rinq_allocate_id_argument(FunctionCallInfo fcinfo, int n, RinqMessageId *id, bool *uncorrelated)
 {
-	RinqSessionRef	target;
+	RinqSessionRef target;
 	RinqOperationResult result;
 	RinqSessionId own;
 	RinqDatabase *db;

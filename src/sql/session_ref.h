@@ -29,7 +29,8 @@ typedef struct RinqOperationInput
 	const char *namespace;
 	RinqAttribute *attributes;
 	int			count;
-	const char *handler;		/* or a channel, in UTF-8 or whatever the database has */
+	const char *handler;		/* or a channel, in UTF-8 or whatever the
+								 * database has */
 	Oid			owner;			/* of the handler */
 	char		mode;			/* '\0': absent */
 } RinqOperationInput;
@@ -38,7 +39,8 @@ typedef struct RinqOperationInput
 typedef struct RinqOperationResult
 {
 	char	   *text;
-	bool		uncorrelated;	/* of RINQ_OP_ALLOCATE_ID: the session has a handler for responses */
+	bool		uncorrelated;	/* of RINQ_OP_ALLOCATE_ID: the session has a
+								 * handler for responses */
 	RinqBytes	payload;
 } RinqOperationResult;
 
@@ -58,6 +60,6 @@ extern void rinq_operation_fields(const RinqOperationInput *input, RinqBytes *fi
 RINQ_NORETURN extern void rinq_operation_refused(RinqOutcome outcome, const RinqSessionRef *target,
 												 const char *namespace, const char *text);
 extern bool rinq_allocate_id_argument(FunctionCallInfo fcinfo, int n, RinqMessageId *id,
-							   bool *uncorrelated);
+									  bool *uncorrelated);
 
 #endif							/* RINQ_SQL_SESSION_REF_H */

@@ -167,7 +167,7 @@ Datum
 rinq_list_sessions(PG_FUNCTION_ARGS)
 {
 	RinqResultSet set;
-	RinqSessionRef	target;
+	RinqSessionRef target;
 	RinqBytes	page;
 	bool		more;
 
@@ -231,7 +231,7 @@ Datum
 rinq_list_attributes(PG_FUNCTION_ARGS)
 {
 	RinqResultSet set;
-	RinqSessionRef	target;
+	RinqSessionRef target;
 	RinqBytes	page;
 	bool		more;
 
@@ -257,7 +257,7 @@ Datum
 rinq_list_subscriptions(PG_FUNCTION_ARGS)
 {
 	RinqResultSet set;
-	RinqSessionRef	target;
+	RinqSessionRef target;
 	RinqOperationResult result;
 
 	rinq_refuse_parallel(fcinfo);

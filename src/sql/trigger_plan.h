@@ -21,7 +21,8 @@ typedef struct RinqTriggerColumn
 	int			number;
 	const char *name;
 	RinqBytes	key;			/* its name as it is sent */
-	const char *namespace;		/* of the attribute to match; NULL: the notification's */
+	const char *namespace;		/* of the attribute to match; NULL: the
+								 * notification's */
 	FmgrInfo	to_jsonb;		/* converts its values */
 } RinqTriggerColumn;
 
@@ -33,15 +34,19 @@ typedef struct RinqTriggerPlan
 	RinqBytes	type;			/* empty: the operation */
 	int			target_column;	/* that names the session; 0 is none */
 	RinqConstraint *constraint; /* otherwise */
-	RinqBytes	encoded;		/* the constraint, when it is the same for all rows */
-	int			num_match;		/* columns whose values sessions must have as well */
+	RinqBytes	encoded;		/* the constraint, when it is the same for all
+								 * rows */
+	int			num_match;		/* columns whose values sessions must have as
+								 * well */
 	RinqTriggerColumn *match;
 	int			num_columns;	/* that are sent, in jsonb's order of keys */
 	RinqTriggerColumn *columns;
-	bool		has_money;		/* values look different with another lc_monetary */
+	bool		has_money;		/* values look different with another
+								 * lc_monetary */
 	bool		has_names;		/* … with another search_path */
 	size_t		chunk;			/* bytes of rows in one message */
-	bool		only_if_peer;	/* without a peer, nothing is sent, and that is no error */
+	bool		only_if_peer;	/* without a peer, nothing is sent, and that
+								 * is no error */
 } RinqTriggerPlan;
 
 /*

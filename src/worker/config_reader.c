@@ -235,7 +235,10 @@ read_attributes(HeapTuple row, TupleDesc desc, RinqDurableSubscription *standing
 			geterrcode() != ERRCODE_UNTRANSLATABLE_CHARACTER)
 			PG_RE_THROW();
 
-		/* converting text leaves nothing behind that an abort would have to undo */
+		/*
+		 * converting text leaves nothing behind that an abort would have to
+		 * undo
+		 */
 		MemoryContextSwitchTo(current);
 		FlushErrorState();
 		standing->listener.problem = MemoryContextStrdup(context,

@@ -41,7 +41,8 @@
 #include "worker/handler.h"
 
 #define HANDLER_NAME_LEN 600
-#define MAX_LOOK_UPS 10			/* while its catalog entries change; then it is looked up for each call */
+#define MAX_LOOK_UPS 10			/* while its catalog entries change; then it
+								 * is looked up for each call */
 
 /* columns of rinq_request; the install script defines it to match */
 enum
@@ -74,7 +75,8 @@ enum
 
 typedef struct Handler
 {
-	char		name[HANDLER_NAME_LEN]; /* reference, behind a letter for the kind of work */
+	char		name[HANDLER_NAME_LEN]; /* reference, behind a letter for the
+										 * kind of work */
 	bool		valid;
 	Oid			func;
 	Oid			request_type;
@@ -396,6 +398,7 @@ rinq_handler_call(RinqWork work, const RinqBytes *fields, Oid owner, int64 deadl
 	Handler    *handler;
 	PgStat_FunctionCallUsage usage;
 	Datum		result;
+
 	LOCAL_FCINFO(fcinfo, 1);
 
 	handler = find_handler(fields[RINQ_REQUEST_HANDLER], work, owner);

@@ -288,7 +288,10 @@ rinq_keep_books(void (*work) (void *arg), void *arg, bool durably, const char *l
 		work(arg);
 		PopActiveSnapshot();
 
-		/* the server may end in the attempt that is counted, or the request be acknowledged */
+		/*
+		 * the server may end in the attempt that is counted, or the request
+		 * be acknowledged
+		 */
 		if (durably)
 			rinq_commit_durably();
 		CommitTransactionCommand();

@@ -38,7 +38,8 @@
 #define ATTACH_TIMEOUT 10000	/* ms for an adopted worker to show up */
 #define REGISTER_RETRY 250		/* ms until a full worker table is tried again */
 #define COMPLAIN_INTERVAL 60000 /* ms between log entries about that */
-#define MAX_FIRST_READERS 4		/* that look at databases for the first time, at once */
+#define MAX_FIRST_READERS 4		/* that look at databases for the first time,
+								 * at once */
 
 /* what the launcher alone knows about each entry of RinqShared.databases */
 typedef struct Supervision
@@ -442,7 +443,8 @@ supervise_peer(RinqDatabase *db, Supervision *sup, Start *start)
 	}
 
 	if (db->presence == RINQ_ABSENT)
-		db->held = false;		/* of an extension that comes back, nothing is known */
+		db->held = false;		/* of an extension that comes back, nothing is
+								 * known */
 	db->stop = db->presence == RINQ_ABSENT || db->held ||
 		db->identities.suspended != RINQ_NOT_SUSPENDED ||
 		!rinq_database_is_served(NameStr(db->name));

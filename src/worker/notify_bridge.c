@@ -30,7 +30,8 @@
 #include "worker/notify_bridge.h"
 
 #define STORED_TABLE "stored_notification"
-#define MAX_NUMBERS 10000		/* that others have taken within so many microseconds */
+#define MAX_NUMBERS 10000		/* that others have taken within so many
+								 * microseconds */
 
 /* bytes that NOTIFY takes (backend/async_calls.c keeps this to itself) */
 #define MAX_NOTIFY_LEN (BLCKSZ - NAMEDATALEN - 128 - 1)
@@ -136,7 +137,8 @@ rinq_notify_bridge(const RinqBytes *fields)
 
 	rinq_handler_notification(fields, notification);
 	row = notification_datum(schema, notification, &type);
-	rinq_handler_entered = true;	/* what fails from here on is logged each time */
+	rinq_handler_entered = true;	/* what fails from here on is logged each
+									 * time */
 	json = TextDatumGetCString(DirectFunctionCall1(row_to_json, row));
 	if (strlen(json) > MAX_NOTIFY_LEN)
 		json = store(row, type);

@@ -24,7 +24,8 @@ typedef struct Fetch
 	RinqOutboxTid *places;
 	Size		count;
 	Size		next;
-	uint32		gone;			/* items of the answer, at the beginning of the order's chunk */
+	uint32		gone;			/* items of the answer, at the beginning of
+								 * the order's chunk */
 	bool		starved;		/* no memory was free for a whole piece */
 } Fetch;
 

@@ -28,11 +28,13 @@
 #include "worker/outbox_worker.h"
 
 #define PIECE_ROWS 4096			/* read in one transaction, if they are small */
-#define MAX_AHEAD (4 * RINQ_OUTBOX_PIECE)	/* bytes that the peer has not sent */
+#define MAX_AHEAD (4 * RINQ_OUTBOX_PIECE)	/* bytes that the peer has not
+											 * sent */
 
 typedef struct Scan
 {
-	dsa_pointer order;			/* the chunk that asked for it, invalid when none runs */
+	dsa_pointer order;			/* the chunk that asked for it, invalid when
+								 * none runs */
 	uint32		number;
 	uint32		round;
 	bool		found;			/* the places were collected */
@@ -42,7 +44,8 @@ typedef struct Scan
 	Size		count;
 	Size		next;
 	Oid			files[RINQ_OUTBOX_TABLES];	/* that the places are in */
-	int64	   *missed;			/* numbers of rows that were not at their places */
+	int64	   *missed;			/* numbers of rows that were not at their
+								 * places */
 	Size		num_missed;
 	List	   *unfit;			/* RinqOutboxUnfit * */
 } Scan;

@@ -17,14 +17,16 @@
 #include "backend/outbox.h"
 #include "ipc/worker.h"
 
-#define RINQ_OUTBOX_PIECE (256 * 1024)	/* bytes of messages, read in one transaction */
+#define RINQ_OUTBOX_PIECE (256 * 1024)	/* bytes of messages, read in one
+										 * transaction */
 
 /* what a turn of work came to */
 typedef enum RinqOutboxTurn
 {
 	RINQ_TURN_NOTHING,			/* there was nothing to do */
 	RINQ_TURN_DONE,				/* something was done */
-	RINQ_TURN_LATER				/* there is something to do, which cannot be done now */
+	RINQ_TURN_LATER				/* there is something to do, which cannot be
+								 * done now */
 } RinqOutboxTurn;
 
 typedef struct RinqOutboxWorker
@@ -52,7 +54,7 @@ extern void rinq_outbox_answer_with(dsa_pointer *order, RinqChunkKind kind);
 extern bool rinq_outbox_set_unfit_aside(List *unfit);
 
 extern RinqOutboxTid *rinq_outbox_places(MemoryContext context, const RinqOutboxItem *items,
-										   Size count);
+										 Size count);
 
 /* outbox_fetch.c */
 extern void rinq_fetch_init(void);

@@ -36,12 +36,14 @@
 #include "worker/inbox.h"
 #include "worker/purge.h"
 
-#define INTERVAL 60000			/* ms between purges, unless what is kept is younger */
+#define INTERVAL 60000			/* ms between purges, unless what is kept is
+								 * younger */
 #define PIECE 2000				/* rows dealt with at a time */
 #define RETRY_DELAY 10000		/* ms after a purge that has failed */
 #define TELL_INTERVAL 600000	/* ms between log entries about limits */
 #define COUNT_INTERVAL 600000	/* ms between counts, while a limit is reached */
-#define LOCK_TIMEOUT "100ms"	/* nobody waits for this, and it must not wait for anybody */
+#define LOCK_TIMEOUT "100ms"	/* nobody waits for this, and it must not wait
+								 * for anybody */
 
 typedef struct Purge
 {

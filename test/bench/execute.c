@@ -28,7 +28,8 @@ typedef struct Run
 	int64_t		total;
 	int64_t		sent;
 	int64_t		done_count;		/* received, or confirmed */
-	int64_t    *took;			/* consumer: ns; publisher: not 0 when confirmed */
+	int64_t    *took;			/* consumer: ns; publisher: not 0 when
+								 * confirmed */
 	int64_t		oldest;			/* number of the first that is not confirmed */
 	int64_t		first;
 	int64_t		last;

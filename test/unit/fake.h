@@ -96,9 +96,9 @@ extern void put_header(Fake *f, int channel, uint64_t size, const void *props,
 extern void put_body(Fake *f, int channel, const void *data, size_t len);
 
 /* sending and stepping */
-extern void fake_send(Fake *f);			/* all at once, then step */
+extern void fake_send(Fake *f); /* all at once, then step */
 extern void fake_send_bytewise(Fake *f);	/* a step after every byte */
-extern void fake_step(Fake *f);			/* until there is no more to do */
+extern void fake_step(Fake *f); /* until there is no more to do */
 extern void fake_hang_up(Fake *f);
 
 /* takes over whatever the connection has sent, for the functions below */

@@ -251,8 +251,8 @@ static void
 test_bytes_on_the_wire(void)
 {
 	static const char expected[] =
-		"\x2b\x80"				/* headers 13, priority 11, reply-to 9,
-								 * expiration 8, message-id 7 */
+		"\x2b\x80"					/* headers 13, priority 11, reply-to 9,
+									 * expiration 8, message-id 7 */
 		"\x00\x00\x00\x21"
 		"\x01" "n" "S" "\x00\x00\x00\x04" "math"
 		"\x01" "c" "S" "\x00\x00\x00\x03" "add"

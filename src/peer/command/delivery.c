@@ -27,7 +27,8 @@
 #define MAX_RETURNED 4096		/* requests whose returns are counted */
 #define RETURN_MEMORY (10 * LAST_RETURN_DELAY)	/* ms that a count is kept */
 #define RETURN_LOG_INTERVAL 10000	/* ms between log entries about returns */
-#define MAX_PROBLEM 1024		/* bytes of an error that says why another was not sent */
+#define MAX_PROBLEM 1024		/* bytes of an error that says why another was
+								 * not sent */
 #define MAX_UNBALANCED 10000	/* that wait, and cannot wait at the broker */
 
 /* of those that wait, what the broker keeps no count of; of each kind of work */
@@ -57,7 +58,7 @@ static uint32 epochs[RINQ_CONN_MAX_CHANNEL + 1];
  * Takes note of one that has just arrived, and waits from now on.
  */
 void
-rinq_inbound_register(RinqInbound *request, Size body_len)
+rinq_inbound_register(RinqInbound * request, Size body_len)
 {
 	request->epoch = epochs[request->channel];
 	request->waits = true;
@@ -91,7 +92,7 @@ rinq_inbound_channel_lost(uint16 channel)
  * Is its deadline over?
  */
 bool
-rinq_inbound_expired(const RinqInbound *request)
+rinq_inbound_expired(const RinqInbound * request)
 {
 	return request->deadline != 0 && rinq_clock_ms() >= request->deadline;
 }
@@ -100,7 +101,7 @@ rinq_inbound_expired(const RinqInbound *request)
  * Its body is copied into a slot, or of no use any more.
  */
 void
-rinq_inbound_free_body(RinqInbound *request)
+rinq_inbound_free_body(RinqInbound * request)
 {
 	if (!request->balanced && request->waits)
 	{
@@ -118,7 +119,7 @@ rinq_inbound_free_body(RinqInbound *request)
  * It is over, and settled if it had to be.
  */
 void
-rinq_inbound_free(RinqInbound *request)
+rinq_inbound_free(RinqInbound * request)
 {
 	rinq_inbound_free_body(request);
 	if (request->own.handler != NULL)
@@ -131,7 +132,7 @@ rinq_inbound_free(RinqInbound *request)
  * settle any more.
  */
 bool
-rinq_inbound_can_settle(const RinqInbound *request)
+rinq_inbound_can_settle(const RinqInbound * request)
 {
 	if (request->work != RINQ_WORK_REQUEST)
 		return true;
@@ -144,7 +145,7 @@ rinq_inbound_can_settle(const RinqInbound *request)
  * another peer, as long as its deadline allows.
  */
 void
-rinq_inbound_settle(RinqInbound *request)
+rinq_inbound_settle(RinqInbound * request)
 {
 	bool		late = rinq_inbound_expired(request);
 	bool		requeue = request->balanced && !late;
@@ -199,7 +200,7 @@ make_returned(void)
  * this peer knows: when too many are, all further ones count as frequent.
  */
 static int
-count_return(const RinqInbound *request)
+count_return(const RinqInbound * request)
 {
 	RinqMessageId id;
 	RinqMessageId key;
@@ -226,7 +227,7 @@ count_return(const RinqInbound *request)
 
 /* Log that a request goes back again, once for each and within limits. */
 static void
-log_return(const RinqInbound *request)
+log_return(const RinqInbound * request)
 {
 	static int64 last_logged = 0;
 	static uint64 suppressed = 0;
@@ -259,7 +260,7 @@ log_return(const RinqInbound *request)
  * that a request that nobody can handle is no busy loop.
  */
 void
-rinq_inbound_give_back(RinqInbound *request)
+rinq_inbound_give_back(RinqInbound * request)
 {
 	int			count;
 	int64		delay;
@@ -312,7 +313,7 @@ rinq_inbound_settle_delayed(bool all)
 
 /* Acknowledge a request, unless that was done with an earlier response. */
 static void
-acknowledge(RinqInbound *request)
+acknowledge(RinqInbound * request)
 {
 	if (!request->settled)
 		(void) rinq_basic_ack(rinq_peer.conn, request->channel, request->tag, false);
@@ -323,7 +324,7 @@ acknowledge(RinqInbound *request)
  * The broker has taken the response to a request.
  */
 void
-rinq_inbound_response_taken(RinqInbound *request)
+rinq_inbound_response_taken(RinqInbound * request)
 {
 	rinq_inbound_free(request);
 }
@@ -332,11 +333,12 @@ rinq_inbound_response_taken(RinqInbound *request)
  * The broker has refused the response to a request, which gets an error instead.
  */
 void
-rinq_inbound_response_refused(RinqInbound *request, const char *text)
+rinq_inbound_response_refused(RinqInbound * request, const char *text)
 {
 	if (request->type == 'e')
 	{
-		rinq_inbound_free(request);	/* refused as well: there is no more to say */
+		rinq_inbound_free(request); /* refused as well: there is no more to
+									 * say */
 		return;
 	}
 	request->type = 'e';
@@ -350,8 +352,8 @@ rinq_inbound_response_refused(RinqInbound *request, const char *text)
  * connection has no room for it now.
  */
 bool
-rinq_inbound_respond(RinqInbound *request, char type, RinqBytes failure_type, RinqBytes text,
-					  RinqBytes payload)
+rinq_inbound_respond(RinqInbound * request, char type, RinqBytes failure_type, RinqBytes text,
+					 RinqBytes payload)
 {
 	RinqMessage msg;
 	RinqMsgStatus status;
@@ -414,9 +416,12 @@ rinq_inbound_respond(RinqInbound *request, char type, RinqBytes failure_type, Ri
 	}
 	if (type != 'e' || payload.len > MAX_PROBLEM)
 	{
-		/* what does not fit into the headers, or into the broker; this surely does */
+		/*
+		 * what does not fit into the headers, or into the broker; this surely
+		 * does
+		 */
 		return rinq_inbound_respond(request, 'e', failure_type,
-									 rinq_bytes_str(rinq_publish_problem(status)), payload);
+									rinq_bytes_str(rinq_publish_problem(status)), payload);
 	}
 	ereport(LOG,
 			(errmsg("rinq peer %s could not send a response: %s",
@@ -433,10 +438,10 @@ rinq_inbound_respond(RinqInbound *request, char type, RinqBytes failure_type, Ri
  * Responds with an error; false when the connection has no room for it.
  */
 bool
-rinq_inbound_respond_error(RinqInbound *request, const char *text)
+rinq_inbound_respond_error(RinqInbound * request, const char *text)
 {
 	return rinq_inbound_respond(request, 'e', rinq_bytes(NULL, 0), rinq_bytes_str(text),
-								 rinq_bytes(NULL, 0));
+								rinq_bytes(NULL, 0));
 }
 
 /*
@@ -444,7 +449,7 @@ rinq_inbound_respond_error(RinqInbound *request, const char *text)
  * connection has no room for it.
  */
 bool
-rinq_inbound_result(RinqSlot *slot, RinqInbound *request)
+rinq_inbound_result(RinqSlot *slot, RinqInbound * request)
 {
 	RinqBytes	fields[RINQ_RESULT_FIELDS];
 	RinqBytes	type;

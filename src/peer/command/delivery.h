@@ -32,13 +32,17 @@ typedef struct RinqLane RinqLane;
 /* what is remembered of it until it is settled, or handled */
 typedef struct RinqInbound
 {
-	dlist_node	node;			/* in its lane, or in a list of those that wait for something else */
+	dlist_node	node;			/* in its lane, or in a list of those that
+								 * wait for something else */
 	RinqWork	work;
-	uint32		session;		/* that a notification is for: its number, and its serial */
+	uint32		session;		/* that a notification is for: its number, and
+								 * its serial */
 	uint64		session_serial;
-	RinqListener own;			/* of a response or notification: whom it goes to */
-	char		type;			/* of a response; 'n' of a notification that is forwarded;
-								 * of the answer, when "answered" */
+	RinqListener own;			/* of a response or notification: whom it goes
+								 * to */
+	char		type;			/* of a response; 'n' of a notification that
+								 * is forwarded; of the answer, when
+								 * "answered" */
 	RinqLane   *lane;			/* while it waits there, or is in a slot */
 	uint16		channel;		/* it came through */
 	uint32		epoch;			/* of that channel */
@@ -46,7 +50,8 @@ typedef struct RinqInbound
 	bool		balanced;
 	bool		redelivered;
 	bool		waits;			/* it was not started yet */
-	bool		settled;		/* its response was refused, and an error is sent instead */
+	bool		settled;		/* its response was refused, and an error is
+								 * sent instead */
 	int64		settle_at;		/* when it goes back, while it is "delayed" */
 	RinqReplyMode reply;
 	int64		deadline;		/* 0 is none */
@@ -65,26 +70,26 @@ typedef struct RinqInbound
 } RinqInbound;
 
 /* inbound.c */
-extern void rinq_inbound_register(RinqInbound *request, Size body_len);
+extern void rinq_inbound_register(RinqInbound * request, Size body_len);
 extern bool rinq_inbound_too_many(RinqWork work);
-extern bool rinq_inbound_expired(const RinqInbound *request);
-extern bool rinq_inbound_can_settle(const RinqInbound *request);
-extern void rinq_inbound_free_body(RinqInbound *request);
-extern void rinq_inbound_free(RinqInbound *request);
-extern void rinq_inbound_settle(RinqInbound *request);
-extern void rinq_inbound_give_back(RinqInbound *request);
+extern bool rinq_inbound_expired(const RinqInbound * request);
+extern bool rinq_inbound_can_settle(const RinqInbound * request);
+extern void rinq_inbound_free_body(RinqInbound * request);
+extern void rinq_inbound_free(RinqInbound * request);
+extern void rinq_inbound_settle(RinqInbound * request);
+extern void rinq_inbound_give_back(RinqInbound * request);
 extern int64 rinq_inbound_settle_delayed(bool all);
-extern bool rinq_inbound_respond(RinqInbound *request, char type, RinqBytes failure_type,
-								  RinqBytes text, RinqBytes payload);
-extern bool rinq_inbound_respond_error(RinqInbound *request, const char *text);
-extern bool rinq_inbound_result(RinqSlot *slot, RinqInbound *request);
+extern bool rinq_inbound_respond(RinqInbound * request, char type, RinqBytes failure_type,
+								 RinqBytes text, RinqBytes payload);
+extern bool rinq_inbound_respond_error(RinqInbound * request, const char *text);
+extern bool rinq_inbound_result(RinqSlot *slot, RinqInbound * request);
 extern void rinq_inbound_channel_lost(uint16 channel);
 
 /* line.c */
-extern void rinq_dispatch_add(RinqInbound *request);
+extern void rinq_dispatch_add(RinqInbound * request);
 
 /* server.c */
-extern void rinq_server_answer_later(RinqInbound *request);
+extern void rinq_server_answer_later(RinqInbound * request);
 extern bool rinq_server_send_answered(void);
 
 #endif							/* RINQ_PEER_COMMAND_DELIVERY_H */

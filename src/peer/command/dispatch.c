@@ -19,13 +19,14 @@
 #include "utils/memutils.h"
 
 #define RETRY_INTERVAL 10		/* ms between looks for room */
-#define PROBLEM_INTERVAL 5000	/* ms between looks at a listener with a problem */
+#define PROBLEM_INTERVAL 5000	/* ms between looks at a listener with a
+								 * problem */
 
 /* more than the largest prefetch, and all that may wait beside */
 #define MAX_IN_LANE 20000
 
 /* what is in each slot of the channel, NULL for nothing */
-static RinqInbound **in_slot;
+static RinqInbound * *in_slot;
 static int	num_in_slots;
 
 /* there was no slot, or no payload memory, for the one whose turn it was */
@@ -55,7 +56,7 @@ rinq_dispatch_init(void)
 }
 
 static void
-note_expiry(const RinqInbound *request)
+note_expiry(const RinqInbound * request)
 {
 	if (request->deadline != 0 && (next_expiry == 0 || request->deadline < next_expiry))
 		next_expiry = request->deadline;
@@ -103,7 +104,7 @@ leave_slot(uint32 index)
  * there is no room now.
  */
 static bool
-enqueue(RinqInbound *request, const RinqListener *listener)
+enqueue(RinqInbound * request, const RinqListener *listener)
 {
 	uint32		index = find_free_slot();
 	RinqSlot   *slot;
@@ -151,7 +152,7 @@ enqueue(RinqInbound *request, const RinqListener *listener)
  * process the end of: it is logged and looked into again, now and then.
  */
 static void
-note_problem(RinqNamespace *ns)
+note_problem(RinqNamespace * ns)
 {
 	if (ns->problem_noted != 0 && rinq_peer.now - ns->problem_noted < PROBLEM_INTERVAL)
 		return;
@@ -164,7 +165,7 @@ note_problem(RinqNamespace *ns)
 
 /* the session that a notification is for; NULL when that has ended */
 static RinqSession *
-session_of(const RinqInbound *request)
+session_of(const RinqInbound * request)
 {
 	RinqSession *session = rinq_own_session_find(request->session);
 
@@ -174,7 +175,7 @@ session_of(const RinqInbound *request)
 
 /* of a request, the namespace that is listened to; NULL when none is any more */
 static RinqNamespace *
-served_namespace(const RinqInbound *request)
+served_namespace(const RinqInbound * request)
 {
 	RinqNamespace *ns = rinq_topology_find(request->namespace);
 
@@ -185,9 +186,9 @@ served_namespace(const RinqInbound *request)
  * Is there nobody to handle it, or no reason to?
  */
 static bool
-is_over(const RinqInbound *request)
+is_over(const RinqInbound * request)
 {
-	const RinqNamespace *ns;
+	const		RinqNamespace *ns;
 
 	if (request->work == RINQ_WORK_NOTIFICATION)
 		return session_of(request) == NULL;
@@ -200,7 +201,7 @@ is_over(const RinqInbound *request)
 
 /* ends what is over, in the way that its sender can make the most of */
 static void
-end_over(RinqInbound *request)
+end_over(RinqInbound * request)
 {
 	RinqNamespace *ns = request->work == RINQ_WORK_REQUEST ? served_namespace(request) : NULL;
 
@@ -222,7 +223,7 @@ end_over(RinqInbound *request)
  * Have it wait for its turn, or for the notifications of its session before it.
  */
 static void
-wait_for_turn(RinqInbound *request)
+wait_for_turn(RinqInbound * request)
 {
 	RinqNamespace *ns = NULL;
 	Oid			role = request->own.role;
@@ -278,7 +279,7 @@ fill_slots(void)
 
 /* a session's notification was handled: the next one may be */
 static void
-notification_ended(RinqSession *session)
+notification_ended(RinqSession * session)
 {
 	RinqInbound *next;
 
@@ -291,13 +292,13 @@ notification_ended(RinqSession *session)
 
 /* takes a session's notification out of the line, if no executor has it */
 static void
-leave_line(RinqSession *session)
+leave_line(RinqSession * session)
 {
 	uint32		i;
 
 	for (i = first_slot(); i < rinq_peer.slots->num_slots; i++)
 	{
-		const RinqInbound *request = in_slot[i];
+		const		RinqInbound *request = in_slot[i];
 
 		if (request == NULL || request->work != RINQ_WORK_NOTIFICATION ||
 			request->session_serial != session->serial)
@@ -312,13 +313,13 @@ leave_line(RinqSession *session)
  * A session ends, and with it the notifications that wait for it.
  */
 void
-rinq_dispatch_session_ends(RinqSession *session)
+rinq_dispatch_session_ends(RinqSession * session)
 {
 	if (session->handling)
 		leave_line(session);
 	while (!dlist_is_empty(&session->notifications))
 		rinq_inbound_settle(dlist_container(RinqInbound, node,
-											 dlist_pop_head_node(&session->notifications)));
+											dlist_pop_head_node(&session->notifications)));
 }
 
 static bool
@@ -378,7 +379,7 @@ send_unsent(void)
 }
 
 static bool
-is_request(const RinqInbound *request, void *arg)
+is_request(const RinqInbound * request, void *arg)
 {
 	return request->work == RINQ_WORK_REQUEST;
 }
@@ -417,7 +418,7 @@ rinq_dispatch_configured(void)
 	while (!dlist_is_empty(&requests))
 	{
 		RinqInbound *request = dlist_container(RinqInbound, node,
-												dlist_pop_head_node(&requests));
+											   dlist_pop_head_node(&requests));
 
 		if (is_over(request))
 			end_over(request);
@@ -429,7 +430,7 @@ rinq_dispatch_configured(void)
 
 /* is it work for a role that nobody waits for? */
 static bool
-is_unattended(const RinqInbound *request, void *arg)
+is_unattended(const RinqInbound * request, void *arg)
 {
 	return request->work != RINQ_WORK_REQUEST && request->own.role == *(Oid *) arg;
 }
@@ -479,7 +480,7 @@ rinq_dispatch_role_failed(Oid role)
 
 /* is it to be dropped?  Of those that are not, the first expiry is noted */
 static bool
-is_to_drop(const RinqInbound *request, void *arg)
+is_to_drop(const RinqInbound * request, void *arg)
 {
 	bool		only_expired = *(bool *) arg;
 
@@ -622,7 +623,7 @@ rinq_dispatch_connection_lost(void)
  * Has something that has arrived handled, in its turn.
  */
 void
-rinq_dispatch_add(RinqInbound *request)
+rinq_dispatch_add(RinqInbound * request)
 {
 	if (is_over(request))
 	{
@@ -639,7 +640,7 @@ rinq_dispatch_add(RinqInbound *request)
  * now.  Returns their number, at most "max".
  */
 int
-rinq_dispatch_demand(RinqDemand *demand, int max)
+rinq_dispatch_demand(RinqDemand * demand, int max)
 {
 	int			unattended = 0;
 	int			count = 0;

@@ -18,7 +18,8 @@
 #include "utils/memutils.h"
 
 #define RETRY_INTERVAL 10		/* ms between looks for room in the connection */
-#define ASYNC_INTERVAL 10		/* ms, at least, between looks at asynchronous calls */
+#define ASYNC_INTERVAL 10		/* ms, at least, between looks at asynchronous
+								 * calls */
 
 /* a request that is waiting for its response */
 typedef struct PendingKey
@@ -36,7 +37,7 @@ typedef struct Pending
 } Pending;
 
 /* for each slot, the request it waits for; message 0 is none */
-static PendingKey *pending_of_slot;
+static PendingKey * pending_of_slot;
 static HTAB *pending;
 
 /* a call that waits for its namespace's queue */
@@ -44,8 +45,10 @@ typedef struct Waiting
 {
 	uint32		index;			/* RINQ_NO_SLOT: nobody waits for it any more */
 	uint32		serial;
-	RinqReturnedCall *returned; /* one that the broker had no queue for, or NULL */
-	bool		uncorrelated;	/* such a one, whose response goes to a handler */
+	RinqReturnedCall *returned; /* one that the broker had no queue for, or
+								 * NULL */
+	bool		uncorrelated;	/* such a one, whose response goes to a
+								 * handler */
 } Waiting;
 
 /* when asynchronous calls are looked at next, whose deadlines nobody watches */
@@ -168,7 +171,7 @@ expect_response(uint32 index, const RinqMessageId *id)
 }
 
 static void
-make_publication(RinqPublication *what, RinqPublishKind kind, uint32 index,
+make_publication(RinqPublication * what, RinqPublishKind kind, uint32 index,
 				 const RinqMessageId *id)
 {
 	memset(what, 0, sizeof(*what));
@@ -191,7 +194,7 @@ not_published(uint32 index, RinqMsgStatus status)
 }
 
 static void
-send_request(uint32 index, RinqNamespace *ns)
+send_request(uint32 index, RinqNamespace * ns)
 {
 	RinqSlot   *slot = &rinq_peer.slots->slot[index];
 	RinqBytes	fields[RINQ_CALL_FIELDS];
@@ -353,7 +356,7 @@ rinq_invoker_call(uint32 index, uint32 serial)
 
 /* A returned call is not sent again, and nobody may wait who could be told. */
 static void
-give_up_returned(Waiting *w, const char *text)
+give_up_returned(Waiting * w, const char *text)
 {
 	rinq_publish_forget(w->returned);
 	if (w->uncorrelated && !still_wanted(w->index, w->serial))
@@ -365,7 +368,7 @@ give_up_returned(Waiting *w, const char *text)
  * "error" say why.
  */
 void
-rinq_invoker_declared(RinqNamespace *ns, RinqOutcome outcome, const char *error)
+rinq_invoker_declared(RinqNamespace * ns, RinqOutcome outcome, const char *error)
 {
 	List	   *waiting = ns->waiting;
 	ListCell   *lc;
@@ -394,7 +397,7 @@ rinq_invoker_declared(RinqNamespace *ns, RinqOutcome outcome, const char *error)
  * not after "deadline" with the reason, while there is time to tell it.
  */
 void
-rinq_invoker_declaring(RinqNamespace *ns, int64 deadline, const char *problem)
+rinq_invoker_declaring(RinqNamespace * ns, int64 deadline, const char *problem)
 {
 	ListCell   *lc;
 
@@ -418,7 +421,7 @@ rinq_invoker_declaring(RinqNamespace *ns, int64 deadline, const char *problem)
 
 /* Does the slot of a published request still wait for what becomes of it? */
 static bool
-waits_for(const RinqPublication *what)
+waits_for(const RinqPublication * what)
 {
 	return still_wanted(what->index, what->serial);
 }
@@ -428,7 +431,7 @@ waits_for(const RinqPublication *what)
  * to a handler is, though its slot may be free by now.
  */
 bool
-rinq_invoker_wants(const RinqPublication *what)
+rinq_invoker_wants(const RinqPublication * what)
 {
 	return what->uncorrelated || waits_for(what);
 }
@@ -438,7 +441,7 @@ rinq_invoker_wants(const RinqPublication *what)
  * if the broker might have refused it.
  */
 void
-rinq_invoker_confirmed(const RinqPublication *what)
+rinq_invoker_confirmed(const RinqPublication * what)
 {
 	if (what->uncorrelated && waits_for(what))
 		rinq_invoker_finish_text(what->index, RINQ_OUTCOME_SUCCESS, "");
@@ -448,7 +451,7 @@ rinq_invoker_confirmed(const RinqPublication *what)
  * The broker has refused a request.
  */
 void
-rinq_invoker_refused(const RinqPublication *what, const char *text)
+rinq_invoker_refused(const RinqPublication * what, const char *text)
 {
 	if (waits_for(what))
 		rinq_invoker_finish_text(what->index, RINQ_OUTCOME_NOT_TAKEN, text);
@@ -461,7 +464,7 @@ rinq_invoker_refused(const RinqPublication *what, const char *text)
  * its sessions; a call was sent again in vain.
  */
 void
-rinq_invoker_unroutable(const RinqPublication *what, const char *text)
+rinq_invoker_unroutable(const RinqPublication * what, const char *text)
 {
 	if (!waits_for(what))
 	{
@@ -479,7 +482,7 @@ rinq_invoker_unroutable(const RinqPublication *what, const char *text)
  * binding: sends it again once that is mended.
  */
 void
-rinq_invoker_call_returned(const RinqPublication *what, RinqReturnedCall *call)
+rinq_invoker_call_returned(const RinqPublication * what, RinqReturnedCall * call)
 {
 	RinqNamespace *ns = what->ns;
 
@@ -571,7 +574,7 @@ rinq_invoker_abandoned(uint32 index, uint32 serial)
 
 /* hands a response to the call it answers */
 static void
-deliver(Pending *entry, const RinqDelivery *delivery)
+deliver(Pending * entry, const RinqDelivery *delivery)
 {
 	const RinqMessage *msg = &delivery->message;
 	RinqBytes	none = rinq_bytes(NULL, 0);

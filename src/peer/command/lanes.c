@@ -45,7 +45,8 @@ typedef struct LaneKey
 {
 	Oid			role;
 	uint32		work;
-	uint32		namespace;		/* of requests its index, else a hash of the name */
+	uint32		namespace;		/* of requests its index, else a hash of the
+								 * name */
 } LaneKey;
 
 struct RinqLane
@@ -56,12 +57,14 @@ struct RinqLane
 	int			started;
 	int			num_waiting;
 	dlist_head	waiting;		/* oldest first */
-	dlist_node	node;			/* among the lanes of its kind, while something waits */
+	dlist_node	node;			/* among the lanes of its kind, while
+								 * something waits */
 };
 
 static HTAB *roles;
 static HTAB *lanes;
-static dlist_head turns;		/* roles for which something waits, the next one first */
+static dlist_head turns;		/* roles for which something waits, the next
+								 * one first */
 static int	num_slots;
 
 static HTAB *
@@ -102,7 +105,7 @@ lane_limit(void)
 }
 
 static Kind *
-kind_of(const RinqLane *lane)
+kind_of(const RinqLane * lane)
 {
 	return &lane->role->kinds[lane->key.work];
 }
@@ -127,7 +130,7 @@ find_role(Oid oid)
 }
 
 static RinqLane *
-find_lane(const RinqInbound *request, Oid role, RinqNamespace *ns)
+find_lane(const RinqInbound * request, Oid role, RinqNamespace * ns)
 {
 	LaneKey		key;
 	RinqLane   *lane;
@@ -151,7 +154,7 @@ find_lane(const RinqInbound *request, Oid role, RinqNamespace *ns)
 
 /* forgets a lane that is of no use, and its role likewise */
 static void
-forget_if_unused(RinqLane *lane)
+forget_if_unused(RinqLane * lane)
 {
 	Role	   *role = lane->role;
 
@@ -166,7 +169,7 @@ forget_if_unused(RinqLane *lane)
 
 /* one more waits in a lane: does it have to be given a turn from now on? */
 static void
-more_waits(RinqLane *lane)
+more_waits(RinqLane * lane)
 {
 	if (lane->num_waiting++ > 0)
 		return;
@@ -176,7 +179,7 @@ more_waits(RinqLane *lane)
 }
 
 static void
-less_waits(RinqLane *lane)
+less_waits(RinqLane * lane)
 {
 	Assert(lane->num_waiting > 0);
 	if (--lane->num_waiting > 0)
@@ -190,7 +193,7 @@ less_waits(RinqLane *lane)
  * Have a request wait for its turn.  Returns how many wait in its lane.
  */
 int
-rinq_lanes_add(RinqInbound *request, Oid role, RinqNamespace *ns)
+rinq_lanes_add(RinqInbound * request, Oid role, RinqNamespace * ns)
 {
 	RinqLane   *lane = find_lane(request, role, ns);
 
@@ -202,9 +205,9 @@ rinq_lanes_add(RinqInbound *request, Oid role, RinqNamespace *ns)
 }
 
 static bool
-may_start(const RinqLane *lane)
+may_start(const RinqLane * lane)
 {
-	const RinqNamespace *ns = lane->ns;
+	const		RinqNamespace *ns = lane->ns;
 
 	if (lane->started >= lane_limit())
 		return false;
@@ -238,7 +241,7 @@ next_lane(Kind *kind)
 }
 
 static RinqLane *
-next_lane_of_role(Role *role)
+next_lane_of_role(Role * role)
 {
 	RinqLane   *best = NULL;
 	int			i;
@@ -287,7 +290,7 @@ rinq_lanes_take(void)
  * Put a request back that was taken, since there is no room for it.
  */
 void
-rinq_lanes_put_back(RinqInbound *request)
+rinq_lanes_put_back(RinqInbound * request)
 {
 	dlist_push_head(&request->lane->waiting, &request->node);
 	more_waits(request->lane);
@@ -297,7 +300,7 @@ rinq_lanes_put_back(RinqInbound *request)
  * Note that a request that was taken from a lane has ended without being started.
  */
 void
-rinq_lanes_dropped(RinqLane *lane)
+rinq_lanes_dropped(RinqLane * lane)
 {
 	forget_if_unused(lane);
 }
@@ -306,7 +309,7 @@ rinq_lanes_dropped(RinqLane *lane)
  * Count a request that was taken as started.
  */
 void
-rinq_lanes_started(RinqInbound *request)
+rinq_lanes_started(RinqInbound * request)
 {
 	RinqLane   *lane = request->lane;
 
@@ -320,7 +323,7 @@ rinq_lanes_started(RinqInbound *request)
  * Count a request of a lane that was started as ended.
  */
 void
-rinq_lanes_ended(RinqLane *lane)
+rinq_lanes_ended(RinqLane * lane)
 {
 	Assert(lane->started > 0 && kind_of(lane)->started > 0);
 	lane->started--;

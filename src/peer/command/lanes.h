@@ -15,15 +15,15 @@
 
 #include "peer/command/delivery.h"
 
-typedef bool (*RinqLaneFilter) (const RinqInbound *request, void *arg);
+typedef bool (*RinqLaneFilter) (const RinqInbound * request, void *arg);
 
 extern void rinq_lanes_init(int num_slots);
-extern int	rinq_lanes_add(RinqInbound *request, Oid role, RinqNamespace *ns);
-extern RinqInbound *rinq_lanes_take(void);
-extern void rinq_lanes_put_back(RinqInbound *request);
-extern void rinq_lanes_dropped(RinqLane *lane);
-extern void rinq_lanes_started(RinqInbound *request);
-extern void rinq_lanes_ended(RinqLane *lane);
+extern int	rinq_lanes_add(RinqInbound * request, Oid role, RinqNamespace * ns);
+extern RinqInbound * rinq_lanes_take(void);
+extern void rinq_lanes_put_back(RinqInbound * request);
+extern void rinq_lanes_dropped(RinqLane * lane);
+extern void rinq_lanes_started(RinqInbound * request);
+extern void rinq_lanes_ended(RinqLane * lane);
 extern void rinq_lanes_extract(RinqLaneFilter wanted, void *arg, dlist_head *into);
 extern bool rinq_lanes_empty(void);
 

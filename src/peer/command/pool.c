@@ -20,14 +20,18 @@
 #include "peer/peer.h"
 #include "utils/memutils.h"
 
-#define OVERTIME 5000			/* ms past its deadline a handler is put up with */
-#define TERMINATION_DELAY 50	/* ms until this process has its own signal, if it gets one */
+#define OVERTIME 5000			/* ms past its deadline a handler is put up
+								 * with */
+#define TERMINATION_DELAY 50	/* ms until this process has its own signal,
+								 * if it gets one */
 #define OVERTIME_CHECK 1000		/* ms */
 #define GROW_AFTER 2			/* ms a request waits before the pool grows */
 #define FIRST_RETRY_DELAY 100	/* ms */
 #define LAST_RETRY_DELAY 5000	/* ms */
-#define GIVE_UP_DELAY 1000		/* ms between tries after which what nobody waits for is dropped */
-#define YIELD_CHECK 100			/* ms between looks at whether others still need room */
+#define GIVE_UP_DELAY 1000		/* ms between tries after which what nobody
+								 * waits for is dropped */
+#define YIELD_CHECK 100			/* ms between looks at whether others still
+								 * need room */
 #define MAX_ROLES 64			/* looked at in one turn */
 
 /* a role whose executors fail to start; InvalidOid: none can be started */
@@ -413,7 +417,7 @@ ask_for_the_only_one(int total)
  * take then.
  */
 static bool
-is_served(const RinqDemand *demand, int *total, int *place)
+is_served(const RinqDemand * demand, int *total, int *place)
 {
 	int			of_role = 0;
 	bool		coming = false;

@@ -152,21 +152,21 @@ request_problem(const RinqDelivery *delivery, RinqMessageId *id)
 
 /* sends an answer that was made before; false when there is no room for it now */
 static bool
-respond_answered(RinqInbound *request)
+respond_answered(RinqInbound * request)
 {
 	RinqBytes	none = rinq_bytes(NULL, 0);
 	RinqBytes	answer = request->body;
 
 	return rinq_inbound_respond(request, request->type, request->type == 'f' ? answer : none,
-								 request->type == 'e' ? answer : none,
-								 request->type == 's' ? answer : none);
+								request->type == 'e' ? answer : none,
+								request->type == 's' ? answer : none);
 }
 
 /*
  * Have an answer sent that is in the request's type and body.
  */
 void
-rinq_server_answer_later(RinqInbound *request)
+rinq_server_answer_later(RinqInbound * request)
 {
 	dlist_push_tail(&answered, &request->node);
 	num_answered++;
@@ -177,7 +177,7 @@ rinq_server_answer_later(RinqInbound *request)
  * Answers a request about a session of this peer.
  */
 static void
-serve_session(RinqInbound *request)
+serve_session(RinqInbound * request)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "rinq session request",
@@ -231,7 +231,7 @@ rinq_server_send_answered(void)
 
 /* has a handler run that nobody waits for */
 static void
-add_unanswered(RinqInbound *request, const RinqListener *handler)
+add_unanswered(RinqInbound * request, const RinqListener *handler)
 {
 	request->deadline = 0;		/* a response is to a call that is over */
 	request->reply = RINQ_REPLY_NONE;
@@ -268,7 +268,7 @@ rinq_server_response(const RinqDelivery *delivery, const RinqListener *handler)
  * waits already.
  */
 bool
-rinq_server_notification(const RinqDelivery *delivery, RinqSession *session,
+rinq_server_notification(const RinqDelivery *delivery, RinqSession * session,
 						 const RinqListener *handler, RinqReceiveMode mode)
 {
 	RinqDelivery copy = *delivery;

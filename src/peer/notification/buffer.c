@@ -36,7 +36,7 @@ static dlist_head by_size[NUM_CLASSES];
 static Size bytes_used = 0;
 
 static Size
-bytes_of(const Kept *kept)
+bytes_of(const Kept * kept)
 {
 	return offsetof(Kept, packed) + kept->size;
 }
@@ -50,7 +50,7 @@ class_of(Size bytes)
 
 /* the session keeps more, or less; it comes behind others that keep as much */
 static void
-resize(RinqSession *session, int64 change)
+resize(RinqSession * session, int64 change)
 {
 	if (session->kept_bytes > 0)
 		dlist_delete(&session->keeping);
@@ -61,7 +61,7 @@ resize(RinqSession *session, int64 change)
 }
 
 static void
-drop_oldest(RinqSession *session)
+drop_oldest(RinqSession * session)
 {
 	Kept	   *kept = dlist_container(Kept, node, dlist_pop_head_node(&session->kept));
 
@@ -89,7 +89,7 @@ room(void)
  * is its own turn, and all that it keeps is not enough.
  */
 static RinqSession *
-find_victim(RinqSession *session, Size bytes)
+find_victim(RinqSession * session, Size bytes)
 {
 	int			class;
 
@@ -102,7 +102,7 @@ find_victim(RinqSession *session, Size bytes)
 }
 
 static bool
-make_room(RinqSession *session, Size bytes)
+make_room(RinqSession * session, Size bytes)
 {
 	while (session->num_kept >= rinq_buffer_notifications || room() < bytes)
 	{
@@ -121,7 +121,7 @@ make_room(RinqSession *session, Size bytes)
  * when, and only when, it is still waited for.
  */
 static void
-answer(RinqSession *session, uint32 index)
+answer(RinqSession * session, uint32 index)
 {
 	Kept	   *kept = session->num_kept == 0 ? NULL :
 		dlist_container(Kept, node, dlist_head_node(&session->kept));
@@ -137,7 +137,7 @@ answer(RinqSession *session, uint32 index)
  * when there is no room for it.  Older ones that make room are counted here.
  */
 bool
-rinq_buffer_add(RinqSession *session, const RinqBytes *fields)
+rinq_buffer_add(RinqSession * session, const RinqBytes *fields)
 {
 	Size		size = rinq_notification_packed_size(fields);
 	Size		bytes = offsetof(Kept, packed) + size;
@@ -170,7 +170,7 @@ rinq_buffer_add(RinqSession *session, const RinqBytes *fields)
  * the next one comes.
  */
 void
-rinq_buffer_fetch(RinqSession *session, uint32 index, bool wait)
+rinq_buffer_fetch(RinqSession * session, uint32 index, bool wait)
 {
 	ListCell   *lc;
 	uint32		other;
@@ -192,7 +192,7 @@ rinq_buffer_fetch(RinqSession *session, uint32 index, bool wait)
 
 /* tells those who wait that nothing will come */
 static void
-end_fetching(RinqSession *session, RinqOutcome outcome, const char *text)
+end_fetching(RinqSession * session, RinqOutcome outcome, const char *text)
 {
 	ListCell   *lc;
 
@@ -211,7 +211,7 @@ end_fetching(RinqSession *session, RinqOutcome outcome, const char *text)
  * The session keeps no notifications any more, but for those that it has.
  */
 void
-rinq_buffer_no_more(RinqSession *session)
+rinq_buffer_no_more(RinqSession * session)
 {
 	end_fetching(session, RINQ_OUTCOME_REFUSED, RINQ_NOTHING_BUFFERED);
 }
@@ -220,7 +220,7 @@ rinq_buffer_no_more(RinqSession *session)
  * The session ends: what was kept is lost, and who waits is told.
  */
 void
-rinq_buffer_session_ends(RinqSession *session)
+rinq_buffer_session_ends(RinqSession * session)
 {
 	while (session->num_kept > 0)
 	{

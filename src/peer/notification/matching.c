@@ -30,7 +30,8 @@ typedef enum ArrivalPhase
 {
 	ARRIVAL_NEW,
 	ARRIVAL_INDEXING,			/* an index that it needs is being built */
-	ARRIVAL_FOUND,				/* sessions that the index has found are looked at */
+	ARRIVAL_FOUND,				/* sessions that the index has found are
+								 * looked at */
 	ARRIVAL_ALL					/* all that listen to the namespace are */
 } ArrivalPhase;
 
@@ -80,7 +81,7 @@ copy_delivery(RinqDelivery *copy, const RinqDelivery *delivery)
 }
 
 static bool
-keep(const RinqDelivery *delivery, RinqSession *session)
+keep(const RinqDelivery *delivery, RinqSession * session)
 {
 	const RinqMessage *msg = &delivery->message;
 	RinqBytes	fields[RINQ_NOTIFICATION_FIELDS];
@@ -108,7 +109,7 @@ keep(const RinqDelivery *delivery, RinqSession *session)
 }
 
 static void
-deliver(const RinqDelivery *delivery, RinqSubscription *subscription)
+deliver(const RinqDelivery *delivery, RinqSubscription * subscription)
 {
 	if (subscription->mode == RINQ_RECEIVE_BUFFER ? !keep(delivery, subscription->session) :
 		!rinq_server_notification(delivery, subscription->session, &subscription->handler,
@@ -120,7 +121,7 @@ deliver(const RinqDelivery *delivery, RinqSubscription *subscription)
 
 /* to one session; one that does not listen is no reason to complain */
 static void
-deliver_to_target(const Arrival *arrival)
+deliver_to_target(const Arrival * arrival)
 {
 	RinqBytes	text = arrival->delivery.message.target;
 	RinqSessionId target;
@@ -137,7 +138,7 @@ deliver_to_target(const Arrival *arrival)
 }
 
 static void
-deliver_if_matching(const Arrival *arrival, RinqSubscription *subscription)
+deliver_if_matching(const Arrival * arrival, RinqSubscription * subscription)
 {
 	if (rinq_matcher_matches(arrival->matcher, subscription->session->attributes))
 		deliver(&arrival->delivery, subscription);
@@ -145,7 +146,7 @@ deliver_if_matching(const Arrival *arrival, RinqSubscription *subscription)
 
 /* looks at the sessions that the index has found; false when the slice is over */
 static bool
-deliver_to_found(const Arrival *arrival)
+deliver_to_found(const Arrival * arrival)
 {
 	RinqSession *session;
 
@@ -167,7 +168,7 @@ deliver_to_found(const Arrival *arrival)
 
 /* looks at all that listen to the namespace; false when the slice is over */
 static bool
-deliver_to_all(const Arrival *arrival)
+deliver_to_all(const Arrival * arrival)
 {
 	RinqSubscription *subscription;
 
@@ -182,7 +183,7 @@ deliver_to_all(const Arrival *arrival)
 
 /* the same with whoever matches the constraint */
 static bool
-deliver_to_matching(Arrival *arrival)
+deliver_to_matching(Arrival * arrival)
 {
 	RinqBytes	namespace = arrival->delivery.message.ns;
 
@@ -205,7 +206,7 @@ deliver_to_matching(Arrival *arrival)
  * Go on with a notification; false when the slice is over, and it is not through.
  */
 static bool
-advance(Arrival *arrival)
+advance(Arrival * arrival)
 {
 	MemoryContext old;
 	bool		through = true;
@@ -243,7 +244,7 @@ problem_of(const RinqDelivery *delivery)
 
 /* reads whom it is for; NULL, or what is wrong with that */
 static const char *
-read_recipients(Arrival *arrival)
+read_recipients(Arrival * arrival)
 {
 	RinqMessage *msg = &arrival->delivery.message;
 	const char *problem;
@@ -291,7 +292,7 @@ make_arrival(const RinqDelivery *delivery, const char **problem)
 
 /* acknowledges it, if the broker still knows its delivery, and forgets it */
 static void
-end_arrival(Arrival *arrival)
+end_arrival(Arrival * arrival)
 {
 	if (arrival->epoch == channel_epoch && rinq_peer.conn != NULL)
 		(void) rinq_basic_ack(rinq_peer.conn, arrival->delivery.channel,
@@ -304,7 +305,7 @@ end_arrival(Arrival *arrival)
  * there always is for the first one.
  */
 static bool
-wait_for_turn(Arrival *arrival)
+wait_for_turn(Arrival * arrival)
 {
 	RinqBytes	body = arrival->delivery.body;
 	char	   *copy;

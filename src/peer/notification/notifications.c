@@ -32,10 +32,10 @@ typedef struct SubscriptionEntry
 static HTAB *subscriptions = NULL;
 
 /* the one that the scan of a namespace comes to next, while there is a scan */
-static RinqSubscription *scan_next = NULL;
+static RinqSubscription * scan_next = NULL;
 
 static SubscriptionKey
-key_of(const RinqSession *session, const RinqNamespace *ns)
+key_of(const RinqSession * session, const RinqNamespace * ns)
 {
 	SubscriptionKey key;
 
@@ -45,7 +45,7 @@ key_of(const RinqSession *session, const RinqNamespace *ns)
 }
 
 static SubscriptionEntry *
-search(const RinqSession *session, const RinqNamespace *ns, HASHACTION action)
+search(const RinqSession * session, const RinqNamespace * ns, HASHACTION action)
 {
 	SubscriptionKey key = key_of(session, ns);
 
@@ -67,7 +67,7 @@ search(const RinqSession *session, const RinqNamespace *ns, HASHACTION action)
  * Find a session's subscription to a namespace; NULL when it does not listen.
  */
 RinqSubscription *
-rinq_subscription_find(const RinqSession *session, const RinqNamespace *ns)
+rinq_subscription_find(const RinqSession * session, const RinqNamespace * ns)
 {
 	SubscriptionEntry *entry = ns == NULL ? NULL : search(session, ns, HASH_FIND);
 
@@ -79,14 +79,14 @@ rinq_subscription_find(const RinqSession *session, const RinqNamespace *ns)
  * meanwhile; there is one such walk at a time.
  */
 void
-rinq_subscription_scan_begin(RinqNamespace *ns)
+rinq_subscription_scan_begin(RinqNamespace * ns)
 {
 	scan_next = dlist_is_empty(&ns->subscriptions) ? NULL :
 		dlist_container(RinqSubscription, of_namespace, dlist_head_node(&ns->subscriptions));
 }
 
 static RinqSubscription *
-following(RinqSubscription *subscription)
+following(RinqSubscription * subscription)
 {
 	dlist_head *list = &subscription->ns->subscriptions;
 
@@ -118,8 +118,8 @@ rinq_subscription_scan_end(void)
  * namespace before anything comes (topology.c).
  */
 void
-rinq_notifications_subscribe(RinqSession *session, RinqNamespace *ns, RinqReceiveMode mode, RinqBytes handler,
-			   Oid role, Oid owner)
+rinq_notifications_subscribe(RinqSession * session, RinqNamespace * ns, RinqReceiveMode mode, RinqBytes handler,
+							 Oid role, Oid owner)
 {
 	RinqSubscription *subscription = rinq_subscription_find(session, ns);
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
@@ -149,7 +149,7 @@ rinq_notifications_subscribe(RinqSession *session, RinqNamespace *ns, RinqReceiv
 }
 
 static void
-end_subscription(RinqSubscription *subscription)
+end_subscription(RinqSubscription * subscription)
 {
 	RinqNamespace *ns = subscription->ns;
 
@@ -172,7 +172,7 @@ end_subscription(RinqSubscription *subscription)
  * Ends a session's listening to a namespace; false when it did not.
  */
 bool
-rinq_notifications_unsubscribe(RinqSession *session, RinqNamespace *ns)
+rinq_notifications_unsubscribe(RinqSession * session, RinqNamespace * ns)
 {
 	RinqSubscription *subscription = rinq_subscription_find(session, ns);
 
@@ -186,7 +186,7 @@ rinq_notifications_unsubscribe(RinqSession *session, RinqNamespace *ns)
  * The same for all namespaces, because the session ends.
  */
 void
-rinq_notifications_unsubscribe_all(RinqSession *session)
+rinq_notifications_unsubscribe_all(RinqSession * session)
 {
 	while (!dlist_is_empty(&session->subscriptions))
 		end_subscription(dlist_container(RinqSubscription, of_session,
@@ -198,7 +198,7 @@ rinq_notifications_unsubscribe_all(RinqSession *session)
  * listen, or in another way.
  */
 const RinqListener *
-rinq_notifications_handler(RinqSession *session, RinqNamespace *ns)
+rinq_notifications_handler(RinqSession * session, RinqNamespace * ns)
 {
 	RinqSubscription *subscription = rinq_subscription_find(session, ns);
 
@@ -210,7 +210,7 @@ rinq_notifications_handler(RinqSession *session, RinqNamespace *ns)
  * Does a session listen to a namespace whose notifications are kept?
  */
 bool
-rinq_buffers_notifications(const RinqSession *session)
+rinq_buffers_notifications(const RinqSession * session)
 {
 	return session->num_keeping > 0;
 }
@@ -220,7 +220,7 @@ rinq_buffers_notifications(const RinqSession *session)
  * its length.
  */
 void
-rinq_subscriptions_list(const RinqSession *session, StringInfo list)
+rinq_subscriptions_list(const RinqSession * session, StringInfo list)
 {
 	int			start = list->len;
 	uint32		count = 0;

@@ -29,10 +29,10 @@ struct RinqSubscription
 };
 
 /* notifications.c */
-extern RinqSubscription *rinq_subscription_find(const RinqSession *session,
-												const RinqNamespace *ns);
-extern void rinq_subscription_scan_begin(RinqNamespace *ns);
-extern RinqSubscription *rinq_subscription_scan_next(void);
+extern RinqSubscription * rinq_subscription_find(const RinqSession * session,
+												 const RinqNamespace * ns);
+extern void rinq_subscription_scan_begin(RinqNamespace * ns);
+extern RinqSubscription * rinq_subscription_scan_next(void);
 extern void rinq_subscription_scan_end(void);
 
 #endif							/* RINQ_NOTIFICATIONS_H */

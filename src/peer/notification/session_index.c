@@ -59,7 +59,7 @@ static uint64 searches = 0;
 static dlist_head listening = DLIST_STATIC_INIT(listening);
 
 /* the index that is being built, and the session that it comes to next */
-static KeyIndex *building = NULL;
+static KeyIndex * building = NULL;
 static dlist_node *build_next = NULL;
 
 /* sessions that a search has found, still to be taken */
@@ -71,7 +71,7 @@ typedef struct Place
 
 static List *found_places = NIL;	/* of Place, in memory of whoever searches */
 static int	next_place = 0;
-static PostingMember *next_member = NULL;
+static PostingMember * next_member = NULL;
 
 static uint64
 hash_value(RinqBytes value)
@@ -94,7 +94,7 @@ find_index(RinqBytes namespace, RinqBytes key)
 }
 
 static PostingMember *
-following(PostingMember *member)
+following(PostingMember * member)
 {
 	dlist_head *list = &member->posting->members;
 
@@ -103,10 +103,10 @@ following(PostingMember *member)
 }
 
 static void
-leave(KeyIndex *index, RinqSession *session)
+leave(KeyIndex * index, RinqSession * session)
 {
 	PostingMember *member = hash_search(index->members, &session->seq, HASH_FIND, NULL);
-	Posting *posting;
+	Posting    *posting;
 
 	if (member == NULL)
 		return;
@@ -121,11 +121,11 @@ leave(KeyIndex *index, RinqSession *session)
 }
 
 static void
-join(KeyIndex *index, RinqSession *session)
+join(KeyIndex * index, RinqSession * session)
 {
 	RinqAttribute attribute;
 	PostingMember *member;
-	Posting *posting;
+	Posting    *posting;
 	uint64		hash;
 	bool		found;
 
@@ -158,7 +158,7 @@ next_listening(dlist_node *node)
  * A session begins to listen.
  */
 void
-rinq_index_add(RinqSession *session)
+rinq_index_add(RinqSession * session)
 {
 	int			i;
 
@@ -174,7 +174,7 @@ rinq_index_add(RinqSession *session)
  * It does not listen to anything any more.
  */
 void
-rinq_index_remove(RinqSession *session)
+rinq_index_remove(RinqSession * session)
 {
 	int			i;
 
@@ -192,7 +192,7 @@ rinq_index_remove(RinqSession *session)
  * An attribute of a session that listens may have another value than before.
  */
 void
-rinq_index_changed(RinqSession *session, RinqBytes namespace, RinqBytes key)
+rinq_index_changed(RinqSession * session, RinqBytes namespace, RinqBytes key)
 {
 	KeyIndex   *index = find_index(namespace, key);
 
@@ -206,7 +206,7 @@ rinq_index_changed(RinqSession *session, RinqBytes namespace, RinqBytes key)
  * All attributes of a namespace may have.
  */
 void
-rinq_index_namespace_changed(RinqSession *session, RinqBytes namespace)
+rinq_index_namespace_changed(RinqSession * session, RinqBytes namespace)
 {
 	int			i;
 
@@ -242,7 +242,7 @@ free_place(void)
 }
 
 static HTAB *
-make_table(KeyIndex *index, const char *name, Size keysize, Size entrysize)
+make_table(KeyIndex * index, const char *name, Size keysize, Size entrysize)
 {
 	HASHCTL		ctl;
 
@@ -284,7 +284,8 @@ make_index(RinqBytes namespace, RinqBytes key)
 /* what a search is about, and what it has found */
 typedef struct Search
 {
-	RinqBytes	missing_namespace;	/* of the first index it would have used; NULL data: none */
+	RinqBytes	missing_namespace;	/* of the first index it would have used;
+									 * NULL data: none */
 	RinqBytes	missing_key;
 } Search;
 
@@ -308,7 +309,7 @@ usable_index(Search *search, RinqBytes namespace, RinqBytes key)
 }
 
 static Place *
-make_place(KeyIndex *index, uint64 hash)
+make_place(KeyIndex * index, uint64 hash)
 {
 	Place	   *place = palloc(sizeof(Place));
 

@@ -37,7 +37,7 @@ static bool look = false;
 static int	num_looked_at = 0;
 
 static RinqSession *
-session_of(const Subscription *subscription)
+session_of(const Subscription * subscription)
 {
 	RinqSession *session = rinq_own_session_find(subscription->session);
 
@@ -76,12 +76,11 @@ same(const RinqDurableSubscription *a, const RinqDurableSubscription *b)
 static int
 compare_names(const void *a, const void *b)
 {
-	return strcmp((*(Subscription *const *) a)->standing->name,
-				  (*(Subscription *const *) b)->standing->name);
+	return strcmp((*(Subscription * const *) a)->standing->name,
+				  (*(Subscription * const *) b)->standing->name);
 }
 
-static Subscription **
-sort_by_name(List *list)
+static Subscription * *sort_by_name(List *list)
 {
 	Subscription **sorted = palloc_extended(Max(list_length(list), 1) * sizeof(Subscription *),
 											MCXT_ALLOC_HUGE);
@@ -96,7 +95,7 @@ sort_by_name(List *list)
 
 /* the subscription that is as a new one has it, and has not been taken; or NULL */
 static Subscription *
-take_same(Subscription **sorted, int count, RinqDurableSubscription *standing)
+take_same(Subscription * *sorted, int count, RinqDurableSubscription *standing)
 {
 	Subscription probe = {standing, 0, 0, false};
 	Subscription *key = &probe;
@@ -123,7 +122,7 @@ make_subscription(RinqDurableSubscription *standing)
 
 /* ends those that the new list does not have */
 static void
-end_others(Subscription **sorted, int count)
+end_others(Subscription * *sorted, int count)
 {
 	int			i;
 
@@ -181,7 +180,7 @@ rinq_durable_configure(List *standings)
  * that concerns subscriptions, their sessions are looked at in the next step.
  */
 void
-rinq_durable_look(const RinqSession *session)
+rinq_durable_look(const RinqSession * session)
 {
 	if (session == NULL || session->standing)
 		look = true;
@@ -200,7 +199,7 @@ rinq_durable_retry(void)
 
 /* does a subscription have a session that listens for it? */
 static bool
-is_served(const Subscription *subscription)
+is_served(const Subscription * subscription)
 {
 	const RinqListener *wanted = &subscription->standing->listener;
 	RinqSession *session = session_of(subscription);
@@ -219,7 +218,7 @@ is_served(const Subscription *subscription)
 
 /* what the broker has refused before is asked for again */
 static void
-bind_if_refused(const Subscription *subscription)
+bind_if_refused(const Subscription * subscription)
 {
 	RinqNamespace *ns =
 		rinq_topology_find(rinq_bytes_str(subscription->standing->listener.namespace));
@@ -230,7 +229,7 @@ bind_if_refused(const Subscription *subscription)
 
 /* why a session was not made, or NULL */
 static const char *
-make_session(Subscription *subscription)
+make_session(Subscription * subscription)
 {
 	RinqDurableSubscription *standing = subscription->standing;
 	RinqBytes	namespace = rinq_bytes_str(standing->listener.namespace);
@@ -265,7 +264,7 @@ make_session(Subscription *subscription)
 
 /* sees to it that a subscription has its session, if that can be */
 static void
-look_at(Subscription *subscription)
+look_at(Subscription * subscription)
 {
 	const char *problem;
 

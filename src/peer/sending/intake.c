@@ -22,7 +22,8 @@
 #include "peer/sending/sender.h"
 #include "utils/memutils.h"
 
-#define PACK_DELAY 10			/* ms that transactions have to pack, before a scan begins */
+#define PACK_DELAY 10			/* ms that transactions have to pack, before a
+								 * scan begins */
 
 /* from the outbox worker, to be sent; the end of the scan comes last */
 static RinqChunkList stored = {InvalidDsaPointer, InvalidDsaPointer};
@@ -31,12 +32,15 @@ static RinqChunkList stored = {InvalidDsaPointer, InvalidDsaPointer};
 static RinqChunkList held = {InvalidDsaPointer, InvalidDsaPointer};
 static Size held_bytes;
 
-static bool scanning;			/* the outbox worker was told to, and not all was sent */
+static bool scanning;			/* the outbox worker was told to, and not all
+								 * was sent */
 static bool scan_ended;			/* all was read */
-static uint32 scan_number;		/* of the last scan; chunks of others are ignored */
+static uint32 scan_number;		/* of the last scan; chunks of others are
+								 * ignored */
 static uint32 scan_round;		/* that it is for */
 static uint32 done_round;		/* of the last scan that is through */
-static uint32 drop_round;		/* durable messages from before this round are left to a scan */
+static uint32 drop_round;		/* durable messages from before this round are
+								 * left to a scan */
 static int64 packing_since;		/* 0: transactions do not pack */
 static RinqScanSnapshot *scan_snapshot;
 
@@ -128,7 +132,7 @@ hold(dsa_pointer pointer, uint32 round)
 
 /* the next of those held that need not wait any more */
 static bool
-take_held(RinqTaken *taken)
+take_held(RinqTaken * taken)
 {
 	while (DsaPointerIsValid(held.first))
 	{
@@ -149,7 +153,7 @@ take_held(RinqTaken *taken)
 
 /* the next chunk of a transaction of which something can be sent now */
 static bool
-take_transaction(RinqTaken *taken)
+take_transaction(RinqTaken * taken)
 {
 	dsa_pointer pointer;
 
@@ -222,7 +226,7 @@ is_current_scan(const RinqChunk *chunk)
 
 /* deals with an answer; false when it is a chunk to be sent, and kept */
 static bool
-take_answer(RinqChunk *chunk, RinqTaken *current)
+take_answer(RinqChunk *chunk, RinqTaken * current)
 {
 	switch (chunk->kind)
 	{
@@ -265,7 +269,7 @@ take_answer(RinqChunk *chunk, RinqTaken *current)
  * already is decided when it comes.  "current" is what is being sent.
  */
 void
-rinq_intake_answers(RinqTaken *current)
+rinq_intake_answers(RinqTaken * current)
 {
 	dsa_pointer pointer;
 
@@ -279,7 +283,7 @@ rinq_intake_answers(RinqTaken *current)
 }
 
 static bool
-take_stored(RinqTaken *taken)
+take_stored(RinqTaken * taken)
 {
 	while (DsaPointerIsValid(taken->chunk = rinq_chunks_take(&stored)))
 	{
@@ -302,7 +306,7 @@ take_stored(RinqTaken *taken)
  * none now.
  */
 bool
-rinq_intake_next(RinqTaken *taken)
+rinq_intake_next(RinqTaken * taken)
 {
 	static bool turn = false;
 
@@ -322,7 +326,7 @@ rinq_intake_next(RinqTaken *taken)
  * What was to be sent of a chunk was sent.  Tells those who wait for room.
  */
 void
-rinq_intake_sent(RinqTaken *taken)
+rinq_intake_sent(RinqTaken * taken)
 {
 	RinqSendQueue *queue = the_queue();
 
@@ -370,7 +374,7 @@ rinq_intake_scans(void)
 
 /* are there messages that were handed over, and go before the next scan? */
 static bool
-some_go_first(const RinqTaken *current)
+some_go_first(const RinqTaken * current)
 {
 	dsa_pointer pointer;
 	RinqChunk  *chunk;
@@ -395,7 +399,7 @@ some_go_first(const RinqTaken *current)
  * again, or 0.
  */
 int64
-rinq_intake_scan(const RinqTaken *current)
+rinq_intake_scan(const RinqTaken * current)
 {
 	RinqSendMode mode;
 	uint32		round;
@@ -440,7 +444,7 @@ rinq_intake_worker_lost(void)
  * the next one.  Others stay.
  */
 void
-rinq_intake_connection_lost(RinqTaken *current)
+rinq_intake_connection_lost(RinqTaken * current)
 {
 	scanning = false;
 	scan_number++;

@@ -14,7 +14,8 @@
 #include "peer/sending/sender.h"
 #include "utils/memutils.h"
 
-#define COMPLAIN_INTERVAL 60000 /* ms between log entries about not getting one */
+#define COMPLAIN_INTERVAL 60000 /* ms between log entries about not getting
+								 * one */
 #define START_RETRY 250			/* ms between attempts to start the worker */
 
 static BackgroundWorkerHandle *worker;
@@ -51,7 +52,10 @@ rinq_outbox_link_up(void)
 	MemoryContext old;
 	bool		blocked;
 
-	/* if it has ended since, that is noticed in the next step, with what it was told */
+	/*
+	 * if it has ended since, that is noticed in the next step, with what it
+	 * was told
+	 */
 	if (worker != NULL)
 		return true;
 	if (rinq_peer.stopping || rinq_peer.now < start_after)

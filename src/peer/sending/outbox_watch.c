@@ -19,12 +19,16 @@
 #include "peer/sending/sender.h"
 
 #define CHECK_ROWS 1024			/* of the oldest rows, listed */
-#define SECOND_LOOK 1000		/* ms until a row that is not known is looked for again */
-#define IDLE_CHECKS 10			/* intervals between checks while nothing happens */
-#define STALL 5000				/* ms without a message that moves, and there are some */
+#define SECOND_LOOK 1000		/* ms until a row that is not known is looked
+								 * for again */
+#define IDLE_CHECKS 10			/* intervals between checks while nothing
+								 * happens */
+#define STALL 5000				/* ms without a message that moves, and there
+								 * are some */
 
 static int64 last_check;
-static uint64 last_seen_sent;	/* a counter, to tell whether something has happened */
+static uint64 last_seen_sent;	/* a counter, to tell whether something has
+								 * happened */
 static uint64 last_seen_depth;
 static bool under_way;			/* the outbox worker was told to check */
 

@@ -35,13 +35,19 @@
 #include "peer/sending/publisher.h"
 #include "utils/memutils.h"
 
-#define WINDOW 8192				/* messages on their way on one channel; a power of two */
-#define MAX_KEPT_BYTES (16 * 1024 * 1024)	/* of them, but for a lone larger one */
+#define WINDOW 8192				/* messages on their way on one channel; a
+								 * power of two */
+#define MAX_KEPT_BYTES (16 * 1024 * 1024)	/* of them, but for a lone larger
+											 * one */
 #define SURE_SIZE (128 * 1024)	/* any broker takes bodies of that size */
-#define CONFIRM_PATIENCE 1000	/* ms that calls and responses wait for a confirm */
-#define DRAIN_PATIENCE 1200		/* ms that others wait for one that has to travel alone */
-#define MAX_IDLE_CLOSES 3		/* of a channel with nothing on its way, in a row */
-#define LOG_INTERVAL 10000		/* ms between log entries about refused messages */
+#define CONFIRM_PATIENCE 1000	/* ms that calls and responses wait for a
+								 * confirm */
+#define DRAIN_PATIENCE 1200		/* ms that others wait for one that has to
+								 * travel alone */
+#define MAX_IDLE_CLOSES 3		/* of a channel with nothing on its way, in a
+								 * row */
+#define LOG_INTERVAL 10000		/* ms between log entries about refused
+								 * messages */
 #define RETRY_INTERVAL 10		/* ms between looks for room in the connection */
 
 /* a message that the broker has not confirmed */
@@ -53,7 +59,8 @@ typedef struct Unconfirmed
 	bool		second;			/* it was returned before */
 	bool		done;			/* it is not on its way any more */
 	int64		sent_at;
-	RinqBytes	frames;			/* as it was sent; absent when it must not be sent again */
+	RinqBytes	frames;			/* as it was sent; absent when it must not be
+								 * sent again */
 } Unconfirmed;
 
 /* one that is to be sent again */
@@ -79,19 +86,26 @@ typedef struct Lane
 	uint64		return_tag;		/* where the last returned message was found */
 	Size		bytes;			/* kept of those on their way */
 	bool		alone;			/* the one on its way travels alone */
-	int64		drain_until;	/* one that has to travel alone waits; 0 is none */
+	int64		drain_until;	/* one that has to travel alone waits; 0 is
+								 * none */
 	dlist_head	again;			/* to be sent before anything else */
 	bool		one_by_one;		/* since one of those may be refused */
 	int			idle_closes;
 } Lane;
 
-static Lane lanes[] = {
-	{.channel = CHANNEL_PUBLISH},
-	{.channel = CHANNEL_CONFIRMED,.sure = true}
+static Lane lanes[] =
+{
+	{
+		.channel = CHANNEL_PUBLISH
+	},
+	{
+		.channel = CHANNEL_CONFIRMED,.sure = true
+	}
 };
 
 static MemoryContext context;	/* what is kept of messages */
-static Size broker_limit;		/* largest body that the broker takes; 0 is unknown */
+static Size broker_limit;		/* largest body that the broker takes; 0 is
+								 * unknown */
 static Size largest_taken;		/* largest body that it has taken */
 
 void
@@ -131,20 +145,20 @@ lane_of(RinqPublishKind kind)
 }
 
 static Unconfirmed *
-at_tag(Lane *lane, uint64 tag)
+at_tag(Lane * lane, uint64 tag)
 {
 	Assert(tag >= lane->oldest_tag && tag < lane->next_tag);
 	return &lane->window[tag & (WINDOW - 1)];
 }
 
 static bool
-is_empty(const Lane *lane)
+is_empty(const Lane * lane)
 {
 	return lane->next_tag == lane->oldest_tag;
 }
 
 static void
-free_frames(Unconfirmed *message)
+free_frames(Unconfirmed * message)
 {
 	if (message->frames.data != NULL)
 		pfree((char *) message->frames.data);
@@ -154,7 +168,7 @@ free_frames(Unconfirmed *message)
 /* ---------------- telling owners ---------------- */
 
 static void
-tell_taken(const RinqPublication *what)
+tell_taken(const RinqPublication * what)
 {
 	switch (what->kind)
 	{
@@ -175,7 +189,7 @@ tell_taken(const RinqPublication *what)
 }
 
 static void
-tell_refused(const RinqPublication *what, const char *text)
+tell_refused(const RinqPublication * what, const char *text)
 {
 	switch (what->kind)
 	{
@@ -202,7 +216,7 @@ tell_refused(const RinqPublication *what, const char *text)
  * more to say to those who wait for a response, which may be there all the same.
  */
 static void
-tell_nacked(const RinqPublication *what)
+tell_nacked(const RinqPublication * what)
 {
 	if (what->kind == RINQ_PUBLISH_EXECUTE)
 		rinq_sender_confirmed(what->tag, false, true);
@@ -215,7 +229,7 @@ tell_nacked(const RinqPublication *what)
 /* ---------------- messages on their way ---------------- */
 
 static void
-advance(Lane *lane)
+advance(Lane * lane)
 {
 	while (!is_empty(lane) && at_tag(lane, lane->oldest_tag)->done)
 		lane->oldest_tag++;
@@ -225,7 +239,7 @@ advance(Lane *lane)
 
 /* Take a message off its way; its owner is the caller's to tell. */
 static void
-leave_way(Lane *lane, Unconfirmed *message)
+leave_way(Lane * lane, Unconfirmed * message)
 {
 	Assert(!message->done && lane->bytes >= message->frames.len);
 	message->done = true;
@@ -234,7 +248,7 @@ leave_way(Lane *lane, Unconfirmed *message)
 }
 
 static void
-settle(Lane *lane, Unconfirmed *message, bool nack)
+settle(Lane * lane, Unconfirmed * message, bool nack)
 {
 	if (message->done)
 		return;
@@ -267,7 +281,7 @@ rinq_publisher_confirmed(uint16 channel, uint64 tag, bool multiple, bool nack)
 
 /* Was a message's confirm waited for long enough? */
 static bool
-is_overdue(Lane *lane, uint64 tag)
+is_overdue(Lane * lane, uint64 tag)
 {
 	return !lane->sure && at_tag(lane, tag)->sent_at <= rinq_peer.now - CONFIRM_PATIENCE;
 }
@@ -277,7 +291,7 @@ is_overdue(Lane *lane, uint64 tag)
  * what is known when the broker closes the channel.
  */
 static void
-lose_patience(Lane *lane)
+lose_patience(Lane * lane)
 {
 	while (!is_empty(lane) && is_overdue(lane, lane->oldest_tag) &&
 		   (lane->next_tag - lane->oldest_tag >= WINDOW || lane->bytes > MAX_KEPT_BYTES))
@@ -307,7 +321,7 @@ rinq_publish_waits_for_confirm(Size body_len)
 
 /* May a message of this size be sent now, as far as those on their way matter? */
 static bool
-has_room(Lane *lane, Size body_len)
+has_room(Lane * lane, Size body_len)
 {
 	lose_patience(lane);
 	if (is_empty(lane))
@@ -319,7 +333,7 @@ has_room(Lane *lane, Size body_len)
 
 /* Note a message that was just sent; its frames are kept already. */
 static void
-add_message(Lane *lane, const Unconfirmed *message)
+add_message(Lane * lane, const Unconfirmed * message)
 {
 	Unconfirmed *slot;
 
@@ -347,7 +361,7 @@ copy_frames(RinqBytes frames)
  * is lost.
  */
 RinqMsgStatus
-rinq_publish(const RinqPublication *what, const char *exchange, RinqBytes routing_key,
+rinq_publish(const RinqPublication * what, const char *exchange, RinqBytes routing_key,
 			 bool mandatory, const RinqMessage *msg, RinqBytes body)
 {
 	Lane	   *lane = lane_of(what->kind);
@@ -400,7 +414,7 @@ rinq_publish_problem(RinqMsgStatus status)
 /* ---------------- sending again ---------------- */
 
 static void
-free_again(Again *again)
+free_again(Again * again)
 {
 	dlist_delete(&again->node);
 	free_frames(&again->message);
@@ -408,7 +422,7 @@ free_again(Again *again)
 }
 
 static bool
-is_wanted(const RinqPublication *what)
+is_wanted(const RinqPublication * what)
 {
 	return (what->kind != RINQ_PUBLISH_CALL && what->kind != RINQ_PUBLISH_OPERATION) ||
 		rinq_invoker_wants(what);
@@ -416,7 +430,7 @@ is_wanted(const RinqPublication *what)
 
 /* Send what is to be sent again, as far as that is possible now. */
 static void
-send_again(Lane *lane)
+send_again(Lane * lane)
 {
 	while (!dlist_is_empty(&lane->again))
 	{
@@ -440,7 +454,7 @@ send_again(Lane *lane)
 }
 
 static void
-add_again(Lane *lane, const Unconfirmed *message)
+add_again(Lane * lane, const Unconfirmed * message)
 {
 	Again	   *again = MemoryContextAlloc(context, sizeof(Again));
 
@@ -453,7 +467,7 @@ add_again(Lane *lane, const Unconfirmed *message)
  * Send a returned call again, now that its queue was declared and bound again.
  */
 void
-rinq_publish_again(RinqReturnedCall *call)
+rinq_publish_again(RinqReturnedCall * call)
 {
 	Lane	   *lane = lane_of(call->message.what.kind);
 
@@ -467,7 +481,7 @@ rinq_publish_again(RinqReturnedCall *call)
  * Give a returned call up.
  */
 void
-rinq_publish_forget(RinqReturnedCall *call)
+rinq_publish_forget(RinqReturnedCall * call)
 {
 	free_frames(&call->message);
 	pfree(call);
@@ -477,7 +491,7 @@ rinq_publish_forget(RinqReturnedCall *call)
 
 /* Find a message on its way; they are returned in the order of sending. */
 static Unconfirmed *
-find_returned(Lane *lane, const RinqMessageId *id)
+find_returned(Lane * lane, const RinqMessageId *id)
 {
 	uint64		start = Max(lane->return_tag, lane->oldest_tag);
 	uint64		tag;
@@ -566,7 +580,7 @@ names_exchange(const char *text, const char *exchange)
  * of those to be sent again; NULL if nobody can tell.
  */
 static Again *
-find_refused(Lane *lane, int count, const RinqAmqpChannelClosed *info)
+find_refused(Lane * lane, int count, const RinqAmqpChannelClosed *info)
 {
 	Size		limit = limit_in(info->text);
 	int			i = 0;
@@ -590,7 +604,7 @@ find_refused(Lane *lane, int count, const RinqAmqpChannelClosed *info)
  * how many messages that are.
  */
 static int
-take_back(Lane *lane)
+take_back(Lane * lane)
 {
 	dlist_head	waiting;
 	int			count = 0;
@@ -627,7 +641,7 @@ take_back(Lane *lane)
  * ones are safe only with a confirm.
  */
 static void
-drop_taken(Lane *lane, const Again *refused)
+drop_taken(Lane * lane, const Again * refused)
 {
 	dlist_mutable_iter iter;
 
@@ -669,7 +683,7 @@ log_refused(const RinqAmqpChannelClosed *info)
  * exchange that this peer may not write to at all.
  */
 static bool
-is_refused_likewise(const Unconfirmed *message, const RinqAmqpChannelClosed *info)
+is_refused_likewise(const Unconfirmed * message, const RinqAmqpChannelClosed *info)
 {
 	if (broker_limit != 0 && message->body_len > broker_limit)
 		return true;
@@ -679,7 +693,7 @@ is_refused_likewise(const Unconfirmed *message, const RinqAmqpChannelClosed *inf
 
 /* Tell the owner of a refused message, and those of all that are refused likewise. */
 static void
-refuse(Lane *lane, Again *refused, const RinqAmqpChannelClosed *info)
+refuse(Lane * lane, Again * refused, const RinqAmqpChannelClosed *info)
 {
 	char		text[RINQ_LAST_ERROR_LEN];
 	Size		limit = limit_in(info->text);
@@ -768,7 +782,7 @@ rinq_publisher_opened(void)
 
 /* Forget a message of a lost connection; only of responses is anything kept. */
 static void
-forget(Unconfirmed *message)
+forget(Unconfirmed * message)
 {
 	if (message->what.kind == RINQ_PUBLISH_RESPONSE)
 		rinq_inbound_response_taken(message->what.request);

@@ -22,7 +22,8 @@ typedef enum RinqPublishKind
 {
 	RINQ_PUBLISH_NOTHING,		/* nobody is to be told any more */
 	RINQ_PUBLISH_CALL,			/* a request to a namespace (invoker.c) */
-	RINQ_PUBLISH_OPERATION,		/* a request to the owner of a session (invoker.c) */
+	RINQ_PUBLISH_OPERATION,		/* a request to the owner of a session
+								 * (invoker.c) */
 	RINQ_PUBLISH_RESPONSE,		/* inbound.c */
 	RINQ_PUBLISH_NOTIFICATION,	/* sender.c */
 	RINQ_PUBLISH_EXECUTE		/* what a transaction has committed (sender.c) */
@@ -54,20 +55,20 @@ extern void rinq_publisher_confirmed(uint16 channel, uint64 tag, bool multiple, 
 extern void rinq_publisher_returned(const RinqReturn *ret);
 extern bool rinq_publisher_channel_closed(const RinqAmqpChannelClosed *info);
 
-extern RinqMsgStatus rinq_publish(const RinqPublication *what, const char *exchange,
+extern RinqMsgStatus rinq_publish(const RinqPublication * what, const char *exchange,
 								  RinqBytes routing_key, bool mandatory,
 								  const RinqMessage *msg, RinqBytes body);
 extern bool rinq_publish_waits_for_confirm(Size body_len);
 extern const char *rinq_publish_problem(RinqMsgStatus status);
-extern void rinq_publish_again(RinqReturnedCall *call);
-extern void rinq_publish_forget(RinqReturnedCall *call);
+extern void rinq_publish_again(RinqReturnedCall * call);
+extern void rinq_publish_forget(RinqReturnedCall * call);
 
 /* told by the publisher; invoker.c */
-extern void rinq_invoker_confirmed(const RinqPublication *what);
-extern void rinq_invoker_refused(const RinqPublication *what, const char *text);
-extern void rinq_invoker_unroutable(const RinqPublication *what, const char *text);
-extern bool rinq_invoker_wants(const RinqPublication *what);
-extern void rinq_invoker_call_returned(const RinqPublication *what, RinqReturnedCall *call);
+extern void rinq_invoker_confirmed(const RinqPublication * what);
+extern void rinq_invoker_refused(const RinqPublication * what, const char *text);
+extern void rinq_invoker_unroutable(const RinqPublication * what, const char *text);
+extern bool rinq_invoker_wants(const RinqPublication * what);
+extern void rinq_invoker_call_returned(const RinqPublication * what, RinqReturnedCall * call);
 
 /* inbound.c */
 extern void rinq_inbound_response_taken(struct RinqInbound *request);

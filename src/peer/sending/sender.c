@@ -24,12 +24,15 @@
 #include "protocol/payload.h"
 #include "utils/memutils.h"
 
-#define WINDOW 8192				/* messages published and not confirmed; a power of two */
-#define SHARED_WINDOW 256		/* the same while calls are made, which queue up behind them */
+#define WINDOW 8192				/* messages published and not confirmed; a
+								 * power of two */
+#define SHARED_WINDOW 256		/* the same while calls are made, which queue
+								 * up behind them */
 #define SHARE_FOR 2000			/* ms since the last call */
 #define TURN_MESSAGES 1024		/* sent in one turn, */
-#define TURN_BYTES (256 * 1024)	/* or so many bytes of them */
-#define DURABLE_PATIENCE 500	/* ms that others wait for a queue to be declared */
+#define TURN_BYTES (256 * 1024) /* or so many bytes of them */
+#define DURABLE_PATIENCE 500	/* ms that others wait for a queue to be
+								 * declared */
 #define STREAM_WINDOW 2			/* ms, in which so many messages are a stream */
 #define STREAM_MESSAGES 10
 
@@ -46,7 +49,10 @@ static uint64 next_tag;			/* of the next publish */
 static uint64 oldest_tag;		/* that is not confirmed */
 
 /* the chunk that is being sent, and how far */
-static RinqTaken current = {InvalidDsaPointer};
+static RinqTaken current =
+{
+	InvalidDsaPointer
+};
 static Size current_at;
 
 /* why the last turn has not sent all there was */
@@ -75,7 +81,7 @@ drop(const char *error)
 /* ---------------- publishing ---------------- */
 
 static RinqMsgStatus
-publish(const RinqOutbound *message, RinqNamespace *ns, const RinqBytes *fields)
+publish(const RinqOutbound *message, RinqNamespace * ns, const RinqBytes *fields)
 {
 	RinqMessage msg;
 	RinqPublication what;
@@ -131,7 +137,7 @@ send_notification(const RinqOutbound *outbound, const RinqBytes *fields)
  * That is not waited for long where others wait behind it.
  */
 static bool
-find_namespace(RinqBytes name, bool durable, RinqNamespace **ns, const char **problem)
+find_namespace(RinqBytes name, bool durable, RinqNamespace * *ns, const char **problem)
 {
 	*ns = rinq_topology_namespace(name, rinq_max_namespaces);
 	*problem = NULL;
@@ -271,7 +277,7 @@ send_chunks(void)
 /* ---------------- the broker's answers ---------------- */
 
 static void
-settle(Published *published, bool nack)
+settle(Published * published, bool nack)
 {
 	rinq_outbox_moved();
 	if (published->durable)

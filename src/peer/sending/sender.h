@@ -40,27 +40,27 @@ typedef struct RinqTaken
 
 /* intake.c */
 extern void rinq_intake_init(void);
-extern bool rinq_intake_next(RinqTaken *taken);
-extern void rinq_intake_sent(RinqTaken *taken);
-extern void rinq_intake_answers(RinqTaken *current);
-extern int64 rinq_intake_scan(const RinqTaken *current);
+extern bool rinq_intake_next(RinqTaken * taken);
+extern void rinq_intake_sent(RinqTaken * taken);
+extern void rinq_intake_answers(RinqTaken * current);
+extern int64 rinq_intake_scan(const RinqTaken * current);
 extern bool rinq_intake_busy(void);
 extern bool rinq_intake_scans(void);
 extern void rinq_intake_worker_lost(void);
-extern void rinq_intake_connection_lost(RinqTaken *current);
+extern void rinq_intake_connection_lost(RinqTaken * current);
 extern void rinq_intake_end(void);
 
 /* sent.c */
 typedef struct RinqSent RinqSent;
 
 extern void rinq_sent_init(void);
-extern RinqSent *rinq_sent_find(const RinqMessageId *id);
-extern RinqSent *rinq_sent_begin(const RinqOutbound *outbound);
-extern void rinq_sent_undo(RinqSent *message);
-extern void rinq_sent_confirmed(RinqSent *message);
-extern void rinq_sent_returned(RinqSent *message);
-extern void rinq_sent_failed(RinqSent *message, const char *error);
-extern void rinq_sent_refused(RinqSent *message, const char *error);
+extern RinqSent * rinq_sent_find(const RinqMessageId *id);
+extern RinqSent * rinq_sent_begin(const RinqOutbound *outbound);
+extern void rinq_sent_undo(RinqSent * message);
+extern void rinq_sent_confirmed(RinqSent * message);
+extern void rinq_sent_returned(RinqSent * message);
+extern void rinq_sent_failed(RinqSent * message, const char *error);
+extern void rinq_sent_refused(RinqSent * message, const char *error);
 extern void rinq_sent_answered(const RinqMessageId *id, bool nack);
 extern void rinq_sent_sift(RinqChunk *chunk);
 extern void rinq_sent_removed(const RinqOutboxItem *items, uint32 count);

@@ -19,10 +19,12 @@
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
-#define MAX_CONFIRMED 100000	/* that wait for the outbox worker, before sending pauses */
+#define MAX_CONFIRMED 100000	/* that wait for the outbox worker, before
+								 * sending pauses */
 #define MAX_BATCH 8192			/* items in one chunk for the outbox worker */
 #define LAST_RETRY_DELAY 60000	/* ms */
-#define POSTPONE 100			/* ms until a row is looked at again that somebody is changing */
+#define POSTPONE 100			/* ms until a row is looked at again that
+								 * somebody is changing */
 
 typedef enum SentState
 {
@@ -30,7 +32,8 @@ typedef enum SentState
 	SENT_CONFIRMED,				/* its row is to be removed */
 	SENT_REMOVING,				/* the outbox worker was told so */
 	SENT_RETRY,					/* to be sent again, at "retry_at" */
-	SENT_FETCHING				/* the outbox worker reads it again, or sets it aside */
+	SENT_FETCHING				/* the outbox worker reads it again, or sets
+								 * it aside */
 } SentState;
 
 /* a durable message; its place and id are in "item" */
@@ -44,7 +47,8 @@ struct RinqSent
 	bool		returned;		/* by the broker, which is about to confirm it */
 	bool		hopeless;		/* another attempt would fail, too */
 	char	   *error;			/* of the last attempt, NULL for none */
-	dlist_node	node;			/* in one of the lists, but for those published or fetched */
+	dlist_node	node;			/* in one of the lists, but for those
+								 * published or fetched */
 };
 
 static HTAB *messages;
@@ -80,7 +84,7 @@ rinq_sent_find(const RinqMessageId *id)
 }
 
 static void
-forget(RinqSent *message)
+forget(RinqSent * message)
 {
 	if (message->error != NULL)
 		pfree(message->error);
@@ -88,7 +92,7 @@ forget(RinqSent *message)
 }
 
 static void
-set_confirmed(RinqSent *message)
+set_confirmed(RinqSent * message)
 {
 	message->state = SENT_CONFIRMED;
 	dlist_push_tail(&confirmed, &message->node);
@@ -96,7 +100,7 @@ set_confirmed(RinqSent *message)
 }
 
 static void
-set_retry(RinqSent *message, int64 at)
+set_retry(RinqSent * message, int64 at)
 {
 	message->state = SENT_RETRY;
 	message->retry_at = at;
@@ -106,7 +110,7 @@ set_retry(RinqSent *message, int64 at)
 
 /* takes it out of the list that it is in, for another state */
 static void
-leave_state(RinqSent *message)
+leave_state(RinqSent * message)
 {
 	switch (message->state)
 	{
@@ -166,7 +170,7 @@ rinq_sent_begin(const RinqOutbound *outbound)
  * others come as if for the first time.
  */
 void
-rinq_sent_undo(RinqSent *message)
+rinq_sent_undo(RinqSent * message)
 {
 	Assert(message->state == SENT_PUBLISHED);
 	if (message->attempts == 0)
@@ -182,14 +186,14 @@ rinq_sent_undo(RinqSent *message)
  * Its row is to be removed.
  */
 void
-rinq_sent_confirmed(RinqSent *message)
+rinq_sent_confirmed(RinqSent * message)
 {
 	Assert(message->state == SENT_PUBLISHED);
 	set_confirmed(message);
 }
 
 void
-rinq_sent_returned(RinqSent *message)
+rinq_sent_returned(RinqSent * message)
 {
 	message->returned = true;
 }
@@ -206,7 +210,7 @@ rinq_sent_note_error(const char *error)
  * It was not taken: it is tried again, later and later.
  */
 void
-rinq_sent_failed(RinqSent *message, const char *error)
+rinq_sent_failed(RinqSent * message, const char *error)
 {
 	int64		delay = (int64) rinq_retry_delay << Min(message->attempts, 16);
 
@@ -224,7 +228,7 @@ rinq_sent_failed(RinqSent *message, const char *error)
  * The broker will never take it: it is set aside at once.
  */
 void
-rinq_sent_refused(RinqSent *message, const char *error)
+rinq_sent_refused(RinqSent * message, const char *error)
 {
 	if (message->state != SENT_PUBLISHED)
 		return;
@@ -355,7 +359,7 @@ rinq_sent_retrying(int64 *count, int *attempts)
 	*count = num_retrying;
 	*attempts = 0;
 	dlist_foreach(iter, &retrying)
-		*attempts = Max(*attempts, dlist_container(RinqSent, node, iter.cur)->attempts);
+		* attempts = Max(*attempts, dlist_container(RinqSent, node, iter.cur)->attempts);
 }
 
 /*
@@ -437,7 +441,7 @@ remove_confirmed(void)
 }
 
 static bool
-set_aside(RinqSent *message)
+set_aside(RinqSent * message)
 {
 	RinqOutboxFailed failed;
 
@@ -450,7 +454,7 @@ set_aside(RinqSent *message)
 }
 
 static void
-set_fetching(RinqSent *message)
+set_fetching(RinqSent * message)
 {
 	leave_state(message);
 	message->state = SENT_FETCHING;
@@ -459,7 +463,7 @@ set_fetching(RinqSent *message)
 
 /* Was the last attempt made? */
 static bool
-is_given_up(const RinqSent *message)
+is_given_up(const RinqSent * message)
 {
 	return message->hopeless || message->attempts >= rinq_send_attempts;
 }
@@ -469,7 +473,7 @@ is_given_up(const RinqSent *message)
  * are collected.  Returns when the next is due, or 0.
  */
 static int64
-collect_due(RinqSent **due, int *num_due)
+collect_due(RinqSent * *due, int *num_due)
 {
 	dlist_mutable_iter iter;
 	int64		next = 0;
@@ -494,7 +498,7 @@ collect_due(RinqSent **due, int *num_due)
 static int64
 retry(void)
 {
-	static RinqSent *due[MAX_BATCH];
+	static RinqSent * due[MAX_BATCH];
 	static RinqOutboxItem items[MAX_BATCH];
 	int			count = 0;
 	int64		next;

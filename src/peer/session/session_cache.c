@@ -75,7 +75,7 @@ key_of(const RinqSessionId *id)
 }
 
 static void
-forget(Remote *remote)
+forget(Remote * remote)
 {
 	bytes_used -= REMOTE_BYTES + rinq_attributes_size(remote->attributes);
 	rinq_attributes_free(remote->attributes);
@@ -161,7 +161,7 @@ rinq_session_cache_prune(void)
 }
 
 static void
-put(Remote *remote, RinqBytes namespace, const RinqAttribute *attribute)
+put(Remote * remote, RinqBytes namespace, const RinqAttribute *attribute)
 {
 	bytes_used -= rinq_attributes_size(remote->attributes);
 	rinq_attribute_put(&remote->attributes, remote_context, namespace, attribute);
@@ -169,7 +169,7 @@ put(Remote *remote, RinqBytes namespace, const RinqAttribute *attribute)
 }
 
 static void
-drop(Remote *remote, RinqBytes namespace, RinqBytes key)
+drop(Remote * remote, RinqBytes namespace, RinqBytes key)
 {
 	bytes_used -= rinq_attributes_size(remote->attributes);
 	rinq_attribute_remove(remote->attributes, namespace, key);
@@ -213,7 +213,7 @@ typedef enum Knowledge
  * its value.
  */
 static Knowledge
-consult(Remote *remote, RinqBytes namespace, uint32 revision, RinqAttribute *attribute)
+consult(Remote * remote, RinqBytes namespace, uint32 revision, RinqAttribute *attribute)
 {
 	RinqAttribute found;
 
@@ -234,7 +234,7 @@ consult(Remote *remote, RinqBytes namespace, uint32 revision, RinqAttribute *att
 
 /* answers from what is known; false when the owner has to be asked */
 static bool
-answer_get(uint32 index, Remote *remote, uint32 revision, RinqBytes namespace,
+answer_get(uint32 index, Remote * remote, uint32 revision, RinqBytes namespace,
 		   RinqAttribute *attributes, int count)
 {
 	StringInfoData result;
@@ -265,7 +265,7 @@ answer_get(uint32 index, Remote *remote, uint32 revision, RinqBytes namespace,
 }
 
 static void
-get(uint32 index, RinqSlot *slot, Remote *remote, const RinqBytes *fields,
+get(uint32 index, RinqSlot *slot, Remote * remote, const RinqBytes *fields,
 	RinqAttribute *attributes, int count, StringInfo body)
 {
 	RinqAttribute *missing = attributes;
@@ -293,7 +293,7 @@ get(uint32 index, RinqSlot *slot, Remote *remote, const RinqBytes *fields,
 
 /* would this change an attribute that is known to be frozen? */
 static bool
-is_refused(Remote *remote, RinqBytes namespace, const RinqAttribute *attribute)
+is_refused(Remote * remote, RinqBytes namespace, const RinqAttribute *attribute)
 {
 	RinqAttribute found;
 
@@ -304,7 +304,7 @@ is_refused(Remote *remote, RinqBytes namespace, const RinqAttribute *attribute)
 }
 
 static void
-update(uint32 index, RinqSlot *slot, Remote *remote, const RinqBytes *fields,
+update(uint32 index, RinqSlot *slot, Remote * remote, const RinqBytes *fields,
 	   RinqAttribute *attributes, int count, StringInfo body)
 {
 	int			i;
@@ -404,7 +404,7 @@ rinq_session_cache_operation(uint32 index)
  * what was just changed; at others, who knows.
  */
 static void
-carry_over(Remote *remote, const RinqSlot *slot, uint32 revision)
+carry_over(Remote * remote, const RinqSlot *slot, uint32 revision)
 {
 	if (revision == slot->target.revision + 1)
 		rinq_attributes_refetched(remote->attributes, slot->target.revision, revision);

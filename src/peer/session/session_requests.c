@@ -57,7 +57,7 @@ create(uint32 index, const RinqSlot *slot)
  * that was changed later the value is not known any more.
  */
 static void
-get(uint32 index, RinqSession *session, uint32 revision, const RinqBytes *fields)
+get(uint32 index, RinqSession * session, uint32 revision, const RinqBytes *fields)
 {
 	RinqAttribute *attributes;
 	StringInfoData result;
@@ -90,7 +90,7 @@ get(uint32 index, RinqSession *session, uint32 revision, const RinqBytes *fields
 }
 
 static void
-update(uint32 index, RinqSession *session, uint32 revision, const RinqBytes *fields)
+update(uint32 index, RinqSession * session, uint32 revision, const RinqBytes *fields)
 {
 	RinqAttribute *attributes;
 	RinqBytes	detail = rinq_bytes(NULL, 0);
@@ -119,7 +119,7 @@ update(uint32 index, RinqSession *session, uint32 revision, const RinqBytes *fie
 }
 
 static void
-clear(uint32 index, RinqSession *session, uint32 revision, const RinqBytes *fields)
+clear(uint32 index, RinqSession * session, uint32 revision, const RinqBytes *fields)
 {
 	RinqBytes	detail = rinq_bytes(NULL, 0);
 	uint32		seq = session->seq;
@@ -134,7 +134,7 @@ clear(uint32 index, RinqSession *session, uint32 revision, const RinqBytes *fiel
 
 /* the next message id of a session that belongs to no process */
 static void
-draw(uint32 index, RinqSession *session)
+draw(uint32 index, RinqSession * session)
 {
 	RinqMessageId id;
 	char		text[RINQ_MESSAGE_ID_SIZE];
@@ -157,7 +157,7 @@ draw(uint32 index, RinqSession *session)
 }
 
 static void
-append_session(StringInfo page, const RinqSession *session)
+append_session(StringInfo page, const RinqSession * session)
 {
 	appendBinaryStringInfo(page, (const char *) &session->seq, sizeof(uint32));
 	appendBinaryStringInfo(page, (const char *) &session->revision, sizeof(uint32));
@@ -170,7 +170,7 @@ append_session(StringInfo page, const RinqSession *session)
 }
 
 static void
-append_attributes(StringInfo page, const RinqSession *session)
+append_attributes(StringInfo page, const RinqSession * session)
 {
 	RinqAttributeScan scan;
 	const RinqAttributeEntry *entry;
@@ -231,7 +231,7 @@ list(uint32 index, uint32 after, bool of_attributes)
 
 /* the session listens to other namespaces now, or in another way */
 static void
-listening_changed(RinqSession *session)
+listening_changed(RinqSession * session)
 {
 	rinq_durable_look(session);
 	if (!rinq_buffers_notifications(session))
@@ -240,7 +240,7 @@ listening_changed(RinqSession *session)
 
 /* listens to notifications; answered when they can come */
 static void
-listen_to(uint32 index, RinqSession *session, const RinqSlot *slot, const RinqBytes *fields)
+listen_to(uint32 index, RinqSession * session, const RinqSlot *slot, const RinqBytes *fields)
 {
 	RinqNamespace *ns = rinq_topology_namespace(fields[RINQ_OP_NAMESPACE], rinq_max_namespaces);
 	RinqReceiveMode mode = RINQ_RECEIVE_BUFFER;
@@ -264,7 +264,7 @@ listen_to(uint32 index, RinqSession *session, const RinqSlot *slot, const RinqBy
 
 /* answers whether the session did listen */
 static void
-unlisten_from(uint32 index, RinqSession *session, const RinqBytes *fields)
+unlisten_from(uint32 index, RinqSession * session, const RinqBytes *fields)
 {
 	RinqNamespace *ns = rinq_topology_find(fields[RINQ_OP_NAMESPACE]);
 
@@ -304,7 +304,7 @@ rinq_operation_wait(List *waiting, uint32 index)
 bool
 rinq_operation_waits(const void *waiting, uint32 *index)
 {
-	const Waiting *operation = waiting;
+	const		Waiting *operation = waiting;
 	RinqSlot   *slot = &rinq_peer.slots->slot[operation->index];
 
 	*index = operation->index;
@@ -327,7 +327,7 @@ rinq_operation_bound(const void *waiting, const char *error)
 }
 
 static bool
-may_use(const RinqSlot *slot, const RinqSession *session)
+may_use(const RinqSlot *slot, const RinqSession * session)
 {
 	return slot->privilege_checked || slot->role == session->role ||
 		(session->client != 0 && session->client == slot->client);

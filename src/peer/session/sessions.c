@@ -63,7 +63,7 @@ rinq_sessions_init(void)
 }
 
 static void
-free_handler(RinqSession *session)
+free_handler(RinqSession * session)
 {
 	if (session->on_response == NULL)
 		return;
@@ -164,7 +164,7 @@ add(uint32 seq)
 }
 
 static void
-moved_on(RinqSession *session)
+moved_on(RinqSession * session)
 {
 	session->revision++;
 	session->next_message = 1;
@@ -177,7 +177,7 @@ moved_on(RinqSession *session)
  * in which nothing else has changed.
  */
 void
-rinq_own_session_renumber(RinqSession *session)
+rinq_own_session_renumber(RinqSession * session)
 {
 	if (session->revision < PG_UINT32_MAX)
 		moved_on(session);
@@ -235,7 +235,7 @@ rinq_own_session_create(Oid role)
  * Sets the function that responses to asynchronous calls go to; NULL for none.
  */
 void
-rinq_own_session_on_response(RinqSession *session, RinqBytes handler, Oid role, Oid owner)
+rinq_own_session_on_response(RinqSession * session, RinqBytes handler, Oid role, Oid owner)
 {
 	MemoryContext old;
 
@@ -251,7 +251,7 @@ rinq_own_session_on_response(RinqSession *session, RinqBytes handler, Oid role, 
 }
 
 static void
-end_session(RinqSession *session)
+end_session(RinqSession * session)
 {
 	bytes_used -= SESSION_BYTES + rinq_attributes_size(session->attributes);
 	rinq_attributes_free(session->attributes);
@@ -314,7 +314,7 @@ rinq_own_sessions_look(void)
  * not RINQ_OUTCOME_SUCCESS.
  */
 static RinqOutcome
-find_at(uint32 seq, uint32 revision, RinqSession **session)
+find_at(uint32 seq, uint32 revision, RinqSession * *session)
 {
 	*session = rinq_own_session_find(seq);
 	if (*session == NULL)
@@ -327,7 +327,7 @@ find_at(uint32 seq, uint32 revision, RinqSession **session)
 
 /* why a change is refused, as the text of RINQ_OUTCOME_REFUSED; NULL if it is not */
 static const char *
-refusal(const RinqSession *session, Size needed, RinqBytes namespace)
+refusal(const RinqSession * session, Size needed, RinqBytes namespace)
 {
 	if (namespace.len > PG_UINT16_MAX)
 		return "the namespace is too long";

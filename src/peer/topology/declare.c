@@ -19,9 +19,12 @@
 #include "peer/peer.h"
 
 #define MAX_CHANNELS 8
-#define SPARE_CHANNELS 16		/* to be left to consumers, or else there is but one */
-#define SLOW_AFTER 200			/* ms without an answer, after which a channel is avoided */
-#define CALL_MARGIN 100			/* ms before its deadline at which a call is told */
+#define SPARE_CHANNELS 16		/* to be left to consumers, or else there is
+								 * but one */
+#define SLOW_AFTER 200			/* ms without an answer, after which a channel
+								 * is avoided */
+#define CALL_MARGIN 100			/* ms before its deadline at which a call is
+								 * told */
 #define LOOK_INTERVAL 25		/* ms between looks at a slow channel */
 
 /* when a declaring channel has answered last, or has begun to wait for an answer */
@@ -101,7 +104,8 @@ use_channel(int i)
 uint16
 rinq_declare_channel(void)
 {
-	int			last = Max(0, num_channels() - 2);	/* the one after it is for mending */
+	int			last = Max(0, num_channels() - 2);	/* the one after it is for
+													 * mending */
 	int			i = 0;
 
 	while (i < last && is_slow(i))
@@ -152,7 +156,7 @@ rinq_declare_answered(uint16 channel)
  * Begin to declare a namespace's queue.
  */
 void
-rinq_declare_begin(RinqNamespace *ns)
+rinq_declare_begin(RinqNamespace * ns)
 {
 	Assert(ns->state != NAMESPACE_DECLARING);
 	ns->state = NAMESPACE_DECLARING;
@@ -165,7 +169,7 @@ rinq_declare_begin(RinqNamespace *ns)
  * Declaring a namespace's queue has ended, with this state.
  */
 void
-rinq_declare_end(RinqNamespace *ns, RinqNamespaceState state)
+rinq_declare_end(RinqNamespace * ns, RinqNamespaceState state)
 {
 	Assert(state != NAMESPACE_DECLARING);
 	if (ns->state == NAMESPACE_DECLARING)
@@ -231,7 +235,7 @@ rinq_declare_elsewhere(uint16 channel, bool oldest_stays)
  * A broker that is silent altogether is not to be blamed on a queue.
  */
 const char *
-rinq_declare_problem(const RinqNamespace *ns, int patience)
+rinq_declare_problem(const RinqNamespace * ns, int patience)
 {
 	static char text[RINQ_LAST_ERROR_LEN];
 	int64		waited = rinq_peer.now - ns->declare_since;

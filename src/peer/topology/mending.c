@@ -19,7 +19,8 @@
 #define PORTION 20				/* namespaces looked at in one go */
 #define PORTION_INTERVAL 50		/* ms between portions */
 #define SOONEST 1000			/* ms between rounds, whatever is returned */
-#define REFUSED_PAUSE 600000	/* ms, for a queue that could not be declared again */
+#define REFUSED_PAUSE 600000	/* ms, for a queue that could not be declared
+								 * again */
 
 static int64 last_round;		/* when the latest one began */
 static bool soon;				/* the next one does not wait for the interval */
@@ -61,7 +62,8 @@ begin_round(void)
 	soon = false;
 	last_round = rinq_peer.now;
 	next_namespace = 0;
-	next_portion = rinq_peer.now + PORTION_INTERVAL;	/* when there are exchanges */
+	next_portion = rinq_peer.now + PORTION_INTERVAL;	/* when there are
+														 * exchanges */
 	rinq_topology_declare_own(true, 0);
 }
 
@@ -82,7 +84,7 @@ mend_portion(void)
  * may have been silent about for long.
  */
 void
-rinq_mending_refused(const RinqAmqpChannelClosed *info, RinqNamespace *ns)
+rinq_mending_refused(const RinqAmqpChannelClosed *info, RinqNamespace * ns)
 {
 	char		text[RINQ_LAST_ERROR_LEN];
 

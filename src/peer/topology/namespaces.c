@@ -18,7 +18,7 @@
 #include "utils/memutils.h"
 
 static HTAB *namespaces;
-static RinqNamespace **by_index;
+static RinqNamespace * *by_index;
 static uint32 num_namespaces;
 static uint32 max_namespaces;
 

@@ -22,8 +22,10 @@
 
 #define FIRST_RETRY_DELAY 1000	/* ms */
 #define LAST_RETRY_DELAY 60000	/* ms */
-#define LOST_AGAIN 10000		/* ms within which what is lost a second time has to wait */
-#define MAX_CLOSES 5			/* of the peer's own channels, in a few seconds */
+#define LOST_AGAIN 10000		/* ms within which what is lost a second time
+								 * has to wait */
+#define MAX_CLOSES 5			/* of the peer's own channels, in a few
+								 * seconds */
 
 /* what a cookie says: the step in the upper half, the namespace in the lower */
 enum
@@ -72,7 +74,7 @@ own_queue(const char *suffix, char buf[16])
 }
 
 static RinqBytes
-command_queue(const RinqNamespace *ns, char buf[RINQ_NAMESPACE_MAXLEN + 8])
+command_queue(const RinqNamespace * ns, char buf[RINQ_NAMESPACE_MAXLEN + 8])
 {
 	snprintf(buf, RINQ_NAMESPACE_MAXLEN + 8, "cmd.%s", ns->name);
 	return rinq_bytes_str(buf);
@@ -150,7 +152,10 @@ start_commands(void)
 {
 	char		queue[16];
 
-	/* as much as can be said: requests between peers must not wait behind others */
+	/*
+	 * as much as can be said: requests between peers must not wait behind
+	 * others
+	 */
 	rinq_basic_qos(rinq_peer.conn, CHANNEL_COMMANDS, PG_UINT16_MAX, false, 0);
 	own_queue(".req", queue);
 	rinq_basic_consume(rinq_peer.conn, CHANNEL_COMMANDS, rinq_bytes_str(queue),
@@ -183,7 +188,7 @@ start_notifications(void)
 
 /* ends the operations that wait for notifications of a namespace */
 static void
-subscribed(RinqNamespace *ns, const char *error)
+subscribed(RinqNamespace * ns, const char *error)
 {
 	List	   *binding = ns->binding;
 	ListCell   *lc;
@@ -195,7 +200,7 @@ subscribed(RinqNamespace *ns, const char *error)
 }
 
 static void
-send_notification_bindings(RinqNamespace *ns, int step, int last_step)
+send_notification_bindings(RinqNamespace * ns, int step, int last_step)
 {
 	char		own[16];
 	char		key[RINQ_NAMESPACE_MAXLEN + RINQ_PEER_ID_SIZE + 2];
@@ -209,7 +214,7 @@ send_notification_bindings(RinqNamespace *ns, int step, int last_step)
 }
 
 static void
-bind_notifications(RinqNamespace *ns)
+bind_notifications(RinqNamespace * ns)
 {
 	ns->notifications = NOTIFICATIONS_BINDING;
 	ns->binds++;
@@ -222,7 +227,7 @@ bind_notifications(RinqNamespace *ns)
  * is none with RINQ_NO_SLOT.
  */
 bool
-rinq_topology_subscribe(RinqNamespace *ns, uint32 index)
+rinq_topology_subscribe(RinqNamespace * ns, uint32 index)
 {
 	if (ns->notifications == NOTIFICATIONS_BOUND)
 		return true;
@@ -237,7 +242,7 @@ rinq_topology_subscribe(RinqNamespace *ns, uint32 index)
  * No session listens to notifications of a namespace any more.
  */
 void
-rinq_topology_unsubscribe(RinqNamespace *ns)
+rinq_topology_unsubscribe(RinqNamespace * ns)
 {
 	char		own[16];
 	char		key[RINQ_NAMESPACE_MAXLEN + RINQ_PEER_ID_SIZE + 2];
@@ -288,7 +293,7 @@ rinq_topology_connection_lost(void)
 }
 
 static void
-send_queue_declaration(RinqNamespace *ns, uint16 channel, int step, int last_step)
+send_queue_declaration(RinqNamespace * ns, uint16 channel, int step, int last_step)
 {
 	char		buf[RINQ_NAMESPACE_MAXLEN + 8];
 	RinqBytes	queue = command_queue(ns, buf);
@@ -302,7 +307,7 @@ send_queue_declaration(RinqNamespace *ns, uint16 channel, int step, int last_ste
  * Declares the queue of a namespace, if that is neither done nor under way.
  */
 void
-rinq_topology_declare(RinqNamespace *ns)
+rinq_topology_declare(RinqNamespace * ns)
 {
 	if (ns->state == NAMESPACE_DECLARING || ns->state == NAMESPACE_DECLARED ||
 		!rinq_peer.ready)
@@ -312,7 +317,7 @@ rinq_topology_declare(RinqNamespace *ns)
 }
 
 static void
-bind_multicast(RinqNamespace *ns, int step)
+bind_multicast(RinqNamespace * ns, int step)
 {
 	char		own[16];
 
@@ -325,7 +330,7 @@ bind_multicast(RinqNamespace *ns, int step)
  * calls is declared again when a request is returned.
  */
 void
-rinq_topology_declare_again(RinqNamespace *ns)
+rinq_topology_declare_again(RinqNamespace * ns)
 {
 	uint16		channel;
 
@@ -344,7 +349,7 @@ rinq_topology_declare_again(RinqNamespace *ns)
  * gone, and is declared again, for listeners of this peer, too.
  */
 void
-rinq_topology_mend(RinqNamespace *ns)
+rinq_topology_mend(RinqNamespace * ns)
 {
 	if (ns->state == NAMESPACE_DECLARED)
 		ns->state = NAMESPACE_UNDECLARED;
@@ -358,7 +363,7 @@ rinq_topology_mend(RinqNamespace *ns)
  * consumed takes no other's requests back with it.
  */
 static uint16
-consuming_channel(RinqNamespace *ns)
+consuming_channel(RinqNamespace * ns)
 {
 	uint16		last = rinq_declare_last_consumer();
 
@@ -377,7 +382,7 @@ consuming_channel(RinqNamespace *ns)
 }
 
 static void
-listen_to(RinqNamespace *ns)
+listen_to(RinqNamespace * ns)
 {
 	char		buf[RINQ_NAMESPACE_MAXLEN + 8];
 	RinqBytes	queue = command_queue(ns, buf);
@@ -396,7 +401,7 @@ listen_to(RinqNamespace *ns)
 }
 
 static void
-unlisten(RinqNamespace *ns)
+unlisten(RinqNamespace * ns)
 {
 	char		buf[RINQ_NAMESPACE_MAXLEN + 8];
 	char		own[16];
@@ -533,7 +538,7 @@ rinq_topology_reply(const RinqReply *reply)
 
 /* Have a namespace's queue tried again later. */
 static void
-retry_later(RinqNamespace *ns)
+retry_later(RinqNamespace * ns)
 {
 	rinq_declare_end(ns, NAMESPACE_FAILED);
 	ns->consuming = false;
@@ -548,7 +553,7 @@ retry_later(RinqNamespace *ns)
  * when it may be tried again at once; what is lost again and again has to wait.
  */
 static bool
-consumer_lost(RinqNamespace *ns)
+consumer_lost(RinqNamespace * ns)
 {
 	bool		again = ns->lost_at != 0 && rinq_peer.now - ns->lost_at < LOST_AGAIN;
 
@@ -563,7 +568,7 @@ consumer_lost(RinqNamespace *ns)
 
 /* one namespace's queue cannot be had now; the others go on */
 static void
-namespace_failed(RinqNamespace *ns, const RinqAmqpChannelClosed *info)
+namespace_failed(RinqNamespace * ns, const RinqAmqpChannelClosed *info)
 {
 	char		text[RINQ_LAST_ERROR_LEN];
 
@@ -584,7 +589,7 @@ namespace_failed(RinqNamespace *ns, const RinqAmqpChannelClosed *info)
 
 /* notifications of a namespace cannot be had: those who wait are told so */
 static void
-notifications_failed(RinqNamespace *ns, const RinqAmqpChannelClosed *info)
+notifications_failed(RinqNamespace * ns, const RinqAmqpChannelClosed *info)
 {
 	char		text[RINQ_LAST_ERROR_LEN];
 
@@ -600,7 +605,7 @@ notifications_failed(RinqNamespace *ns, const RinqAmqpChannelClosed *info)
 
 /* was it a binding for notifications that the broker refused? */
 static bool
-is_notifications(const RinqNamespace *ns, int step, const RinqAmqpChannelClosed *info)
+is_notifications(const RinqNamespace * ns, int step, const RinqAmqpChannelClosed *info)
 {
 	return ns->notifications == NOTIFICATIONS_BINDING &&
 		(step == STEP_SUBSCRIBE || step == STEP_NAMESPACE) &&
