@@ -13,7 +13,7 @@ EXTENSION = rinq
 MODULE_big = rinq
 DATA = $(wildcard sql/rinq--*.sql)
 
-OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c src/*/*/*.c)))
 PG_CPPFLAGS = -I$(srcdir)/src
 
 # Nothing is visible but what PostgreSQL looks up by name.
@@ -86,7 +86,7 @@ docs/architecture.svg: docs/architecture.dot
 	dot -Tsvg $< -o $@
 
 # headers are few, and everything is quick to build
-$(OBJS): $(wildcard src/*.h src/*/*.h) rinq.control
+$(OBJS): $(wildcard src/*.h src/*/*.h src/*/*/*.h) rinq.control
 $(OBJS): override CFLAGS += -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -Wno-cast-function-type
 
 endif

@@ -3,9 +3,9 @@
  * compat.h
  *	  Every difference between PostgreSQL versions that the extension meets.
  *
- * The extension is written for PostgreSQL 14 to 18; code elsewhere uses the
+ * The extension is written for PostgreSQL 15 to 19; code elsewhere uses the
  * names of the newest version, and this header supplies them on older ones.
- * Differences between versions of librabbitmq live in amqp/internal.h.
+ * Differences between versions of librabbitmq live in amqp/codec.h.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,23 +20,8 @@
 #include "utils/acl.h"
 #include "utils/guc.h"
 
-#if PG_VERSION_NUM < 140000
-#error "rinq needs PostgreSQL 14 or newer"
-#endif
-
-/* 15 moved shared memory requests from _PG_init into a hook */
-#if PG_VERSION_NUM >= 150000
-#define RINQ_HAVE_SHMEM_REQUEST_HOOK 1
-#define RINQ_MAX_BACKENDS MaxBackends
-#else
-#define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
-
-/* 14 asks for memory before it has set MaxBackends */
-#include "postmaster/autovacuum.h"
-#include "postmaster/postmaster.h"
-#include "replication/walsender.h"
-#define RINQ_MAX_BACKENDS \
-	(MaxConnections + autovacuum_max_workers + 1 + max_worker_processes + max_wal_senders)
+#if PG_VERSION_NUM < 150000
+#error "rinq needs PostgreSQL 15 or newer"
 #endif
 
 /* 16 made the ACL functions generic */
@@ -129,12 +114,17 @@
 #define rinq_register_tranche(id, name) LWLockRegisterTranche((id), (name))
 #endif
 
-/* 15 has a random generator of its own; the result is in [0, 1) */
-#if PG_VERSION_NUM >= 150000
+/* the result is in [0, 1) */
 #include "common/pg_prng.h"
 #define rinq_random_fraction() pg_prng_double(&pg_global_prng_state)
+
+/* 16 has memory of its own for the values of settings */
+#if PG_VERSION_NUM >= 160000
+#define rinq_guc_malloc(size) guc_malloc(LOG, size)
+#define rinq_guc_free(p) guc_free(p)
 #else
-#define rinq_random_fraction() ((double) random() / ((double) MAX_RANDOM_VALUE + 1))
+#define rinq_guc_malloc(size) malloc(size)
+#define rinq_guc_free(p) free(p)
 #endif
 
 /* 16 keeps settings in a hash table, and makes an array of them when asked */

@@ -75,44 +75,22 @@ typedef struct DsnExtra
 												 * with it */
 } DsnExtra;
 
-static void *
-setting_alloc(size_t size)
-{
-#if PG_VERSION_NUM >= 160000
-	return guc_malloc(LOG, size);
-#else
-	return malloc(size);
-#endif
-}
-
-static void
-setting_free(void *p)
-{
-	if (p == NULL)
-		return;
-#if PG_VERSION_NUM >= 160000
-	guc_free(p);
-#else
-	free(p);
-#endif
-}
-
 static bool
 set_dsn(char **newval, void **extra, bool valid, const char *text)
 {
-	DsnExtra   *secret = setting_alloc(offsetof(DsnExtra, text) + strlen(text) + 1);
-	char	   *shown = setting_alloc(sizeof(DSN_PLACEHOLDER));
+	DsnExtra   *secret = rinq_guc_malloc(offsetof(DsnExtra, text) + strlen(text) + 1);
+	char	   *shown = rinq_guc_malloc(sizeof(DSN_PLACEHOLDER));
 
 	if (secret == NULL || shown == NULL)
 	{
-		setting_free(secret);
-		setting_free(shown);
+		rinq_guc_free(secret);
+		rinq_guc_free(shown);
 		return false;
 	}
 	secret->valid = valid;
 	strcpy(secret->text, text);
 	strcpy(shown, DSN_PLACEHOLDER);
-	setting_free(*newval);
+	rinq_guc_free(*newval);
 	*newval = shown;
 	*extra = secret;
 	return true;

@@ -3,8 +3,8 @@
  * version.h
  *	  Versions of the extension and of the protocol it speaks.
  *
- * The Makefile checks that RINQ_VERSION is the default version of the
- * control file.
+ * make lint checks that RINQ_VERSION is the default version of the control
+ * file.
  *
  *-------------------------------------------------------------------------
  */

@@ -21,7 +21,7 @@
 /* Frame overhead of a content header and a margin, as the protocol asks. */
 #define HEADER_FRAME_MARGIN	20
 
-/* n, c, t, m, sc, dl */
+/* n, c, t, m, sc, dl, traceparent, tracestate */
 #define MAX_HEADERS			8
 
 /* Property flags that stand for neither a known nor a reserved property. */

@@ -349,7 +349,8 @@ rinq_numeric_from_fraction(bool negative, const uint8 *bytes, size_t len,
 		return result;
 	}
 	if (len > MAX_BIGNUM_BYTES ||
-		Abs(exponent) > (base == 10 ? MAX_EXPONENT : MAX_BINARY_EXPONENT))
+		exponent > (base == 10 ? MAX_EXPONENT : MAX_BINARY_EXPONENT) ||
+		exponent < -(base == 10 ? MAX_EXPONENT : MAX_BINARY_EXPONENT))
 		return NULL;
 
 	/* room for the number, one more bit, the power, and a factor of 1000 */

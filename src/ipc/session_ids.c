@@ -37,7 +37,7 @@ cells(void)
 int
 rinq_backend_sessions_count(void)
 {
-	return RINQ_MAX_BACKENDS + NUM_AUXILIARY_PROCS;
+	return MaxBackends + NUM_AUXILIARY_PROCS;
 }
 
 Size

@@ -35,9 +35,7 @@
 RinqShared *rinq_shared = NULL;
 
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
-#ifdef RINQ_HAVE_SHMEM_REQUEST_HOOK
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
-#endif
 
 static dsa_area *payload_area = NULL;
 
@@ -89,10 +87,8 @@ shared_size(void)
 static void
 request_shared_memory(void)
 {
-#ifdef RINQ_HAVE_SHMEM_REQUEST_HOOK
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
-#endif
 	RequestAddinShmemSpace(shared_size());
 	requested = true;
 }
@@ -254,12 +250,8 @@ void
 rinq_shared_init(void)
 {
 	loaded_at_start = true;
-#ifdef RINQ_HAVE_SHMEM_REQUEST_HOOK
 	prev_shmem_request_hook = shmem_request_hook;
 	shmem_request_hook = request_shared_memory;
-#else
-	request_shared_memory();
-#endif
 	prev_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = startup_shared_memory;
 }

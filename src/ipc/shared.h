@@ -198,7 +198,8 @@ typedef struct RinqDatabase
 	Oid			prepared_signal;	/* table whose invalidation tells of a
 									 * committed prepared transaction */
 	int			start_delay;	/* ms, grows while the peer keeps failing */
-	dsa_pointer config;			/* what the reader found (executor/reader.h) */
+	dsa_pointer config;			/* what the reader found
+								 * (ipc/listener_config.h) */
 	uint32		config_serial;
 
 	/* protected by its mutex */

@@ -14,6 +14,7 @@
 
 #include "compat.h"
 
+#include "miscadmin.h"
 #include "guc.h"
 #include "ipc/slots.h"
 #include "port/pg_bitutils.h"
@@ -41,7 +42,7 @@ num_slots(void)
 static uint32
 event_size(void)
 {
-	return pg_nextpower2_32(ENTRIES_PER_SLOT * num_slots() + 4 * (uint32) RINQ_MAX_BACKENDS);
+	return pg_nextpower2_32(ENTRIES_PER_SLOT * num_slots() + 4 * (uint32) MaxBackends);
 }
 
 Size

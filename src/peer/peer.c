@@ -5,8 +5,9 @@
  *	  and its stop.
  *
  * It is connected to no database, runs no user's code, holds no transaction,
- * and waits only in one place: for its latch, the broker's socket, the
- * postmaster's death, or the next deadline.  An error that escapes ends the
+ * and waits in one place: for its latch, the broker's socket, the postmaster's
+ * death, or the next deadline.  Only the look-up of the broker's name, and a nap
+ * while messages stream, hold it up elsewhere.  An error that escapes ends the
  * process; the launcher starts it again, with a new identity.
  *
  *-------------------------------------------------------------------------

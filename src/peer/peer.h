@@ -51,7 +51,7 @@
 #define CHANNEL_COMMANDS 1		/* consumes unicast and multicast requests */
 #define CHANNEL_RESPONSES 2		/* consumes responses */
 #define CHANNEL_TOPOLOGY 3		/* declares and binds */
-#define CHANNEL_PUBLISH 4		/* sends calls and responses */
+#define CHANNEL_PUBLISH 4		/* sends calls, responses and notifications */
 #define CHANNEL_CONFIRMED 5		/* sends what transactions have committed */
 #define CHANNEL_NOTIFICATIONS 6 /* consumes notifications */
 #define CHANNEL_NAMESPACES 7	/* from here on: each consumes a namespace's

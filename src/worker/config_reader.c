@@ -352,6 +352,12 @@ rinq_reader_main(Datum arg)
 									ALLOCSET_DEFAULT_SIZES);
 	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_SESSION);
 	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_SESSION);
+
+	/*
+	 * less than deadlock_timeout: the reader, which comes again, gives way
+	 * and not a user's command
+	 */
+	SetConfigOption("lock_timeout", "500ms", PGC_SUSET, PGC_S_SESSION);
 	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_SESSION);
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_SESSION);
 	pgstat_report_activity(STATE_RUNNING, "rinq: reading listeners");

@@ -355,11 +355,14 @@ void
 rinq_sent_retrying(int64 *count, int *attempts)
 {
 	dlist_iter	iter;
+	int			most = 0;
 
-	*count = num_retrying;
-	*attempts = 0;
 	dlist_foreach(iter, &retrying)
-		* attempts = Max(*attempts, dlist_container(RinqSent, node, iter.cur)->attempts);
+	{
+		most = Max(most, dlist_container(RinqSent, node, iter.cur)->attempts);
+	}
+	*count = num_retrying;
+	*attempts = most;
 }
 
 /*
