@@ -253,7 +253,7 @@ class Limits(case.PeerCase):
             pid = db.peer()["pid"]
             self.world.proxy.refuse()
             self.world.proxy.cut()
-            wait_until(lambda: time.monotonic(), lambda now: now > failed + 5.1)  # standing.c's RETRY_INTERVAL
+            wait_until(lambda: time.monotonic(), lambda now: now > failed + 5.1)  # subscriptions.c's RETRY_INTERVAL
             before = self.cpu(pid)
             wait_until(lambda: time.monotonic(), lambda now: now > failed + 6.1)
             self.assertLess(self.cpu(pid) - before, 0.3)

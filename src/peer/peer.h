@@ -16,19 +16,19 @@
  *	sender.c	what transactions have committed; sender.h has its parts
  *	headers.c	headers that messages of all kinds have
  *	server.c	calls in, and what else arrives for executors
- *	line.c		what waits for executors, and what they have done
+ *	dispatch.c		what waits for executors, and what they have done
  *	lanes.c		whose turn it is
- *	inbound.c	responding to requests, and settling them
+ *	delivery.c	responding to requests, and settling them
  *	pool.c		the executors that run handlers
  *	sessions.c	the sessions of this peer
- *	remote.c	sessions of other peers, and what is known about them
- *	operations.c	what backends ask about sessions
+ *	session_cache.c	sessions of other peers, and what is known about them
+ *	session_requests.c	what backends ask about sessions
  *	sess_server.c	what other peers ask about sessions
  *	notifications.c	which sessions listen; notifications that are sent
  *	matching.c	notifications that arrive, and which sessions they are for
- *	kept.c		notifications that wait to be fetched
+ *	buffer.c		notifications that wait to be fetched
  *	session_index.c	which sessions a constraint may match
- *	standing.c	subscriptions that outlive connections
+ *	subscriptions.c	subscriptions that outlive connections
  *
  * Everything here is private to that one process.
  *
@@ -243,14 +243,15 @@ typedef struct RinqSession
 	uint64		last_match;		/* number of the notification that was last
 								 * matched */
 	dlist_head	notifications;	/* that wait until the one before is handled
-								 * (line.c) */
+								 * (dispatch.c) */
 	bool		handling;		/* one of them is being handled */
-	bool		standing;		/* it was made for a subscription (standing.c) */
-	dlist_head	kept;			/* until they are fetched (kept.c) */
+	bool		standing;		/* it was made for a subscription
+								 * (subscriptions.c) */
+	dlist_head	kept;			/* until they are fetched (buffer.c) */
 	int			num_kept;
 	int			num_keeping;	/* namespaces whose notifications are kept */
 	Size		kept_bytes;		/* what they take */
-	dlist_node	keeping;		/* while there are any (kept.c) */
+	dlist_node	keeping;		/* while there are any (buffer.c) */
 	List	   *fetching;		/* operations that wait for such
 								 * (rinq_operation_wait) */
 	dlist_node	node;
@@ -262,7 +263,7 @@ extern bool rinq_server_response(const RinqDelivery *delivery, const RinqListene
 extern bool rinq_server_notification(const RinqDelivery *delivery, RinqSession * session,
 									 const RinqListener *handler, RinqReceiveMode mode);
 
-/* line.c */
+/* dispatch.c */
 typedef struct RinqDemand
 {
 	Oid			role;
@@ -309,7 +310,7 @@ extern RinqOutcome rinq_own_session_destroy(uint32 seq, uint32 revision);
 extern void rinq_own_session_renumber(RinqSession * session);
 extern void rinq_own_session_pending(uint32 seq, int change);
 
-/* remote.c */
+/* session_cache.c */
 extern void rinq_session_cache_init(void);
 extern void rinq_session_cache_operation(uint32 index);
 extern void rinq_session_cache_response(uint32 index, const RinqDelivery *delivery);
@@ -334,14 +335,14 @@ extern bool rinq_notifications_step(void);
 extern void rinq_notifications_channel_lost(void);
 extern void rinq_notifications_drop(void);
 
-/* standing.c */
+/* subscriptions.c */
 extern void rinq_durable_retry(void);
 extern void rinq_durable_look(const RinqSession * session);
 extern void rinq_durable_configure(List *subscriptions);
 extern int64 rinq_durable_step(void);
 extern void rinq_durable_list(StringInfo list);
 
-/* kept.c */
+/* buffer.c */
 #define RINQ_NOTHING_BUFFERED "it does not listen to a namespace whose notifications are kept"
 
 extern bool rinq_buffer_add(RinqSession * session, const RinqBytes *fields);
@@ -349,7 +350,7 @@ extern void rinq_buffer_fetch(RinqSession * session, uint32 index, bool wait);
 extern void rinq_buffer_no_more(RinqSession * session);
 extern void rinq_buffer_session_ends(RinqSession * session);
 
-/* operations.c */
+/* session_requests.c */
 extern void rinq_operation(uint32 index);
 extern List *rinq_operation_wait(List *waiting, uint32 index);
 extern bool rinq_operation_waits(const void *waiting, uint32 *index);

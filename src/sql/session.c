@@ -5,7 +5,7 @@
  *
  * Sessions are Rinq's, and not the database's: what is done to them is done at
  * once, and no rollback undoes it.  What is refused, and when it is tried
- * again, is target.c's.
+ * again, is session_ref.c's.
  *
  *-------------------------------------------------------------------------
  */

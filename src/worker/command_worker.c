@@ -10,8 +10,8 @@
  * peer.  A transaction that failed only for its company, by a serialization
  * failure or a deadlock, is tried again.  What is done with the answer is the
  * peer's business; what is called, and how, is handler.c's; how its result
- * or error becomes an answer is answer.c's; what is written down about requests
- * is record.c's.
+ * or error becomes an answer is response.c's; what is written down about requests
+ * is inbox.c's.
  *
  *-------------------------------------------------------------------------
  */

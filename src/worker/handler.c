@@ -7,7 +7,7 @@
  * goes on working.  Looking one up costs more than a trivial handler, so
  * the result is kept until a function, type or schema changes.
  *
- * Transactions, deadlines and errors are the business of executor.c.
+ * Transactions, deadlines and errors are the business of command_worker.c.
  *
  *-------------------------------------------------------------------------
  */

@@ -5,8 +5,8 @@
  *	  way to executors.
  *
  *	server.c	takes them off the wire
- *	line.c		has them wait for executors, and takes the results
- *	inbound.c	responds to requests, and settles them with the broker
+ *	dispatch.c		has them wait for executors, and takes the results
+ *	delivery.c	responds to requests, and settles them with the broker
  *
  * Private to these files.
  *
@@ -69,7 +69,7 @@ typedef struct RinqInbound
 	char		texts[FLEXIBLE_ARRAY_MEMBER];
 } RinqInbound;
 
-/* inbound.c */
+/* delivery.c */
 extern void rinq_inbound_register(RinqInbound * request, Size body_len);
 extern bool rinq_inbound_too_many(RinqWork work);
 extern bool rinq_inbound_expired(const RinqInbound * request);
@@ -85,7 +85,7 @@ extern bool rinq_inbound_respond_error(RinqInbound * request, const char *text);
 extern bool rinq_inbound_result(RinqSlot *slot, RinqInbound * request);
 extern void rinq_inbound_channel_lost(uint16 channel);
 
-/* line.c */
+/* dispatch.c */
 extern void rinq_dispatch_add(RinqInbound * request);
 
 /* server.c */

@@ -245,7 +245,7 @@ send_request(uint32 index, RinqNamespace * ns)
 
 /*
  * Sends an operation on a session to the peer that owns it; its response goes
- * to remote.c.  One that nobody owns any more is returned by the broker.
+ * to session_cache.c.  One that nobody owns any more is returned by the broker.
  */
 void
 rinq_invoker_ask(uint32 index, const RinqPeerId *peer, const char *command, RinqBytes body)

@@ -4,7 +4,7 @@
  *	  What waits for executors, by role, kind of work and namespace, and whose
  *	  turn it is.
  *
- * Private to line.c and lanes.c.
+ * Private to dispatch.c and lanes.c.
  *
  *-------------------------------------------------------------------------
  */

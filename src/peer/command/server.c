@@ -4,8 +4,8 @@
  *	  Calls in: checking the requests that arrive; and what else arrives for
  *	  executors, responses that go to a session's handler and notifications.
  *
- * How they wait for executors is line.c's business, and what becomes of the
- * delivery inbound.c's.  Requests in the namespace "_sess" are answered here
+ * How they wait for executors is dispatch.c's business, and what becomes of the
+ * delivery is that of delivery.c.  Requests in the namespace "_sess" are answered here
  * and now (sess_server.c).
  *
  *-------------------------------------------------------------------------

@@ -24,7 +24,7 @@ typedef enum RinqPublishKind
 	RINQ_PUBLISH_CALL,			/* a request to a namespace (invoker.c) */
 	RINQ_PUBLISH_OPERATION,		/* a request to the owner of a session
 								 * (invoker.c) */
-	RINQ_PUBLISH_RESPONSE,		/* inbound.c */
+	RINQ_PUBLISH_RESPONSE,		/* delivery.c */
 	RINQ_PUBLISH_NOTIFICATION,	/* sender.c */
 	RINQ_PUBLISH_EXECUTE		/* what a transaction has committed (sender.c) */
 } RinqPublishKind;
@@ -70,7 +70,7 @@ extern void rinq_invoker_unroutable(const RinqPublication * what, const char *te
 extern bool rinq_invoker_wants(const RinqPublication * what);
 extern void rinq_invoker_call_returned(const RinqPublication * what, RinqReturnedCall * call);
 
-/* inbound.c */
+/* delivery.c */
 extern void rinq_inbound_response_taken(struct RinqInbound *request);
 extern void rinq_inbound_response_refused(struct RinqInbound *request, const char *text);
 

@@ -6,7 +6,7 @@
  *
  * A session lives no longer than the peer's identity; a reconnected peer has
  * a new one, and all its sessions are new.  The rules are section 5 of the
- * protocol; sessions of other peers are the subject of remote.c.
+ * protocol; sessions of other peers are the subject of session_cache.c.
  *
  *-------------------------------------------------------------------------
  */
