@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "guc.h"
-#include "peer/peer.h"
+#include "peer/credentials.h"
 
 /* like the key of a certificate: private, or root's and readable by a group */
 static bool

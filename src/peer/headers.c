@@ -11,7 +11,7 @@
 #include "postgres.h"
 
 #include "base/clock.h"
-#include "peer/peer.h"
+#include "peer/headers.h"
 
 /* longest expiration that a broker takes, in ms */
 #define MAX_EXPIRATION INT64CONST(4294967295)

@@ -21,8 +21,18 @@
 #include "base/dsn.h"
 #include "guc.h"
 #include "ipc/session_ids.h"
-#include "peer/peer.h"
+#include "peer/command/dispatch.h"
+#include "peer/command/invoker.h"
+#include "peer/command/server.h"
+#include "peer/credentials.h"
+#include "peer/network.h"
+#include "peer/notification/matching.h"
+#include "peer/process.h"
 #include "peer/sending/publisher.h"
+#include "peer/sending/sender.h"
+#include "peer/session/sessions.h"
+#include "peer/topology/topology.h"
+#include "peer/turn.h"
 #include "pgstat.h"
 #include "utils/memutils.h"
 #include "version.h"
@@ -52,7 +62,6 @@ static int	address_turn;		/* which of several addresses is next */
 static int	id_attempts;
 static int64 setup_deadline;	/* for all that comes between login and ready */
 static char broker[RINQ_DSN_DESCRIBE_SIZE];
-static char failure[RINQ_LAST_ERROR_LEN];	/* why to give the connection up */
 static char told_error[RINQ_LAST_ERROR_LEN];	/* last one in the log */
 static char *connected_dsn = NULL;
 static char connected_password[RINQ_DSN_PART_SIZE]; /* of the file; empty:
@@ -100,7 +109,6 @@ rinq_network_init(void)
 	delay = 0;
 	lost_delay = 0;
 	next_attempt = 0;
-	failure[0] = '\0';
 	told_error[0] = '\0';
 	told_product = false;
 
@@ -115,16 +123,6 @@ rinq_network_queue_name(char *buf, size_t size, const char *suffix)
 	snprintf(buf, size, "%s%s", rinq_peer.short_text, suffix);
 }
 
-/*
- * Gives the connection up at the end of this turn.
- */
-void
-rinq_network_fail(const char *reason)
-{
-	if (failure[0] == '\0')
-		strlcpy(failure, reason, sizeof(failure));
-}
-
 /* draws an identity, and asks the broker for its four queues */
 static void
 try_identity(void)
@@ -133,7 +131,7 @@ try_identity(void)
 
 	if (++id_attempts > MAX_ID_ATTEMPTS)
 	{
-		rinq_network_fail("no free peer id was found on the broker");
+		rinq_peer_fail("no free peer id was found on the broker");
 		return;
 	}
 	rinq_peer.id.clock = (uint64) (rinq_wall_ms() / 1000);
@@ -185,7 +183,7 @@ on_open(void *arg)
 		case RINQ_BROKER_TOO_OLD:
 			snprintf(reason, sizeof(reason),
 					 "%s %s is too old, RabbitMQ 3.5 or newer is needed", product, version);
-			rinq_network_fail(reason);
+			rinq_peer_fail(reason);
 			return;
 		case RINQ_BROKER_OTHER_PRODUCT:
 			if (!told_product)
@@ -199,7 +197,7 @@ on_open(void *arg)
 	}
 	if (rinq_conn_channel_max(rinq_peer.conn) < CHANNEL_NAMESPACES)
 	{
-		rinq_network_fail("the broker allows too few channels for one connection");
+		rinq_peer_fail("the broker allows too few channels for one connection");
 		return;
 	}
 	setup_deadline = rinq_peer.now + rinq_amqp_connection_timeout;
@@ -261,7 +259,7 @@ on_channel_closed(void *arg, const RinqAmqpChannelClosed *info)
 	}
 	snprintf(reason, sizeof(reason), "the broker refused %s: %u %s",
 			 info->method, info->code, info->text);
-	rinq_network_fail(reason);
+	rinq_peer_fail(reason);
 }
 
 static void
@@ -348,7 +346,7 @@ connection_ended(const char *reason)
 	if (rinq_peer.conn != NULL)
 		rinq_conn_destroy(rinq_peer.conn);
 	rinq_peer.conn = NULL;
-	failure[0] = '\0';
+	rinq_peer.failure[0] = '\0';
 
 	rinq_topology_connection_lost();
 	rinq_publisher_connection_lost();
@@ -565,12 +563,12 @@ rinq_network_step(void)
 	}
 	more = rinq_conn_step(rinq_peer.conn, rinq_peer.now, MAX_FRAMES);
 	if (setting_up() && rinq_peer.now >= setup_deadline)
-		rinq_network_fail("the broker did not set up queues in time");
-	if (failure[0] != '\0')
+		rinq_peer_fail("the broker did not set up queues in time");
+	if (rinq_peer.failure[0] != '\0')
 	{
 		char		reason[RINQ_LAST_ERROR_LEN];
 
-		strlcpy(reason, failure, sizeof(reason));
+		strlcpy(reason, rinq_peer.failure, sizeof(reason));
 		connection_ended(reason);
 		return false;
 	}

@@ -19,8 +19,22 @@
 #include "base/clock.h"
 #include "guc.h"
 #include "ipc/session_ids.h"
-#include "peer/peer.h"
+#include "peer/command/dispatch.h"
+#include "peer/command/invoker.h"
+#include "peer/command/pool.h"
+#include "peer/network.h"
+#include "peer/notification/matching.h"
+#include "peer/notification/subscriptions.h"
+#include "peer/process.h"
 #include "peer/sending/publisher.h"
+#include "peer/sending/sender.h"
+#include "peer/session/session_cache.h"
+#include "peer/session/sessions.h"
+#include "peer/topology/declare.h"
+#include "peer/topology/mending.h"
+#include "peer/topology/namespaces.h"
+#include "peer/topology/topology.h"
+#include "peer/turn.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
 #include "protocol/payload.h"
@@ -31,99 +45,13 @@
 #define NAP 100					/* µs between turns while transactions send
 								 * many messages */
 #define STOP_ROLLBACK 1000		/* ms for those to end that did not make it */
-#define MAX_WAKE 64				/* processes woken at the end of a turn */
-#define LOG_INTERVAL 10000		/* ms between log entries about bad input */
-
-RinqPeer	rinq_peer;
 
 static WaitEventSet *wait_set = NULL;
 static int	wait_fd = -1;		/* the socket that is in the set */
 static int	socket_event;
 static bool wait_writable;
 
-/* processes to wake when the turn is over, each once */
-static int	to_wake[MAX_WAKE];
-static int	num_to_wake;
-
 static uint32 seen_config;
-
-/*
- * Wakes a process at the end of the turn, so that one wake-up serves all that
- * the turn has for it.
- */
-void
-rinq_peer_wake_later(int procno)
-{
-	int			i;
-
-	if (procno == RINQ_NO_PROC)
-		return;
-	for (i = 0; i < num_to_wake; i++)
-	{
-		if (to_wake[i] == procno)
-			return;
-	}
-	if (num_to_wake == MAX_WAKE)
-		rinq_wake_proc(procno);
-	else
-		to_wake[num_to_wake++] = procno;
-}
-
-static void
-wake_now(void)
-{
-	int			i;
-
-	for (i = 0; i < num_to_wake; i++)
-		rinq_wake_proc(to_wake[i]);
-	num_to_wake = 0;
-}
-
-/*
- * Has the listeners read again, because what was read may be out of date.
- */
-void
-rinq_peer_ask_for_reading(void)
-{
-	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
-	if (rinq_peer.db->oid == rinq_peer.args.dboid)
-		rinq_peer.db->read_wanted++;
-	LWLockRelease(rinq_shared->lock);
-	rinq_wake_launcher();
-}
-
-/*
- * Notes a message that makes no sense, without letting anyone flood the log.
- */
-void
-rinq_peer_log_input(const char *what, const RinqDelivery *delivery)
-{
-	static int64 last_logged = 0;
-	static uint64 suppressed = 0;
-	char		exchange[RINQ_DISPLAY_LEN];
-	char		key[RINQ_DISPLAY_LEN];
-	char		id[RINQ_DISPLAY_LEN];
-	char		trace[RINQ_DISPLAY_LEN];
-
-	if (last_logged != 0 && rinq_peer.now - last_logged < LOG_INTERVAL)
-	{
-		suppressed++;
-		return;
-	}
-	ereport(LOG,
-			(errmsg("rinq peer %s rejected a message: %s", rinq_peer.id_text, what),
-			 errdetail_internal("Exchange \"%s\", routing key \"%s\", message id \"%s\", trace id \"%s\"; "
-								UINT64_FORMAT " more since the last such entry.",
-								rinq_text_for_display(delivery->exchange, exchange),
-								rinq_text_for_display(delivery->routing_key, key),
-								rinq_text_for_display(delivery->message.message_id, id),
-								rinq_text_for_display(delivery->message.correlation_id.len > 0 ?
-													  delivery->message.correlation_id :
-													  delivery->message.message_id, trace),
-								suppressed)));
-	last_logged = rinq_peer.now;
-	suppressed = 0;
-}
 
 /* the process ends, whatever the reason: nobody may wait for it any more */
 static void
@@ -365,10 +293,10 @@ turn(void)
 		next = earlier(next, rinq_pool_manage());
 
 	/* a lone wake-up is cheaper than sending; many are dearer */
-	if (num_to_wake == 1)
-		wake_now();
+	if (rinq_peer_wakes() == 1)
+		rinq_peer_wake_now();
 	rinq_network_flush();
-	wake_now();
+	rinq_peer_wake_now();
 	rinq_turn_end();
 	return more ? -1 : next;
 }

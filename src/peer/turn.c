@@ -15,7 +15,8 @@
 
 #include <time.h>
 
-#include "peer/peer.h"
+#include "peer/process.h"
+#include "peer/turn.h"
 #include "portability/instr_time.h"
 
 #define SLICE 2000				/* µs */

@@ -4,12 +4,6 @@
  *	  Requests, responses and notifications that have arrived, and are on their
  *	  way to executors.
  *
- *	server.c	takes them off the wire
- *	dispatch.c		has them wait for executors, and takes the results
- *	delivery.c	responds to requests, and settles them with the broker
- *
- * Private to these files.
- *
  *-------------------------------------------------------------------------
  */
 #ifndef RINQ_PEER_COMMAND_DELIVERY_H
@@ -17,7 +11,10 @@
 
 #include "postgres.h"
 
-#include "peer/peer.h"
+#include "base/bytes.h"
+#include "ipc/listener_config.h"
+#include "ipc/slots.h"
+#include "lib/ilist.h"
 
 typedef enum RinqReplyMode
 {
@@ -69,7 +66,6 @@ typedef struct RinqInbound
 	char		texts[FLEXIBLE_ARRAY_MEMBER];
 } RinqInbound;
 
-/* delivery.c */
 extern void rinq_inbound_register(RinqInbound * request, Size body_len);
 extern bool rinq_inbound_too_many(RinqWork work);
 extern bool rinq_inbound_expired(const RinqInbound * request);
@@ -84,12 +80,5 @@ extern bool rinq_inbound_respond(RinqInbound * request, char type, RinqBytes fai
 extern bool rinq_inbound_respond_error(RinqInbound * request, const char *text);
 extern bool rinq_inbound_result(RinqSlot *slot, RinqInbound * request);
 extern void rinq_inbound_channel_lost(uint16 channel);
-
-/* dispatch.c */
-extern void rinq_dispatch_add(RinqInbound * request);
-
-/* server.c */
-extern void rinq_server_answer_later(RinqInbound * request);
-extern bool rinq_server_send_answered(void);
 
 #endif							/* RINQ_PEER_COMMAND_DELIVERY_H */

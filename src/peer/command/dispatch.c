@@ -15,7 +15,14 @@
 #include "compat.h"
 
 #include "guc.h"
+#include "peer/command/delivery.h"
+#include "peer/command/dispatch.h"
 #include "peer/command/lanes.h"
+#include "peer/command/pool.h"
+#include "peer/command/server.h"
+#include "peer/process.h"
+#include "peer/session/sessions.h"
+#include "peer/topology/namespaces.h"
 #include "utils/memutils.h"
 
 #define RETRY_INTERVAL 10		/* ms between looks for room */
@@ -245,7 +252,7 @@ wait_for_turn(RinqInbound * request)
 		role = ns->listener->role;
 	}
 	if (rinq_lanes_add(request, role, ns) > MAX_IN_LANE)
-		rinq_network_fail("the broker sends more requests than it was asked to");
+		rinq_peer_fail("the broker sends more requests than it was asked to");
 }
 
 /*

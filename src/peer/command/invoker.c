@@ -12,8 +12,17 @@
 #include "postgres.h"
 
 #include "guc.h"
-#include "peer/peer.h"
+#include "peer/command/invoker.h"
+#include "peer/command/server.h"
+#include "peer/headers.h"
+#include "peer/process.h"
 #include "peer/sending/publisher.h"
+#include "peer/session/session_cache.h"
+#include "peer/session/session_requests.h"
+#include "peer/session/sessions.h"
+#include "peer/topology/declare.h"
+#include "peer/topology/namespaces.h"
+#include "peer/topology/topology.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 

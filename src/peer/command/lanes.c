@@ -19,7 +19,9 @@
 
 #include "common/hashfn.h"
 #include "guc.h"
+#include "peer/command/delivery.h"
 #include "peer/command/lanes.h"
+#include "peer/topology/namespaces.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 

@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "peer/command/delivery.h"
+#include "peer/topology/namespaces.h"
 
 typedef bool (*RinqLaneFilter) (const RinqInbound * request, void *arg);
 

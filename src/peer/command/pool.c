@@ -17,7 +17,9 @@
 #include <signal.h>
 
 #include "guc.h"
-#include "peer/peer.h"
+#include "peer/command/dispatch.h"
+#include "peer/command/pool.h"
+#include "peer/process.h"
 #include "utils/memutils.h"
 
 #define OVERTIME 5000			/* ms past its deadline a handler is put up

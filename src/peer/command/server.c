@@ -15,6 +15,11 @@
 #include "base/clock.h"
 #include "guc.h"
 #include "peer/command/delivery.h"
+#include "peer/command/dispatch.h"
+#include "peer/command/server.h"
+#include "peer/process.h"
+#include "peer/session/sess_server.h"
+#include "peer/session/sessions.h"
 #include "utils/memutils.h"
 
 /* answers that the connection has no room for yet, in "body", oldest first */

@@ -15,7 +15,10 @@
 #include "postgres.h"
 
 #include "guc.h"
-#include "peer/peer.h"
+#include "peer/command/invoker.h"
+#include "peer/notification/buffer.h"
+#include "peer/process.h"
+#include "peer/session/sessions.h"
 #include "port/pg_bitutils.h"
 #include "protocol/notification.h"
 #include "utils/memutils.h"

@@ -10,9 +10,13 @@
  */
 #include "postgres.h"
 
+#include "peer/headers.h"
 #include "peer/notification/notifications.h"
 #include "peer/notification/session_index.h"
 #include "peer/sending/publisher.h"
+#include "peer/session/sessions.h"
+#include "peer/topology/namespaces.h"
+#include "peer/topology/topology.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 

@@ -3,22 +3,23 @@
  * notifications.h
  *	  Subscriptions of sessions: which session listens to which namespace.
  *
- *	notifications.c	has them, and publishes notifications
- *	matching.c		finds those that a notification that has arrived is for
- *
- * Private to these files.
- *
  *-------------------------------------------------------------------------
  */
-#ifndef RINQ_NOTIFICATIONS_H
-#define RINQ_NOTIFICATIONS_H
+#ifndef RINQ_PEER_NOTIFICATION_NOTIFICATIONS_H
+#define RINQ_PEER_NOTIFICATION_NOTIFICATIONS_H
 
 #include "postgres.h"
 
-#include "peer/peer.h"
+#include "amqp/message.h"
+#include "ipc/listener_config.h"
+#include "ipc/sendqueue.h"
+#include "ipc/slots.h"
+#include "lib/stringinfo.h"
+#include "peer/session/sessions.h"
+#include "peer/topology/namespaces.h"
 
 /* one session's listening to one namespace */
-struct RinqSubscription
+typedef struct RinqSubscription
 {
 	dlist_node	of_session;
 	dlist_node	of_namespace;
@@ -26,13 +27,22 @@ struct RinqSubscription
 	RinqNamespace *ns;
 	RinqReceiveMode mode;
 	RinqListener handler;		/* or the channel, in place of its name */
-};
+} RinqSubscription;
 
-/* notifications.c */
 extern RinqSubscription * rinq_subscription_find(const RinqSession * session,
 												 const RinqNamespace * ns);
 extern void rinq_subscription_scan_begin(RinqNamespace * ns);
 extern RinqSubscription * rinq_subscription_scan_next(void);
 extern void rinq_subscription_scan_end(void);
 
-#endif							/* RINQ_NOTIFICATIONS_H */
+extern RinqMsgStatus rinq_notification_publish(const RinqOutbound *notification,
+											   const RinqBytes *fields);
+extern void rinq_notifications_subscribe(RinqSession * session, RinqNamespace * ns, RinqReceiveMode mode,
+										 RinqBytes handler, Oid role, Oid owner);
+extern bool rinq_notifications_unsubscribe(RinqSession * session, RinqNamespace * ns);
+extern void rinq_notifications_unsubscribe_all(RinqSession * session);
+extern const RinqListener *rinq_notifications_handler(RinqSession * session, RinqNamespace * ns);
+extern bool rinq_buffers_notifications(const RinqSession * session);
+extern void rinq_subscriptions_list(const RinqSession * session, StringInfo list);
+
+#endif							/* RINQ_PEER_NOTIFICATION_NOTIFICATIONS_H */

@@ -20,6 +20,8 @@
 
 #include "common/hashfn.h"
 #include "peer/notification/session_index.h"
+#include "peer/session/sessions.h"
+#include "peer/turn.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 

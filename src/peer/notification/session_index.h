@@ -11,7 +11,7 @@
 
 #include "postgres.h"
 
-#include "peer/peer.h"
+#include "peer/session/sessions.h"
 #include "protocol/constraint.h"
 
 /* to keep the index in line with sessions */

@@ -14,7 +14,13 @@
 #include "postgres.h"
 
 #include "guc.h"
-#include "peer/peer.h"
+#include "peer/notification/notifications.h"
+#include "peer/notification/subscriptions.h"
+#include "peer/process.h"
+#include "peer/session/sessions.h"
+#include "peer/topology/namespaces.h"
+#include "peer/topology/topology.h"
+#include "peer/turn.h"
 #include "utils/memutils.h"
 
 #define RETRY_INTERVAL 5000		/* ms, when a session cannot be made */

@@ -19,7 +19,11 @@
 #include "compat.h"
 
 #include "guc.h"
-#include "peer/sending/sender.h"
+#include "peer/process.h"
+#include "peer/sending/intake.h"
+#include "peer/sending/outbox_link.h"
+#include "peer/sending/outbox_watch.h"
+#include "peer/sending/sent.h"
 #include "utils/memutils.h"
 
 #define PACK_DELAY 10			/* ms that transactions have to pack, before a

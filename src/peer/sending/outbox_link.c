@@ -11,7 +11,8 @@
  */
 #include "postgres.h"
 
-#include "peer/sending/sender.h"
+#include "peer/process.h"
+#include "peer/sending/outbox_link.h"
 #include "utils/memutils.h"
 
 #define COMPLAIN_INTERVAL 60000 /* ms between log entries about not getting

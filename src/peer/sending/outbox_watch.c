@@ -16,7 +16,11 @@
 #include "compat.h"
 
 #include "guc.h"
-#include "peer/sending/sender.h"
+#include "peer/process.h"
+#include "peer/sending/intake.h"
+#include "peer/sending/outbox_link.h"
+#include "peer/sending/outbox_watch.h"
+#include "peer/sending/sent.h"
 
 #define CHECK_ROWS 1024			/* of the oldest rows, listed */
 #define SECOND_LOOK 1000		/* ms until a row that is not known is looked

@@ -31,8 +31,9 @@
 #include <limits.h>
 
 #include "lib/ilist.h"
-#include "peer/command/delivery.h"
+#include "peer/process.h"
 #include "peer/sending/publisher.h"
+#include "peer/sending/sender.h"
 #include "utils/memutils.h"
 
 #define WINDOW 8192				/* messages on their way on one channel; a
@@ -745,7 +746,7 @@ rinq_publisher_channel_closed(const RinqAmqpChannelClosed *info)
 	{
 		snprintf(reason, sizeof(reason), "the broker closed the publishing channel: %u %s",
 				 info->code, info->text);
-		rinq_network_fail(reason);
+		rinq_peer_fail(reason);
 		return true;
 	}
 	open_channel(lane->channel);

@@ -14,7 +14,11 @@
 
 #include "postgres.h"
 
-#include "peer/peer.h"
+#include "amqp/connection.h"
+#include "amqp/message.h"
+#include "base/ident.h"
+#include "peer/command/delivery.h"
+#include "peer/topology/namespaces.h"
 
 struct RinqInbound;
 

@@ -15,7 +15,10 @@
 #include "compat.h"
 
 #include "guc.h"
-#include "peer/sending/sender.h"
+#include "peer/process.h"
+#include "peer/sending/outbox_link.h"
+#include "peer/sending/outbox_watch.h"
+#include "peer/sending/sent.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 

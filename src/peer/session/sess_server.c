@@ -12,7 +12,8 @@
 #include "postgres.h"
 
 #include "guc.h"
-#include "peer/peer.h"
+#include "peer/session/sess_server.h"
+#include "peer/session/sessions.h"
 #include "protocol/sess_message.h"
 #include "utils/memutils.h"
 

@@ -13,7 +13,10 @@
 #include "postgres.h"
 
 #include "guc.h"
-#include "peer/peer.h"
+#include "peer/command/invoker.h"
+#include "peer/process.h"
+#include "peer/session/session_cache.h"
+#include "peer/turn.h"
 #include "protocol/payload.h"
 #include "protocol/sess_message.h"
 #include "utils/hsearch.h"

@@ -12,7 +12,16 @@
 #include "postgres.h"
 
 #include "guc.h"
-#include "peer/peer.h"
+#include "peer/command/invoker.h"
+#include "peer/notification/buffer.h"
+#include "peer/notification/notifications.h"
+#include "peer/notification/subscriptions.h"
+#include "peer/process.h"
+#include "peer/session/session_cache.h"
+#include "peer/session/session_requests.h"
+#include "peer/session/sessions.h"
+#include "peer/topology/namespaces.h"
+#include "peer/topology/topology.h"
 #include "protocol/payload.h"
 #include "utils/memutils.h"
 
@@ -272,44 +281,6 @@ unlisten_from(uint32 index, RinqSession * session, const RinqBytes *fields)
 
 	listening_changed(session);
 	rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, listened ? "t" : "");
-}
-
-/* an operation that waits, and may be given up meanwhile */
-typedef struct Waiting
-{
-	uint32		index;			/* of its slot */
-	uint32		serial;			/* of that, then */
-} Waiting;
-
-/*
- * Adds the operation in a slot to a list of those that wait for the same, in
- * memory that lasts; it is freed with list_free_deep.
- */
-List *
-rinq_operation_wait(List *waiting, uint32 index)
-{
-	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-	Waiting    *operation = palloc(sizeof(Waiting));
-
-	operation->index = index;
-	operation->serial = rinq_peer.slots->slot[index].serial;
-	waiting = lappend(waiting, operation);
-	MemoryContextSwitchTo(old);
-	return waiting;
-}
-
-/*
- * Does it still wait?  Then *index is that of its slot.
- */
-bool
-rinq_operation_waits(const void *waiting, uint32 *index)
-{
-	const		Waiting *operation = waiting;
-	RinqSlot   *slot = &rinq_peer.slots->slot[operation->index];
-
-	*index = operation->index;
-	return slot->serial == operation->serial &&
-		rinq_slot_state(slot) == RINQ_SLOT_QUEUED;
 }
 
 /*

@@ -16,7 +16,11 @@
  */
 #include "postgres.h"
 
-#include "peer/peer.h"
+#include "peer/command/invoker.h"
+#include "peer/process.h"
+#include "peer/topology/declare.h"
+#include "peer/topology/namespaces.h"
+#include "peer/topology/topology.h"
 
 #define MAX_CHANNELS 8
 #define SPARE_CHANNELS 16		/* to be left to consumers, or else there is

@@ -14,7 +14,10 @@
 #include "postgres.h"
 
 #include "guc.h"
-#include "peer/peer.h"
+#include "peer/process.h"
+#include "peer/topology/mending.h"
+#include "peer/topology/namespaces.h"
+#include "peer/topology/topology.h"
 
 #define PORTION 20				/* namespaces looked at in one go */
 #define PORTION_INTERVAL 50		/* ms between portions */

@@ -13,7 +13,7 @@
 
 #include "compat.h"
 
-#include "peer/peer.h"
+#include "peer/topology/namespaces.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 

@@ -17,7 +17,18 @@
 #include <limits.h>
 
 #include "guc.h"
-#include "peer/peer.h"
+#include "peer/command/dispatch.h"
+#include "peer/command/invoker.h"
+#include "peer/network.h"
+#include "peer/notification/matching.h"
+#include "peer/notification/subscriptions.h"
+#include "peer/process.h"
+#include "peer/session/session_requests.h"
+#include "peer/topology/declare.h"
+#include "peer/topology/mending.h"
+#include "peer/topology/namespaces.h"
+#include "peer/topology/topology.h"
+#include "peer/turn.h"
 #include "utils/memutils.h"
 
 #define FIRST_RETRY_DELAY 1000	/* ms */
@@ -652,7 +663,7 @@ rinq_topology_channel_closed(const RinqAmqpChannelClosed *info)
 
 		snprintf(reason, sizeof(reason), "the broker refused %s: %u %s",
 				 info->method, info->code, info->text);
-		rinq_network_fail(reason);
+		rinq_peer_fail(reason);
 		return;
 	}
 	if (rinq_is_declare_channel(info->channel))
@@ -667,7 +678,7 @@ rinq_topology_channel_closed(const RinqAmqpChannelClosed *info)
 
 		snprintf(reason, sizeof(reason), "the broker closes channel %u again and again: %u %s",
 				 info->channel, info->code, info->text);
-		rinq_network_fail(reason);
+		rinq_peer_fail(reason);
 		return;
 	}
 	if (step == STEP_AGAIN || step == STEP_AGAIN_OWN)
@@ -742,7 +753,7 @@ rinq_topology_cancelled(RinqBytes consumer_tag)
 	if (ns == NULL)
 	{
 		/* a queue of our own: without it, this identity is of no use */
-		rinq_network_fail("a queue of this peer was deleted on the broker");
+		rinq_peer_fail("a queue of this peer was deleted on the broker");
 		return;
 	}
 	if (!ns->consuming)

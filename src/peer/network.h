@@ -1,0 +1,22 @@
+/*-------------------------------------------------------------------------
+ *
+ * network.h
+ *	  The connection to the broker.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_PEER_NETWORK_H
+#define RINQ_PEER_NETWORK_H
+
+#include "postgres.h"
+
+extern void rinq_network_init(void);
+extern bool rinq_network_step(void);
+extern void rinq_network_flush(void);
+extern void rinq_network_reload(void);
+extern void rinq_network_stop(void);
+extern bool rinq_network_stopped(void);
+extern int64 rinq_network_next_deadline(void);
+extern void rinq_network_queue_name(char *buf, size_t size, const char *suffix);
+
+#endif							/* RINQ_PEER_NETWORK_H */

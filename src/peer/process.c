@@ -1,0 +1,167 @@
+/*-------------------------------------------------------------------------
+ *
+ * process.c
+ *	  The peer process: what all its parts know of it, and ask of it.
+ *
+ * Whatever several parts need, and what must know none of them, is here: waking
+ * processes at the end of a turn, having the listeners read again, the log of bad
+ * input, giving the connection up, and lists of operations that wait.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "peer/process.h"
+#include "protocol/payload.h"
+#include "utils/memutils.h"
+
+#define MAX_WAKE 64				/* processes woken at the end of a turn */
+#define LOG_INTERVAL 10000		/* ms between log entries about bad input */
+
+RinqPeer	rinq_peer;
+
+/* processes to wake when the turn is over, each once */
+static int	to_wake[MAX_WAKE];
+static int	num_to_wake;
+
+/*
+ * Wake a process at the end of the turn, so that one wake-up serves all that
+ * the turn has for it.
+ */
+void
+rinq_peer_wake_later(int procno)
+{
+	int			i;
+
+	if (procno == RINQ_NO_PROC)
+		return;
+	for (i = 0; i < num_to_wake; i++)
+	{
+		if (to_wake[i] == procno)
+			return;
+	}
+	if (num_to_wake == MAX_WAKE)
+		rinq_wake_proc(procno);
+	else
+		to_wake[num_to_wake++] = procno;
+}
+
+/*
+ * Count the processes that are to be woken at the end of the turn.
+ */
+int
+rinq_peer_wakes(void)
+{
+	return num_to_wake;
+}
+
+/*
+ * Wake all processes that were to be woken at the end of the turn.
+ */
+void
+rinq_peer_wake_now(void)
+{
+	int			i;
+
+	for (i = 0; i < num_to_wake; i++)
+		rinq_wake_proc(to_wake[i]);
+	num_to_wake = 0;
+}
+
+/*
+ * Have the listeners read again, because what was read may be out of date.
+ */
+void
+rinq_peer_ask_for_reading(void)
+{
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	if (rinq_peer.db->oid == rinq_peer.args.dboid)
+		rinq_peer.db->read_wanted++;
+	LWLockRelease(rinq_shared->lock);
+	rinq_wake_launcher();
+}
+
+/*
+ * Note a message that makes no sense, without letting anyone flood the log.
+ */
+void
+rinq_peer_log_input(const char *what, const RinqDelivery *delivery)
+{
+	static int64 last_logged = 0;
+	static uint64 suppressed = 0;
+	char		exchange[RINQ_DISPLAY_LEN];
+	char		key[RINQ_DISPLAY_LEN];
+	char		id[RINQ_DISPLAY_LEN];
+	char		trace[RINQ_DISPLAY_LEN];
+
+	if (last_logged != 0 && rinq_peer.now - last_logged < LOG_INTERVAL)
+	{
+		suppressed++;
+		return;
+	}
+	ereport(LOG,
+			(errmsg("rinq peer %s rejected a message: %s", rinq_peer.id_text, what),
+			 errdetail_internal("Exchange \"%s\", routing key \"%s\", message id \"%s\", trace id \"%s\"; "
+								UINT64_FORMAT " more since the last such entry.",
+								rinq_text_for_display(delivery->exchange, exchange),
+								rinq_text_for_display(delivery->routing_key, key),
+								rinq_text_for_display(delivery->message.message_id, id),
+								rinq_text_for_display(delivery->message.correlation_id.len > 0 ?
+													  delivery->message.correlation_id :
+													  delivery->message.message_id, trace),
+								suppressed)));
+	last_logged = rinq_peer.now;
+	suppressed = 0;
+}
+
+/*
+ * Give the connection up at the end of this turn; of several reasons, for the
+ * first one.
+ */
+void
+rinq_peer_fail(const char *reason)
+{
+	if (rinq_peer.failure[0] == '\0')
+		strlcpy(rinq_peer.failure, reason, sizeof(rinq_peer.failure));
+}
+
+/* an operation that waits, and may be given up meanwhile */
+typedef struct WaitingOperation
+{
+	uint32		index;			/* of its slot */
+	uint32		serial;			/* of that, then */
+} WaitingOperation;
+
+/*
+ * Add the operation in a slot to a list of those that wait for the same, in
+ * memory that lasts; it is freed with list_free_deep.
+ */
+List *
+rinq_operation_wait(List *waiting, uint32 index)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	WaitingOperation *operation = palloc(sizeof(WaitingOperation));
+
+	Assert(index < rinq_peer.slots->num_calls);
+	operation->index = index;
+	operation->serial = rinq_peer.slots->slot[index].serial;
+	waiting = lappend(waiting, operation);
+	MemoryContextSwitchTo(old);
+	return waiting;
+}
+
+/*
+ * Does an operation of such a list still wait?  Then *index is that of its slot.
+ */
+bool
+rinq_operation_waits(const void *waiting, uint32 *index)
+{
+	const		WaitingOperation *operation = waiting;
+	RinqSlot   *slot = &rinq_peer.slots->slot[operation->index];
+
+	*index = operation->index;
+	return slot->serial == operation->serial &&
+		rinq_slot_state(slot) == RINQ_SLOT_QUEUED;
+}

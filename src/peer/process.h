@@ -1,0 +1,60 @@
+/*-------------------------------------------------------------------------
+ *
+ * process.h
+ *	  The peer process: what all its parts know of it, and ask of it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_PEER_PROCESS_H
+#define RINQ_PEER_PROCESS_H
+
+#include "postgres.h"
+
+#include "amqp/connection.h"
+#include "base/ident.h"
+#include "ipc/slots.h"
+#include "ipc/worker.h"
+#include "nodes/pg_list.h"
+
+/* AMQP channels, so that a fault on one leaves the others alone */
+#define CHANNEL_COMMANDS 1		/* consumes unicast and multicast requests */
+#define CHANNEL_RESPONSES 2		/* consumes responses */
+#define CHANNEL_TOPOLOGY 3		/* declares and binds */
+#define CHANNEL_PUBLISH 4		/* sends calls, responses and notifications */
+#define CHANNEL_CONFIRMED 5		/* sends what transactions have committed */
+#define CHANNEL_NOTIFICATIONS 6 /* consumes notifications */
+#define CHANNEL_NAMESPACES 7	/* from here on: each consumes a namespace's
+								 * requests */
+
+typedef struct RinqPeer
+{
+	RinqDatabase *db;
+	RinqSlots  *slots;
+	RinqWorkerArgs args;
+	RinqConn   *conn;			/* NULL while there is none */
+	bool		ready;			/* connected, with identity and queues */
+	bool		stopping;
+	RinqPeerId	id;				/* valid while connected */
+	char		id_text[RINQ_PEER_ID_SIZE];
+	char		short_text[RINQ_PEER_SHORT_SIZE];
+	char		failure[RINQ_LAST_ERROR_LEN];	/* why the connection is given
+												 * up at the end of this turn;
+												 * empty when it is not */
+	int64		now;			/* ms of the monotonic clock, once per turn;
+								 * as all times here */
+} RinqPeer;
+
+extern RinqPeer rinq_peer;
+
+extern void rinq_peer_wake_later(int procno);
+extern int	rinq_peer_wakes(void);
+extern void rinq_peer_wake_now(void);
+extern void rinq_peer_ask_for_reading(void);
+extern void rinq_peer_log_input(const char *what, const RinqDelivery *delivery);
+extern void rinq_peer_fail(const char *reason);
+
+/* lists of operations that wait for the same; freed by list_free_deep */
+extern List *rinq_operation_wait(List *waiting, uint32 index);
+extern bool rinq_operation_waits(const void *waiting, uint32 *index);
+
+#endif							/* RINQ_PEER_PROCESS_H */

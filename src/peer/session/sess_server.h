@@ -1,0 +1,18 @@
+/*-------------------------------------------------------------------------
+ *
+ * sess_server.h
+ *	  What other peers ask about sessions of this one.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_PEER_SESSION_SESS_SERVER_H
+#define RINQ_PEER_SESSION_SESS_SERVER_H
+
+#include "postgres.h"
+
+#include "base/bytes.h"
+#include "lib/stringinfo.h"
+
+extern char rinq_sess_serve(RinqBytes command, RinqBytes body, StringInfo answer);
+
+#endif							/* RINQ_PEER_SESSION_SESS_SERVER_H */

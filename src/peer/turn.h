@@ -1,0 +1,27 @@
+/*-------------------------------------------------------------------------
+ *
+ * turn.h
+ *	  Sharing the peer's time: turns of the event loop, and slices of them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_PEER_TURN_H
+#define RINQ_PEER_TURN_H
+
+#include "postgres.h"
+
+extern void rinq_turn_begin(void);
+extern void rinq_turn_end(void);
+extern void rinq_slice_begin(void);
+extern bool rinq_slice_over(void);
+
+/* how many events of a kind there were lately; all zero at first */
+typedef struct RinqBurst
+{
+	int64		since;
+	int			count;
+} RinqBurst;
+
+extern bool rinq_too_often(RinqBurst *burst, int most);
+
+#endif							/* RINQ_PEER_TURN_H */
