@@ -262,7 +262,7 @@ typedef enum ReceiveResult
 } ReceiveResult;
 
 static ReceiveResult
-receive(RinqConn *conn)
+receive_bytes(RinqConn *conn)
 {
 	size_t		room;
 	ssize_t		n;
@@ -326,7 +326,7 @@ read_frames(RinqConn *conn, int max_frames)
 		 */
 		if (got_all && conn->send_errno == 0)
 			return false;
-		switch (receive(conn))
+		switch (receive_bytes(conn))
 		{
 			case RECEIVE_FULL:
 				break;

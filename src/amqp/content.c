@@ -129,7 +129,7 @@ call_on_return(RinqConn *conn, uint16_t channel, const RinqContent *content,
  * the callback may close it, or not return at all.
  */
 static void
-complete(RinqConn *conn, uint16_t channel, RinqBytes body)
+deliver_content(RinqConn *conn, uint16_t channel, RinqBytes body)
 {
 	RinqContent *content = &conn->channels[channel].content;
 
@@ -218,7 +218,7 @@ rinq_content_header(RinqConn *conn, uint16_t channel, RinqBytes payload)
 	content->oversize = body_size > conn->max_body;
 	content->phase = RINQ_CONTENT_BODY;
 	if (body_size == 0)
-		complete(conn, channel, rinq_bytes("", 0));
+		deliver_content(conn, channel, rinq_bytes("", 0));
 }
 
 /* Appends to a body that takes several frames. */
@@ -270,11 +270,11 @@ rinq_content_body(RinqConn *conn, uint16_t channel, RinqBytes payload)
 	/* the usual case: all in one frame, handed over where it is */
 	if (payload.len == content->body_size)
 	{
-		complete(conn, channel, payload);
+		deliver_content(conn, channel, payload);
 		return;
 	}
 	if (!content->oversize && !keep_body(conn, content, payload))
 		return;
 	if (content->body_seen == content->body_size)
-		complete(conn, channel, rinq_bytes(content->body, content->body_len));
+		deliver_content(conn, channel, rinq_bytes(content->body, content->body_len));
 }

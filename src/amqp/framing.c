@@ -87,7 +87,7 @@ rinq_decode_method(RinqConn *conn, amqp_method_number_t id, RinqBytes args)
 /* ---------------- methods of a channel ---------------- */
 
 static void
-confirm(RinqConn *conn, uint16_t channel, amqp_method_number_t id, RinqBytes args)
+handle_confirm(RinqConn *conn, uint16_t channel, amqp_method_number_t id, RinqBytes args)
 {
 	uint64_t	tag;
 	bool		multiple;
@@ -112,7 +112,7 @@ confirm(RinqConn *conn, uint16_t channel, amqp_method_number_t id, RinqBytes arg
 
 /* The broker cancels a consumer. */
 static void
-cancel(RinqConn *conn, uint16_t channel, RinqBytes args)
+handle_cancel(RinqConn *conn, uint16_t channel, RinqBytes args)
 {
 	amqp_basic_cancel_t *m = rinq_decode_method(conn, AMQP_BASIC_CANCEL_METHOD, args);
 	RinqBytes	tag;
@@ -140,7 +140,7 @@ cancel(RinqConn *conn, uint16_t channel, RinqBytes args)
  * worth a state of its own: a broker in need blocks the connection.
  */
 static void
-flow(RinqConn *conn, uint16_t channel, RinqBytes args)
+answer_flow(RinqConn *conn, uint16_t channel, RinqBytes args)
 {
 	amqp_channel_flow_t *m = rinq_decode_method(conn, AMQP_CHANNEL_FLOW_METHOD, args);
 	amqp_channel_flow_ok_t ok;
@@ -190,13 +190,13 @@ channel_method(RinqConn *conn, uint16_t channel, amqp_method_number_t id,
 			break;
 		case AMQP_BASIC_ACK_METHOD:
 		case AMQP_BASIC_NACK_METHOD:
-			confirm(conn, channel, id, args);
+			handle_confirm(conn, channel, id, args);
 			break;
 		case AMQP_BASIC_CANCEL_METHOD:
-			cancel(conn, channel, args);
+			handle_cancel(conn, channel, args);
 			break;
 		case AMQP_CHANNEL_FLOW_METHOD:
-			flow(conn, channel, args);
+			answer_flow(conn, channel, args);
 			break;
 		default:
 			rinq_conn_protocol_error(conn, "unexpected method %u.%u on channel %u",
@@ -228,7 +228,7 @@ method_frame(RinqConn *conn, uint16_t channel, RinqBytes payload)
 }
 
 static void
-dispatch(RinqConn *conn, uint8_t type, uint16_t channel, RinqBytes payload)
+dispatch_frame(RinqConn *conn, uint8_t type, uint16_t channel, RinqBytes payload)
 {
 	if (type == AMQP_FRAME_HEARTBEAT)
 	{
@@ -345,8 +345,8 @@ rinq_frame_next(RinqConn *conn)
 	 * overwrites the input before the next receive.
 	 */
 	conn->in_start += (size_t) size + RINQ_FRAME_OVERHEAD;
-	dispatch(conn, head[0], (uint16_t) (head[1] << 8 | head[2]),
-			 rinq_bytes((const char *) head + RINQ_FRAME_HEAD, size));
+	dispatch_frame(conn, head[0], (uint16_t) (head[1] << 8 | head[2]),
+				   rinq_bytes((const char *) head + RINQ_FRAME_HEAD, size));
 	return conn->state == RINQ_CONN_CLOSED ? RINQ_FRAME_FAILED : RINQ_FRAME_HANDLED;
 }
 

@@ -161,7 +161,7 @@ send_start_ok(RinqConn *conn)
  * one.
  */
 static void
-start(RinqConn *conn, RinqBytes args)
+handle_start(RinqConn *conn, RinqBytes args)
 {
 	RinqReader	r = rinq_reader(args.data, args.len);
 	uint8_t		major;
@@ -217,7 +217,7 @@ put_tune_ok_and_open(RinqConn *conn)
 }
 
 static void
-tune(RinqConn *conn, RinqBytes args)
+handle_tune(RinqConn *conn, RinqBytes args)
 {
 	amqp_connection_tune_t *m = rinq_decode_method(conn, AMQP_CONNECTION_TUNE_METHOD, args);
 
@@ -293,7 +293,7 @@ closed_by_broker(RinqConn *conn, RinqBytes args)
 }
 
 static void
-blocked(RinqConn *conn, RinqBytes args)
+handle_blocked(RinqConn *conn, RinqBytes args)
 {
 	amqp_connection_blocked_t *m = rinq_decode_method(conn, AMQP_CONNECTION_BLOCKED_METHOD, args);
 	char		reason[RINQ_TEXT_SIZE];
@@ -307,7 +307,7 @@ blocked(RinqConn *conn, RinqBytes args)
 }
 
 static void
-unblocked(RinqConn *conn)
+handle_unblocked(RinqConn *conn)
 {
 	conn->blocked = false;
 	if (conn->cb.on_blocked != NULL)
@@ -320,9 +320,9 @@ static bool
 login_method(RinqConn *conn, amqp_method_number_t id, RinqBytes args)
 {
 	if (id == AMQP_CONNECTION_START_METHOD && !conn->start_seen)
-		start(conn, args);
+		handle_start(conn, args);
 	else if (id == AMQP_CONNECTION_TUNE_METHOD && conn->start_seen && !conn->tune_seen)
-		tune(conn, args);
+		handle_tune(conn, args);
 	else if (id == AMQP_CONNECTION_OPEN_OK_METHOD && conn->tune_seen)
 		open_ok(conn);
 	else
@@ -334,9 +334,9 @@ static bool
 open_method(RinqConn *conn, amqp_method_number_t id, RinqBytes args)
 {
 	if (id == AMQP_CONNECTION_BLOCKED_METHOD)
-		blocked(conn, args);
+		handle_blocked(conn, args);
 	else if (id == AMQP_CONNECTION_UNBLOCKED_METHOD)
-		unblocked(conn);
+		handle_unblocked(conn);
 	else
 		return false;
 	return true;

@@ -141,7 +141,7 @@ rinq_broker_version_check(const char *product, const char *version)
  * are no secret, and masking them would make most texts unreadable.
  */
 static void
-mask(char *text, const char *secret)
+mask_secret(char *text, const char *secret)
 {
 	size_t		len = secret != NULL ? strlen(secret) : 0;
 	char	   *at = text;
@@ -173,8 +173,8 @@ rinq_conn_clean_text(const RinqConn *conn, RinqBytes text, char *buf, size_t siz
 	buf[len] = '\0';
 
 	/* before other bytes are replaced: a password need not be ASCII */
-	mask(buf, conn->password);
-	mask(buf, conn->user);
+	mask_secret(buf, conn->password);
+	mask_secret(buf, conn->user);
 	for (size_t i = 0; i < len; i++)
 	{
 		if (buf[i] < ' ' || buf[i] > '~')

@@ -265,8 +265,8 @@ rinq_message_check(const RinqMessage *msg, size_t frame_max, size_t *size)
 
 /* Adds an entry for a header that is there. */
 static void
-put_header(amqp_table_entry_t *entries, int *n, const char *key, uint8_t kind,
-		   RinqBytes value)
+put_header_entry(amqp_table_entry_t *entries, int *n, const char *key, uint8_t kind,
+				 RinqBytes value)
 {
 	amqp_table_entry_t *entry;
 
@@ -283,14 +283,14 @@ fill_headers(const RinqMessage *msg, amqp_table_entry_t *entries)
 {
 	int			n = 0;
 
-	put_header(entries, &n, "n", AMQP_FIELD_KIND_UTF8, msg->ns);
-	put_header(entries, &n, "c", AMQP_FIELD_KIND_UTF8, msg->command);
-	put_header(entries, &n, "c", AMQP_FIELD_KIND_BYTES, msg->constraint);
-	put_header(entries, &n, "t", AMQP_FIELD_KIND_UTF8, msg->target);
-	put_header(entries, &n, "m", AMQP_FIELD_KIND_UTF8, msg->failure_message);
-	put_header(entries, &n, "sc", AMQP_FIELD_KIND_BYTES, msg->span_context);
-	put_header(entries, &n, "traceparent", AMQP_FIELD_KIND_UTF8, msg->traceparent);
-	put_header(entries, &n, "tracestate", AMQP_FIELD_KIND_UTF8, msg->tracestate);
+	put_header_entry(entries, &n, "n", AMQP_FIELD_KIND_UTF8, msg->ns);
+	put_header_entry(entries, &n, "c", AMQP_FIELD_KIND_UTF8, msg->command);
+	put_header_entry(entries, &n, "c", AMQP_FIELD_KIND_BYTES, msg->constraint);
+	put_header_entry(entries, &n, "t", AMQP_FIELD_KIND_UTF8, msg->target);
+	put_header_entry(entries, &n, "m", AMQP_FIELD_KIND_UTF8, msg->failure_message);
+	put_header_entry(entries, &n, "sc", AMQP_FIELD_KIND_BYTES, msg->span_context);
+	put_header_entry(entries, &n, "traceparent", AMQP_FIELD_KIND_UTF8, msg->traceparent);
+	put_header_entry(entries, &n, "tracestate", AMQP_FIELD_KIND_UTF8, msg->tracestate);
 	if (msg->has_deadline)
 	{
 		entries[n].key = rinq_to_amqp(rinq_bytes("dl", 2));

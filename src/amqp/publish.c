@@ -31,8 +31,8 @@ put_u32(char *at, uint32_t value)
 
 /* Appends the content header; its size has been reserved.  False on refusal. */
 static bool
-put_header(RinqConn *conn, uint16_t channel, const RinqMessage *msg,
-		   size_t props_size, size_t body_len)
+put_content_header(RinqConn *conn, uint16_t channel, const RinqMessage *msg,
+				   size_t props_size, size_t body_len)
 {
 	char	   *at = conn->out + conn->out_end;
 	char	   *payload = at + RINQ_FRAME_HEAD;
@@ -125,7 +125,7 @@ rinq_basic_publish(RinqConn *conn, uint16_t channel, RinqBytes exchange,
 	m.mandatory = mandatory;
 	m.immediate = 0;
 	if (!rinq_out_method(conn, channel, AMQP_BASIC_PUBLISH_METHOD, &m, args_max) ||
-		!put_header(conn, channel, msg, props_size, body_len))
+		!put_content_header(conn, channel, msg, props_size, body_len))
 	{
 		conn->out_end = conn->out_start + waiting;
 		return RINQ_MSG_BAD_FIELDS;

@@ -43,7 +43,7 @@ static const struct
 /* ---------------- the queue of unanswered requests ---------------- */
 
 static inline RinqPending *
-oldest(const RinqAmqpChannel *ch)
+oldest_pending(const RinqAmqpChannel *ch)
 {
 	return ch->fifo_count > 0 ? &ch->fifo[ch->fifo_head] : NULL;
 }
@@ -117,8 +117,8 @@ check_channel_number(const RinqConn *conn, uint16_t channel)
 
 /* Sends a request, whose texts fit into max_args, on an open channel. */
 static RinqMsgStatus
-send_request(RinqConn *conn, uint16_t channel, RinqRequestKind kind, void *method,
-			 size_t max_args, uint64_t cookie)
+send_method_request(RinqConn *conn, uint16_t channel, RinqRequestKind kind, void *method,
+					size_t max_args, uint64_t cookie)
 {
 	RinqMsgStatus status = check_channel_number(conn, channel);
 	RinqAmqpChannel *ch;
@@ -167,7 +167,7 @@ rinq_amqp_channel_open(RinqConn *conn, uint16_t channel, uint64_t cookie)
 	if (ch->state != RINQ_CHANNEL_CLOSED)
 		return RINQ_MSG_NOT_OPEN;	/* not ready to be opened (again) */
 	ch->state = RINQ_CHANNEL_OPEN;
-	status = send_request(conn, channel, RINQ_REQ_CHANNEL_OPEN, &m, 1, cookie);
+	status = send_method_request(conn, channel, RINQ_REQ_CHANNEL_OPEN, &m, 1, cookie);
 	if (status != RINQ_MSG_OK)
 		ch->state = RINQ_CHANNEL_CLOSED;
 	return status;
@@ -183,7 +183,7 @@ rinq_amqp_channel_close(RinqConn *conn, uint16_t channel, uint64_t cookie)
 	m.reply_text = rinq_to_amqp(rinq_bytes_str("goodbye"));
 	m.class_id = 0;
 	m.method_id = 0;
-	status = send_request(conn, channel, RINQ_REQ_CHANNEL_CLOSE, &m, 32, cookie);
+	status = send_method_request(conn, channel, RINQ_REQ_CHANNEL_CLOSE, &m, 32, cookie);
 	if (status == RINQ_MSG_OK)
 	{
 		conn->channels[channel].state = RINQ_CHANNEL_CLOSING;
@@ -205,8 +205,8 @@ rinq_exchange_declare(RinqConn *conn, uint16_t channel, RinqBytes name,
 	m.exchange = rinq_to_amqp(name);
 	m.type = rinq_to_amqp(kind);
 	m.arguments = RINQ_NO_AMQP_TABLE;
-	return send_request(conn, channel, RINQ_REQ_EXCHANGE_DECLARE, &m,
-						ARGS_FIXED + name.len + kind.len, cookie);
+	return send_method_request(conn, channel, RINQ_REQ_EXCHANGE_DECLARE, &m,
+							   ARGS_FIXED + name.len + kind.len, cookie);
 }
 
 RinqMsgStatus
@@ -230,8 +230,8 @@ rinq_queue_declare(RinqConn *conn, uint16_t channel, RinqBytes name, bool durabl
 		m.arguments.num_entries = 1;
 		m.arguments.entries = &entry;
 	}
-	return send_request(conn, channel, RINQ_REQ_QUEUE_DECLARE, &m,
-						ARGS_FIXED + name.len, cookie);
+	return send_method_request(conn, channel, RINQ_REQ_QUEUE_DECLARE, &m,
+							   ARGS_FIXED + name.len, cookie);
 }
 
 RinqMsgStatus
@@ -246,9 +246,9 @@ rinq_queue_bind(RinqConn *conn, uint16_t channel, RinqBytes queue,
 	m.exchange = rinq_to_amqp(exchange);
 	m.routing_key = rinq_to_amqp(routing_key);
 	m.arguments = RINQ_NO_AMQP_TABLE;
-	return send_request(conn, channel, RINQ_REQ_QUEUE_BIND, &m,
-						ARGS_FIXED + queue.len + exchange.len + routing_key.len,
-						cookie);
+	return send_method_request(conn, channel, RINQ_REQ_QUEUE_BIND, &m,
+							   ARGS_FIXED + queue.len + exchange.len + routing_key.len,
+							   cookie);
 }
 
 RinqMsgStatus
@@ -263,9 +263,9 @@ rinq_queue_unbind(RinqConn *conn, uint16_t channel, RinqBytes queue,
 	m.exchange = rinq_to_amqp(exchange);
 	m.routing_key = rinq_to_amqp(routing_key);
 	m.arguments = RINQ_NO_AMQP_TABLE;
-	return send_request(conn, channel, RINQ_REQ_QUEUE_UNBIND, &m,
-						ARGS_FIXED + queue.len + exchange.len + routing_key.len,
-						cookie);
+	return send_method_request(conn, channel, RINQ_REQ_QUEUE_UNBIND, &m,
+							   ARGS_FIXED + queue.len + exchange.len + routing_key.len,
+							   cookie);
 }
 
 RinqMsgStatus
@@ -276,8 +276,8 @@ rinq_queue_delete(RinqConn *conn, uint16_t channel, RinqBytes queue, uint64_t co
 	if (too_long(queue))
 		return RINQ_MSG_STRING_TOO_LONG;
 	m.queue = rinq_to_amqp(queue);
-	return send_request(conn, channel, RINQ_REQ_QUEUE_DELETE, &m,
-						ARGS_FIXED + queue.len, cookie);
+	return send_method_request(conn, channel, RINQ_REQ_QUEUE_DELETE, &m,
+							   ARGS_FIXED + queue.len, cookie);
 }
 
 RinqMsgStatus
@@ -289,7 +289,7 @@ rinq_basic_qos(RinqConn *conn, uint16_t channel, uint16_t count, bool global,
 	m.prefetch_count = count;
 	m.global = global;
 
-	return send_request(conn, channel, RINQ_REQ_BASIC_QOS, &m, ARGS_FIXED, cookie);
+	return send_method_request(conn, channel, RINQ_REQ_BASIC_QOS, &m, ARGS_FIXED, cookie);
 }
 
 RinqMsgStatus
@@ -304,8 +304,8 @@ rinq_basic_consume(RinqConn *conn, uint16_t channel, RinqBytes queue,
 	m.consumer_tag = rinq_to_amqp(consumer_tag);
 	m.exclusive = exclusive;
 	m.arguments = RINQ_NO_AMQP_TABLE;
-	return send_request(conn, channel, RINQ_REQ_BASIC_CONSUME, &m,
-						ARGS_FIXED + queue.len + consumer_tag.len, cookie);
+	return send_method_request(conn, channel, RINQ_REQ_BASIC_CONSUME, &m,
+							   ARGS_FIXED + queue.len + consumer_tag.len, cookie);
 }
 
 RinqMsgStatus
@@ -317,8 +317,8 @@ rinq_basic_cancel(RinqConn *conn, uint16_t channel, RinqBytes consumer_tag,
 	if (too_long(consumer_tag))
 		return RINQ_MSG_STRING_TOO_LONG;
 	m.consumer_tag = rinq_to_amqp(consumer_tag);
-	return send_request(conn, channel, RINQ_REQ_BASIC_CANCEL, &m,
-						ARGS_FIXED + consumer_tag.len, cookie);
+	return send_method_request(conn, channel, RINQ_REQ_BASIC_CANCEL, &m,
+							   ARGS_FIXED + consumer_tag.len, cookie);
 }
 
 RinqMsgStatus
@@ -326,7 +326,7 @@ rinq_confirm_select(RinqConn *conn, uint16_t channel, uint64_t cookie)
 {
 	amqp_confirm_select_t m = {0};
 
-	return send_request(conn, channel, RINQ_REQ_CONFIRM_SELECT, &m, ARGS_FIXED, cookie);
+	return send_method_request(conn, channel, RINQ_REQ_CONFIRM_SELECT, &m, ARGS_FIXED, cookie);
 }
 
 /* ---------------- receiving ---------------- */
@@ -361,7 +361,7 @@ rinq_amqp_channel_reply(RinqConn *conn, uint16_t channel, amqp_method_number_t i
 						RinqBytes args)
 {
 	RinqAmqpChannel *ch = &conn->channels[channel];
-	RinqPending *pending = oldest(ch);
+	RinqPending *pending = oldest_pending(ch);
 	RinqReply	reply = {0};
 
 	if (id == AMQP_CHANNEL_CLOSE_OK_METHOD && ch->stray_close_ok)
@@ -397,7 +397,7 @@ void
 rinq_amqp_channel_closed_by_broker(RinqConn *conn, uint16_t channel, RinqBytes args)
 {
 	RinqAmqpChannel *ch = &conn->channels[channel];
-	RinqPending *pending = oldest(ch);
+	RinqPending *pending = oldest_pending(ch);
 	amqp_channel_close_t *m = rinq_decode_method(conn, AMQP_CHANNEL_CLOSE_METHOD, args);
 	amqp_channel_close_ok_t ok = {.dummy = 0};
 	RinqAmqpChannelClosed info = {0};

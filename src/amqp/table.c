@@ -18,7 +18,7 @@ rinq_reader(const void *data, size_t len)
 }
 
 static inline size_t
-left(const RinqReader *r)
+reader_bytes_left(const RinqReader *r)
 {
 	return (size_t) (r->end - r->pos);
 }
@@ -26,7 +26,7 @@ left(const RinqReader *r)
 bool
 rinq_read_u8(RinqReader *r, uint8_t *value)
 {
-	if (left(r) < 1)
+	if (reader_bytes_left(r) < 1)
 		return false;
 	*value = *r->pos++;
 	return true;
@@ -35,7 +35,7 @@ rinq_read_u8(RinqReader *r, uint8_t *value)
 bool
 rinq_read_u16(RinqReader *r, uint16_t *value)
 {
-	if (left(r) < 2)
+	if (reader_bytes_left(r) < 2)
 		return false;
 	*value = (uint16_t) (r->pos[0] << 8 | r->pos[1]);
 	r->pos += 2;
@@ -45,7 +45,7 @@ rinq_read_u16(RinqReader *r, uint16_t *value)
 bool
 rinq_read_u32(RinqReader *r, uint32_t *value)
 {
-	if (left(r) < 4)
+	if (reader_bytes_left(r) < 4)
 		return false;
 	*value = (uint32_t) r->pos[0] << 24 | (uint32_t) r->pos[1] << 16 |
 		(uint32_t) r->pos[2] << 8 | (uint32_t) r->pos[3];
@@ -59,7 +59,7 @@ rinq_read_u64(RinqReader *r, uint64_t *value)
 	uint32_t	hi = 0;
 	uint32_t	lo = 0;
 
-	if (left(r) < 8)
+	if (reader_bytes_left(r) < 8)
 		return false;
 	(void) rinq_read_u32(r, &hi);
 	(void) rinq_read_u32(r, &lo);
@@ -68,9 +68,9 @@ rinq_read_u64(RinqReader *r, uint64_t *value)
 }
 
 static bool
-take(RinqReader *r, size_t len, RinqBytes *value)
+take_reader_bytes(RinqReader *r, size_t len, RinqBytes *value)
 {
-	if (left(r) < len)
+	if (reader_bytes_left(r) < len)
 		return false;
 	*value = rinq_bytes((const char *) r->pos, len);
 	r->pos += len;
@@ -82,7 +82,7 @@ rinq_read_shortstr(RinqReader *r, RinqBytes *value)
 {
 	uint8_t		len;
 
-	return rinq_read_u8(r, &len) && take(r, len, value);
+	return rinq_read_u8(r, &len) && take_reader_bytes(r, len, value);
 }
 
 bool
@@ -90,7 +90,7 @@ rinq_read_longstr(RinqReader *r, RinqBytes *value)
 {
 	uint32_t	len;
 
-	return rinq_read_u32(r, &len) && take(r, len, value);
+	return rinq_read_u32(r, &len) && take_reader_bytes(r, len, value);
 }
 
 RinqTableStep
@@ -108,30 +108,30 @@ rinq_table_next(RinqReader *table, RinqTableEntry *entry)
 	switch (kind)
 	{
 		case 'V':
-			ok = take(table, 0, &entry->value);
+			ok = take_reader_bytes(table, 0, &entry->value);
 			break;
 		case 't':
 		case 'b':
 		case 'B':
-			ok = take(table, 1, &entry->value);
+			ok = take_reader_bytes(table, 1, &entry->value);
 			break;
 		case 's':
 		case 'u':
-			ok = take(table, 2, &entry->value);
+			ok = take_reader_bytes(table, 2, &entry->value);
 			break;
 		case 'I':
 		case 'i':
 		case 'f':
-			ok = take(table, 4, &entry->value);
+			ok = take_reader_bytes(table, 4, &entry->value);
 			break;
 		case 'D':
-			ok = take(table, 5, &entry->value);
+			ok = take_reader_bytes(table, 5, &entry->value);
 			break;
 		case 'l':
 		case 'L':
 		case 'd':
 		case 'T':
-			ok = take(table, 8, &entry->value);
+			ok = take_reader_bytes(table, 8, &entry->value);
 			break;
 		case 'S':
 		case 'x':

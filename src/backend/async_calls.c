@@ -108,7 +108,7 @@ rinq_async_wait_any(RinqAsyncCall **some, int count, int64 until)
 
 /* makes the slot this process's own; false when the peer has taken it back */
 static bool
-claim(const RinqAsyncCall *call)
+claim_async_slot(const RinqAsyncCall *call)
 {
 	uint32		expected = call->serial;
 
@@ -117,7 +117,7 @@ claim(const RinqAsyncCall *call)
 }
 
 static void
-forget(RinqAsyncCall *call)
+forget_async_call(RinqAsyncCall *call)
 {
 	if (call->awaited)
 		num_awaited--;
@@ -128,7 +128,7 @@ forget(RinqAsyncCall *call)
 
 /* forgets answers that were awaited in the transaction that ends */
 static void
-transaction_event(XactEvent event, void *arg)
+forget_awaited_at_xact_end(XactEvent event, void *arg)
 {
 	HASH_SEQ_STATUS seq;
 	RinqAsyncCall *call;
@@ -139,7 +139,7 @@ transaction_event(XactEvent event, void *arg)
 	while ((call = hash_seq_search(&seq)) != NULL)
 	{
 		if (call->awaited)
-			forget(call);
+			forget_async_call(call);
 	}
 	Assert(num_awaited == 0);
 	MemoryContextReset(awaited_context);
@@ -161,7 +161,7 @@ rinq_async_answer(RinqAsyncCall *call)
 	if (call->awaited)
 		return &call->answer;
 	memset(&answer, 0, sizeof(answer));
-	if (claim(call))
+	if (claim_async_slot(call))
 	{
 		PG_TRY();
 		{
@@ -174,7 +174,7 @@ rinq_async_answer(RinqAsyncCall *call)
 		PG_CATCH();
 		{
 			rinq_call_release(call->db, index);
-			forget(call);
+			forget_async_call(call);
 			PG_RE_THROW();
 		}
 		PG_END_TRY();
@@ -193,14 +193,14 @@ void
 rinq_async_cancel(RinqAsyncCall *call)
 {
 	Assert(!call->awaited);
-	if (claim(call))
+	if (claim_async_slot(call))
 		rinq_call_release(call->db, call->index);
-	forget(call);
+	forget_async_call(call);
 }
 
 /* gives all calls up: the request that has made them is over */
 static void
-forget_all(void)
+forget_all_async_calls(void)
 {
 	HASH_SEQ_STATUS seq;
 	RinqAsyncCall *call;
@@ -249,17 +249,17 @@ drop_answer(RinqAsyncCall *call)
 {
 	if (call->awaited)
 		free_answer(&call->answer);
-	else if (claim(call))
+	else if (claim_async_slot(call))
 	{
 		rinq_call_release(call->db, call->index);
 		rinq_count(call->db, RINQ_RESPONSES_DROPPED);
 	}
-	forget(call);
+	forget_async_call(call);
 }
 
 /* makes room for another call, at the expense of answers */
 static void
-make_room(void)
+make_room_for_call(void)
 {
 	RinqAsyncCall *oldest;
 
@@ -277,7 +277,7 @@ make_room(void)
 }
 
 static void
-begin(void)
+init_async_calls(void)
 {
 	HASHCTL		ctl;
 
@@ -292,8 +292,8 @@ begin(void)
 	ctl.hcxt = TopMemoryContext;
 	calls = hash_create("rinq asynchronous calls", 64, &ctl,
 						HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	rinq_at_request_end(forget_all);
-	RegisterXactCallback(transaction_event, NULL);
+	rinq_at_request_end(forget_all_async_calls);
+	RegisterXactCallback(forget_awaited_at_xact_end, NULL);
 }
 
 /*
@@ -312,8 +312,8 @@ rinq_async_call(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
 	RinqMessageId key;
 	char	   *texts;
 
-	begin();
-	make_room();
+	init_async_calls();
+	make_room_for_call();
 	texts = MemoryContextAllocZero(TopMemoryContext, namespace.len + command.len + 2);
 	memcpy(texts, namespace.data, namespace.len);
 	memcpy(texts + namespace.len + 1, command.data, command.len);

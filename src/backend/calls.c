@@ -58,7 +58,7 @@ use_entry(RinqDatabase *db)
 
 /* a process that is terminated while it waits does not get to release its call */
 static void
-release_all(RinqDatabase *db)
+release_calls_at_exit(RinqDatabase *db)
 {
 	RinqSlots  *slots = rinq_slots_of(db);
 	uint32		i;
@@ -103,7 +103,7 @@ client_gone(int code, Datum arg)
 	int			number = -1;
 
 	while ((number = bms_next_member(used_entries, number)) >= 0)
-		release_all(&rinq_shared->databases[number]);
+		release_calls_at_exit(&rinq_shared->databases[number]);
 	end_client();
 }
 
@@ -365,7 +365,7 @@ try_submit(RinqDatabase *db, uint32 index, const RinqBytes *fields, int nfields)
 
 /* the same, and no memory is an error */
 static void
-submit(RinqDatabase *db, uint32 index, const RinqBytes *fields, int nfields)
+submit_call(RinqDatabase *db, uint32 index, const RinqBytes *fields, int nfields)
 {
 	if (!try_submit(db, index, fields, nfields))
 		ereport(ERROR,
@@ -400,7 +400,7 @@ rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline, bool
 
 	slot->async = async;
 	number_call(db, slot, id);
-	submit(db, index, fields, RINQ_CALL_FIELDS);
+	submit_call(db, index, fields, RINQ_CALL_FIELDS);
 	return index;
 }
 
@@ -433,7 +433,7 @@ rinq_call_submit_uncorrelated(RinqDatabase *db, const RinqBytes *fields, int64 d
 
 	slot->uncorrelated = true;
 	slot->id = *id;
-	submit(db, index, fields, RINQ_CALL_FIELDS);
+	submit_call(db, index, fields, RINQ_CALL_FIELDS);
 	return index;
 }
 
@@ -453,7 +453,7 @@ rinq_operation_submit(RinqDatabase *db, RinqOperation op, const RinqRef *target,
 	slot->current = current;
 	slot->role = role;
 	slot->privilege_checked = privilege_checked;
-	submit(db, index, fields, nfields);
+	submit_call(db, index, fields, nfields);
 	return index;
 }
 

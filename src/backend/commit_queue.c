@@ -80,12 +80,12 @@ static Totals totals;
 /* packed, and waiting for the commit */
 static RinqPacked packed = {InvalidDsaPointer, InvalidDsaPointer};
 
-static void transaction_event(XactEvent event, void *arg);
+static void commit_queue_xact_callback(XactEvent event, void *arg);
 static void subtransaction_event(SubXactEvent event, SubTransactionId id,
 								 SubTransactionId parent, void *arg);
 
 static void
-forget(void)
+reset_commit_queue(void)
 {
 	if (context != NULL)
 		MemoryContextReset(context);
@@ -103,7 +103,7 @@ release_packed(int code, Datum arg)
 }
 
 static void
-begin(RinqDatabase *db)
+begin_commit_queue(RinqDatabase *db)
 {
 	static bool registered = false;
 
@@ -111,7 +111,7 @@ begin(RinqDatabase *db)
 	{
 		context = AllocSetContextCreate(TopMemoryContext, "rinq transaction",
 										ALLOCSET_DEFAULT_SIZES);
-		RegisterXactCallback(transaction_event, NULL);
+		RegisterXactCallback(commit_queue_xact_callback, NULL);
 		RegisterSubXactCallback(subtransaction_event, NULL);
 		before_shmem_exit(release_packed, (Datum) 0);
 		registered = true;
@@ -141,7 +141,7 @@ set_mark(void)
 
 /* takes back everything since a mark */
 static void
-cut(Mark *mark)
+cut_to_mark(Mark *mark)
 {
 	while (last_buffer != mark->buffer)
 	{
@@ -176,7 +176,7 @@ raise_no_room(void)
 
 /* room for a message at the end */
 static char *
-reserve(Size size)
+reserve_message(Size size)
 {
 	if (last_buffer == NULL || last_buffer->size - last_buffer->used < size)
 	{
@@ -232,7 +232,7 @@ rinq_send_at_commit(RinqDatabase *db, const RinqOutbound *message, const RinqByt
 	Size		size = rinq_outbound_size(fields);
 	RinqOutbound *copy;
 
-	begin(db);
+	begin_commit_queue(db);
 	if (!message->durable)
 		wait_for_room(size);
 	set_mark();
@@ -251,7 +251,7 @@ rinq_send_at_commit(RinqDatabase *db, const RinqOutbound *message, const RinqByt
 		totals.plain_bytes += size;
 	}
 
-	copy = (RinqOutbound *) reserve(size);
+	copy = (RinqOutbound *) reserve_message(size);
 	*copy = *message;
 	rinq_outbound_write(copy, fields);
 	last_buffer->used += size;
@@ -264,7 +264,7 @@ rinq_send_at_commit(RinqDatabase *db, const RinqOutbound *message, const RinqByt
 void
 rinq_send_scan_at_commit(RinqDatabase *db)
 {
-	begin(db);
+	begin_commit_queue(db);
 	set_mark();
 	totals.scan = true;
 }
@@ -335,7 +335,7 @@ reserve_chunks(bool with_durable)
 
 /* packs all buffers into chunks; false when there is no room */
 static bool
-pack(bool with_durable)
+pack_buffers(bool with_durable)
 {
 	const SendBuffer *buffer;
 
@@ -385,9 +385,9 @@ prepare_hand_over(void)
 	packed.plain = (uint32) totals.plain;
 	packed.want_scan = totals.scan;
 	wanted = rinq_sendqueue_wants(queue, &packed);
-	if (totals.durable > 0 && wanted && !totals.overflowed && pack(true))
+	if (totals.durable > 0 && wanted && !totals.overflowed && pack_buffers(true))
 		return;
-	if (totals.plain > 0 && !pack(false))
+	if (totals.plain > 0 && !pack_buffers(false))
 		raise_no_room();
 }
 
@@ -406,7 +406,7 @@ rinq_commit_durably(void)
 }
 
 static void
-transaction_event(XactEvent event, void *arg)
+commit_queue_xact_callback(XactEvent event, void *arg)
 {
 	if (last_buffer == NULL && last_mark == NULL && totals.durable == 0 && !totals.scan)
 		return;
@@ -429,16 +429,16 @@ transaction_event(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_PREPARE:
 			/* its commit has the outbox scanned, whoever commits it */
-			forget();
+			reset_commit_queue();
 			break;
 		case XACT_EVENT_COMMIT:
 			if (totals.durable + totals.plain > 0 || totals.scan)
 				rinq_sendqueue_commit(database, &packed);
-			forget();
+			reset_commit_queue();
 			break;
 		case XACT_EVENT_ABORT:
 			release_packed(0, (Datum) 0);
-			forget();
+			reset_commit_queue();
 			break;
 		default:
 			break;
@@ -454,7 +454,7 @@ subtransaction_event(SubXactEvent event, SubTransactionId id, SubTransactionId p
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 	{
 		while (last_mark != NULL && last_mark->level >= level)
-			cut(last_mark);
+			cut_to_mark(last_mark);
 	}
 	else if (event == SUBXACT_EVENT_COMMIT_SUB && last_mark != NULL && last_mark->level == level)
 	{

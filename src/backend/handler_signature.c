@@ -34,7 +34,7 @@ is_own_type(Oid type, const char *name)
 
 /* why a function cannot take requests */
 static const char *
-request_problem(Form_pg_proc proc)
+request_signature_problem(Form_pg_proc proc)
 {
 	if (proc->prorettype != JSONBOID && proc->prorettype != BYTEAOID)
 		return "it returns neither jsonb nor bytea";
@@ -81,7 +81,7 @@ rinq_handler_problem(Oid func, RinqWork work)
 	else if (work != RINQ_WORK_REQUEST)
 		problem = argument_problem(proc, work);
 	else
-		problem = request_problem(proc);
+		problem = request_signature_problem(proc);
 	ReleaseSysCache(tuple);
 	return problem;
 }

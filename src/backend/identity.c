@@ -121,7 +121,7 @@ has_identity(const RinqDatabase *db, const pg_uuid_t *id, bool *held)
 
 /* may the identity be taken over?  The lock is held */
 static RinqSuspension
-judge(const Claim *claim, Oid *original)
+judge_claim(const Claim *claim, Oid *original)
 {
 	bool		unknown = !rinq_shared->scanned;
 	bool		exists = claim->exists;
@@ -172,7 +172,7 @@ judge_all(RinqDatabase *db, const Claim *claims, int count, RinqIdentities *foun
 	if (rinq_start_suspended && !db->adopted)
 		found->suspended = RINQ_SUSPENDED_START;
 	for (i = 0; i < count && found->suspended == RINQ_NOT_SUSPENDED; i++)
-		found->suspended = judge(&claims[i], &found->original);
+		found->suspended = judge_claim(&claims[i], &found->original);
 	for (i = 0; i < found->count && found->suspended == RINQ_NOT_SUSPENDED; i++)
 		found->list[i].held = true;
 	if (db->oid == MyDatabaseId)
@@ -184,7 +184,7 @@ judge_all(RinqDatabase *db, const Claim *claims, int count, RinqIdentities *foun
 }
 
 static void
-execute(Oid schema, const char *table, const char *query, const pg_uuid_t *id)
+execute_identity_query(Oid schema, const char *table, const char *query, const pg_uuid_t *id)
 {
 	Oid			types[1] = {UUIDOID};
 	Datum		values[1];
@@ -195,30 +195,30 @@ execute(Oid schema, const char *table, const char *query, const pg_uuid_t *id)
 
 /* puts one identity in the place of all others */
 static void
-unify(Oid schema, const pg_uuid_t *id)
+unify_identity(Oid schema, const pg_uuid_t *id)
 {
-	execute(schema, "listener", "UPDATE %s SET identity = $1"
-			" WHERE identity OPERATOR(pg_catalog.<>) $1", id);
-	execute(schema, "subscription", "UPDATE %s SET identity = $1"
-			" WHERE identity OPERATOR(pg_catalog.<>) $1", id);
-	execute(schema, IDENTITY_TABLE, "DELETE FROM %s WHERE id OPERATOR(pg_catalog.<>) $1", id);
+	execute_identity_query(schema, "listener", "UPDATE %s SET identity = $1"
+						   " WHERE identity OPERATOR(pg_catalog.<>) $1", id);
+	execute_identity_query(schema, "subscription", "UPDATE %s SET identity = $1"
+						   " WHERE identity OPERATOR(pg_catalog.<>) $1", id);
+	execute_identity_query(schema, IDENTITY_TABLE, "DELETE FROM %s WHERE id OPERATOR(pg_catalog.<>) $1", id);
 }
 
 /* makes this database one that is no copy */
 static void
-renew(Oid schema, pg_uuid_t *id)
+renew_identity(Oid schema, pg_uuid_t *id)
 {
 	*id = *DatumGetUUIDP(DirectFunctionCall1(gen_random_uuid, (Datum) 0));
-	execute(schema, IDENTITY_TABLE, "INSERT INTO %s (id) VALUES ($1)", id);
-	unify(schema, id);
+	execute_identity_query(schema, IDENTITY_TABLE, "INSERT INTO %s (id) VALUES ($1)", id);
+	unify_identity(schema, id);
 }
 
 /* the identities of this database are its own from now on */
 static void
 take_over(Oid schema)
 {
-	execute(schema, IDENTITY_TABLE, "UPDATE %s SET origin = DEFAULT"
-			" WHERE origin OPERATOR(pg_catalog.<>) rinq_internal.this_database()", NULL);
+	execute_identity_query(schema, IDENTITY_TABLE, "UPDATE %s SET origin = DEFAULT"
+						   " WHERE origin OPERATOR(pg_catalog.<>) rinq_internal.this_database()", NULL);
 }
 
 /* have listeners come without the identity that they were registered under? */
@@ -296,7 +296,7 @@ rinq_identity_read(RinqDatabase *db, Oid schema, RinqIdentities *found)
 		return;
 	if (found->count == 0 || any_template(claims, count))
 	{
-		renew(schema, &found->list[0].id);
+		renew_identity(schema, &found->list[0].id);
 		found->list[0].held = true;
 		found->count = 1;
 	}
@@ -305,7 +305,7 @@ rinq_identity_read(RinqDatabase *db, Oid schema, RinqIdentities *found)
 	else if (count > 0)
 		take_over(schema);
 	else if (found->count > 1)
-		unify(schema, &found->list[0].id);
+		unify_identity(schema, &found->list[0].id);
 }
 
 /*
@@ -326,7 +326,7 @@ rinq_identity_renew_if_copied(Oid schema)
 	copied = read_identities(&found, claims) > 0 || has_strays();
 	rinq_own_table_close(&table);
 	if (copied)
-		renew(schema, &id);
+		renew_identity(schema, &id);
 	return copied;
 }
 

@@ -121,7 +121,7 @@ put_text(TupleTableSlot *slot, int column, RinqBytes wire)
 }
 
 static void
-put_bytes(TupleTableSlot *slot, int column, RinqBytes value)
+put_bytea_column(TupleTableSlot *slot, int column, RinqBytes value)
 {
 	bytea	   *copy;
 
@@ -158,14 +158,14 @@ rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutbound *message,
 	slot->tts_values[COLUMN_ID] = CStringGetTextDatum(id);
 	put_text(slot, COLUMN_NAMESPACE, fields[RINQ_SEND_NAMESPACE]);
 	put_text(slot, COLUMN_COMMAND, fields[RINQ_SEND_COMMAND]);
-	put_bytes(slot, COLUMN_PAYLOAD, fields[RINQ_SEND_PAYLOAD]);
+	put_bytea_column(slot, COLUMN_PAYLOAD, fields[RINQ_SEND_PAYLOAD]);
 	put_text(slot, COLUMN_TRACE_ID, fields[RINQ_SEND_TRACE]);
 	slot->tts_isnull[COLUMN_DEADLINE] = message->deadline == 0;
 	slot->tts_values[COLUMN_DEADLINE] = TimestampTzGetDatum(rinq_timestamp_of_ms(message->deadline));
 	slot->tts_values[COLUMN_DATABASE] = ObjectIdGetDatum(MyDatabaseId);
-	put_bytes(slot, COLUMN_SPAN_CONTEXT, fields[RINQ_SEND_SPAN]);
-	put_bytes(slot, COLUMN_TRACEPARENT, fields[RINQ_SEND_TRACEPARENT]);
-	put_bytes(slot, COLUMN_TRACESTATE, fields[RINQ_SEND_TRACESTATE]);
+	put_bytea_column(slot, COLUMN_SPAN_CONTEXT, fields[RINQ_SEND_SPAN]);
+	put_bytea_column(slot, COLUMN_TRACEPARENT, fields[RINQ_SEND_TRACEPARENT]);
+	put_bytea_column(slot, COLUMN_TRACESTATE, fields[RINQ_SEND_TRACESTATE]);
 	ExecStoreVirtualTuple(slot);
 	table_tuple_insert(rel, slot, GetCurrentCommandId(true), TABLE_INSERT_NO_LOGICAL,
 					   NULL);
@@ -185,7 +185,7 @@ rinq_outbox_exists(Oid schema)
 }
 
 static bool
-is_empty(Relation rel)
+is_relation_empty(Relation rel)
 {
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -211,7 +211,7 @@ truncate_table(Oid relid)
 	if (!ConditionalLockRelationOid(relid, AccessExclusiveLock))
 		return false;
 	rel = rinq_outbox_open_table(relid, OUTBOX_COLUMNS, NoLock);
-	empty = is_empty(rel);
+	empty = is_relation_empty(rel);
 	if (empty)
 		rinq_truncate_tables(list_make1(rel), list_make1_oid(relid));
 	table_close(rel, NoLock);

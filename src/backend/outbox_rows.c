@@ -133,8 +133,8 @@ row_id(TupleTableSlot *slot, RinqMessageId *id)
 
 /* does something with each row that the current snapshot sees, until it says that it is done */
 static void
-walk(const RinqOutboxTables *tables, bool (*look) (int table, TupleTableSlot *slot, void *arg),
-	 void *arg)
+walk_rows(const RinqOutboxTables *tables, bool (*look) (int table, TupleTableSlot *slot, void *arg),
+		  void *arg)
 {
 	bool		more = true;
 	int			i;
@@ -194,7 +194,7 @@ rinq_outbox_scan(RinqDatabase *db, const RinqOutboxTables *tables, Size *count)
 	found.room = 1024;
 	found.count = 0;
 	found.places = palloc(found.room * sizeof(RinqOutboxTid));
-	walk(tables, note_place, &found);
+	walk_rows(tables, note_place, &found);
 	qsort(found.places, found.count, sizeof(RinqOutboxTid), compare_places);
 	if (found.count > 0)
 		rinq_outbox_number_after(db, found.places[found.count - 1].seq);
@@ -307,7 +307,7 @@ why_unfit(const RinqOutboxTid *place, TupleTableSlot *slot)
 }
 
 static RinqOutboxUnfit *
-unfit(const RinqOutboxTid *place, char *reason)
+make_unfit(const RinqOutboxTid *place, char *reason)
 {
 	RinqOutboxUnfit *result = palloc(sizeof(RinqOutboxUnfit));
 
@@ -336,7 +336,7 @@ rinq_outbox_read(const RinqOutboxTables *tables, RinqOutboxTid *places, Size cou
 		if (!fetch_row(tables, place))
 			result->missing = lappend(result->missing, place);
 		else if ((reason = why_unfit(place, slot)) != NULL)
-			result->unfit = lappend(result->unfit, unfit(place, reason));
+			result->unfit = lappend(result->unfit, make_unfit(place, reason));
 		else
 		{
 			RinqOutbound *message = make_message(slot, &place->item);
@@ -436,7 +436,7 @@ rinq_outbox_search(const RinqOutboxTables *tables, List *places)
 		lost->place = place;
 	}
 	search.left = hash_get_num_entries(search.lost);
-	walk(tables, find_lost, &search);
+	walk_rows(tables, find_lost, &search);
 	hash_destroy(search.lost);
 }
 
@@ -478,7 +478,7 @@ rinq_outbox_has_any(const RinqOutboxTables *tables, int64 *seqs, Size count)
 	if (count == 0)
 		return false;
 	qsort(seqs, count, sizeof(int64), compare_numbers);
-	walk(tables, find_number, &numbers);
+	walk_rows(tables, find_number, &numbers);
 	return numbers.found;
 }
 

@@ -37,7 +37,7 @@
 #include "utils/snapmgr.h"
 
 static bool
-is_own(Oid relid)
+is_extension_relation(Oid relid)
 {
 	Oid			extension = get_extension_oid("rinq", true);
 
@@ -76,7 +76,7 @@ rinq_own_access_created(ObjectAccessType access, Oid classId, Oid objectId)
 	if (access != OAT_POST_CREATE || classId != TriggerRelationId || creating_extension)
 		return;
 	relid = relation_of_trigger(objectId);
-	if (get_rel_relkind(relid) == RELKIND_VIEW && is_own(relid))
+	if (get_rel_relkind(relid) == RELKIND_VIEW && is_extension_relation(relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("view \"%s\" cannot have triggers", get_rel_name(relid)),
@@ -126,7 +126,7 @@ search_relation(Oid relid, Search *search)
 	if (list_member_oid(search->seen, relid))
 		return false;
 	search->seen = lappend_oid(search->seen, relid);
-	if (is_own(relid) && !rinq_is_table_owner(relid, GetUserId()))
+	if (is_extension_relation(relid) && !rinq_is_table_owner(relid, GetUserId()))
 	{
 		search->found = relid;
 		return true;

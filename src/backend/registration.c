@@ -172,7 +172,7 @@ role_spec(Oid role)
 
 /* GRANT or REVOKE, without what would run as a command of the user's own */
 static void
-grant(List *roles, bool is_grant)
+grant_registration(List *roles, bool is_grant)
 {
 	GrantStmt  *statement = makeNode(GrantStmt);
 	ObjectWithArgs *function = makeNode(ObjectWithArgs);
@@ -230,7 +230,7 @@ rinq_registration_add(Oid role)
 		return;
 	LockDatabaseObject(ProcedureRelationId, func, 0, ShareUpdateExclusiveLock);
 	if (!rinq_is_registered_role(role))
-		grant(list_make1_oid(role), true);
+		grant_registration(list_make1_oid(role), true);
 }
 
 /* the roles that have been granted the privilege and have nothing any more */
@@ -257,7 +257,7 @@ rinq_registration_tidy(void)
 		return;					/* the extension is being made */
 	CommandCounterIncrement();
 	if (roles_done(func) != NIL && lock_alone(func))
-		grant(roles_done(func), false);
+		grant_registration(roles_done(func), false);
 }
 
 /*

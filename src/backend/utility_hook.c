@@ -176,7 +176,7 @@ rinq_utility_hook_reread_now(void)
 }
 
 static void
-transaction_event(XactEvent event, void *arg)
+utility_hook_xact_callback(XactEvent event, void *arg)
 {
 	switch (event)
 	{
@@ -214,7 +214,7 @@ static void
 register_callback(void)
 {
 	if (!callback_registered)
-		RegisterXactCallback(transaction_event, NULL);
+		RegisterXactCallback(utility_hook_xact_callback, NULL);
 	callback_registered = true;
 }
 

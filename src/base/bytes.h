@@ -49,4 +49,17 @@ rinq_bytes_are(RinqBytes bytes, const char *str)
 	return rinq_bytes_equal(bytes, rinq_bytes_str(str));
 }
 
+/* Return the value of a hexadecimal digit, or -1. */
+static inline int
+rinq_hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	return -1;
+}
+
 #endif							/* RINQ_BYTES_H */

@@ -32,6 +32,15 @@ extern int64 rinq_ms_of_timestamp(TimestampTz timestamp);
 extern int64 rinq_clock_of_wall(int64 wall);
 extern int64 rinq_wall_of_clock(int64 ms);
 
+/* Return the earlier of two deadlines. */
+static inline int64
+rinq_clock_earlier(int64 a, int64 b)
+{
+	if (a == 0 || (b != 0 && b < a))
+		return b;
+	return a;
+}
+
 extern void rinq_cancel_at(int64 ms);
 extern void rinq_clock_share(pg_atomic_uint64 *difference);
 

@@ -13,12 +13,13 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/bytes.h"
 #include "base/dsn.h"
 
 #define DEFAULT_PORT	5672
 
 static bool
-fail(char *err, size_t errsize, const char *text)
+fail_parse(char *err, size_t errsize, const char *text)
 {
 	snprintf(err, errsize, "%s", text);
 	return false;
@@ -29,18 +30,6 @@ fail_part(char *err, size_t errsize, const char *part, const char *what)
 {
 	snprintf(err, errsize, "the %s %s", part, what);
 	return false;
-}
-
-static int
-hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	return -1;
 }
 
 /* Percent-decodes text[0..len) into a part of the result. */
@@ -56,8 +45,8 @@ decode_part(const char *text, size_t len, const char *part,
 
 		if (c == '%')
 		{
-			int			hi = i + 1 < len ? hex_digit(text[i + 1]) : -1;
-			int			lo = i + 2 < len ? hex_digit(text[i + 2]) : -1;
+			int			hi = i + 1 < len ? rinq_hex_digit(text[i + 1]) : -1;
+			int			lo = i + 2 < len ? rinq_hex_digit(text[i + 2]) : -1;
 
 			if (hi < 0 || lo < 0)
 				return fail_part(err, errsize, part,
@@ -106,7 +95,7 @@ parse_userinfo(const char *text, size_t len, RinqDsn *out,
 	if (!decode_part(text, userlen, "user name", out->user, err, errsize))
 		return false;
 	if (out->user[0] == '\0')
-		return fail(err, errsize, "the user name is empty");
+		return fail_parse(err, errsize, "the user name is empty");
 	if (colon == NULL)
 	{
 		/* the default password belongs to the default user only */
@@ -130,15 +119,15 @@ parse_hostport(const char *text, size_t len, RinqDsn *out,
 		const char *close = memchr(text, ']', len);
 
 		if (close == NULL)
-			return fail(err, errsize, "the bracket around the host address is not closed");
+			return fail_parse(err, errsize, "the bracket around the host address is not closed");
 		if (close == text + 1)
-			return fail(err, errsize, "the host address in brackets is empty");
+			return fail_parse(err, errsize, "the host address in brackets is empty");
 		if (!decode_part(text + 1, (size_t) (close - text - 1), "host",
 						 out->host, err, errsize))
 			return false;
 		port = close + 1;
 		if (port < end && *port != ':')
-			return fail(err, errsize, "the host address in brackets is followed by something other than a port");
+			return fail_parse(err, errsize, "the host address in brackets is followed by something other than a port");
 	}
 	else
 	{
@@ -146,7 +135,7 @@ parse_hostport(const char *text, size_t len, RinqDsn *out,
 		if (port == NULL)
 			port = end;
 		else if (memchr(port + 1, ':', (size_t) (end - port - 1)) != NULL)
-			return fail(err, errsize, "an IPv6 address must be enclosed in brackets");
+			return fail_parse(err, errsize, "an IPv6 address must be enclosed in brackets");
 		if (port > text &&
 			!decode_part(text, (size_t) (port - text), "host", out->host,
 						 err, errsize))
@@ -156,7 +145,7 @@ parse_hostport(const char *text, size_t len, RinqDsn *out,
 	if (port < end)
 	{
 		if (!parse_number(port + 1, (size_t) (end - port - 1), 1, 65535, &out->port))
-			return fail(err, errsize, "the port is not a number from 1 to 65535");
+			return fail_parse(err, errsize, "the port is not a number from 1 to 65535");
 	}
 	return true;
 }
@@ -180,15 +169,15 @@ parse_options(const char *text, size_t len, RinqDsn *out,
 		if (namelen == 9 && memcmp(text, "heartbeat", 9) == 0)
 		{
 			if (!parse_number(value, valuelen, 0, 65535, &out->heartbeat))
-				return fail(err, errsize, "option \"heartbeat\" is not a number of seconds from 0 to 65535");
+				return fail_parse(err, errsize, "option \"heartbeat\" is not a number of seconds from 0 to 65535");
 		}
 		else if (namelen == 18 && memcmp(text, "connection_timeout", 18) == 0)
 		{
 			if (!parse_number(value, valuelen, 1, 600000, &out->connection_timeout))
-				return fail(err, errsize, "option \"connection_timeout\" is not a number of milliseconds from 1 to 600000");
+				return fail_parse(err, errsize, "option \"connection_timeout\" is not a number of milliseconds from 1 to 600000");
 		}
 		else if (stop > text)
-			return fail(err, errsize, "only the options \"heartbeat\" and \"connection_timeout\" are known");
+			return fail_parse(err, errsize, "only the options \"heartbeat\" and \"connection_timeout\" are known");
 		text = amp != NULL ? amp + 1 : end;
 	}
 	return true;
@@ -216,7 +205,7 @@ parse_after_scheme(const char *text, RinqDsn *out, char *err, size_t errsize)
 	const char *at;
 
 	if (memchr(text, '#', (size_t) (end - text)) != NULL)
-		return fail(err, errsize, "a \"#\" must be written as \"%23\"");
+		return fail_parse(err, errsize, "a \"#\" must be written as \"%23\"");
 	query = memchr(text, '?', (size_t) (end - text));
 	if (query == NULL)
 		query = end;
@@ -237,10 +226,10 @@ parse_after_scheme(const char *text, RinqDsn *out, char *err, size_t errsize)
 	if (path + 1 < query)
 	{
 		if (memchr(path + 1, '/', (size_t) (query - path - 1)) != NULL)
-			return fail(err, errsize, "a \"/\" in the virtual host, user name or password must be written as \"%2F\"");
+			return fail_parse(err, errsize, "a \"/\" in the virtual host, user name or password must be written as \"%2F\"");
 		/* most likely the rest of a password that holds an unescaped "/" */
 		if (memchr(path + 1, '@', (size_t) (query - path - 1)) != NULL)
-			return fail(err, errsize, "a \"@\" after the first \"/\" must be written as \"%40\", and a \"/\" before an \"@\" as \"%2F\"");
+			return fail_parse(err, errsize, "a \"@\" after the first \"/\" must be written as \"%40\", and a \"/\" before an \"@\" as \"%2F\"");
 		if (!decode_part(path + 1, (size_t) (query - path - 1), "virtual host",
 						 out->vhost, err, errsize))
 			return false;
@@ -259,9 +248,9 @@ rinq_dsn_parse(const char *text, RinqDsn *out, char *err, size_t errsize)
 		return true;
 
 	if (strncasecmp(text, "amqps://", 8) == 0)
-		ok = fail(err, errsize, "encrypted connections (\"amqps://\") are not supported by this version");
+		ok = fail_parse(err, errsize, "encrypted connections (\"amqps://\") are not supported by this version");
 	else if (strncasecmp(text, "amqp://", 7) != 0)
-		ok = fail(err, errsize, "the address does not begin with \"amqp://\"");
+		ok = fail_parse(err, errsize, "the address does not begin with \"amqp://\"");
 	else
 		ok = parse_after_scheme(text + 7, out, err, errsize);
 

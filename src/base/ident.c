@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/ident.h"
 
 /* What is left of the text being parsed. */
@@ -21,18 +22,6 @@ typedef struct Cursor
 	const char *pos;
 	const char *end;
 } Cursor;
-
-static int
-hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	return -1;
-}
 
 /* At least one and at most max_digits hexadecimal digits (max. 16). */
 static bool
@@ -43,7 +32,7 @@ take_hex(Cursor *cur, int max_digits, uint64_t *value)
 
 	while (cur->pos < cur->end)
 	{
-		int			d = hex_digit(*cur->pos);
+		int			d = rinq_hex_digit(*cur->pos);
 
 		if (d < 0)
 			break;

@@ -27,7 +27,7 @@
  * space, in which a library that others have loaded looks for it.
  */
 static const char *
-namesake(const char *name, const void *address)
+find_namesake(const char *name, const void *address)
 {
 	void	   *first = dlsym(RTLD_DEFAULT, name);
 	Dl_info		ours;
@@ -69,7 +69,7 @@ rinq_library_load(const char *soname, const RinqLibraryFunction *functions, size
 			snprintf(error, error_size, "%s", dlerror());
 			return false;
 		}
-		other = present != NULL ? namesake(functions[i].name, address) : NULL;
+		other = present != NULL ? find_namesake(functions[i].name, address) : NULL;
 		if (other != NULL)
 		{
 			snprintf(error, error_size, "%s was loaded before, and has functions of %s in place of its own, such as %s",

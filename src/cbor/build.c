@@ -77,7 +77,7 @@ next_sibling(const RinqTapeItem *tape, uint32 index)
 
 /* Move to the next multiple of four, with zeros in between. */
 static inline char *
-align(char *dst)
+align_to_int(char *dst)
 {
 	while ((uintptr_t) dst % sizeof(int32) != 0)
 		*dst++ = '\0';
@@ -136,25 +136,25 @@ build_value(const RinqTapeItem *tape, uint32 index, char *dst, uint32 *type)
 			return dst + item->len;
 		case RINQ_TAPE_UINT:
 			*type = JENTRY_ISNUMERIC;
-			dst = align(dst);
+			dst = align_to_int(dst);
 			return dst + rinq_numeric_put(dst, false, item->u.integer, 0, 0);
 		case RINQ_TAPE_NINT:
 			*type = JENTRY_ISNUMERIC;
-			dst = align(dst);
+			dst = align_to_int(dst);
 			return dst + rinq_numeric_put(dst, true, (uint128) item->u.integer + 1, 0, 0);
 		case RINQ_TAPE_DOUBLE:
 			*type = JENTRY_ISNUMERIC;
-			dst = align(dst);
+			dst = align_to_int(dst);
 			return dst + rinq_numeric_put_double(dst, item->u.real);
 		case RINQ_TAPE_NUMERIC:
 			*type = JENTRY_ISNUMERIC;
-			dst = align(dst);
+			dst = align_to_int(dst);
 			memcpy(dst, item->u.text, item->len);
 			return dst + item->len;
 		case RINQ_TAPE_ARRAY:
 		case RINQ_TAPE_OBJECT:
 			*type = JENTRY_ISCONTAINER;
-			return build_container(tape, index, align(dst));
+			return build_container(tape, index, align_to_int(dst));
 		case RINQ_TAPE_BIG_POSITIVE:
 		case RINQ_TAPE_BIG_NEGATIVE:
 			break;

@@ -100,7 +100,7 @@ open_level(Checker *c, uint8 major, uint64 items, bool indefinite)
 
 /* an item is complete, and with it perhaps the containers around it */
 static void
-complete(Checker *c)
+complete_item(Checker *c)
 {
 	c->tagged = false;
 	for (;;)
@@ -131,7 +131,7 @@ take_break(Checker *c)
 		rinq_malformed(c, "The last key of an indefinite-length map has no value.");
 	c->next = c->offset + 1;
 	c->depth--;
-	complete(c);
+	complete_item(c);
 }
 
 static void
@@ -152,7 +152,7 @@ take_string(Checker *c, uint8 major, uint8 info)
 	if (major == MAJOR_TEXT)
 		check_text(c, (const char *) c->data + c->next, (size_t) len);
 	c->next += (size_t) len;
-	complete(c);
+	complete_item(c);
 }
 
 static void
@@ -178,7 +178,7 @@ take_container(Checker *c, uint8 major, uint8 info)
 	if (!indefinite && count == 0)
 	{
 		c->depth--;
-		complete(c);
+		complete_item(c);
 	}
 }
 
@@ -189,7 +189,7 @@ take_simple(Checker *c, uint8 info)
 
 	if (info == 24 && value < 32)
 		rinq_malformed(c, "The simple value %d has the wrong length.", (int) value);
-	complete(c);
+	complete_item(c);
 }
 
 static void
@@ -228,7 +228,7 @@ take_item(Checker *c)
 			break;
 		default:
 			(void) take_argument(c, info);
-			complete(c);
+			complete_item(c);
 	}
 }
 

@@ -232,7 +232,7 @@ next_untagged(RinqCborReader *reader, RinqCborItem *item)
 }
 
 static bool
-fail(RinqCborReader *reader)
+fail_reading(RinqCborReader *reader)
 {
 	reader->failed = true;
 	return false;
@@ -253,7 +253,7 @@ rinq_cbor_more(RinqCborReader *reader, uint64 *left)
 		return true;
 	}
 	if (reader->rest.len == 0)
-		return fail(reader);
+		return fail_reading(reader);
 	if ((uint8) reader->rest.data[0] != 0xFF)
 		return true;
 	reader->rest = rinq_bytes(reader->rest.data + 1, reader->rest.len - 1);
@@ -273,7 +273,7 @@ rinq_cbor_enter(RinqCborReader *reader, RinqCborKind container, uint64 *left)
 	if (!next_untagged(reader, &item) || item.kind == RINQ_CBOR_NULL)
 		return false;
 	if (item.kind != container)
-		return fail(reader);
+		return fail_reading(reader);
 	*left = item.number;
 	return true;
 }
@@ -286,9 +286,9 @@ skip_chunks(RinqCborReader *reader)
 	do
 	{
 		if (!rinq_cbor_next(reader, &item))
-			return fail(reader);
+			return fail_reading(reader);
 	} while (item.kind == RINQ_CBOR_TEXT || item.kind == RINQ_CBOR_BYTES);
-	return item.kind == RINQ_CBOR_BREAK || fail(reader);
+	return item.kind == RINQ_CBOR_BREAK || fail_reading(reader);
 }
 
 static bool
@@ -298,11 +298,11 @@ skip_nested(RinqCborReader *reader, int depth)
 	uint64		left;
 
 	if (depth > MAX_DEPTH || !next_untagged(reader, &item))
-		return fail(reader);
+		return fail_reading(reader);
 	switch (item.kind)
 	{
 		case RINQ_CBOR_BREAK:
-			return fail(reader);
+			return fail_reading(reader);
 		case RINQ_CBOR_CHUNKS:
 			return skip_chunks(reader);
 		case RINQ_CBOR_ARRAY:
@@ -340,7 +340,7 @@ rinq_cbor_read_uint32(RinqCborReader *reader, uint32 *value)
 	if (item.kind == RINQ_CBOR_NULL)
 		return true;
 	if (item.kind != RINQ_CBOR_UINT || item.number > PG_UINT32_MAX)
-		return fail(reader);
+		return fail_reading(reader);
 	*value = (uint32) item.number;
 	return true;
 }
@@ -356,7 +356,7 @@ rinq_cbor_read_bool(RinqCborReader *reader, bool *value)
 	if (item.kind == RINQ_CBOR_TRUE)
 		*value = true;
 	else if (item.kind != RINQ_CBOR_FALSE && item.kind != RINQ_CBOR_NULL)
-		return fail(reader);
+		return fail_reading(reader);
 	return true;
 }
 
@@ -382,11 +382,11 @@ rinq_cbor_read_text(RinqCborReader *reader, RinqBytes *value)
 		for (;;)
 		{
 			if (!rinq_cbor_next(reader, &item))
-				return fail(reader);
+				return fail_reading(reader);
 			if (item.kind == RINQ_CBOR_BREAK)
 				break;
 			if (item.kind != RINQ_CBOR_TEXT && item.kind != RINQ_CBOR_BYTES)
-				return fail(reader);
+				return fail_reading(reader);
 			appendBinaryStringInfo(&whole, item.bytes.data, (int) item.bytes.len);
 		}
 		*value = rinq_bytes(whole.data, whole.len);
@@ -394,8 +394,8 @@ rinq_cbor_read_text(RinqCborReader *reader, RinqBytes *value)
 	else if (item.kind == RINQ_CBOR_TEXT || item.kind == RINQ_CBOR_BYTES)
 		*value = item.bytes;
 	else
-		return fail(reader);
-	return rinq_is_utf8(value->data, value->len) || fail(reader);
+		return fail_reading(reader);
+	return rinq_is_utf8(value->data, value->len) || fail_reading(reader);
 }
 
 void

@@ -15,7 +15,7 @@
 #include "lib/stringinfo.h"
 
 static void
-append_text(StringInfo buf, const char *text)
+append_config_text(StringInfo buf, const char *text)
 {
 	uint32		len = text == NULL ? PG_UINT32_MAX : (uint32) strlen(text);
 
@@ -25,7 +25,7 @@ append_text(StringInfo buf, const char *text)
 }
 
 static const char *
-take(const char **p, const char *end, size_t len)
+take_config_bytes(const char **p, const char *end, size_t len)
 {
 	const char *start = *p;
 
@@ -40,10 +40,10 @@ take_text(const char **p, const char *end)
 {
 	uint32		len;
 
-	memcpy(&len, take(p, end, sizeof(len)), sizeof(len));
+	memcpy(&len, take_config_bytes(p, end, sizeof(len)), sizeof(len));
 	if (len == PG_UINT32_MAX)
 		return NULL;
-	return pnstrdup(take(p, end, len), len);
+	return pnstrdup(take_config_bytes(p, end, len), len);
 }
 
 static void
@@ -53,18 +53,18 @@ append_listener(StringInfo buf, const RinqListener *listener)
 	appendBinaryStringInfo(buf, (const char *) &listener->owner, sizeof(Oid));
 	appendBinaryStringInfo(buf, (const char *) &listener->max_concurrent, sizeof(int32));
 	appendStringInfoChar(buf, listener->deduplicate ? 1 : 0);
-	append_text(buf, listener->namespace);
-	append_text(buf, listener->handler);
-	append_text(buf, listener->problem);
+	append_config_text(buf, listener->namespace);
+	append_config_text(buf, listener->handler);
+	append_config_text(buf, listener->problem);
 }
 
 static void
 take_listener(const char **p, const char *end, RinqListener *listener)
 {
-	memcpy(&listener->role, take(p, end, sizeof(Oid)), sizeof(Oid));
-	memcpy(&listener->owner, take(p, end, sizeof(Oid)), sizeof(Oid));
-	memcpy(&listener->max_concurrent, take(p, end, sizeof(int32)), sizeof(int32));
-	listener->deduplicate = *take(p, end, 1) != 0;
+	memcpy(&listener->role, take_config_bytes(p, end, sizeof(Oid)), sizeof(Oid));
+	memcpy(&listener->owner, take_config_bytes(p, end, sizeof(Oid)), sizeof(Oid));
+	memcpy(&listener->max_concurrent, take_config_bytes(p, end, sizeof(int32)), sizeof(int32));
+	listener->deduplicate = *take_config_bytes(p, end, 1) != 0;
 	listener->namespace = take_text(p, end);
 	listener->handler = take_text(p, end);
 	listener->problem = take_text(p, end);
@@ -100,7 +100,7 @@ rinq_config_pack(const RinqConfig *config)
 			left_out++;
 			continue;
 		}
-		append_text(&buf, standing->name);
+		append_config_text(&buf, standing->name);
 		append_listener(&buf, &standing->listener);
 		appendBinaryStringInfo(&buf, (char *) &len, sizeof(len));
 		if (len > 0)
@@ -195,7 +195,7 @@ rinq_config_fetch(RinqDatabase *db, RinqConfig *config, uint32 *serial)
 
 	p = copy + sizeof(total);
 	end = copy + total;
-	memcpy(&count, take(&p, end, sizeof(count)), sizeof(count));
+	memcpy(&count, take_config_bytes(&p, end, sizeof(count)), sizeof(count));
 	for (; count > 0; count--)
 	{
 		RinqListener *listener = palloc(sizeof(RinqListener));
@@ -210,10 +210,10 @@ rinq_config_fetch(RinqDatabase *db, RinqConfig *config, uint32 *serial)
 
 		standing->name = take_text(&p, end);
 		take_listener(&p, end, &standing->listener);
-		memcpy(&len, take(&p, end, sizeof(len)), sizeof(len));
+		memcpy(&len, take_config_bytes(&p, end, sizeof(len)), sizeof(len));
 		standing->attributes = rinq_bytes(palloc(len + 1), len);
 		if (len > 0)
-			memcpy((char *) standing->attributes.data, take(&p, end, len), len);
+			memcpy((char *) standing->attributes.data, take_config_bytes(&p, end, len), len);
 		config->standing = lappend(config->standing, standing);
 	}
 	pfree(copy);

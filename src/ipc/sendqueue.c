@@ -282,7 +282,7 @@ limit_of_all(void)
 
 /* the lock is held */
 static bool
-has_room(const RinqSendQueue *queue, Size bytes)
+sendqueue_has_room(const RinqSendQueue *queue, Size bytes)
 {
 	return queue->reserved + bytes <= rinq_sendqueue_limit() &&
 		pg_atomic_read_u64(&rinq_shared->send_bytes) + bytes <= limit_of_all();
@@ -297,7 +297,7 @@ rinq_sendqueue_has_room(RinqSendQueue *queue, Size bytes)
 	bool		result;
 
 	LWLockAcquire(queue->lock, LW_SHARED);
-	result = has_room(queue, bytes);
+	result = sendqueue_has_room(queue, bytes);
 	LWLockRelease(queue->lock);
 	return result;
 }
@@ -328,7 +328,7 @@ rinq_sendqueue_reserve(RinqSendQueue *queue, RinqPacked *packed, Size charge)
 
 	Assert(packed->charge == 0);
 	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
-	result = has_room(queue, charge);
+	result = sendqueue_has_room(queue, charge);
 	if (result)
 	{
 		queue->reserved += charge;
@@ -342,7 +342,7 @@ rinq_sendqueue_reserve(RinqSendQueue *queue, RinqPacked *packed, Size charge)
 
 /* the lock is held */
 static void
-release(RinqSendQueue *queue, Size charge, uint32 generation)
+release_charge(RinqSendQueue *queue, Size charge, uint32 generation)
 {
 	if (queue->generation == generation)
 	{
@@ -363,7 +363,7 @@ rinq_sendqueue_unreserve(RinqSendQueue *queue, RinqPacked *packed)
 	if (packed->charge > 0)
 	{
 		LWLockAcquire(queue->lock, LW_EXCLUSIVE);
-		release(queue, packed->charge, packed->generation);
+		release_charge(queue, packed->charge, packed->generation);
 		LWLockRelease(queue->lock);
 	}
 	packed->first = InvalidDsaPointer;
@@ -373,7 +373,7 @@ rinq_sendqueue_unreserve(RinqSendQueue *queue, RinqPacked *packed)
 
 /* from now on, transactions leave durable messages in the outbox; the lock is held */
 static void
-leave(RinqSendQueue *queue)
+leave_direct_mode(RinqSendQueue *queue)
 {
 	queue->mode = RINQ_SEND_STORED;
 	queue->round++;
@@ -399,7 +399,7 @@ rinq_sendqueue_commit(RinqDatabase *db, RinqPacked *packed)
 	direct = here && queue->mode == RINQ_SEND_DIRECT;
 	if (direct && (packed->want_scan || (packed->stored > 0 && !packed->has_durable)))
 	{
-		leave(queue);
+		leave_direct_mode(queue);
 		direct = false;
 		left = true;
 	}
@@ -445,7 +445,7 @@ rinq_sendqueue_want_scan(RinqDatabase *db)
 	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
 	left = queue->dboid == MyDatabaseId && queue->mode == RINQ_SEND_DIRECT;
 	if (left)
-		leave(queue);
+		leave_direct_mode(queue);
 	LWLockRelease(queue->lock);
 	if (left)
 		rinq_wake_peer(db);
@@ -551,7 +551,7 @@ rinq_sendqueue_free(RinqSendQueue *queue, dsa_pointer pointer)
 	dsa_free(rinq_dsa(), pointer);
 	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
 	if (kind == RINQ_CHUNK_TRANSACTION)
-		release(queue, charge, queue->generation);
+		release_charge(queue, charge, queue->generation);
 	else
 	{
 		Assert(queue->answers >= charge);
@@ -653,7 +653,7 @@ rinq_sendqueue_leave_direct(RinqSendQueue *queue)
 	uint32		round;
 
 	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
-	leave(queue);
+	leave_direct_mode(queue);
 	round = queue->round;
 	LWLockRelease(queue->lock);
 	return round;

@@ -26,7 +26,7 @@
 static RinqDatabase *told = NULL;
 
 static RinqBackendSession *
-cells(void)
+backend_sessions(void)
 {
 	return (RinqBackendSession *) ((char *) rinq_shared + rinq_shared->backend_sessions_offset);
 }
@@ -53,9 +53,9 @@ rinq_backend_sessions_init(void)
 
 	for (i = 0; i < rinq_backend_sessions_count(); i++)
 	{
-		cells()[i].identity = 0;
-		cells()[i].seq = 0;
-		pg_atomic_init_u64(&cells()[i].position, RINQ_POSITION(0, 1));
+		backend_sessions()[i].identity = 0;
+		backend_sessions()[i].seq = 0;
+		pg_atomic_init_u64(&backend_sessions()[i].position, RINQ_POSITION(0, 1));
 	}
 }
 
@@ -93,7 +93,7 @@ rinq_identity_clear(RinqDatabase *db)
 static uint32
 ensure_session(RinqDatabase *db, uint32 client, RinqPeerId *peer)
 {
-	RinqBackendSession *mine = &cells()[RINQ_MY_PROCNO];
+	RinqBackendSession *mine = &backend_sessions()[RINQ_MY_PROCNO];
 	bool		made = false;
 	uint32		identity;
 
@@ -139,7 +139,7 @@ ensure_session(RinqDatabase *db, uint32 client, RinqPeerId *peer)
 uint32
 rinq_session_allocate_id(RinqDatabase *db, uint32 client, RinqMessageId *id)
 {
-	RinqBackendSession *mine = &cells()[RINQ_MY_PROCNO];
+	RinqBackendSession *mine = &backend_sessions()[RINQ_MY_PROCNO];
 	uint32		identity = ensure_session(db, client, &id->ref.session.peer);
 	uint64		position;
 
@@ -175,7 +175,7 @@ rinq_session_current(RinqDatabase *db, uint32 client, RinqSessionId *id)
 {
 	if (ensure_session(db, client, &id->peer) == 0)
 		return false;
-	id->seq = cells()[RINQ_MY_PROCNO].seq;
+	id->seq = backend_sessions()[RINQ_MY_PROCNO].seq;
 	return true;
 }
 
@@ -191,12 +191,12 @@ rinq_backend_session_read(RinqDatabase *db, int procno, RinqBackendSession *copy
 	if (procno < 0 || procno >= rinq_backend_sessions_count())
 		return false;
 	SpinLockAcquire(&db->mutex);
-	copy->identity = cells()[procno].identity;
-	copy->seq = cells()[procno].seq;
-	copy->client = cells()[procno].client;
-	copy->pid = cells()[procno].pid;
-	copy->role = cells()[procno].role;
-	pg_atomic_init_u64(&copy->position, pg_atomic_read_u64(&cells()[procno].position));
+	copy->identity = backend_sessions()[procno].identity;
+	copy->seq = backend_sessions()[procno].seq;
+	copy->client = backend_sessions()[procno].client;
+	copy->pid = backend_sessions()[procno].pid;
+	copy->role = backend_sessions()[procno].role;
+	pg_atomic_init_u64(&copy->position, pg_atomic_read_u64(&backend_sessions()[procno].position));
 	valid = copy->identity != 0 && copy->identity == db->identity;
 	SpinLockRelease(&db->mutex);
 	return valid;
@@ -209,7 +209,7 @@ rinq_backend_session_read(RinqDatabase *db, int procno, RinqBackendSession *copy
 void
 rinq_backend_session_move(RinqDatabase *db, int procno, uint32 seq, uint32 revision)
 {
-	RinqBackendSession *cell = &cells()[procno];
+	RinqBackendSession *cell = &backend_sessions()[procno];
 
 	SpinLockAcquire(&db->mutex);
 	if (cell->identity == db->identity && cell->seq == seq)
@@ -224,7 +224,7 @@ rinq_backend_session_move(RinqDatabase *db, int procno, uint32 seq, uint32 revis
 void
 rinq_backend_session_end(RinqDatabase *db, int procno, uint32 seq)
 {
-	RinqBackendSession *cell = &cells()[procno];
+	RinqBackendSession *cell = &backend_sessions()[procno];
 
 	SpinLockAcquire(&db->mutex);
 	if (cell->identity == db->identity && cell->seq == seq)
@@ -277,6 +277,6 @@ rinq_session_leave(void)
 	RinqDatabase *db = told;
 
 	told = NULL;
-	cells()[RINQ_MY_PROCNO].identity = 0;
+	backend_sessions()[RINQ_MY_PROCNO].identity = 0;
 	return db;
 }

@@ -391,8 +391,8 @@ connection_ended(const char *reason)
  * its latch and its socket.
  */
 static bool
-resolve(const RinqDsn *dsn, struct sockaddr_storage *address, socklen_t *len,
-		char *error, size_t size)
+resolve_broker(const RinqDsn *dsn, struct sockaddr_storage *address, socklen_t *len,
+			   char *error, size_t size)
 {
 	struct addrinfo hints;
 	struct addrinfo *found;
@@ -507,7 +507,7 @@ start_connecting(void)
 	set_state(RINQ_NET_CONNECTING, NULL);
 
 	ok = use_password_file(&dsn, error, sizeof(error)) &&
-		resolve(&dsn, &address, &address_len, error, sizeof(error));
+		resolve_broker(&dsn, &address, &address_len, error, sizeof(error));
 	if (ok)
 	{
 		memset(&config, 0, sizeof(config));

@@ -93,7 +93,7 @@ peer_gone(int code, Datum arg)
 }
 
 static bool
-attach(void)
+attach_peer(void)
 {
 	RinqDatabase *db = rinq_worker_attach(&rinq_peer.args);
 	bool		wanted;
@@ -194,14 +194,6 @@ read_inbox(void)
 	return false;
 }
 
-static int64
-earlier(int64 a, int64 b)
-{
-	if (a == 0 || (b != 0 && b < a))
-		return b;
-	return a;
-}
-
 /* keeps the set of things to wait for in line with the socket */
 static void
 prepare_wait(void)
@@ -260,7 +252,7 @@ sleep_until(int64 deadline)
 
 /* one turn of everything; returns when the next one is due, -1 for at once */
 static int64
-turn(void)
+run_turn(void)
 {
 	RinqConn   *conn = rinq_peer.conn;
 	bool		more;
@@ -279,18 +271,18 @@ turn(void)
 	more |= rinq_notifications_step();
 	rinq_slice_begin();
 	next = rinq_network_next_deadline();
-	next = earlier(next, rinq_dispatch_expire());
-	next = earlier(next, rinq_topology_retry());
-	next = earlier(next, rinq_declare_step());
-	next = earlier(next, rinq_mending_step());
-	next = earlier(next, rinq_publisher_step());
-	next = earlier(next, rinq_invoker_retry());
-	next = earlier(next, rinq_sender_step());
-	next = earlier(next, rinq_session_cache_prune());
+	next = rinq_clock_earlier(next, rinq_dispatch_expire());
+	next = rinq_clock_earlier(next, rinq_topology_retry());
+	next = rinq_clock_earlier(next, rinq_declare_step());
+	next = rinq_clock_earlier(next, rinq_mending_step());
+	next = rinq_clock_earlier(next, rinq_publisher_step());
+	next = rinq_clock_earlier(next, rinq_invoker_retry());
+	next = rinq_clock_earlier(next, rinq_sender_step());
+	next = rinq_clock_earlier(next, rinq_session_cache_prune());
 	rinq_slice_begin();
-	next = earlier(next, rinq_durable_step());
+	next = rinq_clock_earlier(next, rinq_durable_step());
 	if (!rinq_peer.stopping)
-		next = earlier(next, rinq_pool_manage());
+		next = rinq_clock_earlier(next, rinq_pool_manage());
 
 	/* a lone wake-up is cheaper than sending; many are dearer */
 	if (rinq_peer_wakes() == 1)
@@ -326,7 +318,7 @@ handle_signals(void)
  * for as well; but a process that was told to end leaves only handlers theirs.
  */
 static void
-stop(void)
+leave_network(void)
 {
 	bool		graceful = !(rinq_peer.db->held && rinq_peer.db->stop_at_once);
 	int64		deadline = rinq_clock_ms() + (graceful ? rinq_shutdown_timeout : 0);
@@ -345,7 +337,7 @@ stop(void)
 		rinq_invoker_fail_all("the peer was stopped", false);
 	for (;;)
 	{
-		int64		next = turn();
+		int64		next = run_turn();
 		bool		busy = rinq_dispatch_busy() || rinq_invoker_busy() || rinq_publisher_busy();
 
 		if (rinq_network_stopped())
@@ -372,7 +364,7 @@ stop(void)
 			continue;
 		}
 		if (next >= 0)
-			sleep_until(earlier(next, closing ? 0 : deadline));
+			sleep_until(rinq_clock_earlier(next, closing ? 0 : deadline));
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
@@ -388,7 +380,7 @@ rinq_peer_main(Datum arg)
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 	pqsignal(SIGINT, SIG_IGN);	/* there is no statement to cancel */
 	BackgroundWorkerUnblockSignals();
-	if (!attach())
+	if (!attach_peer())
 		proc_exit(0);
 	before_shmem_exit(peer_gone, (Datum) 0);
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
@@ -411,7 +403,7 @@ rinq_peer_main(Datum arg)
 
 	while (!ShutdownRequestPending && !rinq_peer.db->stop)
 	{
-		int64		next = turn();
+		int64		next = run_turn();
 
 		if (rinq_sender_streams())
 			pg_usleep(NAP);		/* not on its latch, so that nobody has to
@@ -421,6 +413,6 @@ rinq_peer_main(Datum arg)
 		ResetLatch(MyLatch);
 		handle_signals();
 	}
-	stop();
+	leave_network();
 	proc_exit(0);
 }

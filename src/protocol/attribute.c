@@ -68,7 +68,7 @@ struct RinqAttributeTable
 };
 
 static void
-put_bytes(StringInfo buf, RinqBytes bytes)
+append_packed(StringInfo buf, RinqBytes bytes)
 {
 	uint32		len = (uint32) bytes.len;
 
@@ -78,7 +78,7 @@ put_bytes(StringInfo buf, RinqBytes bytes)
 }
 
 static bool
-take(RinqBytes *from, void *to, size_t len)
+take_packed(RinqBytes *from, void *to, size_t len)
 {
 	if (from->len < len)
 		return false;
@@ -92,7 +92,7 @@ take_bytes(RinqBytes *from, RinqBytes *bytes)
 {
 	uint32		len;
 
-	if (!take(from, &len, sizeof(len)) || from->len < len)
+	if (!take_packed(from, &len, sizeof(len)) || from->len < len)
 		return false;
 	*bytes = rinq_bytes(from->data, len);
 	*from = rinq_bytes(from->data + len, from->len - len);
@@ -110,8 +110,8 @@ rinq_attributes_pack(StringInfo buf, const RinqAttribute *attributes, int count)
 	appendBinaryStringInfo(buf, (char *) &count, sizeof(count));
 	for (i = 0; i < count; i++)
 	{
-		put_bytes(buf, attributes[i].key);
-		put_bytes(buf, attributes[i].value);
+		append_packed(buf, attributes[i].key);
+		append_packed(buf, attributes[i].value);
 		appendStringInfoChar(buf, attributes[i].frozen ? 1 : 0);
 		appendBinaryStringInfo(buf, (char *) &attributes[i].created, sizeof(uint32));
 		appendBinaryStringInfo(buf, (char *) &attributes[i].updated, sizeof(uint32));
@@ -131,7 +131,7 @@ rinq_attributes_unpack(RinqBytes packed, RinqAttribute **attributes, int *count)
 	*attributes = NULL;
 	if (packed.len == 0)
 		return true;
-	if (!take(&packed, count, sizeof(*count)) || *count < 0 ||
+	if (!take_packed(&packed, count, sizeof(*count)) || *count < 0 ||
 		(size_t) *count > packed.len / smallest)
 		return false;
 	*attributes = palloc_extended(Max(*count, 1) * sizeof(RinqAttribute), MCXT_ALLOC_HUGE);
@@ -141,8 +141,8 @@ rinq_attributes_unpack(RinqBytes packed, RinqAttribute **attributes, int *count)
 		char		frozen;
 
 		if (!take_bytes(&packed, &a->key) || !take_bytes(&packed, &a->value) ||
-			!take(&packed, &frozen, 1) || !take(&packed, &a->created, sizeof(uint32)) ||
-			!take(&packed, &a->updated, sizeof(uint32)))
+			!take_packed(&packed, &frozen, 1) || !take_packed(&packed, &a->created, sizeof(uint32)) ||
+			!take_packed(&packed, &a->updated, sizeof(uint32)))
 			return false;
 		a->frozen = frozen != 0;
 	}
@@ -223,7 +223,7 @@ rinq_attributes_count(const RinqAttributeTable *table)
 }
 
 static TableEntry *
-lookup(RinqAttributeTable *table, RinqBytes namespace, RinqBytes key)
+lookup_attribute(RinqAttributeTable *table, RinqBytes namespace, RinqBytes key)
 {
 	union
 	{
@@ -255,7 +255,7 @@ bool
 rinq_attribute_find(RinqAttributeTable *table, RinqBytes namespace, RinqBytes key,
 					RinqAttribute *attribute)
 {
-	TableEntry *found = lookup(table, namespace, key);
+	TableEntry *found = lookup_attribute(table, namespace, key);
 
 	memset(attribute, 0, sizeof(*attribute));
 	attribute->key = key;
@@ -270,7 +270,7 @@ rinq_attribute_find(RinqAttributeTable *table, RinqBytes namespace, RinqBytes ke
 }
 
 static void
-make_table(RinqAttributeTable **table, MemoryContext context)
+make_attribute_table(RinqAttributeTable **table, MemoryContext context)
 {
 	if (*table != NULL)
 		return;
@@ -317,7 +317,7 @@ rinq_attributes_update(RinqAttributeTable **table, MemoryContext context, RinqBy
 	for (i = 0; i < count; i++)
 	{
 		RinqAttribute *a = &attributes[i];
-		TableEntry *found = lookup(*table, namespace, a->key);
+		TableEntry *found = lookup_attribute(*table, namespace, a->key);
 		RinqAttributeEntry *old = found == NULL ? NULL : found->entry;
 		RinqAttributeEntry *entry;
 		bool		existed;
@@ -343,7 +343,7 @@ rinq_attributes_update(RinqAttributeTable **table, MemoryContext context, RinqBy
 		entry->frozen = a->frozen;
 		entry->created = old == NULL ? revision : old->created;
 		entry->updated = revision;
-		make_table(table, context);
+		make_attribute_table(table, context);
 		if (old == NULL)
 			found = entries_insert((*table)->hash, entry, &existed);
 		found->entry = entry;
@@ -438,7 +438,7 @@ rinq_attribute_put(RinqAttributeTable **table, MemoryContext context, RinqBytes 
 	entry->created = attribute->created;
 	entry->updated = attribute->updated;
 	entry->fetched = attribute->fetched;
-	make_table(table, context);
+	make_attribute_table(table, context);
 	place = entries_insert((*table)->hash, entry, &existed);
 	if (existed)
 	{
@@ -452,7 +452,7 @@ rinq_attribute_put(RinqAttributeTable **table, MemoryContext context, RinqBytes 
 void
 rinq_attribute_remove(RinqAttributeTable *table, RinqBytes namespace, RinqBytes key)
 {
-	TableEntry *found = lookup(table, namespace, key);
+	TableEntry *found = lookup_attribute(table, namespace, key);
 	RinqAttributeEntry *entry;
 
 	if (found == NULL)

@@ -21,7 +21,7 @@
 static const char *const operators[] = {"*", "=", "!=", "!", "&", "|", "ns"};
 
 static RinqConstraint *
-make(RinqConstraintKind kind)
+make_constraint(RinqConstraintKind kind)
 {
 	RinqConstraint *constraint = palloc0(sizeof(RinqConstraint));
 
@@ -32,7 +32,7 @@ make(RinqConstraintKind kind)
 }
 
 static void
-add_term(RinqConstraint *constraint, RinqConstraint *term)
+add_constraint_term(RinqConstraint *constraint, RinqConstraint *term)
 {
 	int			count = constraint->num_terms;
 
@@ -46,7 +46,7 @@ add_term(RinqConstraint *constraint, RinqConstraint *term)
 
 /* what is wrong with a constraint, its terms left aside */
 static const char *
-problem_of(const RinqConstraint *constraint)
+constraint_problem(const RinqConstraint *constraint)
 {
 	switch (constraint->kind)
 	{
@@ -85,7 +85,7 @@ decode_terms(RinqCborReader *reader, RinqConstraint *constraint, int depth, cons
 
 		if (term == NULL)
 			return false;
-		add_term(constraint, term);
+		add_constraint_term(constraint, term);
 	}
 	return !reader->failed;
 }
@@ -93,7 +93,7 @@ decode_terms(RinqCborReader *reader, RinqConstraint *constraint, int depth, cons
 static RinqConstraint *
 decode_nested(RinqCborReader *reader, int depth, const char **problem)
 {
-	RinqConstraint *constraint = make(RINQ_CONSTRAINT_NONE);
+	RinqConstraint *constraint = make_constraint(RINQ_CONSTRAINT_NONE);
 	RinqBytes	operator = rinq_bytes("", 0);
 	RinqBytes	key;
 	uint64		left;
@@ -135,7 +135,7 @@ decode_nested(RinqCborReader *reader, int depth, const char **problem)
 		return NULL;
 	}
 	constraint->kind = (RinqConstraintKind) i;
-	*problem = problem_of(constraint);
+	*problem = constraint_problem(constraint);
 	return *problem == NULL ? constraint : NULL;
 }
 
@@ -165,7 +165,7 @@ rinq_constraint_decode(RinqBytes data, const char **problem)
 }
 
 static void
-write_text(StringInfo out, const char *key, RinqBytes value)
+write_constraint_text(StringInfo out, const char *key, RinqBytes value)
 {
 	rinq_cbor_write_text(out, rinq_bytes_str(key));
 	rinq_cbor_write_text(out, value);
@@ -186,7 +186,7 @@ rinq_constraint_encode(StringInfo out, const RinqConstraint *constraint)
 	int			i;
 
 	rinq_cbor_write_map(out, 1 + has_terms + has_key + has_value);
-	write_text(out, "o", rinq_bytes_str(operators[constraint->kind]));
+	write_constraint_text(out, "o", rinq_bytes_str(operators[constraint->kind]));
 	if (has_terms)
 	{
 		rinq_cbor_write_text(out, rinq_bytes_str("t"));
@@ -195,9 +195,9 @@ rinq_constraint_encode(StringInfo out, const RinqConstraint *constraint)
 			rinq_constraint_encode(out, constraint->terms[i]);
 	}
 	if (has_key)
-		write_text(out, "k", constraint->key);
+		write_constraint_text(out, "k", constraint->key);
 	if (has_value)
-		write_text(out, "v", constraint->value);
+		write_constraint_text(out, "v", constraint->value);
 }
 
 /* ---------------- printing ---------------- */
@@ -343,7 +343,7 @@ typedef struct Parser
 } Parser;
 
 static void
-skip_space(Parser *p)
+skip_constraint_space(Parser *p)
 {
 	while (p->at < p->text.len && strchr(" \t\r\n", p->text.data[p->at]) != NULL &&
 		   p->text.data[p->at] != '\0')
@@ -368,7 +368,7 @@ accept_text(Parser *p, const char *what)
 }
 
 static void *
-complain(Parser *p, const char *problem)
+fail_parser(Parser *p, const char *problem)
 {
 	if (p->problem == NULL)
 		p->problem = problem;
@@ -395,7 +395,7 @@ parse_quoted(Parser *p, RinqBytes *token)
 			c = p->text.data[++p->at];
 		appendStringInfoChar(&buf, c);
 	}
-	complain(p, "a quoted text does not end");
+	fail_parser(p, "a quoted text does not end");
 	return false;
 }
 
@@ -410,7 +410,7 @@ parse_token(Parser *p, RinqBytes *token)
 		p->at++;
 	if (p->at == start)
 	{
-		complain(p, "a key or a value is missing");
+		fail_parser(p, "a key or a value is missing");
 		return false;
 	}
 	*token = rinq_bytes(p->text.data + start, p->at - start);
@@ -431,34 +431,34 @@ parse_list(Parser *p, int depth, RinqConstraint *into)
 	char		separator = '\0';
 
 	if (depth > RINQ_CONSTRAINT_MAX_DEPTH)
-		return complain(p, "it is nested too deeply");
+		return fail_parser(p, "it is nested too deeply");
 	first = parse_term(p, depth + 1);
 	for (;;)
 	{
 		char		next;
 
-		skip_space(p);
+		skip_constraint_space(p);
 		if (p->problem != NULL)
 			return NULL;
 		if (accept_text(p, "}"))
 			break;
 		next = p->at < p->text.len ? p->text.data[p->at] : '\0';
 		if (next != ',' && next != '|')
-			return complain(p, "\"}\", \",\" or \"|\" is missing");
+			return fail_parser(p, "\"}\", \",\" or \"|\" is missing");
 		if (separator != '\0' && separator != next)
-			return complain(p, "\",\" and \"|\" are mixed: put one of them in braces");
+			return fail_parser(p, "\",\" and \"|\" are mixed: put one of them in braces");
 		p->at++;
 		if (separator == '\0')
 		{
 			list = into != NULL && next == ',' ? into :
-				make(next == ',' ? RINQ_CONSTRAINT_AND : RINQ_CONSTRAINT_OR);
-			add_term(list, first);
+				make_constraint(next == ',' ? RINQ_CONSTRAINT_AND : RINQ_CONSTRAINT_OR);
+			add_constraint_term(list, first);
 			separator = next;
 		}
-		skip_space(p);
+		skip_constraint_space(p);
 		if (list->num_terms == 1 && into != list && accept_text(p, "}"))
 			break;				/* a list of one */
-		add_term(list, parse_term(p, depth + 1));
+		add_constraint_term(list, parse_term(p, depth + 1));
 	}
 	return list != NULL ? list : first;
 }
@@ -466,19 +466,19 @@ parse_list(Parser *p, int depth, RinqConstraint *into)
 static RinqConstraint *
 parse_within(Parser *p, RinqBytes namespace, int depth)
 {
-	RinqConstraint *constraint = make(RINQ_CONSTRAINT_WITHIN);
+	RinqConstraint *constraint = make_constraint(RINQ_CONSTRAINT_WITHIN);
 	RinqConstraint *list;
 
 	constraint->value = namespace;
-	skip_space(p);
+	skip_constraint_space(p);
 	if (!accept_text(p, "{"))
-		return complain(p, "\"{\" is missing");
+		return fail_parser(p, "\"{\" is missing");
 	list = parse_list(p, depth, constraint);
 	if (list == NULL)
 		return NULL;
 	if (list != constraint)
-		add_term(constraint, list);
-	p->problem = problem_of(constraint);
+		add_constraint_term(constraint, list);
+	p->problem = constraint_problem(constraint);
 	return constraint;
 }
 
@@ -488,34 +488,34 @@ parse_term(Parser *p, int depth)
 	RinqConstraint *constraint;
 	RinqBytes	token;
 
-	skip_space(p);
+	skip_constraint_space(p);
 	if (depth > RINQ_CONSTRAINT_MAX_DEPTH)
-		return complain(p, "it is nested too deeply");
+		return fail_parser(p, "it is nested too deeply");
 	if (accept_text(p, "*"))
-		return make(RINQ_CONSTRAINT_NONE);
+		return make_constraint(RINQ_CONSTRAINT_NONE);
 	if (accept_text(p, "{"))
 		return parse_list(p, depth, NULL);
 	if (accept_text(p, "!"))
 	{
 		if (p->at < p->text.len && strchr(" \t\r\n{!", p->text.data[p->at]) == NULL)
 		{
-			constraint = make(RINQ_CONSTRAINT_EQUAL);
+			constraint = make_constraint(RINQ_CONSTRAINT_EQUAL);
 			return parse_token(p, &constraint->key) ? constraint : NULL;
 		}
-		constraint = make(RINQ_CONSTRAINT_NOT);
-		add_term(constraint, parse_term(p, depth + 1));
+		constraint = make_constraint(RINQ_CONSTRAINT_NOT);
+		add_constraint_term(constraint, parse_term(p, depth + 1));
 		return constraint;
 	}
 	if (!parse_token(p, &token))
 		return NULL;
 	if (accept_text(p, "::"))
 		return parse_within(p, token, depth);
-	skip_space(p);
-	constraint = make(looking_at(p, "=") ? RINQ_CONSTRAINT_EQUAL : RINQ_CONSTRAINT_NOT_EQUAL);
+	skip_constraint_space(p);
+	constraint = make_constraint(looking_at(p, "=") ? RINQ_CONSTRAINT_EQUAL : RINQ_CONSTRAINT_NOT_EQUAL);
 	constraint->key = token;
 	if (accept_text(p, "=") || accept_text(p, "!="))
 	{
-		skip_space(p);
+		skip_constraint_space(p);
 		if (!parse_token(p, &constraint->value))
 			return NULL;
 	}
@@ -532,7 +532,7 @@ rinq_constraint_parse(RinqBytes text, const char **problem, size_t *position)
 	Parser		p = {text, 0, NULL};
 	RinqConstraint *constraint;
 
-	skip_space(&p);
+	skip_constraint_space(&p);
 	if (looking_at(&p, "{"))
 		constraint = parse_term(&p, 0);
 	else
@@ -545,12 +545,12 @@ rinq_constraint_parse(RinqBytes text, const char **problem, size_t *position)
 			if (accept_text(&p, "::"))
 				constraint = parse_within(&p, namespace, 0);
 			else
-				complain(&p, "a constraint begins with \"{\", or a namespace and \"::{\"");
+				fail_parser(&p, "a constraint begins with \"{\", or a namespace and \"::{\"");
 		}
 	}
-	skip_space(&p);
+	skip_constraint_space(&p);
 	if (p.problem == NULL && p.at < text.len)
-		complain(&p, "something follows it");
+		fail_parser(&p, "something follows it");
 	*problem = p.problem;
 	*position = p.at;
 	return p.problem == NULL ? constraint : NULL;

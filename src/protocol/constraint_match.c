@@ -91,7 +91,7 @@ bucket_of(const RinqMatcher *matcher, RinqBytes namespace, RinqBytes key, RinqBy
 
 /* the value of a node, from its terms */
 static bool
-evaluate(const Node *node)
+evaluate_node(const Node *node)
 {
 	Assert(node->true_terms >= 0 && node->true_terms <= node->num_terms);
 	switch (node->kind)
@@ -138,7 +138,7 @@ add_node(RinqMatcher *matcher, const RinqConstraint *constraint, RinqBytes names
 
 		node->true_terms += matcher->nodes[term].value;
 	}
-	node->value = evaluate(node);
+	node->value = evaluate_node(node);
 	return index;
 }
 
@@ -168,7 +168,7 @@ rinq_matcher_make(const RinqConstraint *constraint, RinqBytes namespace)
 
 /* gives a node the other value, and whatever changes by that */
 static void
-flip(RinqMatcher *matcher, int index)
+flip_node(RinqMatcher *matcher, int index)
 {
 	for (;;)
 	{
@@ -180,7 +180,7 @@ flip(RinqMatcher *matcher, int index)
 			return;
 		parent = &matcher->nodes[node->parent];
 		parent->true_terms += node->value ? 1 : -1;
-		if (evaluate(parent) == parent->value)
+		if (evaluate_node(parent) == parent->value)
 			return;
 		index = node->parent;
 	}
@@ -200,7 +200,7 @@ flip_comparisons(RinqMatcher *matcher, const RinqAttributeEntry *entry, RinqByte
 
 		if (rinq_bytes_equal(node->key, key) && rinq_bytes_equal(node->constant, constant) &&
 			rinq_bytes_equal(node->namespace, namespace))
-			flip(matcher, index);
+			flip_node(matcher, index);
 	}
 }
 
@@ -229,7 +229,7 @@ apply_attributes(RinqMatcher *matcher, RinqAttributeTable *attributes)
 
 /* the same term by term */
 static bool
-matches(const RinqConstraint *constraint, RinqBytes namespace, RinqAttributeTable *attributes)
+match_terms(const RinqConstraint *constraint, RinqBytes namespace, RinqAttributeTable *attributes)
 {
 	RinqAttribute attribute;
 	int			i;
@@ -244,11 +244,11 @@ matches(const RinqConstraint *constraint, RinqBytes namespace, RinqAttributeTabl
 			return rinq_bytes_equal(attribute.value, constraint->value) ==
 				(constraint->kind == RINQ_CONSTRAINT_EQUAL);
 		case RINQ_CONSTRAINT_NOT:
-			return !matches(constraint->terms[0], namespace, attributes);
+			return !match_terms(constraint->terms[0], namespace, attributes);
 		case RINQ_CONSTRAINT_OR:
 			for (i = 0; i < constraint->num_terms; i++)
 			{
-				if (matches(constraint->terms[i], namespace, attributes))
+				if (match_terms(constraint->terms[i], namespace, attributes))
 					return true;
 			}
 			return false;
@@ -257,7 +257,7 @@ matches(const RinqConstraint *constraint, RinqBytes namespace, RinqAttributeTabl
 				namespace = constraint->value;
 			for (i = 0; i < constraint->num_terms; i++)
 			{
-				if (!matches(constraint->terms[i], namespace, attributes))
+				if (!match_terms(constraint->terms[i], namespace, attributes))
 					return false;
 			}
 			return true;
@@ -274,7 +274,7 @@ rinq_matcher_matches(RinqMatcher *matcher, RinqAttributeTable *attributes)
 
 	if (matcher->nodes == NULL ||
 		rinq_attributes_count(attributes) >= matcher->num_comparisons)
-		return matches(matcher->constraint, matcher->namespace, attributes);
+		return match_terms(matcher->constraint, matcher->namespace, attributes);
 	apply_attributes(matcher, attributes);
 	result = matcher->nodes[0].value;
 	apply_attributes(matcher, attributes);

@@ -16,7 +16,7 @@
 
 /* makes room for another element of a list */
 static void *
-grow(void *list, int count, Size element)
+grow_list(void *list, int count, Size element)
 {
 	/* full at each power of two from 16 on */
 	if (count == 0)
@@ -57,7 +57,7 @@ next_key(RinqCborReader *reader, uint64 *left, RinqBytes *key)
 }
 
 static void
-read_attribute(RinqCborReader *reader, RinqAttribute *attribute)
+read_sess_attribute(RinqCborReader *reader, RinqAttribute *attribute)
 {
 	uint64		left;
 	RinqBytes	key;
@@ -85,7 +85,7 @@ read_attribute(RinqCborReader *reader, RinqAttribute *attribute)
 }
 
 static void
-read_attributes(RinqCborReader *reader, RinqSessBody *body)
+read_sess_attributes(RinqCborReader *reader, RinqSessBody *body)
 {
 	uint64		left;
 
@@ -96,8 +96,8 @@ read_attributes(RinqCborReader *reader, RinqSessBody *body)
 	{
 		if (!may_read_element(reader, body))
 			return;
-		body->attributes = grow(body->attributes, body->num_attributes, sizeof(RinqAttribute));
-		read_attribute(reader, &body->attributes[body->num_attributes++]);
+		body->attributes = grow_list(body->attributes, body->num_attributes, sizeof(RinqAttribute));
+		read_sess_attribute(reader, &body->attributes[body->num_attributes++]);
 	}
 }
 
@@ -115,7 +115,7 @@ read_keys(RinqCborReader *reader, RinqSessBody *body)
 
 		if (!may_read_element(reader, body))
 			return;
-		body->keys = grow(body->keys, body->num_keys, sizeof(RinqAttribute));
+		body->keys = grow_list(body->keys, body->num_keys, sizeof(RinqAttribute));
 		key = &body->keys[body->num_keys++];
 		memset(key, 0, sizeof(*key));
 		(void) rinq_cbor_read_text(reader, &key->key);
@@ -134,7 +134,7 @@ read_created(RinqCborReader *reader, RinqSessBody *body)
 	{
 		if (!may_read_element(reader, body))
 			return;
-		body->created = grow(body->created, body->num_created, sizeof(uint32));
+		body->created = grow_list(body->created, body->num_created, sizeof(uint32));
 		(void) rinq_cbor_read_uint32(reader, &body->created[body->num_created++]);
 	}
 }
@@ -168,7 +168,7 @@ rinq_sess_decode(RinqBytes data, RinqSessBody *body)
 			else if (rinq_bytes_are(key, "k"))
 				read_keys(&reader, body);
 			else if (rinq_bytes_are(key, "a"))
-				read_attributes(&reader, body);
+				read_sess_attributes(&reader, body);
 			else if (rinq_bytes_are(key, "cr"))
 				read_created(&reader, body);
 			else
@@ -192,7 +192,7 @@ write_number(StringInfo out, const char *key, uint32 value)
 }
 
 static void
-write_text(StringInfo out, const char *key, RinqBytes value)
+write_sess_pair(StringInfo out, const char *key, RinqBytes value)
 {
 	write_key(out, key);
 	rinq_cbor_write_text(out, value);
@@ -205,9 +205,9 @@ write_attribute(StringInfo out, const RinqAttribute *attribute, bool with_revisi
 	bool		updated = with_revisions && attribute->updated != 0;
 
 	rinq_cbor_write_map(out, 1 + (attribute->value.len > 0) + attribute->frozen + created + updated);
-	write_text(out, "k", attribute->key);
+	write_sess_pair(out, "k", attribute->key);
 	if (attribute->value.len > 0)
-		write_text(out, "v", attribute->value);
+		write_sess_pair(out, "v", attribute->value);
 	if (attribute->frozen)
 	{
 		write_key(out, "f");
@@ -243,7 +243,7 @@ rinq_sess_encode_fetch(StringInfo out, uint32 session, RinqBytes namespace,
 	write_number(out, "s", session);
 	if (count == 0)
 		return;
-	write_text(out, "ns", namespace);
+	write_sess_pair(out, "ns", namespace);
 	write_key(out, "k");
 	rinq_cbor_write_array(out, count);
 	for (i = 0; i < count; i++)
@@ -257,7 +257,7 @@ rinq_sess_encode_update(StringInfo out, uint32 session, uint32 revision, RinqByt
 	rinq_cbor_write_map(out, 4);
 	write_number(out, "s", session);
 	write_number(out, "r", revision);
-	write_text(out, "ns", namespace);
+	write_sess_pair(out, "ns", namespace);
 	write_attributes(out, attributes, count, false);
 }
 
@@ -267,7 +267,7 @@ rinq_sess_encode_clear(StringInfo out, uint32 session, uint32 revision, RinqByte
 	rinq_cbor_write_map(out, 3);
 	write_number(out, "s", session);
 	write_number(out, "r", revision);
-	write_text(out, "ns", namespace);
+	write_sess_pair(out, "ns", namespace);
 }
 
 void

@@ -36,7 +36,7 @@ PG_FUNCTION_INFO_V1(rinq_cancel);
 
 /* the call of an id; NULL when it is not known */
 static RinqAsyncCall *
-look_up(const char *text)
+look_up_call(const char *text)
 {
 	RinqMessageId id;
 
@@ -47,7 +47,7 @@ look_up(const char *text)
 static RinqAsyncCall *
 find_call(const char *text)
 {
-	RinqAsyncCall *call = look_up(text);
+	RinqAsyncCall *call = look_up_call(text);
 
 	if (call == NULL)
 		ereport(ERROR,
@@ -158,7 +158,7 @@ describe_dropped(const RinqAsyncCall *call)
 }
 
 static Datum
-await(FunctionCallInfo fcinfo, RinqPayloadForm form)
+await_call(FunctionCallInfo fcinfo, RinqPayloadForm form)
 {
 	RinqAsyncCall *call;
 	const RinqResult *answer;
@@ -190,7 +190,7 @@ await(FunctionCallInfo fcinfo, RinqPayloadForm form)
 Datum
 rinq_await(PG_FUNCTION_ARGS)
 {
-	return await(fcinfo, RINQ_PAYLOAD_JSONB);
+	return await_call(fcinfo, RINQ_PAYLOAD_JSONB);
 }
 
 /*
@@ -201,7 +201,7 @@ rinq_await(PG_FUNCTION_ARGS)
 Datum
 rinq_await_raw(PG_FUNCTION_ARGS)
 {
-	return await(fcinfo, RINQ_PAYLOAD_RAW);
+	return await_call(fcinfo, RINQ_PAYLOAD_RAW);
 }
 
 /* the columns of a row for a call: its answer, or why there is none */
@@ -336,7 +336,7 @@ rinq_await_all(PG_FUNCTION_ARGS)
 	ids = ids_argument(fcinfo, 0, &count);
 	calls = palloc(Max(count, 1) * sizeof(RinqAsyncCall *));
 	for (i = 0; i < count; i++)
-		calls[i] = look_up(ids[i]);
+		calls[i] = look_up_call(ids[i]);
 	wait_for_all(calls, count, wait_until(fcinfo, 1));
 	for (i = 0; i < count; i++)
 	{
@@ -367,7 +367,7 @@ rinq_cancel(PG_FUNCTION_ARGS)
 	RinqAsyncCall *call;
 
 	rinq_refuse_parallel(fcinfo);
-	call = look_up(rinq_text_argument(fcinfo, 0, "message id"));
+	call = look_up_call(rinq_text_argument(fcinfo, 0, "message id"));
 	if (call == NULL || call->awaited)
 		PG_RETURN_BOOL(false);
 	rinq_async_cancel(call);

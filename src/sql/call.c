@@ -289,7 +289,7 @@ rinq_call_result(FunctionCallInfo fcinfo, RinqDatabase *db, uint32 index, RinqPa
 }
 
 static Datum
-call(FunctionCallInfo fcinfo, RinqPayloadForm form)
+call_command(FunctionCallInfo fcinfo, RinqPayloadForm form)
 {
 	int64		deadline;
 	RinqBytes	fields[RINQ_CALL_FIELDS];
@@ -319,7 +319,7 @@ call(FunctionCallInfo fcinfo, RinqPayloadForm form)
 Datum
 rinq_call(PG_FUNCTION_ARGS)
 {
-	return call(fcinfo, RINQ_PAYLOAD_JSONB);
+	return call_command(fcinfo, RINQ_PAYLOAD_JSONB);
 }
 
 /*
@@ -331,5 +331,5 @@ rinq_call(PG_FUNCTION_ARGS)
 Datum
 rinq_call_raw(PG_FUNCTION_ARGS)
 {
-	return call(fcinfo, RINQ_PAYLOAD_RAW);
+	return call_command(fcinfo, RINQ_PAYLOAD_RAW);
 }

@@ -168,7 +168,7 @@ take_answers(Calls *all)
 }
 
 static void
-release_all(const Calls *all)
+release_all_calls(const Calls *all)
 {
 	int			i;
 
@@ -234,7 +234,7 @@ rinq_call_many(PG_FUNCTION_ARGS)
 	}
 	PG_CATCH();
 	{
-		release_all(&all);
+		release_all_calls(&all);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();

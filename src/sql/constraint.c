@@ -52,7 +52,7 @@ check_size(size_t len)
 }
 
 static bytea *
-value_of(StringInfo cbor)
+constraint_value(StringInfo cbor)
 {
 	bytea	   *result;
 
@@ -64,17 +64,17 @@ value_of(StringInfo cbor)
 }
 
 static bytea *
-encode(const RinqConstraint *constraint)
+encode_constraint(const RinqConstraint *constraint)
 {
 	StringInfoData cbor;
 
 	initStringInfo(&cbor);
 	rinq_constraint_encode(&cbor, constraint);
-	return value_of(&cbor);
+	return constraint_value(&cbor);
 }
 
 static RinqConstraint *
-decode(RinqBytes data)
+decode_constraint(RinqBytes data)
 {
 	const char *problem;
 	RinqConstraint *constraint;
@@ -99,7 +99,7 @@ argument_bytes(FunctionCallInfo fcinfo, int n)
 
 /* how many characters come before a byte */
 static int
-characters(RinqBytes text, size_t position)
+count_characters(RinqBytes text, size_t position)
 {
 	int			count = 0;
 	size_t		i;
@@ -125,7 +125,7 @@ rinq_constraint_argument(const char *text)
 				(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
 				 errmsg("invalid constraint \"%s\"", text),
 				 errdetail_internal("At character %d: %s.",
-									characters(wire, position) + 1,
+									count_characters(wire, position) + 1,
 									problem),
 				 strchr(text, '{') == NULL ?
 				 errhint("A constraint is written in braces: {tenant=acme}, {tenant=acme, !muted}, or {*} for all sessions.") : 0));
@@ -138,7 +138,7 @@ rinq_constraint_argument(const char *text)
 Datum
 rinq_constraint_in(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BYTEA_P(encode(rinq_constraint_argument(PG_GETARG_CSTRING(0))));
+	PG_RETURN_BYTEA_P(encode_constraint(rinq_constraint_argument(PG_GETARG_CSTRING(0))));
 }
 
 /*
@@ -150,7 +150,7 @@ rinq_constraint_out(PG_FUNCTION_ARGS)
 	StringInfoData text;
 
 	initStringInfo(&text);
-	rinq_constraint_print(&text, decode(argument_bytes(fcinfo, 0)));
+	rinq_constraint_print(&text, decode_constraint(argument_bytes(fcinfo, 0)));
 	PG_RETURN_CSTRING(rinq_text_from_wire(rinq_bytes(text.data, text.len)));
 }
 
@@ -165,7 +165,7 @@ rinq_constraint_recv(PG_FUNCTION_ARGS)
 	StringInfo	message = (StringInfo) PG_GETARG_POINTER(0);
 	int			len = message->len - message->cursor;
 
-	PG_RETURN_BYTEA_P(encode(decode(rinq_bytes(pq_getmsgbytes(message, len), len))));
+	PG_RETURN_BYTEA_P(encode_constraint(decode_constraint(rinq_bytes(pq_getmsgbytes(message, len), len))));
 }
 
 /*
@@ -200,7 +200,7 @@ rinq_constraint_from_jsonb(PG_FUNCTION_ARGS)
 
 	initStringInfo(&cbor);
 	rinq_cbor_append_jsonb(&cbor, PG_GETARG_JSONB_P(0));
-	PG_RETURN_BYTEA_P(encode(decode(rinq_bytes(cbor.data, cbor.len))));
+	PG_RETURN_BYTEA_P(encode_constraint(decode_constraint(rinq_bytes(cbor.data, cbor.len))));
 }
 
 /*
@@ -226,11 +226,11 @@ rinq_none(PG_FUNCTION_ARGS)
 
 	memset(&constraint, 0, sizeof(constraint));
 	constraint.kind = RINQ_CONSTRAINT_NONE;
-	PG_RETURN_BYTEA_P(encode(&constraint));
+	PG_RETURN_BYTEA_P(encode_constraint(&constraint));
 }
 
 static Datum
-compare(FunctionCallInfo fcinfo, RinqConstraintKind kind)
+make_comparison(FunctionCallInfo fcinfo, RinqConstraintKind kind)
 {
 	RinqConstraint constraint;
 
@@ -239,7 +239,7 @@ compare(FunctionCallInfo fcinfo, RinqConstraintKind kind)
 	constraint.key = rinq_text_to_wire(rinq_text_argument(fcinfo, 0, "key"));
 	constraint.value = PG_NARGS() < 2 || PG_ARGISNULL(1) ? rinq_bytes("", 0) :
 		rinq_text_to_wire(text_to_cstring(PG_GETARG_TEXT_PP(1)));
-	PG_RETURN_BYTEA_P(encode(&constraint));
+	PG_RETURN_BYTEA_P(encode_constraint(&constraint));
 }
 
 /*
@@ -249,7 +249,7 @@ compare(FunctionCallInfo fcinfo, RinqConstraintKind kind)
 Datum
 rinq_equal(PG_FUNCTION_ARGS)
 {
-	return compare(fcinfo, RINQ_CONSTRAINT_EQUAL);
+	return make_comparison(fcinfo, RINQ_CONSTRAINT_EQUAL);
 }
 
 /*
@@ -259,15 +259,15 @@ rinq_equal(PG_FUNCTION_ARGS)
 Datum
 rinq_not_equal(PG_FUNCTION_ARGS)
 {
-	return compare(fcinfo, RINQ_CONSTRAINT_NOT_EQUAL);
+	return make_comparison(fcinfo, RINQ_CONSTRAINT_NOT_EQUAL);
 }
 
 /* how deeply it is nested is only known when it is read again */
 static Datum
-checked(StringInfo cbor)
+check_constraint_depth(StringInfo cbor)
 {
-	(void) decode(rinq_bytes(cbor->data, cbor->len));
-	PG_RETURN_BYTEA_P(value_of(cbor));
+	(void) decode_constraint(rinq_bytes(cbor->data, cbor->len));
+	PG_RETURN_BYTEA_P(constraint_value(cbor));
 }
 
 static void
@@ -280,7 +280,7 @@ append_argument(StringInfo cbor, Datum value)
 
 /* combines an array of constraints */
 static Datum
-combine(FunctionCallInfo fcinfo, int n, const char *operator, const char *namespace)
+combine_constraints(FunctionCallInfo fcinfo, int n, const char *operator, const char *namespace)
 {
 	StringInfoData cbor;
 	ArrayType  *array;
@@ -323,7 +323,7 @@ combine(FunctionCallInfo fcinfo, int n, const char *operator, const char *namesp
 		rinq_cbor_write_text(&cbor, rinq_bytes_str("v"));
 		rinq_cbor_write_text(&cbor, rinq_bytes_str(namespace));
 	}
-	return checked(&cbor);
+	return check_constraint_depth(&cbor);
 }
 
 /*
@@ -341,7 +341,7 @@ rinq_not(PG_FUNCTION_ARGS)
 	rinq_cbor_write_text(&cbor, rinq_bytes_str("t"));
 	rinq_cbor_write_array(&cbor, 1);
 	append_argument(&cbor, PG_GETARG_DATUM(0));
-	return checked(&cbor);
+	return check_constraint_depth(&cbor);
 }
 
 /*
@@ -350,7 +350,7 @@ rinq_not(PG_FUNCTION_ARGS)
 Datum
 rinq_and(PG_FUNCTION_ARGS)
 {
-	return combine(fcinfo, 0, "&", NULL);
+	return combine_constraints(fcinfo, 0, "&", NULL);
 }
 
 /*
@@ -359,7 +359,7 @@ rinq_and(PG_FUNCTION_ARGS)
 Datum
 rinq_or(PG_FUNCTION_ARGS)
 {
-	return combine(fcinfo, 0, "|", NULL);
+	return combine_constraints(fcinfo, 0, "|", NULL);
 }
 
 /*
@@ -369,5 +369,5 @@ rinq_or(PG_FUNCTION_ARGS)
 Datum
 rinq_within(PG_FUNCTION_ARGS)
 {
-	return combine(fcinfo, 1, "ns", rinq_namespace_argument(fcinfo, 0));
+	return combine_constraints(fcinfo, 1, "ns", rinq_namespace_argument(fcinfo, 0));
 }

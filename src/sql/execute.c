@@ -69,7 +69,7 @@ require_database(bool durable)
 }
 
 static Datum
-execute(FunctionCallInfo fcinfo, RinqPayloadForm form)
+execute_command(FunctionCallInfo fcinfo, RinqPayloadForm form)
 {
 	bool		durable = PG_ARGISNULL(ARG_DURABLE) || PG_GETARG_BOOL(ARG_DURABLE);
 	char	   *namespace;
@@ -112,7 +112,7 @@ execute(FunctionCallInfo fcinfo, RinqPayloadForm form)
 Datum
 rinq_execute(PG_FUNCTION_ARGS)
 {
-	return execute(fcinfo, RINQ_PAYLOAD_JSONB);
+	return execute_command(fcinfo, RINQ_PAYLOAD_JSONB);
 }
 
 /*
@@ -124,7 +124,7 @@ rinq_execute(PG_FUNCTION_ARGS)
 Datum
 rinq_execute_raw(PG_FUNCTION_ARGS)
 {
-	return execute(fcinfo, RINQ_PAYLOAD_RAW);
+	return execute_command(fcinfo, RINQ_PAYLOAD_RAW);
 }
 
 /*

@@ -83,7 +83,7 @@ typedef struct Fetched
 static dlist_head fetched = DLIST_STATIC_INIT(fetched);
 
 static void
-forget(Fetched *one)
+forget_fetched(Fetched *one)
 {
 	dlist_delete(&one->node);
 	pfree(one);
@@ -91,12 +91,12 @@ forget(Fetched *one)
 
 /* the request whose statements have fetched is over */
 static void
-forget_all(void)
+forget_all_fetched(void)
 {
 	dlist_mutable_iter iter;
 
 	dlist_foreach_modify(iter, &fetched)
-		forget(dlist_container(Fetched, node, iter.cur));
+		forget_fetched(dlist_container(Fetched, node, iter.cur));
 }
 
 /*
@@ -115,7 +115,7 @@ add_fetched(const RinqSessionRef *target, RinqBytes packed)
 		one = dlist_container(Fetched, node, iter.cur);
 		if (one->reader == NULL &&
 			!rinq_peer_id_equal(&one->session.peer, &target->ref.session.peer))
-			forget(one);
+			forget_fetched(one);
 	}
 	if (packed.len == 0)
 		return true;
@@ -160,7 +160,7 @@ reader_has_ended(Datum arg)
 		Fetched    *one = dlist_container(Fetched, node, iter.cur);
 
 		if (one->reader == reader)
-			forget(one);
+			forget_fetched(one);
 	}
 }
 
@@ -218,7 +218,7 @@ end_failed_fetch(RinqDatabase *db, uint32 index, const RinqSessionRef *target)
 
 /* one fetch; the result is what it was refused for, if not RINQ_OUTCOME_SUCCESS */
 static RinqOutcome
-fetch(RinqDatabase *db, const Reader *reader, bool privilege_checked, int64 deadline, char **text)
+fetch_notification(RinqDatabase *db, const Reader *reader, bool privilege_checked, int64 deadline, char **text)
 {
 	const RinqSessionRef *target = &reader->target;
 	RinqBytes	fields[RINQ_OP_FIELDS];
@@ -226,7 +226,7 @@ fetch(RinqDatabase *db, const Reader *reader, bool privilege_checked, int64 dead
 	uint32		index;
 	volatile bool released = false;
 
-	rinq_at_request_end(forget_all);
+	rinq_at_request_end(forget_all_fetched);
 	rinq_operation_fields(&reader->input, fields);
 	index = rinq_operation_submit(db, RINQ_OP_FETCH, &target->ref, true, GetUserId(), privilege_checked,
 								  fields, RINQ_OP_FIELDS, deadline);
@@ -265,10 +265,10 @@ fetch_next(Reader *reader)
 	int64		deadline = reader->rows == 0 ? reader->deadline : rinq_call_deadline(NULL);
 	RinqDatabase *db = rinq_require_connection(rinq_call_deadline(NULL));
 	char	   *text = NULL;
-	RinqOutcome outcome = fetch(db, reader, false, deadline, &text);
+	RinqOutcome outcome = fetch_notification(db, reader, false, deadline, &text);
 
 	if (outcome == RINQ_OUTCOME_NOT_OURS && rinq_may_use(RINQ_OP_FETCH, target, text))
-		outcome = fetch(db, reader, true, deadline, &text);
+		outcome = fetch_notification(db, reader, true, deadline, &text);
 	if (outcome == RINQ_OUTCOME_REFUSED)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -324,7 +324,7 @@ row_of(Fetched *one, TupleDesc desc)
 
 		if (category != ERRCODE_OPERATOR_INTERVENTION &&
 			category != ERRCODE_INSUFFICIENT_RESOURCES)
-			forget(one);
+			forget_fetched(one);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();

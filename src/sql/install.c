@@ -77,7 +77,7 @@ PG_FUNCTION_INFO_V1(rinq_take_default_privileges);
 	" AND (g.public OR a.grantee OPERATOR(pg_catalog.<>) 0::pg_catalog.oid)"
 
 static void
-run(const char *command)
+run_command(const char *command)
 {
 	int			result = SPI_execute(command, false, 0);
 
@@ -100,7 +100,7 @@ run_commands_of(const char *query, int nargs, Oid *types, Datum *values)
 	commands = SPI_tuptable;
 	count = SPI_processed;
 	for (i = 0; i < count; i++)
-		run(SPI_getvalue(commands->vals[i], commands->tupdesc, 1));
+		run_command(SPI_getvalue(commands->vals[i], commands->tupdesc, 1));
 }
 
 /* names are written in full, and nothing is found in the user's schemas */
@@ -141,12 +141,12 @@ rinq_protect_tables(PG_FUNCTION_ARGS)
 
 	run_commands_of(GUARD_TRIGGERS, 0, NULL, NULL);
 	run_commands_of(ALWAYS_TRIGGERS, 0, NULL, NULL);
-	run("DELETE FROM " RINQ_INTERNAL_SCHEMA ".manifest");
-	run("INSERT INTO " RINQ_INTERNAL_SCHEMA ".manifest (relation, shape)"
-		" SELECT c.relname, " RINQ_INTERNAL_SCHEMA ".relation_shape(c.oid)"
-		" FROM pg_catalog.pg_class c"
-		" WHERE c.relnamespace OPERATOR(pg_catalog.=) '" RINQ_INTERNAL_SCHEMA "'::pg_catalog.regnamespace::pg_catalog.oid"
-		" AND c.relkind OPERATOR(pg_catalog.=) 'r'");
+	run_command("DELETE FROM " RINQ_INTERNAL_SCHEMA ".manifest");
+	run_command("INSERT INTO " RINQ_INTERNAL_SCHEMA ".manifest (relation, shape)"
+				" SELECT c.relname, " RINQ_INTERNAL_SCHEMA ".relation_shape(c.oid)"
+				" FROM pg_catalog.pg_class c"
+				" WHERE c.relnamespace OPERATOR(pg_catalog.=) '" RINQ_INTERNAL_SCHEMA "'::pg_catalog.regnamespace::pg_catalog.oid"
+				" AND c.relkind OPERATOR(pg_catalog.=) 'r'");
 	end_commands(level);
 	PG_RETURN_VOID();
 }

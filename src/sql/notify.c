@@ -36,7 +36,7 @@ enum
 };
 
 static Datum
-send(FunctionCallInfo fcinfo, RinqOutbound *message, RinqBytes constraint, RinqPayloadForm form)
+send_by_arguments(FunctionCallInfo fcinfo, RinqOutbound *message, RinqBytes constraint, RinqPayloadForm form)
 {
 	RinqBytes	namespace = rinq_bytes_str(rinq_namespace_argument(fcinfo, ARG_NAMESPACE));
 	RinqBytes	type = rinq_check_notification_type(rinq_text_argument(fcinfo, ARG_TYPE, "type"));
@@ -53,7 +53,7 @@ send(FunctionCallInfo fcinfo, RinqOutbound *message, RinqBytes constraint, RinqP
 }
 
 static Datum
-notify(FunctionCallInfo fcinfo, RinqPayloadForm form)
+notify_session(FunctionCallInfo fcinfo, RinqPayloadForm form)
 {
 	RinqOutbound message;
 	RinqSessionRef target;
@@ -64,7 +64,7 @@ notify(FunctionCallInfo fcinfo, RinqPayloadForm form)
 	memset(&message, 0, sizeof(message));
 	message.kind = RINQ_SEND_NOTIFICATION;
 	message.target = target.ref.session;
-	return send(fcinfo, &message, rinq_bytes(NULL, 0), form);
+	return send_by_arguments(fcinfo, &message, rinq_bytes(NULL, 0), form);
 }
 
 static Datum
@@ -82,8 +82,8 @@ notify_many(FunctionCallInfo fcinfo, RinqPayloadForm form)
 	constraint = PG_GETARG_BYTEA_PP(ARG_TARGET);
 	memset(&message, 0, sizeof(message));
 	message.kind = RINQ_SEND_MULTICAST;
-	return send(fcinfo, &message,
-				rinq_bytes(VARDATA_ANY(constraint), VARSIZE_ANY_EXHDR(constraint)), form);
+	return send_by_arguments(fcinfo, &message,
+							 rinq_bytes(VARDATA_ANY(constraint), VARSIZE_ANY_EXHDR(constraint)), form);
 }
 
 /*
@@ -96,7 +96,7 @@ notify_many(FunctionCallInfo fcinfo, RinqPayloadForm form)
 Datum
 rinq_notify(PG_FUNCTION_ARGS)
 {
-	return notify(fcinfo, RINQ_PAYLOAD_JSONB);
+	return notify_session(fcinfo, RINQ_PAYLOAD_JSONB);
 }
 
 /*
@@ -108,7 +108,7 @@ rinq_notify(PG_FUNCTION_ARGS)
 Datum
 rinq_notify_raw(PG_FUNCTION_ARGS)
 {
-	return notify(fcinfo, RINQ_PAYLOAD_RAW);
+	return notify_session(fcinfo, RINQ_PAYLOAD_RAW);
 }
 
 /*

@@ -97,7 +97,7 @@ same_target(const Target *a, const Target *b)
 /* ---------------- messages ---------------- */
 
 static const char *
-operation(TriggerEvent event)
+operation_name(TriggerEvent event)
 {
 	if (TRIGGER_FIRED_BY_INSERT(event))
 		return "INSERT";
@@ -107,7 +107,7 @@ operation(TriggerEvent event)
 }
 
 static void
-append_text(StringInfo body, const char *key, RinqBytes value)
+append_text_pair(StringInfo body, const char *key, RinqBytes value)
 {
 	rinq_cbor_write_text(body, rinq_bytes_str(key));
 	rinq_cbor_write_text(body, value);
@@ -117,15 +117,15 @@ append_text(StringInfo body, const char *key, RinqBytes value)
 static void
 append_origin(StringInfo body, TriggerData *data)
 {
-	append_text(body, "table", rinq_text_to_wire(RelationGetRelationName(data->tg_relation)));
-	append_text(body, "schema",
-				rinq_text_to_wire(get_namespace_name(RelationGetNamespace(data->tg_relation))));
-	append_text(body, "operation", rinq_bytes_str(operation(data->tg_event)));
+	append_text_pair(body, "table", rinq_text_to_wire(RelationGetRelationName(data->tg_relation)));
+	append_text_pair(body, "schema",
+					 rinq_text_to_wire(get_namespace_name(RelationGetNamespace(data->tg_relation))));
+	append_text_pair(body, "operation", rinq_bytes_str(operation_name(data->tg_event)));
 }
 
 static void
-send(RinqDatabase *db, const RinqTriggerPlan *plan, RinqTriggerContext *about,
-	 const Target *target, const StringInfoData *body)
+send_trigger_message(RinqDatabase *db, const RinqTriggerPlan *plan, RinqTriggerContext *about,
+					 const Target *target, const StringInfoData *body)
 {
 	TriggerData *data = about->data;
 	RinqOutbound message;
@@ -135,8 +135,8 @@ send(RinqDatabase *db, const RinqTriggerPlan *plan, RinqTriggerContext *about,
 	rinq_check_payload_size((size_t) body->len);
 	about->is_sent = false;
 	if (type.len == 0)
-		type = rinq_bytes_str(asc_tolower(operation(data->tg_event),
-										  strlen(operation(data->tg_event))));
+		type = rinq_bytes_str(asc_tolower(operation_name(data->tg_event),
+										  strlen(operation_name(data->tg_event))));
 	memset(&message, 0, sizeof(message));
 	message.kind = target->session.seq != 0 ? RINQ_SEND_NOTIFICATION : RINQ_SEND_MULTICAST;
 	message.target = target->session;
@@ -167,12 +167,12 @@ send_row(RinqDatabase *db, RinqTriggerPlan *plan, RinqTriggerContext *about)
 		rinq_trigger_append_row(plan, about, desc, data->tg_trigtuple, &body);
 	}
 	append_origin(&body, data);
-	send(db, plan, about, &target, &body);
+	send_trigger_message(db, plan, about, &target, &body);
 }
 
 /* sends the rows that were collected */
 static void
-flush(Batch *batch, bool last)
+flush_batch(Batch *batch, bool last)
 {
 	StringInfoData body;
 
@@ -195,7 +195,7 @@ flush(Batch *batch, bool last)
 	rinq_cbor_write_text(&body, rinq_bytes_str("part"));
 	rinq_cbor_write_uint(&body, (uint64) ++batch->part);
 	append_origin(&body, batch->about->data);
-	send(batch->db, batch->plan, batch->about, &batch->target, &body);
+	send_trigger_message(batch->db, batch->plan, batch->about, &batch->target, &body);
 	pfree(body.data);
 	resetStringInfo(&batch->new_rows);
 	resetStringInfo(&batch->old_rows);
@@ -238,7 +238,7 @@ next_row(Tuplestorestate *store, TupleTableSlot *slot, int pointer)
 }
 
 static bool
-is_empty(const Batch *batch)
+is_batch_empty(const Batch *batch)
 {
 	return batch->num_new == 0 && batch->num_old == 0;
 }
@@ -257,7 +257,7 @@ set_target(Batch *batch, const Target *target)
 
 /* adds a row, or both of its versions; sends those before if they do not go together */
 static void
-add(Batch *batch, HeapTuple new_row, HeapTuple old_row)
+add_row(Batch *batch, HeapTuple new_row, HeapTuple old_row)
 {
 	RinqTriggerPlan *plan = batch->plan;
 	TupleDesc	desc = RelationGetDescr(batch->about->data->tg_relation);
@@ -273,11 +273,11 @@ add(Batch *batch, HeapTuple new_row, HeapTuple old_row)
 		rinq_trigger_append_row(plan, batch->about, desc, new_row, &new_cbor);
 	if (old_row != NULL)
 		rinq_trigger_append_row(plan, batch->about, desc, old_row, &old_cbor);
-	if (!is_empty(batch) &&
+	if (!is_batch_empty(batch) &&
 		(!same_target(&batch->target, &target) ||
 		 (size_t) batch->new_rows.len + batch->old_rows.len + new_cbor.len + old_cbor.len > plan->chunk))
-		flush(batch, false);
-	if (is_empty(batch))
+		flush_batch(batch, false);
+	if (is_batch_empty(batch))
 		set_target(batch, &target);
 	appendBinaryStringInfo(&batch->new_rows, new_cbor.data, new_cbor.len);
 	appendBinaryStringInfo(&batch->old_rows, old_cbor.data, old_cbor.len);
@@ -303,7 +303,7 @@ send_operation(RinqDatabase *db, RinqTriggerPlan *plan, RinqTriggerContext *abou
 	initStringInfo(&body);
 	rinq_cbor_write_map(&body, 3);
 	append_origin(&body, about->data);
-	send(db, plan, about, &target, &body);
+	send_trigger_message(db, plan, about, &target, &body);
 }
 
 static void
@@ -339,15 +339,15 @@ send_statement(RinqDatabase *db, RinqTriggerPlan *plan, RinqTriggerContext *abou
 		bool		more = new_row != NULL || old_row != NULL;
 
 		if (more)
-			add(&batch, new_row, old_row);
+			add_row(&batch, new_row, old_row);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(batch.row_context);
 		if (!more)
 			break;
 		CHECK_FOR_INTERRUPTS();
 	}
-	if (!is_empty(&batch))
-		flush(&batch, true);
+	if (!is_batch_empty(&batch))
+		flush_batch(&batch, true);
 	if (new_slot != NULL)
 		ExecDropSingleTupleTableSlot(new_slot);
 	if (old_slot != NULL)
@@ -398,7 +398,7 @@ database_of(const RinqTriggerPlan *plan)
 }
 
 static void
-notify(FunctionCallInfo fcinfo, RinqTriggerContext *about)
+notify_by_trigger(FunctionCallInfo fcinfo, RinqTriggerContext *about)
 {
 	RinqTriggerPlan *plan = plan_of(fcinfo, about);
 	RinqDatabase *db = database_of(plan);
@@ -442,7 +442,7 @@ rinq_notify_trigger(PG_FUNCTION_ARGS)
 	callback.arg = &about;
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
-	notify(fcinfo, &about);
+	notify_by_trigger(fcinfo, &about);
 	error_context_stack = callback.previous;
 	return PointerGetDatum(NULL);
 }

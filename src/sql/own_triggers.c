@@ -34,7 +34,7 @@ PG_FUNCTION_INFO_V1(rinq_keep_local);
  * administrator at work, may be in as well.
  */
 static bool
-replicates(void)
+is_replicating(void)
 {
 	return IsLogicalWorker() ||
 		(replorigin_session_origin != InvalidRepOriginId &&
@@ -56,7 +56,7 @@ refuse_replicated_truncate(Relation rel)
 {
 	PublicationDesc publication;
 
-	if (replicates())
+	if (is_replicating())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s.%s\" cannot be truncated by replication",
@@ -108,7 +108,7 @@ rinq_keep_local(PG_FUNCTION_ARGS)
 	TriggerData *data = (TriggerData *) fcinfo->context;
 
 	require_trigger(fcinfo, "keep_local");
-	if (replicates() && !rinq_own_tables_in_use())
+	if (is_replicating() && !rinq_own_tables_in_use())
 		return PointerGetDatum(NULL);
 	return PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(data->tg_event) ?
 						   data->tg_newtuple : data->tg_trigtuple);

@@ -70,7 +70,7 @@ check_privileges(const char *old_name, Oid new_role)
 
 /* appends those that a role has of a kind */
 static List *
-collect(List *registrations, const Kind *kind, const char *old_name)
+collect_registrations(List *registrations, const Kind *kind, const char *old_name)
 {
 	MemoryContext context = CurrentMemoryContext;
 	RinqOwnTable table;
@@ -108,7 +108,7 @@ tell_which(void *arg)
 
 /* what the role could have done itself */
 static void
-reassign(Registration *registration, Oid new_role)
+reassign_registration(Registration *registration, Oid new_role)
 {
 	ErrorContextCallback about;
 	Oid			types[3] = {TEXTOID, OIDOID, OIDOID};
@@ -162,8 +162,8 @@ rinq_listener_reassign(PG_FUNCTION_ARGS)
 	new_role = get_role_oid(NameStr(*PG_GETARG_NAME(1)), false);
 	check_privileges(old_name, new_role);
 	for (i = 0; i < (int) lengthof(kinds); i++)
-		registrations = collect(registrations, &kinds[i], old_name);
+		registrations = collect_registrations(registrations, &kinds[i], old_name);
 	foreach(lc, registrations)
-		reassign(lfirst(lc), new_role);
+		reassign_registration(lfirst(lc), new_role);
 	PG_RETURN_INT64(list_length(registrations));
 }

@@ -223,7 +223,7 @@ rinq_session_get_many(PG_FUNCTION_ARGS)
 }
 
 static Datum
-update(const RinqSessionRef *target, const char *namespace, RinqAttribute *attributes, int count)
+update_session(const RinqSessionRef *target, const char *namespace, RinqAttribute *attributes, int count)
 {
 	RinqOperationInput input;
 	RinqOperationResult result;
@@ -238,7 +238,7 @@ update(const RinqSessionRef *target, const char *namespace, RinqAttribute *attri
 
 /* an attribute, of an array of them */
 static void
-read_attribute(HeapTupleHeader row, RinqAttribute *attribute)
+read_row_attribute(HeapTupleHeader row, RinqAttribute *attribute)
 {
 	Datum		value;
 	bool		isnull;
@@ -294,9 +294,9 @@ rinq_session_update(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("attributes must not be null")));
-		read_attribute(DatumGetHeapTupleHeader(rows[i]), &attributes[i]);
+		read_row_attribute(DatumGetHeapTupleHeader(rows[i]), &attributes[i]);
 	}
-	PG_RETURN_DATUM(update(&target, namespace, attributes, count));
+	PG_RETURN_DATUM(update_session(&target, namespace, attributes, count));
 }
 
 static Datum
@@ -325,7 +325,7 @@ update_from_json(FunctionCallInfo fcinfo, Jsonb *json)
 		else if (token == WJB_VALUE)
 			attributes[count++].value = rinq_attribute_value(&value);
 	}
-	return update(&target, namespace, attributes, count);
+	return update_session(&target, namespace, attributes, count);
 }
 
 /*

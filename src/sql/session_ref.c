@@ -180,8 +180,8 @@ rinq_may_use(RinqOperation op, const RinqSessionRef *target, const char *owner)
 
 /* one attempt; what is refused for being stale is left to the caller */
 static RinqOutcome
-attempt(RinqDatabase *db, RinqOperation op, const RinqSessionRef *target, bool privilege_checked,
-		const RinqBytes *fields, int64 deadline, RinqOperationResult *result)
+attempt_operation(RinqDatabase *db, RinqOperation op, const RinqSessionRef *target, bool privilege_checked,
+				  const RinqBytes *fields, int64 deadline, RinqOperationResult *result)
 {
 	uint32		index = rinq_operation_submit(db, op, &target->ref, target->current, GetUserId(),
 											  privilege_checked, fields, RINQ_OP_FIELDS, deadline);
@@ -255,9 +255,9 @@ attempt_allowed(RinqOperation op, const RinqSessionRef *target, const RinqOperat
 	RinqOutcome outcome;
 
 	rinq_operation_fields(input, fields);
-	outcome = attempt(db, op, target, false, fields, deadline, result);
+	outcome = attempt_operation(db, op, target, false, fields, deadline, result);
 	if (outcome == RINQ_OUTCOME_NOT_OURS && rinq_may_use(op, target, result->text))
-		outcome = attempt(db, op, target, true, fields, deadline, result);
+		outcome = attempt_operation(db, op, target, true, fields, deadline, result);
 	return outcome;
 }
 
@@ -291,7 +291,7 @@ rinq_operate(RinqOperation op, const RinqSessionRef *target, const RinqOperation
 }
 
 static bool
-is_own(const RinqSessionRef *target)
+is_own_session(const RinqSessionRef *target)
 {
 	RinqDatabase *db = rinq_my_database();
 	bool		own;
@@ -318,7 +318,7 @@ rinq_change_session(RinqOperation op, const RinqSessionRef *target, const RinqOp
 	RinqOutcome outcome;
 
 	rinq_require_preloaded();
-	if (!target->current || is_own(target))
+	if (!target->current || is_own_session(target))
 	{
 		rinq_operate(op, target, input, result);
 		return;

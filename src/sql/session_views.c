@@ -35,7 +35,7 @@ PG_FUNCTION_INFO_V1(rinq_list_subscriptions);
 
 /* takes a fixed number of bytes off a page */
 static void
-take(RinqBytes *page, void *to, size_t len)
+take_page_bytes(RinqBytes *page, void *to, size_t len)
 {
 	if (page->len < len)
 		elog(ERROR, "malformed list of sessions");
@@ -104,7 +104,7 @@ take_namespaces(RinqBytes *page)
 	Datum	   *names;
 	uint32		i;
 
-	take(page, &count, sizeof(count));
+	take_page_bytes(page, &count, sizeof(count));
 	if (count > page->len / sizeof(uint32))
 		elog(ERROR, "malformed list of sessions");
 	names = palloc(Max(count, 1) * sizeof(Datum));
@@ -112,7 +112,7 @@ take_namespaces(RinqBytes *page)
 	{
 		uint32		len;
 
-		take(page, &len, sizeof(len));
+		take_page_bytes(page, &len, sizeof(len));
 		if (len > page->len)
 			elog(ERROR, "malformed list of sessions");
 		names[i] = PointerGetDatum(cstring_to_text_with_len(page->data, (int) len));
@@ -136,13 +136,13 @@ put_sessions(RinqResultSet *set, const RinqSessionRef *target, RinqBytes page)
 		int			kept;
 		TimestampTz created;
 
-		take(&page, &seq, sizeof(seq));
-		take(&page, &revision, sizeof(revision));
-		take(&page, &role, sizeof(role));
-		take(&page, &pid, sizeof(pid));
-		take(&page, &pending, sizeof(pending));
-		take(&page, &kept, sizeof(kept));
-		take(&page, &created, sizeof(created));
+		take_page_bytes(&page, &seq, sizeof(seq));
+		take_page_bytes(&page, &revision, sizeof(revision));
+		take_page_bytes(&page, &role, sizeof(role));
+		take_page_bytes(&page, &pid, sizeof(pid));
+		take_page_bytes(&page, &pending, sizeof(pending));
+		take_page_bytes(&page, &kept, sizeof(kept));
+		take_page_bytes(&page, &created, sizeof(created));
 		values[6] = take_namespaces(&page);
 		if (!may_see(role))
 			continue;
@@ -197,14 +197,14 @@ put_attributes(RinqResultSet *set, const RinqSessionRef *target, RinqBytes page)
 		Oid			role;
 		int			count;
 
-		take(&page, &seq, sizeof(seq));
-		take(&page, &role, sizeof(role));
-		take(&page, &len, sizeof(len));
+		take_page_bytes(&page, &seq, sizeof(seq));
+		take_page_bytes(&page, &role, sizeof(role));
+		take_page_bytes(&page, &len, sizeof(len));
 		if (len > page.len)
 			elog(ERROR, "malformed list of sessions");
 		namespace = rinq_bytes(page.data, len);
 		page = rinq_bytes(page.data + len, page.len - len);
-		take(&page, &len, sizeof(len));
+		take_page_bytes(&page, &len, sizeof(len));
 		if (len > page.len ||
 			!rinq_attributes_unpack(rinq_bytes(page.data, len), &attribute, &count) || count != 1)
 			elog(ERROR, "malformed list of sessions");
@@ -273,13 +273,13 @@ rinq_list_subscriptions(PG_FUNCTION_ARGS)
 		uint32		seq;
 		Oid			role;
 
-		take(&result.payload, &len, sizeof(len));
+		take_page_bytes(&result.payload, &len, sizeof(len));
 		if (len > result.payload.len)
 			elog(ERROR, "malformed list of subscriptions");
 		values[0] = PointerGetDatum(cstring_to_text_with_len(result.payload.data, (int) len));
 		result.payload = rinq_bytes(result.payload.data + len, result.payload.len - len);
-		take(&result.payload, &seq, sizeof(seq));
-		take(&result.payload, &role, sizeof(role));
+		take_page_bytes(&result.payload, &seq, sizeof(seq));
+		take_page_bytes(&result.payload, &role, sizeof(role));
 		if (!may_see(role))
 			continue;
 		values[1] = id_datum(&target, seq);

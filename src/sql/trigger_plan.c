@@ -35,7 +35,7 @@
 /* ---------------- names ---------------- */
 
 static void
-skip_space(const char **text)
+skip_name_space(const char **text)
 {
 	while (scanner_isspace(**text))
 		(*text)++;
@@ -82,7 +82,7 @@ take_name(const char **text)
 		name = downcase_truncate_identifier(*text, (int) len, false);
 		*text += len;
 	}
-	skip_space(text);
+	skip_name_space(text);
 	if (name == NULL || name[0] == '\0' || (**text != '\0' && **text != ','))
 		return NULL;
 	return name;
@@ -214,7 +214,7 @@ column_list(RinqTriggerPlan *plan, RinqTriggerContext *about, TupleDesc desc, co
 		char	   *namespace = NULL;
 		char	   *name;
 
-		skip_space(&rest);
+		skip_name_space(&rest);
 		if (with_namespace)
 			namespace = take_namespace(&rest);
 		name = take_name(&rest);
@@ -320,7 +320,7 @@ read_target(RinqTriggerPlan *plan, TupleDesc desc, const char *text)
 		plan->constraint = rinq_constraint_argument(text);
 		return;
 	}
-	skip_space(&rest);
+	skip_name_space(&rest);
 	name = take_name(&rest);
 	plan->target_column = column_number(desc, name != NULL && *rest == '\0' ? name : text, true);
 }

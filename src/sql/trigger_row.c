@@ -26,7 +26,7 @@
 #include "utils/jsonb.h"
 
 static void
-set(const char *name, const char *value)
+fix_setting(const char *name, const char *value)
 {
 	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
 							 false);
@@ -51,28 +51,28 @@ rinq_trigger_fix_settings(const RinqTriggerPlan *plan)
 
 	/* most sessions have these, and setting them takes time */
 	if (DateStyle != USE_ISO_DATES)
-		set("datestyle", "ISO");
+		fix_setting("datestyle", "ISO");
 	if (IntervalStyle != INTSTYLE_POSTGRES)
-		set("intervalstyle", "postgres");
+		fix_setting("intervalstyle", "postgres");
 	if (!is_utc(pg_get_timezone_name(session_timezone)))
-		set("timezone", "UTC");
+		fix_setting("timezone", "UTC");
 	if (extra_float_digits < 1)
-		set("extra_float_digits", "1");
+		fix_setting("extra_float_digits", "1");
 	if (bytea_output != BYTEA_OUTPUT_HEX)
-		set("bytea_output", "hex");
+		fix_setting("bytea_output", "hex");
 	if (plan->has_money)
-		set("lc_monetary", "C");
+		fix_setting("lc_monetary", "C");
 	if (plan->has_names)
 	{
-		set("search_path", "pg_catalog");
-		set("quote_all_identifiers", "off");
+		fix_setting("search_path", "pg_catalog");
+		fix_setting("quote_all_identifiers", "off");
 	}
 	return level;
 }
 
 /* a value of a column; NULL for SQL's NULL */
 static Jsonb *
-value_of(RinqTriggerColumn *column, RinqTriggerContext *about, TupleDesc desc, HeapTuple row)
+row_value(RinqTriggerColumn *column, RinqTriggerContext *about, TupleDesc desc, HeapTuple row)
 {
 	bool		isnull;
 	Datum		value = heap_getattr(row, column->number, desc, &isnull);
@@ -95,7 +95,7 @@ rinq_trigger_append_row(RinqTriggerPlan *plan, RinqTriggerContext *about, TupleD
 	rinq_cbor_write_map(out, (uint64) plan->num_columns);
 	for (i = 0; i < plan->num_columns; i++)
 	{
-		Jsonb	   *json = value_of(&plan->columns[i], about, desc, row);
+		Jsonb	   *json = row_value(&plan->columns[i], about, desc, row);
 
 		rinq_cbor_write_text(out, plan->columns[i].key);
 		if (json == NULL)
@@ -119,7 +119,7 @@ new_constraint(RinqConstraintKind kind)
 }
 
 static void
-add_term(RinqConstraint *constraint, RinqConstraint *term)
+add_row_term(RinqConstraint *constraint, RinqConstraint *term)
 {
 	if (constraint->terms == NULL)
 		constraint->terms = palloc(sizeof(RinqConstraint *));
@@ -159,7 +159,7 @@ without_zeros(RinqBytes number)
 static RinqConstraint *
 match_term(RinqTriggerColumn *column, RinqTriggerContext *about, TupleDesc desc, HeapTuple row)
 {
-	Jsonb	   *json = value_of(column, about, desc, row);
+	Jsonb	   *json = row_value(column, about, desc, row);
 	JsonbValue	scalar;
 	RinqBytes	value;
 	RinqBytes	shorter;
@@ -178,8 +178,8 @@ match_term(RinqTriggerColumn *column, RinqTriggerContext *about, TupleDesc desc,
 	if (shorter.len == value.len)
 		return key_equals(column->key, value);
 	term = new_constraint(RINQ_CONSTRAINT_OR);
-	add_term(term, key_equals(column->key, shorter));
-	add_term(term, key_equals(column->key, value));
+	add_row_term(term, key_equals(column->key, shorter));
+	add_row_term(term, key_equals(column->key, value));
 	return term;
 }
 
@@ -198,7 +198,7 @@ rinq_trigger_constraint(RinqTriggerPlan *plan, RinqTriggerContext *about, TupleD
 		return plan->encoded;
 	all = new_constraint(RINQ_CONSTRAINT_AND);
 	if (plan->constraint->kind != RINQ_CONSTRAINT_NONE)
-		add_term(all, plan->constraint);
+		add_row_term(all, plan->constraint);
 	for (i = 0; i < plan->num_match; i++)
 	{
 		RinqConstraint *term = match_term(&plan->match[i], about, desc, row);
@@ -208,10 +208,10 @@ rinq_trigger_constraint(RinqTriggerPlan *plan, RinqTriggerContext *about, TupleD
 			RinqConstraint *within = new_constraint(RINQ_CONSTRAINT_WITHIN);
 
 			within->value = rinq_bytes_str(plan->match[i].namespace);
-			add_term(within, term);
+			add_row_term(within, term);
 			term = within;
 		}
-		add_term(all, term);
+		add_row_term(all, term);
 	}
 	about->column = NULL;
 	return rinq_trigger_encode(all->num_terms == 1 ? all->terms[0] : all);

@@ -67,7 +67,7 @@ static volatile sig_atomic_t end_when_done = false;
  * It signals again when it is time.
  */
 static void
-terminate(SIGNAL_ARGS)
+terminate_executor(SIGNAL_ARGS)
 {
 	int			save_errno = errno;
 
@@ -128,7 +128,7 @@ executor_gone(int code, Datum arg)
 
 /* takes possession of the slot this process was started for */
 static bool
-attach(void)
+attach_executor(void)
 {
 	bool		wanted;
 
@@ -319,7 +319,7 @@ try_request(RinqSlot *slot, const RinqBytes *fields, int tries, MemoryContext co
 
 /* what the handler's own messages have in common with its request */
 static void
-inherit(const RinqBytes *fields, int64 deadline)
+inherit_request(const RinqBytes *fields, int64 deadline)
 {
 	static uint64 last_serial = 0;
 
@@ -381,7 +381,7 @@ answer_request(RinqSlot *slot, MemoryContext context)
 		slot->outcome = RINQ_OUTCOME_EXPIRED;
 		return;
 	}
-	inherit(fields, slot->deadline);
+	inherit_request(fields, slot->deadline);
 	about.callback = tell_about_request;
 	about.arg = fields;
 	about.previous = error_context_stack;
@@ -455,12 +455,12 @@ rinq_executor_main(Datum arg)
 	bool		stats_pending = false;
 	bool		timed_out;
 
-	if (!attach())
+	if (!attach_executor())
 		proc_exit(0);
 	on_shmem_exit(executor_gone, (Datum) 0);
 	before_shmem_exit(give_back, (Datum) 0);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, terminate);
+	pqsignal(SIGTERM, terminate_executor);
 	BackgroundWorkerUnblockSignals();
 
 	BackgroundWorkerInitializeConnectionByOid(args.dboid, args.role,

@@ -60,7 +60,7 @@ reader_gone(int code, Datum arg)
 
 /* false when the reader is not wanted any more; else what its reading covers */
 static bool
-announce(uint32 *covers)
+announce_reader(uint32 *covers)
 {
 	bool		wanted;
 
@@ -131,7 +131,7 @@ read_common(HeapTuple row, TupleDesc desc, RinqListener *listener, MemoryContext
 }
 
 static void
-query(const char *text, const char *schema, const char *what)
+run_config_query(const char *text, const char *schema, const char *what)
 {
 	if (SPI_execute(psprintf(text, quote_identifier(schema)), true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the %s", what);
@@ -164,8 +164,8 @@ read_listeners(const char *schema, MemoryContext context)
 	List	   *listeners = NIL;
 	uint64		i;
 
-	query("SELECT " COMMON_COLUMNS ", COALESCE(t.max_concurrent, 0), t.deduplicate"
-		  " FROM %s.listener t ORDER BY t.namespace", schema, "listeners");
+	run_config_query("SELECT " COMMON_COLUMNS ", COALESCE(t.max_concurrent, 0), t.deduplicate"
+					 " FROM %s.listener t ORDER BY t.namespace", schema, "listeners");
 	for (i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
@@ -219,7 +219,7 @@ pack_attributes(Datum keys, Datum values, MemoryContext context)
 
 /* rows that did not come by rinq_subscribe may have what cannot be sent */
 static void
-read_attributes(HeapTuple row, TupleDesc desc, RinqDurableSubscription *standing, MemoryContext context)
+read_subscription_attributes(HeapTuple row, TupleDesc desc, RinqDurableSubscription *standing, MemoryContext context)
 {
 	MemoryContext current = CurrentMemoryContext;
 	bool		isnull;
@@ -253,16 +253,16 @@ read_subscriptions(const char *schema, MemoryContext context)
 	List	   *subscriptions = NIL;
 	uint64		i;
 
-	query("SELECT " COMMON_COLUMNS ", t.name,"
-		  " ARRAY(SELECT a.key FROM pg_catalog.jsonb_each_text(s.attributes) a ORDER BY a.key),"
-		  " ARRAY(SELECT a.value FROM pg_catalog.jsonb_each_text(s.attributes) a ORDER BY a.key),"
-		  " s.size"
-		  " FROM %s.subscription t"
-		  " CROSS JOIN LATERAL (SELECT z.size, CASE WHEN z.size OPERATOR(pg_catalog.>) "
-		  CppAsString2(RINQ_MAX_SUBSCRIPTION_SIZE) " THEN '{}'::pg_catalog.jsonb"
-		  " ELSE t.attributes END AS attributes"
-		  " FROM (SELECT pg_catalog.octet_length(t.attributes::pg_catalog.text) AS size) z) s"
-		  " ORDER BY t.name", schema, "subscriptions");
+	run_config_query("SELECT " COMMON_COLUMNS ", t.name,"
+					 " ARRAY(SELECT a.key FROM pg_catalog.jsonb_each_text(s.attributes) a ORDER BY a.key),"
+					 " ARRAY(SELECT a.value FROM pg_catalog.jsonb_each_text(s.attributes) a ORDER BY a.key),"
+					 " s.size"
+					 " FROM %s.subscription t"
+					 " CROSS JOIN LATERAL (SELECT z.size, CASE WHEN z.size OPERATOR(pg_catalog.>) "
+					 CppAsString2(RINQ_MAX_SUBSCRIPTION_SIZE) " THEN '{}'::pg_catalog.jsonb"
+					 " ELSE t.attributes END AS attributes"
+					 " FROM (SELECT pg_catalog.octet_length(t.attributes::pg_catalog.text) AS size) z) s"
+					 " ORDER BY t.name", schema, "subscriptions");
 	for (i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
@@ -277,7 +277,7 @@ read_subscriptions(const char *schema, MemoryContext context)
 		if (DatumGetInt32(SPI_getbinval(row, desc, 8, &isnull)) > RINQ_MAX_SUBSCRIPTION_SIZE)
 			standing->listener.problem = MemoryContextStrdup(context, "its attributes are too large");
 		else
-			read_attributes(row, desc, standing, context);
+			read_subscription_attributes(row, desc, standing, context);
 		old = MemoryContextSwitchTo(context);
 		subscriptions = lappend(subscriptions, standing);
 		MemoryContextSwitchTo(old);
@@ -344,7 +344,7 @@ rinq_reader_main(Datum arg)
 	pqsignal(SIGINT, SIG_IGN);	/* nothing here is anybody's statement */
 	BackgroundWorkerUnblockSignals();
 
-	if (!announce(&reading.covers))
+	if (!announce_reader(&reading.covers))
 		proc_exit(0);
 
 	BackgroundWorkerInitializeConnectionByOid(args.dboid, InvalidOid, 0);

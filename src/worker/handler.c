@@ -120,7 +120,7 @@ rinq_handler_init(void)
 
 /* looks a handler up */
 static void
-look_up(Handler *handler, RinqWork work)
+look_up_handler(Handler *handler, RinqWork work)
 {
 	const char *name = rinq_handler_name(handler->name + 1);
 	const char *problem;
@@ -162,7 +162,7 @@ look_up(Handler *handler, RinqWork work)
  * end: then it is read again.
  */
 static void
-resolve(Handler *handler, RinqWork work)
+resolve_handler(Handler *handler, RinqWork work)
 {
 	int			tries;
 
@@ -171,7 +171,7 @@ resolve(Handler *handler, RinqWork work)
 		uint64		seen = invalidations;
 
 		CHECK_FOR_INTERRUPTS();
-		look_up(handler, work);
+		look_up_handler(handler, work);
 		handler->valid = seen == invalidations;
 	}
 }
@@ -199,7 +199,7 @@ find_handler(RinqBytes name, RinqWork work, Oid owner)
 		handler->context = NULL;
 	}
 	if (!handler->valid)
-		resolve(handler, work);
+		resolve_handler(handler, work);
 
 	obstacle = rinq_handler_obstacle(handler->func, rinq_handler_name(handler->name + 1),
 									 GetUserId(), owner);
@@ -296,7 +296,7 @@ outcome_name(RinqBytes type)
 
 /* a message id is that of its session with a revision and a number behind it */
 static Datum
-session_of(RinqBytes id)
+source_session_datum(RinqBytes id)
 {
 	const char *at = memchr(id.data, '@', id.len);
 
@@ -321,7 +321,7 @@ build_response(const Handler *handler, const RinqBytes *fields)
 	desc = rinq_row_type(handler->request_type, column_types, RESPONSE_COLUMNS);
 	memset(nulls, 0, sizeof(nulls));
 	values[RESPONSE_ID] = rinq_text_datum(fields[RINQ_REQUEST_ID]);
-	values[RESPONSE_SESSION] = session_of(fields[RINQ_REQUEST_ID]);
+	values[RESPONSE_SESSION] = source_session_datum(fields[RINQ_REQUEST_ID]);
 	values[RESPONSE_NAMESPACE] = rinq_text_datum(fields[RINQ_REQUEST_NAMESPACE]);
 	values[RESPONSE_COMMAND] = rinq_text_datum(fields[RINQ_REQUEST_COMMAND]);
 	values[RESPONSE_OUTCOME] = CStringGetTextDatum(outcome_name(fields[RINQ_REQUEST_TYPE]));

@@ -325,7 +325,7 @@ count_attempt(void *arg)
 }
 
 static void
-set_aside(void *arg)
+set_request_aside(void *arg)
 {
 	Attempt    *attempt = arg;
 
@@ -355,7 +355,7 @@ rinq_inbox_give_up(RinqSlot *slot, const RinqBytes *fields, MemoryContext contex
 	ereport(LOG,
 			(errmsg("rinq gives up a request after %d attempts", attempt.attempts),
 			 errhint("Look at the view rinq_inbox_dead_letter.")));
-	rinq_keep_books(set_aside, &attempt, true, LOCK_TIMEOUT, context);
+	rinq_keep_books(set_request_aside, &attempt, true, LOCK_TIMEOUT, context);
 	rinq_result_plainly(slot, attempt.error);
 	return true;
 }

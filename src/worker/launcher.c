@@ -122,7 +122,7 @@ static List *served = NIL;
 static List *known_absent = NIL;
 
 static void
-remember(List **oids, Oid oid)
+remember_oid(List **oids, Oid oid)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
@@ -143,9 +143,9 @@ remember_found(List *found)
 	{
 		FoundDatabase *entry = lfirst(lc);
 
-		remember(&served, entry->oid);
+		remember_oid(&served, entry->oid);
 		if (list_member_oid(known_absent, entry->oid))
-			remember(&absent, entry->oid);
+			remember_oid(&absent, entry->oid);
 	}
 	list_free(known_absent);
 	known_absent = absent;
@@ -237,7 +237,7 @@ scan_databases(void)
 }
 
 static bool
-stopped(BackgroundWorkerHandle *handle)
+is_worker_stopped(BackgroundWorkerHandle *handle)
 {
 	pid_t		pid;
 
@@ -250,14 +250,14 @@ stopped(BackgroundWorkerHandle *handle)
  * has no handle here, and gets a little time to show up.
  */
 static bool
-reap(RinqWorker *worker, BackgroundWorkerHandle **handle)
+reap_worker(RinqWorker *worker, BackgroundWorkerHandle **handle)
 {
 	bool		lost;
 
 	if (worker->state == RINQ_WORKER_NONE)
 		return false;
 	if (*handle != NULL)
-		lost = stopped(*handle);
+		lost = is_worker_stopped(*handle);
 	else
 		lost = worker->state == RINQ_WORKER_STARTING &&
 			rinq_clock_ms() - worker->since >= ATTACH_TIMEOUT;
@@ -280,7 +280,7 @@ forget_handle(BackgroundWorkerHandle **handle)
 }
 
 static int64
-after(int ms)
+clock_ms_after(int ms)
 {
 	return rinq_clock_ms() + ms;
 }
@@ -300,7 +300,7 @@ typedef struct Start
 
 /* has the entry say that the worker is starting; the lock is held */
 static void
-want(RinqDatabase *db, RinqWorker *worker, Start *start)
+want_worker(RinqDatabase *db, RinqWorker *worker, Start *start)
 {
 	start->wanted = true;
 	memset(&start->args, 0, sizeof(start->args));
@@ -344,7 +344,7 @@ register_wanted(RinqDatabase *db, const Start *start, const char *kind, const ch
 	LWLockRelease(rinq_shared->lock);
 	rinq_workers_short(RINQ_SHORT_OF_ANY);
 	complain_about_workers(db, purpose);
-	return after(REGISTER_RETRY);
+	return clock_ms_after(REGISTER_RETRY);
 }
 
 /* how many databases are being looked into for the first time */
@@ -369,9 +369,9 @@ first_readers(void)
 static int64
 supervise_reader(RinqDatabase *db, Supervision *sup, Start *start)
 {
-	if (reap(&db->reader, &sup->reader) || db->reader.state == RINQ_WORKER_NONE)
+	if (reap_worker(&db->reader, &sup->reader) || db->reader.state == RINQ_WORKER_NONE)
 	{
-		if (sup->reader != NULL && stopped(sup->reader))
+		if (sup->reader != NULL && is_worker_stopped(sup->reader))
 		{
 			/* it ended; did it get to read? */
 			forget_handle(&sup->reader);
@@ -383,20 +383,20 @@ supervise_reader(RinqDatabase *db, Supervision *sup, Start *start)
 									  Max(FIRST_START_DELAY, sup->read_delay * 2));
 				rinq_shared->rescan = true; /* it may be gone */
 			}
-			sup->next_read = after(sup->read_delay);
+			sup->next_read = clock_ms_after(sup->read_delay);
 		}
 	}
 	if (db->reader.state != RINQ_WORKER_NONE || sup->reader != NULL ||
 		db->read_wanted == db->read_done || db->presence == RINQ_ABSENT)
-		return db->reader.state != RINQ_WORKER_NONE ? after(ATTACH_TIMEOUT) : 0;
+		return db->reader.state != RINQ_WORKER_NONE ? clock_ms_after(ATTACH_TIMEOUT) : 0;
 	if (db->ddl_blocks > 0)
 		return 0;
 	if (is_ahead(sup->next_read))
 		return sup->next_read;
 	if (db->presence == RINQ_UNKNOWN && first_readers() >= MAX_FIRST_READERS)
-		return after(REGISTER_RETRY);
-	want(db, &db->reader, start);
-	return after(ATTACH_TIMEOUT);
+		return clock_ms_after(REGISTER_RETRY);
+	want_worker(db, &db->reader, start);
+	return clock_ms_after(ATTACH_TIMEOUT);
 }
 
 /* the peer has ended, expectedly or not: clean up, and decide when to go on */
@@ -417,7 +417,7 @@ note_peer_end(RinqDatabase *db, Supervision *sup)
 	}
 	else
 	{
-		db->next_start = after(db->start_delay + jitter / 2);
+		db->next_start = clock_ms_after(db->start_delay + jitter / 2);
 		db->start_delay = Min(LAST_START_DELAY, Max(FIRST_START_DELAY, db->start_delay * 2));
 	}
 
@@ -432,12 +432,12 @@ note_peer_end(RinqDatabase *db, Supervision *sup)
 static int64
 supervise_peer(RinqDatabase *db, Supervision *sup, Start *start)
 {
-	(void) reap(&db->peer, &sup->peer);
+	(void) reap_worker(&db->peer, &sup->peer);
 	if (db->peer.state == RINQ_WORKER_NONE && sup->peer_seen)
 	{
 		/* wait for the process itself to be gone */
-		if (sup->peer != NULL && !stopped(sup->peer))
-			return after(REGISTER_RETRY);
+		if (sup->peer != NULL && !is_worker_stopped(sup->peer))
+			return clock_ms_after(REGISTER_RETRY);
 		forget_handle(&sup->peer);
 		note_peer_end(db, sup);
 	}
@@ -465,9 +465,9 @@ supervise_peer(RinqDatabase *db, Supervision *sup, Start *start)
 		db->read_wanted++;
 	db->incarnation++;
 	sup->peer_started = rinq_clock_ms();
-	want(db, &db->peer, start);
+	want_worker(db, &db->peer, start);
 	sup->peer_seen = true;
-	return after(ATTACH_TIMEOUT);
+	return clock_ms_after(ATTACH_TIMEOUT);
 }
 
 /*
@@ -483,7 +483,7 @@ release_if_unused(RinqDatabase *db, Supervision *sup)
 		db->peer.state != RINQ_WORKER_NONE || !rinq_database_is_left(db))
 		return InvalidDsaPointer;
 	if (found_absent(db))
-		remember(&known_absent, db->oid);
+		remember_oid(&known_absent, db->oid);
 	if (entries_missing)
 		rinq_shared->rescan = true;
 	config = db->config;
@@ -556,14 +556,6 @@ complain_about_entries(void)
 			 errhint("Increase \"rinq.max_databases\", or list the databases to serve in \"rinq.databases\".")));
 }
 
-static int64
-earlier(int64 a, int64 b)
-{
-	if (a == 0 || (b != 0 && b < a))
-		return b;
-	return a;
-}
-
 /*
  * Look at one database.  What takes time is done once the lock is released.
  * Returns when to look again, 0 for no particular time.
@@ -580,7 +572,7 @@ supervise_database(RinqDatabase *db, Supervision *sup)
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
 	if (OidIsValid(db->oid))
 	{
-		next = earlier(supervise_reader(db, sup, &reader), supervise_peer(db, sup, &peer));
+		next = rinq_clock_earlier(supervise_reader(db, sup, &reader), supervise_peer(db, sup, &peer));
 		config = release_if_unused(db, sup);
 	}
 	LWLockRelease(rinq_shared->lock);
@@ -592,7 +584,7 @@ supervise_database(RinqDatabase *db, Supervision *sup)
 		retry = register_wanted(db, &reader, "rinq reader", "rinq_reader_main",
 								"read the configuration of", &db->reader, &sup->reader);
 		sup->next_read = retry;
-		next = earlier(next, retry);
+		next = rinq_clock_earlier(next, retry);
 	}
 	if (peer.wanted)
 	{
@@ -603,21 +595,21 @@ supervise_database(RinqDatabase *db, Supervision *sup)
 			db->next_start = retry;
 			sup->peer_seen = false;
 		}
-		next = earlier(next, retry);
+		next = rinq_clock_earlier(next, retry);
 	}
 	return next;
 }
 
 /* one look at everything; returns how long to sleep, -1 for until woken */
 static long
-supervise(void)
+supervise_workers(void)
 {
 	int64		next = 0;
 	bool		missing;
 	int			i;
 
 	for (i = 0; i < rinq_shared->num_databases; i++)
-		next = earlier(next, supervise_database(&rinq_shared->databases[i], &supervision[i]));
+		next = rinq_clock_earlier(next, supervise_database(&rinq_shared->databases[i], &supervision[i]));
 
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
 	missing = note_scan();
@@ -686,7 +678,7 @@ rinq_launcher_main(Datum arg)
 			scan_databases();
 
 		pgstat_report_activity(STATE_RUNNING, "rinq: supervising peers");
-		timeout = supervise();
+		timeout = supervise_workers();
 		pgstat_report_activity(STATE_IDLE, "rinq: supervising peers");
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |

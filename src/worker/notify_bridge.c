@@ -99,7 +99,7 @@ insert_row(const RinqOwnTable *table, int64 number, Oid role, Datum notification
  * pg_write_all_data, and there is no trigger that would refuse it.
  */
 static char *
-store(Datum notification, Oid type)
+store_notification(Datum notification, Oid type)
 {
 	RinqOwnTable table;
 	MemoryContext context = CurrentMemoryContext;
@@ -141,7 +141,7 @@ rinq_notify_bridge(const RinqBytes *fields)
 									 * time */
 	json = TextDatumGetCString(DirectFunctionCall1(row_to_json, row));
 	if (strlen(json) > MAX_NOTIFY_LEN)
-		json = store(row, type);
+		json = store_notification(row, type);
 	(void) DirectFunctionCall2(pg_notify,
 							   CStringGetTextDatum(pnstrdup(fields[RINQ_REQUEST_HANDLER].data,
 															fields[RINQ_REQUEST_HANDLER].len)),

@@ -69,7 +69,7 @@ answer_items(void)
 }
 
 static void
-start(void)
+start_fetch(void)
 {
 	MemoryContextReset(fetch_context);
 	memset(&fetch, 0, sizeof(fetch));
@@ -149,7 +149,7 @@ RinqOutboxTurn
 rinq_fetch_turn(void)
 {
 	if (!DsaPointerIsValid(fetch.order))
-		start();
+		start_fetch();
 	if (!DsaPointerIsValid(fetch.order))
 		return RINQ_TURN_NOTHING;
 	if (fetch.next < fetch.count)

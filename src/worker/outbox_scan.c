@@ -62,7 +62,7 @@ rinq_scan_init(void)
 }
 
 static void
-keep_snapshot(Snapshot current)
+copy_snapshot_out(Snapshot current)
 {
 	FullTransactionId next = ReadNextFullTransactionId();
 	uint32		epoch = EpochFromFullTransactionId(next);
@@ -106,7 +106,7 @@ find_rows(bool direct, Size *count)
 		(void) rinq_sendqueue_go_direct(rinq_outbox_worker.queue, scan.round);
 	rinq_outbox_snapshot();
 	rinq_depth_snapshot_taken(db);
-	keep_snapshot(GetActiveSnapshot());
+	copy_snapshot_out(GetActiveSnapshot());
 	places = rinq_outbox_scan(db, &rinq_outbox_worker.tables, count);
 	rinq_depth_counted(db, before, *count, snapshot);
 	return places;

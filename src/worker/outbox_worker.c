@@ -70,7 +70,7 @@ worker_gone(int code, Datum arg)
 }
 
 static bool
-announce(void)
+announce_outbox_worker(void)
 {
 	bool		wanted;
 
@@ -357,7 +357,7 @@ set_failed_aside(RinqChunk *chunk)
 }
 
 static bool
-check(dsa_pointer *order)
+check_scan(dsa_pointer *order)
 {
 	if (!rinq_outbox_begin("rinq: counting messages", AccessShareLock))
 		return false;
@@ -393,7 +393,7 @@ carry_out(void)
 			rinq_outbox_answer_with(&current, RINQ_CHUNK_REMOVED);
 			break;
 		case RINQ_CHUNK_CHECK:
-			if (!check(&current))
+			if (!check_scan(&current))
 				return false;
 			rinq_outbox_answer_with(&current, RINQ_CHUNK_LISTED);
 			break;
@@ -405,7 +405,7 @@ carry_out(void)
 }
 
 static RinqOutboxTurn
-rotate(bool idle)
+rotate_outbox(bool idle)
 {
 	RinqRotation result;
 
@@ -427,7 +427,7 @@ rotate(bool idle)
 
 /* one thing to do, if there is one that can be done */
 static RinqOutboxTurn
-work(void)
+run_outbox_turn(void)
 {
 	RinqOutboxTurn turn;
 	RinqOutboxTurn other;
@@ -443,7 +443,7 @@ work(void)
 	if (other != RINQ_TURN_NOTHING)
 		return other;
 	if (turn == RINQ_TURN_NOTHING && tidy_wanted && rinq_clock_ms() >= next_rotation)
-		return rotate(false);
+		return rotate_outbox(false);
 	return turn;
 }
 
@@ -453,7 +453,7 @@ do_turn(void)
 	RinqOutboxTurn turn;
 
 	MemoryContextSwitchTo(rinq_outbox_worker.context);
-	turn = work();
+	turn = run_outbox_turn();
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextReset(rinq_outbox_worker.context);
 	rinq_scan_settle();
@@ -474,7 +474,7 @@ connect_to_database(void)
 }
 
 static void
-init(void)
+init_outbox_worker(void)
 {
 	database = rinq_worker_attach(&args);
 	on_shmem_exit(worker_gone, (Datum) 0);
@@ -482,7 +482,7 @@ init(void)
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGINT, SIG_IGN);	/* nothing here is anybody's statement */
 	BackgroundWorkerUnblockSignals();
-	if (!announce())
+	if (!announce_outbox_worker())
 		proc_exit(0);
 	queue = &rinq_slots_of(database)->send;
 	connect_to_database();
@@ -495,7 +495,7 @@ init(void)
 
 /* ms until the next look, if nothing happens before */
 static int64
-patience(RinqOutboxTurn turn)
+ms_until_next_turn(RinqOutboxTurn turn)
 {
 	int64		timeout = rinq_executor_idle_timeout;
 
@@ -512,7 +512,7 @@ rinq_outbox_main(Datum arg)
 	uint32		wait_event = 0;
 	int64		idle_since;
 
-	init();
+	init_outbox_worker();
 	idle_since = rinq_clock_ms();
 	for (;;)
 	{
@@ -536,12 +536,12 @@ rinq_outbox_main(Datum arg)
 			(database->outbox_yields ||
 			 rinq_clock_ms() - idle_since >= rinq_executor_idle_timeout))
 		{
-			rotate(true);
+			rotate_outbox(true);
 			pgstat_report_stat(true);
 			proc_exit(0);
 		}
 		pgstat_report_activity(STATE_IDLE, NULL);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 (long) patience(turn), RINQ_WAIT_EVENT(wait_event, "RinqOutboxMain"));
+						 (long) ms_until_next_turn(turn), RINQ_WAIT_EVENT(wait_event, "RinqOutboxMain"));
 	}
 }

@@ -63,7 +63,7 @@ rinq_purge_count(RinqDatabase *db, Size response)
 }
 
 static void
-subtract(pg_atomic_uint64 *counter, int64 amount)
+subtract_from_counter(pg_atomic_uint64 *counter, int64 amount)
 {
 	uint64		value = pg_atomic_read_u64(counter);
 
@@ -80,7 +80,7 @@ max_bytes(void)
 
 /* rows beyond the limit, or bytes */
 static int64
-excess(pg_atomic_uint64 *counter, uint64 limit)
+excess_of_counter(pg_atomic_uint64 *counter, uint64 limit)
 {
 	uint64		value = pg_atomic_read_u64(counter);
 
@@ -91,13 +91,13 @@ excess(pg_atomic_uint64 *counter, uint64 limit)
 static bool
 limit_reached(RinqDatabase *db)
 {
-	return excess(&db->handled_rows, (uint64) rinq_dedup_max_requests) > 0 ||
-		excess(&db->handled_bytes, max_bytes()) > 0;
+	return excess_of_counter(&db->handled_rows, (uint64) rinq_dedup_max_requests) > 0 ||
+		excess_of_counter(&db->handled_bytes, max_bytes()) > 0;
 }
 
 /* is there something to do?  Who is told so first does it */
 static bool
-is_due(RinqDatabase *db)
+is_purge_due(RinqDatabase *db)
 {
 	int64		now = rinq_clock_ms();
 	int64		interval = Min(INTERVAL, INT64CONST(1000) * rinq_dedup_retention);
@@ -213,8 +213,8 @@ delete_old(Purge *purge, Oid schema)
 
 	rows = delete_oldest(schema, "inbox_handled", "handled", "pg_catalog.octet_length(payload)",
 						 before, PIECE, &bytes);
-	subtract(&purge->db->handled_rows, rows);
-	subtract(&purge->db->handled_bytes, bytes);
+	subtract_from_counter(&purge->db->handled_rows, rows);
+	subtract_from_counter(&purge->db->handled_bytes, bytes);
 	purge->more |= rows >= PIECE;
 	rows = delete_oldest(schema, "inbox_attempt", "last", "0", before, PIECE, &bytes);
 	purge->more |= rows >= PIECE;
@@ -222,7 +222,7 @@ delete_old(Purge *purge, Oid schema)
 
 /* a limit takes something away that was meant to stay for longer */
 static void
-tell(RinqDatabase *db, const char *what, const char *setting)
+log_purge(RinqDatabase *db, const char *what, const char *setting)
 {
 	int64		now = rinq_clock_ms();
 	uint64		last = pg_atomic_read_u64(&db->purge_told);
@@ -238,17 +238,17 @@ tell(RinqDatabase *db, const char *what, const char *setting)
 static void
 delete_excess_rows(Purge *purge, Oid schema)
 {
-	int64		wanted = excess(&purge->db->handled_rows, (uint64) rinq_dedup_max_requests);
+	int64		wanted = excess_of_counter(&purge->db->handled_rows, (uint64) rinq_dedup_max_requests);
 	int64		rows;
 	int64		bytes;
 
 	if (wanted == 0)
 		return;
-	tell(purge->db, "requests that were handled", "rinq.dedup_max_requests");
+	log_purge(purge->db, "requests that were handled", "rinq.dedup_max_requests");
 	rows = delete_oldest(schema, "inbox_handled", "handled", "pg_catalog.octet_length(payload)",
 						 DT_NOEND, Min(wanted, PIECE), &bytes);
-	subtract(&purge->db->handled_rows, rows);
-	subtract(&purge->db->handled_bytes, bytes);
+	subtract_from_counter(&purge->db->handled_rows, rows);
+	subtract_from_counter(&purge->db->handled_bytes, bytes);
 
 	/* somebody else has deleted from the table */
 	if (rows < Min(wanted, PIECE))
@@ -263,7 +263,7 @@ delete_excess_rows(Purge *purge, Oid schema)
 static void
 drop_excess_responses(Purge *purge, Oid schema)
 {
-	int64		wanted = excess(&purge->db->handled_bytes, max_bytes());
+	int64		wanted = excess_of_counter(&purge->db->handled_bytes, max_bytes());
 	RinqOwnTable table;
 	Oid			types[3] = {TIMESTAMPTZOID, INT8OID, INT8OID};
 	Datum		values[3];
@@ -272,7 +272,7 @@ drop_excess_responses(Purge *purge, Oid schema)
 
 	if (wanted == 0)
 		return;
-	tell(purge->db, "responses of requests that were handled", "rinq.dedup_max_size");
+	log_purge(purge->db, "responses of requests that were handled", "rinq.dedup_max_size");
 	rinq_own_table_open(&table, schema, "inbox_handled");
 	values[0] = TimestampTzGetDatum((TimestampTz) pg_atomic_read_u64(&purge->db->responses_dropped_to));
 	values[1] = Int64GetDatum(PIECE);
@@ -293,7 +293,7 @@ drop_excess_responses(Purge *purge, Oid schema)
 								  3, types, values, NULL);
 	returned_numbers(&bytes, &last);
 	rinq_own_table_close(&table);
-	subtract(&purge->db->handled_bytes, bytes);
+	subtract_from_counter(&purge->db->handled_bytes, bytes);
 	if (bytes == 0)
 	{
 		/* somebody else has deleted from the table, or the clock was set back */
@@ -328,7 +328,7 @@ rinq_purge(RinqDatabase *db, MemoryContext context)
 {
 	Purge		purge = {db, false, false};
 
-	if (!is_due(db))
+	if (!is_purge_due(db))
 		return false;
 	rinq_keep_books(delete_piece, &purge, false, LOCK_TIMEOUT, context);
 	db->purge_more = purge.done && purge.more;

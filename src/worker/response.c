@@ -88,7 +88,7 @@ rinq_result_success(RinqSlot *slot, RinqBytes payload)
 
 /* an error's text, or as much of it as the slot itself has room for */
 static void
-answer_text(RinqSlot *slot, const char *text)
+put_error_text(RinqSlot *slot, const char *text)
 {
 	RinqBytes	fields[RINQ_RESULT_FIELDS];
 	RinqBytes	wire = rinq_text_to_wire(text);
@@ -143,7 +143,7 @@ rinq_result_is_failure(ErrorData *error)
  * encoding has.
  */
 static const char *
-sendable(const char *text)
+make_sendable(const char *text)
 {
 	int			len = (int) strlen(text);
 	char	   *copy;
@@ -188,7 +188,7 @@ answer_error(RinqSlot *slot, ErrorData *error)
 	else if (rinq_result_is_failure(error))
 		answer_failure(slot);
 	else
-		answer_text(slot, sendable(error->message != NULL ? error->message : "unknown error"));
+		put_error_text(slot, make_sendable(error->message != NULL ? error->message : "unknown error"));
 }
 
 /*

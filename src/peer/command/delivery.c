@@ -316,7 +316,7 @@ rinq_inbound_settle_delayed(bool all)
 
 /* Acknowledge a request, unless that was done with an earlier response. */
 static void
-acknowledge(RinqInbound * request)
+acknowledge_request(RinqInbound * request)
 {
 	if (!request->settled)
 		(void) rinq_basic_ack(rinq_peer.conn, request->channel, request->tag, false);
@@ -375,7 +375,7 @@ rinq_inbound_respond(RinqInbound * request, char type, RinqBytes failure_type, R
 	{
 		if (late)
 			rinq_count(rinq_peer.db, RINQ_REQUESTS_EXPIRED);
-		acknowledge(request);
+		acknowledge_request(request);
 		rinq_inbound_free(request);
 		return true;
 	}
@@ -412,7 +412,7 @@ rinq_inbound_respond(RinqInbound * request, char type, RinqBytes failure_type, R
 	{
 		/* from now on it is the publisher's */
 		rinq_count(rinq_peer.db, RINQ_RESPONSES_SENT);
-		acknowledge(request);
+		acknowledge_request(request);
 		rinq_inbound_free_body(request);
 		request->type = type;
 		return true;
@@ -432,7 +432,7 @@ rinq_inbound_respond(RinqInbound * request, char type, RinqBytes failure_type, R
 			 errdetail_internal("Request %s, trace id %s.",
 								rinq_text_for_display(request->id, id),
 								rinq_text_for_display(request->trace, trace))));
-	acknowledge(request);
+	acknowledge_request(request);
 	rinq_inbound_free(request);
 	return true;
 }

@@ -111,7 +111,7 @@ leave_slot(uint32 index)
  * there is no room now.
  */
 static bool
-enqueue(RinqInbound * request, const RinqListener *listener)
+enqueue_inbound(RinqInbound * request, const RinqListener *listener)
 {
 	uint32		index = find_free_slot();
 	RinqSlot   *slot;
@@ -172,7 +172,7 @@ note_problem(RinqNamespace * ns)
 
 /* the session that a notification is for; NULL when that has ended */
 static RinqSession *
-session_of(const RinqInbound * request)
+inbound_session(const RinqInbound * request)
 {
 	RinqSession *session = rinq_own_session_find(request->session);
 
@@ -198,7 +198,7 @@ is_over(const RinqInbound * request)
 	const		RinqNamespace *ns;
 
 	if (request->work == RINQ_WORK_NOTIFICATION)
-		return session_of(request) == NULL;
+		return inbound_session(request) == NULL;
 	if (request->work == RINQ_WORK_RESPONSE)
 		return false;
 	ns = served_namespace(request);
@@ -230,7 +230,7 @@ end_over(RinqInbound * request)
  * Have it wait for its turn, or for the notifications of its session before it.
  */
 static void
-wait_for_turn(RinqInbound * request)
+defer_inbound(RinqInbound * request)
 {
 	RinqNamespace *ns = NULL;
 	Oid			role = request->own.role;
@@ -238,7 +238,7 @@ wait_for_turn(RinqInbound * request)
 
 	if (request->work == RINQ_WORK_NOTIFICATION)
 	{
-		session = session_of(request);
+		session = inbound_session(request);
 		if (session->handling)
 		{
 			dlist_push_tail(&session->notifications, &request->node);
@@ -272,8 +272,8 @@ fill_slots(void)
 			request->lane = NULL;
 			end_over(request);
 		}
-		else if (enqueue(request, request->work == RINQ_WORK_REQUEST ?
-						 served_namespace(request)->listener : &request->own))
+		else if (enqueue_inbound(request, request->work == RINQ_WORK_REQUEST ?
+								 served_namespace(request)->listener : &request->own))
 			rinq_lanes_started(request);
 		else
 		{
@@ -294,7 +294,7 @@ notification_ended(RinqSession * session)
 	if (dlist_is_empty(&session->notifications))
 		return;
 	next = dlist_container(RinqInbound, node, dlist_pop_head_node(&session->notifications));
-	wait_for_turn(next);
+	defer_inbound(next);
 }
 
 /* takes a session's notification out of the line, if no executor has it */
@@ -336,7 +336,7 @@ finish_slot(uint32 index)
 	RinqInbound *request = in_slot[index];
 	RinqLane   *lane = request->lane;
 	RinqWork	work = request->work;
-	RinqSession *session = work == RINQ_WORK_NOTIFICATION ? session_of(request) : NULL;
+	RinqSession *session = work == RINQ_WORK_NOTIFICATION ? inbound_session(request) : NULL;
 
 	if (work == RINQ_WORK_REQUEST && !rinq_inbound_result(slot, request))
 		return false;
@@ -430,7 +430,7 @@ rinq_dispatch_configured(void)
 		if (is_over(request))
 			end_over(request);
 		else
-			wait_for_turn(request);
+			defer_inbound(request);
 	}
 	fill_slots();
 }
@@ -468,7 +468,7 @@ rinq_dispatch_role_failed(Oid role)
 	for (; !dlist_is_empty(&failed); dropped++)
 	{
 		RinqInbound *request = dlist_container(RinqInbound, node, dlist_pop_head_node(&failed));
-		RinqSession *session = request->work == RINQ_WORK_NOTIFICATION ? session_of(request) : NULL;
+		RinqSession *session = request->work == RINQ_WORK_NOTIFICATION ? inbound_session(request) : NULL;
 
 		if (session != NULL)
 		{
@@ -638,7 +638,7 @@ rinq_dispatch_add(RinqInbound * request)
 		return;
 	}
 	note_expiry(request);
-	wait_for_turn(request);
+	defer_inbound(request);
 	fill_slots();
 }
 

@@ -203,7 +203,7 @@ not_published(uint32 index, RinqMsgStatus status)
 }
 
 static void
-send_request(uint32 index, RinqNamespace * ns)
+publish_call(uint32 index, RinqNamespace * ns)
 {
 	RinqSlot   *slot = &rinq_peer.slots->slot[index];
 	RinqBytes	fields[RINQ_CALL_FIELDS];
@@ -349,7 +349,7 @@ rinq_invoker_call(uint32 index, uint32 serial)
 	}
 	if (ns->state == NAMESPACE_DECLARED)
 	{
-		send_request(index, ns);
+		publish_call(index, ns);
 		return;
 	}
 	if ((problem = rinq_declare_problem(ns, RINQ_DECLARE_PATIENCE)) != NULL)
@@ -396,7 +396,7 @@ rinq_invoker_declared(RinqNamespace * ns, RinqOutcome outcome, const char *error
 		if (error != NULL)
 			rinq_invoker_finish_text(w->index, outcome, error);
 		else if (w->returned == NULL)
-			send_request(w->index, ns);
+			publish_call(w->index, ns);
 	}
 	list_free_deep(waiting);
 }
@@ -583,7 +583,7 @@ rinq_invoker_abandoned(uint32 index, uint32 serial)
 
 /* hands a response to the call it answers */
 static void
-deliver(Pending * entry, const RinqDelivery *delivery)
+deliver_response(Pending * entry, const RinqDelivery *delivery)
 {
 	const RinqMessage *msg = &delivery->message;
 	RinqBytes	none = rinq_bytes(NULL, 0);
@@ -667,7 +667,7 @@ rinq_invoker_response(const RinqDelivery *delivery)
 	if (still_wanted(entry->index, entry->serial))
 	{
 		rinq_count(rinq_peer.db, RINQ_RESPONSES_RECEIVED);
-		deliver(entry, delivery);
+		deliver_response(entry, delivery);
 	}
 	else
 	{

@@ -70,7 +70,7 @@ static dlist_head turns;		/* roles for which something waits, the next
 static int	num_slots;
 
 static HTAB *
-make_table(const char *name, Size keysize, Size entrysize)
+make_lane_table(const char *name, Size keysize, Size entrysize)
 {
 	HASHCTL		ctl;
 
@@ -85,8 +85,8 @@ void
 rinq_lanes_init(int slots)
 {
 	num_slots = slots;
-	roles = make_table("rinq roles with work", sizeof(Oid), sizeof(Role));
-	lanes = make_table("rinq lanes of work", sizeof(LaneKey), sizeof(RinqLane));
+	roles = make_lane_table("rinq roles with work", sizeof(Oid), sizeof(Role));
+	lanes = make_lane_table("rinq lanes of work", sizeof(LaneKey), sizeof(RinqLane));
 	dlist_init(&turns);
 }
 

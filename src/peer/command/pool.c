@@ -16,6 +16,7 @@
 
 #include <signal.h>
 
+#include "base/clock.h"
 #include "guc.h"
 #include "peer/command/dispatch.h"
 #include "peer/command/pool.h"
@@ -132,7 +133,7 @@ find_failing(Oid role)
 
 /* an executor could not be started; the next try comes later and later */
 static void
-start_failed(Oid role)
+postpone_executor_start(Oid role)
 {
 	Failing    *entry = find_failing(role);
 	int			i;
@@ -180,7 +181,7 @@ not_before(Oid role)
  * could not say so itself.
  */
 static void
-reap(void)
+reap_executors(void)
 {
 	RinqDatabase *db = rinq_peer.db;
 	bool		failed = false;
@@ -208,7 +209,7 @@ reap(void)
 			start_worked(role);
 		else if (!left)
 		{
-			start_failed(role);
+			postpone_executor_start(role);
 			failed = true;
 		}
 	}
@@ -268,7 +269,7 @@ start_executor(Oid role, int place)
 }
 
 static bool
-leaves(const RinqExecutorSlot *executor)
+is_executor_leaving(const RinqExecutorSlot *executor)
 {
 	return executor->leave || executor->state == RINQ_EXECUTOR_LEAVING;
 }
@@ -305,7 +306,7 @@ choose_victim(Oid role)
 
 		if (executor->state == RINQ_EXECUTOR_FREE || executor->role == role)
 			continue;
-		if (leaves(executor))
+		if (is_executor_leaving(executor))
 			return -1;
 		if (executor->state == RINQ_EXECUTOR_IDLE)
 		{
@@ -323,7 +324,7 @@ choose_victim(Oid role)
 
 /* asks an executor of another role to make room */
 static void
-make_room(Oid role)
+make_room_for_role(Oid role)
 {
 	int			victim = choose_victim(role);
 	RinqExecutorSlot *executor;
@@ -340,14 +341,6 @@ make_room(Oid role)
 	}
 	LWLockRelease(rinq_peer.slots->request_lock);
 	rinq_peer_wake_later(procno);
-}
-
-static int64
-earlier(int64 a, int64 b)
-{
-	if (a == 0 || (b != 0 && b < a))
-		return b;
-	return a;
 }
 
 /*
@@ -391,14 +384,14 @@ yield_one(int keep)
  * this pool may grow.
  */
 static bool
-yield(int64 *next)
+yield_executors(int64 *next)
 {
 	bool		to_any = rinq_workers_are_short(RINQ_SHORT_OF_ANY);
 
 	if (!to_any && !rinq_workers_are_short(RINQ_SHORT_OF_EXECUTORS))
 		return true;
 	yield_one(to_any ? 0 : 1);
-	*next = earlier(*next, rinq_peer.now + YIELD_CHECK);
+	*next = rinq_clock_earlier(*next, rinq_peer.now + YIELD_CHECK);
 	return !to_any;
 }
 
@@ -419,7 +412,7 @@ ask_for_the_only_one(int total)
  * take then.
  */
 static bool
-is_served(const RinqDemand * demand, int *total, int *place)
+is_role_served(const RinqDemand * demand, int *total, int *place)
 {
 	int			of_role = 0;
 	bool		coming = false;
@@ -443,7 +436,7 @@ is_served(const RinqDemand * demand, int *total, int *place)
 			continue;
 		}
 		(*total)++;
-		if (executor->role != demand->role || leaves(executor))
+		if (executor->role != demand->role || is_executor_leaving(executor))
 			continue;
 		of_role++;
 		if (executor->state == RINQ_EXECUTOR_IDLE)
@@ -525,11 +518,11 @@ rinq_pool_manage(void)
 	int64		next;
 
 	if (rinq_peer.now != last_reap)
-		reap();
+		reap_executors();
 	last_reap = rinq_peer.now;
 	read_executors();
-	next = earlier(end_overtime(), end_terminated());
-	if (!yield(&next))
+	next = rinq_clock_earlier(end_overtime(), end_terminated());
+	if (!yield_executors(&next))
 		return next;
 	count = rinq_dispatch_demand(demand, MAX_ROLES);
 	for (i = 0; i < count; i++)
@@ -540,17 +533,17 @@ rinq_pool_manage(void)
 
 		if (wait_until != 0)
 		{
-			next = earlier(next, wait_until);
+			next = rinq_clock_earlier(next, wait_until);
 			continue;
 		}
-		if (is_served(&demand[i], &total, &place))
+		if (is_role_served(&demand[i], &total, &place))
 		{
-			next = earlier(next, rinq_peer.now + GROW_AFTER);
+			next = rinq_clock_earlier(next, rinq_peer.now + GROW_AFTER);
 			continue;
 		}
 		if (total >= rinq_command_workers)
 		{
-			make_room(demand[i].role);
+			make_room_for_role(demand[i].role);
 			read_executors();
 			continue;
 		}
@@ -564,7 +557,7 @@ rinq_pool_manage(void)
 			read_executors();
 			continue;
 		}
-		start_failed(InvalidOid);
+		postpone_executor_start(InvalidOid);
 		ask_for_the_only_one(total);
 		if (!told_no_workers)
 			ereport(WARNING,
@@ -574,7 +567,7 @@ rinq_pool_manage(void)
 					 errdetail("Requests wait until one of the running executors is free."),
 					 errhint("Increase \"max_worker_processes\".")));
 		told_no_workers = true;
-		return earlier(next, not_before(InvalidOid));
+		return rinq_clock_earlier(next, not_before(InvalidOid));
 	}
 	return next;
 }

@@ -31,7 +31,7 @@ static Size answered_bytes = 0;
 
 /* copies bytes to where "p" points, which it advances */
 static RinqBytes
-keep(char **p, RinqBytes bytes)
+copy_request_bytes(char **p, RinqBytes bytes)
 {
 	RinqBytes	copy = rinq_bytes(*p, bytes.len);
 
@@ -89,16 +89,16 @@ make_request(const RinqDelivery *delivery, const RinqMessageId *id, RinqWork wor
 									 msg->traceparent.len + msg->tracestate.len);
 	p = request->texts;
 	request->work = work;
-	request->id = keep(&p, own_id);
-	request->source = keep(&p, rinq_bytes(source, source_len));
-	request->trace = keep(&p, trace);
-	request->namespace = keep(&p, msg->ns);
-	request->command = keep(&p, msg->command);
-	request->span_context = keep(&p, msg->span_context);
-	request->traceparent = keep(&p, msg->traceparent);
-	request->tracestate = keep(&p, msg->tracestate);
-	request->failure_type = keep(&p, msg->target);
-	request->message = keep(&p, msg->failure_message);
+	request->id = copy_request_bytes(&p, own_id);
+	request->source = copy_request_bytes(&p, rinq_bytes(source, source_len));
+	request->trace = copy_request_bytes(&p, trace);
+	request->namespace = copy_request_bytes(&p, msg->ns);
+	request->command = copy_request_bytes(&p, msg->command);
+	request->span_context = copy_request_bytes(&p, msg->span_context);
+	request->traceparent = copy_request_bytes(&p, msg->traceparent);
+	request->tracestate = copy_request_bytes(&p, msg->tracestate);
+	request->failure_type = copy_request_bytes(&p, msg->target);
+	request->message = copy_request_bytes(&p, msg->failure_message);
 	request->channel = delivery->channel;
 	request->tag = delivery->delivery_tag;
 	request->redelivered = delivery->redelivered;
@@ -121,7 +121,7 @@ make_request(const RinqDelivery *delivery, const RinqMessageId *id, RinqWork wor
 
 /* why a delivery is no request, or NULL */
 static const char *
-request_problem(const RinqDelivery *delivery, RinqMessageId *id)
+request_delivery_problem(const RinqDelivery *delivery, RinqMessageId *id)
 {
 	const RinqMessage *msg = &delivery->message;
 
@@ -308,7 +308,7 @@ void
 rinq_server_request(const RinqDelivery *delivery)
 {
 	RinqMessageId id;
-	const char *problem = request_problem(delivery, &id);
+	const char *problem = request_delivery_problem(delivery, &id);
 	RinqInbound *request;
 
 	rinq_count(rinq_peer.db, RINQ_REQUESTS_RECEIVED);

@@ -53,7 +53,7 @@ class_of(Size bytes)
 
 /* the session keeps more, or less; it comes behind others that keep as much */
 static void
-resize(RinqSession * session, int64 change)
+resize_session_buffer(RinqSession * session, int64 change)
 {
 	if (session->kept_bytes > 0)
 		dlist_delete(&session->keeping);
@@ -69,21 +69,21 @@ drop_oldest(RinqSession * session)
 	Kept	   *kept = dlist_container(Kept, node, dlist_pop_head_node(&session->kept));
 
 	Assert(session->num_kept > 0 && session->kept_bytes >= bytes_of(kept));
-	resize(session, -(int64) bytes_of(kept));
+	resize_session_buffer(session, -(int64) bytes_of(kept));
 	session->num_kept--;
 	pfree(kept);
 }
 
 static Size
-limit(void)
+buffer_limit(void)
 {
 	return (Size) rinq_notification_memory * 1024 * 1024;
 }
 
 static Size
-room(void)
+buffer_room(void)
 {
-	return bytes_used < limit() ? limit() - bytes_used : 0;
+	return bytes_used < buffer_limit() ? buffer_limit() - bytes_used : 0;
 }
 
 /*
@@ -101,15 +101,15 @@ find_victim(RinqSession * session, Size bytes)
 		if (!dlist_is_empty(&by_size[class]))
 			return dlist_container(RinqSession, keeping, dlist_head_node(&by_size[class]));
 	}
-	return session->kept_bytes + room() >= bytes ? session : NULL;
+	return session->kept_bytes + buffer_room() >= bytes ? session : NULL;
 }
 
 static bool
-make_room(RinqSession * session, Size bytes)
+make_room_in_buffer(RinqSession * session, Size bytes)
 {
-	while (session->num_kept >= rinq_buffer_notifications || room() < bytes)
+	while (session->num_kept >= rinq_buffer_notifications || buffer_room() < bytes)
 	{
-		RinqSession *victim = room() < bytes ? find_victim(session, bytes) : session;
+		RinqSession *victim = buffer_room() < bytes ? find_victim(session, bytes) : session;
 
 		if (victim == NULL)
 			return false;
@@ -124,7 +124,7 @@ make_room(RinqSession * session, Size bytes)
  * when, and only when, it is still waited for.
  */
 static void
-answer(RinqSession * session, uint32 index)
+answer_fetch(RinqSession * session, uint32 index)
 {
 	Kept	   *kept = session->num_kept == 0 ? NULL :
 		dlist_container(Kept, node, dlist_head_node(&session->kept));
@@ -146,13 +146,13 @@ rinq_buffer_add(RinqSession * session, const RinqBytes *fields)
 	Size		bytes = offsetof(Kept, packed) + size;
 	Kept	   *kept;
 
-	if (size > PG_INT32_MAX || bytes > limit() || !make_room(session, bytes))
+	if (size > PG_INT32_MAX || bytes > buffer_limit() || !make_room_in_buffer(session, bytes))
 		return false;
 	kept = MemoryContextAllocHuge(TopMemoryContext, bytes);
 	kept->size = (uint32) size;
 	rinq_notification_pack(kept->packed, fields);
 	dlist_push_tail(&session->kept, &kept->node);
-	resize(session, (int64) bytes);
+	resize_session_buffer(session, (int64) bytes);
 	session->num_kept++;
 
 	while (session->fetching != NIL && session->num_kept > 0)
@@ -162,7 +162,7 @@ rinq_buffer_add(RinqSession * session, const RinqBytes *fields)
 
 		session->fetching = list_delete_first(session->fetching);
 		if (rinq_operation_waits(waiting, &index))
-			answer(session, index);
+			answer_fetch(session, index);
 		pfree(waiting);
 	}
 	return true;
@@ -180,7 +180,7 @@ rinq_buffer_fetch(RinqSession * session, uint32 index, bool wait)
 
 	if (session->num_kept > 0 || !wait)
 	{
-		answer(session, index);
+		answer_fetch(session, index);
 		return;
 	}
 	foreach(lc, session->fetching)

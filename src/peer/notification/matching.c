@@ -88,7 +88,7 @@ copy_delivery(RinqDelivery *copy, const RinqDelivery *delivery)
 }
 
 static bool
-keep(const RinqDelivery *delivery, RinqSession * session)
+buffer_delivery(const RinqDelivery *delivery, RinqSession * session)
 {
 	const RinqMessage *msg = &delivery->message;
 	RinqBytes	fields[RINQ_NOTIFICATION_FIELDS];
@@ -116,9 +116,9 @@ keep(const RinqDelivery *delivery, RinqSession * session)
 }
 
 static void
-deliver(const RinqDelivery *delivery, RinqSubscription * subscription)
+deliver_to_subscription(const RinqDelivery *delivery, RinqSubscription * subscription)
 {
-	if (subscription->mode == RINQ_RECEIVE_BUFFER ? !keep(delivery, subscription->session) :
+	if (subscription->mode == RINQ_RECEIVE_BUFFER ? !buffer_delivery(delivery, subscription->session) :
 		!rinq_server_notification(delivery, subscription->session, &subscription->handler,
 								  subscription->mode))
 		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_DROPPED);
@@ -141,14 +141,14 @@ deliver_to_target(const Arrival * arrival)
 	session = rinq_own_session_find(target.seq);
 	subscription = session == NULL ? NULL : rinq_subscription_find(session, arrival->ns);
 	if (subscription != NULL)
-		deliver(&arrival->delivery, subscription);
+		deliver_to_subscription(&arrival->delivery, subscription);
 }
 
 static void
 deliver_if_matching(const Arrival * arrival, RinqSubscription * subscription)
 {
 	if (rinq_matcher_matches(arrival->matcher, subscription->session->attributes))
-		deliver(&arrival->delivery, subscription);
+		deliver_to_subscription(&arrival->delivery, subscription);
 }
 
 /* looks at the sessions that the index has found; false when the slice is over */
@@ -213,7 +213,7 @@ deliver_to_matching(Arrival * arrival)
  * Go on with a notification; false when the slice is over, and it is not through.
  */
 static bool
-advance(Arrival * arrival)
+advance_arrival(Arrival * arrival)
 {
 	MemoryContext old;
 	bool		through = true;
@@ -230,7 +230,7 @@ advance(Arrival * arrival)
 }
 
 static const char *
-problem_of(const RinqDelivery *delivery)
+delivery_problem(const RinqDelivery *delivery)
 {
 	const RinqMessage *msg = &delivery->message;
 	RinqMessageId id;
@@ -278,7 +278,7 @@ make_arrival(const RinqDelivery *delivery, const char **problem)
 	MemoryContext old;
 	Arrival    *arrival;
 
-	*problem = problem_of(delivery);
+	*problem = delivery_problem(delivery);
 	if (*problem != NULL)
 		return NULL;
 	context = AllocSetContextCreate(TopMemoryContext, "rinq notification", ALLOCSET_DEFAULT_SIZES);
@@ -312,7 +312,7 @@ end_arrival(Arrival * arrival)
  * there always is for the first one.
  */
 static bool
-wait_for_turn(Arrival * arrival)
+defer_arrival(Arrival * arrival)
 {
 	RinqBytes	body = arrival->delivery.body;
 	char	   *copy;
@@ -379,12 +379,12 @@ rinq_notification(const RinqDelivery *delivery)
 		return;
 	}
 	if ((delivery->redelivered && waits_already(delivery)) ||
-		(dlist_is_empty(&arrivals) && advance(arrival)))
+		(dlist_is_empty(&arrivals) && advance_arrival(arrival)))
 	{
 		end_arrival(arrival);
 		return;
 	}
-	if (wait_for_turn(arrival))
+	if (defer_arrival(arrival))
 		return;
 	Assert(arrival->phase == ARRIVAL_NEW);
 	rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_DROPPED);
@@ -400,7 +400,7 @@ rinq_notifications_step(void)
 {
 	while (!dlist_is_empty(&arrivals))
 	{
-		if (!advance(first_arrival()))
+		if (!advance_arrival(first_arrival()))
 			return true;
 		end_arrival(stop_waiting());
 		if (rinq_slice_over())

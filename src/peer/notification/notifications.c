@@ -39,7 +39,7 @@ static HTAB *subscriptions = NULL;
 static RinqSubscription * scan_next = NULL;
 
 static SubscriptionKey
-key_of(const RinqSession * session, const RinqNamespace * ns)
+subscription_key(const RinqSession * session, const RinqNamespace * ns)
 {
 	SubscriptionKey key;
 
@@ -49,9 +49,9 @@ key_of(const RinqSession * session, const RinqNamespace * ns)
 }
 
 static SubscriptionEntry *
-search(const RinqSession * session, const RinqNamespace * ns, HASHACTION action)
+search_subscription(const RinqSession * session, const RinqNamespace * ns, HASHACTION action)
 {
-	SubscriptionKey key = key_of(session, ns);
+	SubscriptionKey key = subscription_key(session, ns);
 
 	if (subscriptions == NULL)
 	{
@@ -73,7 +73,7 @@ search(const RinqSession * session, const RinqNamespace * ns, HASHACTION action)
 RinqSubscription *
 rinq_subscription_find(const RinqSession * session, const RinqNamespace * ns)
 {
-	SubscriptionEntry *entry = ns == NULL ? NULL : search(session, ns, HASH_FIND);
+	SubscriptionEntry *entry = ns == NULL ? NULL : search_subscription(session, ns, HASH_FIND);
 
 	return entry == NULL ? NULL : entry->subscription;
 }
@@ -90,7 +90,7 @@ rinq_subscription_scan_begin(RinqNamespace * ns)
 }
 
 static RinqSubscription *
-following(RinqSubscription * subscription)
+next_subscription(RinqSubscription * subscription)
 {
 	dlist_head *list = &subscription->ns->subscriptions;
 
@@ -105,7 +105,7 @@ rinq_subscription_scan_next(void)
 	RinqSubscription *subscription = scan_next;
 
 	if (subscription != NULL)
-		scan_next = following(subscription);
+		scan_next = next_subscription(subscription);
 	return subscription;
 }
 
@@ -137,7 +137,7 @@ rinq_notifications_subscribe(RinqSession * session, RinqNamespace * ns, RinqRece
 		subscription->ns = ns;
 		dlist_push_tail(&session->subscriptions, &subscription->of_session);
 		dlist_push_tail(&ns->subscriptions, &subscription->of_namespace);
-		search(session, ns, HASH_ENTER)->subscription = subscription;
+		search_subscription(session, ns, HASH_ENTER)->subscription = subscription;
 	}
 	else
 	{
@@ -158,8 +158,8 @@ end_subscription(RinqSubscription * subscription)
 	RinqNamespace *ns = subscription->ns;
 
 	if (scan_next == subscription)
-		scan_next = following(subscription);
-	search(subscription->session, ns, HASH_REMOVE);
+		scan_next = next_subscription(subscription);
+	search_subscription(subscription->session, ns, HASH_REMOVE);
 	subscription->session->num_keeping -= subscription->mode == RINQ_RECEIVE_BUFFER;
 	Assert(subscription->session->num_keeping >= 0);
 	dlist_delete(&subscription->of_session);

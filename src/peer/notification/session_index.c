@@ -96,7 +96,7 @@ find_index(RinqBytes namespace, RinqBytes key)
 }
 
 static PostingMember *
-following(PostingMember * member)
+next_posting_member(PostingMember * member)
 {
 	dlist_head *list = &member->posting->members;
 
@@ -105,7 +105,7 @@ following(PostingMember * member)
 }
 
 static void
-leave(KeyIndex * index, RinqSession * session)
+leave_index(KeyIndex * index, RinqSession * session)
 {
 	PostingMember *member = hash_search(index->members, &session->seq, HASH_FIND, NULL);
 	Posting    *posting;
@@ -113,7 +113,7 @@ leave(KeyIndex * index, RinqSession * session)
 	if (member == NULL)
 		return;
 	if (next_member == member)
-		next_member = following(member);
+		next_member = next_posting_member(member);
 	posting = member->posting;
 	dlist_delete(&member->node);
 	Assert(posting->count > 0);
@@ -123,7 +123,7 @@ leave(KeyIndex * index, RinqSession * session)
 }
 
 static void
-join(KeyIndex * index, RinqSession * session)
+join_index(KeyIndex * index, RinqSession * session)
 {
 	RinqAttribute attribute;
 	PostingMember *member;
@@ -168,7 +168,7 @@ rinq_index_add(RinqSession * session)
 	for (i = 0; i < MAX_INDEXES; i++)
 	{
 		if (indexes[i].namespace.data != NULL)
-			join(&indexes[i], session);
+			join_index(&indexes[i], session);
 	}
 }
 
@@ -186,7 +186,7 @@ rinq_index_remove(RinqSession * session)
 	for (i = 0; i < MAX_INDEXES; i++)
 	{
 		if (indexes[i].namespace.data != NULL)
-			leave(&indexes[i], session);
+			leave_index(&indexes[i], session);
 	}
 }
 
@@ -200,8 +200,8 @@ rinq_index_changed(RinqSession * session, RinqBytes namespace, RinqBytes key)
 
 	if (index == NULL)
 		return;
-	leave(index, session);
-	join(index, session);
+	leave_index(index, session);
+	join_index(index, session);
 }
 
 /*
@@ -217,8 +217,8 @@ rinq_index_namespace_changed(RinqSession * session, RinqBytes namespace)
 		if (indexes[i].namespace.data == NULL ||
 			!rinq_bytes_equal(indexes[i].namespace, namespace))
 			continue;
-		leave(&indexes[i], session);
-		join(&indexes[i], session);
+		leave_index(&indexes[i], session);
+		join_index(&indexes[i], session);
 	}
 }
 
@@ -244,7 +244,7 @@ free_place(void)
 }
 
 static HTAB *
-make_table(KeyIndex * index, const char *name, Size keysize, Size entrysize)
+make_index_table(KeyIndex * index, const char *name, Size keysize, Size entrysize)
 {
 	HASHCTL		ctl;
 
@@ -274,9 +274,9 @@ make_index(RinqBytes namespace, RinqBytes key)
 		return NULL;
 	index->context = AllocSetContextCreate(TopMemoryContext, "rinq session index",
 										   ALLOCSET_DEFAULT_SIZES);
-	index->members = make_table(index, "rinq index members", sizeof(uint32),
-								sizeof(PostingMember));
-	index->postings = make_table(index, "rinq index postings", sizeof(uint64), sizeof(Posting));
+	index->members = make_index_table(index, "rinq index members", sizeof(uint32),
+									  sizeof(PostingMember));
+	index->postings = make_index_table(index, "rinq index postings", sizeof(uint64), sizeof(Posting));
 	index->namespace = copy_into(index->context, namespace);
 	index->key = copy_into(index->context, key);
 	index->used = searches;
@@ -412,7 +412,7 @@ rinq_index_build(const RinqConstraint *constraint, RinqBytes namespace)
 	}
 	while (build_next != NULL)
 	{
-		join(building, dlist_container(RinqSession, listening, build_next));
+		join_index(building, dlist_container(RinqSession, listening, build_next));
 		build_next = next_listening(build_next);
 		if (rinq_slice_over())
 			return false;
@@ -461,7 +461,7 @@ rinq_index_next(void)
 	}
 	if (member == NULL)
 		return NULL;
-	next_member = following(member);
+	next_member = next_posting_member(member);
 	return member->session;
 }
 

@@ -43,7 +43,7 @@ static bool look = false;
 static int	num_looked_at = 0;
 
 static RinqSession *
-session_of(const Subscription * subscription)
+subscription_session(const Subscription * subscription)
 {
 	RinqSession *session = rinq_own_session_find(subscription->session);
 
@@ -69,7 +69,7 @@ same_text(const char *a, const char *b)
 }
 
 static bool
-same(const RinqDurableSubscription *a, const RinqDurableSubscription *b)
+is_same_subscription(const RinqDurableSubscription *a, const RinqDurableSubscription *b)
 {
 	return strcmp(a->name, b->name) == 0 &&
 		same_text(a->listener.namespace, b->listener.namespace) &&
@@ -107,7 +107,7 @@ take_same(Subscription * *sorted, int count, RinqDurableSubscription *standing)
 	Subscription *key = &probe;
 	Subscription **found = bsearch(&key, sorted, count, sizeof(Subscription *), compare_names);
 
-	if (found == NULL || (*found)->stays || !same((*found)->standing, standing))
+	if (found == NULL || (*found)->stays || !is_same_subscription((*found)->standing, standing))
 		return NULL;
 	(*found)->stays = true;
 	return *found;
@@ -134,7 +134,7 @@ end_others(Subscription * *sorted, int count)
 
 	for (i = 0; i < count; i++)
 	{
-		RinqSession *session = session_of(sorted[i]);
+		RinqSession *session = subscription_session(sorted[i]);
 
 		if (sorted[i]->stays)
 		{
@@ -205,10 +205,10 @@ rinq_durable_retry(void)
 
 /* does a subscription have a session that listens for it? */
 static bool
-is_served(const Subscription * subscription)
+is_subscription_served(const Subscription * subscription)
 {
 	const RinqListener *wanted = &subscription->standing->listener;
-	RinqSession *session = session_of(subscription);
+	RinqSession *session = subscription_session(subscription);
 	const RinqListener *handler;
 
 	if (session == NULL)
@@ -276,7 +276,7 @@ look_at(Subscription * subscription)
 
 	if (subscription->standing->listener.problem != NULL)
 		return;
-	if (is_served(subscription))
+	if (is_subscription_served(subscription))
 	{
 		bind_if_refused(subscription);
 		return;
@@ -339,7 +339,7 @@ rinq_durable_list(StringInfo list)
 		RinqNamespace *ns =
 			rinq_topology_find(rinq_bytes_str(subscription->standing->listener.namespace));
 
-		if (session_of(subscription) == NULL || ns == NULL ||
+		if (subscription_session(subscription) == NULL || ns == NULL ||
 			ns->notifications != NOTIFICATIONS_BOUND)
 			continue;
 		appendBinaryStringInfo(list, (const char *) &len, sizeof(len));

@@ -105,7 +105,7 @@ drop_held(void)
  * Gives the memory back of what is held, which is left to another scan.
  */
 static void
-shed(void)
+shed_deferred(void)
 {
 	RinqSendMode mode;
 
@@ -117,7 +117,7 @@ shed(void)
 
 /* the durable messages of a chunk wait, all others of it have been sent */
 static void
-hold(dsa_pointer pointer, uint32 round)
+defer_chunk(dsa_pointer pointer, uint32 round)
 {
 	RinqChunk  *chunk = rinq_chunk(pointer);
 
@@ -131,7 +131,7 @@ hold(dsa_pointer pointer, uint32 round)
 	held_bytes += chunk->charge;
 	rinq_chunks_add(&held, pointer);
 	if (held_bytes > rinq_sendqueue_limit() / 4)
-		shed();
+		shed_deferred();
 }
 
 /* the next of those held that need not wait any more */
@@ -193,7 +193,7 @@ take_transaction(RinqTaken * taken)
 /* ---------------- what the outbox worker says ---------------- */
 
 static void
-keep_snapshot(const RinqScanSnapshot *snapshot)
+take_scan_snapshot(const RinqScanSnapshot *snapshot)
 {
 	Size		size = offsetof(RinqScanSnapshot, xip) + snapshot->count * sizeof(TransactionId);
 	RinqScanSnapshot *copy = MemoryContextAlloc(TopMemoryContext, size);
@@ -247,7 +247,7 @@ take_answer(RinqChunk *chunk, RinqTaken * current)
 				return true;
 
 			/* when it is not the first of this scan, that has begun again */
-			keep_snapshot((RinqScanSnapshot *) RINQ_CHUNK_DATA(chunk));
+			take_scan_snapshot((RinqScanSnapshot *) RINQ_CHUNK_DATA(chunk));
 			drop_stored();
 			if (DsaPointerIsValid(current->chunk) &&
 				rinq_chunk(current->chunk)->kind == RINQ_CHUNK_STORED)
@@ -335,7 +335,7 @@ rinq_intake_sent(RinqTaken * taken)
 	RinqSendQueue *queue = the_queue();
 
 	if (taken->hold)
-		hold(taken->chunk, taken->round);
+		defer_chunk(taken->chunk, taken->round);
 	else
 		rinq_sendqueue_free(queue, taken->chunk);
 	taken->chunk = InvalidDsaPointer;
@@ -409,7 +409,7 @@ rinq_intake_scan(const RinqTaken * current)
 	uint32		round;
 
 	if (the_queue()->starved && DsaPointerIsValid(held.first))
-		shed();
+		shed_deferred();
 	if (scanning || !rinq_peer.ready)
 		return 0;
 	rinq_sendqueue_state(the_queue(), &mode, &round);

@@ -25,7 +25,7 @@ static int64 complained_at;
 
 /* executors make room for it; it is tried again */
 static void
-start_failed(void)
+postpone_worker_start(void)
 {
 	worker = NULL;
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
@@ -79,7 +79,7 @@ rinq_outbox_link_up(void)
 	if (rinq_start_worker("rinq outbox", "rinq_outbox_main", &args, &worker))
 		rinq_workers_short(RINQ_NOT_SHORT);
 	else
-		start_failed();
+		postpone_worker_start();
 	MemoryContextSwitchTo(old);
 	return worker != NULL;
 }

@@ -153,7 +153,7 @@ at_tag(Lane * lane, uint64 tag)
 }
 
 static bool
-is_empty(const Lane * lane)
+lane_is_empty(const Lane * lane)
 {
 	return lane->next_tag == lane->oldest_tag;
 }
@@ -230,11 +230,11 @@ tell_nacked(const RinqPublication * what)
 /* ---------------- messages on their way ---------------- */
 
 static void
-advance(Lane * lane)
+advance_lane(Lane * lane)
 {
-	while (!is_empty(lane) && at_tag(lane, lane->oldest_tag)->done)
+	while (!lane_is_empty(lane) && at_tag(lane, lane->oldest_tag)->done)
 		lane->oldest_tag++;
-	if (is_empty(lane))
+	if (lane_is_empty(lane))
 		lane->alone = false;
 }
 
@@ -249,7 +249,7 @@ leave_way(Lane * lane, Unconfirmed * message)
 }
 
 static void
-settle(Lane * lane, Unconfirmed * message, bool nack)
+settle_unconfirmed(Lane * lane, Unconfirmed * message, bool nack)
 {
 	if (message->done)
 		return;
@@ -276,8 +276,8 @@ rinq_publisher_confirmed(uint16 channel, uint64 tag, bool multiple, bool nack)
 	if (lane == NULL || tag >= lane->next_tag || tag < lane->oldest_tag)
 		return;
 	for (i = multiple ? lane->oldest_tag : tag; i <= tag; i++)
-		settle(lane, at_tag(lane, i), nack);
-	advance(lane);
+		settle_unconfirmed(lane, at_tag(lane, i), nack);
+	advance_lane(lane);
 }
 
 /* Was a message's confirm waited for long enough? */
@@ -294,12 +294,12 @@ is_overdue(Lane * lane, uint64 tag)
 static void
 lose_patience(Lane * lane)
 {
-	while (!is_empty(lane) && is_overdue(lane, lane->oldest_tag) &&
+	while (!lane_is_empty(lane) && is_overdue(lane, lane->oldest_tag) &&
 		   (lane->next_tag - lane->oldest_tag >= WINDOW || lane->bytes > MAX_KEPT_BYTES))
 	{
 		leave_way(lane, at_tag(lane, lane->oldest_tag));
 		tell_taken(&at_tag(lane, lane->oldest_tag)->what);
-		advance(lane);
+		advance_lane(lane);
 	}
 }
 
@@ -322,10 +322,10 @@ rinq_publish_waits_for_confirm(Size body_len)
 
 /* May a message of this size be sent now, as far as those on their way matter? */
 static bool
-has_room(Lane * lane, Size body_len)
+lane_has_room(Lane * lane, Size body_len)
 {
 	lose_patience(lane);
-	if (is_empty(lane))
+	if (lane_is_empty(lane))
 		return true;
 	return ((!lane->alone && !is_doubtful(body_len)) || is_overdue(lane, lane->next_tag - 1)) &&
 		lane->next_tag - lane->oldest_tag < WINDOW &&
@@ -375,7 +375,7 @@ rinq_publish(const RinqPublication * what, const char *exchange, RinqBytes routi
 		return RINQ_MSG_BACKLOG;
 	if (!is_doubtful(body.len) && lane->drain_until > rinq_peer.now)
 		return RINQ_MSG_BACKLOG;
-	if (!has_room(lane, body.len))
+	if (!lane_has_room(lane, body.len))
 	{
 		/* it would wait for ever while others keep coming */
 		if (is_doubtful(body.len) && lane->drain_until == 0)
@@ -444,7 +444,7 @@ send_again(Lane * lane)
 			continue;
 		}
 		if (!rinq_amqp_channel_usable(rinq_peer.conn, lane->channel) ||
-			!has_room(lane, message->body_len) || (lane->one_by_one && !is_empty(lane)) ||
+			!lane_has_room(lane, message->body_len) || (lane->one_by_one && !lane_is_empty(lane)) ||
 			rinq_basic_publish_again(rinq_peer.conn, lane->channel, message->frames) != RINQ_MSG_OK)
 			return;
 		add_message(lane, message);
@@ -694,7 +694,7 @@ is_refused_likewise(const Unconfirmed * message, const RinqAmqpChannelClosed *in
 
 /* Tell the owner of a refused message, and those of all that are refused likewise. */
 static void
-refuse(Lane * lane, Again * refused, const RinqAmqpChannelClosed *info)
+refuse_message(Lane * lane, Again * refused, const RinqAmqpChannelClosed *info)
 {
 	char		text[RINQ_LAST_ERROR_LEN];
 	Size		limit = limit_in(info->text);
@@ -761,7 +761,7 @@ rinq_publisher_channel_closed(const RinqAmqpChannelClosed *info)
 	else
 	{
 		drop_taken(lane, refused);
-		refuse(lane, refused, info);
+		refuse_message(lane, refused, info);
 	}
 	send_again(lane);
 	return true;
@@ -783,7 +783,7 @@ rinq_publisher_opened(void)
 
 /* Forget a message of a lost connection; only of responses is anything kept. */
 static void
-forget(Unconfirmed * message)
+forget_unconfirmed(Unconfirmed * message)
 {
 	if (message->what.kind == RINQ_PUBLISH_RESPONSE)
 		rinq_inbound_response_taken(message->what.request);
@@ -807,7 +807,7 @@ rinq_publisher_connection_lost(void)
 		{
 			Again	   *again = dlist_container(Again, node, dlist_head_node(&lane->again));
 
-			forget(&again->message);
+			forget_unconfirmed(&again->message);
 			free_again(again);
 		}
 		lane->one_by_one = false;

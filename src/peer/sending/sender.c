@@ -83,7 +83,7 @@ rinq_sender_init(void)
 
 /* one from memory has but one attempt */
 static void
-drop(const char *error)
+drop_published(const char *error)
 {
 	rinq_count(rinq_peer.db, RINQ_MESSAGES_DROPPED);
 	rinq_sent_note_error(error);
@@ -92,7 +92,7 @@ drop(const char *error)
 /* ---------------- publishing ---------------- */
 
 static RinqMsgStatus
-publish(const RinqOutbound *message, RinqNamespace * ns, const RinqBytes *fields)
+publish_outbound(const RinqOutbound *message, RinqNamespace * ns, const RinqBytes *fields)
 {
 	RinqMessage msg;
 	RinqPublication what;
@@ -138,7 +138,7 @@ send_notification(const RinqOutbound *outbound, const RinqBytes *fields)
 	if (status == RINQ_MSG_OK)
 		rinq_count(rinq_peer.db, RINQ_MESSAGES_SENT);
 	else if (status != RINQ_MSG_BACKLOG)
-		drop(rinq_publish_problem(status));
+		drop_published(rinq_publish_problem(status));
 	return status != RINQ_MSG_BACKLOG;
 }
 
@@ -193,7 +193,7 @@ send_message(const RinqOutbound *outbound)
 	}
 	if (problem == NULL)
 	{
-		status = publish(outbound, ns, fields);
+		status = publish_outbound(outbound, ns, fields);
 		if (status == RINQ_MSG_BACKLOG)
 		{
 			if (message != NULL)
@@ -212,7 +212,7 @@ send_message(const RinqOutbound *outbound)
 	else if (message != NULL)
 		rinq_sent_failed(message, problem);
 	else
-		drop(problem);
+		drop_published(problem);
 	return true;
 }
 
@@ -220,7 +220,7 @@ send_message(const RinqOutbound *outbound)
 
 /* is a message one of those that are to be sent now? */
 static bool
-is_due(const RinqOutbound *message)
+is_outbound_due(const RinqOutbound *message)
 {
 	if (message->known)
 		return false;
@@ -266,7 +266,7 @@ send_chunks(void)
 		{
 			RinqOutbound *message = (RinqOutbound *) (RINQ_CHUNK_DATA(chunk) + current_at);
 
-			if (is_due(message))
+			if (is_outbound_due(message))
 			{
 				if (messages == TURN_MESSAGES || bytes >= TURN_BYTES)
 					return OBSTACLE_TURN;
@@ -288,13 +288,13 @@ send_chunks(void)
 /* ---------------- the broker's answers ---------------- */
 
 static void
-settle(Published * published, bool nack)
+settle_published(Published * published, bool nack)
 {
 	rinq_outbox_moved();
 	if (published->durable)
 		rinq_sent_answered(&published->id, nack);
 	else if (nack)
-		drop("the broker refused the message");
+		drop_published("the broker refused the message");
 }
 
 static void
@@ -321,7 +321,7 @@ rinq_sender_confirmed(uint64 tag, bool multiple, bool nack)
 		if (published->confirmed)
 			continue;
 		published->confirmed = true;
-		settle(published, nack);
+		settle_published(published, nack);
 	}
 	forget_confirmed();
 }
@@ -346,7 +346,7 @@ rinq_sender_refused(uint64 tag, const char *text)
 	if (message != NULL)
 		rinq_sent_refused(message, text);
 	else if (!published->durable)
-		drop(text);
+		drop_published(text);
 	forget_confirmed();
 }
 
@@ -356,7 +356,7 @@ rinq_sender_refused(uint64 tag, const char *text)
 void
 rinq_sender_dropped(const char *text)
 {
-	drop(text);
+	drop_published(text);
 }
 
 /*
@@ -379,7 +379,7 @@ rinq_sender_returned(const RinqReturn *ret)
 	if (message != NULL)
 		rinq_sent_returned(message);
 	else
-		drop("the broker has no queue for the message");
+		drop_published("the broker has no queue for the message");
 }
 
 /* ---------------- turns ---------------- */
@@ -425,12 +425,6 @@ obstacle_text(Obstacle obstacle)
 	return NULL;
 }
 
-static int64
-earlier(int64 a, int64 b)
-{
-	return a == 0 ? b : b == 0 ? a : Min(a, b);
-}
-
 /*
  * Sends what can be sent, and sees to what was.  Returns when to look again,
  * or 0.
@@ -451,14 +445,14 @@ rinq_sender_step(void)
 	}
 	obstacle = send_chunks();
 	next = rinq_intake_scan(&current);
-	next = earlier(next, rinq_sent_step());
-	next = earlier(next, rinq_outbox_watch(obstacle == OBSTACLE_NONE && !rinq_intake_busy()));
-	next = earlier(next, rinq_outbox_look_for_stall(obstacle_text(obstacle)));
+	next = rinq_clock_earlier(next, rinq_sent_step());
+	next = rinq_clock_earlier(next, rinq_outbox_watch(obstacle == OBSTACLE_NONE && !rinq_intake_busy()));
+	next = rinq_clock_earlier(next, rinq_outbox_look_for_stall(obstacle_text(obstacle)));
 	show_status();
 	if (obstacle == OBSTACLE_TURN)
 		next = rinq_peer.now;
 	else if (obstacle == OBSTACLE_WAIT && rinq_peer.ready)
-		next = earlier(next, rinq_peer.now + RINQ_SENDER_RETRY);
+		next = rinq_clock_earlier(next, rinq_peer.now + RINQ_SENDER_RETRY);
 	return next;
 }
 

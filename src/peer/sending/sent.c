@@ -87,7 +87,7 @@ rinq_sent_find(const RinqMessageId *id)
 }
 
 static void
-forget(RinqSent * message)
+forget_sent(RinqSent * message)
 {
 	if (message->error != NULL)
 		pfree(message->error);
@@ -178,7 +178,7 @@ rinq_sent_undo(RinqSent * message)
 	Assert(message->state == SENT_PUBLISHED);
 	if (message->attempts == 0)
 	{
-		forget(message);
+		forget_sent(message);
 		return;
 	}
 	message->state = SENT_FETCHING;
@@ -296,7 +296,7 @@ rinq_sent_removed(const RinqOutboxItem *items, uint32 count)
 		leave_state(message);
 		if (!items[i].postponed)
 		{
-			forget(message);
+			forget_sent(message);
 			rinq_outbox_moved();
 		}
 		else if (message->state == SENT_REMOVING)
@@ -404,7 +404,7 @@ rinq_sent_connection_lost(void)
 	while ((message = hash_seq_search(&seq)) != NULL)
 	{
 		if (message->state == SENT_PUBLISHED)
-			forget(message);
+			forget_sent(message);
 	}
 }
 
@@ -447,7 +447,7 @@ remove_confirmed(void)
 }
 
 static bool
-set_aside(RinqSent * message)
+set_sent_aside(RinqSent * message)
 {
 	RinqOutboxFailed failed;
 
@@ -492,7 +492,7 @@ collect_due(RinqSent * *due, int *num_due)
 			next = next == 0 ? message->retry_at : Min(next, message->retry_at);
 		else if (!is_given_up(message) && *num_due < MAX_BATCH)
 			due[(*num_due)++] = message;
-		else if (is_given_up(message) && set_aside(message))
+		else if (is_given_up(message) && set_sent_aside(message))
 			set_fetching(message);
 		else
 			next = rinq_peer.now + RINQ_SENDER_RETRY;
@@ -502,7 +502,7 @@ collect_due(RinqSent * *due, int *num_due)
 
 /* has messages read again that are due, or set aside */
 static int64
-retry(void)
+retry_sent(void)
 {
 	static RinqSent * due[MAX_BATCH];
 	static RinqOutboxItem items[MAX_BATCH];
@@ -536,7 +536,7 @@ int64
 rinq_sent_step(void)
 {
 	int64		first = remove_confirmed();
-	int64		second = retry();
+	int64		second = retry_sent();
 
 	return first == 0 ? second : second == 0 ? first : Min(first, second);
 }

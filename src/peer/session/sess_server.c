@@ -19,7 +19,7 @@
 
 /* the letter of the response's type; text of an error, or type of a failure */
 static char
-answer_text(StringInfo answer, char type, const char *text)
+write_sess_text(StringInfo answer, char type, const char *text)
 {
 	resetStringInfo(answer);
 	appendStringInfoString(answer, text);
@@ -27,25 +27,25 @@ answer_text(StringInfo answer, char type, const char *text)
 }
 
 static char
-refuse(StringInfo answer, RinqOutcome outcome, RinqBytes detail)
+refuse_sess_request(StringInfo answer, RinqOutcome outcome, RinqBytes detail)
 {
 	switch (outcome)
 	{
 		case RINQ_OUTCOME_NOT_FOUND:
-			return answer_text(answer, 'f', "not-found");
+			return write_sess_text(answer, 'f', "not-found");
 		case RINQ_OUTCOME_STALE:
-			return answer_text(answer, 'f', "stale");
+			return write_sess_text(answer, 'f', "stale");
 		case RINQ_OUTCOME_FROZEN:
-			return answer_text(answer, 'f', "frozen");
+			return write_sess_text(answer, 'f', "frozen");
 		default:
-			return answer_text(answer, 'e', detail.len > 0 ? detail.data :
-							   "the operation was refused");
+			return write_sess_text(answer, 'e', detail.len > 0 ? detail.data :
+								   "the operation was refused");
 	}
 }
 
 /* a fetch says nothing that would be too large to send */
 static char
-fetch(const RinqSessBody *body, StringInfo answer)
+serve_fetch(const RinqSessBody *body, StringInfo answer)
 {
 	RinqSession *session = rinq_own_session_find(body->session);
 	RinqAttribute *found;
@@ -54,7 +54,7 @@ fetch(const RinqSessBody *body, StringInfo answer)
 	int			i;
 
 	if (session == NULL)
-		return refuse(answer, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
+		return refuse_sess_request(answer, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
 	if (body->num_keys == 0 && body->namespace.len == 0)
 	{
 		rinq_sess_encode_revision(answer, session->revision);
@@ -68,7 +68,7 @@ fetch(const RinqSessBody *body, StringInfo answer)
 			continue;
 		size += found[count].key.len + found[count].value.len + 32;
 		if (size > rinq_payload_limit())
-			return answer_text(answer, 'e', "the attributes exceed \"rinq.max_payload\"");
+			return write_sess_text(answer, 'e', "the attributes exceed \"rinq.max_payload\"");
 		count++;
 	}
 	rinq_sess_encode_fetched(answer, session->revision, found, count);
@@ -76,7 +76,7 @@ fetch(const RinqSessBody *body, StringInfo answer)
 }
 
 static char
-update(const RinqSessBody *body, StringInfo answer)
+serve_update(const RinqSessBody *body, StringInfo answer)
 {
 	RinqBytes	detail = rinq_bytes(NULL, 0);
 	RinqOutcome outcome = rinq_own_session_update(body->session, body->revision, body->namespace,
@@ -84,20 +84,20 @@ update(const RinqSessBody *body, StringInfo answer)
 												  &detail);
 
 	if (outcome != RINQ_OUTCOME_SUCCESS)
-		return refuse(answer, outcome, detail);
+		return refuse_sess_request(answer, outcome, detail);
 	rinq_sess_encode_updated(answer, body->revision + 1, body->attributes, body->num_attributes);
 	return 's';
 }
 
 static char
-clear(const RinqSessBody *body, StringInfo answer)
+serve_clear(const RinqSessBody *body, StringInfo answer)
 {
 	RinqBytes	detail = rinq_bytes(NULL, 0);
 	RinqOutcome outcome = rinq_own_session_clear(body->session, body->revision, body->namespace,
 												 &detail);
 
 	if (outcome != RINQ_OUTCOME_SUCCESS)
-		return refuse(answer, outcome, detail);
+		return refuse_sess_request(answer, outcome, detail);
 	rinq_sess_encode_revision(answer, body->revision + 1);
 	return 's';
 }
@@ -114,17 +114,17 @@ rinq_sess_serve(RinqBytes command, RinqBytes data, StringInfo answer)
 
 	if (!rinq_bytes_are(command, "fetch") && !rinq_bytes_are(command, "update") &&
 		!rinq_bytes_are(command, "clear") && !rinq_bytes_are(command, "destroy"))
-		return answer_text(answer, 'e', "unknown command");
+		return write_sess_text(answer, 'e', "unknown command");
 	if (!rinq_sess_decode(data, &body))
-		return answer_text(answer, 'e', "the payload cannot be read");
+		return write_sess_text(answer, 'e', "the payload cannot be read");
 	if (rinq_bytes_are(command, "fetch"))
-		return fetch(&body, answer);
+		return serve_fetch(&body, answer);
 	if (rinq_bytes_are(command, "update"))
-		return update(&body, answer);
+		return serve_update(&body, answer);
 	if (rinq_bytes_are(command, "clear"))
-		return clear(&body, answer);
+		return serve_clear(&body, answer);
 	outcome = rinq_own_session_destroy(body.session, body.revision);
 	if (outcome != RINQ_OUTCOME_SUCCESS)
-		return refuse(answer, outcome, rinq_bytes(NULL, 0));
+		return refuse_sess_request(answer, outcome, rinq_bytes(NULL, 0));
 	return 's';
 }

@@ -66,7 +66,7 @@ rinq_session_cache_init(void)
 }
 
 static RemoteKey
-key_of(const RinqSessionId *id)
+remote_key(const RinqSessionId *id)
 {
 	RemoteKey	key;
 
@@ -78,7 +78,7 @@ key_of(const RinqSessionId *id)
 }
 
 static void
-forget(Remote * remote)
+forget_remote(Remote * remote)
 {
 	bytes_used -= REMOTE_BYTES + rinq_attributes_size(remote->attributes);
 	rinq_attributes_free(remote->attributes);
@@ -88,9 +88,9 @@ forget(Remote * remote)
 
 /* what is known of a session; made if need be */
 static Remote *
-find(const RinqSessionId *id, bool make)
+find_remote(const RinqSessionId *id, bool make)
 {
-	RemoteKey	key = key_of(id);
+	RemoteKey	key = remote_key(id);
 	bool		found;
 	Remote	   *remote = hash_search(remotes, &key, make ? HASH_ENTER : HASH_FIND, &found);
 
@@ -121,7 +121,7 @@ least_used(void)
  * one, too, when it has so many attributes that changing it would take long.
  */
 static void
-shrink(void)
+shrink_cache(void)
 {
 	Remote	   *remote;
 
@@ -129,11 +129,11 @@ shrink(void)
 	{
 		remote = dlist_container(Remote, node, dlist_head_node(&by_use));
 		if (rinq_attributes_count(remote->attributes) > RINQ_MAX_ATTRIBUTES)
-			forget(remote);
+			forget_remote(remote);
 	}
 	while (bytes_used > (Size) rinq_session_cache * 1024 * 1024 && (remote = least_used()) != NULL)
 	{
-		forget(remote);
+		forget_remote(remote);
 		if (rinq_slice_over())
 			break;
 	}
@@ -155,7 +155,7 @@ rinq_session_cache_prune(void)
 		return next_prune;
 	while ((remote = least_used()) != NULL && rinq_peer.now - remote->used_at >= 2 * interval)
 	{
-		forget(remote);
+		forget_remote(remote);
 		if (rinq_slice_over())
 			return rinq_peer.now;
 	}
@@ -164,7 +164,7 @@ rinq_session_cache_prune(void)
 }
 
 static void
-put(Remote * remote, RinqBytes namespace, const RinqAttribute *attribute)
+put_remote_attribute(Remote * remote, RinqBytes namespace, const RinqAttribute *attribute)
 {
 	bytes_used -= rinq_attributes_size(remote->attributes);
 	rinq_attribute_put(&remote->attributes, remote_context, namespace, attribute);
@@ -172,7 +172,7 @@ put(Remote * remote, RinqBytes namespace, const RinqAttribute *attribute)
 }
 
 static void
-drop(Remote * remote, RinqBytes namespace, RinqBytes key)
+remove_remote_attribute(Remote * remote, RinqBytes namespace, RinqBytes key)
 {
 	bytes_used -= rinq_attributes_size(remote->attributes);
 	rinq_attribute_remove(remote->attributes, namespace, key);
@@ -180,25 +180,25 @@ drop(Remote * remote, RinqBytes namespace, RinqBytes key)
 }
 
 static void
-finish(uint32 index, RinqOutcome outcome, RinqBytes text)
+finish_remote_operation(uint32 index, RinqOutcome outcome, RinqBytes text)
 {
 	rinq_invoker_finish(index, outcome, rinq_bytes(NULL, 0), rinq_bytes_copy(text),
 						rinq_bytes(NULL, 0));
 }
 
 static void
-finish_ref(uint32 index, uint32 revision)
+finish_with_remote_ref(uint32 index, uint32 revision)
 {
 	RinqRef		ref = rinq_peer.slots->slot[index].target;
 	char		text[RINQ_REF_SIZE];
 
 	ref.revision = revision;
 	rinq_ref_format(&ref, text, sizeof(text));
-	finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes_str(text));
+	finish_remote_operation(index, RINQ_OUTCOME_SUCCESS, rinq_bytes_str(text));
 }
 
 static void
-ask(uint32 index, const char *command, StringInfo body)
+ask_owner(uint32 index, const char *command, StringInfo body)
 {
 	rinq_invoker_ask(index, &rinq_peer.slots->slot[index].target.session.peer, command,
 					 rinq_bytes(body->data, body->len));
@@ -216,7 +216,7 @@ typedef enum Knowledge
  * its value.
  */
 static Knowledge
-consult(Remote * remote, RinqBytes namespace, uint32 revision, RinqAttribute *attribute)
+consult_cache(Remote * remote, RinqBytes namespace, uint32 revision, RinqAttribute *attribute)
 {
 	RinqAttribute found;
 
@@ -246,10 +246,10 @@ answer_get(uint32 index, Remote * remote, uint32 revision, RinqBytes namespace,
 
 	for (i = 0; i < count; i++)
 	{
-		switch (consult(remote, namespace, revision, &attributes[i]))
+		switch (consult_cache(remote, namespace, revision, &attributes[i]))
 		{
 			case KNOWN_STALE:
-				finish(index, RINQ_OUTCOME_STALE_FETCH, attributes[i].key);
+				finish_remote_operation(index, RINQ_OUTCOME_STALE_FETCH, attributes[i].key);
 				return true;
 			case UNKNOWN:
 				known = false;
@@ -268,8 +268,8 @@ answer_get(uint32 index, Remote * remote, uint32 revision, RinqBytes namespace,
 }
 
 static void
-get(uint32 index, RinqSlot *slot, Remote * remote, const RinqBytes *fields,
-	RinqAttribute *attributes, int count, StringInfo body)
+get_remote_attributes(uint32 index, RinqSlot *slot, Remote * remote, const RinqBytes *fields,
+					  RinqAttribute *attributes, int count, StringInfo body)
 {
 	RinqAttribute *missing = attributes;
 	int			num_missing = count;
@@ -284,14 +284,14 @@ get(uint32 index, RinqSlot *slot, Remote * remote, const RinqBytes *fields,
 		num_missing = 0;
 		for (i = 0; i < count; i++)
 		{
-			if (consult(remote, fields[RINQ_OP_NAMESPACE], slot->target.revision,
-						&attributes[i]) == UNKNOWN)
+			if (consult_cache(remote, fields[RINQ_OP_NAMESPACE], slot->target.revision,
+							  &attributes[i]) == UNKNOWN)
 				missing[num_missing++] = attributes[i];
 		}
 	}
 	rinq_sess_encode_fetch(body, slot->target.session.seq, fields[RINQ_OP_NAMESPACE], missing,
 						   num_missing);
-	ask(index, "fetch", body);
+	ask_owner(index, "fetch", body);
 }
 
 /* would this change an attribute that is known to be frozen? */
@@ -307,8 +307,8 @@ is_refused(Remote * remote, RinqBytes namespace, const RinqAttribute *attribute)
 }
 
 static void
-update(uint32 index, RinqSlot *slot, Remote * remote, const RinqBytes *fields,
-	   RinqAttribute *attributes, int count, StringInfo body)
+update_remote(uint32 index, RinqSlot *slot, Remote * remote, const RinqBytes *fields,
+			  RinqAttribute *attributes, int count, StringInfo body)
 {
 	int			i;
 
@@ -316,20 +316,20 @@ update(uint32 index, RinqSlot *slot, Remote * remote, const RinqBytes *fields,
 	{
 		if (is_refused(remote, fields[RINQ_OP_NAMESPACE], &attributes[i]))
 		{
-			finish(index, RINQ_OUTCOME_FROZEN, attributes[i].key);
+			finish_remote_operation(index, RINQ_OUTCOME_FROZEN, attributes[i].key);
 			return;
 		}
 	}
 	rinq_sess_encode_update(body, slot->target.session.seq, slot->target.revision,
 							fields[RINQ_OP_NAMESPACE], attributes, count);
-	ask(index, "update", body);
+	ask_owner(index, "update", body);
 }
 
 static void
-start(uint32 index, RinqSlot *slot, StringInfo body)
+start_remote_operation(uint32 index, RinqSlot *slot, StringInfo body)
 {
 	RinqBytes	fields[RINQ_OP_FIELDS];
-	Remote	   *remote = find(&slot->target.session, false);
+	Remote	   *remote = find_remote(&slot->target.session, false);
 	RinqAttribute *attributes;
 	RinqBytes	frozen_key;
 	int			count;
@@ -337,50 +337,50 @@ start(uint32 index, RinqSlot *slot, StringInfo body)
 	rinq_slot_read(slot, fields, RINQ_OP_FIELDS);
 	if (!rinq_attributes_unpack(fields[RINQ_OP_ATTRIBUTES], &attributes, &count))
 	{
-		finish(index, RINQ_OUTCOME_REFUSED, rinq_bytes_str("the attributes cannot be read"));
+		finish_remote_operation(index, RINQ_OUTCOME_REFUSED, rinq_bytes_str("the attributes cannot be read"));
 		return;
 	}
 	if (slot->op == RINQ_OP_REVISION)
 	{
 		rinq_sess_encode_fetch(body, slot->target.session.seq, rinq_bytes(NULL, 0), NULL, 0);
-		ask(index, "fetch", body);
+		ask_owner(index, "fetch", body);
 		return;
 	}
 	if (slot->op == RINQ_OP_GET)
 	{
-		get(index, slot, remote, fields, attributes, count, body);
+		get_remote_attributes(index, slot, remote, fields, attributes, count, body);
 		return;
 	}
 	if (slot->op != RINQ_OP_UPDATE && slot->op != RINQ_OP_CLEAR && slot->op != RINQ_OP_DESTROY)
 	{
 		/* what is left can only be done to sessions of this peer */
-		finish(index, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
+		finish_remote_operation(index, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
 		return;
 	}
 	if (slot->current || (remote != NULL && remote->revision > slot->target.revision))
 	{
-		finish(index, RINQ_OUTCOME_STALE, rinq_bytes(NULL, 0));
+		finish_remote_operation(index, RINQ_OUTCOME_STALE, rinq_bytes(NULL, 0));
 		return;
 	}
 	switch (slot->op)
 	{
 		case RINQ_OP_UPDATE:
-			update(index, slot, remote, fields, attributes, count, body);
+			update_remote(index, slot, remote, fields, attributes, count, body);
 			break;
 		case RINQ_OP_CLEAR:
 			if (remote != NULL &&
 				rinq_attributes_frozen(remote->attributes, fields[RINQ_OP_NAMESPACE], &frozen_key))
 			{
-				finish(index, RINQ_OUTCOME_FROZEN, frozen_key);
+				finish_remote_operation(index, RINQ_OUTCOME_FROZEN, frozen_key);
 				break;
 			}
 			rinq_sess_encode_clear(body, slot->target.session.seq, slot->target.revision,
 								   fields[RINQ_OP_NAMESPACE]);
-			ask(index, "clear", body);
+			ask_owner(index, "clear", body);
 			break;
 		default:
 			rinq_sess_encode_destroy(body, slot->target.session.seq, slot->target.revision);
-			ask(index, "destroy", body);
+			ask_owner(index, "destroy", body);
 			break;
 	}
 }
@@ -397,7 +397,7 @@ rinq_session_cache_operation(uint32 index)
 	StringInfoData body;
 
 	initStringInfo(&body);
-	start(index, &rinq_peer.slots->slot[index], &body);
+	start_remote_operation(index, &rinq_peer.slots->slot[index], &body);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }
@@ -415,9 +415,9 @@ carry_over(Remote * remote, const RinqSlot *slot, uint32 revision)
 
 /* an owner has told at which revision it is */
 static Remote *
-learn(const RinqSessionId *id, uint32 revision)
+learn_revision(const RinqSessionId *id, uint32 revision)
 {
-	Remote	   *remote = find(id, true);
+	Remote	   *remote = find_remote(id, true);
 
 	remote->revision = Max(remote->revision, revision);
 	return remote;
@@ -425,9 +425,9 @@ learn(const RinqSessionId *id, uint32 revision)
 
 /* the owner has answered a fetch: keeps it, and finishes if that is all */
 static void
-fetched(uint32 index, RinqSlot *slot, const RinqSessBody *body)
+take_fetched(uint32 index, RinqSlot *slot, const RinqSessBody *body)
 {
-	Remote	   *remote = learn(&slot->target.session, body->revision);
+	Remote	   *remote = learn_revision(&slot->target.session, body->revision);
 	RinqBytes	fields[RINQ_OP_FIELDS];
 	RinqAttribute *attributes;
 	uint32		revision = slot->current ? body->revision : slot->target.revision;
@@ -442,20 +442,20 @@ fetched(uint32 index, RinqSlot *slot, const RinqSessBody *body)
 
 		/* what it does not mention, it does not have; unless it was not asked */
 		if (!slot->current &&
-			consult(remote, fields[RINQ_OP_NAMESPACE], revision, &attributes[i]) != UNKNOWN)
+			consult_cache(remote, fields[RINQ_OP_NAMESPACE], revision, &attributes[i]) != UNKNOWN)
 			continue;
 		memset(&known, 0, sizeof(known));
 		known.key = attributes[i].key;
 		known.fetched = body->revision;
-		put(remote, fields[RINQ_OP_NAMESPACE], &known);
+		put_remote_attribute(remote, fields[RINQ_OP_NAMESPACE], &known);
 	}
 	for (i = 0; i < body->num_attributes; i++)
 	{
 		body->attributes[i].fetched = body->revision;
-		put(remote, fields[RINQ_OP_NAMESPACE], &body->attributes[i]);
+		put_remote_attribute(remote, fields[RINQ_OP_NAMESPACE], &body->attributes[i]);
 	}
 	if (!answer_get(index, remote, revision, fields[RINQ_OP_NAMESPACE], attributes, count))
-		finish(index, RINQ_OUTCOME_STALE_FETCH, rinq_bytes(NULL, 0));
+		finish_remote_operation(index, RINQ_OUTCOME_STALE_FETCH, rinq_bytes(NULL, 0));
 }
 
 /*
@@ -463,9 +463,9 @@ fetched(uint32 index, RinqSlot *slot, const RinqSessBody *body)
  * at the new one, but for what has changed.
  */
 static void
-updated(uint32 index, RinqSlot *slot, const RinqSessBody *body)
+take_updated(uint32 index, RinqSlot *slot, const RinqSessBody *body)
 {
-	Remote	   *remote = learn(&slot->target.session, body->revision);
+	Remote	   *remote = learn_revision(&slot->target.session, body->revision);
 	RinqBytes	fields[RINQ_OP_FIELDS];
 	RinqAttribute *attributes;
 	int			count;
@@ -475,7 +475,7 @@ updated(uint32 index, RinqSlot *slot, const RinqSessBody *body)
 	(void) rinq_attributes_unpack(fields[RINQ_OP_ATTRIBUTES], &attributes, &count);
 	carry_over(remote, slot, body->revision);
 	for (i = 0; i < count; i++)
-		drop(remote, fields[RINQ_OP_NAMESPACE], attributes[i].key);
+		remove_remote_attribute(remote, fields[RINQ_OP_NAMESPACE], attributes[i].key);
 	for (i = 0; i < count && i < body->num_created; i++)
 	{
 		/* of one that is new, all is known */
@@ -484,15 +484,15 @@ updated(uint32 index, RinqSlot *slot, const RinqSessBody *body)
 		attributes[i].created = body->revision;
 		attributes[i].updated = body->revision;
 		attributes[i].fetched = body->revision;
-		put(remote, fields[RINQ_OP_NAMESPACE], &attributes[i]);
+		put_remote_attribute(remote, fields[RINQ_OP_NAMESPACE], &attributes[i]);
 	}
-	finish_ref(index, body->revision);
+	finish_with_remote_ref(index, body->revision);
 }
 
 static void
-cleared(uint32 index, RinqSlot *slot, const RinqSessBody *body)
+take_cleared(uint32 index, RinqSlot *slot, const RinqSessBody *body)
 {
-	Remote	   *remote = learn(&slot->target.session, body->revision);
+	Remote	   *remote = learn_revision(&slot->target.session, body->revision);
 	RinqBytes	fields[RINQ_OP_FIELDS];
 
 	rinq_slot_read(slot, fields, RINQ_OP_FIELDS);
@@ -500,64 +500,64 @@ cleared(uint32 index, RinqSlot *slot, const RinqSessBody *body)
 	rinq_attributes_remove_namespace(remote->attributes, fields[RINQ_OP_NAMESPACE]);
 	bytes_used += rinq_attributes_size(remote->attributes);
 	carry_over(remote, slot, body->revision);
-	finish_ref(index, body->revision);
+	finish_with_remote_ref(index, body->revision);
 }
 
 static void
-gone(const RinqSessionId *id)
+forget_destroyed(const RinqSessionId *id)
 {
-	Remote	   *remote = find(id, false);
+	Remote	   *remote = find_remote(id, false);
 
 	if (remote != NULL)
-		forget(remote);
+		forget_remote(remote);
 }
 
 static void
-succeeded(uint32 index, RinqSlot *slot, RinqBytes data)
+handle_owner_success(uint32 index, RinqSlot *slot, RinqBytes data)
 {
 	RinqSessBody body;
 
 	if (!rinq_sess_decode(data, &body))
 	{
-		finish(index, RINQ_OUTCOME_MALFORMED, rinq_bytes_str("its payload cannot be read"));
+		finish_remote_operation(index, RINQ_OUTCOME_MALFORMED, rinq_bytes_str("its payload cannot be read"));
 		return;
 	}
 	switch (slot->op)
 	{
 		case RINQ_OP_REVISION:
-			(void) learn(&slot->target.session, body.revision);
-			finish_ref(index, body.revision);
+			(void) learn_revision(&slot->target.session, body.revision);
+			finish_with_remote_ref(index, body.revision);
 			break;
 		case RINQ_OP_GET:
-			fetched(index, slot, &body);
+			take_fetched(index, slot, &body);
 			break;
 		case RINQ_OP_UPDATE:
-			updated(index, slot, &body);
+			take_updated(index, slot, &body);
 			break;
 		case RINQ_OP_CLEAR:
-			cleared(index, slot, &body);
+			take_cleared(index, slot, &body);
 			break;
 		default:
-			gone(&slot->target.session);
-			finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0));
+			forget_destroyed(&slot->target.session);
+			finish_remote_operation(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0));
 			break;
 	}
 }
 
 static void
-failed(uint32 index, RinqSlot *slot, RinqBytes type)
+handle_owner_failure(uint32 index, RinqSlot *slot, RinqBytes type)
 {
 	if (rinq_bytes_are(type, "not-found"))
 	{
-		gone(&slot->target.session);
-		finish(index, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
+		forget_destroyed(&slot->target.session);
+		finish_remote_operation(index, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
 	}
 	else if (rinq_bytes_are(type, "stale"))
-		finish(index, RINQ_OUTCOME_STALE, rinq_bytes(NULL, 0));
+		finish_remote_operation(index, RINQ_OUTCOME_STALE, rinq_bytes(NULL, 0));
 	else if (rinq_bytes_are(type, "frozen"))
-		finish(index, RINQ_OUTCOME_FROZEN, rinq_bytes(NULL, 0));
+		finish_remote_operation(index, RINQ_OUTCOME_FROZEN, rinq_bytes(NULL, 0));
 	else
-		finish(index, RINQ_OUTCOME_MALFORMED, rinq_bytes_str("its failure type is unknown"));
+		finish_remote_operation(index, RINQ_OUTCOME_MALFORMED, rinq_bytes_str("its failure type is unknown"));
 }
 
 /*
@@ -573,18 +573,18 @@ rinq_session_cache_response(uint32 index, const RinqDelivery *delivery)
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	if (delivery->oversize)
-		finish(index, RINQ_OUTCOME_TOO_LARGE, rinq_bytes(NULL, 0));
+		finish_remote_operation(index, RINQ_OUTCOME_TOO_LARGE, rinq_bytes(NULL, 0));
 	else if (delivery->malformed_headers)
-		finish(index, RINQ_OUTCOME_MALFORMED, rinq_bytes_str("its headers cannot be read"));
+		finish_remote_operation(index, RINQ_OUTCOME_MALFORMED, rinq_bytes_str("its headers cannot be read"));
 	else if (rinq_bytes_are(type, "s"))
-		succeeded(index, slot, delivery->body);
+		handle_owner_success(index, slot, delivery->body);
 	else if (rinq_bytes_are(type, "f"))
-		failed(index, slot, delivery->message.target);
+		handle_owner_failure(index, slot, delivery->message.target);
 	else if (rinq_bytes_are(type, "e"))
-		finish(index, RINQ_OUTCOME_ERROR, delivery->body);
+		finish_remote_operation(index, RINQ_OUTCOME_ERROR, delivery->body);
 	else
-		finish(index, RINQ_OUTCOME_MALFORMED, rinq_bytes_str("its type is unknown"));
-	shrink();
+		finish_remote_operation(index, RINQ_OUTCOME_MALFORMED, rinq_bytes_str("its type is unknown"));
+	shrink_cache();
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }

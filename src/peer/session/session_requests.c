@@ -38,7 +38,7 @@ finish_outcome(uint32 index, RinqOutcome outcome, RinqBytes text)
 
 /* answers with a session at its revision */
 static void
-finish_ref(uint32 index, uint32 seq, uint32 revision)
+finish_with_own_ref(uint32 index, uint32 seq, uint32 revision)
 {
 	RinqRef		ref;
 	char		text[RINQ_REF_SIZE];
@@ -51,14 +51,14 @@ finish_ref(uint32 index, uint32 seq, uint32 revision)
 }
 
 static void
-create(uint32 index, const RinqSlot *slot)
+create_own_session(uint32 index, const RinqSlot *slot)
 {
 	RinqSession *session = rinq_own_session_create(slot->role);
 
 	if (session == NULL)
 		finish_outcome(index, RINQ_OUTCOME_REFUSED, rinq_bytes_str(RINQ_NO_SESSION_MEMORY));
 	else
-		finish_ref(index, session->seq, session->revision);
+		finish_with_own_ref(index, session->seq, session->revision);
 }
 
 /*
@@ -66,7 +66,7 @@ create(uint32 index, const RinqSlot *slot)
  * that was changed later the value is not known any more.
  */
 static void
-get(uint32 index, RinqSession * session, uint32 revision, const RinqBytes *fields)
+get_own_attributes(uint32 index, RinqSession * session, uint32 revision, const RinqBytes *fields)
 {
 	RinqAttribute *attributes;
 	StringInfoData result;
@@ -99,7 +99,7 @@ get(uint32 index, RinqSession * session, uint32 revision, const RinqBytes *field
 }
 
 static void
-update(uint32 index, RinqSession * session, uint32 revision, const RinqBytes *fields)
+update_own_session(uint32 index, RinqSession * session, uint32 revision, const RinqBytes *fields)
 {
 	RinqAttribute *attributes;
 	RinqBytes	detail = rinq_bytes(NULL, 0);
@@ -116,19 +116,19 @@ update(uint32 index, RinqSession * session, uint32 revision, const RinqBytes *fi
 	/* nothing to do is nothing new, for the session's own peer */
 	if (count == 0 && session->revision == revision)
 	{
-		finish_ref(index, seq, revision);
+		finish_with_own_ref(index, seq, revision);
 		return;
 	}
 	outcome = rinq_own_session_update(seq, revision, fields[RINQ_OP_NAMESPACE], attributes, count,
 									  &detail);
 	if (outcome == RINQ_OUTCOME_SUCCESS)
-		finish_ref(index, seq, revision + 1);
+		finish_with_own_ref(index, seq, revision + 1);
 	else
 		finish_outcome(index, outcome, detail);
 }
 
 static void
-clear(uint32 index, RinqSession * session, uint32 revision, const RinqBytes *fields)
+clear_own_session(uint32 index, RinqSession * session, uint32 revision, const RinqBytes *fields)
 {
 	RinqBytes	detail = rinq_bytes(NULL, 0);
 	uint32		seq = session->seq;
@@ -136,14 +136,14 @@ clear(uint32 index, RinqSession * session, uint32 revision, const RinqBytes *fie
 												 &detail);
 
 	if (outcome == RINQ_OUTCOME_SUCCESS)
-		finish_ref(index, seq, revision + 1);
+		finish_with_own_ref(index, seq, revision + 1);
 	else
 		finish_outcome(index, outcome, detail);
 }
 
 /* the next message id of a session that belongs to no process */
 static void
-draw(uint32 index, RinqSession * session)
+allocate_own_id(uint32 index, RinqSession * session)
 {
 	RinqMessageId id;
 	char		text[RINQ_MESSAGE_ID_SIZE];
@@ -215,7 +215,7 @@ append_attributes(StringInfo page, const RinqSession * session)
  * their attributes; its text is the last one's number, or empty at the end.
  */
 static void
-list(uint32 index, uint32 after, bool of_attributes)
+list_own_sessions(uint32 index, uint32 after, bool of_attributes)
 {
 	RinqSession *session = rinq_own_session_after(after);
 	StringInfoData page;
@@ -249,7 +249,7 @@ listening_changed(RinqSession * session)
 
 /* listens to notifications; answered when they can come */
 static void
-listen_to(uint32 index, RinqSession * session, const RinqSlot *slot, const RinqBytes *fields)
+listen_to_session(uint32 index, RinqSession * session, const RinqSlot *slot, const RinqBytes *fields)
 {
 	RinqNamespace *ns = rinq_topology_namespace(fields[RINQ_OP_NAMESPACE], rinq_max_namespaces);
 	RinqReceiveMode mode = RINQ_RECEIVE_BUFFER;
@@ -328,23 +328,23 @@ on_own_session(uint32 index, RinqSlot *slot, const RinqBytes *fields)
 	switch (slot->op)
 	{
 		case RINQ_OP_REVISION:
-			finish_ref(index, session->seq, session->revision);
+			finish_with_own_ref(index, session->seq, session->revision);
 			break;
 		case RINQ_OP_GET:
-			get(index, session, revision, fields);
+			get_own_attributes(index, session, revision, fields);
 			break;
 		case RINQ_OP_UPDATE:
-			update(index, session, revision, fields);
+			update_own_session(index, session, revision, fields);
 			break;
 		case RINQ_OP_CLEAR:
-			clear(index, session, revision, fields);
+			clear_own_session(index, session, revision, fields);
 			break;
 		case RINQ_OP_DESTROY:
 			finish_outcome(index, rinq_own_session_destroy(session->seq, revision),
 						   rinq_bytes(NULL, 0));
 			break;
 		case RINQ_OP_ALLOCATE_ID:
-			draw(index, session);
+			allocate_own_id(index, session);
 			break;
 		case RINQ_OP_ON_RESPONSE:
 			if (session->client != 0)
@@ -359,7 +359,7 @@ on_own_session(uint32 index, RinqSlot *slot, const RinqBytes *fields)
 			rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, "");
 			break;
 		case RINQ_OP_LISTEN:
-			listen_to(index, session, slot, fields);
+			listen_to_session(index, session, slot, fields);
 			break;
 		case RINQ_OP_FETCH:
 			if (session->num_kept == 0 && !rinq_buffers_notifications(session))
@@ -390,7 +390,7 @@ rinq_operation(uint32 index)
 
 	if (slot->op == RINQ_OP_CREATE)
 	{
-		create(index, slot);
+		create_own_session(index, slot);
 		return;
 	}
 	if (slot->op != RINQ_OP_LIST_SESSIONS && slot->op != RINQ_OP_LIST_ATTRIBUTES &&
@@ -406,7 +406,7 @@ rinq_operation(uint32 index)
 	/* the answer takes the place of the fields, and may be made of them */
 	rinq_slot_read(slot, fields, RINQ_OP_FIELDS);
 	if (slot->op == RINQ_OP_LIST_SESSIONS || slot->op == RINQ_OP_LIST_ATTRIBUTES)
-		list(index, slot->target.session.seq, slot->op == RINQ_OP_LIST_ATTRIBUTES);
+		list_own_sessions(index, slot->target.session.seq, slot->op == RINQ_OP_LIST_ATTRIBUTES);
 	else if (slot->op == RINQ_OP_LIST_SUBSCRIPTIONS)
 	{
 		StringInfoData all;

@@ -46,7 +46,7 @@ static MemoryContext attribute_context;
 static Size bytes_used;
 
 static HTAB *
-make_table(const char *name, Size entrysize)
+make_session_table(const char *name, Size entrysize)
 {
 	HASHCTL		ctl;
 
@@ -60,8 +60,8 @@ make_table(const char *name, Size entrysize)
 void
 rinq_sessions_init(void)
 {
-	sessions = make_table("rinq sessions", sizeof(RinqSession));
-	clients = make_table("rinq clients", sizeof(Client));
+	sessions = make_session_table("rinq sessions", sizeof(RinqSession));
+	clients = make_session_table("rinq clients", sizeof(Client));
 	attribute_context = AllocSetContextCreate(TopMemoryContext, "rinq session attributes",
 											  ALLOCSET_DEFAULT_SIZES);
 	dlist_init(&in_order);
@@ -131,13 +131,13 @@ rinq_own_session_after(uint32 seq)
 }
 
 static bool
-has_room(Size bytes)
+sessions_have_room(Size bytes)
 {
 	return bytes_used + bytes <= (Size) rinq_session_memory * 1024 * 1024;
 }
 
 static RinqSession *
-add(uint32 seq)
+add_session(uint32 seq)
 {
 	static uint64 last_serial = 0;
 	bool		found;
@@ -209,7 +209,7 @@ rinq_own_session_of_process(int procno, uint32 client)
 		rinq_own_session_renumber(session);
 		return;
 	}
-	session = add(cell.seq);
+	session = add_session(cell.seq);
 	session->client = client;
 	session->procno = procno;
 	session->pid = cell.pid;
@@ -227,12 +227,12 @@ rinq_own_session_create(Oid role)
 	RinqSession *session;
 	uint32		seq;
 
-	if (!has_room(SESSION_BYTES))
+	if (!sessions_have_room(SESSION_BYTES))
 		return NULL;
 	SpinLockAcquire(&rinq_peer.db->mutex);
 	seq = rinq_peer.db->next_session++;
 	SpinLockRelease(&rinq_peer.db->mutex);
-	session = add(seq);
+	session = add_session(seq);
 	session->role = role;
 	return session;
 }
@@ -333,13 +333,13 @@ find_at(uint32 seq, uint32 revision, RinqSession * *session)
 
 /* why a change is refused, as the text of RINQ_OUTCOME_REFUSED; NULL if it is not */
 static const char *
-refusal(const RinqSession * session, Size needed, RinqBytes namespace)
+change_refusal(const RinqSession * session, Size needed, RinqBytes namespace)
 {
 	if (namespace.len > PG_UINT16_MAX)
 		return "the namespace is too long";
 	if (session->revision == PG_UINT32_MAX)
 		return "the session is at its last revision";
-	return has_room(needed) ? NULL : RINQ_NO_SESSION_MEMORY;
+	return sessions_have_room(needed) ? NULL : RINQ_NO_SESSION_MEMORY;
 }
 
 /*
@@ -362,7 +362,7 @@ rinq_own_session_update(uint32 seq, uint32 revision, RinqBytes namespace,
 		return outcome;
 	for (i = 0; i < count; i++)
 		needed += rinq_attribute_size(namespace, &attributes[i]);
-	problem = refusal(session, needed, namespace);
+	problem = change_refusal(session, needed, namespace);
 	if (problem != NULL)
 	{
 		*detail = rinq_bytes_str(problem);
@@ -401,7 +401,7 @@ rinq_own_session_clear(uint32 seq, uint32 revision, RinqBytes namespace, RinqByt
 
 	if (outcome != RINQ_OUTCOME_SUCCESS)
 		return outcome;
-	problem = refusal(session, 0, namespace);
+	problem = change_refusal(session, 0, namespace);
 	if (problem != NULL)
 	{
 		*detail = rinq_bytes_str(problem);

@@ -152,7 +152,7 @@ rinq_topology_opened(void)
 
 /* requests of one consumer that the broker sends ahead */
 static uint16
-prefetch(void)
+request_prefetch(void)
 {
 	return (uint16) (rinq_prefetch > 0 ? rinq_prefetch : 4 * rinq_command_workers);
 }
@@ -199,7 +199,7 @@ start_notifications(void)
 
 /* ends the operations that wait for notifications of a namespace */
 static void
-subscribed(RinqNamespace * ns, const char *error)
+finish_binding_operations(RinqNamespace * ns, const char *error)
 {
 	List	   *binding = ns->binding;
 	ListCell   *lc;
@@ -297,7 +297,7 @@ rinq_topology_connection_lost(void)
 		ns->lost_at = 0;
 		ns->notifications = NOTIFICATIONS_UNBOUND;
 		ns->binds = 0;
-		subscribed(ns, "the connection to the broker was lost");
+		finish_binding_operations(ns, "the connection to the broker was lost");
 		rinq_invoker_declared(ns, RINQ_OUTCOME_CONNECTION_LOST,
 							  "the connection to the broker was lost before the request was sent");
 	}
@@ -387,13 +387,13 @@ consuming_channel(RinqNamespace * ns)
 	if (!rinq_amqp_channel_usable(rinq_peer.conn, ns->channel))
 	{
 		rinq_amqp_channel_open(rinq_peer.conn, ns->channel, 0);
-		rinq_basic_qos(rinq_peer.conn, ns->channel, prefetch(), false, 0);
+		rinq_basic_qos(rinq_peer.conn, ns->channel, request_prefetch(), false, 0);
 	}
 	return ns->channel;
 }
 
 static void
-listen_to(RinqNamespace * ns)
+listen_to_namespace(RinqNamespace * ns)
 {
 	char		buf[RINQ_NAMESPACE_MAXLEN + 8];
 	RinqBytes	queue = command_queue(ns, buf);
@@ -412,7 +412,7 @@ listen_to(RinqNamespace * ns)
 }
 
 static void
-unlisten(RinqNamespace * ns)
+unlisten_namespace(RinqNamespace * ns)
 {
 	char		buf[RINQ_NAMESPACE_MAXLEN + 8];
 	char		own[16];
@@ -436,7 +436,7 @@ rinq_topology_stop_consuming(void)
 	char		queue[16];
 
 	for (i = 0; i < rinq_topology_count(); i++)
-		unlisten(rinq_topology_at(i));
+		unlisten_namespace(rinq_topology_at(i));
 	rinq_basic_cancel(rinq_peer.conn, CHANNEL_COMMANDS, own_queue(".req", queue), 0);
 	rinq_basic_cancel(rinq_peer.conn, CHANNEL_NOTIFICATIONS, own_queue(".ntf", queue), 0);
 }
@@ -487,9 +487,9 @@ rinq_topology_configure(List *listeners)
 	for (i = 0; i < rinq_topology_count(); i++)
 	{
 		if (rinq_topology_at(i)->listener != NULL)
-			listen_to(rinq_topology_at(i));
+			listen_to_namespace(rinq_topology_at(i));
 		else
-			unlisten(rinq_topology_at(i));
+			unlisten_namespace(rinq_topology_at(i));
 	}
 }
 
@@ -501,7 +501,7 @@ became_ready(void)
 	rinq_peer.ready = true;
 	rinq_mending_opened();
 	for (i = 0; i < rinq_topology_count(); i++)
-		listen_to(rinq_topology_at(i));
+		listen_to_namespace(rinq_topology_at(i));
 }
 
 /*
@@ -529,7 +529,7 @@ rinq_topology_reply(const RinqReply *reply)
 			if (ns->listener == NULL)
 				ns->retry_delay = 0;
 			rinq_invoker_declared(ns, RINQ_OUTCOME_SUCCESS, NULL);
-			listen_to(ns);
+			listen_to_namespace(ns);
 			break;
 		case STEP_SUBSCRIBE:
 			ns = rinq_topology_at(COOKIE_INDEX(reply->cookie));
@@ -537,7 +537,7 @@ rinq_topology_reply(const RinqReply *reply)
 				break;			/* of one that was undone since */
 			if (ns->notifications == NOTIFICATIONS_BINDING)
 				ns->notifications = NOTIFICATIONS_BOUND;
-			subscribed(ns, NULL);
+			finish_binding_operations(ns, NULL);
 			break;
 		case STEP_CONSUME:
 			rinq_topology_at(COOKIE_INDEX(reply->cookie))->retry_delay = 0;
@@ -610,7 +610,7 @@ notifications_failed(RinqNamespace * ns, const RinqAmqpChannelClosed *info)
 	strlcpy(rinq_peer.db->status.last_error, text, RINQ_LAST_ERROR_LEN);
 	SpinLockRelease(&rinq_peer.db->mutex);
 	ns->notifications = NOTIFICATIONS_UNBOUND;
-	subscribed(ns, text);
+	finish_binding_operations(ns, text);
 	rinq_durable_retry();
 }
 
@@ -734,7 +734,7 @@ rinq_topology_channel_closed(const RinqAmqpChannelClosed *info)
 		if (ns->channel == info->channel && ns->consuming)
 			(void) consumer_lost(ns);
 		if (ns->state != NAMESPACE_FAILED)
-			listen_to(ns);
+			listen_to_namespace(ns);
 	}
 }
 
@@ -765,7 +765,7 @@ rinq_topology_cancelled(RinqBytes consumer_tag)
 		return;
 	if (ns->state != NAMESPACE_DECLARING)
 		rinq_declare_end(ns, NAMESPACE_UNDECLARED);
-	listen_to(ns);
+	listen_to_namespace(ns);
 	rinq_mending_soon();
 }
 
@@ -791,7 +791,7 @@ rinq_topology_retry(void)
 		if (ns->state != NAMESPACE_FAILED || ns->listener == NULL)
 			continue;
 		if (ns->retry_at <= rinq_peer.now)
-			listen_to(ns);
+			listen_to_namespace(ns);
 		else if (next_retry == 0 || ns->retry_at < next_retry)
 			next_retry = ns->retry_at;
 	}
