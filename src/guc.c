@@ -36,6 +36,7 @@ int			rinq_amqp_connection_timeout = 10000;
 int			rinq_command_workers = 4;
 int			rinq_prefetch = 0;
 int			rinq_redeclare_interval = 15000;
+int			rinq_declare_exchanges = RINQ_DECLARE_ON;
 int			rinq_session_workers = 64;
 int			rinq_executor_idle_timeout = 60000;
 int			rinq_max_namespaces = 10000;
@@ -66,6 +67,15 @@ bool		rinq_validate_raw = true;
 char	   *rinq_trace_setting = NULL;
 
 static char *dsn_placeholder = NULL;
+
+static const struct config_enum_entry declare_exchanges_options[] = {
+	{"passive", RINQ_DECLARE_PASSIVE, false},
+	{"on", RINQ_DECLARE_ON, false},
+	{"true", RINQ_DECLARE_ON, true},
+	{"yes", RINQ_DECLARE_ON, true},
+	{"1", RINQ_DECLARE_ON, true},
+	{NULL, 0, false}
+};
 
 /* the "extra" of rinq.amqp_dsn */
 typedef struct DsnExtra
@@ -313,6 +323,12 @@ define_work_settings(void)
 							"0 means never.",
 							&rinq_redeclare_interval,
 							15000, 0, 3600000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomEnumVariable("rinq.declare_exchanges",
+							 "Sets whether the exchanges of the network are declared, or only looked for.",
+							 "With \"passive\", somebody else has to have made them.",
+							 &rinq_declare_exchanges,
+							 RINQ_DECLARE_ON, declare_exchanges_options, PGC_SIGHUP, 0,
+							 NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.session_workers",
 							"Sets the number of responses, and of notifications, that the broker sends ahead.",
 							NULL, &rinq_session_workers,

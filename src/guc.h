@@ -25,6 +25,7 @@ extern int	rinq_amqp_connection_timeout;	/* ms */
 extern int	rinq_command_workers;
 extern int	rinq_prefetch;
 extern int	rinq_redeclare_interval;
+extern int	rinq_declare_exchanges;
 extern int	rinq_session_workers;
 extern int	rinq_executor_idle_timeout; /* ms */
 extern int	rinq_max_namespaces;
@@ -48,6 +49,13 @@ extern int	rinq_dedup_max_size;	/* MB */
 extern int	rinq_shutdown_timeout;	/* ms */
 extern char *rinq_product;
 extern char *rinq_databases;
+
+/* what rinq_declare_exchanges says */
+typedef enum RinqDeclareExchanges
+{
+	RINQ_DECLARE_PASSIVE,		/* they have to exist */
+	RINQ_DECLARE_ON
+} RinqDeclareExchanges;
 
 /* bytes of a trace id, which travels in a property */
 #define RINQ_MAX_TRACE_LEN 255

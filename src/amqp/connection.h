@@ -276,16 +276,22 @@ extern RinqMsgStatus rinq_amqp_channel_open(RinqConn *conn, uint16_t channel,
 extern RinqMsgStatus rinq_amqp_channel_close(RinqConn *conn, uint16_t channel,
 											 uint64_t cookie);
 
-/* non-durable, not auto-delete, not internal, like all exchanges of Rinq */
+/*
+ * non-durable, not auto-delete, not internal, like all exchanges of Rinq; a
+ * passive one asks only whether it exists
+ */
 extern RinqMsgStatus rinq_exchange_declare(RinqConn *conn, uint16_t channel,
 										   RinqBytes name, RinqBytes kind,
-										   uint64_t cookie);
+										   bool passive, uint64_t cookie);
 
-/* max_priority 0 leaves the argument x-max-priority out */
+/*
+ * max_priority 0 leaves the argument x-max-priority out, type NULL the argument
+ * x-queue-type
+ */
 extern RinqMsgStatus rinq_queue_declare(RinqConn *conn, uint16_t channel,
 										RinqBytes name, bool durable,
 										bool exclusive, int max_priority,
-										uint64_t cookie);
+										const char *type, uint64_t cookie);
 extern RinqMsgStatus rinq_queue_bind(RinqConn *conn, uint16_t channel,
 									 RinqBytes queue, RinqBytes exchange,
 									 RinqBytes routing_key, uint64_t cookie);

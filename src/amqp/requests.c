@@ -196,7 +196,7 @@ rinq_amqp_channel_close(RinqConn *conn, uint16_t channel, uint64_t cookie)
 
 RinqMsgStatus
 rinq_exchange_declare(RinqConn *conn, uint16_t channel, RinqBytes name,
-					  RinqBytes kind, uint64_t cookie)
+					  RinqBytes kind, bool passive, uint64_t cookie)
 {
 	amqp_exchange_declare_t m = {0};
 
@@ -204,6 +204,7 @@ rinq_exchange_declare(RinqConn *conn, uint16_t channel, RinqBytes name,
 		return RINQ_MSG_STRING_TOO_LONG;
 	m.exchange = rinq_to_amqp(name);
 	m.type = rinq_to_amqp(kind);
+	m.passive = passive;
 	m.arguments = RINQ_NO_AMQP_TABLE;
 	return send_method_request(conn, channel, RINQ_REQ_EXCHANGE_DECLARE, &m,
 							   ARGS_FIXED + name.len + kind.len, cookie);
@@ -211,24 +212,34 @@ rinq_exchange_declare(RinqConn *conn, uint16_t channel, RinqBytes name,
 
 RinqMsgStatus
 rinq_queue_declare(RinqConn *conn, uint16_t channel, RinqBytes name, bool durable,
-				   bool exclusive, int max_priority, uint64_t cookie)
+				   bool exclusive, int max_priority, const char *type,
+				   uint64_t cookie)
 {
 	amqp_queue_declare_t m = {0};
-	amqp_table_entry_t entry;
+	amqp_table_entry_t entries[2];
 
 	if (too_long(name))
 		return RINQ_MSG_STRING_TOO_LONG;
 	m.queue = rinq_to_amqp(name);
 	m.durable = durable;
 	m.exclusive = exclusive;
-	m.arguments = RINQ_NO_AMQP_TABLE;
+	m.arguments.num_entries = 0;
+	m.arguments.entries = entries;
 	if (max_priority > 0)
 	{
-		entry.key = rinq_to_amqp(rinq_bytes_str("x-max-priority"));
-		entry.value.kind = AMQP_FIELD_KIND_I32;
-		entry.value.value.i32 = max_priority;
-		m.arguments.num_entries = 1;
-		m.arguments.entries = &entry;
+		amqp_table_entry_t *entry = &entries[m.arguments.num_entries++];
+
+		entry->key = rinq_to_amqp(rinq_bytes_str("x-max-priority"));
+		entry->value.kind = AMQP_FIELD_KIND_I32;
+		entry->value.value.i32 = max_priority;
+	}
+	if (type != NULL)
+	{
+		amqp_table_entry_t *entry = &entries[m.arguments.num_entries++];
+
+		entry->key = rinq_to_amqp(rinq_bytes_str("x-queue-type"));
+		entry->value.kind = AMQP_FIELD_KIND_UTF8;
+		entry->value.value.bytes = rinq_to_amqp(rinq_bytes_str(type));
 	}
 	return send_method_request(conn, channel, RINQ_REQ_QUEUE_DECLARE, &m,
 							   ARGS_FIXED + name.len, cookie);

@@ -151,7 +151,7 @@ try_identity(void)
 
 		rinq_network_queue_name(queue, sizeof(queue), own_suffixes[i]);
 		rinq_queue_declare(rinq_peer.conn, CHANNEL_TOPOLOGY, rinq_bytes_str(queue),
-						   false, true, strcmp(own_suffixes[i], ".req") == 0 ? 3 : 0,
+						   false, true, strcmp(own_suffixes[i], ".req") == 0 ? 3 : 0, NULL,
 						   IDENTITY_COOKIE(i));
 	}
 }

@@ -232,9 +232,9 @@ test_messages(void)
 	CHECK_INT(rinq_conn_heartbeat(conn), 1);
 	CHECK_INT(rinq_amqp_channel_open(conn, 1, 0), RINQ_MSG_OK);
 	CHECK_INT(rinq_amqp_channel_open(conn, 2, 0), RINQ_MSG_OK);
-	CHECK_INT(rinq_exchange_declare(conn, 1, TEXT("cmd.bal"), TEXT("direct"), 0), RINQ_MSG_OK);
-	CHECK_INT(rinq_exchange_declare(conn, 1, TEXT("cmd.rsp"), TEXT("topic"), 0), RINQ_MSG_OK);
-	CHECK_INT(rinq_queue_declare(conn, 1, TEXT("bt.req"), false, true, 3, 1), RINQ_MSG_OK);
+	CHECK_INT(rinq_exchange_declare(conn, 1, TEXT("cmd.bal"), TEXT("direct"), false, 0), RINQ_MSG_OK);
+	CHECK_INT(rinq_exchange_declare(conn, 1, TEXT("cmd.rsp"), TEXT("topic"), false, 0), RINQ_MSG_OK);
+	CHECK_INT(rinq_queue_declare(conn, 1, TEXT("bt.req"), false, true, 3, NULL, 1), RINQ_MSG_OK);
 	CHECK_INT(rinq_queue_bind(conn, 1, TEXT("bt.req"), TEXT("cmd.bal"), TEXT("bt"), 2), RINQ_MSG_OK);
 	CHECK_INT(rinq_basic_qos(conn, 1, 10, false, 3), RINQ_MSG_OK);
 	CHECK_INT(rinq_basic_consume(conn, 1, TEXT("bt.req"), TEXT("bt.req"), true, 4), RINQ_MSG_OK);
@@ -283,19 +283,19 @@ test_channel_errors(void)
 
 	start_open();
 	CHECK_INT(rinq_amqp_channel_open(conn, 1, 0), RINQ_MSG_OK);
-	CHECK_INT(rinq_queue_declare(conn, 1, TEXT("BT01"), false, true, 0, 0), RINQ_MSG_OK);
+	CHECK_INT(rinq_queue_declare(conn, 1, TEXT("BT01"), false, true, 0, NULL, 0), RINQ_MSG_OK);
 	wait_for("kind=3");
 	other = conn;
 
 	/* a peer id that is taken */
 	start_open();
 	CHECK_INT(rinq_amqp_channel_open(conn, 1, 0), RINQ_MSG_OK);
-	CHECK_INT(rinq_queue_declare(conn, 1, TEXT("BT01"), false, true, 0, 7), RINQ_MSG_OK);
-	CHECK_INT(rinq_queue_declare(conn, 1, TEXT("BT02"), false, true, 0, 8), RINQ_MSG_OK);
+	CHECK_INT(rinq_queue_declare(conn, 1, TEXT("BT01"), false, true, 0, NULL, 7), RINQ_MSG_OK);
+	CHECK_INT(rinq_queue_declare(conn, 1, TEXT("BT02"), false, true, 0, NULL, 8), RINQ_MSG_OK);
 	wait_for("closed 1 405 queue.declare request=1 cookie=7\n");
 	forget();
 	CHECK_INT(rinq_amqp_channel_open(conn, 1, 9), RINQ_MSG_OK);
-	CHECK_INT(rinq_queue_declare(conn, 1, TEXT("BT03"), false, true, 0, 10), RINQ_MSG_OK);
+	CHECK_INT(rinq_queue_declare(conn, 1, TEXT("BT03"), false, true, 0, NULL, 10), RINQ_MSG_OK);
 	wait_for("kind=3 cookie=10");
 
 	/* without a request: an exchange that is not there, while one waits */
@@ -320,7 +320,7 @@ test_channel_errors(void)
 	wait_for("kind=0 cookie=17");
 
 	/* another kind of exchange under the same name */
-	CHECK_INT(rinq_exchange_declare(conn, 1, TEXT("cmd.bal"), TEXT("topic"), 18), RINQ_MSG_OK);
+	CHECK_INT(rinq_exchange_declare(conn, 1, TEXT("cmd.bal"), TEXT("topic"), false, 18), RINQ_MSG_OK);
 	wait_for("closed 1 406 exchange.declare request=1 cookie=18\n");
 	rinq_conn_destroy(conn);
 	conn = other;

@@ -36,8 +36,8 @@ test_requests(void)
 	unsigned char *sent;
 	size_t		len;
 
-	CHECK_INT(rinq_exchange_declare(f->conn, 1, TEXT("cmd.bal"), TEXT("direct"), 1), RINQ_MSG_OK);
-	CHECK_INT(rinq_queue_declare(f->conn, 1, TEXT("q"), true, false, 3, 2), RINQ_MSG_OK);
+	CHECK_INT(rinq_exchange_declare(f->conn, 1, TEXT("cmd.bal"), TEXT("direct"), false, 1), RINQ_MSG_OK);
+	CHECK_INT(rinq_queue_declare(f->conn, 1, TEXT("q"), true, false, 3, "classic", 2), RINQ_MSG_OK);
 	CHECK_INT(rinq_queue_bind(f->conn, 1, TEXT("q"), TEXT("cmd.bal"), TEXT("ns"), 3), RINQ_MSG_OK);
 	CHECK_INT(rinq_queue_unbind(f->conn, 1, TEXT("q"), TEXT("cmd.bal"), TEXT("ns"), 4),
 			  RINQ_MSG_OK);
@@ -58,8 +58,8 @@ test_requests(void)
 	/* the exact bytes of those whose flags matter */
 	CHECK(memmem(sent, len, "\0\x28\0\x0a\0\0\x07" "cmd.bal\x06" "direct\0\0\0\0\0\xce", 26) != NULL);
 	CHECK(memmem(sent, len,
-				 "\0\x32\0\x0a\0\0\x01" "q\x02\0\0\0\x14\x0e" "x-max-priorityI\0\0\0\x03\xce",
-				 34) != NULL);
+				 "\0\x32\0\x0a\0\0\x01" "q\x02\0\0\0\x2d\x0e" "x-max-priorityI\0\0\0\x03"
+				 "\x0c" "x-queue-typeS\0\0\0\x07" "classic\xce", 59) != NULL);
 	CHECK(memmem(sent, len, "\0\x3c\0\x0a\0\0\0\0\0\x0a\x01\xce", 12) != NULL);
 	CHECK(memmem(sent, len, "\0\x3c\0\x14\0\0\x01" "q\x03tag\x04\0\0\0\0\xce", 18) != NULL);
 
@@ -141,7 +141,7 @@ test_unexpected_replies(void)
 	breaks(f, "unexpected method 85.11");
 
 	f = fake_open();
-	rinq_queue_declare(f->conn, 1, TEXT("q"), false, false, 0, 0);
+	rinq_queue_declare(f->conn, 1, TEXT("q"), false, false, 0, NULL, 0);
 	put_method(f, 1, M(50, 11));
 	breaks(f, "malformed arguments");
 
@@ -176,7 +176,7 @@ test_channel_closed(void)
 	Fake	   *f = fake_open();
 
 	f->reopen = true;
-	rinq_queue_declare(f->conn, 1, TEXT("AB12"), false, true, 0, 77);
+	rinq_queue_declare(f->conn, 1, TEXT("AB12"), false, true, 0, NULL, 77);
 	rinq_basic_qos(f->conn, 1, 1, false, 78);
 	put_close(f, 1, 405, "RESOURCE_LOCKED - 'AB12' \xc3\xa4", M(50, 10));
 	fake_send_bytewise(f);

@@ -192,7 +192,7 @@ ask_for_things(Fake *f)
 	(void) rinq_amqp_channel_open(f->conn, 1, 1);
 	(void) rinq_amqp_channel_open(f->conn, 2, 2);
 	(void) rinq_basic_qos(f->conn, 1, 5, false, 3);
-	(void) rinq_queue_declare(f->conn, 1, rinq_bytes_str("q"), true, false, 3, 4);
+	(void) rinq_queue_declare(f->conn, 1, rinq_bytes_str("q"), true, false, 3, "classic", 4);
 	(void) rinq_basic_consume(f->conn, 1, rinq_bytes_str("q"), rinq_bytes_str("tag"), false, 5);
 	(void) rinq_confirm_select(f->conn, 2, 6);
 	(void) rinq_basic_publish(f->conn, 2, rinq_bytes_str("e"), rinq_bytes_str("k"), true, &m, "b", 1);

@@ -111,7 +111,7 @@ test_publish_refused(void)
 	m = simple_message();
 	m.constraint = TEXT("x");
 	CHECK_INT(rinq_basic_publish(f->conn, 1, ex, key, false, &m, "", 0), RINQ_MSG_BAD_FIELDS);
-	CHECK_INT(rinq_queue_declare(f->conn, 1, rinq_bytes(text, 256), false, false, 0, 0),
+	CHECK_INT(rinq_queue_declare(f->conn, 1, rinq_bytes(text, 256), false, false, 0, NULL, 0),
 			  RINQ_MSG_STRING_TOO_LONG);
 	CHECK_INT(rinq_queue_bind(f->conn, 1, ex, ex, rinq_bytes(text, 256), 0),
 			  RINQ_MSG_STRING_TOO_LONG);
@@ -126,11 +126,11 @@ test_publish_refused(void)
 			  RINQ_MSG_OK);
 	CHECK_INT(rinq_queue_bind(f->conn, 1, rinq_bytes(text, 255), rinq_bytes(text, 255), rinq_bytes(text, 255), 0),
 			  RINQ_MSG_OK);
-	CHECK_INT(rinq_queue_declare(f->conn, 1, rinq_bytes(text, 255), true, true, 255, 0),
+	CHECK_INT(rinq_queue_declare(f->conn, 1, rinq_bytes(text, 255), true, true, 255, NULL, 0),
 			  RINQ_MSG_OK);
 	CHECK_INT(rinq_basic_consume(f->conn, 1, rinq_bytes(text, 255), rinq_bytes(text, 255), true, 0),
 			  RINQ_MSG_OK);
-	CHECK_INT(rinq_exchange_declare(f->conn, 1, rinq_bytes(text, 255), rinq_bytes(text, 255), 0),
+	CHECK_INT(rinq_exchange_declare(f->conn, 1, rinq_bytes(text, 255), rinq_bytes(text, 255), false, 0),
 			  RINQ_MSG_OK);
 	rinq_conn_flush(f->conn, f->now);
 	CHECK_STR(fake_sent(f), "1:60.40 1:header 1:50.20 1:50.10 1:60.20 1:40.10 ");

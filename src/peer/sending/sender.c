@@ -103,6 +103,13 @@ publish_outbound(const RinqOutbound *message, RinqNamespace * ns, const RinqByte
 	msg.message_id = rinq_bytes(id, rinq_message_id_format(&message->item.id, id, sizeof(id)));
 	rinq_message_set_trace(&msg, fields[RINQ_SEND_TRACE]);
 	msg.persistent = true;
+
+	/*
+	 * said even though it is the least: quorum queues of RabbitMQ 4.3 take 4
+	 * for none
+	 */
+	msg.has_priority = true;
+	msg.priority = 0;
 	rinq_message_set_deadline(&msg, rinq_clock_of_wall(message->deadline), expiration);
 	msg.ns = fields[RINQ_SEND_NAMESPACE];
 	msg.command = fields[RINQ_SEND_COMMAND];

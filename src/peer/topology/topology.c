@@ -121,7 +121,8 @@ declare_own(int number, uint64 cookie)
 		default:
 			rinq_exchange_declare(rinq_peer.conn, CHANNEL_TOPOLOGY,
 								  rinq_bytes_str(exchanges[number].name),
-								  rinq_bytes_str(exchanges[number].kind), cookie);
+								  rinq_bytes_str(exchanges[number].kind),
+								  rinq_declare_exchanges == RINQ_DECLARE_PASSIVE, cookie);
 			break;
 	}
 }
@@ -309,7 +310,14 @@ send_queue_declaration(RinqNamespace * ns, uint16 channel, int step, int last_st
 	char		buf[RINQ_NAMESPACE_MAXLEN + 8];
 	RinqBytes	queue = command_queue(ns, buf);
 
-	rinq_queue_declare(rinq_peer.conn, channel, queue, true, false, 3, COOKIE(step, ns->index));
+	/*
+	 * A broker takes no type for "classic", unless its default is another
+	 * one: so peers that do not send the argument agree, and hosts on which
+	 * queues are quorum queues by default, which have no x-max-priority,
+	 * work.
+	 */
+	rinq_queue_declare(rinq_peer.conn, channel, queue, true, false, 3, "classic",
+					   COOKIE(step, ns->index));
 	rinq_queue_bind(rinq_peer.conn, channel, queue, rinq_bytes_str("cmd.bal"),
 					rinq_bytes_str(ns->name), COOKIE(last_step, ns->index));
 }
