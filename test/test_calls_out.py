@@ -176,7 +176,7 @@ class CallsOut(case.Case):
         self.assertTrue(waiting)
         declared = self.recording.wait("queue.declare", since=self.wire_start, queue="cmd.nobody.yet")[0]
         self.assertEqual((declared.durable, declared.exclusive, declared.auto_delete), (True, False, False))
-        self.assertEqual({name: field.value for name, field in declared.arguments["arguments"].items()}, {"x-max-priority": 3, "x-queue-type": b"classic"})
+        self.assertEqual({name: field.value for name, field in declared.arguments["arguments"].items()}, {"x-max-priority": 3, "x-queue-type": "classic"})
         self.remote.serve("nobody.yet", lambda request: "done")
         self.assertEqual(pending.result(), [['"done"']])
 
