@@ -42,6 +42,6 @@ rinq_clock_earlier(int64 a, int64 b)
 }
 
 extern void rinq_cancel_at(int64 ms);
-extern void rinq_clock_share(pg_atomic_uint64 *difference);
+extern void rinq_clock_share(pg_atomic_uint64 *shared);
 
 #endif							/* RINQ_CLOCK_H */

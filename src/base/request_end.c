@@ -28,6 +28,7 @@ rinq_at_request_end(RinqForget forget)
 {
 	int			i;
 
+	Assert(forget != NULL);
 	for (i = 0; i < num_forgetting; i++)
 	{
 		if (forgetting[i] == forget)

@@ -58,6 +58,7 @@ make_key(const RinqTapeItem *tape, uint32 index)
 	KeyEntry	key;
 	uint32		prefix = 0;
 
+	Assert(item->kind == RINQ_TAPE_STRING);
 	memcpy(&prefix, item->u.text, Min(item->len, sizeof(prefix)));
 	key.order = ((uint64) item->len << 32) | pg_hton32(prefix);
 	key.text = item->u.text;
@@ -170,6 +171,7 @@ build_array(const RinqTapeItem *tape, uint32 index, char *dst)
 	JsonbContainer *jc = (JsonbContainer *) dst;
 	char	   *data = (char *) &jc->children[count];
 
+	Assert(tape[index].kind == RINQ_TAPE_ARRAY);
 	jc->header = count | JB_FARRAY;
 	dst = data;
 	index++;
@@ -306,6 +308,7 @@ build_object(const RinqTapeItem *tape, uint32 object, char *dst)
 static char *
 build_container(const RinqTapeItem *tape, uint32 index, char *dst)
 {
+	Assert((uintptr_t) dst % sizeof(int32) == 0);
 	check_stack_depth();
 	if (tape[index].kind == RINQ_TAPE_ARRAY)
 		return build_array(tape, index, dst);

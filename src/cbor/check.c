@@ -13,22 +13,8 @@
 #include "postgres.h"
 
 #include "cbor/decoder.h"
+#include "cbor/head.h"
 #include "miscadmin.h"
-
-#define INFO_INDEFINITE 31
-#define HEAD_BREAK 0xFF
-
-enum
-{
-	MAJOR_UINT,
-	MAJOR_NINT,
-	MAJOR_BYTES,
-	MAJOR_TEXT,
-	MAJOR_ARRAY,
-	MAJOR_MAP,
-	MAJOR_TAG,
-	MAJOR_SIMPLE
-};
 
 typedef struct Level
 {
@@ -58,20 +44,17 @@ ends_inside(Checker *c)
 static uint64
 take_argument(Checker *c, uint8 info)
 {
-	uint64		value = 0;
-	int			bytes;
+	const uint8 *head = c->data + c->offset;
+	size_t		size;
 
 	c->next = c->offset + 1;
-	if (info < 24)
-		return info;
-	if (info > 27)
-		rinq_malformed(c, "The byte 0x%02X starts no item.", c->data[c->offset]);
-	bytes = 1 << (info - 24);
-	if (c->len - c->next < (size_t) bytes)
+	if (info > RINQ_INFO_LAST)
+		rinq_malformed(c, "The byte 0x%02X starts no item.", *head);
+	size = rinq_head_argument_size(*head);
+	if (c->len - c->next < size)
 		ends_inside(c);
-	while (bytes-- > 0)
-		value = value << 8 | c->data[c->next++];
-	return value;
+	c->next += size;
+	return rinq_head_argument(head);
 }
 
 static void
@@ -127,8 +110,9 @@ take_break(Checker *c)
 		rinq_malformed(c, "A tag has no content.");
 	if (!level->indefinite)
 		rinq_malformed(c, "A break stands outside of any indefinite-length item.");
-	if (level->major == MAJOR_MAP && level->left % 2 != 0)
+	if (level->major == RINQ_MAJOR_MAP && level->left % 2 != 0)
 		rinq_malformed(c, "The last key of an indefinite-length map has no value.");
+	Assert(c->depth > 0);
 	c->next = c->offset + 1;
 	c->depth--;
 	complete_item(c);
@@ -139,7 +123,7 @@ take_string(Checker *c, uint8 major, uint8 info)
 {
 	uint64		len;
 
-	if (info == INFO_INDEFINITE)
+	if (info == RINQ_INFO_INDEFINITE)
 	{
 		c->next = c->offset + 1;
 		c->tagged = false;
@@ -149,7 +133,7 @@ take_string(Checker *c, uint8 major, uint8 info)
 	len = take_argument(c, info);
 	if (len > c->len - c->next)
 		ends_inside(c);
-	if (major == MAJOR_TEXT)
+	if (major == RINQ_MAJOR_TEXT)
 		check_text(c, (const char *) c->data + c->next, (size_t) len);
 	c->next += (size_t) len;
 	complete_item(c);
@@ -158,7 +142,7 @@ take_string(Checker *c, uint8 major, uint8 info)
 static void
 take_container(Checker *c, uint8 major, uint8 info)
 {
-	bool		indefinite = info == INFO_INDEFINITE;
+	bool		indefinite = info == RINQ_INFO_INDEFINITE;
 	uint64		count = 0;
 
 	if (indefinite)
@@ -166,11 +150,11 @@ take_container(Checker *c, uint8 major, uint8 info)
 	else
 	{
 		count = take_argument(c, info);
-		if (count > (c->len - c->next) / (major == MAJOR_MAP ? 2 : 1))
+		if (count > (c->len - c->next) / (major == RINQ_MAJOR_MAP ? 2 : 1))
 			rinq_malformed(c, "A container of length " UINT64_FORMAT
 						   " cannot fit into the %zu bytes that follow.",
 						   count, c->len - c->next);
-		if (major == MAJOR_MAP)
+		if (major == RINQ_MAJOR_MAP)
 			count *= 2;
 	}
 	c->tagged = false;
@@ -196,34 +180,34 @@ static void
 take_item(Checker *c)
 {
 	uint8		head = c->data[c->offset];
-	uint8		major = head >> 5;
-	uint8		info = head & 0x1F;
+	uint8		major = rinq_head_major(head);
+	uint8		info = rinq_head_info(head);
 	const Level *level = &c->levels[c->depth];
 
-	if (head == HEAD_BREAK)
+	if (head == RINQ_HEAD_BREAK)
 	{
 		take_break(c);
 		return;
 	}
-	if ((level->major == MAJOR_TEXT || level->major == MAJOR_BYTES) &&
-		(major != level->major || info == INFO_INDEFINITE))
+	if ((level->major == RINQ_MAJOR_TEXT || level->major == RINQ_MAJOR_BYTES) &&
+		(major != level->major || info == RINQ_INFO_INDEFINITE))
 		rinq_malformed(c, "An indefinite-length string contains something that is no chunk of it.");
 
 	switch (major)
 	{
-		case MAJOR_BYTES:
-		case MAJOR_TEXT:
+		case RINQ_MAJOR_BYTES:
+		case RINQ_MAJOR_TEXT:
 			take_string(c, major, info);
 			break;
-		case MAJOR_ARRAY:
-		case MAJOR_MAP:
+		case RINQ_MAJOR_ARRAY:
+		case RINQ_MAJOR_MAP:
 			take_container(c, major, info);
 			break;
-		case MAJOR_TAG:
+		case RINQ_MAJOR_TAG:
 			(void) take_argument(c, info);
 			c->tagged = true;
 			break;
-		case MAJOR_SIMPLE:
+		case RINQ_MAJOR_SIMPLE:
 			take_simple(c, info);
 			break;
 		default:
@@ -243,12 +227,13 @@ rinq_cbor_check(const uint8 *data, size_t len)
 	c.len = len;
 	c.levels[0].left = 1;
 	c.levels[0].indefinite = false;
-	c.levels[0].major = MAJOR_ARRAY;
+	c.levels[0].major = RINQ_MAJOR_ARRAY;
 
 	while (c.offset < len && c.levels[0].left > 0)
 	{
 		CHECK_FOR_INTERRUPTS();
 		take_item(&c);
+		Assert(c.next > c.offset && c.next <= len);
 		c.offset = c.next;
 	}
 	if (c.levels[0].left > 0)
@@ -257,7 +242,7 @@ rinq_cbor_check(const uint8 *data, size_t len)
 			rinq_malformed(&c, "The input is empty.");
 		if (c.tagged)
 			rinq_malformed(&c, "The input ends after a tag.");
-		if (c.levels[c.depth].major == MAJOR_TEXT || c.levels[c.depth].major == MAJOR_BYTES)
+		if (c.levels[c.depth].major == RINQ_MAJOR_TEXT || c.levels[c.depth].major == RINQ_MAJOR_BYTES)
 			rinq_malformed(&c, "The input ends inside of an indefinite-length string.");
 		rinq_malformed(&c, "The input ends inside of an array or a map.");
 	}

@@ -18,6 +18,7 @@
 #include <math.h>
 
 #include "cbor/decoder.h"
+#include "cbor/head.h"
 #include "common/shortest_dec.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -275,6 +276,7 @@ add_chunk(RinqDecoder *d, const char *data, size_t len)
 		return;
 	}
 
+	Assert(d->chunks != RINQ_CHUNKS_NONE);
 	if (d->chunk_buf.data == NULL)
 		initStringInfo(&d->chunk_buf);
 	if (d->chunk_text != d->chunk_buf.data)
@@ -363,10 +365,10 @@ on_bytes_start(void *context)
 static inline size_t
 bytes_behind_head(const RinqDecoder *d)
 {
-	uint8		info = d->data[d->offset] & 0x1F;
-	size_t		argument = info < 24 ? 0 : (size_t) 1 << (info - 24);
+	size_t		head = 1 + rinq_head_argument_size(d->data[d->offset]);
 
-	return d->len - d->offset - 1 - argument;
+	Assert(head <= d->len - d->offset);
+	return d->len - d->offset - head;
 }
 
 static void
@@ -439,6 +441,7 @@ on_break(void *context)
 		rinq_malformed(d, "A break stands outside of any indefinite-length item.");
 	if (d->top->kind == RINQ_FRAME_MAP && d->top->count % 2 != 0)
 		rinq_malformed(d, "The last key of an indefinite-length map has no value.");
+	Assert(d->top > d->frames);
 	rinq_cbor_close_container(d);
 	rinq_cbor_finish_item(d);
 }
@@ -565,6 +568,7 @@ decode_items(RinqDecoder *d)
 			taken = result.read;
 		}
 		d->offset += taken;
+		Assert(taken > 0 && d->offset <= d->len);
 	}
 
 	if (!d->done)

@@ -98,8 +98,8 @@ typedef struct RinqDecoder
 /* cbor/tape.c */
 extern MemoryContext rinq_cbor_scratch(RinqDecoder *d);
 extern void rinq_cbor_grow_tape(RinqDecoder *d);
-extern void rinq_cbor_too_large(void);
-extern void rinq_cbor_numeric_overflow(const RinqDecoder *d);
+extern void rinq_cbor_too_large(void) __attribute__((noreturn));
+extern void rinq_cbor_numeric_overflow(const RinqDecoder *d) __attribute__((noreturn));
 extern void rinq_cbor_open_container(RinqDecoder *d, RinqFrameKind kind, uint32 expected);
 extern void rinq_cbor_close_container(RinqDecoder *d);
 extern void rinq_cbor_complete_key(RinqDecoder *d, const char *text, size_t len);
@@ -112,6 +112,7 @@ rinq_cbor_append_item(RinqDecoder *d, RinqTapeKind kind, uint64 bound)
 
 	if (unlikely(d->tape_used == d->tape_size))
 		rinq_cbor_grow_tape(d);
+	Assert(d->tape_used < d->tape_size);
 	item = &d->tape[d->tape_used++];
 	item->kind = kind;
 	item->len = 0;

@@ -150,6 +150,7 @@ rinq_cbor_reserve(StringInfo out, Size need)
 {
 	if (unlikely((Size) (out->maxlen - out->len) <= need))
 		rinq_cbor_grow(out, need);
+	Assert((Size) (out->maxlen - out->len) > need);
 	return (unsigned char *) out->data + out->len;
 }
 

@@ -14,18 +14,9 @@
 #include <math.h>
 
 #include "cbor/internal.h"
+#include "cbor/numeric_form.h"
 #include "common/shortest_dec.h"
 #include "miscadmin.h"
-
-#define NUM_SHORT			0x8000
-#define NUM_SHORT_NEGATIVE	0x2000
-#define NUM_SHORT_DSCALE_SHIFT	7
-#define NUM_SHORT_DSCALE_MAX	63
-#define NUM_SHORT_WEIGHT_MASK	0x007F	/* sign included */
-#define NUM_SHORT_WEIGHT_MAX	63
-#define NUM_SHORT_WEIGHT_MIN	(-64)
-#define NUM_NEGATIVE		0x4000
-#define NUM_DSCALE_MAX		0x3FFF
 
 /*
  * Decimal exponents and sizes beyond these cannot lead to a numeric, whatever
@@ -67,7 +58,7 @@ write_numeric(char *dst, bool negative, const int16 *digits, int n, int weight,
 	}
 
 	/* more decimals than can be shown are fine as long as they are zeros */
-	if (dscale > NUM_DSCALE_MAX)
+	if (dscale > NUM_LONG_DSCALE_MAX)
 	{
 		int			needed = 0;
 
@@ -79,9 +70,9 @@ write_numeric(char *dst, bool negative, const int16 *digits, int n, int weight,
 			for (; last % 10 == 0; last /= 10)
 				needed--;
 		}
-		if (needed > NUM_DSCALE_MAX)
+		if (needed > NUM_LONG_DSCALE_MAX)
 			return 0;
-		dscale = NUM_DSCALE_MAX;
+		dscale = NUM_LONG_DSCALE_MAX;
 	}
 	if (weight > PG_INT16_MAX || weight < PG_INT16_MIN)
 		return 0;
@@ -89,13 +80,14 @@ write_numeric(char *dst, bool negative, const int16 *digits, int n, int weight,
 	if (dscale <= NUM_SHORT_DSCALE_MAX &&
 		weight <= NUM_SHORT_WEIGHT_MAX && weight >= NUM_SHORT_WEIGHT_MIN)
 	{
+		Assert(dscale >= 0);
 		*(uint16 *) p = NUM_SHORT | (negative ? NUM_SHORT_NEGATIVE : 0) |
 			(dscale << NUM_SHORT_DSCALE_SHIFT) | (weight & NUM_SHORT_WEIGHT_MASK);
 		p += sizeof(uint16);
 	}
 	else
 	{
-		*(uint16 *) p = (negative ? NUM_NEGATIVE : 0) | dscale;
+		*(uint16 *) p = (negative ? NUM_LONG_NEGATIVE : 0) | dscale;
 		p += sizeof(uint16);
 		*(int16 *) p = (int16) weight;
 		p += sizeof(int16);
@@ -344,7 +336,7 @@ rinq_numeric_from_fraction(bool negative, const uint8 *bytes, size_t len,
 	{
 		result = palloc(RINQ_NUMERIC_PUT_MAX);
 		(void) rinq_numeric_put(result, false, 0, 0,
-								base == 10 && exponent < 0 && exponent >= -NUM_DSCALE_MAX ?
+								base == 10 && exponent < 0 && exponent >= -NUM_LONG_DSCALE_MAX ?
 								(int) -exponent : 0);
 		return result;
 	}

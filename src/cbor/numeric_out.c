@@ -26,17 +26,9 @@
 #include <math.h>
 
 #include "cbor/internal.h"
+#include "cbor/numeric_form.h"
 #include "miscadmin.h"
 #include "port/pg_bitutils.h"
-
-/* the stored form: a 16-bit header, for long ones a weight, then the digits */
-#define NUM_SIGN_MASK		0xC000
-#define NUM_SIGN_NEGATIVE	0x4000
-#define NUM_IS_SHORT		0x8000
-#define NUM_IS_SPECIAL		0xC000
-#define NUM_SHORT_NEGATIVE	0x2000
-#define NUM_SHORT_WEIGHT_MASK	0x003F
-#define NUM_SHORT_WEIGHT_SIGN	0x0040
 
 /*
  * From this many trailing zeros on, an integer is written with an exponent:
@@ -120,21 +112,21 @@ view_numeric(const char *num, Size avail, NumericView *view)
 	data += sizeof(uint16);
 
 	/* JSON has no NaN and no infinities, and jsonb stores none */
-	if ((header & NUM_SIGN_MASK) == NUM_IS_SPECIAL)
+	if ((header & NUM_KIND_MASK) == NUM_SPECIAL)
 		corrupt_numeric();
 
-	if (header & NUM_IS_SHORT)
+	if ((header & NUM_KIND_MASK) == NUM_SHORT)
 	{
 		view->negative = (header & NUM_SHORT_NEGATIVE) != 0;
 		view->weight = header & NUM_SHORT_WEIGHT_MASK;
-		if (header & NUM_SHORT_WEIGHT_SIGN)
+		if (view->weight > NUM_SHORT_WEIGHT_MAX)
 			view->weight -= NUM_SHORT_WEIGHT_MASK + 1;
 	}
 	else
 	{
 		if (size < sizeof(int16))
 			corrupt_numeric();
-		view->negative = (header & NUM_SIGN_MASK) == NUM_SIGN_NEGATIVE;
+		view->negative = (header & NUM_KIND_MASK) == NUM_LONG_NEGATIVE;
 		view->weight = *(const int16 *) data;
 		data += sizeof(int16);
 		size -= sizeof(int16);

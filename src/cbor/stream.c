@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "cbor/head.h"
 #include "cbor/internal.h"
 #include "cbor/stream.h"
 
@@ -245,6 +246,7 @@ fail_reading(RinqCborReader *reader)
 bool
 rinq_cbor_more(RinqCborReader *reader, uint64 *left)
 {
+	Assert(reader->items <= RINQ_CBOR_MAX_ITEMS + 1);
 	if (reader->failed || *left == 0)
 		return false;
 	if (*left != RINQ_CBOR_INDEFINITE)
@@ -254,7 +256,7 @@ rinq_cbor_more(RinqCborReader *reader, uint64 *left)
 	}
 	if (reader->rest.len == 0)
 		return fail_reading(reader);
-	if ((uint8) reader->rest.data[0] != 0xFF)
+	if ((uint8) reader->rest.data[0] != RINQ_HEAD_BREAK)
 		return true;
 	reader->rest = rinq_bytes(reader->rest.data + 1, reader->rest.len - 1);
 	*left = 0;

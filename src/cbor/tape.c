@@ -131,12 +131,14 @@ rinq_cbor_close_container(RinqDecoder *d)
 	const RinqFrame *frame = d->top--;
 	RinqTapeItem *item;
 
+	Assert(frame > d->frames);
 	if (frame->kind == RINQ_FRAME_FRACTION)
 	{
 		close_fraction(d, frame);
 		return;
 	}
 	item = &d->tape[frame->item];
+	Assert(frame->item < d->tape_used && (frame->kind != RINQ_FRAME_MAP || frame->count % 2 == 0));
 	item->len = frame->kind == RINQ_FRAME_MAP ? frame->count / 2 : frame->count;
 	item->u.tree.next = d->tape_used;
 }
