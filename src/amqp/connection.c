@@ -274,6 +274,7 @@ receive_bytes(RinqConn *conn)
 		conn->in_start = 0;
 	}
 	room = RINQ_INPUT_SIZE - conn->in_end;
+	RINQ_ASSERT(room > 0);
 	do
 		n = recv(conn->fd, conn->in + conn->in_end, room, MSG_DONTWAIT);
 	while (n < 0 && errno == EINTR);
@@ -281,6 +282,7 @@ receive_bytes(RinqConn *conn)
 	if (n > 0)
 	{
 		conn->in_end += (size_t) n;
+		RINQ_ASSERT(conn->in_end <= RINQ_INPUT_SIZE);
 		conn->last_rx = conn->now;
 		return (size_t) n == room ? RECEIVE_FULL : RECEIVE_SHORT;
 	}

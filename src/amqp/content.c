@@ -25,6 +25,7 @@ static void
 copy_name(char *to, uint8_t *tolen, amqp_bytes_t name)
 {
 	/* decoded from short strings, hence at most 255 bytes */
+	RINQ_ASSERT(name.len <= RINQ_SHORT_STRING_MAX);
 	*tolen = (uint8_t) name.len;
 	if (name.len > 0)
 		memcpy(to, name.bytes, *tolen);
@@ -133,6 +134,7 @@ deliver_content(RinqConn *conn, uint16_t channel, RinqBytes body)
 {
 	RinqContent *content = &conn->channels[channel].content;
 
+	RINQ_ASSERT(content->phase != RINQ_CONTENT_NONE && content->body_seen == content->body_size);
 	content->phase = RINQ_CONTENT_NONE;
 	if (content->oversize)
 		body = rinq_bytes(NULL, 0);
@@ -167,6 +169,7 @@ keep_props(RinqConn *conn, RinqContent *content, const char *data, size_t len)
 	}
 	memcpy(content->props, data, len);
 	content->props_len = len;
+	RINQ_ASSERT(content->props_len <= content->props_cap);
 	return true;
 }
 

@@ -158,6 +158,7 @@ channel_method(RinqConn *conn, uint16_t channel, amqp_method_number_t id,
 {
 	RinqAmqpChannel *ch = &conn->channels[channel];
 
+	RINQ_ASSERT(channel > 0 && channel <= RINQ_CONN_MAX_CHANNEL);
 	if (id == AMQP_CHANNEL_CLOSE_METHOD)
 	{
 		if (ch->state == RINQ_CHANNEL_CLOSED)
@@ -265,6 +266,7 @@ dispatch_frame(RinqConn *conn, uint8_t type, uint16_t channel, RinqBytes payload
 static inline size_t
 input_size(const RinqConn *conn)
 {
+	RINQ_ASSERT(conn->in_start <= conn->in_end);
 	return conn->in_end - conn->in_start;
 }
 
@@ -345,6 +347,7 @@ rinq_frame_next(RinqConn *conn)
 	 * overwrites the input before the next receive.
 	 */
 	conn->in_start += (size_t) size + RINQ_FRAME_OVERHEAD;
+	RINQ_ASSERT(conn->in_start <= conn->in_end);
 	dispatch_frame(conn, head[0], (uint16_t) (head[1] << 8 | head[2]),
 				   rinq_bytes((const char *) head + RINQ_FRAME_HEAD, size));
 	return conn->state == RINQ_CONN_CLOSED ? RINQ_FRAME_FAILED : RINQ_FRAME_HANDLED;

@@ -22,6 +22,7 @@
 #include "amqp/codec.h"
 #include "amqp/connection.h"
 #include "amqp/table.h"
+#include "base/invariant.h"
 
 /* The largest frame we agree to, and the least the standard allows. */
 #define RINQ_FRAME_MAX			131072

@@ -45,6 +45,8 @@ rinq_out_reserve(RinqConn *conn, size_t len)
 	size_t		cap;
 	char	   *grown;
 
+	RINQ_ASSERT(conn->out_start <= conn->out_end && conn->out_end <= conn->out_cap);
+
 	if (pending + len > out_limit(conn))
 	{
 		conn->out_full = true;
@@ -97,6 +99,7 @@ rinq_out_free(RinqConn *conn)
 void
 rinq_out_frame_head(char *at, uint8_t type, uint16_t channel, size_t payload)
 {
+	RINQ_ASSERT(payload <= RINQ_FRAME_MAX);
 	at[0] = (char) type;
 	at[1] = (char) (channel >> 8);
 	at[2] = (char) channel;
@@ -126,6 +129,7 @@ rinq_out_method(RinqConn *conn, uint16_t channel, amqp_method_number_t id,
 	args = amqp_encode_method(id, method, target);
 	if (args < 0)
 		return false;
+	RINQ_ASSERT((size_t) args <= max_args);
 
 	rinq_out_frame_head(at, AMQP_FRAME_METHOD, channel, 4 + (size_t) args);
 	at[7] = (char) (id >> 24);
@@ -154,6 +158,7 @@ rinq_out_heartbeat(RinqConn *conn)
 static void
 reset_drained(RinqConn *conn)
 {
+	RINQ_ASSERT(conn->out_start == conn->out_end);
 	conn->out_start = 0;
 	conn->out_end = 0;
 	if (conn->out_cap > OUT_KEEP)
@@ -176,6 +181,7 @@ rinq_out_send(RinqConn *conn)
 		if (n >= 0)
 		{
 			conn->out_start += (size_t) n;
+			RINQ_ASSERT(conn->out_start <= conn->out_end);
 			conn->last_tx = conn->now;
 		}
 		else if (errno == EAGAIN || errno == EWOULDBLOCK)

@@ -131,6 +131,7 @@ rinq_basic_publish(RinqConn *conn, uint16_t channel, RinqBytes exchange,
 		return RINQ_MSG_BAD_FIELDS;
 	}
 	put_body(conn, channel, body, body_len);
+	RINQ_ASSERT(conn->out_end <= conn->out_cap);
 	conn->last_message = rinq_conn_backlog(conn) - waiting;
 	return RINQ_MSG_OK;
 }
@@ -138,6 +139,7 @@ rinq_basic_publish(RinqConn *conn, uint16_t channel, RinqBytes exchange,
 RinqBytes
 rinq_conn_last_message(const RinqConn *conn)
 {
+	RINQ_ASSERT(conn->last_message <= rinq_conn_backlog(conn));
 	return rinq_bytes(conn->out + conn->out_end - conn->last_message, conn->last_message);
 }
 

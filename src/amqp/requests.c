@@ -61,6 +61,8 @@ fifo_reserve(RinqAmqpChannel *ch)
 	grown = malloc(cap * sizeof(*grown));
 	if (grown == NULL)
 		return false;
+	/* the ring is full, so that it has a size when there is something in it */
+	RINQ_ASSERT(ch->fifo_count == ch->fifo_cap);
 	for (size_t i = 0; i < ch->fifo_count; i++)
 		grown[i] = ch->fifo[(ch->fifo_head + i) % ch->fifo_cap];
 	free(ch->fifo);
@@ -75,6 +77,8 @@ fifo_push(RinqAmqpChannel *ch, RinqRequestKind kind, uint64_t cookie)
 {
 	RinqPending *slot = &ch->fifo[(ch->fifo_head + ch->fifo_count) % ch->fifo_cap];
 
+	RINQ_ASSERT(ch->fifo_count < ch->fifo_cap && ch->fifo_head < ch->fifo_cap);
+
 	slot->kind = kind;
 	slot->cookie = cookie;
 	ch->fifo_count++;
@@ -83,6 +87,7 @@ fifo_push(RinqAmqpChannel *ch, RinqRequestKind kind, uint64_t cookie)
 static void
 fifo_pop(RinqAmqpChannel *ch)
 {
+	RINQ_ASSERT(ch->fifo_count > 0);
 	ch->fifo_head = (ch->fifo_head + 1) % ch->fifo_cap;
 	ch->fifo_count--;
 }
