@@ -70,6 +70,10 @@ void _PG_init(void) { shmem_startup_hook = startup; }
 """
 
 
+# what PostgreSQL looks up by name besides SQL functions: the library and its processes
+_ENTRIES = {"_PG_init", "Pg_magic_func"} | {"rinq_%s_main" % name for name in ("launcher", "peer", "reader", "executor", "outbox")}
+
+
 def installed_library():
     return os.path.join(case.STAGE or "", pg_config("--pkglibdir").lstrip("/") if case.STAGE else pg_config("--pkglibdir"), "rinq.so")
 
@@ -77,17 +81,26 @@ def installed_library():
 class Library(case.Case):
     """The library itself, as it was installed."""
 
-    def symbols(self, *options):
-        out = subprocess.run(["nm", "-D", *options, installed_library()], check=True, stdout=subprocess.PIPE, text=True).stdout
+    def symbols(self, *options, library=None):
+        out = subprocess.run(["nm", "-D", *options, library or installed_library()], check=True, stdout=subprocess.PIPE, text=True).stdout
         return {line.split()[-1] for line in out.splitlines()}
 
+    def wanted_exports(self):
+        functions = {row[0] for row in self.database().sql("SELECT prosrc FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang"
+                                                           " WHERE l.lanname = 'c' AND p.probin LIKE '%rinq%'")}
+        return functions | {"pg_finfo_" + name for name in functions} | _ENTRIES
+
     def test_exports(self):
-        db = self.database()
-        functions = {row[0] for row in db.sql("SELECT prosrc FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang"
-                                              " WHERE l.lanname = 'c' AND p.probin LIKE '%rinq%'")}
-        exported = self.symbols("--defined-only")
-        mains = {name for name in exported if re.fullmatch(r"rinq_[a-z]+_main", name)}
-        self.assertEqual(exported - mains, functions | {"pg_finfo_" + name for name in functions} | {"_PG_init", "Pg_magic_func"})
+        self.assertEqual(self.symbols("--defined-only"), self.wanted_exports())
+
+    def test_a_leak_would_be_seen(self):
+        """A function and a variable, which nobody has hidden."""
+        path = os.path.join(case.scratch().make_folder("leak", owned=True), "leak")
+        with open(path + ".c", "w") as file:
+            file.write("int rinq_leaked_main(void) { return 0; } int rinq_leak = 1; static int rinq_hidden(void) { return 1; }"
+                       " int (*rinq_used)(void) __attribute__((visibility(\"hidden\"))) = rinq_hidden;")
+        subprocess.run(["gcc", "-shared", "-fPIC", "-o", path + ".so", path + ".c"], check=True)
+        self.assertEqual(self.symbols("--defined-only", library=path + ".so") - self.wanted_exports(), {"rinq_leaked_main", "rinq_leak"})
 
     def test_imports(self):
         if case.SERVER_ENVIRONMENT:
