@@ -1285,7 +1285,7 @@ CREATE FUNCTION @extschema@.rinq_peer_status(
     OUT requests_expired bigint, OUT requests_unhandled bigint, OUT responses_sent bigint,
     OUT reconnects bigint, OUT messages_sent bigint, OUT messages_dropped bigint,
     OUT notifications_received bigint, OUT notifications_rejected bigint,
-    OUT notifications_dropped bigint, OUT notifications_failed bigint,
+    OUT notifications_dropped bigint, OUT notifications_failed bigint, OUT events_missed bigint,
     OUT longest_turn double precision, OUT longest_turn_cpu double precision,
     OUT last_error_at timestamptz, OUT next_attempt timestamptz)
     RETURNS record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL SAFE;
@@ -1299,7 +1299,7 @@ CREATE VIEW @extschema@.rinq_peer AS
            s.requests_rejected, s.requests_requeued, s.requests_expired, s.requests_unhandled, s.responses_sent,
            s.messages_sent, s.messages_dropped, s.notifications_received,
            s.notifications_rejected, s.notifications_dropped, s.notifications_failed,
-           s.longest_turn, s.longest_turn_cpu
+           s.events_missed, s.longest_turn, s.longest_turn_cpu
     FROM @extschema@.rinq_peer_status() s;
 COMMENT ON VIEW @extschema@.rinq_peer IS
     'The peer of this database: its process, its place on the network, and what it has done since this server began to serve the database';
@@ -1330,6 +1330,7 @@ COMMENT ON COLUMN @extschema@.rinq_peer.notifications_received IS 'Notifications
 COMMENT ON COLUMN @extschema@.rinq_peer.notifications_rejected IS 'Notifications rejected because they made no sense';
 COMMENT ON COLUMN @extschema@.rinq_peer.notifications_dropped IS 'Notifications to sessions that were not handled or fetched: too many waited, or the session ended';
 COMMENT ON COLUMN @extschema@.rinq_peer.notifications_failed IS 'Notifications whose handler raised an error or ended its process, or that could not be forwarded';
+COMMENT ON COLUMN @extschema@.rinq_peer.events_missed IS 'How often a process had no room to tell the peer that it came or went, so that the peer looked at all of them instead';
 COMMENT ON COLUMN @extschema@.rinq_peer.longest_turn IS 'Longest turn of the event loop of the peer in the last minute or two, in milliseconds: how long anything had to wait for everything else';
 COMMENT ON COLUMN @extschema@.rinq_peer.longest_turn_cpu IS 'Most processor time of a turn in the last minute or two, in milliseconds: without what other processes of the machine have taken';
 

@@ -112,6 +112,7 @@ claim_async_slot(const RinqAsyncCall *call)
 {
 	uint32		expected = call->serial;
 
+	Assert(expected != RINQ_CLAIMED_BY_PEER && expected != RINQ_CLAIMED_BY_OWNER);
 	return pg_atomic_compare_exchange_u32(&slot_of(call)->claim, &expected,
 										  RINQ_CLAIMED_BY_OWNER);
 }
@@ -334,6 +335,7 @@ rinq_async_call(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
 	PG_END_TRY();
 	call->db = db;
 	call->index = index;
+	Assert(slot->async && slot->owner == RINQ_MY_PROCNO);
 	call->serial = slot->serial;
 	call->made = made++;
 	call->namespace = texts;

@@ -32,7 +32,7 @@ extern RinqAsyncCall *rinq_async_call(RinqDatabase *db, const RinqBytes *fields,
 									  const RinqMessageId *id);
 extern RinqAsyncCall *rinq_async_find(const RinqMessageId *id);
 extern bool rinq_async_ended(const RinqAsyncCall *call);
-extern RinqAsyncCall *rinq_async_wait_any(RinqAsyncCall **calls, int count, int64 until);
+extern RinqAsyncCall *rinq_async_wait_any(RinqAsyncCall **some, int count, int64 until);
 extern const RinqResult *rinq_async_answer(RinqAsyncCall *call);
 extern void rinq_async_cancel(RinqAsyncCall *call);
 

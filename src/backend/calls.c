@@ -351,6 +351,7 @@ try_submit(RinqDatabase *db, uint32 index, const RinqBytes *fields, int nfields)
 	RinqSlots  *slots = rinq_slots_of(db);
 	RinqSlot   *slot = &slots->slot[index];
 
+	Assert(index < slots->num_calls && rinq_slot_state(slot) == RINQ_SLOT_FILLING);
 	if (!rinq_slot_write(slot, fields, nfields))
 	{
 		rinq_slot_free(slots, index);
@@ -495,6 +496,7 @@ rinq_call_wait(RinqDatabase *db, uint32 index, RinqResult *answer)
 {
 	RinqSlot   *slot = &rinq_slots_of(db)->slot[index];
 
+	Assert(slot->deadline > 0);
 	memset(answer, 0, sizeof(*answer));
 	while (rinq_slot_state(slot) != RINQ_SLOT_DONE)
 	{
@@ -521,7 +523,7 @@ rinq_call_answer(RinqDatabase *db, uint32 index, RinqResult *answer)
 {
 	RinqSlot   *slot = &rinq_slots_of(db)->slot[index];
 
-	Assert(rinq_slot_state(slot) == RINQ_SLOT_DONE);
+	Assert(rinq_slot_state(slot) == RINQ_SLOT_DONE && slot->owner == RINQ_MY_PROCNO);
 	answer->outcome = slot->outcome;
 	rinq_slot_read(slot, answer->fields, RINQ_RESULT_FIELDS);
 }
@@ -537,6 +539,7 @@ rinq_call_abandon(RinqDatabase *db, uint32 index)
 	uint32		serial = slot->serial;
 	bool		abandoned;
 
+	Assert(index < rinq_slots_of(db)->num_calls && slot->owner == RINQ_MY_PROCNO);
 	HOLD_INTERRUPTS();
 	abandoned = rinq_slot_move(slot, RINQ_SLOT_QUEUED, RINQ_SLOT_ABANDONED);
 	if (abandoned)

@@ -143,16 +143,19 @@ set_mark(void)
 static void
 cut_to_mark(Mark *mark)
 {
+	Assert(mark == last_mark);
 	while (last_buffer != mark->buffer)
 	{
 		SendBuffer *buffer = last_buffer;
 
+		Assert(buffer != NULL);
 		last_buffer = buffer->previous;
 		pfree(buffer->data);
 		pfree(buffer);
 	}
 	if (last_buffer != NULL)
 	{
+		Assert(mark->used <= last_buffer->used && mark->count <= last_buffer->count);
 		last_buffer->used = mark->used;
 		last_buffer->count = mark->count;
 		last_buffer->plain = mark->plain;
@@ -255,6 +258,7 @@ rinq_send_at_commit(RinqDatabase *db, const RinqOutbound *message, const RinqByt
 	*copy = *message;
 	rinq_outbound_write(copy, fields);
 	last_buffer->used += size;
+	Assert(copy->length == size && last_buffer->used <= last_buffer->size);
 	last_buffer->count++;
 	last_buffer->plain += message->durable ? 0 : 1;
 	last_buffer->plain_bytes += message->durable ? 0 : size;
@@ -296,6 +300,7 @@ copy_messages(RinqChunk *chunk, const SendBuffer *buffer, bool with_durable)
 	{
 		RinqOutbound *message = (RinqOutbound *) (buffer->data + at);
 
+		Assert(message->length > 0 && message->length <= buffer->used - at);
 		at += message->length;
 		if (message->durable)
 			continue;
@@ -303,6 +308,7 @@ copy_messages(RinqChunk *chunk, const SendBuffer *buffer, bool with_durable)
 		chunk->size += message->length;
 		chunk->count++;
 	}
+	Assert(chunk->size == buffer->plain_bytes && chunk->count == buffer->plain);
 }
 
 static bool
@@ -339,6 +345,7 @@ pack_buffers(bool with_durable)
 {
 	const SendBuffer *buffer;
 
+	Assert(!DsaPointerIsValid(packed.first) && packed.charge == 0);
 	if (!reserve_chunks(with_durable))
 		return false;
 
@@ -374,6 +381,8 @@ prepare_hand_over(void)
 {
 	RinqSendQueue *queue = &rinq_slots_of(database)->send;
 	bool		wanted;
+
+	Assert(!DsaPointerIsValid(packed.first));
 
 	/* attached here, since that may fail */
 	(void) rinq_dsa();

@@ -50,6 +50,7 @@ rinq_outbox_table(Oid schema, int table)
 {
 	char		name[NAMEDATALEN];
 
+	Assert(table >= 0 && table < RINQ_OUTBOX_TABLES);
 	snprintf(name, sizeof(name), "outbox_%d", table);
 	return get_relname_relid(name, schema);
 }
@@ -148,6 +149,7 @@ rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutbound *message,
 
 	PreventCommandIfReadOnly("rinq_execute()");
 	rinq_lock_extension();
+	Assert(message->durable && message->item.id.seq != 0);
 	rel = rinq_outbox_open_table(rinq_outbox_table(schema, table), OUTBOX_COLUMNS, RowExclusiveLock);
 	rinq_check_own_relation(rel, RINQ_OWN_WRITE);
 	slot = table_slot_create(rel, NULL);

@@ -172,6 +172,7 @@ note_place(int table, TupleTableSlot *slot, void *arg)
 		found->room *= 2;
 		found->places = repalloc_huge(found->places, found->room * sizeof(RinqOutboxTid));
 	}
+	Assert(table >= 0 && table < RINQ_OUTBOX_TABLES);
 	place = &found->places[found->count++];
 	memset(place, 0, sizeof(*place));
 	place->seq = row_seq(slot);
@@ -269,6 +270,7 @@ fetch_row(const RinqOutboxTables *tables, RinqOutboxTid *place)
 	ItemPointerData tid = item->tid;
 	RinqMessageId id;
 
+	Assert(item->table < RINQ_OUTBOX_TABLES && ItemPointerIsValid(&tid));
 	ExecClearTuple(slot);
 	if (ItemPointerGetBlockNumber(&tid) >= RelationGetNumberOfBlocks(rel) ||
 		!table_tuple_fetch_row_version(rel, &tid, GetActiveSnapshot(), slot))

@@ -73,6 +73,7 @@ send_away(RinqDatabase *db)
 	RinqSlots  *slots = rinq_slots_of(db);
 	int			i;
 
+	Assert(LWLockHeldByMeInMode(rinq_shared->lock, LW_EXCLUSIVE));
 	if (db->reader.state == RINQ_WORKER_RUNNING && db->reader.pid != 0)
 		kill(db->reader.pid, SIGTERM);
 	if (db->outbox.state == RINQ_WORKER_RUNNING && db->outbox.pid != 0)

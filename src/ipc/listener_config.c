@@ -29,6 +29,7 @@ take_config_bytes(const char **p, const char *end, size_t len)
 {
 	const char *start = *p;
 
+	Assert(start <= end);
 	if ((size_t) (end - start) < len)
 		elog(ERROR, "corrupt configuration in rinq's shared memory");
 	*p += len;
@@ -119,6 +120,7 @@ rinq_config_pack(const RinqConfig *config)
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("no room for the configuration in rinq's payload memory"),
 				 errhint("Increase \"rinq.payload_memory\".")));
+	Assert(total >= sizeof(total) + sizeof(count));
 	memcpy(dsa_get_address(rinq_dsa(), result), buf.data, total);
 	pfree(buf.data);
 	return result;

@@ -37,6 +37,7 @@ rinq_scan_sees(const RinqScanSnapshot *snapshot, FullTransactionId xid)
 
 	if (!FullTransactionIdPrecedes(xid, snapshot->xmax))
 		return false;
+	Assert(snapshot->count == 0 || FullTransactionIdIsValid(snapshot->xmax));
 	for (i = 0; i < snapshot->count; i++)
 	{
 		if (snapshot->xip[i] == XidFromFullTransactionId(xid))
@@ -62,6 +63,7 @@ rinq_depth_committed(RinqDatabase *db, const RinqPacked *packed)
 	{
 		RinqDepthDoubt *doubt = &queue->doubts[queue->num_doubts++];
 
+		Assert(FullTransactionIdIsValid(packed->xid) && packed->stored > 0);
 		doubt->xid = packed->xid;
 		doubt->rows = packed->stored;
 	}
@@ -115,6 +117,7 @@ rinq_depth_snapshot_taken(RinqDatabase *db)
 	RinqSendQueue *queue = queue_of(db);
 
 	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
+	Assert(queue->count_begins);
 	queue->counting++;
 	queue->count_begins = false;
 	LWLockRelease(queue->lock);

@@ -76,6 +76,7 @@ rinq_outbound_read(const RinqOutbound *message, RinqBytes *fields)
 		fields[i] = rinq_bytes(p, message->lengths[i]);
 		p += message->lengths[i];
 	}
+	Assert(p <= (const char *) message + message->length);
 }
 
 /*
@@ -113,6 +114,7 @@ rinq_chunk_alloc(RinqChunkKind kind, Size size)
 RinqChunk *
 rinq_chunk(dsa_pointer pointer)
 {
+	Assert(DsaPointerIsValid(pointer));
 	return dsa_get_address(rinq_dsa(), pointer);
 }
 
@@ -164,6 +166,7 @@ rinq_chunks_take(RinqChunkList *list)
 	if (!DsaPointerIsValid(pointer))
 		return InvalidDsaPointer;
 	chunk = rinq_chunk(pointer);
+	Assert(DsaPointerIsValid(chunk->next) == (pointer != list->last));
 	list->first = chunk->next;
 	if (!DsaPointerIsValid(list->first))
 		list->last = InvalidDsaPointer;
@@ -284,6 +287,7 @@ limit_of_all(void)
 static bool
 sendqueue_has_room(const RinqSendQueue *queue, Size bytes)
 {
+	Assert(LWLockHeldByMe(queue->lock));
 	return queue->reserved + bytes <= rinq_sendqueue_limit() &&
 		pg_atomic_read_u64(&rinq_shared->send_bytes) + bytes <= limit_of_all();
 }
@@ -344,6 +348,7 @@ rinq_sendqueue_reserve(RinqSendQueue *queue, RinqPacked *packed, Size charge)
 static void
 release_charge(RinqSendQueue *queue, Size charge, uint32 generation)
 {
+	Assert(LWLockHeldByMeInMode(queue->lock, LW_EXCLUSIVE));
 	if (queue->generation == generation)
 	{
 		Assert(queue->reserved >= charge);
@@ -375,6 +380,7 @@ rinq_sendqueue_unreserve(RinqSendQueue *queue, RinqPacked *packed)
 static void
 leave_direct_mode(RinqSendQueue *queue)
 {
+	Assert(LWLockHeldByMeInMode(queue->lock, LW_EXCLUSIVE));
 	queue->mode = RINQ_SEND_STORED;
 	queue->round++;
 }
@@ -410,6 +416,7 @@ rinq_sendqueue_commit(RinqDatabase *db, RinqPacked *packed)
 		first->first = true;
 		first->left = !direct;
 		first->round = queue->round;
+		Assert(packed->charge > 0 && first->kind == RINQ_CHUNK_TRANSACTION);
 		link_chunks(&queue->lines[RINQ_LINE_TRANSACTIONS], packed->first, packed->last);
 		if (queue->generation != packed->generation)
 			queue->reserved += packed->charge;
@@ -504,6 +511,8 @@ rinq_sendqueue_peek(RinqSendQueue *queue, RinqSendLine line)
 {
 	dsa_pointer pointer;
 
+	Assert(line >= 0 && line < RINQ_LINES);
+
 	/* mostly there is nothing, which costs no lock to see */
 	if (!DsaPointerIsValid(*(volatile dsa_pointer *) &queue->lines[line].first))
 		return InvalidDsaPointer;
@@ -521,6 +530,7 @@ rinq_sendqueue_get(RinqSendQueue *queue, RinqSendLine line)
 {
 	dsa_pointer pointer;
 
+	Assert(line >= 0 && line < RINQ_LINES);
 	if (!DsaPointerIsValid(*(volatile dsa_pointer *) &queue->lines[line].first))
 		return InvalidDsaPointer;
 

@@ -245,11 +245,11 @@ extern bool rinq_sendqueue_has_room(RinqSendQueue *queue, Size bytes);
 extern void rinq_sendqueue_want_scan(RinqDatabase *db);
 
 /* between the peer and the outbox worker */
-extern void rinq_sendqueue_order(RinqDatabase *db, dsa_pointer chunk);
-extern bool rinq_sendqueue_answer(RinqDatabase *db, dsa_pointer chunk, uint32 incarnation);
+extern void rinq_sendqueue_order(RinqDatabase *db, dsa_pointer pointer);
+extern bool rinq_sendqueue_answer(RinqDatabase *db, dsa_pointer pointer, uint32 incarnation);
 extern dsa_pointer rinq_sendqueue_get(RinqSendQueue *queue, RinqSendLine line);
 extern dsa_pointer rinq_sendqueue_peek(RinqSendQueue *queue, RinqSendLine line);
-extern void rinq_sendqueue_free(RinqSendQueue *queue, dsa_pointer chunk);
+extern void rinq_sendqueue_free(RinqSendQueue *queue, dsa_pointer pointer);
 extern Size rinq_sendqueue_answers(RinqSendQueue *queue);
 extern Size rinq_sendqueue_reserved(RinqSendQueue *queue);
 extern void rinq_sendqueue_drop_orders(RinqSendQueue *queue);

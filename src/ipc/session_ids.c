@@ -67,6 +67,7 @@ rinq_identity_set(RinqDatabase *db, const RinqPeerId *id)
 {
 	uint32		serial = pg_atomic_fetch_add_u32(&rinq_shared->next_identity, 1);
 
+	Assert(id->clock != 0 && id->rand != 0);
 	SpinLockAcquire(&db->mutex);
 	db->identity = serial;
 	db->identity_id = *id;
@@ -97,6 +98,8 @@ ensure_session(RinqDatabase *db, uint32 client, RinqPeerId *peer)
 	bool		made = false;
 	uint32		identity;
 
+	Assert(RINQ_MY_PROCNO >= 0 && RINQ_MY_PROCNO < rinq_backend_sessions_count());
+	Assert(client != 0);
 	SpinLockAcquire(&db->mutex);
 	identity = db->identity;
 	*peer = db->identity_id;
@@ -163,6 +166,7 @@ rinq_session_allocate_id(RinqDatabase *db, uint32 client, RinqMessageId *id)
 	id->ref.session.seq = mine->seq;
 	id->ref.revision = RINQ_POSITION_REVISION(position);
 	id->seq = RINQ_POSITION_NEXT(position);
+	Assert(id->seq != 0 && id->ref.session.seq != 0);
 	return identity;
 }
 
@@ -211,6 +215,7 @@ rinq_backend_session_move(RinqDatabase *db, int procno, uint32 seq, uint32 revis
 {
 	RinqBackendSession *cell = &backend_sessions()[procno];
 
+	Assert(procno >= 0 && procno < rinq_backend_sessions_count());
 	SpinLockAcquire(&db->mutex);
 	if (cell->identity == db->identity && cell->seq == seq)
 		pg_atomic_write_u64(&cell->position, RINQ_POSITION(revision, 1));
@@ -226,6 +231,7 @@ rinq_backend_session_end(RinqDatabase *db, int procno, uint32 seq)
 {
 	RinqBackendSession *cell = &backend_sessions()[procno];
 
+	Assert(procno >= 0 && procno < rinq_backend_sessions_count());
 	SpinLockAcquire(&db->mutex);
 	if (cell->identity == db->identity && cell->seq == seq)
 		cell->identity = 0;

@@ -23,6 +23,7 @@
 #include "ipc/slots.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/proc.h"
 #include "storage/shmem.h"
 #include "utils/memutils.h"
 
@@ -188,6 +189,7 @@ init_locks(Size offset)
 	int			i;
 
 	rinq_shared->lock_tranche = rinq_new_tranche(TRANCHE_NAME);
+	Assert(offset == MAXALIGN(offset));
 	for (i = 0; i < num_locks(); i++)
 		LWLockInitialize(&locks[i], rinq_shared->lock_tranche);
 	return locks;
@@ -235,6 +237,7 @@ startup_shared_memory(void)
 		offset += rinq_backend_sessions_size();
 		rinq_shared->dsa_tranche = rinq_new_tranche(PAYLOAD_TRANCHE_NAME);
 		rinq_shared->dsa_offset = offset;
+		Assert(offset + payload_area_size() == shared_size());
 		create_payload_area();
 	}
 	LWLockRelease(AddinShmemInitLock);
@@ -304,6 +307,8 @@ rinq_dsa(void)
 RinqSlots *
 rinq_slots_of(RinqDatabase *db)
 {
+	Assert(db >= rinq_shared->databases && db < rinq_shared->databases + rinq_shared->num_databases);
+	Assert(db->slots_offset >= databases_size() + locks_size());
 	return (RinqSlots *) ((char *) rinq_shared + db->slots_offset);
 }
 
@@ -334,6 +339,8 @@ rinq_claim_database(Oid dboid)
 	RinqDatabase *db = rinq_find_database(dboid);
 	int			i;
 
+	Assert(OidIsValid(dboid));
+	Assert(LWLockHeldByMeInMode(rinq_shared->lock, LW_EXCLUSIVE));
 	if (db != NULL)
 		return db;
 	db = rinq_find_database(InvalidOid);
@@ -402,6 +409,7 @@ rinq_my_database(void)
 void
 rinq_wake_proc(int procno)
 {
+	Assert(procno == RINQ_NO_PROC || (procno >= 0 && procno < (int) ProcGlobal->allProcCount));
 	if (procno != RINQ_NO_PROC)
 		SetLatch(RINQ_PROC_LATCH(procno));
 }
@@ -432,6 +440,7 @@ rinq_workers_short(RinqShortage shortage)
 		pg_atomic_write_u64(&rinq_shared->short_since[RINQ_SHORT_OF_ANY], 0);
 		return;
 	}
+	Assert(shortage < RINQ_SHORT_KINDS);
 	pg_atomic_write_u64(&rinq_shared->short_since[shortage], (uint64) rinq_clock_ms());
 	for (i = 0; i < rinq_shared->num_databases; i++)
 		rinq_wake_peer(&rinq_shared->databases[i]);

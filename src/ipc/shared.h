@@ -138,6 +138,7 @@ typedef enum RinqCounter
 	RINQ_NOTIFICATIONS_REJECTED,
 	RINQ_NOTIFICATIONS_DROPPED,
 	RINQ_NOTIFICATIONS_FAILED,
+	RINQ_EVENTS_MISSED,
 	RINQ_NUM_COUNTERS
 } RinqCounter;
 
@@ -310,6 +311,7 @@ extern bool rinq_workers_are_short(RinqShortage shortage);
 static inline void
 rinq_count(RinqDatabase *db, RinqCounter counter)
 {
+	Assert(counter >= 0 && counter < RINQ_NUM_COUNTERS);
 	pg_atomic_fetch_add_u64(&db->counters[counter], 1);
 }
 

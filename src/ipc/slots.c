@@ -290,6 +290,9 @@ rinq_event_put(RinqDatabase *db, RinqEventKind kind, uint32 value, uint32 serial
 	else
 		slots->inbox_missed = true;
 	SpinLockRelease(&slots->event_lock);
+	Assert(of_process || !full);
+	if (full)
+		rinq_count(db, RINQ_EVENTS_MISSED);
 	rinq_wake_peer(db);
 }
 
@@ -351,6 +354,7 @@ rinq_request_put(RinqDatabase *db, uint32 index)
 		slots->slot[slots->last_request].next = index;
 	slots->last_request = index;
 	slots->num_requests++;
+	Assert(slots->num_requests <= slots->num_slots - slots->num_calls);
 	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
 	{
 		RinqExecutorSlot *executor = &db->executors[i];
@@ -372,6 +376,8 @@ unlink_request(RinqSlots *slots, uint32 index, uint32 previous)
 {
 	RinqSlot   *slot = &slots->slot[index];
 
+	Assert(LWLockHeldByMeInMode(slots->request_lock, LW_EXCLUSIVE));
+	Assert(slots->num_requests > 0);
 	if (previous == RINQ_NO_SLOT)
 		slots->first_request = slot->next;
 	else
@@ -400,6 +406,7 @@ may_run_unattended(RinqDatabase *db, const RinqExecutorSlot *me)
 	int			count = 0;
 	int			i;
 
+	Assert(LWLockHeldByMe(slots->request_lock));
 	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
 	{
 		const RinqExecutorSlot *executor = &db->executors[i];
@@ -426,6 +433,7 @@ rinq_request_take(RinqDatabase *db, RinqExecutorSlot *me)
 	uint32		index;
 	bool		unattended;
 
+	Assert(me >= db->executors && me < db->executors + RINQ_MAX_EXECUTORS);
 	LWLockAcquire(slots->request_lock, LW_EXCLUSIVE);
 	unattended = may_run_unattended(db, me);
 	for (index = slots->first_request; index != RINQ_NO_SLOT;

@@ -48,6 +48,8 @@ rinq_start_worker(const char *kind, const char *entry,
 	StaticAssertStmt(sizeof(RinqWorkerArgs) <= BGW_EXTRALEN,
 					 "worker arguments must fit");
 
+	Assert(args->database >= 0 && args->database < rinq_shared->num_databases);
+	Assert(!LWLockHeldByMe(rinq_shared->lock));
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;

@@ -17,6 +17,7 @@
 #include <netdb.h>
 #include <sys/socket.h>
 
+#include "base/backoff.h"
 #include "base/clock.h"
 #include "base/dsn.h"
 #include "guc.h"
@@ -58,7 +59,7 @@ static int	lost_delay;			/* what it was when a connection was lost the
 								 * last time */
 static int64 next_attempt;
 static int64 connected_at;
-static int	address_turn;		/* which of several addresses is next */
+static unsigned address_turn;	/* which of several addresses is next */
 static int	id_attempts;
 static int64 setup_deadline;	/* for all that comes between login and ready */
 static char broker[RINQ_DSN_DESCRIBE_SIZE];
@@ -361,7 +362,7 @@ connection_ended(const char *reason)
 		/* how long it took to connect says nothing about the next attempt */
 		delay = rinq_peer.now - connected_at > STABLE_AFTER ? 0 : lost_delay;
 	}
-	delay = Min(LAST_DELAY, Max(FIRST_DELAY, delay * 2));
+	delay = rinq_backoff_next(delay, FIRST_DELAY, LAST_DELAY);
 	if (was_ready)
 		lost_delay = delay;
 	next_attempt = rinq_peer.now +
@@ -406,7 +407,10 @@ resolve_broker(const RinqDsn *dsn, struct sockaddr_storage *address, socklen_t *
 	hints.ai_socktype = SOCK_STREAM;
 	hints.ai_flags = AI_NUMERICSERV;
 	snprintf(port, sizeof(port), "%d", dsn->port);
+	found = NULL;
 	rc = getaddrinfo(dsn->host, port, &hints, &found);
+	if (rc == 0 && found == NULL)
+		rc = EAI_NONAME;
 	if (rc != 0)
 	{
 		snprintf(error, size, "could not resolve host \"%s\": %s", dsn->host,
@@ -415,9 +419,11 @@ resolve_broker(const RinqDsn *dsn, struct sockaddr_storage *address, socklen_t *
 	}
 	for (it = found; it != NULL; it = it->ai_next)
 		count++;
-	turn = address_turn++ % Max(count, 1);
+	Assert(count > 0);
+	turn = (int) (address_turn++ % (unsigned) count);
 	for (it = found; turn > 0 && it->ai_next != NULL; turn--)
 		it = it->ai_next;
+	Assert(it->ai_addrlen <= sizeof(*address));
 	memcpy(address, it->ai_addr, it->ai_addrlen);
 	*len = it->ai_addrlen;
 	freeaddrinfo(found);

@@ -5,7 +5,7 @@
  *
  * Whatever several parts need, and what must know none of them, is here: waking
  * processes at the end of a turn, having the listeners read again, the log of bad
- * input, giving the connection up, and lists of operations that wait.
+ * input, giving the connection up, and lists of calls and operations that wait.
  *
  *-------------------------------------------------------------------------
  */
@@ -35,6 +35,7 @@ rinq_peer_wake_later(int procno)
 {
 	int			i;
 
+	Assert(RINQ_IN_PEER());
 	if (procno == RINQ_NO_PROC)
 		return;
 	for (i = 0; i < num_to_wake; i++)
@@ -127,41 +128,35 @@ rinq_peer_fail(const char *reason)
 		strlcpy(rinq_peer.failure, reason, sizeof(rinq_peer.failure));
 }
 
-/* an operation that waits, and may be given up meanwhile */
-typedef struct WaitingOperation
-{
-	uint32		index;			/* of its slot */
-	uint32		serial;			/* of that, then */
-} WaitingOperation;
-
 /*
- * Add the operation in a slot to a list of those that wait for the same, in
- * memory that lasts; it is freed with list_free_deep.
+ * Add the call or operation in a slot to a list of those that wait for the same,
+ * and return the entry: zeros, so many bytes, of which a RinqWaiter is the first.
+ * Entries last, and are freed with list_free_deep.
  */
-List *
-rinq_operation_wait(List *waiting, uint32 index)
+void *
+rinq_wait_in(List **list, uint32 index, uint32 serial, Size size)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-	WaitingOperation *operation = palloc(sizeof(WaitingOperation));
+	RinqWaiter *waiter = palloc0(size);
 
-	Assert(index < rinq_peer.slots->num_calls);
-	operation->index = index;
-	operation->serial = rinq_peer.slots->slot[index].serial;
-	waiting = lappend(waiting, operation);
+	Assert(RINQ_IN_PEER() && size >= sizeof(RinqWaiter));
+	waiter->index = index;
+	waiter->serial = serial;
+	*list = lappend(*list, waiter);
 	MemoryContextSwitchTo(old);
-	return waiting;
+	return waiter;
 }
 
 /*
- * Does an operation of such a list still wait?  Then *index is that of its slot.
+ * Does a backend still wait for the call or operation?
  */
 bool
-rinq_operation_waits(const void *waiting, uint32 *index)
+rinq_waits(const RinqWaiter * waiter)
 {
-	const		WaitingOperation *operation = waiting;
-	RinqSlot   *slot = &rinq_peer.slots->slot[operation->index];
+	RinqSlot   *slot;
 
-	*index = operation->index;
-	return slot->serial == operation->serial &&
-		rinq_slot_state(slot) == RINQ_SLOT_QUEUED;
+	if (waiter->index >= rinq_peer.slots->num_calls)
+		return false;
+	slot = &rinq_peer.slots->slot[waiter->index];
+	return slot->serial == waiter->serial && rinq_slot_state(slot) == RINQ_SLOT_QUEUED;
 }

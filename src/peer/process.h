@@ -46,6 +46,9 @@ typedef struct RinqPeer
 
 extern RinqPeer rinq_peer;
 
+/* is this process a peer? */
+#define RINQ_IN_PEER() (rinq_peer.db != NULL)
+
 extern void rinq_peer_wake_later(int procno);
 extern int	rinq_peer_wakes(void);
 extern void rinq_peer_wake_now(void);
@@ -53,8 +56,14 @@ extern void rinq_peer_ask_for_reading(void);
 extern void rinq_peer_log_input(const char *what, const RinqDelivery *delivery);
 extern void rinq_peer_fail(const char *reason);
 
-/* lists of operations that wait for the same; freed by list_free_deep */
-extern List *rinq_operation_wait(List *waiting, uint32 index);
-extern bool rinq_operation_waits(const void *waiting, uint32 *index);
+/* a call or an operation that waits, and may be given up meanwhile */
+typedef struct RinqWaiter
+{
+	uint32		index;			/* of its slot; RINQ_NO_SLOT: it has none */
+	uint32		serial;			/* of that, then */
+} RinqWaiter;
+
+extern void *rinq_wait_in(List **list, uint32 index, uint32 serial, Size size);
+extern bool rinq_waits(const RinqWaiter * waiter);
 
 #endif							/* RINQ_PEER_PROCESS_H */

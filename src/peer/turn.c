@@ -76,6 +76,7 @@ rinq_turn_end(void)
 		memset(&longest, 0, sizeof(longest));
 		window_start = now.elapsed;
 	}
+	Assert(now.elapsed >= turn_start.elapsed);
 	longest.elapsed = Max(longest.elapsed, now.elapsed - turn_start.elapsed);
 	longest.cpu = Max(longest.cpu, now.cpu - turn_start.cpu);
 	pg_atomic_write_u64(&rinq_peer.db->longest_turn,

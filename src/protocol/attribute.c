@@ -72,6 +72,7 @@ append_packed(StringInfo buf, RinqBytes bytes)
 {
 	uint32		len = (uint32) bytes.len;
 
+	Assert(bytes.len <= PG_UINT32_MAX);
 	appendBinaryStringInfo(buf, (char *) &len, sizeof(len));
 	if (len > 0)
 		appendBinaryStringInfo(buf, bytes.data, (int) len);
@@ -155,6 +156,7 @@ init_entry(RinqAttributeEntry *entry, RinqBytes namespace, RinqBytes key, RinqBy
 {
 	char	   *p = entry->data;
 
+	Assert(namespace.len <= PG_UINT16_MAX && key.len <= PG_UINT32_MAX && value.len <= PG_UINT32_MAX);
 	entry->namespace_len = (uint16) namespace.len;
 	entry->key_len = (uint32) key.len;
 	entry->value_len = (uint32) value.len;

@@ -113,6 +113,7 @@ add_node(RinqMatcher *matcher, const RinqConstraint *constraint, RinqBytes names
 	Node	   *node = &matcher->nodes[index];
 	int			i;
 
+	Assert(parent < index);
 	memset(node, 0, sizeof(*node));
 	node->kind = constraint->kind;
 	node->parent = parent;
@@ -179,6 +180,7 @@ flip_node(RinqMatcher *matcher, int index)
 		if (node->parent == NO_NODE)
 			return;
 		parent = &matcher->nodes[node->parent];
+		Assert(node->parent >= 0 && node->parent < index);
 		parent->true_terms += node->value ? 1 : -1;
 		if (evaluate_node(parent) == parent->value)
 			return;
@@ -244,6 +246,7 @@ match_terms(const RinqConstraint *constraint, RinqBytes namespace, RinqAttribute
 			return rinq_bytes_equal(attribute.value, constraint->value) ==
 				(constraint->kind == RINQ_CONSTRAINT_EQUAL);
 		case RINQ_CONSTRAINT_NOT:
+			Assert(constraint->num_terms == 1);
 			return !match_terms(constraint->terms[0], namespace, attributes);
 		case RINQ_CONSTRAINT_OR:
 			for (i = 0; i < constraint->num_terms; i++)

@@ -40,7 +40,10 @@ rinq_notification_packed_size(const RinqBytes *fields)
 	int			i;
 
 	for (i = 0; i < RINQ_NOTIFICATION_FIELDS; i++)
+	{
+		Assert(fields[i].data != NULL || fields[i].len == 0);
 		size += fields[i].len;
+	}
 	return size;
 }
 
@@ -55,8 +58,9 @@ rinq_notification_pack(char *to, const RinqBytes *fields)
 
 		memcpy(to, &len, sizeof(len));
 		to += sizeof(len);
-		if (fields[i].len > 0)
-			memcpy(to, fields[i].data, fields[i].len);
+		if (fields[i].data == NULL)
+			continue;
+		memcpy(to, fields[i].data, fields[i].len);
 		to += fields[i].len;
 	}
 }
@@ -111,6 +115,8 @@ rinq_notification_row(const RinqBytes *fields, Datum *values, bool *nulls)
 	RinqBytes	constraint = fields[RINQ_NOTIFICATION_CONSTRAINT];
 	Jsonb	   *payload = rinq_payload_to_jsonb(fields[RINQ_NOTIFICATION_PAYLOAD]);
 	int			i;
+
+	StaticAssertStmt(lengthof(texts) + 3 == RINQ_NOTIFICATION_COLUMNS, "each column of rinq_notification is filled in");
 
 	memset(nulls, 0, RINQ_NOTIFICATION_COLUMNS * sizeof(bool));
 	for (i = 0; i < (int) lengthof(texts); i++)

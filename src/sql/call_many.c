@@ -136,6 +136,7 @@ end_call(Calls *all, Call *call)
 	rinq_result_row(&answer, all->namespace, all->command, call->values, call->nulls);
 	rinq_call_release(all->db, call->slot);
 	call->slot = RINQ_NO_SLOT;
+	Assert(all->under_way > 0);
 	all->under_way--;
 }
 
@@ -184,6 +185,7 @@ return_rows(const Calls *all, RinqResultSet *set)
 {
 	int			i;
 
+	Assert(all->first == all->count && all->made == all->count && all->under_way == 0);
 	for (i = 0; i < all->count; i++)
 	{
 		Datum		values[1 + RINQ_ANSWER_COLUMNS];

@@ -287,7 +287,7 @@ rinq_operate(RinqOperation op, const RinqSessionRef *target, const RinqOperation
 			 RinqOperationResult *result)
 {
 	if (!rinq_operate_unless_stale(op, target, input, result))
-		rinq_operation_refused(RINQ_OUTCOME_STALE_FETCH, target, input->namespace, result->text);
+		rinq_operation_refused(RINQ_OUTCOME_STALE_FETCH, target, input == NULL ? NULL : input->namespace, result->text);
 }
 
 static bool

@@ -86,6 +86,7 @@ placeholders_now(void)
 void
 rinq_cleanup_init(void)
 {
+	Assert(!IsTransactionState());
 	first_session_user = GetSessionUserId();
 	first_role = GetCurrentRoleId();
 	first_user = GetUserId();
@@ -120,6 +121,7 @@ reset_settings(void)
 static void
 drop_session_objects(void)
 {
+	Assert(OidIsValid(first_session_user));
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	PortalHashTableDeleteAll();

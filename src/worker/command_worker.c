@@ -22,6 +22,7 @@
 #include "access/xact.h"
 #include "backend/commit_queue.h"
 #include "backend/request_context.h"
+#include "base/backoff.h"
 #include "base/clock.h"
 #include "guc.h"
 #include "ipc/slots.h"
@@ -99,6 +100,7 @@ give_back(int code, Datum arg)
 	if (me->serial != args.serial || me->state != RINQ_EXECUTOR_BUSY ||
 		index == RINQ_NO_SLOT)
 		return;
+	Assert(index >= slots->num_calls && index < slots->num_slots);
 	slot = &slots->slot[index];
 	me->request = RINQ_NO_SLOT;
 	rinq_slot_clear(slot);
@@ -208,6 +210,7 @@ run_handler(RinqSlot *slot, const RinqBytes *fields)
 	RinqBytes	payload;
 	bool		was_handled;
 
+	Assert(!IsTransactionState());
 	rinq_handler_entered = false;
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -240,6 +243,7 @@ take_request(RinqSlot *slot, RinqBytes *fields)
 {
 	int			i;
 
+	Assert(slot->work <= RINQ_WORK_NOTIFICATION);
 	rinq_slot_read(slot, fields, RINQ_REQUEST_FIELDS);
 	for (i = 0; i < RINQ_REQUEST_FIELDS; i++)
 		fields[i] = rinq_bytes_copy(fields[i]);
@@ -266,7 +270,7 @@ static void
 pause_before_retry(int64 deadline, int tries)
 {
 	static uint32 wait_event = 0;
-	double		longest = Min(LONGEST_PAUSE, FIRST_PAUSE << Min(tries, 10));
+	double		longest = rinq_backoff_after(tries + 1, FIRST_PAUSE, LONGEST_PAUSE);
 	int64		now = rinq_clock_ms();
 	int64		until = now + 1 + (int64) (longest * (0.5 + rinq_random_fraction() / 2));
 
@@ -323,6 +327,7 @@ inherit_request(const RinqBytes *fields, int64 deadline)
 {
 	static uint64 last_serial = 0;
 
+	Assert(rinq_inherited.trace.data == NULL);
 	rinq_inherited.serial = ++last_serial;
 	rinq_inherited.trace = fields[RINQ_REQUEST_TRACE];
 	rinq_inherited.source = fields[RINQ_REQUEST_SOURCE];
@@ -410,6 +415,7 @@ run_request(uint32 index, MemoryContext context)
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	Assert(!IsTransactionState() && InterruptHoldoffCount == 0);
+	Assert(me->state == RINQ_EXECUTOR_BUSY && me->request == index && slot->owner == RINQ_MY_PROCNO);
 	answer_request(slot, context);
 	debug_query_string = NULL;
 

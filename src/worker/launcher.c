@@ -20,6 +20,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "base/backoff.h"
 #include "base/clock.h"
 #include "catalog/pg_database.h"
 #include "guc.h"
@@ -155,6 +156,7 @@ remember_found(List *found)
 static bool
 found_absent(const RinqDatabase *db)
 {
+	Assert(LWLockHeldByMe(rinq_shared->lock));
 	return db->presence == RINQ_ABSENT && db->read_done == db->read_wanted &&
 		list_member_oid(served, db->oid);
 }
@@ -369,6 +371,7 @@ first_readers(void)
 static int64
 supervise_reader(RinqDatabase *db, Supervision *sup, Start *start)
 {
+	Assert(LWLockHeldByMeInMode(rinq_shared->lock, LW_EXCLUSIVE));
 	if (reap_worker(&db->reader, &sup->reader) || db->reader.state == RINQ_WORKER_NONE)
 	{
 		if (sup->reader != NULL && is_worker_stopped(sup->reader))
@@ -379,8 +382,7 @@ supervise_reader(RinqDatabase *db, Supervision *sup, Start *start)
 				sup->read_delay = 0;
 			else if (db->ddl_blocks == 0)
 			{
-				sup->read_delay = Min(LAST_START_DELAY,
-									  Max(FIRST_START_DELAY, sup->read_delay * 2));
+				sup->read_delay = rinq_backoff_next(sup->read_delay, FIRST_START_DELAY, LAST_START_DELAY);
 				rinq_shared->rescan = true; /* it may be gone */
 			}
 			sup->next_read = clock_ms_after(sup->read_delay);
@@ -418,7 +420,7 @@ note_peer_end(RinqDatabase *db, Supervision *sup)
 	else
 	{
 		db->next_start = clock_ms_after(db->start_delay + jitter / 2);
-		db->start_delay = Min(LAST_START_DELAY, Max(FIRST_START_DELAY, db->start_delay * 2));
+		db->start_delay = rinq_backoff_next(db->start_delay, FIRST_START_DELAY, LAST_START_DELAY);
 	}
 
 	SpinLockAcquire(&db->mutex);

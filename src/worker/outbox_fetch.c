@@ -138,6 +138,7 @@ read_some(void)
 	}
 	fetch.starved = false;
 	fetch.next += done;
+	Assert(fetch.next <= fetch.count);
 	note_rest(&read);
 	return RINQ_TURN_DONE;
 }

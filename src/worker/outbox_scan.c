@@ -157,6 +157,7 @@ reset_scan(void)
 void
 rinq_scan_order(dsa_pointer order)
 {
+	Assert(rinq_chunk(order)->kind == RINQ_CHUNK_SCAN);
 	rinq_scan_forget();
 	scan.order = order;
 	scan.number = rinq_chunk(order)->scan;
@@ -222,6 +223,7 @@ note_missing(const List *missing)
 
 		if (rel->rd_rel->relfilenode != scan.files[place->item.table])
 			return true;
+		Assert(scan.num_missed < scan.count);
 		scan.missed[scan.num_missed++] = place->seq;
 	}
 	return false;
@@ -275,6 +277,7 @@ read_piece(void)
 	}
 	scan.starved = false;
 	scan.next += done;
+	Assert(scan.next <= scan.count);
 	note_unfit(read.unfit);
 	return RINQ_TURN_DONE;
 }
@@ -285,6 +288,7 @@ finish_scan(void)
 {
 	bool		again;
 
+	Assert(scan.next == scan.count && scan.unfit == NIL);
 	if (scan.num_missed > 0)
 	{
 		if (!rinq_outbox_begin("rinq: reading the outbox", AccessShareLock))
@@ -358,5 +362,6 @@ rinq_scan_check(dsa_pointer *order)
 	count = rinq_outbox_identify(&rinq_outbox_worker.tables, places, Min(count, room));
 	for (i = 0; i < count; i++)
 		items[i] = places[i].item;
+	Assert(count <= room);
 	chunk->count = (uint32) count;
 }

@@ -23,6 +23,7 @@
 #include "access/xact.h"
 #include "backend/own_tables.h"
 #include "backend/request_context.h"
+#include "base/backoff.h"
 #include "base/clock.h"
 #include "guc.h"
 #include "ipc/slots.h"
@@ -420,7 +421,7 @@ rotate_outbox(bool idle)
 	}
 	tidy_wanted = result != RINQ_ROTATION_DONE;
 	rotate_delay = result != RINQ_ROTATION_STUCK ? FIRST_ROTATE_DELAY :
-		Min(LAST_ROTATE_DELAY, rotate_delay * 2);
+		rinq_backoff_next(rotate_delay, FIRST_ROTATE_DELAY, LAST_ROTATE_DELAY);
 	next_rotation = rinq_clock_ms() + rotate_delay;
 	return RINQ_TURN_DONE;
 }

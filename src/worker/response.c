@@ -79,6 +79,7 @@ rinq_result_success(RinqSlot *slot, RinqBytes payload)
 {
 	RinqBytes	fields[RINQ_RESULT_FIELDS];
 
+	Assert(IsTransactionState() && slot->owner == RINQ_MY_PROCNO);
 	memset(fields, 0, sizeof(fields));
 	if (slot->wants_response)
 		fields[RINQ_RESULT_PAYLOAD] = payload;
@@ -109,6 +110,7 @@ answer_failure(RinqSlot *slot)
 {
 	RinqBytes	fields[RINQ_RESULT_FIELDS];
 
+	Assert(rinq_last_failure_data.type != NULL);
 	memset(fields, 0, sizeof(fields));
 	fields[RINQ_RESULT_TYPE] = rinq_text_to_wire(rinq_last_failure_data.type);
 	if (rinq_last_failure_data.message != NULL)

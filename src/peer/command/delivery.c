@@ -14,6 +14,7 @@
  */
 #include "postgres.h"
 
+#include "base/backoff.h"
 #include "base/clock.h"
 #include "guc.h"
 #include "peer/command/delivery.h"
@@ -63,6 +64,7 @@ static uint32 epochs[RINQ_CONN_MAX_CHANNEL + 1];
 void
 rinq_inbound_register(RinqInbound * request, Size body_len)
 {
+	Assert(request->channel <= RINQ_CONN_MAX_CHANNEL && !request->waits);
 	request->epoch = epochs[request->channel];
 	request->waits = true;
 	if (!request->balanced)
@@ -88,6 +90,7 @@ rinq_inbound_too_many(RinqWork work)
 void
 rinq_inbound_channel_lost(uint16 channel)
 {
+	Assert(channel <= RINQ_CONN_MAX_CHANNEL);
 	epochs[channel]++;
 }
 
@@ -109,6 +112,7 @@ rinq_inbound_free_body(RinqInbound * request)
 	if (!request->balanced && request->waits)
 	{
 		Assert(unbalanced[request->work].waiting > 0);
+		Assert(unbalanced[request->work].bytes >= request->body.len);
 		unbalanced[request->work].waiting--;
 		unbalanced[request->work].bytes -= request->body.len;
 	}
@@ -124,6 +128,7 @@ rinq_inbound_free_body(RinqInbound * request)
 void
 rinq_inbound_free(RinqInbound * request)
 {
+	Assert(request->lane == NULL);
 	rinq_inbound_free_body(request);
 	if (request->own.handler != NULL)
 		pfree(request->own.handler);
@@ -281,8 +286,7 @@ rinq_inbound_give_back(RinqInbound * request)
 	}
 	if (count == 2)
 		log_return(request);
-	delay = (int64) FIRST_RETURN_DELAY << Min(count - 2, 10);
-	delay = Min(delay, LAST_RETURN_DELAY);
+	delay = rinq_backoff_after(count - 1, FIRST_RETURN_DELAY, LAST_RETURN_DELAY);
 	if (request->deadline != 0)
 		delay = Min(delay, Max(0, request->deadline - rinq_clock_ms()));
 	request->settle_at = rinq_peer.now + delay;
@@ -305,7 +309,7 @@ rinq_inbound_settle_delayed(bool all)
 
 		if (!all && request->settle_at > rinq_peer.now && rinq_inbound_can_settle(request))
 		{
-			next = next == 0 ? request->settle_at : Min(next, request->settle_at);
+			next = rinq_clock_earlier(next, request->settle_at);
 			continue;
 		}
 		dlist_delete(&request->node);

@@ -14,6 +14,7 @@
 
 #include "compat.h"
 
+#include "base/clock.h"
 #include "guc.h"
 #include "peer/command/delivery.h"
 #include "peer/command/dispatch.h"
@@ -57,6 +58,7 @@ first_slot(void)
 void
 rinq_dispatch_init(void)
 {
+	Assert(RINQ_IN_PEER() && in_slot == NULL);
 	in_slot = MemoryContextAllocZero(TopMemoryContext,
 									 rinq_peer.slots->num_slots * sizeof(RinqInbound *));
 	rinq_lanes_init(rinq_peer.slots->num_slots - first_slot());
@@ -65,8 +67,7 @@ rinq_dispatch_init(void)
 static void
 note_expiry(const RinqInbound * request)
 {
-	if (request->deadline != 0 && (next_expiry == 0 || request->deadline < next_expiry))
-		next_expiry = request->deadline;
+	next_expiry = rinq_clock_earlier(next_expiry, request->deadline);
 }
 
 static uint32
@@ -120,6 +121,7 @@ enqueue_inbound(RinqInbound * request, const RinqListener *listener)
 	if (index == RINQ_NO_SLOT)
 		return false;
 	slot = &rinq_peer.slots->slot[index];
+	Assert(in_slot[index] == NULL && slot->length == 0 && !DsaPointerIsValid(slot->large));
 	fields[RINQ_REQUEST_HANDLER] = rinq_bytes_str(listener->handler);
 	fields[RINQ_REQUEST_NAMESPACE] = request->namespace;
 	fields[RINQ_REQUEST_COMMAND] = request->command;
@@ -150,6 +152,7 @@ enqueue_inbound(RinqInbound * request, const RinqListener *listener)
 	slot->outcome = RINQ_OUTCOME_NONE;
 	in_slot[index] = request;
 	num_in_slots++;
+	Assert(num_in_slots <= (int) (rinq_peer.slots->num_slots - first_slot()));
 	rinq_pool_wake(rinq_request_put(rinq_peer.db, index));
 	return true;
 }
@@ -239,6 +242,7 @@ defer_inbound(RinqInbound * request)
 	if (request->work == RINQ_WORK_NOTIFICATION)
 	{
 		session = inbound_session(request);
+		Assert(session != NULL);
 		if (session->handling)
 		{
 			dlist_push_tail(&session->notifications, &request->node);
@@ -249,6 +253,7 @@ defer_inbound(RinqInbound * request)
 	else if (request->work == RINQ_WORK_REQUEST)
 	{
 		ns = served_namespace(request);
+		Assert(ns != NULL);
 		role = ns->listener->role;
 	}
 	if (rinq_lanes_add(request, role, ns) > MAX_IN_LANE)
@@ -290,6 +295,7 @@ notification_ended(RinqSession * session)
 {
 	RinqInbound *next;
 
+	Assert(session->handling);
 	session->handling = false;
 	if (dlist_is_empty(&session->notifications))
 		return;
@@ -342,6 +348,7 @@ finish_slot(uint32 index)
 		return false;
 	if (work == RINQ_WORK_NOTIFICATION && slot->outcome != RINQ_OUTCOME_SUCCESS)
 		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_FAILED);
+	Assert(num_in_slots > 0 && lane != NULL);
 	in_slot[index] = NULL;
 	num_in_slots--;
 	rinq_slot_free(rinq_peer.slots, index);
@@ -572,12 +579,9 @@ rinq_dispatch_expire(void)
 	if (!rinq_lanes_empty())
 		fill_slots();
 
-	next = next_expiry;
-	if (next_return != 0)
-		next = next == 0 ? next_return : Min(next, next_return);
+	next = rinq_clock_earlier(next_expiry, next_return);
 	if (waits || no_room || !dlist_is_empty(&refused) || unsent != NIL)
-		next = next == 0 ? rinq_peer.now + RETRY_INTERVAL :
-			Min(next, rinq_peer.now + RETRY_INTERVAL);
+		next = rinq_clock_earlier(next, rinq_peer.now + RETRY_INTERVAL);
 	return next;
 }
 

@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "base/clock.h"
 #include "guc.h"
 #include "peer/command/invoker.h"
 #include "peer/command/server.h"
@@ -41,8 +42,7 @@ typedef struct PendingKey
 typedef struct Pending
 {
 	PendingKey	key;			/* hash key */
-	uint32		index;
-	uint32		serial;
+	RinqWaiter	call;
 } Pending;
 
 /* for each slot, the request it waits for; message 0 is none */
@@ -52,8 +52,7 @@ static HTAB *pending;
 /* a call that waits for its namespace's queue */
 typedef struct Waiting
 {
-	uint32		index;			/* RINQ_NO_SLOT: nobody waits for it any more */
-	uint32		serial;
+	RinqWaiter	call;
 	RinqReturnedCall *returned; /* one that the broker had no queue for, or
 								 * NULL */
 	bool		uncorrelated;	/* such a one, whose response goes to a
@@ -65,20 +64,6 @@ static int64 next_async_look;
 
 /* calls that the connection has no room for, oldest first */
 static List *unsent = NIL;
-
-static void
-keep_waiting(List **list, uint32 index, uint32 serial)
-{
-	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-	Waiting    *waiting = palloc(sizeof(Waiting));
-
-	waiting->index = index;
-	waiting->serial = serial;
-	waiting->returned = NULL;
-	waiting->uncorrelated = false;
-	*list = lappend(*list, waiting);
-	MemoryContextSwitchTo(old);
-}
 
 void
 rinq_invoker_init(void)
@@ -100,11 +85,13 @@ forget_pending(uint32 index)
 {
 	PendingKey *key = &pending_of_slot[index];
 
+	Assert(index < rinq_peer.slots->num_calls);
 	if (key->message == 0)
 		return;
 	if (key->session != 0)
 		rinq_own_session_pending(key->session, -1);
-	hash_search(pending, key, HASH_REMOVE, NULL);
+	if (hash_search(pending, key, HASH_REMOVE, NULL) == NULL)
+		Assert(false);			/* a request that waits is in the table */
 	memset(key, 0, sizeof(*key));
 }
 
@@ -121,6 +108,7 @@ rinq_invoker_finish(uint32 index, RinqOutcome outcome, RinqBytes type, RinqBytes
 	int			owner = slot->owner;
 	bool		written;
 
+	Assert(index < rinq_peer.slots->num_calls);
 	forget_pending(index);
 	fields[RINQ_RESULT_TYPE] = type;
 	fields[RINQ_RESULT_TEXT] = text;
@@ -152,18 +140,6 @@ rinq_invoker_finish_text(uint32 index, RinqOutcome outcome, const char *text)
 						rinq_bytes(NULL, 0));
 }
 
-static bool
-still_wanted(uint32 index, uint32 serial)
-{
-	RinqSlot   *slot;
-
-	if (index >= rinq_peer.slots->num_calls)
-		return false;
-	slot = &rinq_peer.slots->slot[index];
-	return slot->serial == serial &&
-		rinq_slot_state(slot) == RINQ_SLOT_QUEUED;
-}
-
 /* from now on, a response to this request is for the slot */
 static void
 expect_response(uint32 index, const RinqMessageId *id)
@@ -171,12 +147,13 @@ expect_response(uint32 index, const RinqMessageId *id)
 	PendingKey *key = &pending_of_slot[index];
 	Pending    *entry;
 
+	Assert(key->message == 0 && id->seq != 0);
 	key->session = id->ref.session.seq;
 	key->revision = id->ref.revision;
 	key->message = id->seq;
 	entry = hash_search(pending, key, HASH_ENTER, NULL);
-	entry->index = index;
-	entry->serial = rinq_peer.slots->slot[index].serial;
+	entry->call.index = index;
+	entry->call.serial = rinq_peer.slots->slot[index].serial;
 }
 
 static void
@@ -195,7 +172,7 @@ static void
 not_published(uint32 index, RinqMsgStatus status)
 {
 	if (status == RINQ_MSG_BACKLOG)
-		keep_waiting(&unsent, index, rinq_peer.slots->slot[index].serial);
+		rinq_wait_in(&unsent, index, rinq_peer.slots->slot[index].serial, sizeof(Waiting));
 	else
 		rinq_invoker_finish_text(index, status == RINQ_MSG_OVER_BROKER_LIMIT ?
 								 RINQ_OUTCOME_NOT_TAKEN : RINQ_OUTCOME_REFUSED,
@@ -308,12 +285,13 @@ rinq_invoker_call(uint32 index, uint32 serial)
 	RinqBytes	fields[RINQ_CALL_FIELDS];
 	RinqNamespace *ns;
 	const char *problem;
+	RinqWaiter	call = {index, serial};
 
-	if (!still_wanted(index, serial))
+	if (!rinq_waits(&call))
 		return;
 	slot = &rinq_peer.slots->slot[index];
-	if (slot->async && (next_async_look == 0 || slot->deadline < next_async_look))
-		next_async_look = slot->deadline;
+	if (slot->async)
+		next_async_look = rinq_clock_earlier(next_async_look, slot->deadline);
 	if (!rinq_peer.ready || (rinq_peer.stopping && !slot->in_handler))
 	{
 		rinq_invoker_finish_text(index, RINQ_OUTCOME_NOT_CONNECTED,
@@ -359,7 +337,7 @@ rinq_invoker_call(uint32 index, uint32 serial)
 	}
 
 	/* until its queue exists, a request would be dropped */
-	keep_waiting(&ns->waiting, index, serial);
+	rinq_wait_in(&ns->waiting, index, serial, sizeof(Waiting));
 	rinq_topology_declare(ns);
 }
 
@@ -368,7 +346,7 @@ static void
 give_up_returned(Waiting * w, const char *text)
 {
 	rinq_publish_forget(w->returned);
-	if (w->uncorrelated && !still_wanted(w->index, w->serial))
+	if (w->uncorrelated && !rinq_waits(&w->call))
 		rinq_sender_dropped(text);
 }
 
@@ -391,12 +369,12 @@ rinq_invoker_declared(RinqNamespace * ns, RinqOutcome outcome, const char *error
 			rinq_publish_again(w->returned);
 		else if (w->returned != NULL)
 			give_up_returned(w, error);
-		if (!still_wanted(w->index, w->serial))
+		if (!rinq_waits(&w->call))
 			continue;
 		if (error != NULL)
-			rinq_invoker_finish_text(w->index, outcome, error);
+			rinq_invoker_finish_text(w->call.index, outcome, error);
 		else if (w->returned == NULL)
-			publish_call(w->index, ns);
+			publish_call(w->call.index, ns);
 	}
 	list_free_deep(waiting);
 }
@@ -413,14 +391,14 @@ rinq_invoker_declaring(RinqNamespace * ns, int64 deadline, const char *problem)
 	foreach(lc, ns->waiting)
 	{
 		Waiting    *w = lfirst(lc);
-		bool		wanted = still_wanted(w->index, w->serial);
+		bool		wanted = rinq_waits(&w->call);
 
-		if (wanted && rinq_peer.slots->slot[w->index].deadline > deadline)
+		if (wanted && rinq_peer.slots->slot[w->call.index].deadline > deadline)
 			continue;
 		if (w->returned != NULL)
 			give_up_returned(w, problem);
 		if (wanted)
-			rinq_invoker_finish_text(w->index, RINQ_OUTCOME_NO_QUEUE, problem);
+			rinq_invoker_finish_text(w->call.index, RINQ_OUTCOME_NO_QUEUE, problem);
 		ns->waiting = foreach_delete_current(ns->waiting, lc);
 		pfree(w);
 	}
@@ -432,7 +410,9 @@ rinq_invoker_declaring(RinqNamespace * ns, int64 deadline, const char *problem)
 static bool
 waits_for(const RinqPublication * what)
 {
-	return still_wanted(what->index, what->serial);
+	RinqWaiter	call = {what->index, what->serial};
+
+	return rinq_waits(&call);
 }
 
 /*
@@ -494,10 +474,10 @@ void
 rinq_invoker_call_returned(const RinqPublication * what, RinqReturnedCall * call)
 {
 	RinqNamespace *ns = what->ns;
+	Waiting    *waiting = rinq_wait_in(&ns->waiting, what->index, what->serial, sizeof(Waiting));
 
-	keep_waiting(&ns->waiting, what->index, what->serial);
-	((Waiting *) llast(ns->waiting))->returned = call;
-	((Waiting *) llast(ns->waiting))->uncorrelated = what->uncorrelated;
+	waiting->returned = call;
+	waiting->uncorrelated = what->uncorrelated;
 	rinq_topology_mend(ns);
 }
 
@@ -533,9 +513,7 @@ look_at_async(void)
 			rinq_slot_free(rinq_peer.slots, i);
 			continue;
 		}
-		due = Max(due, rinq_peer.now + ASYNC_INTERVAL);
-		if (next_async_look == 0 || due < next_async_look)
-			next_async_look = due;
+		next_async_look = rinq_clock_earlier(next_async_look, Max(due, rinq_peer.now + ASYNC_INTERVAL));
 	}
 }
 
@@ -557,7 +535,7 @@ rinq_invoker_retry(void)
 	{
 		Waiting    *w = lfirst(lc);
 
-		rinq_invoker_call(w->index, w->serial);
+		rinq_invoker_call(w->call.index, w->call.serial);
 	}
 	list_free_deep(waiting);
 	return unsent == NIL ? next_async_look : rinq_peer.now + RETRY_INTERVAL;
@@ -588,7 +566,7 @@ deliver_response(Pending * entry, const RinqDelivery *delivery)
 	const RinqMessage *msg = &delivery->message;
 	RinqBytes	none = rinq_bytes(NULL, 0);
 	char		kind = msg->type.len == 1 ? msg->type.data[0] : '\0';
-	uint32		index = entry->index;
+	uint32		index = entry->call.index;
 
 	if (rinq_peer.slots->slot[index].op != RINQ_OP_CALL)
 		rinq_session_cache_response(index, delivery);
@@ -664,7 +642,7 @@ rinq_invoker_response(const RinqDelivery *delivery)
 		return;
 	}
 
-	if (still_wanted(entry->index, entry->serial))
+	if (rinq_waits(&entry->call))
 	{
 		rinq_count(rinq_peer.db, RINQ_RESPONSES_RECEIVED);
 		deliver_response(entry, delivery);
@@ -672,7 +650,7 @@ rinq_invoker_response(const RinqDelivery *delivery)
 	else
 	{
 		rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
-		forget_pending(entry->index);
+		forget_pending(entry->call.index);
 	}
 	(void) rinq_basic_ack(rinq_peer.conn, delivery->channel, delivery->delivery_tag, false);
 }

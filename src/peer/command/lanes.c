@@ -109,6 +109,7 @@ lane_limit(void)
 static Kind *
 kind_of(const RinqLane * lane)
 {
+	Assert(lane->key.work < NUM_KINDS);
 	return &lane->role->kinds[lane->key.work];
 }
 
@@ -186,6 +187,7 @@ less_waits(RinqLane * lane)
 	Assert(lane->num_waiting > 0);
 	if (--lane->num_waiting > 0)
 		return;
+	Assert(dlist_is_empty(&lane->waiting) && lane->role->num_waiting > 0);
 	dlist_delete(&lane->node);
 	if (--lane->role->num_waiting == 0)
 		dlist_delete(&lane->role->node);
@@ -294,6 +296,7 @@ rinq_lanes_take(void)
 void
 rinq_lanes_put_back(RinqInbound * request)
 {
+	Assert(request->lane != NULL);
 	dlist_push_head(&request->lane->waiting, &request->node);
 	more_waits(request->lane);
 }
@@ -317,6 +320,7 @@ rinq_lanes_started(RinqInbound * request)
 
 	lane->started++;
 	kind_of(lane)->started++;
+	Assert(lane->started <= kind_of(lane)->started && kind_of(lane)->started <= num_slots);
 	if (lane->ns != NULL)
 		lane->ns->started++;
 }
@@ -330,6 +334,7 @@ rinq_lanes_ended(RinqLane * lane)
 	Assert(lane->started > 0 && kind_of(lane)->started > 0);
 	lane->started--;
 	kind_of(lane)->started--;
+	Assert(lane->ns == NULL || lane->ns->started > 0);
 	if (lane->ns != NULL)
 		lane->ns->started--;
 	forget_if_unused(lane);

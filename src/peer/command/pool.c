@@ -16,6 +16,7 @@
 
 #include <signal.h>
 
+#include "base/backoff.h"
 #include "base/clock.h"
 #include "guc.h"
 #include "peer/command/dispatch.h"
@@ -109,9 +110,11 @@ end_executor(int place)
 {
 	RinqExecutorSlot *executor = &rinq_peer.db->executors[place];
 
+	Assert(place >= 0 && place < RINQ_MAX_EXECUTORS);
 	LWLockAcquire(rinq_peer.slots->request_lock, LW_EXCLUSIVE);
 	if (executor->serial == seen[place].serial && executor->state == RINQ_EXECUTOR_BUSY)
 	{
+		Assert(executor->pid > 0);
 		pg_atomic_write_u32(&executor->end_now, 1);
 		kill(executor->pid, SIGTERM);
 	}
@@ -146,7 +149,7 @@ postpone_executor_start(Oid role)
 	if (entry == NULL)
 		entry = &failing[0];
 	entry->role = role;
-	entry->delay = Min(LAST_RETRY_DELAY, Max(FIRST_RETRY_DELAY, entry->delay * 2));
+	entry->delay = rinq_backoff_next(entry->delay, FIRST_RETRY_DELAY, LAST_RETRY_DELAY);
 	entry->retry_at = rinq_peer.now + entry->delay;
 	if (OidIsValid(role) && entry->delay >= GIVE_UP_DELAY)
 		rinq_dispatch_role_failed(role);
@@ -157,6 +160,7 @@ start_worked(Oid role)
 {
 	Failing    *entry = find_failing(role);
 
+	Assert(entry == NULL || entry->role == role);
 	if (entry != NULL)
 		entry->delay = 0;
 }
@@ -230,12 +234,14 @@ start_executor(Oid role, int place)
 	bool		blocked;
 	bool		ok;
 
+	Assert(place >= 0 && place < RINQ_MAX_EXECUTORS && handles[place] == NULL);
 	/* never into a database that a command wants to be empty */
 	LWLockAcquire(rinq_shared->lock, LW_SHARED);
 	blocked = rinq_peer.db->oid != rinq_peer.args.dboid || rinq_peer.db->ddl_blocks > 0;
 	if (!blocked)
 	{
 		LWLockAcquire(rinq_peer.slots->request_lock, LW_EXCLUSIVE);
+		Assert(executor->state == RINQ_EXECUTOR_FREE);
 		executor->state = RINQ_EXECUTOR_STARTING;
 		executor->role = role;
 		executor->serial++;

@@ -57,8 +57,10 @@ resize_session_buffer(RinqSession * session, int64 change)
 {
 	if (session->kept_bytes > 0)
 		dlist_delete(&session->keeping);
+	Assert(change >= 0 || session->kept_bytes >= (Size) -change);
 	session->kept_bytes += change;
 	bytes_used += change;
+	Assert(bytes_used >= session->kept_bytes);
 	if (session->kept_bytes > 0)
 		dlist_push_tail(&by_size[class_of(session->kept_bytes)], &session->keeping);
 }
@@ -157,12 +159,11 @@ rinq_buffer_add(RinqSession * session, const RinqBytes *fields)
 
 	while (session->fetching != NIL && session->num_kept > 0)
 	{
-		void	   *waiting = linitial(session->fetching);
-		uint32		index;
+		RinqWaiter *waiting = linitial(session->fetching);
 
 		session->fetching = list_delete_first(session->fetching);
-		if (rinq_operation_waits(waiting, &index))
-			answer_fetch(session, index);
+		if (rinq_waits(waiting))
+			answer_fetch(session, waiting->index);
 		pfree(waiting);
 	}
 	return true;
@@ -176,7 +177,6 @@ void
 rinq_buffer_fetch(RinqSession * session, uint32 index, bool wait)
 {
 	ListCell   *lc;
-	uint32		other;
 
 	if (session->num_kept > 0 || !wait)
 	{
@@ -185,12 +185,12 @@ rinq_buffer_fetch(RinqSession * session, uint32 index, bool wait)
 	}
 	foreach(lc, session->fetching)
 	{
-		if (rinq_operation_waits(lfirst(lc), &other))
+		if (rinq_waits(lfirst(lc)))
 			continue;
 		pfree(lfirst(lc));
 		session->fetching = foreach_delete_current(session->fetching, lc);
 	}
-	session->fetching = rinq_operation_wait(session->fetching, index);
+	rinq_wait_in(&session->fetching, index, rinq_peer.slots->slot[index].serial, sizeof(RinqWaiter));
 }
 
 /* tells those who wait that nothing will come */
@@ -201,10 +201,10 @@ end_fetching(RinqSession * session, RinqOutcome outcome, const char *text)
 
 	foreach(lc, session->fetching)
 	{
-		uint32		index;
+		const		RinqWaiter *waiting = lfirst(lc);
 
-		if (rinq_operation_waits(lfirst(lc), &index))
-			rinq_invoker_finish_text(index, outcome, text);
+		if (rinq_waits(waiting))
+			rinq_invoker_finish_text(waiting->index, outcome, text);
 	}
 	list_free_deep(session->fetching);
 	session->fetching = NIL;

@@ -85,6 +85,7 @@ rinq_subscription_find(const RinqSession * session, const RinqNamespace * ns)
 void
 rinq_subscription_scan_begin(RinqNamespace * ns)
 {
+	Assert(scan_next == NULL);
 	scan_next = dlist_is_empty(&ns->subscriptions) ? NULL :
 		dlist_container(RinqSubscription, of_namespace, dlist_head_node(&ns->subscriptions));
 }
@@ -135,6 +136,7 @@ rinq_notifications_subscribe(RinqSession * session, RinqNamespace * ns, RinqRece
 		subscription = palloc0(sizeof(RinqSubscription));
 		subscription->session = session;
 		subscription->ns = ns;
+		Assert(ns->index < rinq_topology_count());
 		dlist_push_tail(&session->subscriptions, &subscription->of_session);
 		dlist_push_tail(&ns->subscriptions, &subscription->of_namespace);
 		search_subscription(session, ns, HASH_ENTER)->subscription = subscription;
@@ -159,7 +161,8 @@ end_subscription(RinqSubscription * subscription)
 
 	if (scan_next == subscription)
 		scan_next = next_subscription(subscription);
-	search_subscription(subscription->session, ns, HASH_REMOVE);
+	if (search_subscription(subscription->session, ns, HASH_REMOVE) == NULL)
+		Assert(false);			/* a subscription is in the table */
 	subscription->session->num_keeping -= subscription->mode == RINQ_RECEIVE_BUFFER;
 	Assert(subscription->session->num_keeping >= 0);
 	dlist_delete(&subscription->of_session);
@@ -240,6 +243,7 @@ rinq_subscriptions_list(const RinqSession * session, StringInfo list)
 		appendBinaryStringInfo(list, name, (int) len);
 		count++;
 	}
+	Assert(list->len >= start + (int) sizeof(count));
 	memcpy(list->data + start, &count, sizeof(count));
 }
 

@@ -116,7 +116,7 @@ leave_index(KeyIndex * index, RinqSession * session)
 		next_member = next_posting_member(member);
 	posting = member->posting;
 	dlist_delete(&member->node);
-	Assert(posting->count > 0);
+	Assert(posting->count > 0 && member->session == session);
 	if (--posting->count == 0)
 		hash_search(index->postings, &posting->hash, HASH_REMOVE, NULL);
 	hash_search(index->members, &session->seq, HASH_REMOVE, NULL);
@@ -146,6 +146,7 @@ join_index(KeyIndex * index, RinqSession * session)
 	}
 	member->session = session;
 	member->posting = posting;
+	Assert(posting->count > 0 || dlist_is_empty(&posting->members));
 	dlist_push_tail(&posting->members, &member->node);
 	posting->count++;
 }

@@ -14,6 +14,8 @@
 
 #include "compat.h"
 
+#include "base/backoff.h"
+#include "base/clock.h"
 #include "guc.h"
 #include "peer/process.h"
 #include "peer/sending/outbox_link.h"
@@ -215,7 +217,7 @@ rinq_sent_note_error(const char *error)
 void
 rinq_sent_failed(RinqSent * message, const char *error)
 {
-	int64		delay = (int64) rinq_retry_delay << Min(message->attempts, 16);
+	int			delay;
 
 	Assert(message->state == SENT_PUBLISHED);
 	if (message->error != NULL)
@@ -223,7 +225,8 @@ rinq_sent_failed(RinqSent * message, const char *error)
 	message->error = MemoryContextStrdup(TopMemoryContext, error);
 	message->attempts++;
 	message->returned = false;
-	set_retry(message, rinq_peer.now + Min(delay, Max(LAST_RETRY_DELAY, rinq_retry_delay)));
+	delay = rinq_backoff_after(message->attempts, rinq_retry_delay, Max(LAST_RETRY_DELAY, rinq_retry_delay));
+	set_retry(message, rinq_peer.now + delay);
 	rinq_sent_note_error(error);
 }
 
@@ -489,7 +492,7 @@ collect_due(RinqSent * *due, int *num_due)
 		RinqSent   *message = dlist_container(RinqSent, node, iter.cur);
 
 		if (message->retry_at > rinq_peer.now)
-			next = next == 0 ? message->retry_at : Min(next, message->retry_at);
+			next = rinq_clock_earlier(next, message->retry_at);
 		else if (!is_given_up(message) && *num_due < MAX_BATCH)
 			due[(*num_due)++] = message;
 		else if (is_given_up(message) && set_sent_aside(message))
@@ -538,5 +541,5 @@ rinq_sent_step(void)
 	int64		first = remove_confirmed();
 	int64		second = retry_sent();
 
-	return first == 0 ? second : second == 0 ? first : Min(first, second);
+	return rinq_clock_earlier(first, second);
 }

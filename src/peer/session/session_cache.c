@@ -80,6 +80,7 @@ remote_key(const RinqSessionId *id)
 static void
 forget_remote(Remote * remote)
 {
+	Assert(bytes_used >= REMOTE_BYTES + rinq_attributes_size(remote->attributes));
 	bytes_used -= REMOTE_BYTES + rinq_attributes_size(remote->attributes);
 	rinq_attributes_free(remote->attributes);
 	dlist_delete(&remote->node);

@@ -287,12 +287,10 @@ unlisten_from(uint32 index, RinqSession * session, const RinqBytes *fields)
  * The broker sends the notifications that an operation waits for, or cannot.
  */
 void
-rinq_operation_bound(const void *waiting, const char *error)
+rinq_operation_bound(const RinqWaiter * waiting, const char *error)
 {
-	uint32		index;
-
-	if (rinq_operation_waits(waiting, &index))
-		rinq_invoker_finish_text(index,
+	if (rinq_waits(waiting))
+		rinq_invoker_finish_text(waiting->index,
 								 error == NULL ? RINQ_OUTCOME_SUCCESS : RINQ_OUTCOME_CONNECTION_LOST,
 								 error == NULL ? "" : error);
 }

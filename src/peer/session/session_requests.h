@@ -13,6 +13,6 @@
 #include "nodes/pg_list.h"
 
 extern void rinq_operation(uint32 index);
-extern void rinq_operation_bound(const void *waiting, const char *error);
+extern void rinq_operation_bound(const RinqWaiter * waiting, const char *error);
 
 #endif							/* RINQ_PEER_SESSION_SESSION_REQUESTS_H */

@@ -161,6 +161,7 @@ add_session(uint32 seq)
 		 dlist_container(RinqSession, node, before)->seq > seq;
 		 before = before->prev)
 		;
+	Assert(seq != 0);
 	if (dlist_is_empty(&in_order) || before == &in_order.head)
 		dlist_push_head(&in_order, &session->node);
 	else
@@ -172,6 +173,7 @@ add_session(uint32 seq)
 static void
 moved_on(RinqSession * session)
 {
+	Assert(session->revision < PG_UINT32_MAX);
 	session->revision++;
 	session->next_message = 1;
 	if (session->client != 0)
@@ -259,6 +261,7 @@ rinq_own_session_on_response(RinqSession * session, RinqBytes handler, Oid role,
 static void
 end_session(RinqSession * session)
 {
+	Assert(bytes_used >= SESSION_BYTES + rinq_attributes_size(session->attributes));
 	bytes_used -= SESSION_BYTES + rinq_attributes_size(session->attributes);
 	rinq_attributes_free(session->attributes);
 	free_handler(session);
@@ -266,6 +269,8 @@ end_session(RinqSession * session)
 	rinq_dispatch_session_ends(session);
 	rinq_buffer_session_ends(session);
 	rinq_durable_look(session);
+	Assert(dlist_is_empty(&session->subscriptions) && dlist_is_empty(&session->notifications));
+	Assert(session->num_kept == 0 && session->fetching == NIL);
 	dlist_delete(&session->node);
 	hash_search(sessions, &session->seq, HASH_REMOVE, NULL);
 }

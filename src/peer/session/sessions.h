@@ -47,7 +47,7 @@ typedef struct RinqSession
 	Size		kept_bytes;		/* what they take */
 	dlist_node	keeping;		/* while there are any (buffer.c) */
 	List	   *fetching;		/* operations that wait for such
-								 * (rinq_operation_wait) */
+								 * (rinq_wait_in) */
 	dlist_node	node;
 } RinqSession;
 

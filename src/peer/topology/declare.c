@@ -165,6 +165,7 @@ rinq_declare_begin(RinqNamespace * ns)
 	Assert(ns->state != NAMESPACE_DECLARING);
 	ns->state = NAMESPACE_DECLARING;
 	ns->declare_channel = rinq_declare_channel();
+	Assert(rinq_is_declare_channel(ns->declare_channel));
 	ns->declare_since = rinq_peer.now;
 	dlist_push_tail(&declaring, &ns->declaring);
 }

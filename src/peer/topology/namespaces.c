@@ -13,6 +13,7 @@
 
 #include "compat.h"
 
+#include "peer/process.h"
 #include "peer/topology/namespaces.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -27,6 +28,7 @@ rinq_topology_init(void)
 {
 	HASHCTL		ctl;
 
+	Assert(RINQ_IN_PEER() && namespaces == NULL);
 	memset(&ctl, 0, sizeof(ctl));
 	ctl.keysize = RINQ_NAMESPACE_MAXLEN + 1;
 	ctl.entrysize = sizeof(RinqNamespace);
@@ -96,6 +98,7 @@ rinq_topology_namespace(RinqBytes name, int limit)
 	ns->notifications = NOTIFICATIONS_UNBOUND;
 	ns->binds = 0;
 	ns->binding = NIL;
+	Assert(num_namespaces < max_namespaces);
 	by_index[num_namespaces++] = ns;
 	return ns;
 }

@@ -52,7 +52,7 @@ typedef struct RinqNamespace
 	int			binds;			/* under way: a bind that was undone meanwhile
 								 * counts, too */
 	List	   *binding;		/* operations that wait for that
-								 * (rinq_operation_wait) */
+								 * (rinq_wait_in) */
 } RinqNamespace;
 
 extern void rinq_topology_init(void);

@@ -16,6 +16,8 @@
 
 #include <limits.h>
 
+#include "base/backoff.h"
+#include "base/clock.h"
 #include "guc.h"
 #include "peer/command/dispatch.h"
 #include "peer/command/invoker.h"
@@ -246,7 +248,7 @@ rinq_topology_subscribe(RinqNamespace * ns, uint32 index)
 	if (ns->notifications == NOTIFICATIONS_UNBOUND)
 		bind_notifications(ns);
 	if (index != RINQ_NO_SLOT)
-		ns->binding = rinq_operation_wait(ns->binding, index);
+		rinq_wait_in(&ns->binding, index, rinq_peer.slots->slot[index].serial, sizeof(RinqWaiter));
 	return false;
 }
 
@@ -561,10 +563,10 @@ retry_later(RinqNamespace * ns)
 {
 	rinq_declare_end(ns, NAMESPACE_FAILED);
 	ns->consuming = false;
-	ns->retry_delay = Min(LAST_RETRY_DELAY, Max(FIRST_RETRY_DELAY, ns->retry_delay * 2));
+	ns->retry_delay = rinq_backoff_next(ns->retry_delay, FIRST_RETRY_DELAY, LAST_RETRY_DELAY);
 	ns->retry_at = rinq_peer.now + ns->retry_delay;
-	if (ns->listener != NULL && (next_retry == 0 || ns->retry_at < next_retry))
-		next_retry = ns->retry_at;
+	if (ns->listener != NULL)
+		next_retry = rinq_clock_earlier(next_retry, ns->retry_at);
 }
 
 /*
@@ -800,8 +802,8 @@ rinq_topology_retry(void)
 			continue;
 		if (ns->retry_at <= rinq_peer.now)
 			listen_to_namespace(ns);
-		else if (next_retry == 0 || ns->retry_at < next_retry)
-			next_retry = ns->retry_at;
+		else
+			next_retry = rinq_clock_earlier(next_retry, ns->retry_at);
 	}
 	return next_retry;
 }
