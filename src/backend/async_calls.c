@@ -24,6 +24,7 @@
 #include "backend/async_calls.h"
 #include "backend/request_context.h"
 #include "base/clock.h"
+#include "base/hash_table.h"
 #include "base/request_end.h"
 #include "guc.h"
 #include "protocol/payload.h"
@@ -280,19 +281,12 @@ make_room_for_call(void)
 static void
 init_async_calls(void)
 {
-	HASHCTL		ctl;
-
 	if (calls != NULL)
 		return;
 	if (awaited_context == NULL)
 		awaited_context = AllocSetContextCreate(TopMemoryContext, "rinq awaited answers",
 												ALLOCSET_DEFAULT_SIZES);
-	memset(&ctl, 0, sizeof(ctl));
-	ctl.keysize = sizeof(RinqMessageId);
-	ctl.entrysize = sizeof(RinqAsyncCall);
-	ctl.hcxt = TopMemoryContext;
-	calls = hash_create("rinq asynchronous calls", 64, &ctl,
-						HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	calls = rinq_make_hash_table("rinq asynchronous calls", 64, sizeof(RinqMessageId), sizeof(RinqAsyncCall), TopMemoryContext);
 	rinq_at_request_end(forget_all_async_calls);
 	RegisterXactCallback(forget_awaited_at_xact_end, NULL);
 }

@@ -21,6 +21,7 @@
 #include "backend/outbox_internal.h"
 #include "backend/own_relation.h"
 #include "base/clock.h"
+#include "base/hash_table.h"
 #include "executor/tuptable.h"
 #include "guc.h"
 #include "miscadmin.h"
@@ -413,18 +414,12 @@ find_lost(int table, TupleTableSlot *slot, void *arg)
 void
 rinq_outbox_search(const RinqOutboxTables *tables, List *places)
 {
-	HASHCTL		ctl;
 	Search		search;
 	ListCell   *lc;
 
 	if (places == NIL)
 		return;
-	memset(&ctl, 0, sizeof(ctl));
-	ctl.keysize = sizeof(RinqMessageId);
-	ctl.entrysize = sizeof(Lost);
-	ctl.hcxt = CurrentMemoryContext;
-	search.lost = hash_create("rinq lost rows", list_length(places), &ctl,
-							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	search.lost = rinq_make_hash_table("rinq lost rows", list_length(places), sizeof(RinqMessageId), sizeof(Lost), CurrentMemoryContext);
 	foreach(lc, places)
 	{
 		RinqOutboxTid *place = lfirst(lc);

@@ -74,6 +74,7 @@ set_state(RinqNetState state, const char *error)
 {
 	RinqStatus *status = &rinq_peer.db->status;
 	TimestampTz now = GetCurrentTimestamp();
+	const char *version = state == RINQ_NET_CONNECTED ? rinq_conn_server_version(rinq_peer.conn) : "";
 
 	SpinLockAcquire(&rinq_peer.db->mutex);
 	status->net = state;
@@ -82,8 +83,7 @@ set_state(RinqNetState state, const char *error)
 	if (state == RINQ_NET_CONNECTED)
 	{
 		strlcpy(status->peer_id, rinq_peer.id_text, sizeof(status->peer_id));
-		strlcpy(status->broker_version, rinq_conn_server_version(rinq_peer.conn),
-				sizeof(status->broker_version));
+		strlcpy(status->broker_version, version, sizeof(status->broker_version));
 		status->connected_since = now;
 		status->ever_failed = false;
 	}

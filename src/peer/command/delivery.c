@@ -16,6 +16,7 @@
 
 #include "base/backoff.h"
 #include "base/clock.h"
+#include "base/hash_table.h"
 #include "guc.h"
 #include "peer/command/delivery.h"
 #include "peer/command/server.h"
@@ -193,14 +194,7 @@ forget_old_returns(void)
 static void
 make_returned(void)
 {
-	HASHCTL		ctl;
-
-	memset(&ctl, 0, sizeof(ctl));
-	ctl.keysize = sizeof(RinqMessageId);
-	ctl.entrysize = sizeof(Returned);
-	ctl.hcxt = TopMemoryContext;
-	returned = hash_create("rinq returned requests", 64, &ctl,
-						   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	returned = rinq_make_hash_table("rinq returned requests", 64, sizeof(RinqMessageId), sizeof(Returned), TopMemoryContext);
 }
 
 /*

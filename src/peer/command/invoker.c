@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "base/clock.h"
+#include "base/hash_table.h"
 #include "guc.h"
 #include "peer/command/invoker.h"
 #include "peer/command/server.h"
@@ -68,14 +69,7 @@ static List *unsent = NIL;
 void
 rinq_invoker_init(void)
 {
-	HASHCTL		ctl;
-
-	memset(&ctl, 0, sizeof(ctl));
-	ctl.keysize = sizeof(PendingKey);
-	ctl.entrysize = sizeof(Pending);
-	ctl.hcxt = TopMemoryContext;
-	pending = hash_create("rinq pending calls", 256, &ctl,
-						  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	pending = rinq_make_hash_table("rinq pending calls", 256, sizeof(PendingKey), sizeof(Pending), TopMemoryContext);
 	pending_of_slot = MemoryContextAllocZero(TopMemoryContext,
 											 rinq_peer.slots->num_calls * sizeof(PendingKey));
 }

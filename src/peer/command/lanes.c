@@ -17,6 +17,7 @@
  */
 #include "postgres.h"
 
+#include "base/hash_table.h"
 #include "common/hashfn.h"
 #include "guc.h"
 #include "peer/command/delivery.h"
@@ -69,24 +70,12 @@ static dlist_head turns;		/* roles for which something waits, the next
 								 * one first */
 static int	num_slots;
 
-static HTAB *
-make_lane_table(const char *name, Size keysize, Size entrysize)
-{
-	HASHCTL		ctl;
-
-	memset(&ctl, 0, sizeof(ctl));
-	ctl.keysize = keysize;
-	ctl.entrysize = entrysize;
-	ctl.hcxt = TopMemoryContext;
-	return hash_create(name, 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-}
-
 void
 rinq_lanes_init(int slots)
 {
 	num_slots = slots;
-	roles = make_lane_table("rinq roles with work", sizeof(Oid), sizeof(Role));
-	lanes = make_lane_table("rinq lanes of work", sizeof(LaneKey), sizeof(RinqLane));
+	roles = rinq_make_hash_table("rinq roles with work", 64, sizeof(Oid), sizeof(Role), TopMemoryContext);
+	lanes = rinq_make_hash_table("rinq lanes of work", 64, sizeof(LaneKey), sizeof(RinqLane), TopMemoryContext);
 	dlist_init(&turns);
 }
 

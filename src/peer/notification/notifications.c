@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "base/hash_table.h"
 #include "peer/headers.h"
 #include "peer/notification/notifications.h"
 #include "peer/notification/session_index.h"
@@ -55,14 +56,7 @@ search_subscription(const RinqSession * session, const RinqNamespace * ns, HASHA
 
 	if (subscriptions == NULL)
 	{
-		HASHCTL		ctl;
-
-		memset(&ctl, 0, sizeof(ctl));
-		ctl.keysize = sizeof(SubscriptionKey);
-		ctl.entrysize = sizeof(SubscriptionEntry);
-		ctl.hcxt = TopMemoryContext;
-		subscriptions = hash_create("rinq subscriptions of sessions", 256, &ctl,
-									HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+		subscriptions = rinq_make_hash_table("rinq subscriptions of sessions", 256, sizeof(SubscriptionKey), sizeof(SubscriptionEntry), TopMemoryContext);
 	}
 	return hash_search(subscriptions, &key, action, NULL);
 }

@@ -18,6 +18,7 @@
  */
 #include "postgres.h"
 
+#include "base/hash_table.h"
 #include "common/hashfn.h"
 #include "peer/notification/session_index.h"
 #include "peer/session/sessions.h"
@@ -247,13 +248,7 @@ free_place(void)
 static HTAB *
 make_index_table(KeyIndex * index, const char *name, Size keysize, Size entrysize)
 {
-	HASHCTL		ctl;
-
-	memset(&ctl, 0, sizeof(ctl));
-	ctl.keysize = keysize;
-	ctl.entrysize = entrysize;
-	ctl.hcxt = index->context;
-	return hash_create(name, 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	return rinq_make_hash_table(name, 256, keysize, entrysize, index->context);
 }
 
 static RinqBytes

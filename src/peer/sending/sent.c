@@ -16,6 +16,7 @@
 
 #include "base/backoff.h"
 #include "base/clock.h"
+#include "base/hash_table.h"
 #include "guc.h"
 #include "peer/process.h"
 #include "peer/sending/outbox_link.h"
@@ -69,14 +70,7 @@ static int64 remove_after;		/* not before, since somebody is changing rows */
 void
 rinq_sent_init(void)
 {
-	HASHCTL		ctl;
-
-	memset(&ctl, 0, sizeof(ctl));
-	ctl.keysize = sizeof(RinqMessageId);
-	ctl.entrysize = sizeof(RinqSent);
-	ctl.hcxt = TopMemoryContext;
-	messages = hash_create("rinq durable messages", 1024, &ctl,
-						   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	messages = rinq_make_hash_table("rinq durable messages", 1024, sizeof(RinqMessageId), sizeof(RinqSent), TopMemoryContext);
 }
 
 RinqSent *

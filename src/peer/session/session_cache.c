@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "base/hash_table.h"
 #include "guc.h"
 #include "peer/command/invoker.h"
 #include "peer/process.h"
@@ -50,14 +51,7 @@ static int64 next_prune;
 void
 rinq_session_cache_init(void)
 {
-	HASHCTL		ctl;
-
-	memset(&ctl, 0, sizeof(ctl));
-	ctl.keysize = sizeof(RemoteKey);
-	ctl.entrysize = sizeof(Remote);
-	ctl.hcxt = TopMemoryContext;
-	remotes = hash_create("rinq remote sessions", 128, &ctl,
-						  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	remotes = rinq_make_hash_table("rinq remote sessions", 128, sizeof(RemoteKey), sizeof(Remote), TopMemoryContext);
 	remote_context = AllocSetContextCreate(TopMemoryContext, "rinq remote attributes",
 										   ALLOCSET_DEFAULT_SIZES);
 	dlist_init(&by_use);

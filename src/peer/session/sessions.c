@@ -14,6 +14,7 @@
 
 #include "compat.h"
 
+#include "base/hash_table.h"
 #include "guc.h"
 #include "ipc/session_ids.h"
 #include "peer/command/dispatch.h"
@@ -45,23 +46,11 @@ static MemoryContext attribute_context;
 /* what all of them take together */
 static Size bytes_used;
 
-static HTAB *
-make_session_table(const char *name, Size entrysize)
-{
-	HASHCTL		ctl;
-
-	memset(&ctl, 0, sizeof(ctl));
-	ctl.keysize = sizeof(uint32);
-	ctl.entrysize = entrysize;
-	ctl.hcxt = TopMemoryContext;
-	return hash_create(name, 128, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-}
-
 void
 rinq_sessions_init(void)
 {
-	sessions = make_session_table("rinq sessions", sizeof(RinqSession));
-	clients = make_session_table("rinq clients", sizeof(Client));
+	sessions = rinq_make_hash_table("rinq sessions", 128, sizeof(uint32), sizeof(RinqSession), TopMemoryContext);
+	clients = rinq_make_hash_table("rinq clients", 128, sizeof(uint32), sizeof(Client), TopMemoryContext);
 	attribute_context = AllocSetContextCreate(TopMemoryContext, "rinq session attributes",
 											  ALLOCSET_DEFAULT_SIZES);
 	dlist_init(&in_order);
