@@ -75,7 +75,7 @@ write_value(const RinqFields *fields, int i, char *to)
 			break;
 		case RINQ_FIELD_BYTES:
 			bytes = fields->value[i].bytes;
-			RINQ_FIELDS_ASSERT(bytes.len <= UINT32_MAX);
+			RINQ_ASSERT(bytes.len <= UINT32_MAX);
 			word = (uint32_t) bytes.len;
 			memcpy(to, &word, sizeof(word));
 			if (bytes.len > 0)

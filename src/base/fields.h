@@ -25,13 +25,7 @@
 
 #include "base/bytes.h"
 #include "base/ident.h"
-
-#ifdef USE_ASSERT_CHECKING
-#include <assert.h>
-#define RINQ_FIELDS_ASSERT(condition) assert(condition)
-#else
-#define RINQ_FIELDS_ASSERT(condition) ((void) sizeof(condition))
-#endif
+#include "base/invariant.h"
 
 #define RINQ_MAX_FIELDS 20		/* of a kind */
 #define RINQ_FIRST_FIELD(kind) ((kind) << 8)
@@ -69,7 +63,7 @@ typedef struct RinqFields
 static inline void
 rinq_fields_init(RinqFields *fields, int kind)
 {
-	RINQ_FIELDS_ASSERT(kind > 0 && kind <= 255);
+	RINQ_ASSERT(kind > 0 && kind <= 255);
 	fields->kind = (uint8_t) kind;
 	memset(fields->type, RINQ_FIELD_ABSENT, sizeof(fields->type));
 }
@@ -78,7 +72,7 @@ rinq_fields_init(RinqFields *fields, int kind)
 static inline int
 rinq_field_index(const RinqFields *fields, int field)
 {
-	RINQ_FIELDS_ASSERT(field >> 8 == fields->kind && (field & 0xFF) < RINQ_MAX_FIELDS);
+	RINQ_ASSERT(field >> 8 == fields->kind && (field & 0xFF) < RINQ_MAX_FIELDS);
 	return (field & 0xFF) % RINQ_MAX_FIELDS;
 }
 
@@ -88,7 +82,7 @@ rinq_field_find(const RinqFields *fields, int field, RinqFieldType type)
 {
 	int			i = rinq_field_index(fields, field);
 
-	RINQ_FIELDS_ASSERT(fields->type[i] == type || fields->type[i] == RINQ_FIELD_ABSENT);
+	RINQ_ASSERT(fields->type[i] == type || fields->type[i] == RINQ_FIELD_ABSENT);
 	return fields->type[i] == type ? i : -1;
 }
 
@@ -206,7 +200,7 @@ rinq_get_fixed(const RinqFields *fields, int field, RinqFieldType type, void *va
 
 	if (i < 0)
 		return false;
-	RINQ_FIELDS_ASSERT(fields->value[i].bytes.len == size);
+	RINQ_ASSERT(fields->value[i].bytes.len == size);
 	memcpy(value, fields->value[i].bytes.data, size);
 	return true;
 }

@@ -128,6 +128,7 @@ rinq_peer_id_parse(const char *text, size_t len, RinqPeerId *out)
 	Cursor		cur = cursor_over(text, len);
 	RinqPeerId	id;
 
+	memset(&id, 0, sizeof(id)); /* the bytes between its parts, too */
 	if (!take_peer(&cur, &id) || cur.pos != cur.end)
 		return false;
 	*out = id;
@@ -140,6 +141,7 @@ rinq_session_id_parse(const char *text, size_t len, RinqSessionId *out)
 	Cursor		cur = cursor_over(text, len);
 	RinqSessionId id;
 
+	memset(&id, 0, sizeof(id)); /* the bytes between its parts, too */
 	if (!take_session(&cur, &id) || cur.pos != cur.end)
 		return false;
 	*out = id;
@@ -152,6 +154,7 @@ rinq_ref_parse(const char *text, size_t len, RinqRef *out)
 	Cursor		cur = cursor_over(text, len);
 	RinqRef		ref;
 
+	memset(&ref, 0, sizeof(ref));	/* the bytes between its parts, too */
 	if (!take_ref(&cur, &ref) || cur.pos != cur.end)
 		return false;
 	*out = ref;
@@ -164,6 +167,7 @@ rinq_message_id_parse(const char *text, size_t len, RinqMessageId *out)
 	Cursor		cur = cursor_over(text, len);
 	RinqMessageId id;
 
+	memset(&id, 0, sizeof(id)); /* the bytes between its parts, too */
 	if (!take_message(&cur, &id) || cur.pos != cur.end)
 		return false;
 	*out = id;

@@ -29,7 +29,7 @@ rinq_assertion_failed(const char *condition, const char *file, int line)
 
 #else
 
-#define RINQ_ASSERT(condition) ((void) 0)
+#define RINQ_ASSERT(condition) ((void) sizeof((condition) ? 1 : 0))
 
 #endif
 
