@@ -61,9 +61,10 @@ fifo_reserve(RinqAmqpChannel *ch)
 	grown = malloc(cap * sizeof(*grown));
 	if (grown == NULL)
 		return false;
-	/* the ring is full, so that it has a size when there is something in it */
+
+	/* it is full: all places move, in order */
 	RINQ_ASSERT(ch->fifo_count == ch->fifo_cap);
-	for (size_t i = 0; i < ch->fifo_count; i++)
+	for (size_t i = 0; i < ch->fifo_cap; i++)
 		grown[i] = ch->fifo[(ch->fifo_head + i) % ch->fifo_cap];
 	free(ch->fifo);
 	ch->fifo = grown;
@@ -78,7 +79,6 @@ fifo_push(RinqAmqpChannel *ch, RinqRequestKind kind, uint64_t cookie)
 	RinqPending *slot = &ch->fifo[(ch->fifo_head + ch->fifo_count) % ch->fifo_cap];
 
 	RINQ_ASSERT(ch->fifo_count < ch->fifo_cap && ch->fifo_head < ch->fifo_cap);
-
 	slot->kind = kind;
 	slot->cookie = cookie;
 	ch->fifo_count++;
