@@ -215,3 +215,4 @@ class Executor(case.PeerCase):
             last = session.value("SELECT rinq_session()")
             os.kill(pid, signal.SIGCONT)
             wait_until(lambda: db.sql("SELECT id FROM rinq_sessions"), lambda rows: rows == [[last]], timeout=20)
+            self.assertGreater(int(db.peer()["events_missed"]), 0)
