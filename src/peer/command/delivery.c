@@ -129,7 +129,6 @@ rinq_inbound_free_body(RinqInbound * request)
 void
 rinq_inbound_free(RinqInbound * request)
 {
-	Assert(request->lane == NULL);
 	rinq_inbound_free_body(request);
 	if (request->own.handler != NULL)
 		pfree(request->own.handler);

@@ -108,9 +108,10 @@ read_executors(void)
 static void
 end_executor(int place)
 {
-	RinqExecutorSlot *executor = &rinq_peer.db->executors[place];
+	RinqExecutorSlot *executor;
 
 	Assert(place >= 0 && place < RINQ_MAX_EXECUTORS);
+	executor = &rinq_peer.db->executors[place];
 	LWLockAcquire(rinq_peer.slots->request_lock, LW_EXCLUSIVE);
 	if (executor->serial == seen[place].serial && executor->state == RINQ_EXECUTOR_BUSY)
 	{
@@ -228,13 +229,14 @@ reap_executors(void)
 static bool
 start_executor(Oid role, int place)
 {
-	RinqExecutorSlot *executor = &rinq_peer.db->executors[place];
+	RinqExecutorSlot *executor;
 	RinqWorkerArgs args = rinq_peer.args;
 	MemoryContext old;
 	bool		blocked;
 	bool		ok;
 
 	Assert(place >= 0 && place < RINQ_MAX_EXECUTORS && handles[place] == NULL);
+	executor = &rinq_peer.db->executors[place];
 	/* never into a database that a command wants to be empty */
 	LWLockAcquire(rinq_shared->lock, LW_SHARED);
 	blocked = rinq_peer.db->oid != rinq_peer.args.dboid || rinq_peer.db->ddl_blocks > 0;
