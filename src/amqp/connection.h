@@ -269,7 +269,7 @@ extern uint16_t rinq_conn_channel_max(const RinqConn *conn);
 extern bool rinq_amqp_channel_usable(const RinqConn *conn, uint16_t channel);
 
 /* Requests of the channel that the broker has not answered yet. */
-extern size_t rinq_amqp_channel_unanswered(const RinqConn *conn, uint16_t channel);
+extern size_t rinq_amqp_channel_requests(const RinqConn *conn, uint16_t channel);
 
 extern RinqMsgStatus rinq_amqp_channel_open(RinqConn *conn, uint16_t channel,
 											uint64_t cookie);

@@ -140,7 +140,7 @@ handle_cancel(RinqConn *conn, uint16_t channel, RinqBytes args)
  * worth a state of its own: a broker in need blocks the connection.
  */
 static void
-answer_flow(RinqConn *conn, uint16_t channel, RinqBytes args)
+reply_to_flow(RinqConn *conn, uint16_t channel, RinqBytes args)
 {
 	amqp_channel_flow_t *m = rinq_decode_method(conn, AMQP_CHANNEL_FLOW_METHOD, args);
 	amqp_channel_flow_ok_t ok;
@@ -197,7 +197,7 @@ channel_method(RinqConn *conn, uint16_t channel, amqp_method_number_t id,
 			handle_cancel(conn, channel, args);
 			break;
 		case AMQP_CHANNEL_FLOW_METHOD:
-			answer_flow(conn, channel, args);
+			reply_to_flow(conn, channel, args);
 			break;
 		default:
 			rinq_conn_protocol_error(conn, "unexpected method %u.%u on channel %u",

@@ -154,7 +154,7 @@ rinq_amqp_channel_usable(const RinqConn *conn, uint16_t channel)
 }
 
 size_t
-rinq_amqp_channel_unanswered(const RinqConn *conn, uint16_t channel)
+rinq_amqp_channel_requests(const RinqConn *conn, uint16_t channel)
 {
 	return channel <= RINQ_CONN_MAX_CHANNEL ? conn->channels[channel].fifo_count : 0;
 }

@@ -61,7 +61,7 @@ rinq_async_find(const RinqMessageId *id)
 
 /* was the call answered?  True also when its answer was dropped */
 static bool
-is_answered(const RinqAsyncCall *call)
+has_async_result(const RinqAsyncCall *call)
 {
 	RinqSlot   *slot;
 
@@ -74,13 +74,13 @@ is_answered(const RinqAsyncCall *call)
 }
 
 /*
- * Tell whether rinq_async_answer would not have to wait: the call was answered,
+ * Tell whether rinq_async_result would not have to wait: the call was answered,
  * or its deadline has passed.
  */
 bool
 rinq_async_ended(const RinqAsyncCall *call)
 {
-	return is_answered(call) || slot_of(call)->deadline <= rinq_clock_ms();
+	return has_async_result(call) || slot_of(call)->deadline <= rinq_clock_ms();
 }
 
 /*
@@ -152,25 +152,25 @@ forget_awaited_at_xact_end(XactEvent event, void *arg)
  * this transaction.  Its outcome is RINQ_OUTCOME_NONE when it was dropped.
  */
 const RinqResult *
-rinq_async_answer(RinqAsyncCall *call)
+rinq_async_result(RinqAsyncCall *call)
 {
-	RinqResult	answer;
+	RinqResult	result;
 	MemoryContext old;
 	uint32		index = call->index;
 	int			i;
 
 	Assert(rinq_async_ended(call));
 	if (call->awaited)
-		return &call->answer;
-	memset(&answer, 0, sizeof(answer));
+		return &call->result;
+	memset(&result, 0, sizeof(result));
 	if (claim_async_slot(call))
 	{
 		PG_TRY();
 		{
-			rinq_call_wait(call->db, index, &answer);
+			rinq_call_wait(call->db, index, &result);
 			old = MemoryContextSwitchTo(awaited_context);
 			for (i = 0; i < RINQ_RESULT_FIELDS; i++)
-				answer.fields[i] = rinq_bytes_copy(answer.fields[i]);
+				result.fields[i] = rinq_bytes_copy(result.fields[i]);
 			MemoryContextSwitchTo(old);
 		}
 		PG_CATCH();
@@ -182,10 +182,10 @@ rinq_async_answer(RinqAsyncCall *call)
 		PG_END_TRY();
 		rinq_call_release(call->db, index);
 	}
-	call->answer = answer;
+	call->result = result;
 	call->awaited = true;
 	num_awaited++;
-	return &call->answer;
+	return &call->result;
 }
 
 /*
@@ -223,7 +223,7 @@ find_oldest(void)
 	hash_seq_init(&seq, calls);
 	while ((call = hash_seq_search(&seq)) != NULL)
 	{
-		if (!is_answered(call))
+		if (!has_async_result(call))
 			continue;
 		if (oldest == NULL || call->awaited > oldest->awaited ||
 			(call->awaited == oldest->awaited && call->made < oldest->made))
@@ -234,23 +234,23 @@ find_oldest(void)
 
 /* frees what came in answer to a call */
 static void
-free_answer(RinqResult *answer)
+free_async_result(RinqResult *result)
 {
 	int			i;
 
 	for (i = 0; i < RINQ_RESULT_FIELDS; i++)
 	{
-		if (answer->fields[i].data != NULL)
-			pfree((char *) answer->fields[i].data);
+		if (result->fields[i].data != NULL)
+			pfree((char *) result->fields[i].data);
 	}
 }
 
 /* forgets a call that was answered, for another one to be made */
 static void
-drop_answer(RinqAsyncCall *call)
+drop_async_result(RinqAsyncCall *call)
 {
 	if (call->awaited)
-		free_answer(&call->answer);
+		free_async_result(&call->result);
 	else if (claim_async_slot(call))
 	{
 		rinq_call_release(call->db, call->index);
@@ -269,7 +269,7 @@ make_room_for_call(void)
 		return;
 	oldest = find_oldest();
 	if (oldest != NULL)
-		drop_answer(oldest);
+		drop_async_result(oldest);
 	else
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),

@@ -25,7 +25,7 @@ typedef struct RinqAsyncCall
 	char	   *command;		/* the same; in the memory of the namespace */
 	bool		awaited;		/* the slot was given back, and there is an
 								 * answer */
-	RinqResult	answer;			/* RINQ_OUTCOME_NONE: it was dropped */
+	RinqResult	result;			/* RINQ_OUTCOME_NONE: it was dropped */
 } RinqAsyncCall;
 
 extern RinqAsyncCall *rinq_async_call(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
@@ -33,7 +33,7 @@ extern RinqAsyncCall *rinq_async_call(RinqDatabase *db, const RinqBytes *fields,
 extern RinqAsyncCall *rinq_async_find(const RinqMessageId *id);
 extern bool rinq_async_ended(const RinqAsyncCall *call);
 extern RinqAsyncCall *rinq_async_wait_any(RinqAsyncCall **some, int count, int64 until);
-extern const RinqResult *rinq_async_answer(RinqAsyncCall *call);
+extern const RinqResult *rinq_async_result(RinqAsyncCall *call);
 extern void rinq_async_cancel(RinqAsyncCall *call);
 
 #endif							/* RINQ_BACKEND_ASYNC_CALLS_H */

@@ -154,7 +154,7 @@ raise_suspended(RinqDatabase *db)
 static void
 raise_not_running(RinqDatabase *db)
 {
-	if (db != NULL && db->held)
+	if (db != NULL && db->stopped)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the rinq peer of this database was stopped"),
@@ -214,7 +214,7 @@ may_come_up(RinqDatabase *db)
 		return false;
 	if (db == NULL)
 		return !rinq_shared->scanned;
-	return db->presence != RINQ_ABSENT && db->start_delay == 0 && !db->held &&
+	return db->presence != RINQ_ABSENT && db->start_delay == 0 && !db->stopped &&
 		(db->identities.suspended == RINQ_NOT_SUSPENDED ||
 		 db->identities.suspended == RINQ_SUSPENDED_UNDECIDED);
 }
@@ -439,18 +439,18 @@ rinq_call_submit_uncorrelated(RinqDatabase *db, const RinqBytes *fields, int64 d
 }
 
 /*
- * Hands an operation on a session to the peer, at the target's revision, or
+ * Hands an operation on a session to the peer, at the reference's revision, or
  * the "current" one.  "role" is who asks; "privilege_checked" may use any session.
  */
 uint32
-rinq_operation_submit(RinqDatabase *db, RinqOperation op, const RinqRef *target, bool current,
+rinq_operation_submit(RinqDatabase *db, RinqOperation op, const RinqRef *ref, bool current,
 					  Oid role, bool privilege_checked, const RinqBytes *fields, int nfields,
 					  int64 deadline)
 {
 	uint32		index = new_slot(db, op, deadline);
 	RinqSlot   *slot = &rinq_slots_of(db)->slot[index];
 
-	slot->target = *target;
+	slot->ref = *ref;
 	slot->current = current;
 	slot->role = role;
 	slot->privilege_checked = privilege_checked;
@@ -492,7 +492,7 @@ rinq_call_ended(RinqDatabase *db, uint32 index)
  * the answer's outcome.
  */
 void
-rinq_call_wait(RinqDatabase *db, uint32 index, RinqResult *answer)
+rinq_call_wait(RinqDatabase *db, uint32 index, RinqResult *result)
 {
 	RinqSlot   *slot = &rinq_slots_of(db)->slot[index];
 
@@ -502,24 +502,24 @@ rinq_call_wait(RinqDatabase *db, uint32 index, RinqResult *answer)
 	{
 		if (slot->deadline <= rinq_clock_ms())
 		{
-			answer->outcome = RINQ_OUTCOME_EXPIRED;
+			result->outcome = RINQ_OUTCOME_EXPIRED;
 			return;
 		}
 		if (db->incarnation != slot->incarnation)
 		{
-			answer->outcome = RINQ_OUTCOME_CONNECTION_LOST;
+			result->outcome = RINQ_OUTCOME_CONNECTION_LOST;
 			return;
 		}
 		rinq_call_sleep(slot->deadline);
 	}
-	rinq_call_answer(db, index, answer);
+	rinq_call_read_result(db, index, result);
 }
 
 /*
  * Find the answer to a call that has one.
  */
 void
-rinq_call_answer(RinqDatabase *db, uint32 index, RinqResult *answer)
+rinq_call_read_result(RinqDatabase *db, uint32 index, RinqResult *result)
 {
 	RinqSlot   *slot = &rinq_slots_of(db)->slot[index];
 

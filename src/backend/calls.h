@@ -33,13 +33,13 @@ extern uint32 rinq_call_try_submit(RinqDatabase *db, const RinqBytes *fields, in
 								   const RinqMessageId *id);
 extern uint32 rinq_call_submit_uncorrelated(RinqDatabase *db, const RinqBytes *fields,
 											int64 deadline, const RinqMessageId *id);
-extern uint32 rinq_operation_submit(RinqDatabase *db, RinqOperation op, const RinqRef *target,
+extern uint32 rinq_operation_submit(RinqDatabase *db, RinqOperation op, const RinqRef *ref,
 									bool current, Oid role, bool privilege_checked,
 									const RinqBytes *fields, int nfields, int64 deadline);
 extern void rinq_call_sleep(int64 until);
 extern bool rinq_call_ended(RinqDatabase *db, uint32 index);
-extern void rinq_call_wait(RinqDatabase *db, uint32 index, RinqResult *answer);
-extern void rinq_call_answer(RinqDatabase *db, uint32 index, RinqResult *answer);
+extern void rinq_call_wait(RinqDatabase *db, uint32 index, RinqResult *result);
+extern void rinq_call_read_result(RinqDatabase *db, uint32 index, RinqResult *result);
 extern bool rinq_call_abandon(RinqDatabase *db, uint32 index);
 extern void rinq_call_release(RinqDatabase *db, uint32 index);
 

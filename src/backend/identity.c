@@ -104,7 +104,7 @@ look_at_origin(Claim *claim, const char *origin)
 
 /* does this entry have an identity, and does it hold it? */
 static bool
-has_identity(const RinqDatabase *db, const pg_uuid_t *id, bool *held)
+has_identity(const RinqDatabase *db, const pg_uuid_t *id, bool *owned)
 {
 	int			i;
 
@@ -112,7 +112,7 @@ has_identity(const RinqDatabase *db, const pg_uuid_t *id, bool *held)
 	{
 		if (same_id(&db->identities.list[i].id, id))
 		{
-			*held = db->identities.list[i].held;
+			*owned = db->identities.list[i].owned;
 			return true;
 		}
 	}
@@ -131,17 +131,17 @@ judge_claim(const Claim *claim, Oid *original)
 	for (i = 0; i < rinq_shared->num_databases; i++)
 	{
 		const RinqDatabase *db = &rinq_shared->databases[i];
-		bool		held = false;
+		bool		owned = false;
 
 		if (!OidIsValid(db->oid) || db->oid == MyDatabaseId || db->presence == RINQ_ABSENT)
 			continue;
-		if (has_identity(db, &claim->id, &held))
+		if (has_identity(db, &claim->id, &owned))
 		{
 			/*
 			 * of two that came here, the one with the original's number is
 			 * the original
 			 */
-			if (!held && db->oid != claim->database)
+			if (!owned && db->oid != claim->database)
 				continue;
 			*original = db->oid;
 			return RINQ_SUSPENDED_COPY;
@@ -174,7 +174,7 @@ judge_all(RinqDatabase *db, const Claim *claims, int count, RinqIdentities *foun
 	for (i = 0; i < count && found->suspended == RINQ_NOT_SUSPENDED; i++)
 		found->suspended = judge_claim(&claims[i], &found->original);
 	for (i = 0; i < found->count && found->suspended == RINQ_NOT_SUSPENDED; i++)
-		found->list[i].held = true;
+		found->list[i].owned = true;
 	if (db->oid == MyDatabaseId)
 	{
 		db->identities.count = found->count;
@@ -256,8 +256,8 @@ read_identities(RinqIdentities *found, Claim *claims)
 		bool		isnull;
 
 		identity->id = *DatumGetUUIDP(SPI_getbinval(row, desc, 1, &isnull));
-		identity->held = DatumGetBool(SPI_getbinval(row, desc, 3, &isnull));
-		if (identity->held)
+		identity->owned = DatumGetBool(SPI_getbinval(row, desc, 3, &isnull));
+		if (identity->owned)
 			continue;
 		claims[count].id = identity->id;
 		look_at_origin(&claims[count++], SPI_getvalue(row, desc, 2));
@@ -297,7 +297,7 @@ rinq_identity_read(RinqDatabase *db, Oid schema, RinqIdentities *found)
 	if (found->count == 0 || any_template(claims, count))
 	{
 		renew_identity(schema, &found->list[0].id);
-		found->list[0].held = true;
+		found->list[0].owned = true;
 		found->count = 1;
 	}
 	else if (has_strays())

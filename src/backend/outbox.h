@@ -20,7 +20,7 @@
  * Where a row was last seen.  Nothing keeps it there: whoever goes there looks
  * whether the row is the one, by its id, or by its number if that is all there is.
  */
-typedef struct RinqOutboxTid
+typedef struct RinqOutboxRowRef
 {
 	int64		seq;			/* rows are sent in this order */
 	RinqOutboxItem item;		/* its id, if that is known */
@@ -28,7 +28,7 @@ typedef struct RinqOutboxTid
 								 * of */
 	bool		found;			/* it is there, and something is left to do
 								 * with it */
-} RinqOutboxTid;
+} RinqOutboxRowRef;
 
 /* the tables, open in a transaction of the outbox worker */
 typedef struct RinqOutboxTables
@@ -40,7 +40,7 @@ typedef struct RinqOutboxTables
 /* a row that cannot be sent as it is */
 typedef struct RinqOutboxUnfit
 {
-	RinqOutboxTid place;
+	RinqOutboxRowRef ref;
 	char	   *reason;
 } RinqOutboxUnfit;
 
@@ -50,7 +50,7 @@ typedef struct RinqOutboxRead
 	List	   *messages;		/* RinqOutbound * */
 	Size		bytes;			/* of these */
 	List	   *unfit;			/* RinqOutboxUnfit *: these cannot be sent */
-	List	   *missing;		/* RinqOutboxTid *: these are not there */
+	List	   *missing;		/* RinqOutboxRowRef *: these are not there */
 } RinqOutboxRead;
 
 /* writing, in the sender's transaction */
@@ -67,18 +67,18 @@ extern bool rinq_outbox_exists(Oid schema);
 extern bool rinq_outbox_open(Oid schema, LOCKMODE mode, RinqOutboxTables *tables);
 extern void rinq_outbox_close(RinqOutboxTables *tables);
 extern void rinq_outbox_files(const RinqOutboxTables *tables, Oid *files);
-extern RinqOutboxTid *rinq_outbox_scan(RinqDatabase *db, const RinqOutboxTables *tables,
-									   Size *count);
-extern Size rinq_outbox_read(const RinqOutboxTables *tables, RinqOutboxTid *places, Size count,
+extern RinqOutboxRowRef *rinq_outbox_scan(RinqDatabase *db, const RinqOutboxTables *tables,
+										  Size *count);
+extern Size rinq_outbox_read(const RinqOutboxTables *tables, RinqOutboxRowRef *refs, Size count,
 							 Size max_bytes, RinqOutboxRead *result);
-extern Size rinq_outbox_identify(const RinqOutboxTables *tables, RinqOutboxTid *places,
+extern Size rinq_outbox_identify(const RinqOutboxTables *tables, RinqOutboxRowRef *refs,
 								 Size count);
-extern void rinq_outbox_search(const RinqOutboxTables *tables, List *places);
+extern void rinq_outbox_search(const RinqOutboxTables *tables, List *refs);
 extern bool rinq_outbox_has_any(const RinqOutboxTables *tables, int64 *seqs, Size count);
-extern void rinq_outbox_remove(const RinqOutboxTables *tables, RinqOutboxTid *places,
+extern void rinq_outbox_remove(const RinqOutboxTables *tables, RinqOutboxRowRef *refs,
 							   Size count);
 extern bool rinq_outbox_set_aside(const RinqOutboxTables *tables, Oid schema,
-								  RinqOutboxTid *place, int attempts, const char *error);
+								  RinqOutboxRowRef *ref, int attempts, const char *error);
 
 typedef enum RinqRotation
 {

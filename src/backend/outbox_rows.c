@@ -95,10 +95,10 @@ rinq_outbox_files(const RinqOutboxTables *tables, Oid *files)
 }
 
 static int
-compare_places(const void *a, const void *b)
+compare_row_refs(const void *a, const void *b)
 {
-	const RinqOutboxTid *x = a;
-	const RinqOutboxTid *y = b;
+	const RinqOutboxRowRef *x = a;
+	const RinqOutboxRowRef *y = b;
 
 	if (x->seq != y->seq)
 		return x->seq < y->seq ? -1 : 1;
@@ -156,22 +156,22 @@ walk_rows(const RinqOutboxTables *tables, bool (*look) (int table, TupleTableSlo
 
 typedef struct Found
 {
-	RinqOutboxTid *places;
+	RinqOutboxRowRef *refs;
 	Size		count;
 	Size		room;
 } Found;
 
 static bool
-note_place(int table, TupleTableSlot *slot, void *arg)
+note_row_ref(int table, TupleTableSlot *slot, void *arg)
 {
 	Found	   *found = arg;
-	RinqOutboxTid *place;
+	RinqOutboxRowRef *ref;
 	bool		isnull;
 
 	if (found->count == found->room)
 	{
 		found->room *= 2;
-		found->places = repalloc_huge(found->places, found->room * sizeof(RinqOutboxTid));
+		found->refs = repalloc_huge(found->refs, found->room * sizeof(RinqOutboxRowRef));
 	}
 	Assert(table >= 0 && table < RINQ_OUTBOX_TABLES);
 	place = &found->places[found->count++];
@@ -179,8 +179,8 @@ note_place(int table, TupleTableSlot *slot, void *arg)
 	place->seq = row_seq(slot);
 	place->foreign =
 		DatumGetObjectId(slot_getattr(slot, COLUMN_DATABASE + 1, &isnull)) != MyDatabaseId;
-	place->item.table = (uint8) table;
-	place->item.tid = slot->tts_tid;
+	ref->item.table = (uint8) table;
+	ref->item.tid = slot->tts_tid;
 	return true;
 }
 
@@ -188,20 +188,20 @@ note_place(int table, TupleTableSlot *slot, void *arg)
  * Finds all rows that the current snapshot sees, in the order in which they
  * are to be sent.  Only their places are kept, so that a large outbox fits.
  */
-RinqOutboxTid *
+RinqOutboxRowRef *
 rinq_outbox_scan(RinqDatabase *db, const RinqOutboxTables *tables, Size *count)
 {
 	Found		found;
 
 	found.room = 1024;
 	found.count = 0;
-	found.places = palloc(found.room * sizeof(RinqOutboxTid));
-	walk_rows(tables, note_place, &found);
-	qsort(found.places, found.count, sizeof(RinqOutboxTid), compare_places);
+	found.refs = palloc(found.room * sizeof(RinqOutboxRowRef));
+	walk_rows(tables, note_row_ref, &found);
+	qsort(found.refs, found.count, sizeof(RinqOutboxRowRef), compare_row_refs);
 	if (found.count > 0)
-		rinq_outbox_number_after(db, found.places[found.count - 1].seq);
+		rinq_outbox_number_after(db, found.refs[found.count - 1].seq);
 	*count = found.count;
-	return found.places;
+	return found.refs;
 }
 
 static RinqBytes
@@ -263,9 +263,9 @@ make_message(TupleTableSlot *slot, const RinqOutboxItem *item)
  * filled in, if it is one.
  */
 static bool
-fetch_row(const RinqOutboxTables *tables, RinqOutboxTid *place)
+fetch_row(const RinqOutboxTables *tables, RinqOutboxRowRef *ref)
 {
-	RinqOutboxItem *item = &place->item;
+	RinqOutboxItem *item = &ref->item;
 	Relation	rel = tables->rels[item->table];
 	TupleTableSlot *slot = tables->slots[item->table];
 	ItemPointerData tid = item->tid;
@@ -278,7 +278,7 @@ fetch_row(const RinqOutboxTables *tables, RinqOutboxTid *place)
 		return false;
 	if (item->id.seq != 0)
 		return row_id(slot, &id) && rinq_message_id_equal(&id, &item->id);
-	if (row_seq(slot) != place->seq)
+	if (row_seq(slot) != ref->seq)
 		return false;
 	(void) row_id(slot, &item->id);
 	return true;
@@ -297,11 +297,11 @@ is_oversize(TupleTableSlot *slot, Size *size)
 
 /* why a row cannot be sent as it is, or NULL */
 static char *
-why_unfit(const RinqOutboxTid *place, TupleTableSlot *slot)
+why_unfit(const RinqOutboxRowRef *ref, TupleTableSlot *slot)
 {
 	Size		size;
 
-	if (place->item.id.seq == 0)
+	if (ref->item.id.seq == 0)
 		return pstrdup("its id is not a message id");
 	if (is_oversize(slot, &size))
 		return psprintf("payload of %zu bytes exceeds \"rinq.max_payload\", or a quarter of \"rinq.payload_memory\"",
@@ -310,11 +310,11 @@ why_unfit(const RinqOutboxTid *place, TupleTableSlot *slot)
 }
 
 static RinqOutboxUnfit *
-make_unfit(const RinqOutboxTid *place, char *reason)
+make_unfit(const RinqOutboxRowRef *ref, char *reason)
 {
 	RinqOutboxUnfit *result = palloc(sizeof(RinqOutboxUnfit));
 
-	result->place = *place;
+	result->ref = *ref;
 	result->reason = reason;
 	return result;
 }
@@ -324,25 +324,25 @@ make_unfit(const RinqOutboxTid *place, char *reason)
  * were dealt with.
  */
 Size
-rinq_outbox_read(const RinqOutboxTables *tables, RinqOutboxTid *places, Size count,
+rinq_outbox_read(const RinqOutboxTables *tables, RinqOutboxRowRef *refs, Size count,
 				 Size max_bytes, RinqOutboxRead *result)
 {
 	Size		done = 0;
 
 	for (; done < count && result->bytes < max_bytes; done++)
 	{
-		RinqOutboxTid *place = &places[done];
-		TupleTableSlot *slot = tables->slots[place->item.table];
+		RinqOutboxRowRef *ref = &refs[done];
+		TupleTableSlot *slot = tables->slots[ref->item.table];
 		char	   *reason;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!fetch_row(tables, place))
-			result->missing = lappend(result->missing, place);
-		else if ((reason = why_unfit(place, slot)) != NULL)
-			result->unfit = lappend(result->unfit, make_unfit(place, reason));
+		if (!fetch_row(tables, ref))
+			result->missing = lappend(result->missing, ref);
+		else if ((reason = why_unfit(ref, slot)) != NULL)
+			result->unfit = lappend(result->unfit, make_unfit(ref, reason));
 		else
 		{
-			RinqOutbound *message = make_message(slot, &place->item);
+			RinqOutbound *message = make_message(slot, &ref->item);
 
 			result->bytes += message->length;
 			result->messages = lappend(result->messages, message);
@@ -357,19 +357,19 @@ rinq_outbox_read(const RinqOutboxTables *tables, RinqOutboxTid *places, Size cou
  * rows that are not there are left out.
  */
 Size
-rinq_outbox_identify(const RinqOutboxTables *tables, RinqOutboxTid *places, Size count)
+rinq_outbox_identify(const RinqOutboxTables *tables, RinqOutboxRowRef *refs, Size count)
 {
 	Size		kept = 0;
 	Size		i;
 
 	for (i = 0; i < count; i++)
 	{
-		RinqOutboxTid place = places[i];
+		RinqOutboxRowRef ref = refs[i];
 
 		CHECK_FOR_INTERRUPTS();
-		if (fetch_row(tables, &place) && place.item.id.seq != 0)
-			places[kept++] = place;
-		ExecClearTuple(tables->slots[place.item.table]);
+		if (fetch_row(tables, &ref) && ref.item.id.seq != 0)
+			refs[kept++] = ref;
+		ExecClearTuple(tables->slots[ref.item.table]);
 	}
 	return kept;
 }
@@ -377,7 +377,7 @@ rinq_outbox_identify(const RinqOutboxTables *tables, RinqOutboxTid *places, Size
 typedef struct Lost
 {
 	RinqMessageId id;			/* hash key */
-	RinqOutboxTid *place;
+	RinqOutboxRowRef *ref;
 } Lost;
 
 typedef struct Search
@@ -398,11 +398,11 @@ find_lost(int table, TupleTableSlot *slot, void *arg)
 		return true;
 	rinq_message_id_key(&id, &key);
 	lost = hash_search(search->lost, &key, HASH_FIND, NULL);
-	if (lost == NULL || lost->place->found)
+	if (lost == NULL || lost->ref->found)
 		return true;
-	lost->place->item.table = (uint8) table;
-	lost->place->item.tid = slot->tts_tid;
-	lost->place->found = true;
+	lost->ref->item.table = (uint8) table;
+	lost->ref->item.tid = slot->tts_tid;
+	lost->ref->found = true;
 	return --search->left > 0;
 }
 
@@ -412,25 +412,25 @@ find_lost(int table, TupleTableSlot *slot, void *arg)
  * right, and "found" is set.
  */
 void
-rinq_outbox_search(const RinqOutboxTables *tables, List *places)
+rinq_outbox_search(const RinqOutboxTables *tables, List *refs)
 {
 	Search		search;
 	ListCell   *lc;
 
-	if (places == NIL)
+	if (refs == NIL)
 		return;
 	search.lost = rinq_make_hash_table("rinq lost rows", list_length(places), sizeof(RinqMessageId), sizeof(Lost), CurrentMemoryContext);
 	foreach(lc, places)
 	{
-		RinqOutboxTid *place = lfirst(lc);
+		RinqOutboxRowRef *ref = lfirst(lc);
 		RinqMessageId key;
 		Lost	   *lost;
 
-		Assert(place->item.id.seq != 0);
-		place->found = false;
-		rinq_message_id_key(&place->item.id, &key);
+		Assert(ref->item.id.seq != 0);
+		ref->found = false;
+		rinq_message_id_key(&ref->item.id, &key);
 		lost = hash_search(search.lost, &key, HASH_ENTER, NULL);
-		lost->place = place;
+		lost->ref = ref;
 	}
 	search.left = hash_get_num_entries(search.lost);
 	walk_rows(tables, find_lost, &search);
@@ -484,11 +484,11 @@ rinq_outbox_has_any(const RinqOutboxTables *tables, int64 *seqs, Size count)
  * when another transaction is changing the row.
  */
 static bool
-delete_row(const RinqOutboxTables *tables, RinqOutboxTid *place)
+delete_row(const RinqOutboxTables *tables, RinqOutboxRowRef *ref)
 {
 	TM_FailureData failure;
-	TM_Result	result = table_tuple_delete(tables->rels[place->item.table],
-											&place->item.tid, GetCurrentCommandId(true),
+	TM_Result	result = table_tuple_delete(tables->rels[ref->item.table],
+											&ref->item.tid, GetCurrentCommandId(true),
 											GetActiveSnapshot(), InvalidSnapshot, false,
 											&failure, false);
 
@@ -501,8 +501,8 @@ delete_row(const RinqOutboxTables *tables, RinqOutboxTid *place)
  * set when that is so, and else not: then there is nothing left to do.
  */
 static void
-with_rows(const RinqOutboxTables *tables, RinqOutboxTid *places, Size count,
-		  bool (*act) (const RinqOutboxTables *tables, RinqOutboxTid *place, void *arg),
+with_rows(const RinqOutboxTables *tables, RinqOutboxRowRef *refs, Size count,
+		  bool (*act) (const RinqOutboxTables *tables, RinqOutboxRowRef *ref, void *arg),
 		  void *arg)
 {
 	List	   *lost = NIL;
@@ -511,30 +511,30 @@ with_rows(const RinqOutboxTables *tables, RinqOutboxTid *places, Size count,
 
 	for (i = 0; i < count; i++)
 	{
-		RinqOutboxTid *place = &places[i];
+		RinqOutboxRowRef *ref = &refs[i];
 
 		CHECK_FOR_INTERRUPTS();
-		if (fetch_row(tables, place))
-			place->found = !act(tables, place, arg);
-		else if (place->item.id.seq != 0)
-			lost = lappend(lost, place);
-		ExecClearTuple(tables->slots[place->item.table]);
+		if (fetch_row(tables, ref))
+			ref->found = !act(tables, ref, arg);
+		else if (ref->item.id.seq != 0)
+			lost = lappend(lost, ref);
+		ExecClearTuple(tables->slots[ref->item.table]);
 	}
 	rinq_outbox_search(tables, lost);
 	foreach(lc, lost)
 	{
-		RinqOutboxTid *place = lfirst(lc);
+		RinqOutboxRowRef *ref = lfirst(lc);
 
-		if (place->found && fetch_row(tables, place))
-			place->found = !act(tables, place, arg);
-		ExecClearTuple(tables->slots[place->item.table]);
+		if (ref->found && fetch_row(tables, ref))
+			ref->found = !act(tables, ref, arg);
+		ExecClearTuple(tables->slots[ref->item.table]);
 	}
 }
 
 static bool
-remove_row(const RinqOutboxTables *tables, RinqOutboxTid *place, void *arg)
+remove_row(const RinqOutboxTables *tables, RinqOutboxRowRef *ref, void *arg)
 {
-	return delete_row(tables, place);
+	return delete_row(tables, ref);
 }
 
 /*
@@ -542,9 +542,9 @@ remove_row(const RinqOutboxTables *tables, RinqOutboxTid *place, void *arg)
  * places of those that could not be deleted now.
  */
 void
-rinq_outbox_remove(const RinqOutboxTables *tables, RinqOutboxTid *places, Size count)
+rinq_outbox_remove(const RinqOutboxTables *tables, RinqOutboxRowRef *refs, Size count)
 {
-	with_rows(tables, places, count, remove_row, NULL);
+	with_rows(tables, refs, count, remove_row, NULL);
 }
 
 /* the columns that both tables have; values stored apart belong to the first */
@@ -574,12 +574,12 @@ typedef struct SetAside
 } SetAside;
 
 static bool
-set_row_aside(const RinqOutboxTables *tables, RinqOutboxTid *place, void *arg)
+set_row_aside(const RinqOutboxTables *tables, RinqOutboxRowRef *ref, void *arg)
 {
 	SetAside   *aside = arg;
 	TupleTableSlot *to = aside->to;
 
-	copy_row(tables->slots[place->item.table], to);
+	copy_row(tables->slots[ref->item.table], to);
 	to->tts_values[COLUMN_ATTEMPTS] = Int32GetDatum(aside->attempts);
 	to->tts_values[COLUMN_ERROR] =
 		CStringGetTextDatum(rinq_message_from_wire(rinq_bytes_str(aside->error)));
@@ -590,7 +590,7 @@ set_row_aside(const RinqOutboxTables *tables, RinqOutboxTid *place, void *arg)
 	ExecStoreVirtualTuple(to);
 
 	/* deleted first: what somebody else is changing stays where it is */
-	if (!delete_row(tables, place))
+	if (!delete_row(tables, ref))
 		return false;
 	table_tuple_insert(aside->dead, to, GetCurrentCommandId(true), TABLE_INSERT_NO_LOGICAL, NULL);
 	return true;
@@ -626,7 +626,7 @@ is_usable(Relation rel)
  * looks at it.  False when it could not be moved now.
  */
 bool
-rinq_outbox_set_aside(const RinqOutboxTables *tables, Oid schema, RinqOutboxTid *place,
+rinq_outbox_set_aside(const RinqOutboxTables *tables, Oid schema, RinqOutboxRowRef *ref,
 					  int attempts, const char *error)
 {
 	SetAside	aside;
@@ -643,8 +643,8 @@ rinq_outbox_set_aside(const RinqOutboxTables *tables, Oid schema, RinqOutboxTid 
 	aside.to = table_slot_create(aside.dead, NULL);
 	aside.attempts = attempts;
 	aside.error = error;
-	with_rows(tables, place, 1, set_row_aside, &aside);
+	with_rows(tables, ref, 1, set_row_aside, &aside);
 	ExecDropSingleTupleTableSlot(aside.to);
 	table_close(aside.dead, NoLock);
-	return !place->found;
+	return !ref->found;
 }

@@ -211,7 +211,7 @@ divide_by_power_of_10(uint64 m, int scale, double *result)
 static bool
 is_shortest_decimal(uint64 m, int exponent, double *result)
 {
-	Shortest	answer = SHORTEST_UNSURE;
+	Shortest	verdict = SHORTEST_UNSURE;
 	uint64		shortest;
 	int			shortest_exponent;
 
@@ -223,7 +223,7 @@ is_shortest_decimal(uint64 m, int exponent, double *result)
 	}
 
 	if (exponent < 0 && exponent >= -MAX_POWER_OF_5)
-		answer = divide_by_power_of_10(m, -exponent, result);
+		verdict = divide_by_power_of_10(m, -exponent, result);
 	else if (exponent < -400 || exponent > 400)
 		return false;
 	else
@@ -242,8 +242,8 @@ is_shortest_decimal(uint64 m, int exponent, double *result)
 	 */
 	if (m < ALWAYS_SHORTEST && exponent < 0 && *result >= DBL_MIN)
 		return true;
-	if (answer != SHORTEST_UNSURE)
-		return answer == SHORTEST_YES;
+	if (verdict != SHORTEST_UNSURE)
+		return verdict == SHORTEST_YES;
 
 	rinq_shortest_decimal(*result, &shortest, &shortest_exponent);
 	return shortest == m && shortest_exponent == exponent;

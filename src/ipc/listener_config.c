@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * listener_config.c
- *	  Handing the listeners and standing subscriptions of a database from the
+ *	  Handing the listeners and durable subscriptions of a database from the
  *	  reader to the peer.
  *
  *-------------------------------------------------------------------------
@@ -90,22 +90,22 @@ rinq_config_pack(const RinqConfig *config)
 	appendBinaryStringInfo(&buf, (char *) &count, sizeof(count));
 	foreach(lc, config->listeners)
 		append_listener(&buf, lfirst(lc));
-	foreach(lc, config->standing)
+	foreach(lc, config->durable)
 	{
-		RinqDurableSubscription *standing = lfirst(lc);
-		uint32		len = (uint32) standing->attributes.len;
+		RinqDurableSubscription *durable = lfirst(lc);
+		uint32		len = (uint32) durable->attributes.len;
 
 		/* without a configuration, listeners would not be served either */
-		if (buf.len + standing->attributes.len > limit)
+		if (buf.len + durable->attributes.len > limit)
 		{
 			left_out++;
 			continue;
 		}
-		append_config_text(&buf, standing->name);
-		append_listener(&buf, &standing->listener);
+		append_config_text(&buf, durable->name);
+		append_listener(&buf, &durable->listener);
 		appendBinaryStringInfo(&buf, (char *) &len, sizeof(len));
 		if (len > 0)
-			appendBinaryStringInfo(&buf, standing->attributes.data, (int) len);
+			appendBinaryStringInfo(&buf, durable->attributes.data, (int) len);
 	}
 	if (left_out > 0)
 		ereport(LOG,
@@ -143,9 +143,9 @@ rinq_config_publish(RinqDatabase *db, Oid dboid, const RinqReading *reading)
 		db->config = reading->config;
 		db->config_serial++;
 		/* "absent" may be out of date already, when more is wanted */
-		db->presence = reading->presence == RINQ_ABSENT && reading->covers != db->read_wanted ?
+		db->presence = reading->presence == RINQ_ABSENT && reading->as_of != db->read_wanted ?
 			RINQ_UNKNOWN : reading->presence;
-		db->read_done = reading->covers;
+		db->read_done = reading->as_of;
 		resumed = db->identities.suspended != RINQ_NOT_SUSPENDED &&
 			reading->identities.suspended == RINQ_NOT_SUSPENDED;
 		db->identities = reading->identities;
@@ -180,7 +180,7 @@ rinq_config_fetch(RinqDatabase *db, RinqConfig *config, uint32 *serial)
 	const char *end;
 
 	config->listeners = NIL;
-	config->standing = NIL;
+	config->durable = NIL;
 	LWLockAcquire(rinq_shared->lock, LW_SHARED);
 	*serial = db->config_serial;
 	if (DsaPointerIsValid(db->config))
@@ -207,16 +207,16 @@ rinq_config_fetch(RinqDatabase *db, RinqConfig *config, uint32 *serial)
 	}
 	while (p < end)
 	{
-		RinqDurableSubscription *standing = palloc(sizeof(RinqDurableSubscription));
+		RinqDurableSubscription *durable = palloc(sizeof(RinqDurableSubscription));
 		uint32		len;
 
-		standing->name = take_text(&p, end);
-		take_listener(&p, end, &standing->listener);
+		durable->name = take_text(&p, end);
+		take_listener(&p, end, &durable->listener);
 		memcpy(&len, take_config_bytes(&p, end, sizeof(len)), sizeof(len));
-		standing->attributes = rinq_bytes(palloc(len + 1), len);
+		durable->attributes = rinq_bytes(palloc(len + 1), len);
 		if (len > 0)
-			memcpy((char *) standing->attributes.data, take_config_bytes(&p, end, len), len);
-		config->standing = lappend(config->standing, standing);
+			memcpy((char *) durable->attributes.data, take_config_bytes(&p, end, len), len);
+		config->durable = lappend(config->durable, durable);
 	}
 	pfree(copy);
 }

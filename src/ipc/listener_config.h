@@ -2,7 +2,7 @@
  *
  * listener_config.h
  *	  What the reader found in a database, handed to the peer through shared
- *	  memory: the namespaces it listens to, and its standing subscriptions.
+ *	  memory: the namespaces it listens to, and its durable subscriptions.
  *
  *-------------------------------------------------------------------------
  */
@@ -42,7 +42,7 @@ typedef struct RinqDurableSubscription
 typedef struct RinqConfig
 {
 	List	   *listeners;		/* of RinqListener */
-	List	   *standing;		/* of RinqDurableSubscription */
+	List	   *durable;		/* of RinqDurableSubscription */
 } RinqConfig;
 
 /* all that the reader finds in a database */
@@ -52,7 +52,7 @@ typedef struct RinqReading
 	dsa_pointer config;			/* packed; of what is served, so nothing of a
 								 * suspended one */
 	RinqIdentities identities;
-	uint32		covers;			/* what read_wanted was before the catalog was
+	uint32		as_of;			/* what read_wanted was before the catalog was
 								 * read */
 } RinqReading;
 

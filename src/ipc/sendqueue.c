@@ -189,8 +189,8 @@ rinq_sendqueue_init(RinqSendQueue *queue, LWLock *lock)
 	memset(queue, 0, sizeof(*queue));
 	queue->lock = lock;
 	queue->mode = RINQ_SEND_STORED;
-	for (i = 0; i < RINQ_LINES; i++)
-		clear_list(&queue->lines[i]);
+	for (i = 0; i < RINQ_SEND_LISTS; i++)
+		clear_list(&queue->lists[i]);
 }
 
 /*
@@ -216,7 +216,7 @@ count_dropped(RinqDatabase *db, uint64 messages)
 
 /* frees what was in a line; "charge" grows by what transactions had reserved */
 static void
-free_line(RinqDatabase *db, dsa_pointer pointer, Size *charge)
+free_chunk_list(RinqDatabase *db, dsa_pointer pointer, Size *charge)
 {
 	uint64		dropped = 0;
 
@@ -242,16 +242,16 @@ void
 rinq_sendqueue_reset(RinqDatabase *db)
 {
 	RinqSendQueue *queue = &rinq_slots_of(db)->send;
-	dsa_pointer lines[RINQ_LINES];
+	dsa_pointer lists[RINQ_SEND_LISTS];
 	Size		charge = 0;
 	int			i;
 
 	(void) rinq_dsa();
 	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
-	for (i = 0; i < RINQ_LINES; i++)
+	for (i = 0; i < RINQ_SEND_LISTS; i++)
 	{
-		lines[i] = queue->lines[i].first;
-		clear_list(&queue->lines[i]);
+		lists[i] = queue->lists[i].first;
+		clear_list(&queue->lists[i]);
 	}
 	queue->dboid = InvalidOid;
 	queue->generation++;
@@ -260,8 +260,8 @@ rinq_sendqueue_reset(RinqDatabase *db)
 	queue->mode = RINQ_SEND_STORED;
 	queue->round++;
 	LWLockRelease(queue->lock);
-	for (i = 0; i < RINQ_LINES; i++)
-		free_line(db, lines[i], &charge);
+	for (i = 0; i < RINQ_SEND_LISTS; i++)
+		free_chunk_list(db, lists[i], &charge);
 	pg_atomic_fetch_sub_u64(&rinq_shared->send_bytes, charge);
 }
 
@@ -417,7 +417,7 @@ rinq_sendqueue_commit(RinqDatabase *db, RinqPacked *packed)
 		first->left = !direct;
 		first->round = queue->round;
 		Assert(packed->charge > 0 && first->kind == RINQ_CHUNK_TRANSACTION);
-		link_chunks(&queue->lines[RINQ_LINE_TRANSACTIONS], packed->first, packed->last);
+		link_chunks(&queue->lines[RINQ_SEND_LIST_TRANSACTIONS], packed->first, packed->last);
 		if (queue->generation != packed->generation)
 			queue->reserved += packed->charge;
 		taken = true;
@@ -470,7 +470,7 @@ rinq_sendqueue_order(RinqDatabase *db, dsa_pointer pointer)
 
 	Assert(rinq_chunk(pointer)->kind >= RINQ_CHUNK_SCAN);
 	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
-	link_chunks(&queue->lines[RINQ_LINE_ORDERS], pointer, pointer);
+	link_chunks(&queue->lists[RINQ_SEND_LIST_ORDERS], pointer, pointer);
 	LWLockRelease(queue->lock);
 	rinq_wake_proc(db->outbox.procno);
 }
@@ -480,7 +480,7 @@ rinq_sendqueue_order(RinqDatabase *db, dsa_pointer pointer)
  * with the chunk freed, when that has ended.
  */
 bool
-rinq_sendqueue_answer(RinqDatabase *db, dsa_pointer pointer, uint32 incarnation)
+rinq_sendqueue_report(RinqDatabase *db, dsa_pointer pointer, uint32 incarnation)
 {
 	RinqSendQueue *queue = &rinq_slots_of(db)->send;
 	RinqChunk  *chunk = rinq_chunk(pointer);
@@ -492,7 +492,7 @@ rinq_sendqueue_answer(RinqDatabase *db, dsa_pointer pointer, uint32 incarnation)
 	if (current)
 	{
 		queue->answers += chunk->charge;
-		link_chunks(&queue->lines[RINQ_LINE_ANSWERS], pointer, pointer);
+		link_chunks(&queue->lists[RINQ_SEND_LIST_REPORTS], pointer, pointer);
 	}
 	LWLockRelease(queue->lock);
 	if (current)
@@ -507,17 +507,17 @@ rinq_sendqueue_answer(RinqDatabase *db, dsa_pointer pointer, uint32 incarnation)
  * line may ask.
  */
 dsa_pointer
-rinq_sendqueue_peek(RinqSendQueue *queue, RinqSendLine line)
+rinq_sendqueue_peek(RinqSendQueue *queue, RinqSendList list)
 {
 	dsa_pointer pointer;
 
-	Assert(line >= 0 && line < RINQ_LINES);
+	Assert(line >= 0 && line < RINQ_SEND_LISTS);
 
 	/* mostly there is nothing, which costs no lock to see */
-	if (!DsaPointerIsValid(*(volatile dsa_pointer *) &queue->lines[line].first))
+	if (!DsaPointerIsValid(*(volatile dsa_pointer *) &queue->lists[list].first))
 		return InvalidDsaPointer;
 	LWLockAcquire(queue->lock, LW_SHARED);
-	pointer = queue->lines[line].first;
+	pointer = queue->lists[list].first;
 	LWLockRelease(queue->lock);
 	return pointer;
 }
@@ -526,18 +526,18 @@ rinq_sendqueue_peek(RinqSendQueue *queue, RinqSendLine line)
  * Takes the oldest chunk of a line, or InvalidDsaPointer.
  */
 dsa_pointer
-rinq_sendqueue_get(RinqSendQueue *queue, RinqSendLine line)
+rinq_sendqueue_get(RinqSendQueue *queue, RinqSendList list)
 {
 	dsa_pointer pointer;
 
-	Assert(line >= 0 && line < RINQ_LINES);
+	Assert(line >= 0 && line < RINQ_SEND_LISTS);
 	if (!DsaPointerIsValid(*(volatile dsa_pointer *) &queue->lines[line].first))
 		return InvalidDsaPointer;
 
 	/* attached here, since that may fail */
 	(void) rinq_dsa();
 	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
-	pointer = rinq_chunks_take(&queue->lines[line]);
+	pointer = rinq_chunks_take(&queue->lists[list]);
 	LWLockRelease(queue->lock);
 	return pointer;
 }
@@ -574,7 +574,7 @@ rinq_sendqueue_free(RinqSendQueue *queue, dsa_pointer pointer)
  * Bytes of the outbox worker's answers that the peer has not dealt with.
  */
 Size
-rinq_sendqueue_answers(RinqSendQueue *queue)
+rinq_sendqueue_report_bytes(RinqSendQueue *queue)
 {
 	Size		bytes;
 
@@ -606,7 +606,7 @@ rinq_sendqueue_drop_orders(RinqSendQueue *queue)
 {
 	dsa_pointer pointer;
 
-	while (DsaPointerIsValid(pointer = rinq_sendqueue_get(queue, RINQ_LINE_ORDERS)))
+	while (DsaPointerIsValid(pointer = rinq_sendqueue_get(queue, RINQ_SEND_LIST_ORDERS)))
 		rinq_chunk_free(pointer);
 }
 

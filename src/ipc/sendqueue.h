@@ -144,13 +144,13 @@ typedef struct RinqChunkList
 	dsa_pointer last;
 } RinqChunkList;
 
-typedef enum RinqSendLine
+typedef enum RinqSendList
 {
-	RINQ_LINE_TRANSACTIONS,		/* to the peer */
-	RINQ_LINE_ANSWERS,			/* from the outbox worker to the peer */
-	RINQ_LINE_ORDERS,			/* from the peer to the outbox worker */
-	RINQ_LINES
-} RinqSendLine;
+	RINQ_SEND_LIST_TRANSACTIONS,	/* to the peer */
+	RINQ_SEND_LIST_REPORTS,		/* from the outbox worker to the peer */
+	RINQ_SEND_LIST_ORDERS,		/* from the peer to the outbox worker */
+	RINQ_SEND_LISTS
+} RinqSendList;
 
 /* what transactions do with durable messages, which the outbox has in any case */
 typedef enum RinqSendMode
@@ -179,7 +179,7 @@ typedef struct RinqSendQueue
 	Oid			dboid;			/* whose peer reads it; InvalidOid: nobody
 								 * does */
 	uint32		generation;		/* counts the times it was emptied */
-	RinqChunkList lines[RINQ_LINES];
+	RinqChunkList lists[RINQ_SEND_LISTS];
 	Size		reserved;		/* bytes of transactions, from packing until
 								 * the peer frees them */
 	Size		answers;		/* bytes of the outbox worker, until the peer
@@ -246,11 +246,11 @@ extern void rinq_sendqueue_want_scan(RinqDatabase *db);
 
 /* between the peer and the outbox worker */
 extern void rinq_sendqueue_order(RinqDatabase *db, dsa_pointer pointer);
-extern bool rinq_sendqueue_answer(RinqDatabase *db, dsa_pointer pointer, uint32 incarnation);
-extern dsa_pointer rinq_sendqueue_get(RinqSendQueue *queue, RinqSendLine line);
-extern dsa_pointer rinq_sendqueue_peek(RinqSendQueue *queue, RinqSendLine line);
+extern bool rinq_sendqueue_report(RinqDatabase *db, dsa_pointer pointer, uint32 incarnation);
+extern dsa_pointer rinq_sendqueue_get(RinqSendQueue *queue, RinqSendList line);
+extern dsa_pointer rinq_sendqueue_peek(RinqSendQueue *queue, RinqSendList line);
 extern void rinq_sendqueue_free(RinqSendQueue *queue, dsa_pointer pointer);
-extern Size rinq_sendqueue_answers(RinqSendQueue *queue);
+extern Size rinq_sendqueue_report_bytes(RinqSendQueue *queue);
 extern Size rinq_sendqueue_reserved(RinqSendQueue *queue);
 extern void rinq_sendqueue_drop_orders(RinqSendQueue *queue);
 

@@ -133,10 +133,10 @@ init_database(RinqDatabase *db, Size slots_offset, LWLock *locks)
 static void
 create_payload_area(void)
 {
-	void	   *place = (char *) rinq_shared + rinq_shared->dsa_offset;
+	void	   *memory = (char *) rinq_shared + rinq_shared->dsa_offset;
 	dsa_area   *area;
 
-	area = dsa_create_in_place(place, payload_area_size(),
+	area = dsa_create_in_place(memory, payload_area_size(),
 							   rinq_shared->dsa_tranche, NULL);
 	dsa_pin(area);
 	dsa_set_size_limit(area, payload_area_size());
@@ -293,13 +293,13 @@ rinq_dsa(void)
 {
 	if (payload_area == NULL)
 	{
-		void	   *place = (char *) rinq_shared + rinq_shared->dsa_offset;
+		void	   *memory = (char *) rinq_shared + rinq_shared->dsa_offset;
 		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
-		payload_area = dsa_attach_in_place(place, NULL);
+		payload_area = dsa_attach_in_place(memory, NULL);
 		MemoryContextSwitchTo(old);
 		dsa_pin_mapping(payload_area);
-		on_shmem_exit(dsa_on_shmem_exit_release_in_place, PointerGetDatum(place));
+		on_shmem_exit(dsa_on_shmem_exit_release_in_place, PointerGetDatum(memory));
 	}
 	return payload_area;
 }
@@ -353,7 +353,7 @@ rinq_claim_database(Oid dboid)
 	db->read_wanted = 0;
 	db->read_done = 0;
 	db->stop = false;
-	db->held = false;
+	db->stopped = false;
 	db->stop_at_once = false;
 	memset(&db->identities, 0, sizeof(db->identities));
 	db->adopted = false;

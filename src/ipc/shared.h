@@ -51,7 +51,7 @@ typedef enum RinqSuspension
 typedef struct RinqIdentity
 {
 	pg_uuid_t	id;
-	bool		held;			/* this database has it; else, it came here
+	bool		owned;			/* this database has it; else, it came here
 								 * with a copy */
 } RinqIdentity;
 
@@ -186,7 +186,7 @@ typedef struct RinqDatabase
 	RinqWorker	peer;
 	uint32		incarnation;	/* of the peer: counts its starts */
 	bool		stop;			/* the peer is to end */
-	bool		held;			/* rinq_stop was called, and rinq_start not
+	bool		stopped;		/* rinq_stop was called, and rinq_start not
 								 * since */
 	bool		stop_at_once;	/* without waiting for what runs */
 	bool		outbox_yields;	/* the outbox worker is to make room when it

@@ -2,7 +2,7 @@
  *
  * slots.c
  *	  Messages between the processes of one database: slots, the peer's inbox
- *	  and the line of requests that executors take their work from.
+ *	  and the queue of requests that executors take their work from.
  *
  * Nothing here waits: the spinlocks guard a few words each, the line has a lock
  * of its own, and large payloads are copied without any lock held.  Who may touch a slot, and when,

@@ -11,7 +11,7 @@
  *	call:	 backend fills it -> QUEUED, the peer's -> DONE, the backend's
  *			 again.  A backend that stops waiting makes it ABANDONED, and the
  *			 peer frees it.
- *	request: the peer fills it -> QUEUED, in the line for executors ->
+ *	request: the peer fills it -> QUEUED, in the dispatch queue ->
  *			 RUNNING, an executor's -> DONE, the peer's again.  When the peer
  *			 ends, its running requests are ABANDONED and the executor frees
  *			 them.
@@ -100,7 +100,7 @@ typedef enum RinqOperation
 								 * kept (protocol/notification.h) */
 	RINQ_OP_LIST_SESSIONS,		/* payload: those after the target */
 	RINQ_OP_LIST_ATTRIBUTES,
-	RINQ_OP_LIST_SUBSCRIPTIONS	/* payload: standing ones, with their sessions */
+	RINQ_OP_LIST_SUBSCRIPTIONS	/* payload: durable ones, with their sessions */
 } RinqOperation;
 
 /* fields of an operation on a session; a handler's roles are the slot's */
@@ -197,7 +197,7 @@ typedef struct RinqSlot
 								 * registered */
 	RinqOperation op;			/* calls */
 	RinqWork	work;			/* requests */
-	RinqRef		target;			/* of an operation on a session */
+	RinqRef		ref;			/* of an operation on a session */
 	bool		current;		/* at its current revision, instead of the
 								 * target's */
 	bool		privilege_checked;	/* whoever the session belongs to */
@@ -244,7 +244,7 @@ typedef struct RinqSlots
 	slock_t		free_lock;
 	uint32		first_free;
 
-	/* the line of requests, and the executors' states */
+	/* the queue of requests, and the executors' states */
 	LWLock	   *request_lock;
 	uint32		first_request;
 	uint32		last_request;
@@ -309,7 +309,7 @@ extern void rinq_event_put(RinqDatabase *db, RinqEventKind kind, uint32 value,
 extern bool rinq_event_get(RinqSlots *slots, RinqEvent *entry);
 extern bool rinq_inbox_missed(RinqSlots *slots);
 
-/* the line of requests; of those that nobody waits for, so many run at a time */
+/* the queue of requests; of those that nobody waits for, so many run at a time */
 extern int	rinq_unattended_limit(void);
 extern int	rinq_request_put(RinqDatabase *db, uint32 index);
 extern uint32 rinq_request_take(RinqDatabase *db, RinqExecutorSlot *me);

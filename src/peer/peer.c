@@ -136,7 +136,7 @@ read_config(void)
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	rinq_config_fetch(rinq_peer.db, &config, &seen_config);
 	rinq_topology_configure(config.listeners);
-	rinq_durable_configure(config.standing);
+	rinq_durable_configure(config.durable);
 	rinq_dispatch_configured();
 	MemoryContextSwitchTo(old);
 }
@@ -320,7 +320,7 @@ handle_signals(void)
 static void
 leave_network(void)
 {
-	bool		graceful = !(rinq_peer.db->held && rinq_peer.db->stop_at_once);
+	bool		graceful = !(rinq_peer.db->stopped && rinq_peer.db->stop_at_once);
 	int64		deadline = rinq_clock_ms() + (graceful ? rinq_shutdown_timeout : 0);
 	bool		ending = false;
 	bool		closing = false;
@@ -342,7 +342,7 @@ leave_network(void)
 
 		if (rinq_network_stopped())
 			break;
-		if (rinq_peer.db->held && rinq_peer.db->stop_at_once)
+		if (rinq_peer.db->stopped && rinq_peer.db->stop_at_once)
 			deadline = Min(deadline, rinq_peer.now);
 		if (!ending && busy && rinq_peer.now >= deadline)
 		{

@@ -433,7 +433,7 @@ rinq_attribute_put(RinqAttributeTable **table, MemoryContext context, RinqBytes 
 				   const RinqAttribute *attribute)
 {
 	RinqAttributeEntry *entry = make_entry(context, namespace, attribute->key, attribute->value);
-	TableEntry *place;
+	TableEntry *existing;
 	bool		existed;
 
 	entry->frozen = attribute->frozen;
@@ -441,12 +441,12 @@ rinq_attribute_put(RinqAttributeTable **table, MemoryContext context, RinqBytes 
 	entry->updated = attribute->updated;
 	entry->fetched = attribute->fetched;
 	make_attribute_table(table, context);
-	place = entries_insert((*table)->hash, entry, &existed);
+	existing = entries_insert((*table)->hash, entry, &existed);
 	if (existed)
 	{
-		(*table)->size -= entry_size(place->entry);
-		pfree(place->entry);
-		place->entry = entry;
+		(*table)->size -= entry_size(existing->entry);
+		pfree(existing->entry);
+		existing->entry = entry;
 	}
 	(*table)->size += entry_size(entry);
 }

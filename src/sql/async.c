@@ -96,21 +96,21 @@ call_async(FunctionCallInfo fcinfo, RinqPayloadForm form)
 	RinqMessageId id;
 	RinqAsyncCall *made;
 	bool		uncorrelated;
-	bool		drawn;
+	bool		has_id;
 	char		text[RINQ_MESSAGE_ID_SIZE];
 
 	rinq_refuse_parallel(fcinfo);
 	rinq_require_preloaded();
 	deadline = rinq_call_arguments(fcinfo, form, fields);
 	db = rinq_require_connection(deadline);
-	drawn = rinq_allocate_id_argument(fcinfo, RINQ_CALL_SESSION_ARGUMENT, &id, &uncorrelated);
+	has_id = rinq_allocate_id_argument(fcinfo, RINQ_CALL_SESSION_ARGUMENT, &id, &uncorrelated);
 	if (uncorrelated)
 	{
 		send_uncorrelated(fcinfo, db, fields, deadline, &id);
 		rinq_message_id_format(&id, text, sizeof(text));
 		PG_RETURN_DATUM(CStringGetTextDatum(text));
 	}
-	made = rinq_async_call(db, fields, deadline, drawn ? &id : NULL);
+	made = rinq_async_call(db, fields, deadline, has_id ? &id : NULL);
 	PG_RETURN_DATUM(CStringGetTextDatum(id_text(made)));
 }
 
@@ -161,7 +161,7 @@ static Datum
 await_call(FunctionCallInfo fcinfo, RinqPayloadForm form)
 {
 	RinqAsyncCall *call;
-	const RinqResult *answer;
+	const RinqResult *result;
 
 	rinq_refuse_parallel(fcinfo);
 	call = find_call(rinq_text_argument(fcinfo, 0, "message id"));
@@ -170,14 +170,14 @@ await_call(FunctionCallInfo fcinfo, RinqPayloadForm form)
 				(errcode(ERRCODE_RINQ_TIMEOUT),
 				 errmsg_internal("%s", describe_pending(call)),
 				 errhint("The call goes on; it can be awaited again, or cancelled.")));
-	answer = rinq_async_answer(call);
-	if (answer->outcome == RINQ_OUTCOME_NONE)
+	result = rinq_async_result(call);
+	if (result->outcome == RINQ_OUTCOME_NONE)
 		ereport(ERROR,
 				(errcode(ERRCODE_RINQ_TIMEOUT),
 				 errmsg_internal("%s", describe_dropped(call)),
 				 errdetail("Nobody has asked for it within %d seconds after its deadline.",
 						   RINQ_ASYNC_GRACE / 1000)));
-	return rinq_result_result(answer, form, &fcinfo->isnull, call->namespace, command_of(call));
+	return rinq_result_datum(result, form, &fcinfo->isnull, call->namespace, command_of(call));
 }
 
 /*
@@ -206,20 +206,20 @@ rinq_await_raw(PG_FUNCTION_ARGS)
 
 /* the columns of a row for a call: its answer, or why there is none */
 static void
-fill_in_answer(RinqAsyncCall *call, Datum *values, bool *nulls)
+fill_in_result(RinqAsyncCall *call, Datum *values, bool *nulls)
 {
-	const RinqResult *answer;
+	const RinqResult *result;
 
 	if (!rinq_async_ended(call))
 	{
 		rinq_error_row(ERRCODE_RINQ_TIMEOUT, describe_pending(call), values, nulls);
 		return;
 	}
-	answer = rinq_async_answer(call);
-	if (answer->outcome == RINQ_OUTCOME_NONE)
+	result = rinq_async_result(call);
+	if (result->outcome == RINQ_OUTCOME_NONE)
 		rinq_error_row(ERRCODE_RINQ_TIMEOUT, describe_dropped(call), values, nulls);
 	else
-		rinq_result_row(answer, call->namespace, command_of(call), values, nulls);
+		rinq_result_row(result, call->namespace, command_of(call), values, nulls);
 }
 
 /*
@@ -232,17 +232,17 @@ Datum
 rinq_await_response(PG_FUNCTION_ARGS)
 {
 	TupleDesc	desc;
-	Datum		values[RINQ_ANSWER_COLUMNS];
-	bool		nulls[RINQ_ANSWER_COLUMNS];
+	Datum		values[RINQ_RESULT_COLUMNS];
+	bool		nulls[RINQ_RESULT_COLUMNS];
 	RinqAsyncCall *call;
 
 	rinq_refuse_parallel(fcinfo);
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
-		desc->natts != RINQ_ANSWER_COLUMNS)
+		desc->natts != RINQ_RESULT_COLUMNS)
 		elog(ERROR, "return type must be a row type");
 	call = find_call(rinq_text_argument(fcinfo, 0, "message id"));
 	(void) rinq_async_wait_any(&call, 1, wait_until(fcinfo, 1));
-	fill_in_answer(call, values, nulls);
+	fill_in_result(call, values, nulls);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 
@@ -332,7 +332,7 @@ rinq_await_all(PG_FUNCTION_ARGS)
 	int			i;
 
 	rinq_refuse_parallel(fcinfo);
-	rinq_resultset_begin(fcinfo, &set, 2 + RINQ_ANSWER_COLUMNS);
+	rinq_resultset_begin(fcinfo, &set, 2 + RINQ_RESULT_COLUMNS);
 	ids = ids_argument(fcinfo, 0, &count);
 	calls = palloc(Max(count, 1) * sizeof(RinqAsyncCall *));
 	for (i = 0; i < count; i++)
@@ -340,13 +340,13 @@ rinq_await_all(PG_FUNCTION_ARGS)
 	wait_for_all(calls, count, wait_until(fcinfo, 1));
 	for (i = 0; i < count; i++)
 	{
-		Datum		values[2 + RINQ_ANSWER_COLUMNS];
-		bool		nulls[2 + RINQ_ANSWER_COLUMNS] = {false};
+		Datum		values[2 + RINQ_RESULT_COLUMNS];
+		bool		nulls[2 + RINQ_RESULT_COLUMNS] = {false};
 
 		values[0] = Int64GetDatum(i + 1);
 		values[1] = CStringGetTextDatum(ids[i]);
 		if (calls[i] != NULL)
-			fill_in_answer(calls[i], values + 2, nulls + 2);
+			fill_in_result(calls[i], values + 2, nulls + 2);
 		else
 			rinq_error_row(ERRCODE_UNDEFINED_OBJECT, psprintf("call \"%s\" is not known", ids[i]),
 						   values + 2, nulls + 2);

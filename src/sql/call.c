@@ -57,9 +57,9 @@ rinq_call_deadline(const Interval *timeout)
  * The text of an answer, empty when it has none.
  */
 char *
-rinq_result_text(const RinqResult *answer)
+rinq_result_text(const RinqResult *result)
 {
-	RinqBytes	text = answer->fields[RINQ_RESULT_TEXT];
+	RinqBytes	text = result->fields[RINQ_RESULT_TEXT];
 
 	return text.data == NULL ? pstrdup("") : rinq_message_from_wire(text);
 }
@@ -68,21 +68,21 @@ rinq_result_text(const RinqResult *answer)
  * Raises what an answer other than success stands for.
  */
 void
-rinq_call_raise(const RinqResult *answer, const char *namespace, const char *command)
+rinq_call_raise(const RinqResult *result, const char *namespace, const char *command)
 {
 	char	   *message;
 
-	switch (answer->outcome)
+	switch (result->outcome)
 	{
 		case RINQ_OUTCOME_FAILURE:
-			message = rinq_result_text(answer);
-			rinq_failure_raise(rinq_text_from_wire(answer->fields[RINQ_RESULT_TYPE]),
+			message = rinq_result_text(result);
+			rinq_failure_raise(rinq_text_from_wire(result->fields[RINQ_RESULT_TYPE]),
 							   message[0] != '\0' ? message : NULL,
-							   rinq_payload_to_jsonb(answer->fields[RINQ_RESULT_PAYLOAD]),
+							   rinq_payload_to_jsonb(result->fields[RINQ_RESULT_PAYLOAD]),
 							   psprintf("%s::%s", namespace, command));
 			break;
 		case RINQ_OUTCOME_ERROR:
-			message = rinq_result_text(answer);
+			message = rinq_result_text(result);
 			ereport(ERROR,
 					(errcode(ERRCODE_RINQ_REMOTE_ERROR),
 					 errmsg_internal("%s", message[0] != '\0' ? message : "unknown error"),
@@ -96,7 +96,7 @@ rinq_call_raise(const RinqResult *answer, const char *namespace, const char *com
 					 errdetail("Whether the command was carried out is not known.")));
 			break;
 		case RINQ_OUTCOME_CONNECTION_LOST:
-			message = rinq_result_text(answer);
+			message = rinq_result_text(result);
 			ereport(ERROR,
 					(errcode(ERRCODE_CONNECTION_FAILURE),
 					 errmsg("connection lost during call to %s::%s", namespace, command),
@@ -108,27 +108,27 @@ rinq_call_raise(const RinqResult *answer, const char *namespace, const char *com
 			ereport(ERROR,
 					(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
 					 errmsg("the rinq peer has no connection to the broker"),
-					 errdetail_internal("%s", rinq_result_text(answer)),
+					 errdetail_internal("%s", rinq_result_text(result)),
 					 errhint("Look at the view rinq_peer.")));
 			break;
 		case RINQ_OUTCOME_MALFORMED:
 			ereport(ERROR,
 					(errcode(ERRCODE_PROTOCOL_VIOLATION),
 					 errmsg("malformed response to %s::%s", namespace, command),
-					 errdetail_internal("The response cannot be used: %s.", rinq_result_text(answer))));
+					 errdetail_internal("The response cannot be used: %s.", rinq_result_text(result))));
 			break;
 		case RINQ_OUTCOME_NO_QUEUE:
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("the queue of namespace \"%s\" cannot be used", namespace),
-					 errdetail_internal("%s", rinq_result_text(answer)),
+					 errdetail_internal("%s", rinq_result_text(result)),
 					 errhint("Delete or change the queue on the broker.")));
 			break;
 		case RINQ_OUTCOME_NOT_TAKEN:
 			ereport(ERROR,
 					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 					 errmsg("the broker does not take the request to %s::%s", namespace, command),
-					 errdetail_internal("%s", rinq_result_text(answer))));
+					 errdetail_internal("%s", rinq_result_text(result))));
 			break;
 		case RINQ_OUTCOME_TOO_LARGE:
 			ereport(ERROR,
@@ -142,7 +142,7 @@ rinq_call_raise(const RinqResult *answer, const char *namespace, const char *com
 			ereport(ERROR,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					 errmsg("call to %s::%s could not be completed", namespace, command),
-					 errdetail_internal("%s", rinq_result_text(answer))));
+					 errdetail_internal("%s", rinq_result_text(result))));
 			break;
 	}
 }
@@ -151,12 +151,12 @@ rinq_call_raise(const RinqResult *answer, const char *namespace, const char *com
  * Return the payload of an answer, or raise what the answer stands for.
  */
 Datum
-rinq_result_result(const RinqResult *answer, RinqPayloadForm form, bool *isnull,
-				   const char *namespace, const char *command)
+rinq_result_datum(const RinqResult *result, RinqPayloadForm form, bool *isnull,
+				  const char *namespace, const char *command)
 {
-	if (answer->outcome != RINQ_OUTCOME_SUCCESS)
-		rinq_call_raise(answer, namespace, command);
-	return rinq_payload_result(answer->fields[RINQ_RESULT_PAYLOAD], form, isnull);
+	if (result->outcome != RINQ_OUTCOME_SUCCESS)
+		rinq_call_raise(result, namespace, command);
+	return rinq_payload_result(result->fields[RINQ_RESULT_PAYLOAD], form, isnull);
 }
 
 /*
@@ -167,12 +167,12 @@ rinq_error_row(int code, const char *message, Datum *values, bool *nulls)
 {
 	int			i;
 
-	for (i = 0; i < RINQ_ANSWER_COLUMNS; i++)
+	for (i = 0; i < RINQ_RESULT_COLUMNS; i++)
 		nulls[i] = true;
-	values[RINQ_ANSWER_COLUMN_SQLSTATE] = CStringGetTextDatum(unpack_sql_state(code));
-	nulls[RINQ_ANSWER_COLUMN_SQLSTATE] = false;
-	values[RINQ_ANSWER_COLUMN_MESSAGE] = CStringGetTextDatum(message);
-	nulls[RINQ_ANSWER_COLUMN_MESSAGE] = false;
+	values[RINQ_RESULT_COLUMN_SQLSTATE] = CStringGetTextDatum(unpack_sql_state(code));
+	nulls[RINQ_RESULT_COLUMN_SQLSTATE] = false;
+	values[RINQ_RESULT_COLUMN_MESSAGE] = CStringGetTextDatum(message);
+	nulls[RINQ_RESULT_COLUMN_MESSAGE] = false;
 }
 
 /* the columns that only a failure has */
@@ -181,14 +181,14 @@ fill_in_failure(Datum *values, bool *nulls)
 {
 	const RinqFailure *failure = &rinq_last_failure_data;
 
-	values[RINQ_ANSWER_COLUMN_TYPE] = CStringGetTextDatum(failure->type);
-	nulls[RINQ_ANSWER_COLUMN_TYPE] = false;
-	nulls[RINQ_ANSWER_COLUMN_MESSAGE] = failure->message == NULL;
+	values[RINQ_RESULT_COLUMN_TYPE] = CStringGetTextDatum(failure->type);
+	nulls[RINQ_RESULT_COLUMN_TYPE] = false;
+	nulls[RINQ_RESULT_COLUMN_MESSAGE] = failure->message == NULL;
 	if (failure->message != NULL)
-		values[RINQ_ANSWER_COLUMN_MESSAGE] = CStringGetTextDatum(failure->message);
-	nulls[RINQ_ANSWER_COLUMN_PAYLOAD] = failure->payload == NULL;
+		values[RINQ_RESULT_COLUMN_MESSAGE] = CStringGetTextDatum(failure->message);
+	nulls[RINQ_RESULT_COLUMN_PAYLOAD] = failure->payload == NULL;
 	if (failure->payload != NULL)
-		values[RINQ_ANSWER_COLUMN_PAYLOAD] = PointerGetDatum(PG_DETOAST_DATUM_COPY(JsonbPGetDatum(failure->payload)));
+		values[RINQ_RESULT_COLUMN_PAYLOAD] = PointerGetDatum(PG_DETOAST_DATUM_COPY(JsonbPGetDatum(failure->payload)));
 }
 
 /*
@@ -196,12 +196,12 @@ fill_in_failure(Datum *values, bool *nulls)
  * a value here.  Interrupts and a lack of memory are errors all the same.
  */
 void
-rinq_result_row(const RinqResult *answer, const char *namespace, const char *command,
+rinq_result_row(const RinqResult *result, const char *namespace, const char *command,
 				Datum *values, bool *nulls)
 {
 	MemoryContext context = CurrentMemoryContext;
 
-	memset(nulls, true, RINQ_ANSWER_COLUMNS * sizeof(bool));
+	memset(nulls, true, RINQ_RESULT_COLUMNS * sizeof(bool));
 
 	/*
 	 * no subtransaction: nothing is acquired here that an error would leave
@@ -209,9 +209,9 @@ rinq_result_row(const RinqResult *answer, const char *namespace, const char *com
 	 */
 	PG_TRY();
 	{
-		values[RINQ_ANSWER_COLUMN_PAYLOAD] =
-			rinq_result_result(answer, RINQ_PAYLOAD_JSONB, &nulls[RINQ_ANSWER_COLUMN_PAYLOAD],
-							   namespace, command);
+		values[RINQ_RESULT_COLUMN_PAYLOAD] =
+			rinq_result_datum(result, RINQ_PAYLOAD_JSONB, &nulls[RINQ_RESULT_COLUMN_PAYLOAD],
+							  namespace, command);
 	}
 	PG_CATCH();
 	{
@@ -269,14 +269,14 @@ Datum
 rinq_call_result(FunctionCallInfo fcinfo, RinqDatabase *db, uint32 index, RinqPayloadForm form,
 				 const char *namespace, const char *command)
 {
-	volatile Datum result = (Datum) 0;
+	volatile Datum datum = (Datum) 0;
 
 	PG_TRY();
 	{
-		RinqResult	answer;
+		RinqResult	result;
 
-		rinq_call_wait(db, index, &answer);
-		result = rinq_result_result(&answer, form, &fcinfo->isnull, namespace, command);
+		rinq_call_wait(db, index, &result);
+		datum = rinq_result_datum(&result, form, &fcinfo->isnull, namespace, command);
 	}
 	PG_CATCH();
 	{
@@ -285,7 +285,7 @@ rinq_call_result(FunctionCallInfo fcinfo, RinqDatabase *db, uint32 index, RinqPa
 	}
 	PG_END_TRY();
 	rinq_call_release(db, index);
-	return result;
+	return datum;
 }
 
 static Datum
@@ -296,15 +296,15 @@ call_command(FunctionCallInfo fcinfo, RinqPayloadForm form)
 	RinqDatabase *db;
 	RinqMessageId id;
 	bool		uncorrelated;
-	bool		drawn;
+	bool		has_id;
 	uint32		index;
 
 	rinq_refuse_parallel(fcinfo);
 	rinq_require_preloaded();
 	deadline = rinq_call_arguments(fcinfo, form, fields);
 	db = rinq_require_connection(deadline);
-	drawn = rinq_allocate_id_argument(fcinfo, RINQ_CALL_SESSION_ARGUMENT, &id, &uncorrelated);
-	index = rinq_call_submit(db, fields, deadline, false, drawn ? &id : NULL);
+	has_id = rinq_allocate_id_argument(fcinfo, RINQ_CALL_SESSION_ARGUMENT, &id, &uncorrelated);
+	index = rinq_call_submit(db, fields, deadline, false, has_id ? &id : NULL);
 	return rinq_call_result(fcinfo, db, index, form, fields[RINQ_CALL_NAMESPACE].data,
 							text_to_cstring(PG_GETARG_TEXT_PP(1)));
 }

@@ -20,20 +20,20 @@
 /* an answer as columns of a row, in this order: a payload, and what is wrong with it */
 enum
 {
-	RINQ_ANSWER_COLUMN_PAYLOAD,
-	RINQ_ANSWER_COLUMN_SQLSTATE,
-	RINQ_ANSWER_COLUMN_TYPE,
-	RINQ_ANSWER_COLUMN_MESSAGE,
-	RINQ_ANSWER_COLUMNS
+	RINQ_RESULT_COLUMN_PAYLOAD,
+	RINQ_RESULT_COLUMN_SQLSTATE,
+	RINQ_RESULT_COLUMN_TYPE,
+	RINQ_RESULT_COLUMN_MESSAGE,
+	RINQ_RESULT_COLUMNS
 };
 
-RINQ_NORETURN extern void rinq_call_raise(const RinqResult *answer, const char *namespace,
+RINQ_NORETURN extern void rinq_call_raise(const RinqResult *result, const char *namespace,
 										  const char *command);
 extern int64 rinq_call_deadline(const Interval *timeout);
-extern char *rinq_result_text(const RinqResult *answer);
-extern Datum rinq_result_result(const RinqResult *answer, RinqPayloadForm form, bool *isnull,
-								const char *namespace, const char *command);
-extern void rinq_result_row(const RinqResult *answer, const char *namespace, const char *command,
+extern char *rinq_result_text(const RinqResult *result);
+extern Datum rinq_result_datum(const RinqResult *result, RinqPayloadForm form, bool *isnull,
+							   const char *namespace, const char *command);
+extern void rinq_result_row(const RinqResult *result, const char *namespace, const char *command,
 							Datum *values, bool *nulls);
 extern void rinq_error_row(int code, const char *message, Datum *values, bool *nulls);
 extern void rinq_call_fields(const char *namespace, const char *command, RinqBytes *fields);

@@ -45,8 +45,8 @@ typedef struct Call
 	uint32		slot;			/* while it is under way; else RINQ_NO_SLOT */
 	bool		has_id;			/* it was drawn from the session in question */
 	RinqMessageId id;
-	Datum		values[RINQ_ANSWER_COLUMNS];
-	bool		nulls[RINQ_ANSWER_COLUMNS];
+	Datum		values[RINQ_RESULT_COLUMNS];
+	bool		nulls[RINQ_RESULT_COLUMNS];
 } Call;
 
 typedef struct Calls
@@ -130,10 +130,10 @@ make_calls(Calls *all)
 static void
 end_call(Calls *all, Call *call)
 {
-	RinqResult	answer;
+	RinqResult	result;
 
-	rinq_call_wait(all->db, call->slot, &answer);
-	rinq_result_row(&answer, all->namespace, all->command, call->values, call->nulls);
+	rinq_call_wait(all->db, call->slot, &result);
+	rinq_result_row(&result, all->namespace, all->command, call->values, call->nulls);
 	rinq_call_release(all->db, call->slot);
 	call->slot = RINQ_NO_SLOT;
 	Assert(all->under_way > 0);
@@ -142,7 +142,7 @@ end_call(Calls *all, Call *call)
 
 /* takes the answers that are there; else sleeps until there may be one */
 static void
-take_answers(Calls *all)
+take_results(Calls *all)
 {
 	int64		next = PG_INT64_MAX;
 	bool		taken = false;
@@ -188,8 +188,8 @@ return_rows(const Calls *all, RinqResultSet *set)
 	Assert(all->first == all->count && all->made == all->count && all->under_way == 0);
 	for (i = 0; i < all->count; i++)
 	{
-		Datum		values[1 + RINQ_ANSWER_COLUMNS];
-		bool		nulls[1 + RINQ_ANSWER_COLUMNS] = {false};
+		Datum		values[1 + RINQ_RESULT_COLUMNS];
+		bool		nulls[1 + RINQ_RESULT_COLUMNS] = {false};
 
 		values[0] = Int64GetDatum(i + 1);
 		memcpy(values + 1, all->calls[i].values, sizeof(all->calls[i].values));
@@ -213,7 +213,7 @@ rinq_call_many(PG_FUNCTION_ARGS)
 
 	rinq_refuse_parallel(fcinfo);
 	rinq_require_preloaded();
-	rinq_resultset_begin(fcinfo, &set, 1 + RINQ_ANSWER_COLUMNS);
+	rinq_resultset_begin(fcinfo, &set, 1 + RINQ_RESULT_COLUMNS);
 	memset(&all, 0, sizeof(all));
 	all.fcinfo = fcinfo;
 	all.namespace = rinq_namespace_argument(fcinfo, ARG_NAMESPACE);
@@ -231,7 +231,7 @@ rinq_call_many(PG_FUNCTION_ARGS)
 		while (all.first < all.count)
 		{
 			make_calls(&all);
-			take_answers(&all);
+			take_results(&all);
 		}
 	}
 	PG_CATCH();

@@ -47,7 +47,7 @@ rinq_stop(PG_FUNCTION_ARGS)
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
 	if (db->oid == MyDatabaseId)
 	{
-		db->held = true;
+		db->stopped = true;
 		db->stop = true;
 		db->stop_at_once = !graceful;
 	}
@@ -57,7 +57,7 @@ rinq_stop(PG_FUNCTION_ARGS)
 
 	if (rinq_inherited.trace.data != NULL)
 		PG_RETURN_VOID();
-	while (db->oid == MyDatabaseId && db->held && db->peer.state != RINQ_WORKER_NONE)
+	while (db->oid == MyDatabaseId && db->stopped && db->peer.state != RINQ_WORKER_NONE)
 		(void) ConditionVariableTimedSleep(&db->changed, RECHECK,
 										   RINQ_WAIT_EVENT(wait_event, "RinqStop"));
 	ConditionVariableCancelSleep();
@@ -83,7 +83,7 @@ rinq_start(PG_FUNCTION_ARGS)
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
 	if (db->oid == MyDatabaseId)
 	{
-		db->held = false;
+		db->stopped = false;
 		db->stop_at_once = false;
 	}
 	identities = db->identities;

@@ -58,7 +58,7 @@ enum
 typedef struct Reader
 {
 	MemoryContextCallback end;
-	RinqSessionRef target;
+	RinqSessionRef session;
 	RinqOperationInput input;	/* of the next fetch */
 	int64		deadline;		/* of the first one */
 	int			rows;
@@ -104,7 +104,7 @@ forget_all_fetched(void)
  * no memory for that.
  */
 static bool
-add_fetched(const RinqSessionRef *target, RinqBytes packed)
+add_fetched(const RinqSessionRef *session, RinqBytes packed)
 {
 	dlist_mutable_iter iter;
 	Fetched    *one;
@@ -114,7 +114,7 @@ add_fetched(const RinqSessionRef *target, RinqBytes packed)
 	{
 		one = dlist_container(Fetched, node, iter.cur);
 		if (one->reader == NULL &&
-			!rinq_peer_id_equal(&one->session.peer, &target->ref.session.peer))
+			!rinq_peer_id_equal(&one->session.peer, &session->ref.session.peer))
 			forget_fetched(one);
 	}
 	if (packed.len == 0)
@@ -123,7 +123,7 @@ add_fetched(const RinqSessionRef *target, RinqBytes packed)
 									 MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
 	if (one == NULL)
 		return false;
-	one->session = target->ref.session;
+	one->session = session->ref.session;
 	one->role = GetUserId();
 	one->reader = NULL;
 	one->len = packed.len;
@@ -187,14 +187,14 @@ reader_is_gone(void *arg)
  * slot is not this process's any more.
  */
 static void
-wait_for_fetch(RinqDatabase *db, uint32 index, RinqResult *answer, volatile bool *released)
+wait_for_fetch(RinqDatabase *db, uint32 index, RinqResult *result, volatile bool *released)
 {
-	rinq_call_wait(db, index, answer);
-	if (answer->outcome != RINQ_OUTCOME_EXPIRED)
+	rinq_call_wait(db, index, result);
+	if (result->outcome != RINQ_OUTCOME_EXPIRED)
 		return;
 	*released = rinq_call_abandon(db, index);
 	if (!*released)
-		rinq_call_answer(db, index, answer);
+		rinq_call_read_result(db, index, result);
 }
 
 /*
@@ -203,16 +203,16 @@ wait_for_fetch(RinqDatabase *db, uint32 index, RinqResult *answer, volatile bool
  * Nothing here raises an error, since one is being raised.
  */
 static void
-end_failed_fetch(RinqDatabase *db, uint32 index, const RinqSessionRef *target)
+end_failed_fetch(RinqDatabase *db, uint32 index, const RinqSessionRef *session)
 {
-	RinqResult	answer;
+	RinqResult	result;
 
 	if (rinq_call_abandon(db, index))
 		return;
-	rinq_call_answer(db, index, &answer);
-	if (answer.outcome == RINQ_OUTCOME_SUCCESS &&
-		find_fetched(&target->ref.session) == NULL)
-		(void) add_fetched(target, answer.fields[RINQ_RESULT_PAYLOAD]);
+	rinq_call_read_result(db, index, &result);
+	if (result.outcome == RINQ_OUTCOME_SUCCESS &&
+		find_fetched(&session->ref.session) == NULL)
+		(void) add_fetched(session, result.fields[RINQ_RESULT_PAYLOAD]);
 	rinq_call_release(db, index);
 }
 
@@ -220,63 +220,63 @@ end_failed_fetch(RinqDatabase *db, uint32 index, const RinqSessionRef *target)
 static RinqOutcome
 fetch_notification(RinqDatabase *db, const Reader *reader, bool privilege_checked, int64 deadline, char **text)
 {
-	const RinqSessionRef *target = &reader->target;
+	const RinqSessionRef *session = &reader->session;
 	RinqBytes	fields[RINQ_OP_FIELDS];
-	RinqResult	answer;
+	RinqResult	result;
 	uint32		index;
 	volatile bool released = false;
 
 	rinq_at_request_end(forget_all_fetched);
 	rinq_operation_fields(&reader->input, fields);
-	index = rinq_operation_submit(db, RINQ_OP_FETCH, &target->ref, true, GetUserId(), privilege_checked,
+	index = rinq_operation_submit(db, RINQ_OP_FETCH, &session->ref, true, GetUserId(), privilege_checked,
 								  fields, RINQ_OP_FIELDS, deadline);
 	PG_TRY();
 	{
-		wait_for_fetch(db, index, &answer, &released);
-		if (answer.outcome == RINQ_OUTCOME_SUCCESS &&
-			!add_fetched(target, answer.fields[RINQ_RESULT_PAYLOAD]))
+		wait_for_fetch(db, index, &result, &released);
+		if (result.outcome == RINQ_OUTCOME_SUCCESS &&
+			!add_fetched(session, result.fields[RINQ_RESULT_PAYLOAD]))
 			ereport(ERROR,
 					(errcode(ERRCODE_OUT_OF_MEMORY),
 					 errmsg("out of memory"),
 					 errdetail("A notification of %zu bytes was fetched.",
-							   answer.fields[RINQ_RESULT_PAYLOAD].len)));
-		if (answer.outcome >= RINQ_OUTCOME_REFUSED)
-			*text = rinq_result_text(&answer);
-		else if (answer.outcome != RINQ_OUTCOME_SUCCESS && answer.outcome != RINQ_OUTCOME_EXPIRED)
-			rinq_call_raise(&answer, "_sess", target->text);
+							   result.fields[RINQ_RESULT_PAYLOAD].len)));
+		if (result.outcome >= RINQ_OUTCOME_REFUSED)
+			*text = rinq_result_text(&result);
+		else if (result.outcome != RINQ_OUTCOME_SUCCESS && result.outcome != RINQ_OUTCOME_EXPIRED)
+			rinq_call_raise(&result, "_sess", session->text);
 	}
 	PG_CATCH();
 	{
 		if (!released)
-			end_failed_fetch(db, index, target);
+			end_failed_fetch(db, index, session);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
 	if (!released)
 		rinq_call_release(db, index);
-	return answer.outcome;
+	return result.outcome;
 }
 
 /* fetches the next one, as the peer's own roles allow */
 static void
 fetch_next(Reader *reader)
 {
-	RinqSessionRef *target = &reader->target;
+	RinqSessionRef *session = &reader->session;
 	int64		deadline = reader->rows == 0 ? reader->deadline : rinq_call_deadline(NULL);
 	RinqDatabase *db = rinq_require_connection(rinq_call_deadline(NULL));
 	char	   *text = NULL;
 	RinqOutcome outcome = fetch_notification(db, reader, false, deadline, &text);
 
-	if (outcome == RINQ_OUTCOME_NOT_OURS && rinq_may_use(RINQ_OP_FETCH, target, text))
+	if (outcome == RINQ_OUTCOME_NOT_OURS && rinq_may_use(RINQ_OP_FETCH, session, text))
 		outcome = fetch_notification(db, reader, true, deadline, &text);
 	if (outcome == RINQ_OUTCOME_REFUSED)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("no notifications are kept for session \"%s\"", target->text),
+				 errmsg("no notifications are kept for session \"%s\"", session->text),
 				 errdetail_internal("%s", text),
 				 errhint("Use rinq_session_listen(session, namespace).")));
 	if (outcome != RINQ_OUTCOME_SUCCESS && outcome != RINQ_OUTCOME_EXPIRED)
-		rinq_operation_refused(outcome, target, NULL, text);
+		rinq_operation_refused(outcome, session, NULL, text);
 }
 
 /*
@@ -284,7 +284,7 @@ fetch_next(Reader *reader)
  * and the role may be another one than when it was.
  */
 static void
-check_fetched(const Fetched *one, const RinqSessionRef *target)
+check_fetched(const Fetched *one, const RinqSessionRef *session)
 {
 	RinqDatabase *db = rinq_my_database();
 	RinqSessionId own;
@@ -292,11 +292,11 @@ check_fetched(const Fetched *one, const RinqSessionRef *target)
 
 	if (one->role == GetUserId() ||
 		(db != NULL && rinq_session_current(db, rinq_client_number(), &own) &&
-		 rinq_session_id_equal(&own, &target->ref.session)))
+		 rinq_session_id_equal(&own, &session->ref.session)))
 		return;
 	snprintf(role, sizeof(role), "%u", one->role);
-	if (!rinq_may_use(RINQ_OP_FETCH, target, role))
-		rinq_operation_refused(RINQ_OUTCOME_NOT_OURS, target, NULL, role);
+	if (!rinq_may_use(RINQ_OP_FETCH, session, role))
+		rinq_operation_refused(RINQ_OUTCOME_NOT_OURS, session, NULL, role);
 }
 
 /* ---------------- rows ---------------- */
@@ -335,7 +335,7 @@ row_of(Fetched *one, TupleDesc desc)
 static Fetched *
 next_fetched(Reader *reader)
 {
-	const RinqSessionId *session = &reader->target.ref.session;
+	const RinqSessionId *session = &reader->session.ref.session;
 	Fetched    *one;
 
 	if (reader->max_rows > 0 ? reader->rows >= reader->max_rows :
@@ -348,7 +348,7 @@ next_fetched(Reader *reader)
 		one = find_fetched(session);
 	}
 	else
-		check_fetched(one, &reader->target);
+		check_fetched(one, &reader->session);
 	reader->input.mode = '\0';	/* only the first one is waited for */
 	if (one == NULL)
 		return NULL;
@@ -406,9 +406,9 @@ new_reader(FunctionCallInfo fcinfo)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max_rows must be positive")));
 	if (PG_ARGISNULL(ARG_SESSION))
-		rinq_session_ref_own(rinq_require_connection(rinq_call_deadline(NULL)), &reader->target);
+		rinq_session_ref_own(rinq_require_connection(rinq_call_deadline(NULL)), &reader->session);
 	else
-		rinq_session_argument(fcinfo, ARG_SESSION, &reader->target);
+		rinq_session_argument(fcinfo, ARG_SESSION, &reader->session);
 	reader->end.func = reader_is_gone;
 	reader->end.arg = reader;
 	MemoryContextRegisterResetCallback(expression->ecxt_per_query_memory, &reader->end);

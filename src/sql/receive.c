@@ -30,12 +30,12 @@ PG_FUNCTION_INFO_V1(rinq_session_unlisten);
 Datum
 rinq_session_listen(PG_FUNCTION_ARGS)
 {
-	RinqSessionRef target;
+	RinqSessionRef session;
 	RinqOperationInput input;
 	RinqOperationResult result;
 
 	rinq_refuse_parallel(fcinfo);
-	rinq_session_argument(fcinfo, 0, &target);
+	rinq_session_argument(fcinfo, 0, &session);
 	memset(&input, 0, sizeof(input));
 	input.namespace = rinq_namespace_argument(fcinfo, 1);
 	input.mode = RINQ_RECEIVE_BUFFER;
@@ -60,7 +60,7 @@ rinq_session_listen(PG_FUNCTION_ARGS)
 		rinq_check_handler_role(GetUserId());
 		input.mode = RINQ_RECEIVE_CHANNEL;
 	}
-	rinq_operate(RINQ_OP_LISTEN, &target, &input, &result);
+	rinq_operate(RINQ_OP_LISTEN, &session, &input, &result);
 	PG_RETURN_VOID();
 }
 
@@ -72,14 +72,14 @@ rinq_session_listen(PG_FUNCTION_ARGS)
 Datum
 rinq_session_unlisten(PG_FUNCTION_ARGS)
 {
-	RinqSessionRef target;
+	RinqSessionRef session;
 	RinqOperationInput input;
 	RinqOperationResult result;
 
 	rinq_refuse_parallel(fcinfo);
-	rinq_session_argument(fcinfo, 0, &target);
+	rinq_session_argument(fcinfo, 0, &session);
 	memset(&input, 0, sizeof(input));
 	input.namespace = rinq_namespace_argument(fcinfo, 1);
-	rinq_operate(RINQ_OP_UNLISTEN, &target, &input, &result);
+	rinq_operate(RINQ_OP_UNLISTEN, &session, &input, &result);
 	PG_RETURN_BOOL(result.text[0] == 't');
 }

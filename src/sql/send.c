@@ -69,12 +69,12 @@ rinq_check_notification_type(const char *type)
  * Raises an error unless a session can be notified.
  */
 void
-rinq_check_notification_target(const RinqSessionRef *target)
+rinq_check_notification_target(const RinqSessionRef *session)
 {
-	if (target->ref.session.seq == 0)
+	if (session->ref.session.seq == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("session \"%s\" cannot be notified", target->text),
+				 errmsg("session \"%s\" cannot be notified", session->text),
 				 errdetail("The session of number 0 is for what peers tell each other.")));
 }
 

@@ -20,7 +20,7 @@ extern void rinq_send_allocate_id(RinqDatabase *db, RinqMessageId *id);
 extern void rinq_send_allocate_id_argument(FunctionCallInfo fcinfo, int n, RinqDatabase *db,
 										   RinqMessageId *id);
 extern RinqBytes rinq_check_notification_type(const char *type);
-extern void rinq_check_notification_target(const RinqSessionRef *target);
+extern void rinq_check_notification_target(const RinqSessionRef *session);
 extern void rinq_send_notification(RinqDatabase *db, RinqOutbound *message, bool has_id,
 								   RinqBytes namespace, RinqBytes type, RinqBytes payload,
 								   RinqBytes constraint);

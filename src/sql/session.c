@@ -61,11 +61,11 @@ PG_FUNCTION_INFO_V1(rinq_source_attribute);
 Datum
 rinq_session(PG_FUNCTION_ARGS)
 {
-	RinqSessionRef target;
+	RinqSessionRef session;
 
 	rinq_refuse_parallel(fcinfo);
-	rinq_session_ref_own(rinq_require_connection(rinq_clock_ms() + rinq_default_timeout), &target);
-	PG_RETURN_DATUM(CStringGetTextDatum(target.text));
+	rinq_session_ref_own(rinq_require_connection(rinq_clock_ms() + rinq_default_timeout), &session);
+	PG_RETURN_DATUM(CStringGetTextDatum(session.text));
 }
 
 /*
@@ -77,14 +77,14 @@ rinq_session(PG_FUNCTION_ARGS)
 Datum
 rinq_session_create(PG_FUNCTION_ARGS)
 {
-	RinqSessionRef target;
+	RinqSessionRef session;
 	RinqOperationResult result;
 	char	   *at;
 
 	rinq_refuse_parallel(fcinfo);
-	memset(&target, 0, sizeof(target));
-	target.text = "new";
-	rinq_operate(RINQ_OP_CREATE, &target, NULL, &result);
+	memset(&session, 0, sizeof(session));
+	session.text = "new";
+	rinq_operate(RINQ_OP_CREATE, &session, NULL, &result);
 	at = strchr(result.text, '@');
 	if (at != NULL)
 		*at = '\0';
@@ -99,12 +99,12 @@ rinq_session_create(PG_FUNCTION_ARGS)
 Datum
 rinq_session_destroy(PG_FUNCTION_ARGS)
 {
-	RinqSessionRef target;
+	RinqSessionRef session;
 	RinqOperationResult result;
 
 	rinq_refuse_parallel(fcinfo);
-	rinq_session_ref_argument(fcinfo, 0, &target);
-	rinq_change_session(RINQ_OP_DESTROY, &target, NULL, &result);
+	rinq_session_ref_argument(fcinfo, 0, &session);
+	rinq_change_session(RINQ_OP_DESTROY, &session, NULL, &result);
 	PG_RETURN_VOID();
 }
 
@@ -116,18 +116,18 @@ rinq_session_destroy(PG_FUNCTION_ARGS)
 Datum
 rinq_session_revision(PG_FUNCTION_ARGS)
 {
-	RinqSessionRef target;
+	RinqSessionRef session;
 	RinqOperationResult result;
 
 	rinq_refuse_parallel(fcinfo);
-	rinq_session_ref_argument(fcinfo, 0, &target);
-	rinq_operate(RINQ_OP_REVISION, &target, NULL, &result);
+	rinq_session_ref_argument(fcinfo, 0, &session);
+	rinq_operate(RINQ_OP_REVISION, &session, NULL, &result);
 	PG_RETURN_DATUM(CStringGetTextDatum(result.text));
 }
 
 /* false, if that may be, when a value at the revision is not known any more */
 static bool
-get_attributes(const RinqSessionRef *target, const char *namespace, RinqAttribute *keys, int count,
+get_attributes(const RinqSessionRef *session, const char *namespace, RinqAttribute *keys, int count,
 			   bool may_be_stale, RinqAttribute **attributes)
 {
 	RinqOperationInput input;
@@ -139,8 +139,8 @@ get_attributes(const RinqSessionRef *target, const char *namespace, RinqAttribut
 	input.attributes = keys;
 	input.count = count;
 	if (!may_be_stale)
-		rinq_operate(RINQ_OP_GET, target, &input, &result);
-	else if (!rinq_operate_unless_stale(RINQ_OP_GET, target, &input, &result))
+		rinq_operate(RINQ_OP_GET, session, &input, &result);
+	else if (!rinq_operate_unless_stale(RINQ_OP_GET, session, &input, &result))
 		return false;
 	if (!rinq_attributes_unpack(result.payload, attributes, &got) || got != count)
 		elog(ERROR, "malformed attributes");
@@ -155,17 +155,17 @@ get_attributes(const RinqSessionRef *target, const char *namespace, RinqAttribut
 Datum
 rinq_session_get(PG_FUNCTION_ARGS)
 {
-	RinqSessionRef target;
+	RinqSessionRef session;
 	char	   *namespace;
 	RinqAttribute key;
 	RinqAttribute *found;
 
 	rinq_refuse_parallel(fcinfo);
 	namespace = rinq_namespace_argument(fcinfo, 1);
-	rinq_session_ref_argument(fcinfo, 0, &target);
+	rinq_session_ref_argument(fcinfo, 0, &session);
 	memset(&key, 0, sizeof(key));
 	key.key = rinq_attribute_text(rinq_text_argument(fcinfo, 2, "key"), "key");
-	(void) get_attributes(&target, namespace, &key, 1, false, &found);
+	(void) get_attributes(&session, namespace, &key, 1, false, &found);
 	PG_RETURN_DATUM(CStringGetTextDatum(rinq_text_from_wire(found->value)));
 }
 
@@ -178,7 +178,7 @@ rinq_session_get(PG_FUNCTION_ARGS)
 Datum
 rinq_session_get_many(PG_FUNCTION_ARGS)
 {
-	RinqSessionRef target;
+	RinqSessionRef session;
 	char	   *namespace;
 	RinqResultSet set;
 	RinqAttribute *keys;
@@ -190,7 +190,7 @@ rinq_session_get_many(PG_FUNCTION_ARGS)
 
 	rinq_refuse_parallel(fcinfo);
 	namespace = rinq_namespace_argument(fcinfo, 1);
-	rinq_session_ref_argument(fcinfo, 0, &target);
+	rinq_session_ref_argument(fcinfo, 0, &session);
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -208,7 +208,7 @@ rinq_session_get_many(PG_FUNCTION_ARGS)
 	}
 	rinq_resultset_begin(fcinfo, &set, 3);
 	if (count > 0)
-		(void) get_attributes(&target, namespace, keys, count, false, &found);
+		(void) get_attributes(&session, namespace, keys, count, false, &found);
 	for (i = 0; i < count; i++)
 	{
 		Datum		values[3];
@@ -223,7 +223,7 @@ rinq_session_get_many(PG_FUNCTION_ARGS)
 }
 
 static Datum
-update_session(const RinqSessionRef *target, const char *namespace, RinqAttribute *attributes, int count)
+update_session(const RinqSessionRef *session, const char *namespace, RinqAttribute *attributes, int count)
 {
 	RinqOperationInput input;
 	RinqOperationResult result;
@@ -232,7 +232,7 @@ update_session(const RinqSessionRef *target, const char *namespace, RinqAttribut
 	input.namespace = namespace;
 	input.attributes = attributes;
 	input.count = count;
-	rinq_change_session(RINQ_OP_UPDATE, target, &input, &result);
+	rinq_change_session(RINQ_OP_UPDATE, session, &input, &result);
 	return CStringGetTextDatum(result.text);
 }
 
@@ -266,7 +266,7 @@ read_row_attribute(HeapTupleHeader row, RinqAttribute *attribute)
 Datum
 rinq_session_update(PG_FUNCTION_ARGS)
 {
-	RinqSessionRef target;
+	RinqSessionRef session;
 	char	   *namespace;
 	ArrayType  *array;
 	RinqAttribute *attributes;
@@ -278,7 +278,7 @@ rinq_session_update(PG_FUNCTION_ARGS)
 
 	rinq_refuse_parallel(fcinfo);
 	namespace = rinq_namespace_argument(fcinfo, 1);
-	rinq_session_ref_argument(fcinfo, 0, &target);
+	rinq_session_ref_argument(fcinfo, 0, &session);
 	if (PG_ARGISNULL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -296,13 +296,13 @@ rinq_session_update(PG_FUNCTION_ARGS)
 					 errmsg("attributes must not be null")));
 		read_row_attribute(DatumGetHeapTupleHeader(rows[i]), &attributes[i]);
 	}
-	PG_RETURN_DATUM(update_session(&target, namespace, attributes, count));
+	PG_RETURN_DATUM(update_session(&session, namespace, attributes, count));
 }
 
 static Datum
 update_from_json(FunctionCallInfo fcinfo, Jsonb *json)
 {
-	RinqSessionRef target;
+	RinqSessionRef session;
 	char	   *namespace = rinq_namespace_argument(fcinfo, 1);
 	RinqAttribute *attributes;
 	JsonbIterator *iterator;
@@ -310,7 +310,7 @@ update_from_json(FunctionCallInfo fcinfo, Jsonb *json)
 	JsonbIteratorToken token;
 	int			count = 0;
 
-	rinq_session_ref_argument(fcinfo, 0, &target);
+	rinq_session_ref_argument(fcinfo, 0, &session);
 	if (!JB_ROOT_IS_OBJECT(json))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -325,7 +325,7 @@ update_from_json(FunctionCallInfo fcinfo, Jsonb *json)
 		else if (token == WJB_VALUE)
 			attributes[count++].value = rinq_attribute_value(&value);
 	}
-	return update_session(&target, namespace, attributes, count);
+	return update_session(&session, namespace, attributes, count);
 }
 
 /*
@@ -373,15 +373,15 @@ rinq_session_update_text(PG_FUNCTION_ARGS)
 Datum
 rinq_session_clear(PG_FUNCTION_ARGS)
 {
-	RinqSessionRef target;
+	RinqSessionRef session;
 	RinqOperationInput input;
 	RinqOperationResult result;
 
 	rinq_refuse_parallel(fcinfo);
 	memset(&input, 0, sizeof(input));
 	input.namespace = rinq_namespace_argument(fcinfo, 1);
-	rinq_session_ref_argument(fcinfo, 0, &target);
-	rinq_change_session(RINQ_OP_CLEAR, &target, &input, &result);
+	rinq_session_ref_argument(fcinfo, 0, &session);
+	rinq_change_session(RINQ_OP_CLEAR, &session, &input, &result);
 	PG_RETURN_DATUM(CStringGetTextDatum(result.text));
 }
 
@@ -394,16 +394,16 @@ rinq_session_clear(PG_FUNCTION_ARGS)
 Datum
 rinq_session_on_response(PG_FUNCTION_ARGS)
 {
-	RinqSessionRef target;
+	RinqSessionRef session;
 	RinqOperationInput input;
 	RinqOperationResult result;
 
 	rinq_refuse_parallel(fcinfo);
-	rinq_session_argument(fcinfo, 0, &target);
+	rinq_session_argument(fcinfo, 0, &session);
 	memset(&input, 0, sizeof(input));
 	if (!PG_ARGISNULL(1))
 		rinq_handler_input(PG_GETARG_OID(1), RINQ_WORK_RESPONSE, &input);
-	rinq_operate(RINQ_OP_ON_RESPONSE, &target, &input, &result);
+	rinq_operate(RINQ_OP_ON_RESPONSE, &session, &input, &result);
 	PG_RETURN_VOID();
 }
 
@@ -430,20 +430,20 @@ forget_known(void)
 static char *
 source_attribute(const char *namespace, const char *key)
 {
-	RinqSessionRef target;
+	RinqSessionRef session;
 	RinqAttribute wanted;
 	RinqAttribute *found = NULL;
 
-	memset(&target, 0, sizeof(target));
-	target.text = pnstrdup(rinq_inherited.source.data, rinq_inherited.source.len);
-	if (!rinq_ref_parse(target.text, strlen(target.text), &target.ref))
-		elog(ERROR, "malformed source \"%s\"", target.text);
+	memset(&session, 0, sizeof(session));
+	session.text = pnstrdup(rinq_inherited.source.data, rinq_inherited.source.len);
+	if (!rinq_ref_parse(session.text, strlen(session.text), &session.ref))
+		elog(ERROR, "malformed source \"%s\"", session.text);
 	memset(&wanted, 0, sizeof(wanted));
 	wanted.key = rinq_attribute_text(key, "key");
-	if (!get_attributes(&target, namespace, &wanted, 1, true, &found))
+	if (!get_attributes(&session, namespace, &wanted, 1, true, &found))
 	{
-		target.current = true;
-		(void) get_attributes(&target, namespace, &wanted, 1, false, &found);
+		session.current = true;
+		(void) get_attributes(&session, namespace, &wanted, 1, false, &found);
 	}
 	return rinq_text_from_wire(found->value);
 }

@@ -29,14 +29,14 @@
  * A session, or a session at a revision, as it is written.
  */
 void
-rinq_session_ref_parse(const char *text, RinqSessionRef *target)
+rinq_session_ref_parse(const char *text, RinqSessionRef *session)
 {
-	memset(target, 0, sizeof(*target));
-	target->text = text;
-	if (rinq_ref_parse(text, strlen(text), &target->ref))
+	memset(session, 0, sizeof(*session));
+	session->text = text;
+	if (rinq_ref_parse(text, strlen(text), &session->ref))
 		return;
-	target->current = true;
-	if (!rinq_session_id_parse(text, strlen(text), &target->ref.session))
+	session->current = true;
+	if (!rinq_session_id_parse(text, strlen(text), &session->ref.session))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid session \"%s\"", text),
@@ -47,22 +47,22 @@ rinq_session_ref_parse(const char *text, RinqSessionRef *target)
  * An argument that is a session, or a session at a revision.
  */
 void
-rinq_session_ref_argument(FunctionCallInfo fcinfo, int n, RinqSessionRef *target)
+rinq_session_ref_argument(FunctionCallInfo fcinfo, int n, RinqSessionRef *session)
 {
-	rinq_session_ref_parse(rinq_text_argument(fcinfo, n, "session"), target);
+	rinq_session_ref_parse(rinq_text_argument(fcinfo, n, "session"), session);
 }
 
 /*
  * An argument that is a session without a revision.
  */
 void
-rinq_session_argument(FunctionCallInfo fcinfo, int n, RinqSessionRef *target)
+rinq_session_argument(FunctionCallInfo fcinfo, int n, RinqSessionRef *session)
 {
-	rinq_session_ref_argument(fcinfo, n, target);
-	if (!target->current)
+	rinq_session_ref_argument(fcinfo, n, session);
+	if (!session->current)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"%s\" is a revision of a session", target->text),
+				 errmsg("\"%s\" is a revision of a session", session->text),
 				 errhint("Give the part before the \"@\".")));
 }
 
@@ -70,7 +70,7 @@ rinq_session_argument(FunctionCallInfo fcinfo, int n, RinqSessionRef *target)
  * Raises what refuses an operation: "text" came with the outcome.
  */
 void
-rinq_operation_refused(RinqOutcome outcome, const RinqSessionRef *target, const char *namespace,
+rinq_operation_refused(RinqOutcome outcome, const RinqSessionRef *session, const char *namespace,
 					   const char *text)
 {
 	const char *owner;
@@ -80,13 +80,13 @@ rinq_operation_refused(RinqOutcome outcome, const RinqSessionRef *target, const 
 		case RINQ_OUTCOME_NOT_FOUND:
 			ereport(ERROR,
 					(errcode(ERRCODE_RINQ_NOT_FOUND),
-					 errmsg("session \"%s\" not found", target->text),
+					 errmsg("session \"%s\" not found", session->text),
 					 errhint("It was destroyed, or its peer has ended, or has connected anew since.")));
 			break;
 		case RINQ_OUTCOME_STALE:
 			ereport(ERROR,
 					(errcode(ERRCODE_RINQ_STALE),
-					 errmsg("session \"%s\" has changed since", target->text),
+					 errmsg("session \"%s\" has changed since", session->text),
 					 namespace != NULL ? errdetail("The change was to be made in namespace \"%s\".", namespace) : 0,
 					 errhint("Try again at the revision that rinq_session_revision returns.")));
 			break;
@@ -94,8 +94,8 @@ rinq_operation_refused(RinqOutcome outcome, const RinqSessionRef *target, const 
 			ereport(ERROR,
 					(errcode(ERRCODE_RINQ_STALE_FETCH),
 					 text[0] != '\0' ?
-					 errmsg("attribute \"%s\" of session \"%s\" has changed since", text, target->text) :
-					 errmsg("attributes of session \"%s\" have changed since", target->text),
+					 errmsg("attribute \"%s\" of session \"%s\" has changed since", text, session->text) :
+					 errmsg("attributes of session \"%s\" have changed since", session->text),
 					 errdetail("The namespace is \"%s\".", namespace),
 					 errhint("Try again at the revision that rinq_session_revision returns.")));
 			break;
@@ -103,27 +103,27 @@ rinq_operation_refused(RinqOutcome outcome, const RinqSessionRef *target, const 
 			ereport(ERROR,
 					(errcode(ERRCODE_RINQ_FROZEN),
 					 text[0] != '\0' ?
-					 errmsg("attribute \"%s\" of session \"%s\" is frozen", text, target->text) :
-					 errmsg("an attribute of session \"%s\" is frozen", target->text),
+					 errmsg("attribute \"%s\" of session \"%s\" is frozen", text, session->text) :
+					 errmsg("an attribute of session \"%s\" is frozen", session->text),
 					 errdetail("The namespace is \"%s\".", namespace)));
 			break;
 		case RINQ_OUTCOME_NOT_OURS:
 			owner = GetUserNameFromId((Oid) strtoul(text, NULL, 10), true);
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("permission denied for session \"%s\"", target->text),
+					 errmsg("permission denied for session \"%s\"", session->text),
 					 errdetail("It belongs to role \"%s\".", owner != NULL ? owner : text)));
 			break;
 		case RINQ_OUTCOME_EXPIRED:
 			ereport(ERROR,
 					(errcode(ERRCODE_RINQ_TIMEOUT),
-					 errmsg("operation on session \"%s\" timed out", target->text),
+					 errmsg("operation on session \"%s\" timed out", session->text),
 					 errdetail("Whether it was carried out is not known.")));
 			break;
 		default:
 			ereport(ERROR,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-					 errmsg("operation on session \"%s\" was refused", target->text),
+					 errmsg("operation on session \"%s\" was refused", session->text),
 					 errdetail_internal("%s", text)));
 			break;
 	}
@@ -133,27 +133,27 @@ rinq_operation_refused(RinqOutcome outcome, const RinqSessionRef *target, const 
  * The connection's own session, which is made if need be.
  */
 void
-rinq_session_ref_own(RinqDatabase *db, RinqSessionRef *target)
+rinq_session_ref_own(RinqDatabase *db, RinqSessionRef *session)
 {
 	char		text[RINQ_SESSION_ID_SIZE];
 
-	memset(target, 0, sizeof(*target));
-	target->current = true;
-	if (!rinq_session_current(db, rinq_client_number(), &target->ref.session))
+	memset(session, 0, sizeof(*session));
+	session->current = true;
+	if (!rinq_session_current(db, rinq_client_number(), &session->ref.session))
 		rinq_raise_not_connected("");
-	rinq_session_id_format(&target->ref.session, text, sizeof(text));
-	target->text = pstrdup(text);
+	rinq_session_id_format(&session->ref.session, text, sizeof(text));
+	session->text = pstrdup(text);
 }
 
 /* does a handler ask about the session whose request it handles? */
 static bool
-is_source(const RinqSessionRef *target)
+is_source(const RinqSessionRef *session)
 {
 	RinqRef		source;
 
 	return rinq_inherited.source.data != NULL &&
 		rinq_ref_parse(rinq_inherited.source.data, rinq_inherited.source.len, &source) &&
-		rinq_session_id_equal(&source.session, &target->ref.session);
+		rinq_session_id_equal(&source.session, &session->ref.session);
 }
 
 /* operations that other peers could ask for as well, having got a request */
@@ -170,38 +170,38 @@ is_for_peers(RinqOperation op)
  * it handles, but neither get what is sent to it, nor send in its name.
  */
 bool
-rinq_may_use(RinqOperation op, const RinqSessionRef *target, const char *owner)
+rinq_may_use(RinqOperation op, const RinqSessionRef *session, const char *owner)
 {
 	Oid			role = (Oid) strtoul(owner, NULL, 10);
 
-	return (is_for_peers(op) && is_source(target)) || superuser() ||
+	return (is_for_peers(op) && is_source(session)) || superuser() ||
 		(OidIsValid(role) && has_privs_of_role(GetUserId(), role));
 }
 
 /* one attempt; what is refused for being stale is left to the caller */
 static RinqOutcome
-attempt_operation(RinqDatabase *db, RinqOperation op, const RinqSessionRef *target, bool privilege_checked,
+attempt_operation(RinqDatabase *db, RinqOperation op, const RinqSessionRef *session, bool privilege_checked,
 				  const RinqBytes *fields, int64 deadline, RinqOperationResult *result)
 {
-	uint32		index = rinq_operation_submit(db, op, &target->ref, target->current, GetUserId(),
+	uint32		index = rinq_operation_submit(db, op, &session->ref, session->current, GetUserId(),
 											  privilege_checked, fields, RINQ_OP_FIELDS, deadline);
 	volatile RinqOutcome outcome = RINQ_OUTCOME_NONE;
 
 	PG_TRY();
 	{
-		RinqResult	answer;
+		RinqResult	response;
 
-		rinq_call_wait(db, index, &answer);
-		outcome = answer.outcome;
+		rinq_call_wait(db, index, &response);
+		outcome = response.outcome;
 		if (outcome == RINQ_OUTCOME_SUCCESS || outcome >= RINQ_OUTCOME_REFUSED ||
 			outcome == RINQ_OUTCOME_EXPIRED)
 		{
-			result->payload = rinq_bytes_copy(answer.fields[RINQ_RESULT_PAYLOAD]);
-			result->text = rinq_result_text(&answer);
-			result->uncorrelated = rinq_bytes_are(answer.fields[RINQ_RESULT_TYPE], "u");
+			result->payload = rinq_bytes_copy(response.fields[RINQ_RESULT_PAYLOAD]);
+			result->text = rinq_result_text(&response);
+			result->uncorrelated = rinq_bytes_are(response.fields[RINQ_RESULT_TYPE], "u");
 		}
 		else
-			rinq_call_raise(&answer, "_sess", target->text);
+			rinq_call_raise(&response, "_sess", session->text);
 	}
 	PG_CATCH();
 	{
@@ -247,7 +247,7 @@ rinq_operation_fields(const RinqOperationInput *input, RinqBytes *fields)
 
 /* one attempt, as the peer's own roles allow */
 static RinqOutcome
-attempt_allowed(RinqOperation op, const RinqSessionRef *target, const RinqOperationInput *input,
+attempt_allowed(RinqOperation op, const RinqSessionRef *session, const RinqOperationInput *input,
 				int64 deadline, RinqOperationResult *result)
 {
 	RinqDatabase *db = rinq_require_connection(deadline);
@@ -255,9 +255,9 @@ attempt_allowed(RinqOperation op, const RinqSessionRef *target, const RinqOperat
 	RinqOutcome outcome;
 
 	rinq_operation_fields(input, fields);
-	outcome = attempt_operation(db, op, target, false, fields, deadline, result);
-	if (outcome == RINQ_OUTCOME_NOT_OURS && rinq_may_use(op, target, result->text))
-		outcome = attempt_operation(db, op, target, true, fields, deadline, result);
+	outcome = attempt_operation(db, op, session, false, fields, deadline, result);
+	if (outcome == RINQ_OUTCOME_NOT_OURS && rinq_may_use(op, session, result->text))
+		outcome = attempt_operation(db, op, session, true, fields, deadline, result);
 	return outcome;
 }
 
@@ -267,15 +267,15 @@ attempt_allowed(RinqOperation op, const RinqSessionRef *target, const RinqOperat
  * false.
  */
 bool
-rinq_operate_unless_stale(RinqOperation op, const RinqSessionRef *target,
+rinq_operate_unless_stale(RinqOperation op, const RinqSessionRef *session,
 						  const RinqOperationInput *input, RinqOperationResult *result)
 {
-	RinqOutcome outcome = attempt_allowed(op, target, input, rinq_call_deadline(NULL), result);
+	RinqOutcome outcome = attempt_allowed(op, session, input, rinq_call_deadline(NULL), result);
 
 	if (outcome == RINQ_OUTCOME_STALE_FETCH)
 		return false;
 	if (outcome != RINQ_OUTCOME_SUCCESS)
-		rinq_operation_refused(outcome, target, input == NULL ? NULL : input->namespace, result->text);
+		rinq_operation_refused(outcome, session, input == NULL ? NULL : input->namespace, result->text);
 	return true;
 }
 
@@ -283,7 +283,7 @@ rinq_operate_unless_stale(RinqOperation op, const RinqSessionRef *target,
  * The same, and that is an error, too.
  */
 void
-rinq_operate(RinqOperation op, const RinqSessionRef *target, const RinqOperationInput *input,
+rinq_operate(RinqOperation op, const RinqSessionRef *session, const RinqOperationInput *input,
 			 RinqOperationResult *result)
 {
 	if (!rinq_operate_unless_stale(op, target, input, result))
@@ -291,7 +291,7 @@ rinq_operate(RinqOperation op, const RinqSessionRef *target, const RinqOperation
 }
 
 static bool
-is_own_session(const RinqSessionRef *target)
+is_own_session(const RinqSessionRef *session)
 {
 	RinqDatabase *db = rinq_my_database();
 	bool		own;
@@ -299,8 +299,8 @@ is_own_session(const RinqSessionRef *target)
 	if (db == NULL)
 		return false;
 	SpinLockAcquire(&db->mutex);
-	own = db->identity != 0 && db->identity_id.clock == target->ref.session.peer.clock &&
-		db->identity_id.rand == target->ref.session.peer.rand;
+	own = db->identity != 0 && db->identity_id.clock == session->ref.session.peer.clock &&
+		db->identity_id.rand == session->ref.session.peer.rand;
 	SpinLockRelease(&db->mutex);
 	return own;
 }
@@ -311,24 +311,24 @@ is_own_session(const RinqSessionRef *target)
  * and may have left by then.
  */
 void
-rinq_change_session(RinqOperation op, const RinqSessionRef *target, const RinqOperationInput *input,
+rinq_change_session(RinqOperation op, const RinqSessionRef *session, const RinqOperationInput *input,
 					RinqOperationResult *result)
 {
 	int64		deadline = rinq_call_deadline(NULL);
 	RinqOutcome outcome;
 
 	rinq_require_preloaded();
-	if (!target->current || is_own_session(target))
+	if (!session->current || is_own_session(session))
 	{
-		rinq_operate(op, target, input, result);
+		rinq_operate(op, session, input, result);
 		return;
 	}
 	do
 	{
-		RinqSessionRef at = *target;
+		RinqSessionRef at = *session;
 
 		CHECK_FOR_INTERRUPTS();
-		outcome = attempt_allowed(RINQ_OP_REVISION, target, NULL, deadline, result);
+		outcome = attempt_allowed(RINQ_OP_REVISION, session, NULL, deadline, result);
 		if (outcome != RINQ_OUTCOME_SUCCESS)
 			break;
 		at.current = false;
@@ -337,7 +337,7 @@ rinq_change_session(RinqOperation op, const RinqSessionRef *target, const RinqOp
 		outcome = attempt_allowed(op, &at, input, deadline, result);
 	} while (outcome == RINQ_OUTCOME_STALE && rinq_clock_ms() < deadline);
 	if (outcome != RINQ_OUTCOME_SUCCESS)
-		rinq_operation_refused(outcome, target, input == NULL ? NULL : input->namespace, result->text);
+		rinq_operation_refused(outcome, session, input == NULL ? NULL : input->namespace, result->text);
 }
 
 /*
@@ -349,7 +349,7 @@ rinq_change_session(RinqOperation op, const RinqSessionRef *target, const RinqOp
 bool
 rinq_allocate_id_argument(FunctionCallInfo fcinfo, int n, RinqMessageId *id, bool *uncorrelated)
 {
-	RinqSessionRef target;
+	RinqSessionRef session;
 	RinqOperationResult result;
 	RinqSessionId own;
 	RinqDatabase *db;
@@ -357,13 +357,13 @@ rinq_allocate_id_argument(FunctionCallInfo fcinfo, int n, RinqMessageId *id, boo
 	*uncorrelated = false;
 	if (PG_ARGISNULL(n))
 		return false;
-	rinq_session_argument(fcinfo, n, &target);
+	rinq_session_argument(fcinfo, n, &session);
 	rinq_require_preloaded();
 	db = rinq_my_database();
 	if (db != NULL && rinq_session_current(db, rinq_client_number(), &own) &&
-		rinq_session_id_equal(&own, &target.ref.session))
+		rinq_session_id_equal(&own, &session.ref.session))
 		return false;
-	rinq_operate(RINQ_OP_ALLOCATE_ID, &target, NULL, &result);
+	rinq_operate(RINQ_OP_ALLOCATE_ID, &session, NULL, &result);
 	if (!rinq_message_id_parse(result.text, strlen(result.text), id))
 		elog(ERROR, "malformed message id \"%s\"", result.text);
 	*uncorrelated = result.uncorrelated;

@@ -44,20 +44,20 @@ typedef struct RinqOperationResult
 	RinqBytes	payload;
 } RinqOperationResult;
 
-extern void rinq_session_ref_parse(const char *text, RinqSessionRef *target);
-extern void rinq_session_ref_argument(FunctionCallInfo fcinfo, int n, RinqSessionRef *target);
-extern void rinq_session_ref_own(RinqDatabase *db, RinqSessionRef *target);
-extern void rinq_session_argument(FunctionCallInfo fcinfo, int n, RinqSessionRef *target);
-extern void rinq_operate(RinqOperation op, const RinqSessionRef *target,
+extern void rinq_session_ref_parse(const char *text, RinqSessionRef *session);
+extern void rinq_session_ref_argument(FunctionCallInfo fcinfo, int n, RinqSessionRef *session);
+extern void rinq_session_ref_own(RinqDatabase *db, RinqSessionRef *session);
+extern void rinq_session_argument(FunctionCallInfo fcinfo, int n, RinqSessionRef *session);
+extern void rinq_operate(RinqOperation op, const RinqSessionRef *session,
 						 const RinqOperationInput *input, RinqOperationResult *result);
-extern bool rinq_operate_unless_stale(RinqOperation op, const RinqSessionRef *target,
+extern bool rinq_operate_unless_stale(RinqOperation op, const RinqSessionRef *session,
 									  const RinqOperationInput *input,
 									  RinqOperationResult *result);
-extern void rinq_change_session(RinqOperation op, const RinqSessionRef *target,
+extern void rinq_change_session(RinqOperation op, const RinqSessionRef *session,
 								const RinqOperationInput *input, RinqOperationResult *result);
-extern bool rinq_may_use(RinqOperation op, const RinqSessionRef *target, const char *owner);
+extern bool rinq_may_use(RinqOperation op, const RinqSessionRef *session, const char *owner);
 extern void rinq_operation_fields(const RinqOperationInput *input, RinqBytes *fields);
-RINQ_NORETURN extern void rinq_operation_refused(RinqOutcome outcome, const RinqSessionRef *target,
+RINQ_NORETURN extern void rinq_operation_refused(RinqOutcome outcome, const RinqSessionRef *session,
 												 const char *namespace, const char *text);
 extern bool rinq_allocate_id_argument(FunctionCallInfo fcinfo, int n, RinqMessageId *id,
 									  bool *uncorrelated);

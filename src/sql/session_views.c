@@ -54,41 +54,41 @@ may_see(Oid role)
  * it; its peer is that of all of them.  False when it is the last page.
  */
 static bool
-next_page(RinqOperation op, RinqSessionRef *target, RinqBytes *page)
+next_page(RinqOperation op, RinqSessionRef *session, RinqBytes *page)
 {
 	RinqOperationResult result;
 
 	CHECK_FOR_INTERRUPTS();
-	rinq_operate(op, target, NULL, &result);
+	rinq_operate(op, session, NULL, &result);
 	*page = result.payload;
-	target->ref.session.seq = (uint32) strtoul(result.text, NULL, 10);
+	session->ref.session.seq = (uint32) strtoul(result.text, NULL, 10);
 	return result.text[0] != '\0';
 }
 
 /* no sessions without a peer; no reason to fail either */
 static bool
-is_connected(RinqSessionRef *target)
+is_connected(RinqSessionRef *session)
 {
 	RinqDatabase *db;
 	bool		connected;
 
 	rinq_require_preloaded();
-	memset(target, 0, sizeof(*target));
-	target->text = "all";
+	memset(session, 0, sizeof(*session));
+	session->text = "all";
 	db = rinq_my_database();
 	if (db == NULL)
 		return false;
 	SpinLockAcquire(&db->mutex);
 	connected = db->status.net == RINQ_NET_CONNECTED;
-	target->ref.session.peer = db->identity_id;
+	session->ref.session.peer = db->identity_id;
 	SpinLockRelease(&db->mutex);
 	return connected;
 }
 
 static Datum
-id_datum(const RinqSessionRef *target, uint32 seq)
+id_datum(const RinqSessionRef *session, uint32 seq)
 {
-	RinqSessionId id = target->ref.session;
+	RinqSessionId id = session->ref.session;
 	char		text[RINQ_SESSION_ID_SIZE];
 
 	id.seq = seq;
@@ -122,7 +122,7 @@ take_namespaces(RinqBytes *page)
 }
 
 static void
-put_sessions(RinqResultSet *set, const RinqSessionRef *target, RinqBytes page)
+put_sessions(RinqResultSet *set, const RinqSessionRef *session, RinqBytes page)
 {
 	while (page.len > 0)
 	{
@@ -146,7 +146,7 @@ put_sessions(RinqResultSet *set, const RinqSessionRef *target, RinqBytes page)
 		values[6] = take_namespaces(&page);
 		if (!may_see(role))
 			continue;
-		values[0] = id_datum(target, seq);
+		values[0] = id_datum(session, seq);
 		values[1] = Int64GetDatum((int64) revision);
 		values[2] = ObjectIdGetDatum(role);
 		values[3] = Int32GetDatum(pid);
@@ -167,24 +167,24 @@ Datum
 rinq_list_sessions(PG_FUNCTION_ARGS)
 {
 	RinqResultSet set;
-	RinqSessionRef target;
+	RinqSessionRef session;
 	RinqBytes	page;
 	bool		more;
 
 	rinq_refuse_parallel(fcinfo);
 	rinq_resultset_begin(fcinfo, &set, SESSION_COLUMNS);
-	if (!is_connected(&target))
+	if (!is_connected(&session))
 		return (Datum) 0;
 	do
 	{
-		more = next_page(RINQ_OP_LIST_SESSIONS, &target, &page);
-		put_sessions(&set, &target, page);
+		more = next_page(RINQ_OP_LIST_SESSIONS, &session, &page);
+		put_sessions(&set, &session, page);
 	} while (more);
 	return (Datum) 0;
 }
 
 static void
-put_attributes(RinqResultSet *set, const RinqSessionRef *target, RinqBytes page)
+put_attributes(RinqResultSet *set, const RinqSessionRef *session, RinqBytes page)
 {
 	while (page.len > 0)
 	{
@@ -211,7 +211,7 @@ put_attributes(RinqResultSet *set, const RinqSessionRef *target, RinqBytes page)
 		page = rinq_bytes(page.data + len, page.len - len);
 		if (!may_see(role))
 			continue;
-		values[0] = id_datum(target, seq);
+		values[0] = id_datum(session, seq);
 		values[1] = CStringGetTextDatum(rinq_text_from_wire(namespace));
 		values[2] = CStringGetTextDatum(rinq_message_from_wire(attribute->key));
 		values[3] = CStringGetTextDatum(rinq_message_from_wire(attribute->value));
@@ -231,18 +231,18 @@ Datum
 rinq_list_attributes(PG_FUNCTION_ARGS)
 {
 	RinqResultSet set;
-	RinqSessionRef target;
+	RinqSessionRef session;
 	RinqBytes	page;
 	bool		more;
 
 	rinq_refuse_parallel(fcinfo);
 	rinq_resultset_begin(fcinfo, &set, ATTRIBUTE_COLUMNS);
-	if (!is_connected(&target))
+	if (!is_connected(&session))
 		return (Datum) 0;
 	do
 	{
-		more = next_page(RINQ_OP_LIST_ATTRIBUTES, &target, &page);
-		put_attributes(&set, &target, page);
+		more = next_page(RINQ_OP_LIST_ATTRIBUTES, &session, &page);
+		put_attributes(&set, &session, page);
 	} while (more);
 	return (Datum) 0;
 }
@@ -250,21 +250,21 @@ rinq_list_attributes(PG_FUNCTION_ARGS)
 /*
  * rinq_list_subscriptions() returns setof record
  *
- * The names of standing subscriptions that have a session, each with that; of
+ * The names of durable subscriptions that have a session, each with that; of
  * those that the current role may see.
  */
 Datum
 rinq_list_subscriptions(PG_FUNCTION_ARGS)
 {
 	RinqResultSet set;
-	RinqSessionRef target;
+	RinqSessionRef session;
 	RinqOperationResult result;
 
 	rinq_refuse_parallel(fcinfo);
 	rinq_resultset_begin(fcinfo, &set, SUBSCRIPTION_COLUMNS);
-	if (!is_connected(&target))
+	if (!is_connected(&session))
 		return (Datum) 0;
-	rinq_operate(RINQ_OP_LIST_SUBSCRIPTIONS, &target, NULL, &result);
+	rinq_operate(RINQ_OP_LIST_SUBSCRIPTIONS, &session, NULL, &result);
 	while (result.payload.len > 0)
 	{
 		Datum		values[SUBSCRIPTION_COLUMNS];
@@ -282,7 +282,7 @@ rinq_list_subscriptions(PG_FUNCTION_ARGS)
 		take_page_bytes(&result.payload, &role, sizeof(role));
 		if (!may_see(role))
 			continue;
-		values[1] = id_datum(&target, seq);
+		values[1] = id_datum(&session, seq);
 		rinq_resultset_put(&set, values, nulls);
 	}
 	return (Datum) 0;

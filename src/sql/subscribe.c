@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * subscribe.c
- *	  rinq_subscribe and rinq_unsubscribe: standing subscriptions to
+ *	  rinq_subscribe and rinq_unsubscribe: durable subscriptions to
  *	  notifications.
  *
  * Like listeners, they are rows of a table that only its owner may write; and a

@@ -372,7 +372,7 @@ show_activity(const RinqBytes *fields)
 
 /* finds an answer to the request in a slot */
 static void
-answer_request(RinqSlot *slot, MemoryContext context)
+respond_to_request(RinqSlot *slot, MemoryContext context)
 {
 	RinqBytes	fields[RINQ_REQUEST_FIELDS];
 	ErrorContextCallback about;
@@ -416,7 +416,7 @@ run_request(uint32 index, MemoryContext context)
 
 	Assert(!IsTransactionState() && InterruptHoldoffCount == 0);
 	Assert(me->state == RINQ_EXECUTOR_BUSY && me->request == index && slot->owner == RINQ_MY_PROCNO);
-	answer_request(slot, context);
+	respond_to_request(slot, context);
 	debug_query_string = NULL;
 
 	/* hand the answer over; when the peer is gone, it has no use for it */

@@ -60,7 +60,7 @@ reader_gone(int code, Datum arg)
 
 /* false when the reader is not wanted any more; else what its reading covers */
 static bool
-announce_reader(uint32 *covers)
+announce_reader(uint32 *as_of)
 {
 	bool		wanted;
 
@@ -75,7 +75,7 @@ announce_reader(uint32 *covers)
 		if (wanted)
 			database->reader.state = RINQ_WORKER_RUNNING;
 	}
-	*covers = database->read_wanted;
+	*as_of = database->read_wanted;
 	LWLockRelease(rinq_shared->lock);
 	return wanted;
 }
@@ -219,15 +219,15 @@ pack_attributes(Datum keys, Datum values, MemoryContext context)
 
 /* rows that did not come by rinq_subscribe may have what cannot be sent */
 static void
-read_subscription_attributes(HeapTuple row, TupleDesc desc, RinqDurableSubscription *standing, MemoryContext context)
+read_subscription_attributes(HeapTuple row, TupleDesc desc, RinqDurableSubscription *durable, MemoryContext context)
 {
 	MemoryContext current = CurrentMemoryContext;
 	bool		isnull;
 
 	PG_TRY();
 	{
-		standing->attributes = pack_attributes(SPI_getbinval(row, desc, 6, &isnull),
-											   SPI_getbinval(row, desc, 7, &isnull), context);
+		durable->attributes = pack_attributes(SPI_getbinval(row, desc, 6, &isnull),
+											  SPI_getbinval(row, desc, 7, &isnull), context);
 	}
 	PG_CATCH();
 	{
@@ -241,8 +241,8 @@ read_subscription_attributes(HeapTuple row, TupleDesc desc, RinqDurableSubscript
 		 */
 		MemoryContextSwitchTo(current);
 		FlushErrorState();
-		standing->listener.problem = MemoryContextStrdup(context,
-														 "its attributes have no form in UTF-8");
+		durable->listener.problem = MemoryContextStrdup(context,
+														"its attributes have no form in UTF-8");
 	}
 	PG_END_TRY();
 }
@@ -267,19 +267,19 @@ read_subscriptions(const char *schema, MemoryContext context)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
 		TupleDesc	desc = SPI_tuptable->tupdesc;
-		RinqDurableSubscription *standing = MemoryContextAlloc(context, sizeof(RinqDurableSubscription));
+		RinqDurableSubscription *durable = MemoryContextAlloc(context, sizeof(RinqDurableSubscription));
 		MemoryContext old;
 		bool		isnull;
 
-		read_common(row, desc, &standing->listener, context);
-		standing->name = text_column(row, desc, 5, context);
-		standing->attributes = rinq_bytes("", 0);
+		read_common(row, desc, &durable->listener, context);
+		durable->name = text_column(row, desc, 5, context);
+		durable->attributes = rinq_bytes("", 0);
 		if (DatumGetInt32(SPI_getbinval(row, desc, 8, &isnull)) > RINQ_MAX_SUBSCRIPTION_SIZE)
-			standing->listener.problem = MemoryContextStrdup(context, "its attributes are too large");
+			durable->listener.problem = MemoryContextStrdup(context, "its attributes are too large");
 		else
-			read_subscription_attributes(row, desc, standing, context);
+			read_subscription_attributes(row, desc, durable, context);
 		old = MemoryContextSwitchTo(context);
-		subscriptions = lappend(subscriptions, standing);
+		subscriptions = lappend(subscriptions, durable);
 		MemoryContextSwitchTo(old);
 	}
 	return subscriptions;
@@ -322,7 +322,7 @@ read_database(RinqReading *reading, MemoryContext context)
 			if (may_read("listener"))
 				config.listeners = read_listeners(schema, context);
 			if (may_read("subscription"))
-				config.standing = read_subscriptions(schema, context);
+				config.durable = read_subscriptions(schema, context);
 		}
 	}
 	SPI_finish();
@@ -344,7 +344,7 @@ rinq_reader_main(Datum arg)
 	pqsignal(SIGINT, SIG_IGN);	/* nothing here is anybody's statement */
 	BackgroundWorkerUnblockSignals();
 
-	if (!announce_reader(&reading.covers))
+	if (!announce_reader(&reading.as_of))
 		proc_exit(0);
 
 	BackgroundWorkerInitializeConnectionByOid(args.dboid, InvalidOid, 0);

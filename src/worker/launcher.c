@@ -445,9 +445,9 @@ supervise_peer(RinqDatabase *db, Supervision *sup, Start *start)
 	}
 
 	if (db->presence == RINQ_ABSENT)
-		db->held = false;		/* of an extension that comes back, nothing is
+		db->stopped = false;	/* of an extension that comes back, nothing is
 								 * known */
-	db->stop = db->presence == RINQ_ABSENT || db->held ||
+	db->stop = db->presence == RINQ_ABSENT || db->stopped ||
 		db->identities.suspended != RINQ_NOT_SUSPENDED ||
 		!rinq_database_is_served(NameStr(db->name));
 	if (db->peer.state != RINQ_WORKER_NONE)

@@ -21,7 +21,7 @@
 typedef struct Fetch
 {
 	dsa_pointer order;			/* that is carried out; invalid for none */
-	RinqOutboxTid *places;
+	RinqOutboxRowRef *refs;
 	Size		count;
 	Size		next;
 	uint32		gone;			/* items of the answer, at the beginning of
@@ -63,7 +63,7 @@ rinq_fetch_forget(void)
 }
 
 static RinqOutboxItem *
-answer_items(void)
+report_items(void)
 {
 	return (RinqOutboxItem *) RINQ_CHUNK_DATA(rinq_chunk(fetch.order));
 }
@@ -77,28 +77,28 @@ start_fetch(void)
 	if (!DsaPointerIsValid(fetch.order))
 		return;
 	fetch.count = rinq_chunk(fetch.order)->count;
-	fetch.places = rinq_outbox_places(fetch_context, answer_items(), fetch.count);
+	fetch.refs = rinq_outbox_row_refs(fetch_context, report_items(), fetch.count);
 }
 
 /* the places were copied, so that their items can be written over */
 static void
 note_gone(const RinqOutboxItem *item, bool postponed)
 {
-	RinqOutboxItem *answer = &answer_items()[fetch.gone++];
+	RinqOutboxItem *report = &report_items()[fetch.gone++];
 
 	Assert(fetch.gone <= fetch.count);
-	*answer = *item;
-	answer->postponed = postponed;
+	*report = *item;
+	report->postponed = postponed;
 }
 
 static bool
-any_found(const List *places)
+any_found(const List *refs)
 {
 	ListCell   *lc;
 
-	foreach(lc, places)
+	foreach(lc, refs)
 	{
-		if (((RinqOutboxTid *) lfirst(lc))->found)
+		if (((RinqOutboxRowRef *) lfirst(lc))->found)
 			return true;
 	}
 	return false;
@@ -111,9 +111,9 @@ note_rest(const RinqOutboxRead *read)
 	bool		aside = read->unfit == NIL || rinq_outbox_set_unfit_aside(read->unfit);
 
 	foreach(lc, read->missing)
-		note_gone(&((RinqOutboxTid *) lfirst(lc))->item, false);
+		note_gone(&((RinqOutboxRowRef *) lfirst(lc))->item, false);
 	foreach(lc, read->unfit)
-		note_gone(&((RinqOutboxUnfit *) lfirst(lc))->place.item, !aside);
+		note_gone(&((RinqOutboxUnfit *) lfirst(lc))->ref.item, !aside);
 }
 
 static RinqOutboxTurn
@@ -125,13 +125,13 @@ read_some(void)
 	if (!rinq_outbox_begin("rinq: reading the outbox", AccessShareLock))
 		return RINQ_TURN_LATER;
 	rinq_outbox_snapshot();
-	done = rinq_outbox_read(&rinq_outbox_worker.tables, fetch.places + fetch.next,
+	done = rinq_outbox_read(&rinq_outbox_worker.tables, fetch.refs + fetch.next,
 							fetch.count - fetch.next, fetch.starved ? 1 : RINQ_OUTBOX_PIECE, &read);
 	rinq_outbox_search(&rinq_outbox_worker.tables, read.missing);
 	rinq_outbox_end();
 	if (any_found(read.missing))
 		return RINQ_TURN_DONE;	/* once more, where they are now */
-	if (read.messages != NIL && !rinq_outbox_answer_messages(RINQ_CHUNK_FETCHED, &read, 0))
+	if (read.messages != NIL && !rinq_outbox_report_messages(RINQ_CHUNK_FETCHED, &read, 0))
 	{
 		fetch.starved = true;
 		return RINQ_TURN_LATER;
@@ -156,6 +156,6 @@ rinq_fetch_turn(void)
 	if (fetch.next < fetch.count)
 		return read_some();
 	rinq_chunk(fetch.order)->count = fetch.gone;
-	rinq_outbox_answer_with(&fetch.order, RINQ_CHUNK_REMOVED);
+	rinq_outbox_report_with(&fetch.order, RINQ_CHUNK_REMOVED);
 	return RINQ_TURN_DONE;
 }

@@ -40,7 +40,7 @@ typedef struct Scan
 	bool		found;			/* the places were collected */
 	bool		told;			/* the peer has the snapshot */
 	bool		starved;		/* no memory was free for a whole piece */
-	RinqOutboxTid *places;
+	RinqOutboxRowRef *refs;
 	Size		count;
 	Size		next;
 	Oid			files[RINQ_OUTBOX_TABLES];	/* that the places are in */
@@ -95,21 +95,21 @@ rinq_scan_settle(void)
  * Takes a snapshot and finds all rows that it sees, which are counted on the
  * way.  With "direct", transactions hand over again from right before it.
  */
-static RinqOutboxTid *
+static RinqOutboxRowRef *
 find_rows(bool direct, Size *count)
 {
 	RinqDatabase *db = rinq_outbox_worker.db;
 	uint64		before = rinq_depth_begin_count(db);
-	RinqOutboxTid *places;
+	RinqOutboxRowRef *refs;
 
 	if (direct)
 		(void) rinq_sendqueue_go_direct(rinq_outbox_worker.queue, scan.round);
 	rinq_outbox_snapshot();
 	rinq_depth_snapshot_taken(db);
 	copy_snapshot_out(GetActiveSnapshot());
-	places = rinq_outbox_scan(db, &rinq_outbox_worker.tables, count);
+	refs = rinq_outbox_scan(db, &rinq_outbox_worker.tables, count);
 	rinq_depth_counted(db, before, *count, snapshot);
-	return places;
+	return refs;
 }
 
 /* takes rows out that a copy of a database has brought along: they are nobody's to send */
@@ -123,13 +123,13 @@ take_foreign(void)
 	{
 		RinqOutboxUnfit *unfit;
 
-		if (!scan.places[i].foreign)
+		if (!scan.refs[i].foreign)
 		{
-			scan.places[kept++] = scan.places[i];
+			scan.refs[kept++] = scan.refs[i];
 			continue;
 		}
 		unfit = palloc(sizeof(RinqOutboxUnfit));
-		unfit->place = scan.places[i];
+		unfit->ref = scan.refs[i];
 		unfit->reason = "it was written in another database, which this one is a copy of";
 		scan.unfit = lappend(scan.unfit, unfit);
 	}
@@ -143,7 +143,7 @@ reset_scan(void)
 	scan.found = false;
 	scan.told = false;
 	scan.starved = false;
-	scan.places = NULL;
+	scan.refs = NULL;
 	scan.count = 0;
 	scan.next = 0;
 	scan.missed = NULL;
@@ -192,7 +192,7 @@ begin_scan(void)
 	reset_scan();
 	rinq_outbox_files(&rinq_outbox_worker.tables, scan.files);
 	old = MemoryContextSwitchTo(scan_context);
-	scan.places = find_rows(true, &scan.count);
+	scan.refs = find_rows(true, &scan.count);
 	take_foreign();
 	MemoryContextSwitchTo(old);
 
@@ -218,10 +218,10 @@ note_missing(const List *missing)
 		scan.missed = MemoryContextAllocHuge(scan_context, Max(scan.count, 1) * sizeof(int64));
 	foreach(lc, missing)
 	{
-		RinqOutboxTid *place = lfirst(lc);
-		Relation	rel = rinq_outbox_worker.tables.rels[place->item.table];
+		RinqOutboxRowRef *ref = lfirst(lc);
+		Relation	rel = rinq_outbox_worker.tables.rels[ref->item.table];
 
-		if (rel->rd_rel->relfilenode != scan.files[place->item.table])
+		if (rel->rd_rel->relfilenode != scan.files[ref->item.table])
 			return true;
 		Assert(scan.num_missed < scan.count);
 		scan.missed[scan.num_missed++] = place->seq;
@@ -259,7 +259,7 @@ read_piece(void)
 	if (!rinq_outbox_begin("rinq: reading the outbox", AccessShareLock))
 		return RINQ_TURN_LATER;
 	rinq_outbox_snapshot();
-	done = rinq_outbox_read(&rinq_outbox_worker.tables, scan.places + scan.next, count,
+	done = rinq_outbox_read(&rinq_outbox_worker.tables, scan.refs + scan.next, count,
 							scan.starved ? 1 : RINQ_OUTBOX_PIECE, &read);
 	rewritten = note_missing(read.missing);
 	rinq_outbox_end();
@@ -268,7 +268,7 @@ read_piece(void)
 		scan.found = false;
 		return RINQ_TURN_DONE;
 	}
-	if (read.messages != NIL && !rinq_outbox_answer_messages(RINQ_CHUNK_STORED, &read, scan.number))
+	if (read.messages != NIL && !rinq_outbox_report_messages(RINQ_CHUNK_STORED, &read, scan.number))
 	{
 		/* one message at a time, until there is memory for more */
 		scan.starved = true;
@@ -305,7 +305,7 @@ finish_scan(void)
 	}
 	reset_scan();
 	rinq_chunk(scan.order)->scan = scan.number;
-	rinq_outbox_answer_with(&scan.order, RINQ_CHUNK_SCANNED);
+	rinq_outbox_report_with(&scan.order, RINQ_CHUNK_SCANNED);
 	return RINQ_TURN_DONE;
 }
 
@@ -321,7 +321,7 @@ rinq_scan_turn(void)
 		return begin_scan();
 	if (!scan.told)
 	{
-		scan.told = rinq_outbox_answer(RINQ_CHUNK_SNAPSHOT, snapshot,
+		scan.told = rinq_outbox_report(RINQ_CHUNK_SNAPSHOT, snapshot,
 									   offsetof(RinqScanSnapshot, xip) +
 									   snapshot->count * sizeof(TransactionId), scan.number);
 		return scan.told ? RINQ_TURN_DONE : RINQ_TURN_LATER;
@@ -339,7 +339,7 @@ rinq_scan_turn(void)
 	/* set before looking, so that the peer does not miss it */
 	rinq_outbox_worker.queue->worker_waits = true;
 	pg_memory_barrier();
-	if (rinq_sendqueue_answers(rinq_outbox_worker.queue) >= MAX_AHEAD)
+	if (rinq_sendqueue_report_bytes(rinq_outbox_worker.queue) >= MAX_AHEAD)
 		return RINQ_TURN_LATER;
 	rinq_outbox_worker.queue->worker_waits = false;
 	return read_piece();
@@ -353,13 +353,13 @@ rinq_scan_check(dsa_pointer *order)
 {
 	RinqChunk  *chunk = rinq_chunk(*order);
 	RinqOutboxItem *items = (RinqOutboxItem *) RINQ_CHUNK_DATA(chunk);
-	RinqOutboxTid *places;
+	RinqOutboxRowRef *refs;
 	Size		room = chunk->size / sizeof(RinqOutboxItem);
 	Size		count;
 	Size		i;
 
-	places = find_rows(false, &count);
-	count = rinq_outbox_identify(&rinq_outbox_worker.tables, places, Min(count, room));
+	refs = find_rows(false, &count);
+	count = rinq_outbox_identify(&rinq_outbox_worker.tables, refs, Min(count, room));
 	for (i = 0; i < count; i++)
 		items[i] = places[i].item;
 	Assert(count <= room);

@@ -153,7 +153,7 @@ rinq_outbox_end(void)
 
 /* a chunk for an answer; the peer is told when there is no memory for it */
 static dsa_pointer
-alloc_answer(RinqChunkKind kind, Size size, uint32 scan)
+alloc_report(RinqChunkKind kind, Size size, uint32 scan)
 {
 	dsa_pointer pointer = rinq_chunk_alloc(kind, size);
 
@@ -173,7 +173,7 @@ alloc_answer(RinqChunkKind kind, Size size, uint32 scan)
 static void
 hand_over(dsa_pointer pointer)
 {
-	if (!rinq_sendqueue_answer(database, pointer, args.incarnation))
+	if (!rinq_sendqueue_report(database, pointer, args.incarnation))
 		proc_exit(0);
 }
 
@@ -181,9 +181,9 @@ hand_over(dsa_pointer pointer)
  * Hands an answer over; false when there is no memory for it.
  */
 bool
-rinq_outbox_answer(RinqChunkKind kind, const void *data, Size size, uint32 scan)
+rinq_outbox_report(RinqChunkKind kind, const void *data, Size size, uint32 scan)
 {
-	dsa_pointer pointer = alloc_answer(kind, size, scan);
+	dsa_pointer pointer = alloc_report(kind, size, scan);
 
 	if (!DsaPointerIsValid(pointer))
 		return false;
@@ -196,9 +196,9 @@ rinq_outbox_answer(RinqChunkKind kind, const void *data, Size size, uint32 scan)
  * The same for messages, which become one chunk.
  */
 bool
-rinq_outbox_answer_messages(RinqChunkKind kind, const RinqOutboxRead *read, uint32 scan)
+rinq_outbox_report_messages(RinqChunkKind kind, const RinqOutboxRead *read, uint32 scan)
 {
-	dsa_pointer pointer = alloc_answer(kind, read->bytes, scan);
+	dsa_pointer pointer = alloc_report(kind, read->bytes, scan);
 	char	   *to;
 	ListCell   *lc;
 
@@ -222,7 +222,7 @@ rinq_outbox_answer_messages(RinqChunkKind kind, const RinqOutboxRead *read, uint
  * Answers in the chunk of the order itself.
  */
 void
-rinq_outbox_answer_with(dsa_pointer *order, RinqChunkKind kind)
+rinq_outbox_report_with(dsa_pointer *order, RinqChunkKind kind)
 {
 	dsa_pointer pointer = *order;
 
@@ -271,7 +271,7 @@ rinq_outbox_set_unfit_aside(List *unfit)
 		RinqOutboxUnfit *row = lfirst(lc);
 
 		if (!rinq_outbox_set_aside(&rinq_outbox_worker.tables, rinq_outbox_worker.schema,
-								   &row->place, 0, row->reason))
+								   &row->ref, 0, row->reason))
 			continue;
 		moved++;
 		log_set_aside(0, row->reason);
@@ -284,15 +284,15 @@ rinq_outbox_set_unfit_aside(List *unfit)
 /*
  * The places of items, whose ids are known.
  */
-RinqOutboxTid *
-rinq_outbox_places(MemoryContext context, const RinqOutboxItem *items, Size count)
+RinqOutboxRowRef *
+rinq_outbox_row_refs(MemoryContext context, const RinqOutboxItem *items, Size count)
 {
-	RinqOutboxTid *places = MemoryContextAllocZero(context, Max(count, 1) * sizeof(RinqOutboxTid));
+	RinqOutboxRowRef *refs = MemoryContextAllocZero(context, Max(count, 1) * sizeof(RinqOutboxRowRef));
 	Size		i;
 
 	for (i = 0; i < count; i++)
-		places[i].item = items[i];
-	return places;
+		refs[i].item = items[i];
+	return refs;
 }
 
 /* removes rows; what is not there, or was removed, is an answer, and so is what is left */
@@ -300,21 +300,21 @@ static bool
 remove_rows(RinqChunk *chunk)
 {
 	RinqOutboxItem *items = (RinqOutboxItem *) RINQ_CHUNK_DATA(chunk);
-	RinqOutboxTid *places;
+	RinqOutboxRowRef *refs;
 	Size		removed = 0;
 	uint32		i;
 
 	if (!rinq_outbox_begin("rinq: removing sent messages", RowExclusiveLock))
 		return false;
 	rinq_outbox_snapshot();
-	places = rinq_outbox_places(rinq_outbox_worker.context, items, chunk->count);
-	rinq_outbox_remove(&rinq_outbox_worker.tables, places, chunk->count);
+	refs = rinq_outbox_row_refs(rinq_outbox_worker.context, items, chunk->count);
+	rinq_outbox_remove(&rinq_outbox_worker.tables, refs, chunk->count);
 	rinq_outbox_end();
 	for (i = 0; i < chunk->count; i++)
 	{
-		items[i] = places[i].item;
-		items[i].postponed = places[i].found;
-		removed += places[i].found ? 0 : 1;
+		items[i] = refs[i].item;
+		items[i].postponed = refs[i].found;
+		removed += refs[i].found ? 0 : 1;
 	}
 	count_removed(removed);
 	tidy_wanted = true;
@@ -335,21 +335,21 @@ set_failed_aside(RinqChunk *chunk)
 	rinq_outbox_snapshot();
 	for (i = 0; i < chunk->count; i++)
 	{
-		RinqOutboxTid place;
+		RinqOutboxRowRef ref;
 
-		memset(&place, 0, sizeof(place));
-		place.item = failed[i].item;
-		place.item.postponed =
-			!rinq_outbox_set_aside(&rinq_outbox_worker.tables, rinq_outbox_worker.schema, &place,
+		memset(&ref, 0, sizeof(ref));
+		ref.item = failed[i].item;
+		ref.item.postponed =
+			!rinq_outbox_set_aside(&rinq_outbox_worker.tables, rinq_outbox_worker.schema, &ref,
 								   failed[i].attempts, failed[i].error);
-		if (!place.item.postponed)
+		if (!ref.item.postponed)
 		{
 			moved++;
 			log_set_aside(failed[i].attempts, failed[i].error);
 		}
 
 		/* an item is smaller than what it takes the place of */
-		items[i] = place.item;
+		items[i] = ref.item;
 	}
 	rinq_outbox_end();
 	count_removed(moved);
@@ -386,17 +386,17 @@ carry_out(void)
 		case RINQ_CHUNK_REMOVE:
 			if (!remove_rows(chunk))
 				return false;
-			rinq_outbox_answer_with(&current, RINQ_CHUNK_REMOVED);
+			rinq_outbox_report_with(&current, RINQ_CHUNK_REMOVED);
 			break;
 		case RINQ_CHUNK_SET_ASIDE:
 			if (!set_failed_aside(chunk))
 				return false;
-			rinq_outbox_answer_with(&current, RINQ_CHUNK_REMOVED);
+			rinq_outbox_report_with(&current, RINQ_CHUNK_REMOVED);
 			break;
 		case RINQ_CHUNK_CHECK:
 			if (!check_scan(&current))
 				return false;
-			rinq_outbox_answer_with(&current, RINQ_CHUNK_LISTED);
+			rinq_outbox_report_with(&current, RINQ_CHUNK_LISTED);
 			break;
 		default:
 			Assert(false);
@@ -434,7 +434,7 @@ run_outbox_turn(void)
 	RinqOutboxTurn other;
 
 	if (!DsaPointerIsValid(current))
-		current = rinq_sendqueue_get(queue, RINQ_LINE_ORDERS);
+		current = rinq_sendqueue_get(queue, RINQ_SEND_LIST_ORDERS);
 	if (DsaPointerIsValid(current))
 		return carry_out() ? RINQ_TURN_DONE : RINQ_TURN_LATER;
 	turn = rinq_fetch_turn();

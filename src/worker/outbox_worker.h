@@ -47,14 +47,14 @@ extern RinqOutboxWorker rinq_outbox_worker;
 extern bool rinq_outbox_begin(const char *activity, LOCKMODE mode);
 extern void rinq_outbox_snapshot(void);
 extern void rinq_outbox_end(void);
-extern bool rinq_outbox_answer(RinqChunkKind kind, const void *data, Size size, uint32 scan);
-extern bool rinq_outbox_answer_messages(RinqChunkKind kind, const RinqOutboxRead *read,
+extern bool rinq_outbox_report(RinqChunkKind kind, const void *data, Size size, uint32 scan);
+extern bool rinq_outbox_report_messages(RinqChunkKind kind, const RinqOutboxRead *read,
 										uint32 scan);
-extern void rinq_outbox_answer_with(dsa_pointer *order, RinqChunkKind kind);
+extern void rinq_outbox_report_with(dsa_pointer *order, RinqChunkKind kind);
 extern bool rinq_outbox_set_unfit_aside(List *unfit);
 
-extern RinqOutboxTid *rinq_outbox_places(MemoryContext context, const RinqOutboxItem *items,
-										 Size count);
+extern RinqOutboxRowRef *rinq_outbox_row_refs(MemoryContext context, const RinqOutboxItem *items,
+											  Size count);
 
 /* outbox_fetch.c */
 extern void rinq_fetch_init(void);

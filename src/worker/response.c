@@ -32,11 +32,11 @@
 void
 rinq_result_plainly(RinqSlot *slot, const char *ascii)
 {
-	RinqBytes	answer[RINQ_RESULT_FIELDS];
+	RinqBytes	result[RINQ_RESULT_FIELDS];
 
-	memset(answer, 0, sizeof(answer));
-	answer[RINQ_RESULT_TEXT] = rinq_bytes_str(ascii);
-	(void) rinq_slot_write(slot, answer, RINQ_RESULT_FIELDS);
+	memset(result, 0, sizeof(result));
+	result[RINQ_RESULT_TEXT] = rinq_bytes_str(ascii);
+	(void) rinq_slot_write(slot, result, RINQ_RESULT_FIELDS);
 	slot->outcome = RINQ_OUTCOME_ERROR;
 }
 
@@ -106,7 +106,7 @@ put_error_text(RinqSlot *slot, const char *text)
 
 /* the failure that a handler has ended with */
 static void
-answer_failure(RinqSlot *slot)
+respond_failure(RinqSlot *slot)
 {
 	RinqBytes	fields[RINQ_RESULT_FIELDS];
 
@@ -180,7 +180,7 @@ rinq_result_is_late(const RinqSlot *slot, const ErrorData *error)
  * that leaves the server; the log has the rest.
  */
 static void
-answer_error(RinqSlot *slot, ErrorData *error)
+respond_error(RinqSlot *slot, ErrorData *error)
 {
 	if (rinq_result_is_late(slot, error))
 	{
@@ -188,7 +188,7 @@ answer_error(RinqSlot *slot, ErrorData *error)
 		slot->outcome = RINQ_OUTCOME_EXPIRED;
 	}
 	else if (rinq_result_is_failure(error))
-		answer_failure(slot);
+		respond_failure(slot);
 	else
 		put_error_text(slot, make_sendable(error->message != NULL ? error->message : "unknown error"));
 }
@@ -210,7 +210,7 @@ rinq_result_error(RinqSlot *slot, ErrorData *error, MemoryContext context)
 		/* converting text needs a transaction */
 		StartTransactionCommand();
 		MemoryContextSwitchTo(context);
-		answer_error(slot, error);
+		respond_error(slot, error);
 		CommitTransactionCommand();
 	}
 	PG_CATCH();

@@ -50,8 +50,8 @@ test_requests(void)
 	CHECK_INT(rinq_basic_qos(f->conn, 1, 1, true, 11), RINQ_MSG_NOT_OPEN);
 	CHECK_INT(rinq_amqp_channel_open(f->conn, 1, 11), RINQ_MSG_NOT_OPEN);
 	CHECK(!rinq_amqp_channel_usable(f->conn, 1));
-	CHECK_INT(rinq_amqp_channel_unanswered(f->conn, 1), 10);
-	CHECK_INT(rinq_amqp_channel_unanswered(f->conn, 60000), 0);
+	CHECK_INT(rinq_amqp_channel_requests(f->conn, 1), 10);
+	CHECK_INT(rinq_amqp_channel_requests(f->conn, 60000), 0);
 	fake_step(f);
 	sent = fake_sent_bytes(f, &len);
 
@@ -116,7 +116,7 @@ test_many_requests(void)
 		if (i % 100 == 0)
 			fake_send(f);
 	}
-	CHECK_INT(rinq_amqp_channel_unanswered(f->conn, 1), 1000 - 301);
+	CHECK_INT(rinq_amqp_channel_requests(f->conn, 1), 1000 - 301);
 	fake_send(f);
 	f->quiet = false;
 	put_method(f, 1, M(60, 11));
@@ -184,7 +184,7 @@ test_channel_closed(void)
 			  "closed 1 405 \"RESOURCE_LOCKED - 'AB12' ??\" queue.declare request=1 kind=3 cookie=77\n"
 			  "reopen 0\n");
 	CHECK_STR(fake_sent(f), "1:50.10 1:60.10 1:20.41 1:20.10 ");
-	CHECK_INT(rinq_amqp_channel_unanswered(f->conn, 1), 1);
+	CHECK_INT(rinq_amqp_channel_requests(f->conn, 1), 1);
 	method_begin(f, 1, M(20, 11));
 	put_longstr(f, "");
 	frame_end(f);
@@ -199,7 +199,7 @@ test_channel_closed(void)
 	CHECK_STR(fake_log(f), "closed 1 404 \"NOT_FOUND\" basic.publish request=0 kind=0 cookie=0\n");
 	CHECK_INT(rinq_basic_ack(f->conn, 1, 1, false), RINQ_MSG_NOT_OPEN);
 	CHECK_INT(rinq_basic_qos(f->conn, 1, 1, false, 0), RINQ_MSG_NOT_OPEN);
-	CHECK_INT(rinq_amqp_channel_unanswered(f->conn, 1), 0);
+	CHECK_INT(rinq_amqp_channel_requests(f->conn, 1), 0);
 
 	/* a closed channel says nothing more */
 	put_deliver(f, 1, 1);

@@ -118,7 +118,7 @@ test_publish_refused(void)
 	CHECK_INT(rinq_basic_consume(f->conn, 1, ex, rinq_bytes(text, 256), false, 0),
 			  RINQ_MSG_STRING_TOO_LONG);
 	CHECK_INT(rinq_conn_backlog(f->conn), 0);
-	CHECK_INT(rinq_amqp_channel_unanswered(f->conn, 1), 0);
+	CHECK_INT(rinq_amqp_channel_requests(f->conn, 1), 0);
 
 	/* the longest that is allowed, all at once */
 	m = simple_message();

@@ -343,7 +343,7 @@ rinq_inbound_response_refused(RinqInbound * request, const char *text)
 	}
 	request->type = 'e';
 	request->body = rinq_bytes(MemoryContextStrdup(TopMemoryContext, text), strlen(text));
-	rinq_server_answer_later(request);
+	rinq_server_respond_later(request);
 }
 
 /*

@@ -108,7 +108,7 @@ leave_slot(uint32 index)
 }
 
 /*
- * Puts a request into a slot and into the line for executors; false when
+ * Puts a request into a slot and into the dispatch queue; false when
  * there is no room now.
  */
 static bool
@@ -542,7 +542,7 @@ drop_queued(bool only_expired)
 
 /* says that handlers cannot be run, as far as the connection has room */
 static void
-answer_refused(void)
+respond_refused(void)
 {
 	while (!dlist_is_empty(&refused))
 	{
@@ -574,8 +574,8 @@ rinq_dispatch_expire(void)
 	next_return = rinq_inbound_settle_delayed(false);
 	if (unsent != NIL)
 		send_unsent();
-	answer_refused();
-	waits = rinq_server_send_answered();
+	respond_refused();
+	waits = rinq_server_send_responses();
 	if (!rinq_lanes_empty())
 		fill_slots();
 

@@ -106,14 +106,14 @@ read_executors(void)
  * to end, so that the signal cannot reach another process.
  */
 static void
-end_executor(int place)
+end_executor(int index)
 {
 	RinqExecutorSlot *executor;
 
 	Assert(place >= 0 && place < RINQ_MAX_EXECUTORS);
 	executor = &rinq_peer.db->executors[place];
 	LWLockAcquire(rinq_peer.slots->request_lock, LW_EXCLUSIVE);
-	if (executor->serial == seen[place].serial && executor->state == RINQ_EXECUTOR_BUSY)
+	if (executor->serial == seen[index].serial && executor->state == RINQ_EXECUTOR_BUSY)
 	{
 		Assert(executor->pid > 0);
 		pg_atomic_write_u32(&executor->end_now, 1);
@@ -227,7 +227,7 @@ reap_executors(void)
 
 /* starts an executor in a free place of the pool */
 static bool
-start_executor(Oid role, int place)
+start_executor(Oid role, int index)
 {
 	RinqExecutorSlot *executor;
 	RinqWorkerArgs args = rinq_peer.args;
@@ -261,10 +261,10 @@ start_executor(Oid role, int place)
 		return true;			/* not now, and no fault: its end wakes us */
 
 	args.role = role;
-	args.executor = place;
+	args.executor = index;
 	args.serial = executor->serial;
 	old = MemoryContextSwitchTo(TopMemoryContext);
-	ok = rinq_start_worker("rinq executor", "rinq_executor_main", &args, &handles[place]);
+	ok = rinq_start_worker("rinq executor", "rinq_executor_main", &args, &handles[index]);
 	MemoryContextSwitchTo(old);
 	if (ok)
 		return true;
@@ -272,7 +272,7 @@ start_executor(Oid role, int place)
 	LWLockAcquire(rinq_peer.slots->request_lock, LW_EXCLUSIVE);
 	executor->state = RINQ_EXECUTOR_FREE;
 	LWLockRelease(rinq_peer.slots->request_lock);
-	handles[place] = NULL;
+	handles[index] = NULL;
 	return false;
 }
 
@@ -420,7 +420,7 @@ ask_for_the_only_one(int total)
  * take then.
  */
 static bool
-is_role_served(const RinqDemand * demand, int *total, int *place)
+is_role_served(const RinqDemand * demand, int *total, int *index)
 {
 	int			of_role = 0;
 	bool		coming = false;
@@ -429,7 +429,7 @@ is_role_served(const RinqDemand * demand, int *total, int *place)
 	int			i;
 
 	*total = 0;
-	*place = -1;
+	*index = -1;
 	for (i = RINQ_MAX_EXECUTORS - 1; i >= 0; i--)
 	{
 		const RinqExecutorSlot *executor = &seen[i];
@@ -438,7 +438,7 @@ is_role_served(const RinqDemand * demand, int *total, int *place)
 		{
 			/* one that could not connect tells why to wait, once it is reaped */
 			if (handles[i] == NULL)
-				*place = i;
+				*index = i;
 			else if (executor->role == demand->role && !executor->ran && !executor->leave)
 				coming = true;
 			continue;
@@ -537,14 +537,14 @@ rinq_pool_manage(void)
 	{
 		int64		wait_until = not_before(demand[i].role);
 		int			total;
-		int			place;
+		int			index;
 
 		if (wait_until != 0)
 		{
 			next = rinq_clock_earlier(next, wait_until);
 			continue;
 		}
-		if (is_role_served(&demand[i], &total, &place))
+		if (is_role_served(&demand[i], &total, &index))
 		{
 			next = rinq_clock_earlier(next, rinq_peer.now + GROW_AFTER);
 			continue;
@@ -555,11 +555,11 @@ rinq_pool_manage(void)
 			read_executors();
 			continue;
 		}
-		if (place < 0)
+		if (index < 0)
 			continue;			/* an ended one is yet to be reaped */
 		if (total > 0 && rinq_workers_are_short(RINQ_SHORT_OF_EXECUTORS))
 			continue;			/* the place is another database's */
-		if (start_executor(demand[i].role, place))
+		if (start_executor(demand[i].role, index))
 		{
 			start_worked(InvalidOid);
 			read_executors();

@@ -23,11 +23,11 @@
 #include "utils/memutils.h"
 
 /* answers that the connection has no room for yet, in "body", oldest first */
-static dlist_head answered = DLIST_STATIC_INIT(answered);
-static int	num_answered = 0;
-static Size answered_bytes = 0;
+static dlist_head unsent_responses = DLIST_STATIC_INIT(unsent_responses);
+static int	num_unsent_responses = 0;
+static Size unsent_response_bytes = 0;
 
-#define MAX_ANSWERED 10000
+#define MAX_UNSENT_RESPONSES 10000
 
 /* copies bytes to where "p" points, which it advances */
 static RinqBytes
@@ -141,7 +141,7 @@ request_delivery_problem(const RinqDelivery *delivery, RinqMessageId *id)
 		return "namespace header differs from the queue's namespace";
 	if (delivery->oversize)
 		return "payload exceeds \"rinq.max_payload\"";
-	if (is_internal(delivery) && (num_answered >= MAX_ANSWERED || answered_bytes > (Size) rinq_payload_memory * 1024 * 1024))
+	if (is_internal(delivery) && (num_unsent_responses >= MAX_UNSENT_RESPONSES || unsent_response_bytes > (Size) rinq_payload_memory * 1024 * 1024))
 		return "too many responses wait for the broker to take them";
 	if (!is_balanced(delivery) && !is_internal(delivery) && rinq_inbound_too_many(RINQ_WORK_REQUEST))
 		return "too many requests wait that were sent to all peers";
@@ -157,25 +157,25 @@ request_delivery_problem(const RinqDelivery *delivery, RinqMessageId *id)
 
 /* sends an answer that was made before; false when there is no room for it now */
 static bool
-respond_answered(RinqInbound * request)
+send_unsent_response(RinqInbound * request)
 {
 	RinqBytes	none = rinq_bytes(NULL, 0);
-	RinqBytes	answer = request->body;
+	RinqBytes	response = request->body;
 
-	return rinq_inbound_respond(request, request->type, request->type == 'f' ? answer : none,
-								request->type == 'e' ? answer : none,
-								request->type == 's' ? answer : none);
+	return rinq_inbound_respond(request, request->type, request->type == 'f' ? response : none,
+								request->type == 'e' ? response : none,
+								request->type == 's' ? response : none);
 }
 
 /*
  * Have an answer sent that is in the request's type and body.
  */
 void
-rinq_server_answer_later(RinqInbound * request)
+rinq_server_respond_later(RinqInbound * request)
 {
-	dlist_push_tail(&answered, &request->node);
-	num_answered++;
-	answered_bytes += request->body.len;
+	dlist_push_tail(&unsent_responses, &request->node);
+	num_unsent_responses++;
+	unsent_response_bytes += request->body.len;
 }
 
 /*
@@ -187,7 +187,7 @@ serve_session(RinqInbound * request)
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "rinq session request",
 												  ALLOCSET_DEFAULT_SIZES);
-	StringInfoData answer;
+	StringInfoData response;
 	char		type;
 
 	if (rinq_inbound_expired(request))
@@ -197,46 +197,46 @@ serve_session(RinqInbound * request)
 		MemoryContextDelete(context);
 		return;
 	}
-	initStringInfo(&answer);
+	initStringInfo(&response);
 	MemoryContextSwitchTo(context);
-	type = rinq_sess_serve(request->command, request->body, &answer);
+	type = rinq_sess_serve(request->command, request->body, &response);
 	rinq_inbound_free_body(request);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 
 	request->type = type;
-	request->body = rinq_bytes(answer.data, answer.len);
-	if (!respond_answered(request))
-		rinq_server_answer_later(request);
+	request->body = rinq_bytes(response.data, response.len);
+	if (!send_unsent_response(request))
+		rinq_server_respond_later(request);
 }
 
 /*
  * Sends answers that the connection had no room for; true when some still wait.
  */
 bool
-rinq_server_send_answered(void)
+rinq_server_send_responses(void)
 {
-	while (!dlist_is_empty(&answered))
+	while (!dlist_is_empty(&unsent_responses))
 	{
-		RinqInbound *request = dlist_container(RinqInbound, node, dlist_head_node(&answered));
+		RinqInbound *request = dlist_container(RinqInbound, node, dlist_head_node(&unsent_responses));
 
 		Size		bytes = request->body.len;
 
 		dlist_delete(&request->node);
-		if (!respond_answered(request))
+		if (!send_unsent_response(request))
 		{
-			dlist_push_head(&answered, &request->node);
+			dlist_push_head(&unsent_responses, &request->node);
 			break;
 		}
-		num_answered--;
-		answered_bytes -= bytes;
+		num_unsent_responses--;
+		unsent_response_bytes -= bytes;
 	}
-	return !dlist_is_empty(&answered);
+	return !dlist_is_empty(&unsent_responses);
 }
 
 /* has a handler run that nobody waits for */
 static void
-add_unanswered(RinqInbound * request, const RinqListener *handler)
+add_one_way(RinqInbound * request, const RinqListener *handler)
 {
 	request->deadline = 0;		/* a response is to a call that is over */
 	request->reply = RINQ_REPLY_NONE;
@@ -264,7 +264,7 @@ rinq_server_response(const RinqDelivery *delivery, const RinqListener *handler)
 		return false;
 	request = make_request(delivery, &id, RINQ_WORK_RESPONSE);
 	request->type = type;
-	add_unanswered(request, handler);
+	add_one_way(request, handler);
 	return true;
 }
 
@@ -297,7 +297,7 @@ rinq_server_notification(const RinqDelivery *delivery, RinqSession * session,
 	request->session_serial = session->serial;
 	if (mode == RINQ_RECEIVE_CHANNEL)
 		request->type = (char) mode;
-	add_unanswered(request, handler);
+	add_one_way(request, handler);
 	return true;
 }
 

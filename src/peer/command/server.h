@@ -20,7 +20,7 @@ extern void rinq_server_request(const RinqDelivery *delivery);
 extern bool rinq_server_response(const RinqDelivery *delivery, const RinqListener *handler);
 extern bool rinq_server_notification(const RinqDelivery *delivery, RinqSession * session,
 									 const RinqListener *handler, RinqReceiveMode mode);
-extern void rinq_server_answer_later(RinqInbound * request);
-extern bool rinq_server_send_answered(void);
+extern void rinq_server_respond_later(RinqInbound * request);
+extern bool rinq_server_send_responses(void);
 
 #endif							/* RINQ_PEER_COMMAND_SERVER_H */

@@ -23,12 +23,12 @@
 #include "protocol/notification.h"
 #include "utils/memutils.h"
 
-typedef struct Kept
+typedef struct BufferedNotification
 {
 	dlist_node	node;
 	uint32		size;			/* of what follows */
 	char		packed[FLEXIBLE_ARRAY_MEMBER];
-} Kept;
+} BufferedNotification;
 
 /* the sessions that keep any, by the power of two of the bytes that they keep */
 #define NUM_CLASSES 64
@@ -39,9 +39,9 @@ static dlist_head by_size[NUM_CLASSES];
 static Size bytes_used = 0;
 
 static Size
-bytes_of(const Kept * kept)
+bytes_of(const BufferedNotification * buffered)
 {
-	return offsetof(Kept, packed) + kept->size;
+	return offsetof(BufferedNotification, packed) + buffered->size;
 }
 
 static int
@@ -55,25 +55,25 @@ class_of(Size bytes)
 static void
 resize_session_buffer(RinqSession * session, int64 change)
 {
-	if (session->kept_bytes > 0)
+	if (session->buffered_bytes > 0)
 		dlist_delete(&session->keeping);
-	Assert(change >= 0 || session->kept_bytes >= (Size) -change);
-	session->kept_bytes += change;
+	Assert(change >= 0 || session->buffered_bytes >= (Size) -change);
+	session->buffered_bytes += change;
 	bytes_used += change;
-	Assert(bytes_used >= session->kept_bytes);
-	if (session->kept_bytes > 0)
-		dlist_push_tail(&by_size[class_of(session->kept_bytes)], &session->keeping);
+	Assert(bytes_used >= session->buffered_bytes);
+	if (session->buffered_bytes > 0)
+		dlist_push_tail(&by_size[class_of(session->buffered_bytes)], &session->keeping);
 }
 
 static void
 drop_oldest(RinqSession * session)
 {
-	Kept	   *kept = dlist_container(Kept, node, dlist_pop_head_node(&session->kept));
+	BufferedNotification *buffered = dlist_container(BufferedNotification, node, dlist_pop_head_node(&session->buffered));
 
-	Assert(session->num_kept > 0 && session->kept_bytes >= bytes_of(kept));
-	resize_session_buffer(session, -(int64) bytes_of(kept));
-	session->num_kept--;
-	pfree(kept);
+	Assert(session->num_buffered > 0 && session->buffered_bytes >= bytes_of(buffered));
+	resize_session_buffer(session, -(int64) bytes_of(buffered));
+	session->num_buffered--;
+	pfree(buffered);
 }
 
 static Size
@@ -98,18 +98,18 @@ find_victim(RinqSession * session, Size bytes)
 {
 	int			class;
 
-	for (class = NUM_CLASSES - 1; class >= class_of(session->kept_bytes + bytes); class--)
+	for (class = NUM_CLASSES - 1; class >= class_of(session->buffered_bytes + bytes); class--)
 	{
 		if (!dlist_is_empty(&by_size[class]))
 			return dlist_container(RinqSession, keeping, dlist_head_node(&by_size[class]));
 	}
-	return session->kept_bytes + buffer_room() >= bytes ? session : NULL;
+	return session->buffered_bytes + buffer_room() >= bytes ? session : NULL;
 }
 
 static bool
 make_room_in_buffer(RinqSession * session, Size bytes)
 {
-	while (session->num_kept >= rinq_buffer_notifications || buffer_room() < bytes)
+	while (session->num_buffered >= rinq_buffer_notifications || buffer_room() < bytes)
 	{
 		RinqSession *victim = buffer_room() < bytes ? find_victim(session, bytes) : session;
 
@@ -126,14 +126,14 @@ make_room_in_buffer(RinqSession * session, Size bytes)
  * when, and only when, it is still waited for.
  */
 static void
-answer_fetch(RinqSession * session, uint32 index)
+finish_fetch(RinqSession * session, uint32 index)
 {
-	Kept	   *kept = session->num_kept == 0 ? NULL :
-		dlist_container(Kept, node, dlist_head_node(&session->kept));
-	RinqBytes	packed = kept == NULL ? rinq_bytes(NULL, 0) : rinq_bytes(kept->packed, kept->size);
+	BufferedNotification *buffered = session->num_buffered == 0 ? NULL :
+		dlist_container(BufferedNotification, node, dlist_head_node(&session->buffered));
+	RinqBytes	packed = buffered == NULL ? rinq_bytes(NULL, 0) : rinq_bytes(buffered->packed, buffered->size);
 
 	if (rinq_invoker_finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0),
-							rinq_bytes(NULL, 0), packed) && kept != NULL)
+							rinq_bytes(NULL, 0), packed) && buffered != NULL)
 		drop_oldest(session);
 }
 
@@ -145,25 +145,25 @@ bool
 rinq_buffer_add(RinqSession * session, const RinqBytes *fields)
 {
 	Size		size = rinq_notification_packed_size(fields);
-	Size		bytes = offsetof(Kept, packed) + size;
-	Kept	   *kept;
+	Size		bytes = offsetof(BufferedNotification, packed) + size;
+	BufferedNotification *buffered;
 
 	if (size > PG_INT32_MAX || bytes > buffer_limit() || !make_room_in_buffer(session, bytes))
 		return false;
-	kept = MemoryContextAllocHuge(TopMemoryContext, bytes);
-	kept->size = (uint32) size;
-	rinq_notification_pack(kept->packed, fields);
-	dlist_push_tail(&session->kept, &kept->node);
+	buffered = MemoryContextAllocHuge(TopMemoryContext, bytes);
+	buffered->size = (uint32) size;
+	rinq_notification_pack(buffered->packed, fields);
+	dlist_push_tail(&session->buffered, &buffered->node);
 	resize_session_buffer(session, (int64) bytes);
-	session->num_kept++;
+	session->num_buffered++;
 
-	while (session->fetching != NIL && session->num_kept > 0)
+	while (session->fetching != NIL && session->num_buffered > 0)
 	{
 		RinqWaiter *waiting = linitial(session->fetching);
 
 		session->fetching = list_delete_first(session->fetching);
 		if (rinq_waits(waiting))
-			answer_fetch(session, waiting->index);
+			finish_fetch(session, waiting->index);
 		pfree(waiting);
 	}
 	return true;
@@ -178,9 +178,9 @@ rinq_buffer_fetch(RinqSession * session, uint32 index, bool wait)
 {
 	ListCell   *lc;
 
-	if (session->num_kept > 0 || !wait)
+	if (session->num_buffered > 0 || !wait)
 	{
-		answer_fetch(session, index);
+		finish_fetch(session, index);
 		return;
 	}
 	foreach(lc, session->fetching)
@@ -225,7 +225,7 @@ rinq_buffer_no_more(RinqSession * session)
 void
 rinq_buffer_session_ends(RinqSession * session)
 {
-	while (session->num_kept > 0)
+	while (session->num_buffered > 0)
 	{
 		drop_oldest(session);
 		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_DROPPED);

@@ -137,11 +137,11 @@ rinq_notifications_subscribe(RinqSession * session, RinqNamespace * ns, RinqRece
 	}
 	else
 	{
-		session->num_keeping -= subscription->mode == RINQ_RECEIVE_BUFFER;
+		session->num_buffering -= subscription->mode == RINQ_RECEIVE_BUFFER;
 		pfree(subscription->handler.handler);
 	}
 	subscription->mode = mode;
-	session->num_keeping += mode == RINQ_RECEIVE_BUFFER;
+	session->num_buffering += mode == RINQ_RECEIVE_BUFFER;
 	subscription->handler.handler = pnstrdup(handler.data, handler.len);
 	subscription->handler.role = role;
 	subscription->handler.owner = owner;
@@ -157,8 +157,8 @@ end_subscription(RinqSubscription * subscription)
 		scan_next = next_subscription(subscription);
 	if (search_subscription(subscription->session, ns, HASH_REMOVE) == NULL)
 		Assert(false);			/* a subscription is in the table */
-	subscription->session->num_keeping -= subscription->mode == RINQ_RECEIVE_BUFFER;
-	Assert(subscription->session->num_keeping >= 0);
+	subscription->session->num_buffering -= subscription->mode == RINQ_RECEIVE_BUFFER;
+	Assert(subscription->session->num_buffering >= 0);
 	dlist_delete(&subscription->of_session);
 	if (dlist_is_empty(&subscription->session->subscriptions))
 		rinq_index_remove(subscription->session);
@@ -213,7 +213,7 @@ rinq_notifications_handler(RinqSession * session, RinqNamespace * ns)
 bool
 rinq_buffers_notifications(const RinqSession * session)
 {
-	return session->num_keeping > 0;
+	return session->num_buffering > 0;
 }
 
 /*

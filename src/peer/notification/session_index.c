@@ -66,14 +66,15 @@ static KeyIndex * building = NULL;
 static dlist_node *build_next = NULL;
 
 /* sessions that a search has found, still to be taken */
-typedef struct Place
+typedef struct PostingRef
 {
 	KeyIndex   *index;
 	uint64		hash;
-} Place;
+} PostingRef;
 
-static List *found_places = NIL;	/* of Place, in memory of whoever searches */
-static int	next_place = 0;
+static List *found_refs = NIL;	/* of PostingRef, in memory of whoever
+								 * searches */
+static int	next_ref = 0;
 static PostingMember * next_member = NULL;
 
 static uint64
@@ -226,7 +227,7 @@ rinq_index_namespace_changed(RinqSession * session, RinqBytes namespace)
 
 /* a place for another index; NULL when this search uses them all */
 static KeyIndex *
-free_place(void)
+unused_index(void)
 {
 	KeyIndex   *oldest = NULL;
 	int			i;
@@ -264,7 +265,7 @@ copy_into(MemoryContext context, RinqBytes bytes)
 static KeyIndex *
 make_index(RinqBytes namespace, RinqBytes key)
 {
-	KeyIndex   *index = free_place();
+	KeyIndex   *index = unused_index();
 
 	if (index == NULL)
 		return NULL;
@@ -306,14 +307,14 @@ usable_index(Search *search, RinqBytes namespace, RinqBytes key)
 	return NULL;
 }
 
-static Place *
-make_place(KeyIndex * index, uint64 hash)
+static PostingRef *
+make_posting_ref(KeyIndex * index, uint64 hash)
 {
-	Place	   *place = palloc(sizeof(Place));
+	PostingRef *ref = palloc(sizeof(PostingRef));
 
-	place->index = index;
-	place->hash = hash;
-	return place;
+	ref->index = index;
+	ref->hash = hash;
+	return ref;
 }
 
 /*
@@ -321,8 +322,8 @@ make_place(KeyIndex * index, uint64 hash)
  * values, and their number.
  */
 static bool
-find_places(Search *search, const RinqConstraint *constraint, RinqBytes namespace, List **places,
-			uint64 *count)
+find_posting_refs(Search *search, const RinqConstraint *constraint, RinqBytes namespace, List **refs,
+				  uint64 *count)
 {
 	RinqBytes	inner = constraint->kind == RINQ_CONSTRAINT_WITHIN ? constraint->value : namespace;
 	KeyIndex   *index;
@@ -331,7 +332,7 @@ find_places(Search *search, const RinqConstraint *constraint, RinqBytes namespac
 	bool		usable = false;
 	int			i;
 
-	*places = NIL;
+	*refs = NIL;
 	*count = 0;
 	switch (constraint->kind)
 	{
@@ -345,7 +346,7 @@ find_places(Search *search, const RinqConstraint *constraint, RinqBytes namespac
 			posting = hash_search(index->postings, &hash, HASH_FIND, NULL);
 			if (posting != NULL)
 			{
-				*places = list_make1(make_place(index, hash));
+				*refs = list_make1(make_posting_ref(index, hash));
 				*count = posting->count;
 			}
 			return true;
@@ -357,11 +358,11 @@ find_places(Search *search, const RinqConstraint *constraint, RinqBytes namespac
 				List	   *found;
 				uint64		found_count;
 
-				if (!find_places(search, constraint->terms[i], inner, &found, &found_count) ||
+				if (!find_posting_refs(search, constraint->terms[i], inner, &found, &found_count) ||
 					(usable && found_count >= *count))
 					continue;
 				usable = true;
-				*places = found;
+				*refs = found;
 				*count = found_count;
 			}
 			return usable;
@@ -371,9 +372,9 @@ find_places(Search *search, const RinqConstraint *constraint, RinqBytes namespac
 				List	   *found;
 				uint64		found_count;
 
-				if (!find_places(search, constraint->terms[i], inner, &found, &found_count))
+				if (!find_posting_refs(search, constraint->terms[i], inner, &found, &found_count))
 					return false;
-				*places = list_concat(*places, found);
+				*refs = list_concat(*refs, found);
 				*count += found_count;
 			}
 			return true;
@@ -389,16 +390,16 @@ find_places(Search *search, const RinqConstraint *constraint, RinqBytes namespac
 bool
 rinq_index_build(const RinqConstraint *constraint, RinqBytes namespace)
 {
-	Assert(found_places == NIL);
+	Assert(found_refs == NIL);
 	if (building == NULL)
 	{
 		Search		search = {{NULL, 0}, {NULL, 0}};
-		List	   *places;
+		List	   *refs;
 		uint64		count;
 
 		searches++;
-		(void) find_places(&search, constraint, namespace, &places, &count);
-		list_free_deep(places);
+		(void) find_posting_refs(&search, constraint, namespace, &refs, &count);
+		list_free_deep(refs);
 		if (search.missing_namespace.data == NULL)
 			return true;
 		building = make_index(search.missing_namespace, search.missing_key);
@@ -428,13 +429,13 @@ rinq_index_find(const RinqConstraint *constraint, RinqBytes namespace)
 	Search		search = {{NULL, 0}, {NULL, 0}};
 	uint64		count;
 
-	Assert(found_places == NIL);
+	Assert(found_refs == NIL);
 	searches++;
-	next_place = 0;
+	next_ref = 0;
 	next_member = NULL;
-	if (find_places(&search, constraint, namespace, &found_places, &count))
+	if (find_posting_refs(&search, constraint, namespace, &found_refs, &count))
 		return true;
-	found_places = NIL;
+	found_refs = NIL;
 	return false;
 }
 
@@ -447,10 +448,10 @@ rinq_index_next(void)
 {
 	PostingMember *member = next_member;
 
-	while (member == NULL && next_place < list_length(found_places))
+	while (member == NULL && next_ref < list_length(found_refs))
 	{
-		Place	   *place = list_nth(found_places, next_place++);
-		Posting    *posting = hash_search(place->index->postings, &place->hash, HASH_FIND, NULL);
+		PostingRef *ref = list_nth(found_refs, next_ref++);
+		Posting    *posting = hash_search(ref->index->postings, &ref->hash, HASH_FIND, NULL);
 
 		if (posting != NULL)
 			member = dlist_container(PostingMember, node, dlist_head_node(&posting->members));
@@ -467,6 +468,6 @@ rinq_index_next(void)
 void
 rinq_index_end(void)
 {
-	found_places = NIL;
+	found_refs = NIL;
 	next_member = NULL;
 }

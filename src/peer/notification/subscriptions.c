@@ -27,7 +27,7 @@
 
 typedef struct Subscription
 {
-	RinqDurableSubscription *standing;
+	RinqDurableSubscription *durable;
 	uint32		session;		/* number and serial of its session; 0 is none */
 	uint64		serial;
 	bool		stays;			/* it is in a new list, too */
@@ -40,7 +40,7 @@ static int64 retry_at = 0;
 static bool look = false;
 
 /* how many subscriptions have been looked at, while the slice was over before the end */
-static int	num_looked_at = 0;
+static int	num_checked = 0;
 
 static RinqSession *
 subscription_session(const Subscription * subscription)
@@ -51,15 +51,15 @@ subscription_session(const Subscription * subscription)
 }
 
 static void
-free_standing(RinqDurableSubscription *standing)
+free_durable(RinqDurableSubscription *durable)
 {
-	pfree(standing->name);
-	pfree(standing->listener.namespace);
-	pfree(standing->listener.handler);
-	if (standing->listener.problem != NULL)
-		pfree(standing->listener.problem);
-	pfree((char *) standing->attributes.data);
-	pfree(standing);
+	pfree(durable->name);
+	pfree(durable->listener.namespace);
+	pfree(durable->listener.handler);
+	if (durable->listener.problem != NULL)
+		pfree(durable->listener.problem);
+	pfree((char *) durable->attributes.data);
+	pfree(durable);
 }
 
 static bool
@@ -82,8 +82,8 @@ is_same_subscription(const RinqDurableSubscription *a, const RinqDurableSubscrip
 static int
 compare_names(const void *a, const void *b)
 {
-	return strcmp((*(Subscription * const *) a)->standing->name,
-				  (*(Subscription * const *) b)->standing->name);
+	return strcmp((*(Subscription * const *) a)->durable->name,
+				  (*(Subscription * const *) b)->durable->name);
 }
 
 static Subscription * *sort_by_name(List *list)
@@ -101,28 +101,28 @@ static Subscription * *sort_by_name(List *list)
 
 /* the subscription that is as a new one has it, and has not been taken; or NULL */
 static Subscription *
-take_same(Subscription * *sorted, int count, RinqDurableSubscription *standing)
+take_same(Subscription * *sorted, int count, RinqDurableSubscription *durable)
 {
-	Subscription probe = {standing, 0, 0, false};
+	Subscription probe = {durable, 0, 0, false};
 	Subscription *key = &probe;
 	Subscription **found = bsearch(&key, sorted, count, sizeof(Subscription *), compare_names);
 
-	if (found == NULL || (*found)->stays || !is_same_subscription((*found)->standing, standing))
+	if (found == NULL || (*found)->stays || !is_same_subscription((*found)->durable, durable))
 		return NULL;
 	(*found)->stays = true;
 	return *found;
 }
 
 static Subscription *
-make_subscription(RinqDurableSubscription *standing)
+make_subscription(RinqDurableSubscription *durable)
 {
 	Subscription *subscription = palloc0(sizeof(Subscription));
 
-	subscription->standing = standing;
-	if (standing->listener.problem != NULL)
+	subscription->durable = durable;
+	if (durable->listener.problem != NULL)
 		ereport(LOG,
 				(errmsg("rinq cannot run the handler of subscription \"%s\": %s",
-						standing->name, standing->listener.problem)));
+						durable->name, durable->listener.problem)));
 	return subscription;
 }
 
@@ -143,7 +143,7 @@ end_others(Subscription * *sorted, int count)
 		}
 		if (session != NULL)
 			(void) rinq_own_session_destroy(session->seq, session->revision);
-		free_standing(sorted[i]->standing);
+		free_durable(sorted[i]->durable);
 		pfree(sorted[i]);
 	}
 }
@@ -153,7 +153,7 @@ end_others(Subscription * *sorted, int count)
  * before keep their sessions.
  */
 void
-rinq_durable_configure(List *standings)
+rinq_durable_configure(List *durables)
 {
 	MemoryContext context = MemoryContextSwitchTo(TopMemoryContext);
 	List	   *old = subscriptions;
@@ -161,23 +161,23 @@ rinq_durable_configure(List *standings)
 	ListCell   *lc;
 
 	subscriptions = NIL;
-	foreach(lc, standings)
+	foreach(lc, durables)
 	{
-		RinqDurableSubscription *standing = lfirst(lc);
-		Subscription *subscription = take_same(sorted, list_length(old), standing);
+		RinqDurableSubscription *durable = lfirst(lc);
+		Subscription *subscription = take_same(sorted, list_length(old), durable);
 
 		if (subscription != NULL)
-			free_standing(standing);
+			free_durable(durable);
 		else
-			subscription = make_subscription(standing);
+			subscription = make_subscription(durable);
 		subscriptions = lappend(subscriptions, subscription);
 	}
 	end_others(sorted, list_length(old));
 	pfree(sorted);
 	list_free(old);
-	list_free(standings);
+	list_free(durables);
 	MemoryContextSwitchTo(context);
-	num_looked_at = 0;
+	num_checked = 0;
 	look = true;
 }
 
@@ -188,7 +188,7 @@ rinq_durable_configure(List *standings)
 void
 rinq_durable_look(const RinqSession * session)
 {
-	if (session == NULL || session->standing)
+	if (session == NULL || session->durable)
 		look = true;
 }
 
@@ -207,7 +207,7 @@ rinq_durable_retry(void)
 static bool
 is_subscription_served(const Subscription * subscription)
 {
-	const RinqListener *wanted = &subscription->standing->listener;
+	const RinqListener *wanted = &subscription->durable->listener;
 	RinqSession *session = subscription_session(subscription);
 	const RinqListener *handler;
 
@@ -227,7 +227,7 @@ static void
 bind_if_refused(const Subscription * subscription)
 {
 	RinqNamespace *ns =
-		rinq_topology_find(rinq_bytes_str(subscription->standing->listener.namespace));
+		rinq_topology_find(rinq_bytes_str(subscription->durable->listener.namespace));
 
 	if (ns->notifications == NOTIFICATIONS_UNBOUND)
 		(void) rinq_topology_subscribe(ns, RINQ_NO_SLOT);
@@ -237,8 +237,8 @@ bind_if_refused(const Subscription * subscription)
 static const char *
 make_session(Subscription * subscription)
 {
-	RinqDurableSubscription *standing = subscription->standing;
-	RinqBytes	namespace = rinq_bytes_str(standing->listener.namespace);
+	RinqDurableSubscription *durable = subscription->durable;
+	RinqBytes	namespace = rinq_bytes_str(durable->listener.namespace);
 	RinqNamespace *ns = rinq_topology_namespace(namespace, rinq_max_namespaces);
 	RinqSession *session;
 	RinqAttribute *attributes;
@@ -247,9 +247,9 @@ make_session(Subscription * subscription)
 
 	if (ns == NULL)
 		return "\"rinq.max_namespaces\" namespaces are known already";
-	if (!rinq_attributes_unpack(standing->attributes, &attributes, &count))
+	if (!rinq_attributes_unpack(durable->attributes, &attributes, &count))
 		return "its attributes cannot be read";
-	session = rinq_own_session_create(standing->listener.role);
+	session = rinq_own_session_create(durable->listener.role);
 	if (session == NULL ||
 		(count > 0 && rinq_own_session_update(session->seq, 0, namespace, attributes, count,
 											  &frozen_key) != RINQ_OUTCOME_SUCCESS))
@@ -260,21 +260,21 @@ make_session(Subscription * subscription)
 	}
 	subscription->session = session->seq;
 	subscription->serial = session->serial;
-	session->standing = true;
+	session->durable = true;
 	rinq_notifications_subscribe(session, ns, RINQ_RECEIVE_HANDLER,
-								 rinq_bytes_str(standing->listener.handler),
-								 standing->listener.role, standing->listener.owner);
+								 rinq_bytes_str(durable->listener.handler),
+								 durable->listener.role, durable->listener.owner);
 	(void) rinq_topology_subscribe(ns, RINQ_NO_SLOT);
 	return NULL;
 }
 
 /* sees to it that a subscription has its session, if that can be */
 static void
-look_at(Subscription * subscription)
+check_subscription(Subscription * subscription)
 {
 	const char *problem;
 
-	if (subscription->standing->listener.problem != NULL)
+	if (subscription->durable->listener.problem != NULL)
 		return;
 	if (is_subscription_served(subscription))
 	{
@@ -286,7 +286,7 @@ look_at(Subscription * subscription)
 		return;
 	ereport(LOG,
 			(errmsg("rinq peer %s has no session for subscription \"%s\": %s",
-					rinq_peer.id_text, subscription->standing->name, problem)));
+					rinq_peer.id_text, subscription->durable->name, problem)));
 	retry_at = rinq_peer.now + RETRY_INTERVAL;
 }
 
@@ -303,9 +303,9 @@ rinq_durable_step(void)
 	/* without a connection there is nothing to try, however long that lasts */
 	if (subscriptions == NIL || !rinq_peer.ready || rinq_peer.stopping)
 		return 0;
-	if (!look && num_looked_at == 0 && (retry_at == 0 || rinq_peer.now < retry_at))
+	if (!look && num_checked == 0 && (retry_at == 0 || rinq_peer.now < retry_at))
 		return retry_at;
-	if (num_looked_at == 0)
+	if (num_checked == 0)
 	{
 		/* what is noticed from now on may concern those that were looked at */
 		retry_at = 0;
@@ -313,13 +313,13 @@ rinq_durable_step(void)
 	}
 	context = AllocSetContextCreate(TopMemoryContext, "rinq subscription", ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(context);
-	while (num_looked_at < list_length(subscriptions) && !rinq_slice_over())
-		look_at(list_nth(subscriptions, num_looked_at++));
+	while (num_checked < list_length(subscriptions) && !rinq_slice_over())
+		check_subscription(list_nth(subscriptions, num_checked++));
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
-	if (num_looked_at < list_length(subscriptions))
+	if (num_checked < list_length(subscriptions))
 		return rinq_peer.now;
-	num_looked_at = 0;
+	num_checked = 0;
 	return look ? rinq_peer.now : retry_at;
 }
 
@@ -335,17 +335,17 @@ rinq_durable_list(StringInfo list)
 	foreach(lc, subscriptions)
 	{
 		Subscription *subscription = lfirst(lc);
-		uint32		len = (uint32) strlen(subscription->standing->name);
+		uint32		len = (uint32) strlen(subscription->durable->name);
 		RinqNamespace *ns =
-			rinq_topology_find(rinq_bytes_str(subscription->standing->listener.namespace));
+			rinq_topology_find(rinq_bytes_str(subscription->durable->listener.namespace));
 
 		if (subscription_session(subscription) == NULL || ns == NULL ||
 			ns->notifications != NOTIFICATIONS_BOUND)
 			continue;
 		appendBinaryStringInfo(list, (const char *) &len, sizeof(len));
-		appendBinaryStringInfo(list, subscription->standing->name, (int) len);
+		appendBinaryStringInfo(list, subscription->durable->name, (int) len);
 		appendBinaryStringInfo(list, (const char *) &subscription->session, sizeof(uint32));
-		appendBinaryStringInfo(list, (const char *) &subscription->standing->listener.role,
+		appendBinaryStringInfo(list, (const char *) &subscription->durable->listener.role,
 							   sizeof(Oid));
 	}
 }

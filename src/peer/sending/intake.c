@@ -33,8 +33,8 @@
 static RinqChunkList stored = {InvalidDsaPointer, InvalidDsaPointer};
 
 /* of transactions, with durable messages that wait for the scan to end */
-static RinqChunkList held = {InvalidDsaPointer, InvalidDsaPointer};
-static Size held_bytes;
+static RinqChunkList deferred = {InvalidDsaPointer, InvalidDsaPointer};
+static Size deferred_bytes;
 
 static bool scanning;			/* the outbox worker was told to, and not all
 								 * was sent */
@@ -92,13 +92,13 @@ is_left(uint32 round, FullTransactionId xid)
 }
 
 static void
-drop_held(void)
+drop_deferred(void)
 {
 	dsa_pointer pointer;
 
-	while (DsaPointerIsValid(pointer = rinq_chunks_take(&held)))
+	while (DsaPointerIsValid(pointer = rinq_chunks_take(&deferred)))
 		rinq_sendqueue_free(the_queue(), pointer);
-	held_bytes = 0;
+	deferred_bytes = 0;
 }
 
 /*
@@ -112,7 +112,7 @@ shed_deferred(void)
 	rinq_sendqueue_state(the_queue(), &mode, &drop_round);
 	if (mode == RINQ_SEND_DIRECT)
 		drop_round = rinq_sendqueue_leave_direct(the_queue());
-	drop_held();
+	drop_deferred();
 }
 
 /* the durable messages of a chunk wait, all others of it have been sent */
@@ -128,9 +128,9 @@ defer_chunk(dsa_pointer pointer, uint32 round)
 	}
 	chunk->round = round;
 	chunk->plain = 0;
-	held_bytes += chunk->charge;
-	rinq_chunks_add(&held, pointer);
-	if (held_bytes > rinq_sendqueue_limit() / 4)
+	deferred_bytes += chunk->charge;
+	rinq_chunks_add(&deferred, pointer);
+	if (deferred_bytes > rinq_sendqueue_limit() / 4)
 		shed_deferred();
 }
 
@@ -138,16 +138,16 @@ defer_chunk(dsa_pointer pointer, uint32 round)
 static bool
 take_held(RinqTaken * taken)
 {
-	while (DsaPointerIsValid(held.first))
+	while (DsaPointerIsValid(deferred.first))
 	{
-		RinqChunk  *chunk = rinq_chunk(held.first);
+		RinqChunk  *chunk = rinq_chunk(deferred.first);
 
 		if (is_before(done_round, chunk->round) && !is_left(chunk->round, chunk->xid))
 			return false;
-		held_bytes -= chunk->charge;
-		taken->chunk = rinq_chunks_take(&held);
+		deferred_bytes -= chunk->charge;
+		taken->chunk = rinq_chunks_take(&deferred);
 		taken->part = RINQ_PART_DURABLE;
-		taken->hold = false;
+		taken->defer = false;
 		if (!is_left(chunk->round, chunk->xid))
 			return true;
 		rinq_sendqueue_free(the_queue(), taken->chunk);
@@ -161,7 +161,7 @@ take_transaction(RinqTaken * taken)
 {
 	dsa_pointer pointer;
 
-	while (DsaPointerIsValid(pointer = rinq_sendqueue_get(the_queue(), RINQ_LINE_TRANSACTIONS)))
+	while (DsaPointerIsValid(pointer = rinq_sendqueue_get(the_queue(), RINQ_SEND_LIST_TRANSACTIONS)))
 	{
 		RinqChunk  *chunk = rinq_chunk(pointer);
 		bool		left;
@@ -174,13 +174,13 @@ take_transaction(RinqTaken * taken)
 		left = chain_left || is_left(chain_round, chunk->xid);
 		taken->chunk = pointer;
 		taken->part = RINQ_PART_ALL;
-		taken->hold = false;
+		taken->defer = false;
 		if (!chunk->has_durable)
 			return true;
 		if (left || is_before(done_round, chain_round))
 		{
 			taken->part = RINQ_PART_PLAIN;
-			taken->hold = !left;
+			taken->defer = !left;
 			taken->round = chain_round;
 		}
 		if (taken->part == RINQ_PART_ALL || chunk->plain > 0)
@@ -230,7 +230,7 @@ is_current_scan(const RinqChunk *chunk)
 
 /* deals with an answer; false when it is a chunk to be sent, and kept */
 static bool
-take_answer(RinqChunk *chunk, RinqTaken * current)
+take_report(RinqChunk *chunk, RinqTaken * current)
 {
 	switch (chunk->kind)
 	{
@@ -273,13 +273,13 @@ take_answer(RinqChunk *chunk, RinqTaken * current)
  * already is decided when it comes.  "current" is what is being sent.
  */
 void
-rinq_intake_answers(RinqTaken * current)
+rinq_intake_reports(RinqTaken * current)
 {
 	dsa_pointer pointer;
 
-	while (DsaPointerIsValid(pointer = rinq_sendqueue_get(the_queue(), RINQ_LINE_ANSWERS)))
+	while (DsaPointerIsValid(pointer = rinq_sendqueue_get(the_queue(), RINQ_SEND_LIST_REPORTS)))
 	{
-		if (take_answer(rinq_chunk(pointer), current))
+		if (take_report(rinq_chunk(pointer), current))
 			rinq_sendqueue_free(the_queue(), pointer);
 		else
 			rinq_chunks_add(&stored, pointer);
@@ -292,7 +292,7 @@ take_stored(RinqTaken * taken)
 	while (DsaPointerIsValid(taken->chunk = rinq_chunks_take(&stored)))
 	{
 		taken->part = RINQ_PART_ALL;
-		taken->hold = false;
+		taken->defer = false;
 		if (rinq_chunk(taken->chunk)->kind != RINQ_CHUNK_SCANNED)
 			return true;
 		Assert(is_current_scan(rinq_chunk(taken->chunk)));
@@ -334,7 +334,7 @@ rinq_intake_sent(RinqTaken * taken)
 {
 	RinqSendQueue *queue = the_queue();
 
-	if (taken->hold)
+	if (taken->defer)
 		defer_chunk(taken->chunk, taken->round);
 	else
 		rinq_sendqueue_free(queue, taken->chunk);
@@ -357,8 +357,8 @@ rinq_intake_sent(RinqTaken * taken)
 bool
 rinq_intake_busy(void)
 {
-	return scanning || DsaPointerIsValid(stored.first) || DsaPointerIsValid(held.first) ||
-		DsaPointerIsValid(rinq_sendqueue_peek(the_queue(), RINQ_LINE_TRANSACTIONS));
+	return scanning || DsaPointerIsValid(stored.first) || DsaPointerIsValid(deferred.first) ||
+		DsaPointerIsValid(rinq_sendqueue_peek(the_queue(), RINQ_SEND_LIST_TRANSACTIONS));
 }
 
 /*
@@ -386,10 +386,10 @@ some_go_first(const RinqTaken * current)
 	if (DsaPointerIsValid(current->chunk) && current->part != RINQ_PART_PLAIN &&
 		rinq_chunk(current->chunk)->kind == RINQ_CHUNK_TRANSACTION)
 		return true;
-	if (DsaPointerIsValid(held.first) &&
-		!is_before(done_round, rinq_chunk(held.first)->round))
+	if (DsaPointerIsValid(deferred.first) &&
+		!is_before(done_round, rinq_chunk(deferred.first)->round))
 		return true;
-	pointer = rinq_sendqueue_peek(the_queue(), RINQ_LINE_TRANSACTIONS);
+	pointer = rinq_sendqueue_peek(the_queue(), RINQ_SEND_LIST_TRANSACTIONS);
 	if (!DsaPointerIsValid(pointer))
 		return false;
 	chunk = rinq_chunk(pointer);
@@ -408,7 +408,7 @@ rinq_intake_scan(const RinqTaken * current)
 	RinqSendMode mode;
 	uint32		round;
 
-	if (the_queue()->starved && DsaPointerIsValid(held.first))
+	if (the_queue()->starved && DsaPointerIsValid(deferred.first))
 		shed_deferred();
 	if (scanning || !rinq_peer.ready)
 		return 0;
@@ -453,11 +453,11 @@ rinq_intake_connection_lost(RinqTaken * current)
 	scanning = false;
 	scan_number++;
 	drop_round = rinq_sendqueue_leave_direct(the_queue());
-	drop_held();
+	drop_deferred();
 	drop_stored();
 	if (!DsaPointerIsValid(current->chunk))
 		return;
-	current->hold = false;
+	current->defer = false;
 	if (rinq_chunk(current->chunk)->kind == RINQ_CHUNK_STORED ||
 		current->part == RINQ_PART_DURABLE)
 		rinq_intake_sent(current);
@@ -473,7 +473,7 @@ rinq_intake_end(void)
 {
 	dsa_pointer pointer;
 
-	drop_held();
+	drop_deferred();
 	while (DsaPointerIsValid(pointer = rinq_chunks_take(&stored)))
 		rinq_sendqueue_free(the_queue(), pointer);
 }

@@ -25,14 +25,14 @@ typedef struct RinqTaken
 {
 	dsa_pointer chunk;			/* invalid: none */
 	RinqPart	part;
-	bool		hold;			/* then the durable ones wait for a scan */
+	bool		defer;			/* then the durable ones wait for a scan */
 	uint32		round;			/* of the transaction, if so */
 } RinqTaken;
 
 extern void rinq_intake_init(void);
 extern bool rinq_intake_next(RinqTaken * taken);
 extern void rinq_intake_sent(RinqTaken * taken);
-extern void rinq_intake_answers(RinqTaken * current);
+extern void rinq_intake_reports(RinqTaken * current);
 extern int64 rinq_intake_scan(const RinqTaken * current);
 extern bool rinq_intake_busy(void);
 extern bool rinq_intake_scans(void);

@@ -299,7 +299,7 @@ settle_published(Published * published, bool nack)
 {
 	rinq_outbox_moved();
 	if (published->durable)
-		rinq_sent_answered(&published->id, nack);
+		rinq_sent_reported(&published->id, nack);
 	else if (nack)
 		drop_published("the broker refused the message");
 }
@@ -443,7 +443,7 @@ rinq_sender_step(void)
 	Obstacle	obstacle;
 	int64		next;
 
-	rinq_intake_answers(&current);
+	rinq_intake_reports(&current);
 	if (lost)
 	{
 		rinq_sent_worker_lost();
@@ -492,7 +492,7 @@ rinq_sender_busy(void)
 {
 	return rinq_peer.ready &&
 		(next_tag != oldest_tag || DsaPointerIsValid(current.chunk) ||
-		 DsaPointerIsValid(rinq_sendqueue_peek(&rinq_peer.slots->send, RINQ_LINE_TRANSACTIONS)));
+		 DsaPointerIsValid(rinq_sendqueue_peek(&rinq_peer.slots->send, RINQ_SEND_LIST_TRANSACTIONS)));
 }
 
 /*

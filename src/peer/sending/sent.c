@@ -219,7 +219,7 @@ rinq_sent_failed(RinqSent * message, const char *error)
 	message->error = MemoryContextStrdup(TopMemoryContext, error);
 	message->attempts++;
 	message->returned = false;
-	delay = rinq_backoff_after(message->attempts, rinq_retry_delay, Max(LAST_RETRY_DELAY, rinq_retry_delay));
+	delay = rinq_backoff_after(message->attempts, rinq_outbox_retry_delay, Max(LAST_RETRY_DELAY, rinq_outbox_retry_delay));
 	set_retry(message, rinq_peer.now + delay);
 	rinq_sent_note_error(error);
 }
@@ -241,7 +241,7 @@ rinq_sent_refused(RinqSent * message, const char *error)
  * The broker has confirmed a message, or refused it.
  */
 void
-rinq_sent_answered(const RinqMessageId *id, bool nack)
+rinq_sent_reported(const RinqMessageId *id, bool nack)
 {
 	RinqSent   *message = rinq_sent_find(id);
 
@@ -468,7 +468,7 @@ set_fetching(RinqSent * message)
 static bool
 is_given_up(const RinqSent * message)
 {
-	return message->hopeless || message->attempts >= rinq_send_attempts;
+	return message->hopeless || message->attempts >= rinq_outbox_max_attempts;
 }
 
 /*

@@ -19,33 +19,33 @@
 
 /* the letter of the response's type; text of an error, or type of a failure */
 static char
-write_sess_text(StringInfo answer, char type, const char *text)
+write_sess_text(StringInfo response, char type, const char *text)
 {
-	resetStringInfo(answer);
-	appendStringInfoString(answer, text);
+	resetStringInfo(response);
+	appendStringInfoString(response, text);
 	return type;
 }
 
 static char
-refuse_sess_request(StringInfo answer, RinqOutcome outcome, RinqBytes detail)
+refuse_sess_request(StringInfo response, RinqOutcome outcome, RinqBytes detail)
 {
 	switch (outcome)
 	{
 		case RINQ_OUTCOME_NOT_FOUND:
-			return write_sess_text(answer, 'f', "not-found");
+			return write_sess_text(response, 'f', "not-found");
 		case RINQ_OUTCOME_STALE:
-			return write_sess_text(answer, 'f', "stale");
+			return write_sess_text(response, 'f', "stale");
 		case RINQ_OUTCOME_FROZEN:
-			return write_sess_text(answer, 'f', "frozen");
+			return write_sess_text(response, 'f', "frozen");
 		default:
-			return write_sess_text(answer, 'e', detail.len > 0 ? detail.data :
+			return write_sess_text(response, 'e', detail.len > 0 ? detail.data :
 								   "the operation was refused");
 	}
 }
 
 /* a fetch says nothing that would be too large to send */
 static char
-serve_fetch(const RinqSessBody *body, StringInfo answer)
+serve_fetch(const RinqSessBody *body, StringInfo response)
 {
 	RinqSession *session = rinq_own_session_find(body->session);
 	RinqAttribute *found;
@@ -54,10 +54,10 @@ serve_fetch(const RinqSessBody *body, StringInfo answer)
 	int			i;
 
 	if (session == NULL)
-		return refuse_sess_request(answer, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
+		return refuse_sess_request(response, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
 	if (body->num_keys == 0 && body->namespace.len == 0)
 	{
-		rinq_sess_encode_revision(answer, session->revision);
+		rinq_sess_encode_revision(response, session->revision);
 		return 's';
 	}
 	found = palloc_extended(Max(body->num_keys, 1) * sizeof(RinqAttribute), MCXT_ALLOC_HUGE);
@@ -68,15 +68,15 @@ serve_fetch(const RinqSessBody *body, StringInfo answer)
 			continue;
 		size += found[count].key.len + found[count].value.len + 32;
 		if (size > rinq_payload_limit())
-			return write_sess_text(answer, 'e', "the attributes exceed \"rinq.max_payload\"");
+			return write_sess_text(response, 'e', "the attributes exceed \"rinq.max_payload\"");
 		count++;
 	}
-	rinq_sess_encode_fetched(answer, session->revision, found, count);
+	rinq_sess_encode_fetched(response, session->revision, found, count);
 	return 's';
 }
 
 static char
-serve_update(const RinqSessBody *body, StringInfo answer)
+serve_update(const RinqSessBody *body, StringInfo response)
 {
 	RinqBytes	detail = rinq_bytes(NULL, 0);
 	RinqOutcome outcome = rinq_own_session_update(body->session, body->revision, body->namespace,
@@ -84,21 +84,21 @@ serve_update(const RinqSessBody *body, StringInfo answer)
 												  &detail);
 
 	if (outcome != RINQ_OUTCOME_SUCCESS)
-		return refuse_sess_request(answer, outcome, detail);
-	rinq_sess_encode_updated(answer, body->revision + 1, body->attributes, body->num_attributes);
+		return refuse_sess_request(response, outcome, detail);
+	rinq_sess_encode_updated(response, body->revision + 1, body->attributes, body->num_attributes);
 	return 's';
 }
 
 static char
-serve_clear(const RinqSessBody *body, StringInfo answer)
+serve_clear(const RinqSessBody *body, StringInfo response)
 {
 	RinqBytes	detail = rinq_bytes(NULL, 0);
 	RinqOutcome outcome = rinq_own_session_clear(body->session, body->revision, body->namespace,
 												 &detail);
 
 	if (outcome != RINQ_OUTCOME_SUCCESS)
-		return refuse_sess_request(answer, outcome, detail);
-	rinq_sess_encode_revision(answer, body->revision + 1);
+		return refuse_sess_request(response, outcome, detail);
+	rinq_sess_encode_revision(response, body->revision + 1);
 	return 's';
 }
 
@@ -107,24 +107,24 @@ serve_clear(const RinqSessBody *body, StringInfo answer)
  * in "answer", 'f' with the failure's type, 'e' with the error's text.
  */
 char
-rinq_sess_serve(RinqBytes command, RinqBytes data, StringInfo answer)
+rinq_sess_serve(RinqBytes command, RinqBytes data, StringInfo response)
 {
 	RinqSessBody body;
 	RinqOutcome outcome;
 
 	if (!rinq_bytes_are(command, "fetch") && !rinq_bytes_are(command, "update") &&
 		!rinq_bytes_are(command, "clear") && !rinq_bytes_are(command, "destroy"))
-		return write_sess_text(answer, 'e', "unknown command");
+		return write_sess_text(response, 'e', "unknown command");
 	if (!rinq_sess_decode(data, &body))
-		return write_sess_text(answer, 'e', "the payload cannot be read");
+		return write_sess_text(response, 'e', "the payload cannot be read");
 	if (rinq_bytes_are(command, "fetch"))
-		return serve_fetch(&body, answer);
+		return serve_fetch(&body, response);
 	if (rinq_bytes_are(command, "update"))
-		return serve_update(&body, answer);
+		return serve_update(&body, response);
 	if (rinq_bytes_are(command, "clear"))
-		return serve_clear(&body, answer);
+		return serve_clear(&body, response);
 	outcome = rinq_own_session_destroy(body.session, body.revision);
 	if (outcome != RINQ_OUTCOME_SUCCESS)
-		return refuse_sess_request(answer, outcome, rinq_bytes(NULL, 0));
+		return refuse_sess_request(response, outcome, rinq_bytes(NULL, 0));
 	return 's';
 }

@@ -141,7 +141,7 @@ shrink_cache(void)
 int64
 rinq_session_cache_prune(void)
 {
-	int64		interval = (int64) rinq_prune_interval * 1000;
+	int64		interval = (int64) rinq_session_cache_prune_interval * 1000;
 	Remote	   *remote;
 
 	if (dlist_is_empty(&by_use))
@@ -184,7 +184,7 @@ finish_remote_operation(uint32 index, RinqOutcome outcome, RinqBytes text)
 static void
 finish_with_remote_ref(uint32 index, uint32 revision)
 {
-	RinqRef		ref = rinq_peer.slots->slot[index].target;
+	RinqRef		ref = rinq_peer.slots->slot[index].ref;
 	char		text[RINQ_REF_SIZE];
 
 	ref.revision = revision;
@@ -195,7 +195,7 @@ finish_with_remote_ref(uint32 index, uint32 revision)
 static void
 ask_owner(uint32 index, const char *command, StringInfo body)
 {
-	rinq_invoker_ask(index, &rinq_peer.slots->slot[index].target.session.peer, command,
+	rinq_invoker_ask(index, &rinq_peer.slots->slot[index].ref.session.peer, command,
 					 rinq_bytes(body->data, body->len));
 }
 
@@ -232,8 +232,8 @@ consult_cache(Remote * remote, RinqBytes namespace, uint32 revision, RinqAttribu
 
 /* answers from what is known; false when the owner has to be asked */
 static bool
-answer_get(uint32 index, Remote * remote, uint32 revision, RinqBytes namespace,
-		   RinqAttribute *attributes, int count)
+finish_get_from_cache(uint32 index, Remote * remote, uint32 revision, RinqBytes namespace,
+					  RinqAttribute *attributes, int count)
 {
 	StringInfoData result;
 	bool		known = true;
@@ -272,19 +272,19 @@ get_remote_attributes(uint32 index, RinqSlot *slot, Remote * remote, const RinqB
 
 	if (!slot->current)
 	{
-		if (answer_get(index, remote, slot->target.revision, fields[RINQ_OP_NAMESPACE],
-					   attributes, count))
+		if (finish_get_from_cache(index, remote, slot->ref.revision, fields[RINQ_OP_NAMESPACE],
+								  attributes, count))
 			return;
 		missing = palloc_extended(Max(count, 1) * sizeof(RinqAttribute), MCXT_ALLOC_HUGE);
 		num_missing = 0;
 		for (i = 0; i < count; i++)
 		{
-			if (consult_cache(remote, fields[RINQ_OP_NAMESPACE], slot->target.revision,
+			if (consult_cache(remote, fields[RINQ_OP_NAMESPACE], slot->ref.revision,
 							  &attributes[i]) == UNKNOWN)
 				missing[num_missing++] = attributes[i];
 		}
 	}
-	rinq_sess_encode_fetch(body, slot->target.session.seq, fields[RINQ_OP_NAMESPACE], missing,
+	rinq_sess_encode_fetch(body, slot->ref.session.seq, fields[RINQ_OP_NAMESPACE], missing,
 						   num_missing);
 	ask_owner(index, "fetch", body);
 }
@@ -315,7 +315,7 @@ update_remote(uint32 index, RinqSlot *slot, Remote * remote, const RinqBytes *fi
 			return;
 		}
 	}
-	rinq_sess_encode_update(body, slot->target.session.seq, slot->target.revision,
+	rinq_sess_encode_update(body, slot->ref.session.seq, slot->ref.revision,
 							fields[RINQ_OP_NAMESPACE], attributes, count);
 	ask_owner(index, "update", body);
 }
@@ -324,7 +324,7 @@ static void
 start_remote_operation(uint32 index, RinqSlot *slot, StringInfo body)
 {
 	RinqBytes	fields[RINQ_OP_FIELDS];
-	Remote	   *remote = find_remote(&slot->target.session, false);
+	Remote	   *remote = find_remote(&slot->ref.session, false);
 	RinqAttribute *attributes;
 	RinqBytes	frozen_key;
 	int			count;
@@ -337,7 +337,7 @@ start_remote_operation(uint32 index, RinqSlot *slot, StringInfo body)
 	}
 	if (slot->op == RINQ_OP_REVISION)
 	{
-		rinq_sess_encode_fetch(body, slot->target.session.seq, rinq_bytes(NULL, 0), NULL, 0);
+		rinq_sess_encode_fetch(body, slot->ref.session.seq, rinq_bytes(NULL, 0), NULL, 0);
 		ask_owner(index, "fetch", body);
 		return;
 	}
@@ -352,7 +352,7 @@ start_remote_operation(uint32 index, RinqSlot *slot, StringInfo body)
 		finish_remote_operation(index, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
 		return;
 	}
-	if (slot->current || (remote != NULL && remote->revision > slot->target.revision))
+	if (slot->current || (remote != NULL && remote->revision > slot->ref.revision))
 	{
 		finish_remote_operation(index, RINQ_OUTCOME_STALE, rinq_bytes(NULL, 0));
 		return;
@@ -369,12 +369,12 @@ start_remote_operation(uint32 index, RinqSlot *slot, StringInfo body)
 				finish_remote_operation(index, RINQ_OUTCOME_FROZEN, frozen_key);
 				break;
 			}
-			rinq_sess_encode_clear(body, slot->target.session.seq, slot->target.revision,
+			rinq_sess_encode_clear(body, slot->ref.session.seq, slot->ref.revision,
 								   fields[RINQ_OP_NAMESPACE]);
 			ask_owner(index, "clear", body);
 			break;
 		default:
-			rinq_sess_encode_destroy(body, slot->target.session.seq, slot->target.revision);
+			rinq_sess_encode_destroy(body, slot->ref.session.seq, slot->ref.revision);
 			ask_owner(index, "destroy", body);
 			break;
 	}
@@ -404,8 +404,8 @@ rinq_session_cache_operation(uint32 index)
 static void
 carry_over(Remote * remote, const RinqSlot *slot, uint32 revision)
 {
-	if (revision == slot->target.revision + 1)
-		rinq_attributes_refetched(remote->attributes, slot->target.revision, revision);
+	if (revision == slot->ref.revision + 1)
+		rinq_attributes_refetched(remote->attributes, slot->ref.revision, revision);
 }
 
 /* an owner has told at which revision it is */
@@ -422,10 +422,10 @@ learn_revision(const RinqSessionId *id, uint32 revision)
 static void
 take_fetched(uint32 index, RinqSlot *slot, const RinqSessBody *body)
 {
-	Remote	   *remote = learn_revision(&slot->target.session, body->revision);
+	Remote	   *remote = learn_revision(&slot->ref.session, body->revision);
 	RinqBytes	fields[RINQ_OP_FIELDS];
 	RinqAttribute *attributes;
-	uint32		revision = slot->current ? body->revision : slot->target.revision;
+	uint32		revision = slot->current ? body->revision : slot->ref.revision;
 	int			count;
 	int			i;
 
@@ -449,7 +449,7 @@ take_fetched(uint32 index, RinqSlot *slot, const RinqSessBody *body)
 		body->attributes[i].fetched = body->revision;
 		put_remote_attribute(remote, fields[RINQ_OP_NAMESPACE], &body->attributes[i]);
 	}
-	if (!answer_get(index, remote, revision, fields[RINQ_OP_NAMESPACE], attributes, count))
+	if (!finish_get_from_cache(index, remote, revision, fields[RINQ_OP_NAMESPACE], attributes, count))
 		finish_remote_operation(index, RINQ_OUTCOME_STALE_FETCH, rinq_bytes(NULL, 0));
 }
 
@@ -460,7 +460,7 @@ take_fetched(uint32 index, RinqSlot *slot, const RinqSessBody *body)
 static void
 take_updated(uint32 index, RinqSlot *slot, const RinqSessBody *body)
 {
-	Remote	   *remote = learn_revision(&slot->target.session, body->revision);
+	Remote	   *remote = learn_revision(&slot->ref.session, body->revision);
 	RinqBytes	fields[RINQ_OP_FIELDS];
 	RinqAttribute *attributes;
 	int			count;
@@ -487,7 +487,7 @@ take_updated(uint32 index, RinqSlot *slot, const RinqSessBody *body)
 static void
 take_cleared(uint32 index, RinqSlot *slot, const RinqSessBody *body)
 {
-	Remote	   *remote = learn_revision(&slot->target.session, body->revision);
+	Remote	   *remote = learn_revision(&slot->ref.session, body->revision);
 	RinqBytes	fields[RINQ_OP_FIELDS];
 
 	rinq_slot_read(slot, fields, RINQ_OP_FIELDS);
@@ -520,7 +520,7 @@ handle_owner_success(uint32 index, RinqSlot *slot, RinqBytes data)
 	switch (slot->op)
 	{
 		case RINQ_OP_REVISION:
-			(void) learn_revision(&slot->target.session, body.revision);
+			(void) learn_revision(&slot->ref.session, body.revision);
 			finish_with_remote_ref(index, body.revision);
 			break;
 		case RINQ_OP_GET:
@@ -533,7 +533,7 @@ handle_owner_success(uint32 index, RinqSlot *slot, RinqBytes data)
 			take_cleared(index, slot, &body);
 			break;
 		default:
-			forget_destroyed(&slot->target.session);
+			forget_destroyed(&slot->ref.session);
 			finish_remote_operation(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0));
 			break;
 	}
@@ -544,7 +544,7 @@ handle_owner_failure(uint32 index, RinqSlot *slot, RinqBytes type)
 {
 	if (rinq_bytes_are(type, "not-found"))
 	{
-		forget_destroyed(&slot->target.session);
+		forget_destroyed(&slot->ref.session);
 		finish_remote_operation(index, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
 	}
 	else if (rinq_bytes_are(type, "stale"))

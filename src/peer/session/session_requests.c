@@ -173,7 +173,7 @@ append_session(StringInfo page, const RinqSession * session)
 	appendBinaryStringInfo(page, (const char *) &session->role, sizeof(Oid));
 	appendBinaryStringInfo(page, (const char *) &session->pid, sizeof(int));
 	appendBinaryStringInfo(page, (const char *) &session->pending, sizeof(int));
-	appendBinaryStringInfo(page, (const char *) &session->num_kept, sizeof(int));
+	appendBinaryStringInfo(page, (const char *) &session->num_buffered, sizeof(int));
 	appendBinaryStringInfo(page, (const char *) &session->created, sizeof(TimestampTz));
 	rinq_subscriptions_list(session, page);
 }
@@ -305,7 +305,7 @@ may_use(const RinqSlot *slot, const RinqSession * session)
 static void
 on_own_session(uint32 index, RinqSlot *slot, const RinqBytes *fields)
 {
-	RinqSession *session = rinq_own_session_find(slot->target.session.seq);
+	RinqSession *session = rinq_own_session_find(slot->ref.session.seq);
 	Oid			owner = InvalidOid;
 	uint32		revision;
 
@@ -322,7 +322,7 @@ on_own_session(uint32 index, RinqSlot *slot, const RinqBytes *fields)
 		rinq_invoker_finish_text(index, RINQ_OUTCOME_NOT_OURS, role);
 		return;
 	}
-	revision = slot->current ? session->revision : slot->target.revision;
+	revision = slot->current ? session->revision : slot->ref.revision;
 	switch (slot->op)
 	{
 		case RINQ_OP_REVISION:
@@ -360,7 +360,7 @@ on_own_session(uint32 index, RinqSlot *slot, const RinqBytes *fields)
 			listen_to_session(index, session, slot, fields);
 			break;
 		case RINQ_OP_FETCH:
-			if (session->num_kept == 0 && !rinq_buffers_notifications(session))
+			if (session->num_buffered == 0 && !rinq_buffers_notifications(session))
 				rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED,
 										 RINQ_NOTHING_BUFFERED);
 			else
@@ -393,7 +393,7 @@ rinq_operation(uint32 index)
 	}
 	if (slot->op != RINQ_OP_LIST_SESSIONS && slot->op != RINQ_OP_LIST_ATTRIBUTES &&
 		slot->op != RINQ_OP_LIST_SUBSCRIPTIONS &&
-		!rinq_peer_id_equal(&slot->target.session.peer, &rinq_peer.id))
+		!rinq_peer_id_equal(&slot->ref.session.peer, &rinq_peer.id))
 	{
 		rinq_session_cache_operation(index);
 		return;
@@ -404,7 +404,7 @@ rinq_operation(uint32 index)
 	/* the answer takes the place of the fields, and may be made of them */
 	rinq_slot_read(slot, fields, RINQ_OP_FIELDS);
 	if (slot->op == RINQ_OP_LIST_SESSIONS || slot->op == RINQ_OP_LIST_ATTRIBUTES)
-		list_own_sessions(index, slot->target.session.seq, slot->op == RINQ_OP_LIST_ATTRIBUTES);
+		list_own_sessions(index, slot->ref.session.seq, slot->op == RINQ_OP_LIST_ATTRIBUTES);
 	else if (slot->op == RINQ_OP_LIST_SUBSCRIPTIONS)
 	{
 		StringInfoData all;

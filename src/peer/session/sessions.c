@@ -139,7 +139,7 @@ add_session(uint32 seq)
 	session->serial = ++last_serial;
 	dlist_init(&session->subscriptions);
 	dlist_init(&session->notifications);
-	dlist_init(&session->kept);
+	dlist_init(&session->buffered);
 	session->procno = RINQ_NO_PROC;
 	session->next_message = 1;
 	session->created = GetCurrentTimestamp();

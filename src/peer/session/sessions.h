@@ -39,12 +39,12 @@ typedef struct RinqSession
 	dlist_head	notifications;	/* that wait until the one before is handled
 								 * (dispatch.c) */
 	bool		handling;		/* one of them is being handled */
-	bool		standing;		/* it was made for a subscription
+	bool		durable;		/* it was made for a subscription
 								 * (subscriptions.c) */
-	dlist_head	kept;			/* until they are fetched (buffer.c) */
-	int			num_kept;
-	int			num_keeping;	/* namespaces whose notifications are kept */
-	Size		kept_bytes;		/* what they take */
+	dlist_head	buffered;		/* until they are fetched (buffer.c) */
+	int			num_buffered;
+	int			num_buffering;	/* namespaces whose notifications are kept */
+	Size		buffered_bytes; /* what they take */
 	dlist_node	keeping;		/* while there are any (buffer.c) */
 	List	   *fetching;		/* operations that wait for such
 								 * (rinq_wait_in) */

@@ -35,7 +35,7 @@
 static int64 waits_since[MAX_CHANNELS];
 
 /* when the broker has answered anything at all */
-static int64 last_answer;
+static int64 last_reply;
 
 /* its silence was noticed, and what waits behind is on its way elsewhere */
 static bool is_stuck[MAX_CHANNELS];
@@ -87,7 +87,7 @@ number_of(uint16 channel)
 static bool
 is_slow(int i)
 {
-	return rinq_amqp_channel_unanswered(rinq_peer.conn, channel_at(i)) > 0 &&
+	return rinq_amqp_channel_requests(rinq_peer.conn, channel_at(i)) > 0 &&
 		rinq_peer.now - waits_since[i] >= SLOW_AFTER;
 }
 
@@ -97,7 +97,7 @@ use_channel(int i)
 {
 	if (!rinq_amqp_channel_usable(rinq_peer.conn, channel_at(i)))
 		rinq_amqp_channel_open(rinq_peer.conn, channel_at(i), 0);
-	if (rinq_amqp_channel_unanswered(rinq_peer.conn, channel_at(i)) <= 1)
+	if (rinq_amqp_channel_requests(rinq_peer.conn, channel_at(i)) <= 1)
 		waits_since[i] = rinq_peer.now;
 }
 
@@ -145,11 +145,11 @@ rinq_is_declare_channel(uint16 channel)
  * The broker has answered on a channel, or has closed it.
  */
 void
-rinq_declare_answered(uint16 channel)
+rinq_declare_replied(uint16 channel)
 {
 	int			i = number_of(channel);
 
-	last_answer = rinq_peer.now;
+	last_reply = rinq_peer.now;
 	if (i < 0)
 		return;
 	waits_since[i] = rinq_peer.now;
@@ -246,7 +246,7 @@ rinq_declare_problem(const RinqNamespace * ns, int patience)
 	int64		waited = rinq_peer.now - ns->declare_since;
 
 	if (ns->state != NAMESPACE_DECLARING || waited < patience ||
-		last_answer < ns->declare_since + SLOW_AFTER)
+		last_reply < ns->declare_since + SLOW_AFTER)
 		return NULL;
 	snprintf(text, sizeof(text), "the broker has not answered the declaration of queue \"cmd.%s\" for " INT64_FORMAT " ms",
 			 ns->name, waited);
@@ -299,7 +299,7 @@ rinq_declare_connection_lost(void)
 	while (!dlist_is_empty(&declaring))
 		rinq_declare_end(dlist_container(RinqNamespace, declaring, dlist_head_node(&declaring)),
 						 NAMESPACE_UNDECLARED);
-	last_answer = 0;
+	last_reply = 0;
 	memset(waits_since, 0, sizeof(waits_since));
 	memset(is_stuck, 0, sizeof(is_stuck));
 }

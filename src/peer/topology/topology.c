@@ -157,7 +157,7 @@ rinq_topology_opened(void)
 static uint16
 request_prefetch(void)
 {
-	return (uint16) (rinq_prefetch > 0 ? rinq_prefetch : 4 * rinq_command_workers);
+	return (uint16) (rinq_request_prefetch > 0 ? rinq_request_prefetch : 4 * rinq_command_workers);
 }
 
 /* a channel that consumes, after it was opened */
@@ -182,7 +182,7 @@ start_session_channel(uint16 channel, const char *suffix)
 {
 	char		queue[16];
 
-	rinq_basic_qos(rinq_peer.conn, channel, (uint16_t) rinq_session_workers, false, 0);
+	rinq_basic_qos(rinq_peer.conn, channel, (uint16_t) rinq_session_prefetch, false, 0);
 	own_queue(suffix, queue);
 	rinq_basic_consume(rinq_peer.conn, channel, rinq_bytes_str(queue), rinq_bytes_str(queue), true,
 					   COOKIE(STEP_SETUP, 0));
@@ -522,7 +522,7 @@ rinq_topology_reply(const RinqReply *reply)
 {
 	RinqNamespace *ns;
 
-	rinq_declare_answered(reply->channel);
+	rinq_declare_replied(reply->channel);
 	switch (COOKIE_STEP(reply->cookie))
 	{
 		case STEP_SETUP_LAST:
@@ -649,7 +649,7 @@ declare_channel_closed(const RinqAmqpChannelClosed *info)
 	}
 	else if (info->request_failed && COOKIE_INDEX(info->cookie) < rinq_topology_count())
 		failed = rinq_topology_at(COOKIE_INDEX(info->cookie));
-	rinq_declare_answered(info->channel);
+	rinq_declare_replied(info->channel);
 	if (failed != NULL)
 		namespace_failed(failed, info);
 	rinq_declare_elsewhere(info->channel, false);
