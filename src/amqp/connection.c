@@ -35,7 +35,7 @@ wipe_and_free(char **text)
 	}
 }
 
-/* Copies at most as much as fits into a short string. */
+/* Copie at most as much as fits into a short string. */
 static char *
 copy_short(const char *text)
 {
@@ -166,7 +166,7 @@ rinq_conn_protocol_error(RinqConn *conn, const char *fmt,...)
 				   conn->peer, detail);
 }
 
-/* Ends a connection whose other side does not read. */
+/* End a connection whose other side does not read. */
 static void
 fail_full(RinqConn *conn)
 {
@@ -301,7 +301,7 @@ receive_bytes(RinqConn *conn)
 	return RECEIVE_FAILED;
 }
 
-/* Reads and handles up to max_frames frames.  True if the input has run dry. */
+/* Read and handles up to max_frames frames.  True if the input has run dry. */
 static bool
 read_frames(RinqConn *conn, int max_frames)
 {
@@ -344,7 +344,7 @@ read_frames(RinqConn *conn, int max_frames)
 }
 
 /*
- * Acts on deadlines that have passed.  A silent broker is given up only when
+ * Act on deadlines that have passed.  A silent broker is given up only when
  * a read has just shown that there really is nothing: if the owner was away
  * for long, the proof of life may wait in the socket.
  */

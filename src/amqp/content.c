@@ -31,7 +31,7 @@ copy_name(char *to, uint8_t *tolen, amqp_bytes_t name)
 		memcpy(to, name.bytes, *tolen);
 }
 
-/* Forgets a message that is only partly there. */
+/* Forget a message that is only partly there. */
 void
 rinq_content_reset(RinqContent *content)
 {
@@ -126,7 +126,7 @@ call_on_return(RinqConn *conn, uint16_t channel, const RinqContent *content,
 }
 
 /*
- * Hands a message over.  The channel is ready for the next one before that, as
+ * Hand a message over.  The channel is ready for the next one before that, as
  * the callback may close it, or not return at all.
  */
 static void
@@ -149,7 +149,7 @@ deliver_content(RinqConn *conn, uint16_t channel, RinqBytes body)
 
 /* ---------------- header and body frames ---------------- */
 
-/* Keeps the property list until the body is there. */
+/* Keep the property list until the body is there. */
 static bool
 keep_props(RinqConn *conn, RinqContent *content, const char *data, size_t len)
 {
@@ -174,7 +174,7 @@ keep_props(RinqConn *conn, RinqContent *content, const char *data, size_t len)
 }
 
 /*
- * Finds the message that content on this channel belongs to.  NULL if the
+ * Find the message that content on this channel belongs to.  NULL if the
  * content is to be ignored, or was not expected, which ends the connection.
  */
 static RinqContent *
@@ -224,7 +224,7 @@ rinq_content_header(RinqConn *conn, uint16_t channel, RinqBytes payload)
 		deliver_content(conn, channel, rinq_bytes("", 0));
 }
 
-/* Appends to a body that takes several frames. */
+/* Append to a body that takes several frames. */
 static bool
 keep_body(RinqConn *conn, RinqContent *content, RinqBytes chunk)
 {

@@ -60,7 +60,7 @@ rinq_method_name(amqp_method_number_t id)
 }
 
 /*
- * Decodes the arguments of a method.  The result lives until the next call.
+ * Decode the arguments of a method.  The result lives until the next call.
  * NULL, and the connection closed, if they are malformed.
  *
  * Must not be used for connection.start, the one method from a broker that
@@ -310,7 +310,7 @@ known_type(uint8_t type)
 		type == AMQP_FRAME_BODY || type == AMQP_FRAME_HEARTBEAT;
 }
 
-/* Handles one frame of the input, if there is a whole one. */
+/* Handle one frame of the input, if there is a whole one. */
 RinqFrameResult
 rinq_frame_next(RinqConn *conn)
 {

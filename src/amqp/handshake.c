@@ -35,7 +35,7 @@ rinq_handshake_begin(RinqConn *conn)
 
 /* ---------------- connection.start ---------------- */
 
-/* Keeps the product and version out of the server's properties. */
+/* Keep the product and version out of the server's properties. */
 static bool
 read_server_properties(RinqConn *conn, RinqBytes table)
 {
@@ -99,7 +99,7 @@ capability_entry(const char *key)
 	return entry;
 }
 
-/* Appends connection.start-ok with the given SASL PLAIN response. */
+/* Append connection.start-ok with the given SASL PLAIN response. */
 static bool
 put_start_ok(RinqConn *conn, RinqBytes response)
 {
@@ -251,7 +251,7 @@ open_ok(RinqConn *conn)
 
 /* ---------------- close and blocked ---------------- */
 
-/* Asks for an orderly close; if even that fails, the deadline ends it. */
+/* Ask for an orderly close; if even that fails, the deadline ends it. */
 void
 rinq_send_connection_close(RinqConn *conn)
 {

@@ -137,7 +137,7 @@ rinq_broker_version_check(const char *product, const char *version)
 /* ---------------- texts of the broker ---------------- */
 
 /*
- * Overwrites every occurrence of a secret in a text.  One or two characters
+ * Overwrite every occurrence of a secret in a text.  One or two characters
  * are no secret, and masking them would make most texts unreadable.
  */
 static void
@@ -156,7 +156,7 @@ mask_secret(char *text, const char *secret)
 }
 
 /*
- * Copies a text of the broker's into buf, fit for a log of any encoding and
+ * Copie a text of the broker's into buf, fit for a log of any encoding and
  * without the credentials, should the broker repeat them.
  */
 void

@@ -115,7 +115,7 @@ decode_headers(RinqBytes table, RinqMessage *out)
 	}
 }
 
-/* Reads a short string if its flag is set, into *field unless that is NULL. */
+/* Read a short string if its flag is set, into *field unless that is NULL. */
 static bool
 take_shortstr(RinqReader *r, uint16_t flags, uint16_t flag, RinqBytes *field)
 {
@@ -188,7 +188,7 @@ rinq_message_decode(const char *data, size_t len, RinqMessage *out)
 
 /* ---------------- encoding ---------------- */
 
-/* Adds the size of a short string property. */
+/* Add the size of a short string property. */
 static bool
 add_shortstr(RinqBytes b, size_t *size)
 {
@@ -200,7 +200,7 @@ add_shortstr(RinqBytes b, size_t *size)
 	return true;
 }
 
-/* Adds the size of a header: key, type, length, content. */
+/* Add the size of a header: key, type, length, content. */
 static bool
 add_header(RinqBytes b, size_t keylen, size_t limit, size_t *size)
 {
@@ -263,7 +263,7 @@ rinq_message_check(const RinqMessage *msg, size_t frame_max, size_t *size)
 	return RINQ_MSG_OK;
 }
 
-/* Adds an entry for a header that is there. */
+/* Add an entry for a header that is there. */
 static void
 put_header_entry(amqp_table_entry_t *entries, int *n, const char *key, uint8_t kind,
 				 RinqBytes value)

@@ -110,7 +110,7 @@ rinq_out_frame_head(char *at, uint8_t type, uint16_t channel, size_t payload)
 }
 
 /*
- * Appends a method frame; max_args is an upper bound for the encoded size of
+ * Append a method frame; max_args is an upper bound for the encoded size of
  * the arguments.  False if out of memory.
  */
 bool
@@ -166,7 +166,7 @@ reset_drained(RinqConn *conn)
 }
 
 /*
- * Sends what the socket takes.  An error is only noted: the broker may have
+ * Send what the socket takes.  An error is only noted: the broker may have
  * told the reason before it closed, and that is still to be read.
  */
 void

@@ -29,7 +29,7 @@ put_u32(char *at, uint32_t value)
 	at[3] = (char) value;
 }
 
-/* Appends the content header; its size has been reserved.  False on refusal. */
+/* Append the content header; its size has been reserved.  False on refusal. */
 static bool
 put_content_header(RinqConn *conn, uint16_t channel, const RinqMessage *msg,
 				   size_t props_size, size_t body_len)
@@ -48,7 +48,7 @@ put_content_header(RinqConn *conn, uint16_t channel, const RinqMessage *msg,
 	return true;
 }
 
-/* Appends the body in as many frames as it takes; the size is reserved. */
+/* Append the body in as many frames as it takes; the size is reserved. */
 static void
 put_body(RinqConn *conn, uint16_t channel, const char *body, size_t len)
 {

@@ -48,7 +48,7 @@ oldest_pending(const RinqAmqpChannel *ch)
 	return ch->fifo_count > 0 ? &ch->fifo[ch->fifo_head] : NULL;
 }
 
-/* Makes room for one more. */
+/* Make room for one more. */
 static bool
 fifo_reserve(RinqAmqpChannel *ch)
 {
@@ -120,7 +120,7 @@ check_channel_number(const RinqConn *conn, uint16_t channel)
 	return RINQ_MSG_OK;
 }
 
-/* Sends a request, whose texts fit into max_args, on an open channel. */
+/* Send a request, whose texts fit into max_args, on an open channel. */
 static RinqMsgStatus
 send_method_request(RinqConn *conn, uint16_t channel, RinqRequestKind kind, void *method,
 					size_t max_args, uint64_t cookie)
@@ -347,7 +347,7 @@ rinq_confirm_select(RinqConn *conn, uint16_t channel, uint64_t cookie)
 
 /* ---------------- receiving ---------------- */
 
-/* Reads what a reply tells besides "done".  False if it is malformed. */
+/* Read what a reply tells besides "done".  False if it is malformed. */
 static bool
 read_reply(RinqConn *conn, amqp_method_number_t id, RinqBytes args, RinqReply *reply)
 {
@@ -369,7 +369,7 @@ read_reply(RinqConn *conn, amqp_method_number_t id, RinqBytes args, RinqReply *r
 }
 
 /*
- * Takes a method that answers the oldest request of the channel.  False if it
+ * Take a method that answers the oldest request of the channel.  False if it
  * does not; then it is no reply, or not one that was due.
  */
 bool

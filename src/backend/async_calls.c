@@ -107,7 +107,7 @@ rinq_async_wait_any(RinqAsyncCall **some, int count, int64 until)
 	}
 }
 
-/* makes the slot this process's own; false when the peer has taken it back */
+/* make the slot this process's own; false when the peer has taken it back */
 static bool
 claim_async_slot(const RinqAsyncCall *call)
 {
@@ -128,7 +128,7 @@ forget_async_call(RinqAsyncCall *call)
 	hash_search(calls, &call->id, HASH_REMOVE, NULL);
 }
 
-/* forgets answers that were awaited in the transaction that ends */
+/* forget answers that were awaited in the transaction that ends */
 static void
 forget_awaited_at_xact_end(XactEvent event, void *arg)
 {
@@ -200,7 +200,7 @@ rinq_async_cancel(RinqAsyncCall *call)
 	forget_async_call(call);
 }
 
-/* gives all calls up: the request that has made them is over */
+/* give all calls up: the request that has made them is over */
 static void
 forget_all_async_calls(void)
 {
@@ -232,7 +232,7 @@ find_oldest(void)
 	return oldest;
 }
 
-/* frees what came in answer to a call */
+/* free what came in answer to a call */
 static void
 free_async_result(RinqResult *result)
 {
@@ -245,7 +245,7 @@ free_async_result(RinqResult *result)
 	}
 }
 
-/* forgets a call that was answered, for another one to be made */
+/* forget a call that was answered, for another one to be made */
 static void
 drop_async_result(RinqAsyncCall *call)
 {
@@ -259,7 +259,7 @@ drop_async_result(RinqAsyncCall *call)
 	forget_async_call(call);
 }
 
-/* makes room for another call, at the expense of answers */
+/* make room for another call, at the expense of answers */
 static void
 make_room_for_call(void)
 {

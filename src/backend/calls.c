@@ -41,7 +41,7 @@ static uint32 my_client = 0;
  */
 static Bitmapset *used_entries = NULL;
 
-/* takes note of an entry before there is anything in it */
+/* take note of an entry before there is anything in it */
 static void
 use_entry(RinqDatabase *db)
 {
@@ -130,7 +130,7 @@ rinq_client_number(void)
 	return my_client;
 }
 
-/* raises the error for a peer that does not run because its database is a copy */
+/* raise the error for a peer that does not run because its database is a copy */
 static void
 raise_suspended(RinqDatabase *db)
 {
@@ -167,7 +167,7 @@ raise_not_running(RinqDatabase *db)
 }
 
 /*
- * Raises the error for a peer that is nobody on the network now.
+ * Raise the error for a peer that is nobody on the network now.
  */
 void
 rinq_raise_not_connected(const char *reason)
@@ -220,7 +220,7 @@ may_come_up(RinqDatabase *db)
 }
 
 /*
- * Returns this database's entry, whether or not a peer runs; waits for it right
+ * Return this database's entry, whether or not a peer runs; waits for it right
  * after the server's start, when the launcher has not seen the database yet.
  */
 RinqDatabase *
@@ -244,7 +244,7 @@ rinq_require_database(void)
 }
 
 /*
- * Returns this database's entry when its peer is connected.  A peer that is
+ * Return this database's entry when its peer is connected.  A peer that is
  * starting, or connecting for the first time, is waited for; one that has
  * failed to connect is not, since nobody knows how long that will last.
  */
@@ -344,7 +344,7 @@ new_slot(RinqDatabase *db, RinqOperation op, int64 deadline)
 	return index;
 }
 
-/* hands a slot to the peer; it is freed when there is no memory for the payload */
+/* hand a slot to the peer; it is freed when there is no memory for the payload */
 static bool
 try_submit(RinqDatabase *db, uint32 index, const RinqBytes *fields, int nfields)
 {
@@ -376,7 +376,7 @@ submit_call(RinqDatabase *db, uint32 index, const RinqBytes *fields, int nfields
 						   rinq_payload_memory)));
 }
 
-/* numbers a call: with an id that was drawn before, or one of this process's session */
+/* number a call: with an id that was drawn before, or one of this process's session */
 static void
 number_call(RinqDatabase *db, RinqSlot *slot, const RinqMessageId *id)
 {
@@ -387,7 +387,7 @@ number_call(RinqDatabase *db, RinqSlot *slot, const RinqMessageId *id)
 }
 
 /*
- * Hands a call to the peer, with a message id that was drawn before, or else
+ * Hand a call to the peer, with a message id that was drawn before, or else
  * one of this process's session.  Returns its slot, which the caller has to
  * release whatever happens; if it is "async", only after having claimed it
  * (backend/async_calls.h).
@@ -439,7 +439,7 @@ rinq_call_submit_uncorrelated(RinqDatabase *db, const RinqBytes *fields, int64 d
 }
 
 /*
- * Hands an operation on a session to the peer, at the reference's revision, or
+ * Hand an operation on a session to the peer, at the reference's revision, or
  * the "current" one.  "role" is who asks; "privilege_checked" may use any session.
  */
 uint32
@@ -488,7 +488,7 @@ rinq_call_ended(RinqDatabase *db, uint32 index)
 }
 
 /*
- * Waits until a call is answered or its deadline has passed, which is then
+ * Wait until a call is answered or its deadline has passed, which is then
  * the answer's outcome.
  */
 void
@@ -529,7 +529,7 @@ rinq_call_read_result(RinqDatabase *db, uint32 index, RinqResult *result)
 }
 
 /*
- * Leaves a call's slot to the peer; false when it was answered meanwhile, and
+ * Leave a call's slot to the peer; false when it was answered meanwhile, and
  * is still the caller's.
  */
 bool
@@ -549,7 +549,7 @@ rinq_call_abandon(RinqDatabase *db, uint32 index)
 }
 
 /*
- * Gives a call's slot back: frees it when it is answered, leaves it to the
+ * Give a call's slot back: free it when it is answered, leave it to the
  * peer when not.
  */
 void

@@ -139,7 +139,7 @@ set_mark(void)
 	last_mark = mark;
 }
 
-/* takes back everything since a mark */
+/* take back everything since a mark */
 static void
 cut_to_mark(Mark *mark)
 {
@@ -200,7 +200,7 @@ reserve_message(Size size)
 }
 
 /*
- * Waits until there is room for messages from memory, while the peer is at
+ * Wait until there is room for messages from memory, while the peer is at
  * work on those that are there; here, where a cancellation or a timeout ends
  * the waiting, and not at the commit.
  */
@@ -279,7 +279,7 @@ rinq_transaction_durable(void)
 	return totals.durable;
 }
 
-/* copies a buffer's messages, all or only those that are not durable */
+/* copie a buffer's messages, all or only those that are not durable */
 static void
 copy_messages(RinqChunk *chunk, const SendBuffer *buffer, bool with_durable)
 {
@@ -339,7 +339,7 @@ reserve_chunks(bool with_durable)
 		rinq_sendqueue_reserve(&rinq_slots_of(database)->send, &packed, charge);
 }
 
-/* packs all buffers into chunks; false when there is no room */
+/* pack all buffers into chunks; false when there is no room */
 static bool
 pack_buffers(bool with_durable)
 {

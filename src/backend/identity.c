@@ -78,7 +78,7 @@ same_id(const pg_uuid_t *a, const pg_uuid_t *b)
 	return memcmp(a, b, sizeof(pg_uuid_t)) == 0;
 }
 
-/* finds out what has become of a claim's origin */
+/* find out what has become of a claim's origin */
 static void
 look_at_origin(Claim *claim, const char *origin)
 {
@@ -193,7 +193,7 @@ execute_identity_query(Oid schema, const char *table, const char *query, const p
 	(void) rinq_own_table_write(schema, table, query, id == NULL ? 0 : 1, types, values, NULL);
 }
 
-/* puts one identity in the place of all others */
+/* put one identity in the place of all others */
 static void
 unify_identity(Oid schema, const pg_uuid_t *id)
 {
@@ -204,7 +204,7 @@ unify_identity(Oid schema, const pg_uuid_t *id)
 	execute_identity_query(schema, IDENTITY_TABLE, "DELETE FROM %s WHERE id OPERATOR(pg_catalog.<>) $1", id);
 }
 
-/* makes this database one that is no copy */
+/* make this database one that is no copy */
 static void
 renew_identity(Oid schema, pg_uuid_t *id)
 {

@@ -56,7 +56,7 @@ rinq_outbox_table(Oid schema, int table)
 }
 
 /*
- * Opens one of the tables, which has to have so many columns.
+ * Open one of the tables, which has to have so many columns.
  */
 Relation
 rinq_outbox_open_table(Oid relid, int columns, LOCKMODE mode)
@@ -136,7 +136,7 @@ put_bytea_column(TupleTableSlot *slot, int column, RinqBytes value)
 }
 
 /*
- * Writes a message into the outbox, and its place into the message.
+ * Write a message into the outbox, and its place into the message.
  */
 void
 rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutbound *message,
@@ -201,7 +201,7 @@ is_relation_empty(Relation rel)
 }
 
 /*
- * Truncates a table that nobody uses and that has no rows left; false when it
+ * Truncate a table that nobody uses and that has no rows left; false when it
  * could not be done now.  Not replicated: a subscriber has an outbox of its own.
  */
 static bool
@@ -221,8 +221,8 @@ truncate_table(Oid relid)
 }
 
 /*
- * Goes on to the next table when the current one has grown, or has anything in
- * it at an idle moment; and truncates those that are not written any more.
+ * Go on to the next table when the current one has grown, or has anything in
+ * it at an idle moment; and truncate those that are not written any more.
  */
 RinqRotation
 rinq_outbox_rotate(RinqDatabase *db, Oid schema, RinqOutboxTables *tables, bool idle)

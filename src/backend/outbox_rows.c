@@ -38,7 +38,7 @@
 								 * cannot be used */
 
 /*
- * Opens the tables, for reading or for writing, before a snapshot is taken;
+ * Open the tables, for reading or for writing, before a snapshot is taken;
  * that way a snapshot sees the rows of a table that was rewritten while this
  * process would have waited.  It does not wait: false when somebody has locked
  * one of them.
@@ -65,7 +65,7 @@ rinq_outbox_open(Oid schema, LOCKMODE mode, RinqOutboxTables *tables)
 }
 
 /*
- * Closes them; the locks stay until the transaction ends.
+ * Close them; the locks stay until the transaction ends.
  */
 void
 rinq_outbox_close(RinqOutboxTables *tables)
@@ -185,7 +185,7 @@ note_row_ref(int table, TupleTableSlot *slot, void *arg)
 }
 
 /*
- * Finds all rows that the current snapshot sees, in the order in which they
+ * Find all rows that the current snapshot sees, in the order in which they
  * are to be sent.  Only their places are kept, so that a large outbox fits.
  */
 RinqOutboxRowRef *
@@ -257,7 +257,7 @@ make_message(TupleTableSlot *slot, const RinqOutboxItem *item)
 }
 
 /*
- * Fetches the row at a place, into the table's slot; false when it is not there
+ * Fetch the row at a place, into the table's slot; false when it is not there
  * any more.  What is there now may be another row: it has to have the id of the
  * item, or while that is not known, the number of the place; then the id is
  * filled in, if it is one.
@@ -320,7 +320,7 @@ make_unfit(const RinqOutboxRowRef *ref, char *reason)
 }
 
 /*
- * Reads rows, up to about so many bytes of messages.  Returns how many places
+ * Read rows, up to about so many bytes of messages.  Returns how many places
  * were dealt with.
  */
 Size
@@ -353,7 +353,7 @@ rinq_outbox_read(const RinqOutboxTables *tables, RinqOutboxRowRef *refs, Size co
 }
 
 /*
- * Reads the ids of some rows.  Returns how many places have got one; those of
+ * Read the ids of some rows.  Returns how many places have got one; those of
  * rows that are not there are left out.
  */
 Size
@@ -407,7 +407,7 @@ find_lost(int table, TupleTableSlot *slot, void *arg)
 }
 
 /*
- * Looks for rows that are not where they were, because somebody has rewritten
+ * Look for rows that are not where they were, because somebody has rewritten
  * the tables or moved the rows; all of them in one pass.  Their places are put
  * right, and "found" is set.
  */
@@ -480,7 +480,7 @@ rinq_outbox_has_any(const RinqOutboxTables *tables, int64 *seqs, Size count)
 }
 
 /*
- * Deletes the row in the slot of a place's table.  Nobody is waited for: false
+ * Delete the row in the slot of a place's table.  Nobody is waited for: false
  * when another transaction is changing the row.
  */
 static bool
@@ -496,7 +496,7 @@ delete_row(const RinqOutboxTables *tables, RinqOutboxRowRef *ref)
 }
 
 /*
- * Fetches the rows of some places, wherever they are, and does something with
+ * Fetch the rows of some places, wherever they are, and does something with
  * each, which may say that it has to be done later.  Of the places, "found" is
  * set when that is so, and else not: then there is nothing left to do.
  */
@@ -538,7 +538,7 @@ remove_row(const RinqOutboxTables *tables, RinqOutboxRowRef *ref, void *arg)
 }
 
 /*
- * Deletes the rows of messages that the broker has.  "found" is set in the
+ * Delete the rows of messages that the broker has.  "found" is set in the
  * places of those that could not be deleted now.
  */
 void
@@ -622,7 +622,7 @@ is_usable(Relation rel)
 }
 
 /*
- * Moves the row of a message that will not be sent to where an administrator
+ * Move the row of a message that will not be sent to where an administrator
  * looks at it.  False when it could not be moved now.
  */
 bool

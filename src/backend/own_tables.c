@@ -171,7 +171,7 @@ mark_in_use(void)
 }
 
 /*
- * Begins to use a table of the extension, in SPI.  What is allocated from now
+ * Begin to use a table of the extension, in SPI.  What is allocated from now
  * on is gone with rinq_own_table_close.
  */
 void
@@ -214,7 +214,7 @@ rinq_own_tables_in_use(void)
 }
 
 /*
- * Runs a statement.  Returns the number of rows, which are in SPI_tuptable.
+ * Run a statement.  Returns the number of rows, which are in SPI_tuptable.
  */
 uint64
 rinq_own_table_execute(const char *query, int nargs, Oid *types, Datum *values,
@@ -237,7 +237,7 @@ rinq_own_table_close(RinqOwnTable *table)
 }
 
 /*
- * Runs one statement on a table, whose name is to be filled into "query".
+ * Run one statement on a table, whose name is to be filled into "query".
  * Returns the number of rows.
  */
 uint64

@@ -48,7 +48,7 @@ rinq_failure_forget(void)
 }
 
 /*
- * Raises an application-defined failure as an error, and keeps it for
+ * Raise an application-defined failure as an error, and keep it for
  * rinq_last_failure(), since an error cannot carry a payload.  "origin" is the
  * command of another peer that it came from, NULL for a failure of this process.
  */

@@ -96,7 +96,7 @@ send_away(RinqDatabase *db)
 }
 
 /*
- * Empties a database of our processes, and keeps it so until the end of the
+ * Empty a database of our processes, and keep it so until the end of the
  * transaction.  After a while the command is left to find out for itself.
  */
 static void
@@ -458,7 +458,7 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 }
 
 /*
- * Installs the hooks; called while the server loads the library.
+ * Install the hooks; called while the server loads the library.
  */
 void
 rinq_utility_hook_init(void)

@@ -61,7 +61,7 @@ rinq_clock_share(pg_atomic_uint64 *shared)
 	difference = shared;
 }
 
-/* reads both clocks at the same moment, as far as a process can */
+/* read both clocks at the same moment, as far as a process can */
 static int64
 measure_difference(void)
 {

@@ -32,7 +32,7 @@ fail_part(char *err, size_t errsize, const char *part, const char *what)
 	return false;
 }
 
-/* Percent-decodes text[0..len) into a part of the result. */
+/* Percent-decode text[0..len) into a part of the result. */
 static bool
 decode_part(const char *text, size_t len, const char *part,
 			char out[RINQ_DSN_PART_SIZE], char *err, size_t errsize)
@@ -259,7 +259,7 @@ rinq_dsn_parse(const char *text, RinqDsn *out, char *err, size_t errsize)
 	return ok;
 }
 
-/* Appends c, or its percent-encoded form, if there is room for it. */
+/* Append c, or its percent-encoded form, if there is room for it. */
 static void
 append_encoded(char *buf, size_t size, size_t *len, char c)
 {

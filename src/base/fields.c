@@ -60,7 +60,7 @@ rinq_fields_size(const RinqFields *fields)
 	return size;
 }
 
-/* writes a value; returns where the next field begins */
+/* write a value; return where the next field begins */
 static char *
 write_value(const RinqFields *fields, int i, char *to)
 {
@@ -125,7 +125,7 @@ rinq_fields_write(const RinqFields *fields, char *to)
 	header[1] = (char) count;
 }
 
-/* takes bytes off the front; NULL when there are not so many */
+/* take bytes off the front; NULL when there are not so many */
 static const char *
 take(RinqBytes *from, size_t len)
 {
@@ -137,7 +137,7 @@ take(RinqBytes *from, size_t len)
 	return start;
 }
 
-/* reads the value of a field, behind its number and type; false when it is none */
+/* read the value of a field, behind its number and type; false when it is none */
 static bool
 read_value(RinqFields *fields, int i, RinqFieldType type, RinqBytes *from)
 {
@@ -179,7 +179,7 @@ read_value(RinqFields *fields, int i, RinqFieldType type, RinqBytes *from)
 	return true;
 }
 
-/* reads the fields behind the header; each has to come behind the one before */
+/* read the fields behind the header; each has to come behind the one before */
 static bool
 read_values(RinqFields *fields, int count, RinqBytes *from)
 {

@@ -189,7 +189,7 @@ static const struct cbor_callbacks callbacks = {
 };
 
 /*
- * Takes the next item, of a container its head; false at the end and when the
+ * Take the next item, of a container its head; false at the end and when the
  * input is malformed.
  */
 bool
@@ -264,7 +264,7 @@ rinq_cbor_more(RinqCborReader *reader, uint64 *left)
 }
 
 /*
- * Takes the head of a container; false, without failing, for null.
+ * Take the head of a container; false, without failing, for null.
  */
 bool
 rinq_cbor_enter(RinqCborReader *reader, RinqCborKind container, uint64 *left)
@@ -323,7 +323,7 @@ skip_nested(RinqCborReader *reader, int depth)
 }
 
 /*
- * Passes over one item with all it contains.
+ * Pass over one item with all it contains.
  */
 bool
 rinq_cbor_skip(RinqCborReader *reader)
@@ -363,7 +363,7 @@ rinq_cbor_read_bool(RinqCborReader *reader, bool *value)
 }
 
 /*
- * Takes a text, which points into the input unless it came in chunks; bytes
+ * Take a text, which points into the input unless it came in chunks; bytes
  * are taken for a text if they are one.
  */
 bool

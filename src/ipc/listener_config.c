@@ -72,7 +72,7 @@ take_listener(const char **p, const char *end, RinqListener *listener)
 }
 
 /*
- * Writes a configuration into the payload area.
+ * Write a configuration into the payload area.
  */
 dsa_pointer
 rinq_config_pack(const RinqConfig *config)
@@ -167,7 +167,7 @@ rinq_config_publish(RinqDatabase *db, Oid dboid, const RinqReading *reading)
 }
 
 /*
- * Reads the newest configuration into the current memory context, and its
+ * Read the newest configuration into the current memory context, and its
  * serial number.
  */
 void

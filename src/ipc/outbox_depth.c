@@ -141,7 +141,7 @@ rinq_depth_counted(RinqDatabase *db, uint64 before, Size rows,
 }
 
 /*
- * Adds the rows of transactions in doubt that the last count did not see.
+ * Add the rows of transactions in doubt that the last count did not see.
  */
 void
 rinq_depth_settle(RinqDatabase *db, const RinqScanSnapshot *snapshot)

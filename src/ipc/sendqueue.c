@@ -38,7 +38,7 @@ rinq_outbound_size(const RinqBytes *fields)
 }
 
 /*
- * Writes length and fields of a message; the rest of it is the caller's.
+ * Write length and fields of a message; the rest of it is the caller's.
  */
 void
 rinq_outbound_write(RinqOutbound *message, const RinqBytes *fields)
@@ -58,7 +58,7 @@ rinq_outbound_write(RinqOutbound *message, const RinqBytes *fields)
 }
 
 /*
- * Finds the fields of a message; they point into it.
+ * Find the fields of a message; they point into it.
  */
 void
 rinq_outbound_read(const RinqOutbound *message, RinqBytes *fields)
@@ -119,7 +119,7 @@ rinq_chunk(dsa_pointer pointer)
 }
 
 /*
- * Frees a chunk that nothing counts, and all that hang on it.
+ * Free a chunk that nothing counts, and all that hang on it.
  */
 void
 rinq_chunk_free(dsa_pointer pointer)
@@ -134,7 +134,7 @@ rinq_chunk_free(dsa_pointer pointer)
 }
 
 /*
- * Adds a chunk, and what hangs on it, to a list; "last" is the last of these.
+ * Add a chunk, and what hangs on it, to a list; "last" is the last of these.
  */
 static void
 link_chunks(RinqChunkList *list, dsa_pointer first, dsa_pointer last)
@@ -155,7 +155,7 @@ rinq_chunks_add(RinqChunkList *list, dsa_pointer pointer)
 }
 
 /*
- * Takes the oldest chunk of a list, or InvalidDsaPointer.
+ * Take the oldest chunk of a list, or InvalidDsaPointer.
  */
 dsa_pointer
 rinq_chunks_take(RinqChunkList *list)
@@ -206,7 +206,7 @@ rinq_sendqueue_open(RinqDatabase *db)
 	LWLockRelease(queue->lock);
 }
 
-/* counts messages that only memory had, and that are not sent */
+/* count messages that only memory had, and that are not sent */
 static void
 count_dropped(RinqDatabase *db, uint64 messages)
 {
@@ -214,7 +214,7 @@ count_dropped(RinqDatabase *db, uint64 messages)
 		pg_atomic_fetch_add_u64(&db->counters[RINQ_MESSAGES_DROPPED], messages);
 }
 
-/* frees what was in a line; "charge" grows by what transactions had reserved */
+/* free what was in a line; "charge" grows by what transactions had reserved */
 static void
 free_chunk_list(RinqDatabase *db, dsa_pointer pointer, Size *charge)
 {
@@ -307,7 +307,7 @@ rinq_sendqueue_has_room(RinqSendQueue *queue, Size bytes)
 }
 
 /*
- * Begins to pack: are durable messages to be packed, too?
+ * Begin to pack: are durable messages to be packed, too?
  */
 bool
 rinq_sendqueue_wants(RinqSendQueue *queue, RinqPacked *packed)
@@ -323,7 +323,7 @@ rinq_sendqueue_wants(RinqSendQueue *queue, RinqPacked *packed)
 }
 
 /*
- * Reserves room for chunks that are about to be made; false when there is none.
+ * Reserve room for chunks that are about to be made; false when there is none.
  */
 bool
 rinq_sendqueue_reserve(RinqSendQueue *queue, RinqPacked *packed, Size charge)
@@ -359,7 +359,7 @@ release_charge(RinqSendQueue *queue, Size charge, uint32 generation)
 }
 
 /*
- * Gives up what was packed, or reserved for that.
+ * Give up what was packed, or reserved for that.
  */
 void
 rinq_sendqueue_unreserve(RinqSendQueue *queue, RinqPacked *packed)
@@ -386,7 +386,7 @@ leave_direct_mode(RinqSendQueue *queue)
 }
 
 /*
- * Hands over what a transaction has sent, now that it is committed; nothing
+ * Hand over what a transaction has sent, now that it is committed; nothing
  * here can fail.  Its durable messages are left in the outbox while others are,
  * and when it could not pack them; then those of all that commit later are, too,
  * so that they do not overtake it.
@@ -461,7 +461,7 @@ rinq_sendqueue_want_scan(RinqDatabase *db)
 /* ---------------- the peer and its outbox worker ---------------- */
 
 /*
- * Gives the outbox worker something to do.
+ * Give the outbox worker something to do.
  */
 void
 rinq_sendqueue_order(RinqDatabase *db, dsa_pointer pointer)
@@ -476,7 +476,7 @@ rinq_sendqueue_order(RinqDatabase *db, dsa_pointer pointer)
 }
 
 /*
- * Hands an answer of the outbox worker to the peer of this incarnation; false,
+ * Hand an answer of the outbox worker to the peer of this incarnation; false,
  * with the chunk freed, when that has ended.
  */
 bool
@@ -523,7 +523,7 @@ rinq_sendqueue_peek(RinqSendQueue *queue, RinqSendList list)
 }
 
 /*
- * Takes the oldest chunk of a line, or InvalidDsaPointer.
+ * Take the oldest chunk of a line, or InvalidDsaPointer.
  */
 dsa_pointer
 rinq_sendqueue_get(RinqSendQueue *queue, RinqSendList list)
@@ -543,7 +543,7 @@ rinq_sendqueue_get(RinqSendQueue *queue, RinqSendList list)
 }
 
 /*
- * Frees a chunk that the peer has taken.
+ * Free a chunk that the peer has taken.
  */
 void
 rinq_sendqueue_free(RinqSendQueue *queue, dsa_pointer pointer)
@@ -599,7 +599,7 @@ rinq_sendqueue_reserved(RinqSendQueue *queue)
 }
 
 /*
- * Drops what an outbox worker that has ended was told.
+ * Drop what an outbox worker that has ended was told.
  */
 void
 rinq_sendqueue_drop_orders(RinqSendQueue *queue)

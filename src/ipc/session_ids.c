@@ -87,7 +87,7 @@ rinq_identity_clear(RinqDatabase *db)
 }
 
 /*
- * Sees to it that this process has a session of the peer's current identity,
+ * See to it that this process has a session of the peer's current identity,
  * which the peer is told of.  Returns the serial of that identity, or 0 while
  * the peer has none.
  */
@@ -135,7 +135,7 @@ ensure_session(RinqDatabase *db, uint32 client, RinqPeerId *peer)
 }
 
 /*
- * Draws the id of the next message of this process's session, which is made
+ * Draw the id of the next message of this process's session, which is made
  * if need be.  Returns the serial of the identity it belongs to, or 0, with
  * the id of no message, while the peer has none.
  */
@@ -184,7 +184,7 @@ rinq_session_current(RinqDatabase *db, uint32 client, RinqSessionId *id)
 }
 
 /*
- * Reads what a process has said about its session; false when that is not of
+ * Read what a process has said about its session; false when that is not of
  * the peer's current identity.
  */
 bool

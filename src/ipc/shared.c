@@ -247,7 +247,7 @@ startup_shared_memory(void)
 }
 
 /*
- * Arranges for the shared memory; called while the server loads the library.
+ * Arrange for the shared memory; called while the server loads the library.
  */
 void
 rinq_shared_init(void)
@@ -266,7 +266,7 @@ rinq_preloaded(void)
 }
 
 /*
- * Raises an error unless the library was loaded at server start, without
+ * Raise an error unless the library was loaded at server start, without
  * which there are neither shared memory nor processes.
  */
 void
@@ -403,7 +403,7 @@ rinq_my_database(void)
 }
 
 /*
- * Sets a process's latch.  A process that ended meanwhile leaves its number to
+ * Set a process's latch.  A process that ended meanwhile leaves its number to
  * another, which a wake-up without a reason does not disturb.
  */
 void

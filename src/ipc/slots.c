@@ -94,7 +94,7 @@ rinq_slots_init(RinqSlots *slots, LWLock *queue_lock, LWLock *request_lock)
 }
 
 /*
- * Takes a free slot for a call, or returns RINQ_NO_SLOT.
+ * Take a free slot for a call, or return RINQ_NO_SLOT.
  */
 uint32
 rinq_slot_alloc_call(RinqSlots *slots)
@@ -125,7 +125,7 @@ rinq_slot_alloc_call(RinqSlots *slots)
 }
 
 /*
- * Frees a slot with all it holds.  Slots of requests belong to the peer, which
+ * Free a slot with all it holds.  Slots of requests belong to the peer, which
  * keeps its own list of the free ones; they are only marked.
  */
 void
@@ -146,7 +146,7 @@ rinq_slot_free(RinqSlots *slots, uint32 index)
 }
 
 /*
- * Releases the fields of a slot, which stays in use.
+ * Release the fields of a slot, which stays in use.
  */
 void
 rinq_slot_clear(RinqSlot *slot)
@@ -162,7 +162,7 @@ rinq_slot_clear(RinqSlot *slot)
 }
 
 /*
- * Packs fields into a slot in place of those it has: each a length and its
+ * Pack fields into a slot in place of those it has: each a length and its
  * bytes, with PG_UINT32_MAX as the length of an absent one.
  *
  * Returns false, and leaves the slot empty, when the payload area is full.
@@ -208,7 +208,7 @@ rinq_slot_write(RinqSlot *slot, const RinqBytes *fields, int nfields)
 }
 
 /*
- * Finds the fields of a slot.  They point into shared memory and are valid
+ * Find the fields of a slot.  They point into shared memory and are valid
  * until the slot is written, cleared or freed.  Fields that were not written
  * are absent.
  */
@@ -243,7 +243,7 @@ rinq_slot_read(RinqSlot *slot, RinqBytes *fields, int nfields)
 }
 
 /*
- * Moves a slot from one state to the next, which hands it to another process;
+ * Move a slot from one state to the next, which hands it to another process;
  * false when it was in another state, because the other side gave up.
  */
 bool
@@ -332,7 +332,7 @@ rinq_inbox_missed(RinqSlots *slots)
 }
 
 /*
- * Adds a request to the line.  Returns the procno of an idle executor of its
+ * Add a request to the line.  Returns the procno of an idle executor of its
  * role to wake, lowest number first since its caches are the warmest, or
  * RINQ_NO_PROC.
  */
@@ -422,8 +422,8 @@ may_run_unattended(RinqDatabase *db, const RinqExecutorSlot *me)
 }
 
 /*
- * Takes the oldest request for the executor's role that may run now, and marks the
- * executor busy; or marks it idle and returns RINQ_NO_SLOT.
+ * Take the oldest request for the executor's role that may run now, and mark the
+ * executor busy; or mark it idle and return RINQ_NO_SLOT.
  */
 uint32
 rinq_request_take(RinqDatabase *db, RinqExecutorSlot *me)
@@ -458,7 +458,7 @@ rinq_request_take(RinqDatabase *db, RinqExecutorSlot *me)
 }
 
 /*
- * Takes a request out of the line again; false when an executor has it.
+ * Take a request out of the line again; false when an executor has it.
  */
 bool
 rinq_request_remove(RinqDatabase *db, uint32 index)
@@ -484,7 +484,7 @@ rinq_request_remove(RinqDatabase *db, uint32 index)
 }
 
 /*
- * Ends everything that waits for the peer: called when it ends, and again
+ * End everything that waits for the peer: called when it ends, and again
  * when the next one starts, for what came in between.
  */
 void

@@ -17,7 +17,7 @@
 #include "storage/latch.h"
 
 /*
- * Registers the launcher; called while the server loads the library.
+ * Register the launcher; called while the server loads the library.
  */
 void
 rinq_register_launcher(void)
@@ -36,7 +36,7 @@ rinq_register_launcher(void)
 }
 
 /*
- * Starts a worker for a database; false when the server has no place for
+ * Start a worker for a database; false when the server has no place for
  * another one.  The calling process is told of its start and end.
  */
 bool

@@ -124,7 +124,7 @@ rinq_network_queue_name(char *buf, size_t size, const char *suffix)
 	snprintf(buf, size, "%s%s", rinq_peer.short_text, suffix);
 }
 
-/* draws an identity, and asks the broker for its four queues */
+/* draw an identity, and ask the broker for its four queues */
 static void
 try_identity(void)
 {
@@ -157,7 +157,7 @@ try_identity(void)
 	}
 }
 
-/* gives up the queues of an identity of which another peer has one */
+/* give up the queues of an identity of which another peer has one */
 static void
 release_identity(int declared)
 {
@@ -386,7 +386,7 @@ connection_ended(const char *reason)
 }
 
 /*
- * Finds an address of the broker's host.  Names of this machine and literal
+ * Find an address of the broker's host.  Names of this machine and literal
  * addresses are found at once.  A name server that does not answer holds the
  * peer up for a second, the one place where it waits for anything else than
  * its latch and its socket.
@@ -628,7 +628,7 @@ rinq_network_reload(void)
 }
 
 /*
- * Starts the orderly end of the connection.
+ * Start the orderly end of the connection.
  */
 void
 rinq_network_stop(void)

@@ -141,7 +141,7 @@ read_config(void)
 	MemoryContextSwitchTo(old);
 }
 
-/* finds out by itself what nobody could say */
+/* find out by itself what nobody could say */
 static void
 look_at_all(void)
 {
@@ -194,7 +194,7 @@ read_inbox(void)
 	return false;
 }
 
-/* keeps the set of things to wait for in line with the socket */
+/* keep the set of things to wait for in line with the socket */
 static void
 prepare_wait(void)
 {
@@ -312,7 +312,7 @@ handle_signals(void)
 }
 
 /*
- * Leaves the network in order: no new requests, those not started go back to
+ * Leave the network in order: no new requests, those not started go back to
  * the broker, those running may finish within rinq.shutdown_timeout, and what
  * has not ended then is rolled back.  Calls that wait for a response are waited
  * for as well; but a process that was told to end leaves only handlers theirs.

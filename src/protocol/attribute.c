@@ -101,7 +101,7 @@ take_bytes(RinqBytes *from, RinqBytes *bytes)
 }
 
 /*
- * Appends a list of attributes, for another process.
+ * Append a list of attributes, for another process.
  */
 void
 rinq_attributes_pack(StringInfo buf, const RinqAttribute *attributes, int count)
@@ -120,7 +120,7 @@ rinq_attributes_pack(StringInfo buf, const RinqAttribute *attributes, int count)
 }
 
 /*
- * Reads such a list; the texts point into it.  False when it is none.
+ * Read such a list; the texts point into it.  False when it is none.
  */
 bool
 rinq_attributes_unpack(RinqBytes packed, RinqAttribute **attributes, int *count)
@@ -150,7 +150,7 @@ rinq_attributes_unpack(RinqBytes packed, RinqAttribute **attributes, int *count)
 	return true;
 }
 
-/* fills in an entry, which has room for the texts */
+/* fill in an entry, which has room for the texts */
 static void
 init_entry(RinqAttributeEntry *entry, RinqBytes namespace, RinqBytes key, RinqBytes value)
 {
@@ -302,7 +302,7 @@ roll_back(RinqAttributeTable *table, Undo *undo, int count)
 }
 
 /*
- * Sets attributes, at a revision.  On return, each has the revisions that it
+ * Set attributes, at a revision.  On return, each has the revisions that it
  * was created and updated at.  When it is refused, nothing changes; *frozen_key
  * is the key of one that is frozen, if that is why.
  */
@@ -395,7 +395,7 @@ rinq_attributes_frozen(RinqAttributeTable *table, RinqBytes namespace, RinqBytes
 }
 
 /*
- * Empties all attributes of a namespace, at a revision.  False, with nothing
+ * Empty all attributes of a namespace, at a revision.  False, with nothing
  * changed, when one of them is frozen and has a value.
  */
 bool
@@ -426,7 +426,7 @@ rinq_attributes_clear(RinqAttributeTable *table, MemoryContext context, RinqByte
 }
 
 /*
- * Puts an attribute into a table as it is, in place of what was there.
+ * Put an attribute into a table as it is, in place of what was there.
  */
 void
 rinq_attribute_put(RinqAttributeTable **table, MemoryContext context, RinqBytes namespace,
@@ -521,7 +521,7 @@ rinq_attributes_free(RinqAttributeTable *table)
 }
 
 /*
- * Walks over a table, which must not change meanwhile.
+ * Walk over a table, which must not change meanwhile.
  */
 void
 rinq_attribute_scan_begin(RinqAttributeScan *scan, RinqAttributeTable *table)

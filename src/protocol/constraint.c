@@ -140,7 +140,7 @@ decode_nested(RinqCborReader *reader, int depth, const char **problem)
 }
 
 /*
- * Reads a constraint off the wire.  Its texts point into the data where they
+ * Read a constraint off the wire.  Its texts point into the data where they
  * can.
  */
 RinqConstraint *
@@ -172,7 +172,7 @@ write_constraint_text(StringInfo out, const char *key, RinqBytes value)
 }
 
 /*
- * Writes a constraint as the reference peer does.
+ * Write a constraint as the reference peer does.
  */
 void
 rinq_constraint_encode(StringInfo out, const RinqConstraint *constraint)
@@ -322,7 +322,7 @@ print_term(StringInfo out, const RinqConstraint *constraint)
 }
 
 /*
- * Writes the text form.
+ * Write the text form.
  */
 void
 rinq_constraint_print(StringInfo out, const RinqConstraint *constraint)
@@ -523,7 +523,7 @@ parse_term(Parser *p, int depth)
 }
 
 /*
- * Reads the text form.  When it is none, *position is the byte at which that
+ * Read the text form.  When it is none, *position is the byte at which that
  * was noticed.
  */
 RinqConstraint *

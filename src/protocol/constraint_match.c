@@ -105,7 +105,7 @@ evaluate_node(const Node *node)
 	}
 }
 
-/* adds a constraint with its terms, as they are for a session without attributes */
+/* add a constraint with its terms, as they are for a session without attributes */
 static int
 add_node(RinqMatcher *matcher, const RinqConstraint *constraint, RinqBytes namespace, int parent)
 {
@@ -167,7 +167,7 @@ rinq_matcher_make(const RinqConstraint *constraint, RinqBytes namespace)
 	return matcher;
 }
 
-/* gives a node the other value, and whatever changes by that */
+/* give a node the other value, and whatever changes by that */
 static void
 flip_node(RinqMatcher *matcher, int index)
 {
@@ -188,7 +188,7 @@ flip_node(RinqMatcher *matcher, int index)
 	}
 }
 
-/* flips all comparisons of an attribute with a constant */
+/* flip all comparisons of an attribute with a constant */
 static void
 flip_comparisons(RinqMatcher *matcher, const RinqAttributeEntry *entry, RinqBytes constant)
 {
@@ -206,7 +206,7 @@ flip_comparisons(RinqMatcher *matcher, const RinqAttributeEntry *entry, RinqByte
 	}
 }
 
-/* flips what the attributes of a session change; a second time puts all back */
+/* flip what the attributes of a session change; a second time puts all back */
 static void
 apply_attributes(RinqMatcher *matcher, RinqAttributeTable *attributes)
 {

@@ -66,7 +66,7 @@ rinq_notification_pack(char *to, const RinqBytes *fields)
 }
 
 /*
- * Takes the first one off a list, which the fields point into; false when that
+ * Take the first one off a list, which the fields point into; false when that
  * is none.
  */
 bool
@@ -94,7 +94,7 @@ rinq_notification_unpack(RinqBytes *list, RinqBytes *fields)
 }
 
 /*
- * Fills in the columns of a rinq_notification.  Raises an error when the
+ * Fill in the columns of a rinq_notification.  Raises an error when the
  * payload has no form in jsonb, or a text none in this database's encoding.
  */
 void

@@ -28,7 +28,7 @@ is_json_null(const Jsonb *json)
 }
 
 /*
- * Raises an error unless a payload of this size, in bytes, may be sent.
+ * Raise an error unless a payload of this size, in bytes, may be sent.
  */
 void
 rinq_check_payload_size(size_t len)
@@ -116,7 +116,7 @@ rinq_payload_to_raw(RinqBytes body)
 }
 
 /*
- * Converts text that came from the network, palloc'd; raises an error for
+ * Convert text that came from the network, palloc'd; raise an error for
  * bytes that are not UTF-8, or have no equivalent in the database's encoding.
  */
 char *
@@ -187,7 +187,7 @@ rinq_message_from_wire(RinqBytes text)
 }
 
 /*
- * Converts text of this database to UTF-8, which all text on the network is.
+ * Convert text of this database to UTF-8, which all text on the network is.
  */
 RinqBytes
 rinq_text_to_wire(const char *text)
@@ -196,7 +196,7 @@ rinq_text_to_wire(const char *text)
 }
 
 /*
- * Makes text that anyone may have sent fit to be logged: printable ASCII of
+ * Make text that anyone may have sent fit to be logged: printable ASCII of
  * bounded length.  Returns buf.
  */
 const char *
@@ -218,7 +218,7 @@ rinq_text_for_display(RinqBytes text, char buf[RINQ_DISPLAY_LEN])
 }
 
 /*
- * Copies bytes into the current memory context; absent ones stay absent.
+ * Copie bytes into the current memory context; absent ones stay absent.
  */
 RinqBytes
 rinq_bytes_copy(RinqBytes bytes)

@@ -14,7 +14,7 @@
 #include "cbor/stream.h"
 #include "protocol/sess_message.h"
 
-/* makes room for another element of a list */
+/* make room for another element of a list */
 static void *
 grow_list(void *list, int count, Size element)
 {
@@ -140,7 +140,7 @@ read_created(RinqCborReader *reader, RinqSessBody *body)
 }
 
 /*
- * Reads a body.  Its texts point into the data where they can.  False when it
+ * Read a body.  Its texts point into the data where they can.  False when it
  * is not well-formed, or a field has the wrong type.
  */
 bool

@@ -32,7 +32,7 @@ rinq_text_argument(FunctionCallInfo fcinfo, int n, const char *name)
 }
 
 /*
- * Raises an error unless it is a namespace that applications may use.
+ * Raise an error unless it is a namespace that applications may use.
  */
 void
 rinq_check_namespace(const char *name)

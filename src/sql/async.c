@@ -302,7 +302,7 @@ rinq_await_any(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(CStringGetTextDatum(id_text(first)));
 }
 
-/* waits until all that are known have ended, or the time has come */
+/* wait until all that are known have ended, or the time has come */
 static void
 wait_for_all(RinqAsyncCall **calls, int count, int64 until)
 {

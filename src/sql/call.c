@@ -65,7 +65,7 @@ rinq_result_text(const RinqResult *result)
 }
 
 /*
- * Raises what an answer other than success stands for.
+ * Raise what an answer other than success stands for.
  */
 void
 rinq_call_raise(const RinqResult *result, const char *namespace, const char *command)
@@ -262,7 +262,7 @@ rinq_call_arguments(FunctionCallInfo fcinfo, RinqPayloadForm form, RinqBytes *fi
 }
 
 /*
- * Waits for the answer to a call, and releases the call whatever happens.
+ * Wait for the answer to a call, and release the call whatever happens.
  * Returns the payload, or raises what the answer stands for.
  */
 Datum

@@ -88,7 +88,7 @@ next_deadline(const Calls *all)
 	return rinq_call_deadline(PG_ARGISNULL(ARG_TIMEOUT) ? NULL : PG_GETARG_INTERVAL_P(ARG_TIMEOUT));
 }
 
-/* makes the next call; false when there is no room for it now */
+/* make the next call; false when there is no room for it now */
 static bool
 make_call(Calls *all)
 {
@@ -111,7 +111,7 @@ make_call(Calls *all)
 	return true;
 }
 
-/* makes as many as may be under way */
+/* make as many as may be under way */
 static void
 make_calls(Calls *all)
 {
@@ -140,7 +140,7 @@ end_call(Calls *all, Call *call)
 	all->under_way--;
 }
 
-/* takes the answers that are there; else sleeps until there may be one */
+/* take the answers that are there; else sleeps until there may be one */
 static void
 take_results(Calls *all)
 {

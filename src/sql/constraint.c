@@ -278,7 +278,7 @@ append_argument(StringInfo cbor, Datum value)
 	appendBinaryStringInfo(cbor, VARDATA_ANY(term), VARSIZE_ANY_EXHDR(term));
 }
 
-/* combines an array of constraints */
+/* combine an array of constraints */
 static Datum
 combine_constraints(FunctionCallInfo fcinfo, int n, const char *operator, const char *namespace)
 {

@@ -257,7 +257,7 @@ fetch_notification(RinqDatabase *db, const Reader *reader, bool privilege_checke
 	return result.outcome;
 }
 
-/* fetches the next one, as the peer's own roles allow */
+/* fetch the next one, as the peer's own roles allow */
 static void
 fetch_next(Reader *reader)
 {

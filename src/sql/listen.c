@@ -42,7 +42,7 @@ PG_FUNCTION_INFO_V1(rinq_listener_registered);
 #define TABLE_NAME "listener"
 
 /*
- * Raises an error unless executors can be started for a role: one that cannot
+ * Raise an error unless executors can be started for a role: one that cannot
  * log in cannot have a session of its own either.
  */
 void
@@ -64,7 +64,7 @@ rinq_check_handler_role(Oid role)
 }
 
 /*
- * Raises an error unless a function can be a handler, and a role can have it
+ * Raise an error unless a function can be a handler, and a role can have it
  * run.
  */
 void

@@ -170,7 +170,7 @@ send_row(RinqDatabase *db, RinqTriggerPlan *plan, RinqTriggerContext *about)
 	send_trigger_message(db, plan, about, &target, &body);
 }
 
-/* sends the rows that were collected */
+/* send the rows that were collected */
 static void
 flush_batch(Batch *batch, bool last)
 {
@@ -255,7 +255,7 @@ set_target(Batch *batch, const Target *target)
 										  batch->constraint.data, target->constraint.len);
 }
 
-/* adds a row, or both of its versions; sends those before if they do not go together */
+/* add a row, or both of its versions; send those before if they do not go together */
 static void
 add_row(Batch *batch, HeapTuple new_row, HeapTuple old_row)
 {
@@ -357,7 +357,7 @@ send_statement(RinqDatabase *db, RinqTriggerPlan *plan, RinqTriggerContext *abou
 
 /* ---------------- the trigger ---------------- */
 
-/* says which trigger an error is about, and what can be done */
+/* say which trigger an error is about, and what can be done */
 static void
 add_context(void *arg)
 {

@@ -68,7 +68,7 @@ check_privileges(const char *old_name, Oid new_role)
 				 errmsg("must be member of role \"%s\" to take over its listeners", old_name)));
 }
 
-/* appends those that a role has of a kind */
+/* append those that a role has of a kind */
 static List *
 collect_registrations(List *registrations, const Kind *kind, const char *old_name)
 {

@@ -17,7 +17,7 @@
 #include "utils/memutils.h"
 
 /*
- * Begins the set; its rows have as many columns as the function's definition
+ * Begin the set; its rows have as many columns as the function's definition
  * in SQL has to say.
  */
 void

@@ -21,7 +21,7 @@
 #include "sql/session_ref.h"
 
 /*
- * Fills in what a message inherits from the request that is being handled, or
+ * Fill in what a message inherits from the request that is being handled, or
  * has by settings.
  */
 void
@@ -66,7 +66,7 @@ rinq_check_notification_type(const char *type)
 }
 
 /*
- * Raises an error unless a session can be notified.
+ * Raise an error unless a session can be notified.
  */
 void
 rinq_check_notification_target(const RinqSessionRef *session)

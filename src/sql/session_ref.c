@@ -67,7 +67,7 @@ rinq_session_argument(FunctionCallInfo fcinfo, int n, RinqSessionRef *session)
 }
 
 /*
- * Raises what refuses an operation: "text" came with the outcome.
+ * Raise what refuses an operation: "text" came with the outcome.
  */
 void
 rinq_operation_refused(RinqOutcome outcome, const RinqSessionRef *session, const char *namespace,

@@ -33,7 +33,7 @@ PG_FUNCTION_INFO_V1(rinq_list_subscriptions);
 #define ATTRIBUTE_COLUMNS 7
 #define SUBSCRIPTION_COLUMNS 2
 
-/* takes a fixed number of bytes off a page */
+/* take a fixed number of bytes off a page */
 static void
 take_page_bytes(RinqBytes *page, void *to, size_t len)
 {
@@ -50,7 +50,7 @@ may_see(Oid role)
 }
 
 /*
- * Gets the page behind a session, whose number becomes that of the last one on
+ * Get the page behind a session, whose number becomes that of the last one on
  * it; its peer is that of all of them.  False when it is the last page.
  */
 static bool

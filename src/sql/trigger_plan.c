@@ -41,7 +41,7 @@ skip_name_space(const char **text)
 		(*text)++;
 }
 
-/* takes a name in double quotes off a text; NULL when it does not end */
+/* take a name in double quotes off a text; NULL when it does not end */
 static char *
 take_quoted(const char **text)
 {
@@ -63,7 +63,7 @@ take_quoted(const char **text)
 	}
 }
 
-/* takes a name off a text, and what separates it from the next; NULL when there is none */
+/* take a name off a text, and what separates it from the next; NULL when there is none */
 static char *
 take_name(const char **text)
 {
@@ -88,7 +88,7 @@ take_name(const char **text)
 	return name;
 }
 
-/* takes "namespace:" off a text in front of a name; NULL when there is none */
+/* take "namespace:" off a text in front of a name; NULL when there is none */
 static char *
 take_namespace(const char **text)
 {
@@ -162,7 +162,7 @@ note_row_type(RinqTriggerPlan *plan, Oid type)
 	ReleaseTupleDesc(desc);
 }
 
-/* notes by which settings values of a type look different, beside the usual ones */
+/* note by which settings values of a type look different, beside the usual ones */
 static void
 note_type(RinqTriggerPlan *plan, Oid type)
 {
@@ -241,7 +241,7 @@ all_columns(RinqTriggerPlan *plan, RinqTriggerContext *about, TupleDesc desc)
 	}
 }
 
-/* compares names as jsonb orders keys: shorter ones first, then by bytes */
+/* compare names as jsonb orders keys: shorter ones first, then by bytes */
 static int
 compare_columns(const void *a, const void *b)
 {
@@ -345,7 +345,7 @@ rinq_trigger_encode(const RinqConstraint *constraint)
 }
 
 /*
- * Finds out what the arguments of a trigger mean, in memory of the context.
+ * Find out what the arguments of a trigger mean, in memory of the context.
  */
 RinqTriggerPlan *
 rinq_trigger_plan(TriggerData *data, RinqTriggerContext *about, MemoryContext context)

@@ -87,7 +87,7 @@ terminate_executor(SIGNAL_ARGS)
 }
 
 /*
- * Gives back what this process was running: it ends in the middle of it, and
+ * Give back what this process was running: it ends in the middle of it, and
  * its transaction is already rolled back.
  */
 static void
@@ -111,7 +111,7 @@ give_back(int code, Datum arg)
 		rinq_slot_free(slots, index);
 }
 
-/* runs after the process has left the database, for those who wait for that */
+/* run after the process has left the database, for those who wait for that */
 static void
 executor_gone(int code, Datum arg)
 {
@@ -128,7 +128,7 @@ executor_gone(int code, Datum arg)
 	rinq_wake_peer(database);
 }
 
-/* takes possession of the slot this process was started for */
+/* take possession of the slot this process was started for */
 static bool
 attach_executor(void)
 {
@@ -263,7 +263,7 @@ may_retry(const RinqSlot *slot, const ErrorData *error, int tries)
 }
 
 /*
- * Waits before a transaction is tried again: longer each time, and not the
+ * Wait before a transaction is tried again: longer each time, and not the
  * same time as whoever it collided with.
  */
 static void
@@ -354,7 +354,7 @@ tell_about_request(void *arg)
 			   rinq_text_for_display(fields[RINQ_REQUEST_TRACE], trace));
 }
 
-/* shows in pg_stat_activity, and in log lines, what this process is at */
+/* show in pg_stat_activity, and in log lines, what this process is at */
 static void
 show_activity(const RinqBytes *fields)
 {
@@ -370,7 +370,7 @@ show_activity(const RinqBytes *fields)
 	SetCurrentStatementStartTimestamp();
 }
 
-/* finds an answer to the request in a slot */
+/* find an answer to the request in a slot */
 static void
 respond_to_request(RinqSlot *slot, MemoryContext context)
 {

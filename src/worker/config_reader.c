@@ -42,7 +42,7 @@
 static RinqWorkerArgs args;
 static RinqDatabase *database;
 
-/* runs after the process has left the database, for those who wait for that */
+/* run after the process has left the database, for those who wait for that */
 static void
 reader_gone(int code, Datum arg)
 {
@@ -285,7 +285,7 @@ read_subscriptions(const char *schema, MemoryContext context)
 	return subscriptions;
 }
 
-/* says in the log that a database has become suspended */
+/* say in the log that a database has become suspended */
 static void
 tell_suspended(const RinqIdentities *identities)
 {

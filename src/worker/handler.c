@@ -118,7 +118,7 @@ rinq_handler_init(void)
 	CacheRegisterSyscacheCallback(TYPEOID, forget_handlers, (Datum) 0);
 }
 
-/* looks a handler up */
+/* look a handler up */
 static void
 look_up_handler(Handler *handler, RinqWork work)
 {
@@ -386,7 +386,7 @@ build_argument(RinqWork work, const Handler *handler, const RinqBytes *fields, i
 }
 
 /*
- * Calls the handler of a request, response or notification, in the current transaction and as the
+ * Call the handler of a request, response or notification, in the current transaction and as the
  * current role; "owner" is whom the function belonged to when it was
  * registered.  Returns its result as the body of the response.  Everything that
  * is wrong with handler or request is raised as an error.

@@ -162,7 +162,7 @@ found_absent(const RinqDatabase *db)
 }
 
 /*
- * Brings the entries into line with pg_database.
+ * Bring the entries into line with pg_database.
  */
 static void
 scan_databases(void)
@@ -247,8 +247,8 @@ is_worker_stopped(BackgroundWorkerHandle *handle)
 }
 
 /*
- * Notices a worker that ended without saying so, because it never came to
- * run; returns true when it did.  A worker that an earlier launcher started
+ * Notice a worker that ended without saying so, because it never came to
+ * run; return true when it did.  A worker that an earlier launcher started
  * has no handle here, and gets a little time to show up.
  */
 static bool
@@ -329,7 +329,7 @@ complain_about_workers(RinqDatabase *db, const char *purpose)
 	complained_at = rinq_clock_ms();
 }
 
-/* registers what was wanted; returns when to try again, 0 when it has worked */
+/* register what was wanted; return when to try again, 0 when it has worked */
 static int64
 register_wanted(RinqDatabase *db, const Start *start, const char *kind, const char *entry,
 				const char *purpose, RinqWorker *worker, BackgroundWorkerHandle **handle)
@@ -367,7 +367,7 @@ first_readers(void)
 	return count;
 }
 
-/* returns when to look again, 0 for no particular time; the lock is held */
+/* return when to look again, 0 for no particular time; the lock is held */
 static int64
 supervise_reader(RinqDatabase *db, Supervision *sup, Start *start)
 {

@@ -93,7 +93,7 @@ insert_row(const RinqOwnTable *table, int64 number, Oid role, Datum notification
 }
 
 /*
- * Stores a row that is too long.  Returns what is sent in its place.
+ * Store a row that is too long.  Returns what is sent in its place.
  *
  * The row's number is the time.  A sequence could be set by any role with
  * pg_write_all_data, and there is no trigger that would refuse it.
@@ -123,7 +123,7 @@ store_notification(Datum notification, Oid type)
 }
 
 /*
- * Sends a notification to the channel that is named in place of its handler,
+ * Send a notification to the channel that is named in place of its handler,
  * when the current transaction commits.
  */
 void

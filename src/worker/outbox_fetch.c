@@ -50,7 +50,7 @@ rinq_fetch_order(dsa_pointer order)
 }
 
 /*
- * Gives up what is left to do.
+ * Give up what is left to do.
  */
 void
 rinq_fetch_forget(void)

@@ -82,7 +82,7 @@ copy_snapshot_out(Snapshot current)
 }
 
 /*
- * Adds what transactions have committed that the last count could not see.
+ * Add what transactions have committed that the last count could not see.
  */
 void
 rinq_scan_settle(void)
@@ -92,7 +92,7 @@ rinq_scan_settle(void)
 }
 
 /*
- * Takes a snapshot and finds all rows that it sees, which are counted on the
+ * Take a snapshot and find all rows that it sees, which are counted on the
  * way.  With "direct", transactions hand over again from right before it.
  */
 static RinqOutboxRowRef *
@@ -112,7 +112,7 @@ find_rows(bool direct, Size *count)
 	return refs;
 }
 
-/* takes rows out that a copy of a database has brought along: they are nobody's to send */
+/* take rows out that a copy of a database has brought along: they are nobody's to send */
 static void
 take_foreign(void)
 {
@@ -165,7 +165,7 @@ rinq_scan_order(dsa_pointer order)
 }
 
 /*
- * Gives up the scan that runs, if one does.
+ * Give up the scan that runs, if one does.
  */
 void
 rinq_scan_forget(void)
@@ -206,7 +206,7 @@ begin_scan(void)
 	return RINQ_TURN_DONE;
 }
 
-/* remembers that a row was not where it was; true when its table was rewritten */
+/* remember that a row was not where it was; true when its table was rewritten */
 static bool
 note_missing(const List *missing)
 {
@@ -246,7 +246,7 @@ note_unfit(const List *unfit)
 	MemoryContextSwitchTo(old);
 }
 
-/* reads the next piece, and hands it over */
+/* read the next piece, and hand it over */
 static RinqOutboxTurn
 read_piece(void)
 {
@@ -346,7 +346,7 @@ rinq_scan_turn(void)
 }
 
 /*
- * Counts the rows, and lists as many of the oldest as the order has room for.
+ * Count the rows, and list as many of the oldest as the order has room for.
  */
 void
 rinq_scan_check(dsa_pointer *order)

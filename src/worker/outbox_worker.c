@@ -54,7 +54,7 @@ static bool tidy_wanted;
 static int64 next_rotation;
 static int	rotate_delay = FIRST_ROTATE_DELAY;
 
-/* runs after the process has left the database, for those who wait for that */
+/* run after the process has left the database, for those who wait for that */
 static void
 worker_gone(int code, Datum arg)
 {
@@ -101,7 +101,7 @@ forget_orders(int code, Datum arg)
 }
 
 /*
- * Begins a transaction, and opens the tables in it.  False when that would have
+ * Begin a transaction, and open the tables in it.  False when that would have
  * to wait for somebody.
  */
 bool
@@ -131,7 +131,7 @@ rinq_outbox_begin(const char *activity, LOCKMODE mode)
 }
 
 /*
- * Takes the snapshot to read with.
+ * Take the snapshot to read with.
  */
 void
 rinq_outbox_snapshot(void)
@@ -178,7 +178,7 @@ hand_over(dsa_pointer pointer)
 }
 
 /*
- * Hands an answer over; false when there is no memory for it.
+ * Hand an answer over; false when there is no memory for it.
  */
 bool
 rinq_outbox_report(RinqChunkKind kind, const void *data, Size size, uint32 scan)
@@ -219,7 +219,7 @@ rinq_outbox_report_messages(RinqChunkKind kind, const RinqOutboxRead *read, uint
 }
 
 /*
- * Answers in the chunk of the order itself.
+ * Answer in the chunk of the order itself.
  */
 void
 rinq_outbox_report_with(dsa_pointer *order, RinqChunkKind kind)
@@ -234,7 +234,7 @@ rinq_outbox_report_with(dsa_pointer *order, RinqChunkKind kind)
 /* ---------------- orders ---------------- */
 
 /*
- * Counts rows that were removed; transactions that have added any of them, and
+ * Count rows that were removed; transactions that have added any of them, and
  * whose rows are not counted yet, are counted first.
  */
 static void
@@ -254,7 +254,7 @@ log_set_aside(int attempts, const char *reason)
 }
 
 /*
- * Sets rows aside that cannot be sent as they are.  False when that could not
+ * Set rows aside that cannot be sent as they are.  False when that could not
  * be done now.  What somebody is changing is left to the next scan.
  */
 bool
@@ -295,7 +295,7 @@ rinq_outbox_row_refs(MemoryContext context, const RinqOutboxItem *items, Size co
 	return refs;
 }
 
-/* removes rows; what is not there, or was removed, is an answer, and so is what is left */
+/* remove rows; what is not there, or was removed, is an answer, and so is what is left */
 static bool
 remove_rows(RinqChunk *chunk)
 {
@@ -321,7 +321,7 @@ remove_rows(RinqChunk *chunk)
 	return true;
 }
 
-/* sets rows aside that the broker did not take; the same goes for them */
+/* set rows aside that the broker did not take; the same goes for them */
 static bool
 set_failed_aside(RinqChunk *chunk)
 {
@@ -367,7 +367,7 @@ check_scan(dsa_pointer *order)
 	return true;
 }
 
-/* carries the current order out; false when that has to wait */
+/* carry the current order out; false when that has to wait */
 static bool
 carry_out(void)
 {

@@ -125,7 +125,7 @@ returned_numbers(int64 *first, int64 *second)
 	*second = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
 }
 
-/* finds out how much is remembered; what is added meanwhile may count twice */
+/* find out how much is remembered; what is added meanwhile may count twice */
 static void
 count_all(RinqDatabase *db, Oid schema)
 {

@@ -60,7 +60,7 @@ static HTAB *returned;
 static uint32 epochs[RINQ_CONN_MAX_CHANNEL + 1];
 
 /*
- * Takes note of one that has just arrived, and waits from now on.
+ * Take note of one that has just arrived, and waits from now on.
  */
 void
 rinq_inbound_register(RinqInbound * request, Size body_len)
@@ -149,7 +149,7 @@ rinq_inbound_can_settle(const RinqInbound * request)
 }
 
 /*
- * Ends a request without an answer: the broker may give a balanced one to
+ * End a request without an answer: the broker may give a balanced one to
  * another peer, as long as its deadline allows.
  */
 void
@@ -347,8 +347,8 @@ rinq_inbound_response_refused(RinqInbound * request, const char *text)
 }
 
 /*
- * Publishes the response to a request, unless none is wanted or it comes too
- * late, and acknowledges the request; false, with nothing done, when the
+ * Publish the response to a request, unless none is wanted or it comes too
+ * late, and acknowledge the request; false, with nothing done, when the
  * connection has no room for it now.
  */
 bool
@@ -435,7 +435,7 @@ rinq_inbound_respond(RinqInbound * request, char type, RinqBytes failure_type, R
 }
 
 /*
- * Responds with an error; false when the connection has no room for it.
+ * Respond with an error; false when the connection has no room for it.
  */
 bool
 rinq_inbound_respond_error(RinqInbound * request, const char *text)
@@ -445,7 +445,7 @@ rinq_inbound_respond_error(RinqInbound * request, const char *text)
 }
 
 /*
- * Answers a request with what its executor has left in the slot; false when the
+ * Answer a request with what its executor has left in the slot; false when the
  * connection has no room for it.
  */
 bool

@@ -92,7 +92,7 @@ find_free_slot(void)
 	return RINQ_NO_SLOT;
 }
 
-/* takes the request out of its slot; the caller has to end it */
+/* take the request out of its slot; the caller has to end it */
 static RinqInbound *
 leave_slot(uint32 index)
 {
@@ -108,7 +108,7 @@ leave_slot(uint32 index)
 }
 
 /*
- * Puts a request into a slot and into the dispatch queue; false when
+ * Put a request into a slot and into the dispatch queue; false when
  * there is no room now.
  */
 static bool
@@ -209,7 +209,7 @@ is_over(const RinqInbound * request)
 		!rinq_inbound_can_settle(request);
 }
 
-/* ends what is over, in the way that its sender can make the most of */
+/* end what is over, in the way that its sender can make the most of */
 static void
 end_over(RinqInbound * request)
 {
@@ -303,7 +303,7 @@ notification_ended(RinqSession * session)
 	defer_inbound(next);
 }
 
-/* takes a session's notification out of the line, if no executor has it */
+/* take a session's notification out of the line, if no executor has it */
 static void
 leave_line(RinqSession * session)
 {
@@ -505,7 +505,7 @@ is_to_drop(const RinqInbound * request, void *arg)
 }
 
 /*
- * Takes requests that were not started out of the line and the lanes: all, or
+ * Take requests that were not started out of the line and the lanes: all, or
  * those that are too late or not ours any more.
  */
 static void
@@ -540,7 +540,7 @@ drop_queued(bool only_expired)
 		rinq_inbound_settle(dlist_container(RinqInbound, node, dlist_pop_head_node(&dropped)));
 }
 
-/* says that handlers cannot be run, as far as the connection has room */
+/* say that handlers cannot be run, as far as the connection has room */
 static void
 respond_refused(void)
 {
@@ -586,7 +586,7 @@ rinq_dispatch_expire(void)
 }
 
 /*
- * Gives back everything that was not started, for an orderly stop.
+ * Give back everything that was not started, for an orderly stop.
  */
 void
 rinq_dispatch_give_back_queued(void)

@@ -90,7 +90,7 @@ forget_pending(uint32 index)
 }
 
 /*
- * Ends a call: puts the answer into its slot and wakes the backend, unless
+ * End a call: put the answer into its slot and wake the backend, unless
  * that has stopped waiting.  True when it gets all of the answer.
  */
 bool
@@ -224,7 +224,7 @@ publish_call(uint32 index, RinqNamespace * ns)
 }
 
 /*
- * Sends an operation on a session to the peer that owns it; its response goes
+ * Send an operation on a session to the peer that owns it; its response goes
  * to session_cache.c.  One that nobody owns any more is returned by the broker.
  */
 void
@@ -476,7 +476,7 @@ rinq_invoker_call_returned(const RinqPublication * what, RinqReturnedCall * call
 }
 
 /*
- * Ends asynchronous calls whose deadline has passed, and takes answers back
+ * End asynchronous calls whose deadline has passed, and take answers back
  * that nobody has asked for a while after it.
  */
 static void
@@ -512,7 +512,7 @@ look_at_async(void)
 }
 
 /*
- * Sends what the connection had no room for, and ends what nobody waits for.
+ * Send what the connection had no room for, and end what nobody waits for.
  * Returns when to look again, or 0.
  */
 int64
@@ -553,7 +553,7 @@ rinq_invoker_abandoned(uint32 index, uint32 serial)
 	rinq_slot_free(rinq_peer.slots, index);
 }
 
-/* hands a response to the call it answers */
+/* hand a response to the call it answers */
 static void
 deliver_response(Pending * entry, const RinqDelivery *delivery)
 {
@@ -659,7 +659,7 @@ rinq_invoker_busy(void)
 }
 
 /*
- * Ends all calls that wait for a response, or those only that handlers did not
+ * End all calls that wait for a response, or those only that handlers did not
  * make: the connection is lost, or the peer is to end.
  */
 void

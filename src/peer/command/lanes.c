@@ -144,7 +144,7 @@ find_lane(const RinqInbound * request, Oid role, RinqNamespace * ns)
 	return lane;
 }
 
-/* forgets a lane that is of no use, and its role likewise */
+/* forget a lane that is of no use, and its role likewise */
 static void
 forget_if_unused(RinqLane * lane)
 {

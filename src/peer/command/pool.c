@@ -56,7 +56,7 @@ static bool told_no_workers;
 static int64 last_reap;
 
 /*
- * Frees places that the last peer reserved without getting to register their
+ * Free places that the last peer reserved without getting to register their
  * executors.  One that was registered after all sees the serial, and leaves.
  */
 static void
@@ -102,7 +102,7 @@ read_executors(void)
 }
 
 /*
- * Tells an executor to end, if it is the one that was seen.  It has to take the lock
+ * Tell an executor to end, if it is the one that was seen.  It has to take the lock
  * to end, so that the signal cannot reach another process.
  */
 static void
@@ -182,7 +182,7 @@ not_before(Oid role)
 }
 
 /*
- * Notices executors that have ended; one that ended before it got to run
+ * Notice executors that have ended; one that ended before it got to run
  * could not say so itself.
  */
 static void
@@ -225,7 +225,7 @@ reap_executors(void)
 	}
 }
 
-/* starts an executor in a free place of the pool */
+/* start an executor in a free place of the pool */
 static bool
 start_executor(Oid role, int index)
 {
@@ -330,7 +330,7 @@ choose_victim(Oid role)
 	return victim;
 }
 
-/* asks an executor of another role to make room */
+/* ask an executor of another role to make room */
 static void
 make_room_for_role(Oid role)
 {
@@ -458,7 +458,7 @@ is_role_served(const RinqDemand * demand, int *total, int *index)
 }
 
 /*
- * Ends executors whose handler goes on long after its deadline, because it
+ * End executors whose handler goes on long after its deadline, because it
  * caught the cancellation.  Returns when to look again, or 0.
  */
 static int64
@@ -485,7 +485,7 @@ end_overtime(void)
 }
 
 /*
- * Ends executors that somebody has terminated while they were busy.  When the
+ * End executors that somebody has terminated while they were busy.  When the
  * server shuts down, that comes to this process too, and they may finish; when
  * it does not come, only they were meant.  Returns when to look again, or 0.
  */
@@ -514,7 +514,7 @@ end_terminated(void)
 }
 
 /*
- * Starts executors where requests wait for them.  Returns when to look again,
+ * Start executors where requests wait for them.  Returns when to look again,
  * or 0.
  */
 int64
@@ -581,7 +581,7 @@ rinq_pool_manage(void)
 }
 
 /*
- * Ends all executors, because this peer ends: idle ones leave, and handlers
+ * End all executors, because this peer ends: idle ones leave, and handlers
  * that still run are rolled back, since the broker is going to give their
  * requests to somebody else.
  */

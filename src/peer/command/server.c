@@ -29,7 +29,7 @@ static Size unsent_response_bytes = 0;
 
 #define MAX_UNSENT_RESPONSES 10000
 
-/* copies bytes to where "p" points, which it advances */
+/* copie bytes to where "p" points, which it advances */
 static RinqBytes
 copy_request_bytes(char **p, RinqBytes bytes)
 {
@@ -155,7 +155,7 @@ request_delivery_problem(const RinqDelivery *delivery, RinqMessageId *id)
 	return NULL;
 }
 
-/* sends an answer that was made before; false when there is no room for it now */
+/* send an answer that was made before; false when there is no room for it now */
 static bool
 send_unsent_response(RinqInbound * request)
 {
@@ -179,7 +179,7 @@ rinq_server_respond_later(RinqInbound * request)
 }
 
 /*
- * Answers a request about a session of this peer.
+ * Answer a request about a session of this peer.
  */
 static void
 serve_session(RinqInbound * request)
@@ -211,7 +211,7 @@ serve_session(RinqInbound * request)
 }
 
 /*
- * Sends answers that the connection had no room for; true when some still wait.
+ * Send answers that the connection had no room for; true when some still wait.
  */
 bool
 rinq_server_send_responses(void)

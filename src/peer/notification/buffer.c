@@ -122,7 +122,7 @@ make_room_in_buffer(RinqSession * session, Size bytes)
 }
 
 /*
- * Answers a fetch with the oldest that is kept, if there is one.  It is forgotten
+ * Answer a fetch with the oldest that is kept, if there is one.  It is forgotten
  * when, and only when, it is still waited for.
  */
 static void
@@ -138,7 +138,7 @@ finish_fetch(RinqSession * session, uint32 index)
 }
 
 /*
- * Keeps a notification for a session, or hands it to who waits for it; false
+ * Keep a notification for a session, or hand it to who waits for it; false
  * when there is no room for it.  Older ones that make room are counted here.
  */
 bool
@@ -170,7 +170,7 @@ rinq_buffer_add(RinqSession * session, const RinqBytes *fields)
 }
 
 /*
- * Answers a fetch with what is kept; if that is nothing, and "wait" is set, when
+ * Answer a fetch with what is kept; if that is nothing, and "wait" is set, when
  * the next one comes.
  */
 void
@@ -193,7 +193,7 @@ rinq_buffer_fetch(RinqSession * session, uint32 index, bool wait)
 	rinq_wait_in(&session->fetching, index, rinq_peer.slots->slot[index].serial, sizeof(RinqWaiter));
 }
 
-/* tells those who wait that nothing will come */
+/* tell those who wait that nothing will come */
 static void
 end_fetching(RinqSession * session, RinqOutcome outcome, const char *text)
 {

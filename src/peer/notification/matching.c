@@ -62,7 +62,7 @@ static dlist_head arrivals = DLIST_STATIC_INIT(arrivals);
 static Size waiting_bytes = 0;
 static uint32 channel_epoch = 0;
 
-/* copies a delivery but for its body into the current memory context */
+/* copie a delivery but for its body into the current memory context */
 static void
 copy_delivery(RinqDelivery *copy, const RinqDelivery *delivery)
 {
@@ -151,7 +151,7 @@ deliver_if_matching(const Arrival * arrival, RinqSubscription * subscription)
 		deliver_to_subscription(&arrival->delivery, subscription);
 }
 
-/* looks at the sessions that the index has found; false when the slice is over */
+/* look at the sessions that the index has found; false when the slice is over */
 static bool
 deliver_to_found(const Arrival * arrival)
 {
@@ -173,7 +173,7 @@ deliver_to_found(const Arrival * arrival)
 	return true;
 }
 
-/* looks at all that listen to the namespace; false when the slice is over */
+/* look at all that listen to the namespace; false when the slice is over */
 static bool
 deliver_to_all(const Arrival * arrival)
 {
@@ -249,7 +249,7 @@ delivery_problem(const RinqDelivery *delivery)
 	return NULL;
 }
 
-/* reads whom it is for; NULL, or what is wrong with that */
+/* read whom it is for; NULL, or what is wrong with that */
 static const char *
 read_recipients(Arrival * arrival)
 {
@@ -297,7 +297,7 @@ make_arrival(const RinqDelivery *delivery, const char **problem)
 	return NULL;
 }
 
-/* acknowledges it, if the broker still knows its delivery, and forgets it */
+/* acknowledge it, if the broker still knows its delivery, and forget it */
 static void
 end_arrival(Arrival * arrival)
 {

@@ -170,7 +170,7 @@ end_subscription(RinqSubscription * subscription)
 }
 
 /*
- * Ends a session's listening to a namespace; false when it did not.
+ * End a session's listening to a namespace; false when it did not.
  */
 bool
 rinq_notifications_unsubscribe(RinqSession * session, RinqNamespace * ns)
@@ -217,7 +217,7 @@ rinq_buffers_notifications(const RinqSession * session)
 }
 
 /*
- * Appends the namespaces that a session listens to: their number, and each with
+ * Append the namespaces that a session listens to: their number, and each with
  * its length.
  */
 void
@@ -242,7 +242,7 @@ rinq_subscriptions_list(const RinqSession * session, StringInfo list)
 }
 
 /*
- * Publishes a notification that a transaction has sent.  Where nobody listens,
+ * Publish a notification that a transaction has sent.  Where nobody listens,
  * there is no queue, and that is nobody's concern.
  */
 RinqMsgStatus

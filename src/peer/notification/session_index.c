@@ -261,7 +261,7 @@ copy_into(MemoryContext context, RinqBytes bytes)
 	return rinq_bytes(copy, bytes.len);
 }
 
-/* begins to build an index; NULL when there is no place for it */
+/* begin to build an index; NULL when there is no place for it */
 static KeyIndex *
 make_index(RinqBytes namespace, RinqBytes key)
 {

@@ -126,7 +126,7 @@ make_subscription(RinqDurableSubscription *durable)
 	return subscription;
 }
 
-/* ends those that the new list does not have */
+/* end those that the new list does not have */
 static void
 end_others(Subscription * *sorted, int count)
 {
@@ -149,7 +149,7 @@ end_others(Subscription * *sorted, int count)
 }
 
 /*
- * Takes a new list of subscriptions, whose memory it keeps.  Those that are as
+ * Take a new list of subscriptions, whose memory it keeps.  Those that are as
  * before keep their sessions.
  */
 void
@@ -268,7 +268,7 @@ make_session(Subscription * subscription)
 	return NULL;
 }
 
-/* sees to it that a subscription has its session, if that can be */
+/* see to it that a subscription has its session, if that can be */
 static void
 check_subscription(Subscription * subscription)
 {
@@ -291,7 +291,7 @@ check_subscription(Subscription * subscription)
 }
 
 /*
- * Makes the sessions that are missing, as far as the slice goes.  Returns when to
+ * Make the sessions that are missing, as far as the slice goes.  Returns when to
  * go on, or to try again, or 0.
  */
 int64
@@ -324,7 +324,7 @@ rinq_durable_step(void)
 }
 
 /*
- * Appends those that have a session which notifications come to: the name, with
+ * Append those that have a session which notifications come to: the name, with
  * its length, the number of the session, and its role.
  */
 void

@@ -102,7 +102,7 @@ drop_deferred(void)
 }
 
 /*
- * Gives the memory back of what is held, which is left to another scan.
+ * Give the memory back of what is held, which is left to another scan.
  */
 static void
 shed_deferred(void)
@@ -204,7 +204,7 @@ take_scan_snapshot(const RinqScanSnapshot *snapshot)
 	scan_snapshot = copy;
 }
 
-/* forgets what a scan has brought; it brings that again */
+/* forget what a scan has brought; it brings that again */
 static void
 drop_stored(void)
 {
@@ -228,7 +228,7 @@ is_current_scan(const RinqChunk *chunk)
 	return scanning && chunk->scan == scan_number;
 }
 
-/* deals with an answer; false when it is a chunk to be sent, and kept */
+/* deal with an answer; false when it is a chunk to be sent, and kept */
 static bool
 take_report(RinqChunk *chunk, RinqTaken * current)
 {
@@ -268,7 +268,7 @@ take_report(RinqChunk *chunk, RinqTaken * current)
 }
 
 /*
- * Deals with what the outbox worker has answered, in the order in which it was
+ * Deal with what the outbox worker has answered, in the order in which it was
  * done, which is before anything of it is sent: whether the peer knows a message
  * already is decided when it comes.  "current" is what is being sent.
  */
@@ -306,7 +306,7 @@ take_stored(RinqTaken * taken)
 /* ---------------- taking chunks ---------------- */
 
 /*
- * Takes the next chunk of which something is to be sent; false when there is
+ * Take the next chunk of which something is to be sent; false when there is
  * none now.
  */
 bool

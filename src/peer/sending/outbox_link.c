@@ -110,7 +110,7 @@ rinq_outbox_link_lost(void)
 }
 
 /*
- * Tells the worker something about "count" things, in "size" bytes of data;
+ * Tell the worker something about "count" things, in "size" bytes of data;
  * false when it could not be told, because there is no room.
  */
 bool
@@ -128,7 +128,7 @@ rinq_outbox_tell(RinqChunkKind kind, const void *data, Size size, uint32 count)
 }
 
 /*
- * Tells it to scan, for a round.
+ * Tell it to scan, for a round.
  */
 bool
 rinq_outbox_tell_scan(uint32 number, uint32 round)
@@ -144,7 +144,7 @@ rinq_outbox_tell_scan(uint32 number, uint32 round)
 }
 
 /*
- * Tells it to count, and to list up to so many rows.
+ * Tell it to count, and to list up to so many rows.
  */
 bool
 rinq_outbox_tell_check(uint32 rows)

@@ -136,7 +136,7 @@ note_published(const RinqOutbound *outbound)
 	rinq_count(rinq_peer.db, RINQ_MESSAGES_SENT);
 }
 
-/* sends a notification; false, with nothing done, when it has to wait */
+/* send a notification; false, with nothing done, when it has to wait */
 static bool
 send_notification(const RinqOutbound *outbound, const RinqBytes *fields)
 {
@@ -173,7 +173,7 @@ find_namespace(RinqBytes name, bool durable, RinqNamespace * *ns, const char **p
 }
 
 /*
- * Sends a message; false, with nothing done, when it has to wait.
+ * Send a message; false, with nothing done, when it has to wait.
  */
 static bool
 send_message(const RinqOutbound *outbound)
@@ -258,7 +258,7 @@ may_send(void)
 	return rinq_peer.ready && next_tag - oldest_tag < (shared ? SHARED_WINDOW : WINDOW);
 }
 
-/* sends what can be sent now, and is not too much for a turn */
+/* send what can be sent now, and is not too much for a turn */
 static Obstacle
 send_chunks(void)
 {
@@ -433,7 +433,7 @@ obstacle_text(Obstacle obstacle)
 }
 
 /*
- * Sends what can be sent, and sees to what was.  Returns when to look again,
+ * Send what can be sent, and sees to what was.  Returns when to look again,
  * or 0.
  */
 int64

@@ -107,7 +107,7 @@ set_retry(RinqSent * message, int64 at)
 	num_retrying++;
 }
 
-/* takes it out of the list that it is in, for another state */
+/* take it out of the list that it is in, for another state */
 static void
 leave_state(RinqSent * message)
 {
@@ -258,7 +258,7 @@ rinq_sent_reported(const RinqMessageId *id, bool nack)
 /* ---------------- what the outbox worker says ---------------- */
 
 /*
- * Marks messages that a scan has found, and that are known here already.
+ * Mark messages that a scan has found, and that are known here already.
  */
 void
 rinq_sent_sift(RinqChunk *chunk)
@@ -527,7 +527,7 @@ retry_sent(void)
 }
 
 /*
- * Tells the outbox worker what is due.  Returns when to look again, or 0.
+ * Tell the outbox worker what is due.  Returns when to look again, or 0.
  */
 int64
 rinq_sent_step(void)

@@ -103,7 +103,7 @@ serve_clear(const RinqSessBody *body, StringInfo response)
 }
 
 /*
- * Answers a request.  Returns the type of the response: 's' with its payload
+ * Answer a request.  Returns the type of the response: 's' with its payload
  * in "answer", 'f' with the failure's type, 'e' with the error's text.
  */
 char

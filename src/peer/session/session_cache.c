@@ -135,7 +135,7 @@ shrink_cache(void)
 }
 
 /*
- * Forgets what was not used for two intervals.  Returns when to look again,
+ * Forget what was not used for two intervals.  Returns when to look again,
  * or 0.
  */
 int64
@@ -230,7 +230,7 @@ consult_cache(Remote * remote, RinqBytes namespace, uint32 revision, RinqAttribu
 	return KNOWN;
 }
 
-/* answers from what is known; false when the owner has to be asked */
+/* answer from what is known; false when the owner has to be asked */
 static bool
 finish_get_from_cache(uint32 index, Remote * remote, uint32 revision, RinqBytes namespace,
 					  RinqAttribute *attributes, int count)

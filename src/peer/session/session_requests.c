@@ -36,7 +36,7 @@ finish_outcome(uint32 index, RinqOutcome outcome, RinqBytes text)
 						rinq_bytes(NULL, 0));
 }
 
-/* answers with a session at its revision */
+/* answer with a session at its revision */
 static void
 finish_with_own_ref(uint32 index, uint32 seq, uint32 revision)
 {
@@ -247,7 +247,7 @@ listening_changed(RinqSession * session)
 		rinq_buffer_no_more(session);
 }
 
-/* listens to notifications; answered when they can come */
+/* listen to notifications; answered when they can come */
 static void
 listen_to_session(uint32 index, RinqSession * session, const RinqSlot *slot, const RinqBytes *fields)
 {
@@ -271,7 +271,7 @@ listen_to_session(uint32 index, RinqSession * session, const RinqSlot *slot, con
 		rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, "");
 }
 
-/* answers whether the session did listen */
+/* answer whether the session did listen */
 static void
 unlisten_from(uint32 index, RinqSession * session, const RinqBytes *fields)
 {

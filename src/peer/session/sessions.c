@@ -68,7 +68,7 @@ free_handler(RinqSession * session)
 }
 
 /*
- * Forgets all sessions, because the identity they belong to is gone.
+ * Forget all sessions, because the identity they belong to is gone.
  */
 void
 rinq_sessions_clear(void)
@@ -170,7 +170,7 @@ moved_on(RinqSession * session)
 }
 
 /*
- * Sees to it that there are numbers for further messages: in the next revision,
+ * See to it that there are numbers for further messages: in the next revision,
  * in which nothing else has changed.
  */
 void
@@ -210,7 +210,7 @@ rinq_own_session_of_process(int procno, uint32 client)
 }
 
 /*
- * Makes a session that lives until it is destroyed; NULL when there is no room.
+ * Make a session that lives until it is destroyed; NULL when there is no room.
  */
 RinqSession *
 rinq_own_session_create(Oid role)
@@ -229,7 +229,7 @@ rinq_own_session_create(Oid role)
 }
 
 /*
- * Sets the function that responses to asynchronous calls go to; NULL for none.
+ * Set the function that responses to asynchronous calls go to; NULL for none.
  */
 void
 rinq_own_session_on_response(RinqSession * session, RinqBytes handler, Oid role, Oid owner)
@@ -337,7 +337,7 @@ change_refusal(const RinqSession * session, Size needed, RinqBytes namespace)
 }
 
 /*
- * Changes attributes of a session at a revision.  On success, the session is
+ * Change attributes of a session at a revision.  On success, the session is
  * at the next one, and each attribute of the list has its own revisions.  When
  * it is refused, *detail says why; when an attribute is frozen, its key.
  */
@@ -383,7 +383,7 @@ rinq_own_session_update(uint32 seq, uint32 revision, RinqBytes namespace,
 }
 
 /*
- * Empties a namespace of a session at a revision; *detail is as for an update.
+ * Empty a namespace of a session at a revision; *detail is as for an update.
  */
 RinqOutcome
 rinq_own_session_clear(uint32 seq, uint32 revision, RinqBytes namespace, RinqBytes *detail)
@@ -413,7 +413,7 @@ rinq_own_session_clear(uint32 seq, uint32 revision, RinqBytes namespace, RinqByt
 }
 
 /*
- * Destroys a session at a revision.  The process that it belonged to, if any,
+ * Destroy a session at a revision.  The process that it belonged to, if any,
  * has a new one when it needs one.
  */
 RinqOutcome
@@ -434,7 +434,7 @@ rinq_own_session_destroy(uint32 seq, uint32 revision)
 }
 
 /*
- * Counts the calls of a session that wait for their response.
+ * Count the calls of a session that wait for their response.
  */
 void
 rinq_own_session_pending(uint32 seq, int change)

@@ -200,7 +200,7 @@ start_notifications(void)
 	start_session_channel(CHANNEL_NOTIFICATIONS, ".ntf");
 }
 
-/* ends the operations that wait for notifications of a namespace */
+/* end the operations that wait for notifications of a namespace */
 static void
 finish_binding_operations(RinqNamespace * ns, const char *error)
 {
@@ -276,7 +276,7 @@ rinq_topology_unsubscribe(RinqNamespace * ns)
 }
 
 /*
- * Forgets what was declared, since the next connection starts afresh; calls
+ * Forget what was declared, since the next connection starts afresh; calls
  * that wait for a queue have nothing to wait for.
  */
 void
@@ -325,7 +325,7 @@ send_queue_declaration(RinqNamespace * ns, uint16 channel, int step, int last_st
 }
 
 /*
- * Declares the queue of a namespace, if that is neither done nor under way.
+ * Declare the queue of a namespace, if that is neither done nor under way.
  */
 void
 rinq_topology_declare(RinqNamespace * ns)
@@ -464,7 +464,7 @@ free_listener(RinqListener *listener)
 }
 
 /*
- * Takes a new list of listeners, whose memory it keeps, and starts and stops
+ * Take a new list of listeners, whose memory it keeps, and start and stops
  * consuming accordingly.
  */
 void
@@ -780,7 +780,7 @@ rinq_topology_cancelled(RinqBytes consumer_tag)
 }
 
 /*
- * Tries failed namespaces again when their time has come.  Returns when to
+ * Try failed namespaces again when their time has come.  Returns when to
  * look again, or 0.
  */
 int64
