@@ -210,8 +210,9 @@ check_databases(char **newval, void **extra, GucSource source)
 }
 
 /*
- * Every payload has to fit into the payload memory beside others on their
- * way, or it would be waited for without end.
+ * Return the size that a payload may have: every one has to fit into the
+ * payload memory beside others on their way, or it would be waited for without
+ * end.
  */
 size_t
 rinq_payload_limit(void)
@@ -245,7 +246,9 @@ rinq_database_is_served(const char *datname)
 	return found;
 }
 
-/* sizes of shared memory, which only the server's start can choose */
+/*
+ * Define the sizes of shared memory, which only the server's start can choose.
+ */
 static void
 define_server_settings(void)
 {

@@ -25,7 +25,10 @@ PG_MODULE_MAGIC;
 
 extern PGDLLEXPORT void _PG_init(void);
 
-/* without its libraries it can do nothing at all, and is not loaded */
+/*
+ * Load the libraries, without which rinq can do nothing at all, and is not
+ * loaded itself.
+ */
 static void
 load_libraries(void)
 {

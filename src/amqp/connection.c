@@ -35,7 +35,7 @@ wipe_and_free(char **text)
 	}
 }
 
-/* Copie at most as much as fits into a short string. */
+/* Copy at most as much as fits into a short string. */
 static char *
 copy_short(const char *text)
 {
@@ -83,7 +83,7 @@ rinq_conn_create(const RinqConnConfig *config, const RinqConnCallbacks *callback
 	return conn;
 }
 
-/* Login is over: nothing of the secrets stays in memory. */
+/* Wipe the secrets from memory, once login is over. */
 void
 rinq_conn_forget_credentials(RinqConn *conn)
 {
@@ -118,7 +118,7 @@ rinq_conn_destroy(RinqConn *conn)
 
 /* ---------------- errors and end ---------------- */
 
-/* The connection is over, for the reason already noted, if any. */
+/* End the connection, for the reason already noted, if any. */
 void
 rinq_conn_end(RinqConn *conn)
 {
@@ -151,7 +151,7 @@ rinq_conn_fail(RinqConn *conn, RinqConnErrorClass error_class, const char *fmt,.
 	note_error(conn, error_class, text);
 }
 
-/* The other side broke the rules of AMQP. */
+/* End the connection because the other side broke the rules of AMQP. */
 void
 rinq_conn_protocol_error(RinqConn *conn, const char *fmt,...)
 {
@@ -228,7 +228,7 @@ rinq_conn_connect(RinqConn *conn, const struct sockaddr *addr, socklen_t addrlen
 					   conn->peer, strerror(errno));
 }
 
-/* Has the connect succeeded? */
+/* Tell whether the connect has succeeded. */
 static bool
 finish_connect(RinqConn *conn)
 {

@@ -110,7 +110,7 @@ handle_confirm(RinqConn *conn, uint16_t channel, amqp_method_number_t id, RinqBy
 							id == AMQP_BASIC_NACK_METHOD);
 }
 
-/* The broker cancels a consumer. */
+/* Handle the broker's cancelling of a consumer. */
 static void
 handle_cancel(RinqConn *conn, uint16_t channel, RinqBytes args)
 {
@@ -136,8 +136,8 @@ handle_cancel(RinqConn *conn, uint16_t channel, RinqBytes args)
 }
 
 /*
- * RabbitMQ does not use channel.flow, but it must be answered.  Pausing is not
- * worth a state of its own: a broker in need blocks the connection.
+ * Reply to channel.flow, which RabbitMQ does not use.  Pausing is not worth a
+ * state of its own: a broker in need blocks the connection.
  */
 static void
 reply_to_flow(RinqConn *conn, uint16_t channel, RinqBytes args)
@@ -270,7 +270,7 @@ input_size(const RinqConn *conn)
 	return conn->in_end - conn->in_start;
 }
 
-/* Size of the payload that a frame head announces. */
+/* Return the size of the payload that a frame head announces. */
 static inline uint32_t
 announced_size(const uint8_t *head)
 {
@@ -279,8 +279,8 @@ announced_size(const uint8_t *head)
 }
 
 /*
- * Instead of a frame, a server that does not like our version answers with
- * "AMQP" and its own version, and then hangs up.
+ * Explain input that is no frame: a server that does not like our version
+ * answers with "AMQP" and its own version, and then hangs up.
  */
 static RinqFrameResult
 not_a_frame(RinqConn *conn)
@@ -353,7 +353,7 @@ rinq_frame_next(RinqConn *conn)
 	return conn->state == RINQ_CONN_CLOSED ? RINQ_FRAME_FAILED : RINQ_FRAME_HANDLED;
 }
 
-/* Would rinq_frame_next() get on without more input? */
+/* Tell whether rinq_frame_next() would get on without more input. */
 bool
 rinq_frame_ready(const RinqConn *conn)
 {

@@ -18,7 +18,10 @@
 /* More than enough for the fixed parts of connection.start-ok. */
 #define START_OK_FIXED			512
 
-/* The TCP connection stands: the client speaks first. */
+/*
+ * Send the protocol header: the TCP connection stands, and the client speaks
+ * first.
+ */
 void
 rinq_handshake_begin(RinqConn *conn)
 {
@@ -57,7 +60,7 @@ read_server_properties(RinqConn *conn, RinqBytes table)
 	return step == RINQ_TABLE_END;
 }
 
-/* Is name one of the words in a list separated by blanks? */
+/* Tell whether a name is one of the words in a list separated by blanks. */
 static bool
 list_contains(RinqBytes list, const char *name)
 {
@@ -156,9 +159,9 @@ send_start_ok(RinqConn *conn)
 }
 
 /*
- * The arguments are read by hand: the table of server properties is the one
- * table that comes from a broker in a method, and before it has proved to be
- * one.
+ * Handle connection.start.  Its arguments are read by hand: the table of
+ * server properties is the one table that comes from a broker in a method, and
+ * before it has proved to be one.
  */
 static void
 handle_start(RinqConn *conn, RinqBytes args)
@@ -192,7 +195,7 @@ handle_start(RinqConn *conn, RinqBytes args)
 
 /* ---------------- connection.tune ---------------- */
 
-/* The lesser of two limits where 0 means none. */
+/* Return the lesser of two limits where 0 means none. */
 static uint32_t
 lesser_limit(uint32_t ours, uint32_t theirs)
 {
@@ -342,7 +345,7 @@ open_method(RinqConn *conn, amqp_method_number_t id, RinqBytes args)
 	return true;
 }
 
-/* A method on channel 0. */
+/* Handle a method on channel 0. */
 void
 rinq_connection_method(RinqConn *conn, amqp_method_number_t id, RinqBytes args)
 {

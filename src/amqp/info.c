@@ -156,7 +156,7 @@ mask_secret(char *text, const char *secret)
 }
 
 /*
- * Copie a text of the broker's into buf, fit for a log of any encoding and
+ * Copy a text of the broker's into buf, fit for a log of any encoding and
  * without the credentials, should the broker repeat them.
  */
 void

@@ -36,7 +36,10 @@ key_is(const RinqTableEntry *entry, const char *name, size_t len)
 	return entry->key.len == len && memcmp(entry->key.data, name, len) == 0;
 }
 
-/* A header of one type only: takes the value over, or notes that it is bad. */
+/*
+ * Take the value of a header that may have one type only, or note that it is
+ * bad.
+ */
 static void
 take_header(const RinqTableEntry *entry, char kind, RinqBytes *field, bool *bad)
 {
@@ -44,7 +47,10 @@ take_header(const RinqTableEntry *entry, char kind, RinqBytes *field, bool *bad)
 	*field = *bad ? rinq_bytes(NULL, 0) : entry->value;
 }
 
-/* "c" is a command when it is text, and a constraint when it is bytes. */
+/*
+ * Take header "c", which is a command when it is text, and a constraint when
+ * it is bytes.
+ */
 static void
 take_c_header(const RinqTableEntry *entry, RinqMessage *out)
 {
@@ -126,7 +132,10 @@ take_shortstr(RinqReader *r, uint16_t flags, uint16_t flag, RinqBytes *field)
 	return rinq_read_shortstr(r, field != NULL ? field : &ignored);
 }
 
-/* The properties come in the order of their flags, the highest bit first. */
+/*
+ * Decode the properties, which come in the order of their flags, the highest
+ * bit first.
+ */
 static bool
 decode_properties(RinqReader *r, RinqMessage *out)
 {

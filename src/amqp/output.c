@@ -27,7 +27,10 @@
 /* A drained buffer larger than this is given back. */
 #define OUT_KEEP		(1024 * 1024)
 
-/* The last message is published when the backlog is just below its limit. */
+/*
+ * Return the bytes that may wait in the output: the last message is published
+ * when the backlog is just below its limit.
+ */
 static size_t
 out_limit(const RinqConn *conn)
 {
@@ -83,7 +86,10 @@ rinq_out_reserve(RinqConn *conn, size_t len)
 	return true;
 }
 
-/* The buffer has held the password, so it does not go back to the heap as is. */
+/*
+ * Free the output buffer, wiped: it has had the password in it, so it does not
+ * go back to the heap as is.
+ */
 void
 rinq_out_free(RinqConn *conn)
 {

@@ -68,7 +68,10 @@ put_body(RinqConn *conn, uint16_t channel, const char *body, size_t len)
 	}
 }
 
-/* Everything that can be wrong with a message, before any of it is written. */
+/*
+ * Check everything that can be wrong with a message, before any of it is
+ * written.
+ */
 static RinqMsgStatus
 check_message(const RinqConn *conn, uint16_t channel, RinqBytes exchange,
 			  RinqBytes routing_key, const RinqMessage *msg, size_t body_len,

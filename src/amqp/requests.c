@@ -405,9 +405,9 @@ rinq_amqp_channel_reply(RinqConn *conn, uint16_t channel, amqp_method_number_t i
 }
 
 /*
- * The broker closed a channel.  It handles requests in order, so if the method
- * it blames is that of the oldest unanswered request, that request it is;
- * otherwise it was something that has no reply, like a publish.
+ * Handle the broker's closing of a channel.  It handles requests in order, so
+ * if the method it blames is that of the oldest unanswered request, that
+ * request it is; otherwise it was something that has no reply, like a publish.
  */
 void
 rinq_amqp_channel_closed_by_broker(RinqConn *conn, uint16_t channel, RinqBytes args)

@@ -59,7 +59,7 @@ rinq_async_find(const RinqMessageId *id)
 	return hash_search(calls, &key, HASH_FIND, NULL);
 }
 
-/* was the call answered?  True also when its answer was dropped */
+/* Tell whether a call was answered, also when its answer was dropped since. */
 static bool
 has_async_result(const RinqAsyncCall *call)
 {
@@ -212,7 +212,10 @@ forget_all_async_calls(void)
 		rinq_async_cancel(call);
 }
 
-/* the oldest of those that can be done without; what was awaited goes first */
+/*
+ * Find the oldest of the calls that can be done without; what was awaited goes
+ * first.
+ */
 static RinqAsyncCall *
 find_oldest(void)
 {

@@ -56,7 +56,9 @@ use_entry(RinqDatabase *db)
 	MemoryContextSwitchTo(old);
 }
 
-/* a process that is terminated while it waits does not get to release its call */
+/*
+ * Release the calls of a process that is terminated while it waits for them.
+ */
 static void
 release_calls_at_exit(RinqDatabase *db)
 {
@@ -191,7 +193,7 @@ rinq_find_peer(void)
 }
 
 /*
- * The same, and none is an error.
+ * Return the peer's database; none is an error.
  */
 RinqDatabase *
 rinq_require_peer(void)
@@ -204,8 +206,8 @@ rinq_require_peer(void)
 }
 
 /*
- * Could a peer still come up by itself?  The launcher may not have looked yet
- * at this database, or be about to start its peer.
+ * Tell whether a peer could still come up by itself.  The launcher may not
+ * have looked yet at this database, or be about to start its peer.
  */
 static bool
 may_come_up(RinqDatabase *db)
@@ -288,7 +290,10 @@ rinq_require_connection(int64 deadline)
 	return db;
 }
 
-/* a slot for something that is asked of the peer; RINQ_NO_SLOT when all are taken */
+/*
+ * Take a slot for something that is asked of the peer; RINQ_NO_SLOT when all
+ * are taken.
+ */
 static uint32
 try_new_slot(RinqDatabase *db, RinqOperation op, int64 deadline)
 {
@@ -329,7 +334,10 @@ try_new_slot(RinqDatabase *db, RinqOperation op, int64 deadline)
 	return index;
 }
 
-/* the same, and having none is an error */
+/*
+ * Take a slot for something that is asked of the peer; having none is an
+ * error.
+ */
 static uint32
 new_slot(RinqDatabase *db, RinqOperation op, int64 deadline)
 {
@@ -364,7 +372,9 @@ try_submit(RinqDatabase *db, uint32 index, const RinqBytes *fields, int nfields)
 	return true;
 }
 
-/* the same, and no memory is an error */
+/*
+ * Fill a slot and hand it to the peer; having no memory for that is an error.
+ */
 static void
 submit_call(RinqDatabase *db, uint32 index, const RinqBytes *fields, int nfields)
 {
@@ -422,7 +432,7 @@ rinq_call_try_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
 }
 
 /*
- * The same for a call whose response goes to the handler of its session: it is
+ * Hand over a call whose response goes to the handler of its session: it is
  * answered as soon as the request was sent.
  */
 uint32

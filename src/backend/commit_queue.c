@@ -94,7 +94,10 @@ reset_commit_queue(void)
 	memset(&totals, 0, sizeof(totals));
 }
 
-/* also for a process that is terminated between packing and committing */
+/*
+ * Release what was packed, also for a process that is terminated between
+ * packing and committing.
+ */
 static void
 release_packed(int code, Datum arg)
 {
@@ -177,7 +180,7 @@ raise_no_room(void)
 			 errhint("Commit more often, or send durable messages.")));
 }
 
-/* room for a message at the end */
+/* Reserve room for a message at the end. */
 static char *
 reserve_message(Size size)
 {
@@ -279,7 +282,7 @@ rinq_transaction_durable(void)
 	return totals.durable;
 }
 
-/* copie a buffer's messages, all or only those that are not durable */
+/* Copy a buffer's messages, all or only those that are not durable. */
 static void
 copy_messages(RinqChunk *chunk, const SendBuffer *buffer, bool with_durable)
 {
@@ -323,7 +326,7 @@ part_size(const SendBuffer *buffer, bool with_durable)
 	return with_durable ? buffer->used : buffer->plain_bytes;
 }
 
-/* room for all buffers' chunks */
+/* Reserve room for the chunks of all buffers. */
 static bool
 reserve_chunks(bool with_durable)
 {
@@ -374,7 +377,8 @@ pack_buffers(bool with_durable)
 }
 
 /*
- * The last moment at which something may fail.
+ * Prepare what the commit hands over, at the last moment at which something
+ * may fail.
  */
 static void
 prepare_hand_over(void)
@@ -401,7 +405,7 @@ prepare_hand_over(void)
 }
 
 /*
- * Has the transaction on disk before its commit is seen, whatever
+ * Have the transaction on disk before its commit is seen, whatever
  * synchronous_commit says, since others are told of it then.  One that writes
  * nothing may tell of what this process has committed before.
  */

@@ -79,7 +79,7 @@ rinq_is_registered_role(Oid role)
 	return found;
 }
 
-/* may sessions of this role be started? */
+/* Tell whether sessions of this role may be started. */
 static bool
 can_login(Oid role)
 {
@@ -94,8 +94,9 @@ can_login(Oid role)
 }
 
 /*
- * May the owner of the extension act as a role?  He can write the table that
- * says as whom functions run, and so does not get more rights by it.
+ * Tell whether the owner of the extension may act as a role.  He can write the
+ * table that says as whom functions run, and so does not get more rights by
+ * it.
  */
 static bool
 owner_may_act_as(Oid role)
@@ -141,7 +142,10 @@ split_name(char *text, Oid *schema, char **name)
 	return OidIsValid(*schema);
 }
 
-/* the parenthesis behind the name of a function, whatever is in quotes before */
+/*
+ * Find the parenthesis behind the name of a function, whatever is in quotes
+ * before.
+ */
 static char *
 find_arguments(char *name)
 {
@@ -264,7 +268,7 @@ rinq_check_superuser_handler(Oid func, Oid role)
 			 errhint("Register it as its owner, or make a superuser its owner.")));
 }
 
-/* what is wrong with a handler, in a few words; NULL when it can run */
+/* Say what is wrong with a handler, in a few words; NULL when it can run. */
 static const char *
 handler_problem(const char *name, RinqWork work, const RinqRoleReference *role,
 				const RinqRoleReference *owner)

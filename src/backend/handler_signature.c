@@ -16,7 +16,9 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
-/* is it the extension's own type, and not only one of that name? */
+/*
+ * Tell whether a type is the extension's own, and not only one of that name.
+ */
 static bool
 is_own_type(Oid type, const char *name)
 {
@@ -32,7 +34,7 @@ is_own_type(Oid type, const char *name)
 		get_extension_oid("rinq", true);
 }
 
-/* why a function cannot take requests */
+/* Say why a function cannot take requests. */
 static const char *
 request_signature_problem(Form_pg_proc proc)
 {
@@ -47,7 +49,7 @@ request_signature_problem(Form_pg_proc proc)
 	return NULL;
 }
 
-/* why a function cannot take what is not to be answered */
+/* Say why a function cannot take what is not to be answered. */
 static const char *
 argument_problem(Form_pg_proc proc, RinqWork work)
 {
@@ -61,8 +63,9 @@ argument_problem(Form_pg_proc proc, RinqWork work)
 }
 
 /*
- * The rules are those of the SQL functions that register handlers, and hold
- * again when the handler is called, since functions change.
+ * Say why a function cannot be a handler.  The rules are those of the SQL
+ * functions that register handlers, and hold again when the handler is called,
+ * since functions change.
  */
 const char *
 rinq_handler_problem(Oid func, RinqWork work)

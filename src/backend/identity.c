@@ -102,7 +102,7 @@ look_at_origin(Claim *claim, const char *origin)
 	ReleaseSysCache(tuple);
 }
 
-/* does this entry have an identity, and does it hold it? */
+/* Tell whether an entry has an identity, and whether it owns that. */
 static bool
 has_identity(const RinqDatabase *db, const pg_uuid_t *id, bool *owned)
 {
@@ -119,7 +119,7 @@ has_identity(const RinqDatabase *db, const pg_uuid_t *id, bool *owned)
 	return false;
 }
 
-/* may the identity be taken over?  The lock is held */
+/* Judge whether the identity may be taken over.  The lock is held. */
 static RinqSuspension
 judge_claim(const Claim *claim, Oid *original)
 {
@@ -213,7 +213,7 @@ renew_identity(Oid schema, pg_uuid_t *id)
 	unify_identity(schema, id);
 }
 
-/* the identities of this database are its own from now on */
+/* Make the identities of this database its own from now on. */
 static void
 take_over(Oid schema)
 {
@@ -236,7 +236,7 @@ has_strays(void)
 	return SPI_processed > 0;
 }
 
-/* the identities in the table, those that came with a copy first; and these */
+/* Read the identities in the table, those that came with a copy first. */
 static int
 read_identities(RinqIdentities *found, Claim *claims)
 {

@@ -43,7 +43,7 @@
 #define ROTATE_AFTER 1024
 
 /*
- * The table of this number, InvalidOid when it is not there.
+ * Return the table of this number, InvalidOid when it is not there.
  */
 Oid
 rinq_outbox_table(Oid schema, int table)
@@ -79,8 +79,9 @@ rinq_outbox_open_table(Oid relid, int columns, LOCKMODE mode)
 }
 
 /*
- * The number of the next message: microseconds, made unique, so that it goes
- * on after a restart where it was, and tells when the message was written.
+ * Return the number of the next message: microseconds, made unique, so that it
+ * goes on after a restart where it was, and tells when the message was
+ * written.
  */
 static int64
 next_seq(RinqDatabase *db)
@@ -178,7 +179,8 @@ rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutbound *message,
 }
 
 /*
- * Are the tables there?  Not any more, when the extension is being dropped.
+ * Tell whether the tables are there; they are not any more when the extension
+ * is being dropped.
  */
 bool
 rinq_outbox_exists(Oid schema)

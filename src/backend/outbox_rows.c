@@ -83,7 +83,7 @@ rinq_outbox_close(RinqOutboxTables *tables)
 }
 
 /*
- * Which files the tables are in, which change when they are rewritten.
+ * Note which files the tables are in, which change when they are rewritten.
  */
 void
 rinq_outbox_files(const RinqOutboxTables *tables, Oid *files)
@@ -132,7 +132,10 @@ row_id(TupleTableSlot *slot, RinqMessageId *id)
 	return valid;
 }
 
-/* does something with each row that the current snapshot sees, until it says that it is done */
+/*
+ * Call a function for each row that the current snapshot sees, until it says
+ * that it is done.
+ */
 static void
 walk_rows(const RinqOutboxTables *tables, bool (*look) (int table, TupleTableSlot *slot, void *arg),
 		  void *arg)
@@ -228,7 +231,7 @@ wire_bytes(TupleTableSlot *slot, int column)
 	return rinq_bytes(VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
 }
 
-/* a row as the message that it stands for, palloc'd */
+/* Make a row the message that it stands for, palloc'd. */
 static RinqOutbound *
 make_message(TupleTableSlot *slot, const RinqOutboxItem *item)
 {
@@ -284,7 +287,7 @@ fetch_row(const RinqOutboxTables *tables, RinqOutboxRowRef *ref)
 	return true;
 }
 
-/* too large for what messages may have by now */
+/* Tell whether a row is too large for what messages may have by now. */
 static bool
 is_oversize(TupleTableSlot *slot, Size *size)
 {
@@ -295,7 +298,7 @@ is_oversize(TupleTableSlot *slot, Size *size)
 	return *size > rinq_payload_limit();
 }
 
-/* why a row cannot be sent as it is, or NULL */
+/* Say why a row cannot be sent as it is, or return NULL. */
 static char *
 why_unfit(const RinqOutboxRowRef *ref, TupleTableSlot *slot)
 {
@@ -465,7 +468,8 @@ find_number(int table, TupleTableSlot *slot, void *arg)
 }
 
 /*
- * Is a row there, wherever, that has one of these numbers?  Sorts them.
+ * Tell whether a row with one of these numbers is there, wherever.  Sorts the
+ * numbers.
  */
 bool
 rinq_outbox_has_any(const RinqOutboxTables *tables, int64 *seqs, Size count)
@@ -547,7 +551,10 @@ rinq_outbox_remove(const RinqOutboxTables *tables, RinqOutboxRowRef *refs, Size 
 	with_rows(tables, refs, count, remove_row, NULL);
 }
 
-/* the columns that both tables have; values stored apart belong to the first */
+/*
+ * Copy the columns that both tables have; values stored apart belong to the
+ * first.
+ */
 static void
 copy_row(TupleTableSlot *from, TupleTableSlot *to)
 {
@@ -597,8 +604,9 @@ set_row_aside(const RinqOutboxTables *tables, RinqOutboxRowRef *ref, void *arg)
 }
 
 /*
- * Is a table as rinq made it?  What was added, like an index, is not maintained
- * here, so that rows are left where they are until it is removed.
+ * Tell whether a table is as rinq made it.  What was added, like an index, is
+ * not maintained here, so that rows are left where they are until it is
+ * removed.
  */
 static bool
 is_usable(Relation rel)

@@ -44,7 +44,7 @@ is_extension_relation(Oid relid)
 	return OidIsValid(extension) && getExtensionOfObject(RelationRelationId, relid) == extension;
 }
 
-/* the relation of a trigger that was made just now */
+/* Find the relation of a trigger that was made just now. */
 static Oid
 relation_of_trigger(Oid trigger)
 {
@@ -113,8 +113,8 @@ search_query(Node *node, void *arg)
 }
 
 /*
- * Does locking a relation lock one of the extension that the current role does
- * not own?  The lock on each view keeps it as it was found.
+ * Tell whether locking a relation locks one of the extension that the current
+ * role does not own.  The lock on each view keeps it as it was found.
  */
 static bool
 search_relation(Oid relid, Search *search)

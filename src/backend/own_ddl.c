@@ -49,7 +49,7 @@ is_own_relation(Oid relid)
 	return OidIsValid(schema) && schema == rinq_internal_schema();
 }
 
-/* when the transaction commits, whatever the table is */
+/* Have the tables read again when the transaction commits. */
 static void
 read_again(void)
 {
@@ -120,7 +120,7 @@ set_triggers_back(Oid relid)
 }
 
 /*
- * After a command: have the tables read again, and set the triggers back that
+ * Have the tables read again after a command, and set the triggers back that
  * it has enabled.  The command has shown that the current role owns the table.
  */
 void

@@ -122,8 +122,8 @@ rinq_extension_owner(void)
 }
 
 /*
- * Does a trigger call a function that is meant for these tables, always?  Before
- * a row, most of these functions would have it ignored.
+ * Tell whether a trigger calls a function that is meant for these tables,
+ * always.  Before a row, most of these functions would have it ignored.
  */
 static bool
 is_own_trigger(const Trigger *trigger)

@@ -39,7 +39,8 @@
 #include "utils/syscache.h"
 
 /*
- * The schema that the extension lives in; InvalidOid when it is not there.
+ * Return the schema that the extension lives in; InvalidOid when it is not
+ * there.
  */
 Oid
 rinq_extension_schema(void)
@@ -134,7 +135,8 @@ rinq_lock_extension(void)
 }
 
 /*
- * The same without waiting: false when it is being dropped.
+ * Lock the extension as rinq_lock_extension does, without waiting: false when
+ * it is being dropped.
  */
 bool
 rinq_try_lock_extension(void)
@@ -155,7 +157,7 @@ subtransaction_ended(SubXactEvent event, SubTransactionId id, SubTransactionId p
 		in_use = false;
 }
 
-/* until the table is closed, or an error ends its use */
+/* Note that a table is open, until it is closed or an error ends its use. */
 static void
 mark_in_use(void)
 {
@@ -205,7 +207,7 @@ rinq_own_table_open(RinqOwnTable *table, Oid schema, const char *name)
 }
 
 /*
- * Is the current statement one of the extension's own?
+ * Tell whether the current statement is one of the extension's own.
  */
 bool
 rinq_own_tables_in_use(void)

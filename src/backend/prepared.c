@@ -31,7 +31,9 @@
 /* the table; it is written by the install script only */
 #define SIGNAL_TABLE "manifest"
 
-/* may this process commit transactions that others have prepared? */
+/*
+ * Tell whether this process may commit transactions that others have prepared.
+ */
 static bool
 commits_prepared(void)
 {

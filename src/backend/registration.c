@@ -109,7 +109,7 @@ add_handler(List *handlers, Datum value)
 	return lappend(handlers, handler);
 }
 
-/* the roles that have anything, as far as they exist */
+/* List the roles that have anything, as far as they exist. */
 static List *
 roles_in_use(void)
 {
@@ -128,7 +128,7 @@ roles_in_use(void)
 	return existing;
 }
 
-/* the roles that hold the privilege, the function's owner included */
+/* List the roles that hold the privilege, the function's owner included. */
 static List *
 roles_granted(Oid func, Oid *owner)
 {
@@ -158,7 +158,7 @@ roles_granted(Oid func, Oid *owner)
 	return roles;
 }
 
-/* a role as a statement names it */
+/* Make a role what a statement names it by. */
 static RoleSpec *
 role_spec(Oid role)
 {
@@ -201,7 +201,10 @@ grant_registration(List *roles, bool is_grant)
 	CommandCounterIncrement();
 }
 
-/* true when nobody else is changing the tables */
+/*
+ * Lock the tables against all who change them; true when no other is changing
+ * them.
+ */
 static bool
 lock_alone(Oid func)
 {
@@ -233,7 +236,10 @@ rinq_registration_add(Oid role)
 		grant_registration(list_make1_oid(role), true);
 }
 
-/* the roles that have been granted the privilege and have nothing any more */
+/*
+ * List the roles that have been granted the privilege and have nothing any
+ * more.
+ */
 static List *
 roles_done(Oid func)
 {

@@ -17,8 +17,8 @@ RinqInherited rinq_inherited;
 RinqFailure rinq_last_failure_data = {NULL, NULL, NULL};
 
 /*
- * The setting wins over what is inherited.  The result lives as long as the
- * current memory context.
+ * Return the trace id in use: the setting wins over what is inherited.  The
+ * result lives as long as the current memory context.
  */
 RinqBytes
 rinq_current_trace(void)

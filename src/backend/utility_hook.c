@@ -138,7 +138,7 @@ unblock_database(Oid dboid)
 		rinq_wake_peer(db);
 }
 
-/* this database is to be looked into again; nothing here can fail */
+/* Have this database looked into again; nothing here can fail. */
 static void
 request_reading(void)
 {
@@ -229,7 +229,7 @@ rinq_utility_hook_reread_at_commit(void)
 }
 
 /*
- * The database is no longer suspended, whatever it was suspended for, when the
+ * End the suspension of the database, whatever it was suspended for, when the
  * transaction commits.
  */
 void
@@ -262,7 +262,9 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 	}
 }
 
-/* the template that CREATE DATABASE will copy, if this user may copy it */
+/*
+ * Find the template that CREATE DATABASE will copy, if this user may copy it.
+ */
 static Oid
 template_of(CreatedbStmt *stmt)
 {
@@ -316,9 +318,9 @@ owned_database(const char *name)
 }
 
 /*
- * The database that a command needs empty, InvalidOid for none.  A command
- * that is going to fail for lack of privilege, or because it is not at top
- * level, must not disturb anybody.
+ * Find the database that a command needs empty, InvalidOid for none.  A
+ * command that is going to fail for lack of privilege, or because it is not at
+ * top level, must not disturb anybody.
  */
 static Oid
 database_to_empty(Node *command, bool top_level)
@@ -355,7 +357,10 @@ changes_databases(Node *command)
 		(IsA(command, RenameStmt) && ((RenameStmt *) command)->renameType == OBJECT_DATABASE);
 }
 
-/* may this change what functions are called, their schema or the type that they take? */
+/*
+ * Tell whether a command may change what functions are called, their schema or
+ * the type that they take.
+ */
 static bool
 renames_functions(Node *command)
 {
@@ -371,7 +376,7 @@ renames_functions(Node *command)
 		type == OBJECT_TYPE || type == OBJECT_EXTENSION;
 }
 
-/* the tables are found by the name of their schema */
+/* Refuse to rename the schema by whose name the tables are found. */
 static void
 refuse_to_rename_own_schema(Node *command)
 {
@@ -403,7 +408,10 @@ tell_about_reassigning(ReassignOwnedStmt *command)
 	}
 }
 
-/* a prepared transaction may have written durable messages */
+/*
+ * Have the outbox scanned: a prepared transaction may have written durable
+ * messages.
+ */
 static void
 rescan_outbox(void)
 {

@@ -171,7 +171,10 @@ rinq_cancel_at(int64 ms)
 	(void) timer_settime(timer, TIMER_ABSTIME, &when, NULL);
 }
 
-/* times that a timestamp cannot express become infinite */
+/*
+ * Convert ms to a timestamp; times that a timestamp cannot express become
+ * infinite.
+ */
 TimestampTz
 rinq_timestamp_of_ms(int64 wall)
 {

@@ -64,7 +64,7 @@ decode_part(const char *text, size_t len, const char *part,
 	return true;
 }
 
-/* A decimal number from min to max and nothing else. */
+/* Parse a decimal number from min to max and nothing else. */
 static bool
 parse_number(const char *text, size_t len, long min, long max, int *out)
 {
@@ -84,7 +84,7 @@ parse_number(const char *text, size_t len, long min, long max, int *out)
 	return true;
 }
 
-/* user[:password] */
+/* Parse user[:password]. */
 static bool
 parse_userinfo(const char *text, size_t len, RinqDsn *out,
 			   char *err, size_t errsize)
@@ -106,7 +106,7 @@ parse_userinfo(const char *text, size_t len, RinqDsn *out,
 					   err, errsize);
 }
 
-/* host, host:port, [v6], [v6]:port, or nothing */
+/* Parse host, host:port, [v6], [v6]:port, or nothing. */
 static bool
 parse_hostport(const char *text, size_t len, RinqDsn *out,
 			   char *err, size_t errsize)
@@ -150,7 +150,7 @@ parse_hostport(const char *text, size_t len, RinqDsn *out,
 	return true;
 }
 
-/* name=value[&name=value]... */
+/* Parse name=value[&name=value]... */
 static bool
 parse_options(const char *text, size_t len, RinqDsn *out,
 			  char *err, size_t errsize)

@@ -23,7 +23,7 @@ typedef struct Cursor
 	const char *end;
 } Cursor;
 
-/* At least one and at most max_digits hexadecimal digits (max. 16). */
+/* Take at least one and at most max_digits hexadecimal digits (max. 16). */
 static bool
 take_hex(Cursor *cur, int max_digits, uint64_t *value)
 {
@@ -45,7 +45,7 @@ take_hex(Cursor *cur, int max_digits, uint64_t *value)
 	return n > 0;
 }
 
-/* One to ten decimal digits whose value fits into 32 bits. */
+/* Take one to ten decimal digits whose value fits into 32 bits. */
 static bool
 take_uint32(Cursor *cur, uint32_t *value)
 {

@@ -206,8 +206,8 @@ duplicate_key(const RinqTapeItem *tape, uint32 object, uint32 key)
 }
 
 /*
- * Are the keys already in jsonb's order?  Our own output is, and so is that
- * of everybody who sorts keys by length first.
+ * Tell whether the keys are already in jsonb's order.  Our own output is, and
+ * so is that of everybody who sorts keys by length first.
  */
 static bool
 keys_are_sorted(const RinqTapeItem *tape, uint32 object)
@@ -256,7 +256,7 @@ sorted_keys(const RinqTapeItem *tape, uint32 object)
 }
 
 /*
- * All keys come first, then all values in the same order.
+ * Build an object: all keys come first, then all values in the same order.
  */
 static char *
 build_object(const RinqTapeItem *tape, uint32 object, char *dst)

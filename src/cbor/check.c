@@ -40,7 +40,7 @@ ends_inside(Checker *c)
 	rinq_malformed(c, "The input ends inside of an item.");
 }
 
-/* the number in an item's head; moves on behind the head */
+/* Take the number in an item's head; moves on behind the head. */
 static uint64
 take_argument(Checker *c, uint8 info)
 {
@@ -81,7 +81,7 @@ open_level(Checker *c, uint8 major, uint64 items, bool indefinite)
 	c->levels[c->depth].indefinite = indefinite;
 }
 
-/* an item is complete, and with it perhaps the containers around it */
+/* Complete an item, and with it perhaps the containers around it. */
 static void
 complete_item(Checker *c)
 {

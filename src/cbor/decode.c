@@ -23,9 +23,8 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 
-/*
- * Integers
- */
+/* ---------------- integers ---------------- */
+
 static inline void
 take_integer(RinqDecoder *d, RinqTapeKind kind, uint64 value)
 {
@@ -98,9 +97,8 @@ on_negint64(void *d, uint64_t value)
 	take_integer(d, RINQ_TAPE_NINT, value);
 }
 
-/*
- * Floats
- */
+/* ---------------- floats ---------------- */
+
 static void
 on_double(void *context, double value)
 {
@@ -130,9 +128,8 @@ on_float(void *context, float value)
 	on_double(context, value);
 }
 
-/*
- * Simple values
- */
+/* ---------------- simple values ---------------- */
+
 static void
 on_null(void *context)
 {
@@ -160,9 +157,8 @@ on_boolean(void *context, bool value)
 	rinq_cbor_finish_item(d);
 }
 
-/*
- * Text strings
- */
+/* ---------------- text strings ---------------- */
+
 static void
 check_utf8(RinqDecoder *d, const char *text, size_t len)
 {
@@ -199,10 +195,9 @@ complete_text(RinqDecoder *d, const char *text, size_t len)
 	rinq_cbor_complete_string(d, text, len);
 }
 
-/*
- * Byte strings: base64url without padding unless a tag asks for something
- * else (RFC 8949, sections 3.4.5.2 and 6.1), or the digits of a bignum.
- */
+/* ---------------- byte strings ---------------- */
+
+/* Complete a byte string that has the digits of a bignum. */
 static void
 complete_bignum(RinqDecoder *d, const uint8 *bytes, size_t len)
 {
@@ -232,6 +227,11 @@ complete_bignum(RinqDecoder *d, const uint8 *bytes, size_t len)
 	rinq_cbor_finish_item(d);
 }
 
+/*
+ * Complete a byte string: base64url without padding unless a tag asks for
+ * something else (RFC 8949, sections 3.4.5.2 and 6.1), or the digits of a
+ * bignum.
+ */
 static void
 complete_bytes(RinqDecoder *d, const uint8 *bytes, size_t len)
 {
@@ -359,9 +359,9 @@ on_bytes_start(void *context)
 	d->chunks = RINQ_CHUNKS_BYTES;
 }
 
-/*
- * Containers
- */
+/* ---------------- containers ---------------- */
+
+/* Return the number of bytes that come after the head being decoded. */
 static inline size_t
 bytes_behind_head(const RinqDecoder *d)
 {
@@ -446,9 +446,11 @@ on_break(void *context)
 	rinq_cbor_finish_item(d);
 }
 
+/* ---------------- tags ---------------- */
+
 /*
- * Tags: those of numbers and of text encodings are obeyed, all others are
- * ignored and their content is taken.
+ * Note a tag: those of numbers and of text encodings are obeyed, all others
+ * are ignored and their content is taken.
  */
 static void
 on_tag(void *context, uint64_t tag)
@@ -474,8 +476,8 @@ on_tag(void *context, uint64_t tag)
 }
 
 /*
- * The table starts as a copy of libcbor's, because later versions of it have
- * members that this one does not know.
+ * Return the table of callbacks.  It starts as a copy of libcbor's, because
+ * later versions of it have members that this one does not know.
  */
 static const struct cbor_callbacks *
 decoder_callbacks(void)

@@ -138,7 +138,7 @@ append_array(StringInfo out, const JsonbContainer *jc, int depth)
 }
 
 /*
- * All keys come first in an object, then all values: walk both in step.
+ * Append an object.  All keys come first, then all values: walk both in step.
  */
 static void
 append_object(StringInfo out, const JsonbContainer *jc, int depth)

@@ -205,8 +205,9 @@ divide_by_power_of_10(uint64 m, int scale, double *result)
 }
 
 /*
- * Is m * 10^exponent the shortest decimal of a double?  m must be below
- * 10^17 and must not end in zero.  The double is stored in *result if so.
+ * Tell whether m * 10^exponent is the shortest decimal of a double. m must be
+ * below 10^17 and must not end in zero.  The double is stored in *result if
+ * so.
  */
 static bool
 is_shortest_decimal(uint64 m, int exponent, double *result)
@@ -258,7 +259,7 @@ put_double(StringInfo out, double d)
 }
 
 /*
- * limbs = limbs * factor + addend; returns the new number of limbs.
+ * Compute limbs = limbs * factor + addend; returns the new number of limbs.
  */
 static int
 multiply_add(uint64 *limbs, int n, uint64 factor, uint64 addend)

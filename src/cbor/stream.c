@@ -217,7 +217,7 @@ rinq_cbor_next(RinqCborReader *reader, RinqCborItem *item)
 	return true;
 }
 
-/* the next item behind any tags */
+/* Go to the next item behind any tags. */
 static bool
 next_untagged(RinqCborReader *reader, RinqCborItem *item)
 {
@@ -240,8 +240,8 @@ fail_reading(RinqCborReader *reader)
 }
 
 /*
- * Does a container have another element?  "left" is what rinq_cbor_enter has
- * set; a pair of a map is one element.
+ * Tell whether a container has another element.  "left" is what
+ * rinq_cbor_enter has set; a pair of a map is one element.
  */
 bool
 rinq_cbor_more(RinqCborReader *reader, uint64 *left)

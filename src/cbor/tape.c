@@ -15,7 +15,7 @@
 #define MAX_TAPE_ITEMS		((JENTRY_OFFLENMASK + 1) / (uint32) sizeof(JEntry))
 
 /*
- * The jsonb would exceed what one allocation can hold.
+ * Raise an error: the jsonb would exceed what one allocation can hold.
  */
 void
 rinq_cbor_too_large(void)
@@ -35,7 +35,7 @@ rinq_cbor_numeric_overflow(const RinqDecoder *d)
 }
 
 /*
- * Memory that lives until the jsonb has been built.
+ * Return the memory that lives until the jsonb has been built.
  */
 MemoryContext
 rinq_cbor_scratch(RinqDecoder *d)

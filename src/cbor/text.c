@@ -11,8 +11,8 @@
 #include "mb/pg_wchar.h"
 
 /*
- * Is every byte between 1 and 127?  Such text is valid in all server
- * encodings and in UTF-8, and means the same in both.
+ * Tell whether every byte is between 1 and 127.  Such text is valid in all
+ * server encodings and in UTF-8, and means the same in both.
  */
 bool
 rinq_is_plain_ascii(const char *s, size_t len)
@@ -39,8 +39,8 @@ rinq_is_plain_ascii(const char *s, size_t len)
 }
 
 /*
- * Is this UTF-8?  A NUL is one of its characters, though PostgreSQL's check
- * stops at it.
+ * Tell whether a text is UTF-8.  A NUL is one of its characters, though
+ * PostgreSQL's check stops at it.
  */
 bool
 rinq_is_utf8(const char *text, size_t len)

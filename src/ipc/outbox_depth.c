@@ -28,7 +28,7 @@ queue_of(RinqDatabase *db)
 }
 
 /*
- * Was this transaction over when the snapshot was taken?
+ * Tell whether a transaction was over when the snapshot was taken.
  */
 bool
 rinq_scan_sees(const RinqScanSnapshot *snapshot, FullTransactionId xid)
@@ -47,7 +47,7 @@ rinq_scan_sees(const RinqScanSnapshot *snapshot, FullTransactionId xid)
 }
 
 /*
- * A transaction that has added rows has committed; the lock is held.
+ * Count the rows of a transaction that has committed; the lock is held.
  */
 void
 rinq_depth_committed(RinqDatabase *db, const RinqPacked *packed)
@@ -72,7 +72,7 @@ rinq_depth_committed(RinqDatabase *db, const RinqPacked *packed)
 }
 
 /*
- * Rows were removed.
+ * Count rows that were removed.
  */
 void
 rinq_depth_removed(RinqDatabase *db, Size rows)
@@ -87,9 +87,9 @@ rinq_depth_removed(RinqDatabase *db, Size rows)
 }
 
 /*
- * The rows are about to be counted, in a snapshot that is taken after this, and
- * so sees all transactions that were in doubt.  Returns how many there seemed
- * to be.
+ * Begin to count the rows, in a snapshot that is taken after this, and so sees
+ * all transactions that were in doubt.  Returns how many rows there seemed to
+ * be.
  */
 uint64
 rinq_depth_begin_count(RinqDatabase *db)
@@ -108,8 +108,8 @@ rinq_depth_begin_count(RinqDatabase *db)
 }
 
 /*
- * The snapshot is taken: it sees none of the transactions that begin to pack from
- * now on; those that have begun before are in doubt.
+ * Note that the snapshot is taken: it sees none of the transactions that begin
+ * to pack from now on; those that have begun before are in doubt.
  */
 void
 rinq_depth_snapshot_taken(RinqDatabase *db)
@@ -124,7 +124,8 @@ rinq_depth_snapshot_taken(RinqDatabase *db)
 }
 
 /*
- * They were counted: "before" is what there seemed to be then.
+ * Correct the number of rows after they were counted: "before" is what there
+ * seemed to be then.
  */
 void
 rinq_depth_counted(RinqDatabase *db, uint64 before, Size rows,

@@ -24,7 +24,7 @@
 #include "miscadmin.h"
 
 /*
- * Bytes that a message with these fields takes.
+ * Return the bytes that a message with these fields takes.
  */
 Size
 rinq_outbound_size(const RinqBytes *fields)
@@ -80,7 +80,7 @@ rinq_outbound_read(const RinqOutbound *message, RinqBytes *fields)
 }
 
 /*
- * Bytes that a chunk with room for "size" bytes takes.
+ * Return the bytes that a chunk with room for "size" bytes takes.
  */
 Size
 rinq_chunk_charge(Size size)
@@ -89,8 +89,8 @@ rinq_chunk_charge(Size size)
 }
 
 /*
- * A chunk with room for "size" bytes, or InvalidDsaPointer when the payload
- * area is full.
+ * Allocate a chunk with room for "size" bytes; InvalidDsaPointer when the
+ * payload area is full.
  */
 dsa_pointer
 rinq_chunk_alloc(RinqChunkKind kind, Size size)
@@ -194,7 +194,7 @@ rinq_sendqueue_init(RinqSendQueue *queue, LWLock *lock)
 }
 
 /*
- * A peer begins to read the queue of its database.
+ * Open the queue of a database, whose peer begins to read it.
  */
 void
 rinq_sendqueue_open(RinqDatabase *db)
@@ -235,8 +235,8 @@ free_chunk_list(RinqDatabase *db, dsa_pointer pointer, Size *charge)
 }
 
 /*
- * The peer has ended, or another one begins: what was on its way is dropped,
- * and what is durable of it is found by a scan.
+ * Drop what is on its way, because the peer has ended or another one begins;
+ * what is durable of it is found by a scan.
  */
 void
 rinq_sendqueue_reset(RinqDatabase *db)
@@ -268,7 +268,7 @@ rinq_sendqueue_reset(RinqDatabase *db)
 /* ---------------- transactions ---------------- */
 
 /*
- * Bytes that one database may have on their way to its peer.
+ * Return the bytes that one database may have on their way to its peer.
  */
 Size
 rinq_sendqueue_limit(void)
@@ -276,14 +276,14 @@ rinq_sendqueue_limit(void)
 	return Min((Size) rinq_send_buffer, (Size) rinq_payload_memory / 2) * 1024 * 1024;
 }
 
-/* the same for all of them together */
+/* Return the bytes that all databases together may have on their way. */
 static Size
 limit_of_all(void)
 {
 	return (Size) rinq_payload_memory / 2 * 1024 * 1024;
 }
 
-/* the lock is held */
+/* Tell whether there is room for this many bytes; the lock is held. */
 static bool
 sendqueue_has_room(const RinqSendQueue *queue, Size bytes)
 {
@@ -293,7 +293,7 @@ sendqueue_has_room(const RinqSendQueue *queue, Size bytes)
 }
 
 /*
- * Is there room for so many bytes now?
+ * Tell whether there is room for this many bytes now.
  */
 bool
 rinq_sendqueue_has_room(RinqSendQueue *queue, Size bytes)
@@ -344,7 +344,7 @@ rinq_sendqueue_reserve(RinqSendQueue *queue, RinqPacked *packed, Size charge)
 	return result;
 }
 
-/* the lock is held */
+/* Release what a chunk was charged for; the lock is held. */
 static void
 release_charge(RinqSendQueue *queue, Size charge, uint32 generation)
 {
@@ -376,7 +376,10 @@ rinq_sendqueue_unreserve(RinqSendQueue *queue, RinqPacked *packed)
 	packed->charge = 0;
 }
 
-/* from now on, transactions leave durable messages in the outbox; the lock is held */
+/*
+ * Have transactions leave durable messages in the outbox from now on; the lock
+ * is held.
+ */
 static void
 leave_direct_mode(RinqSendQueue *queue)
 {
@@ -441,7 +444,8 @@ rinq_sendqueue_commit(RinqDatabase *db, RinqPacked *packed)
 }
 
 /*
- * There is, or may be, something in the outbox that nobody has handed over.
+ * Ask for a scan: there is, or may be, something in the outbox that was not
+ * handed over.
  */
 void
 rinq_sendqueue_want_scan(RinqDatabase *db)
@@ -503,8 +507,8 @@ rinq_sendqueue_report(RinqDatabase *db, dsa_pointer pointer, uint32 incarnation)
 }
 
 /*
- * The oldest chunk of a line, or InvalidDsaPointer; only whoever takes from the
- * line may ask.
+ * Return the oldest chunk of a list, or InvalidDsaPointer; only the process
+ * that takes from the list may ask.
  */
 dsa_pointer
 rinq_sendqueue_peek(RinqSendQueue *queue, RinqSendList list)
@@ -571,7 +575,8 @@ rinq_sendqueue_free(RinqSendQueue *queue, dsa_pointer pointer)
 }
 
 /*
- * Bytes of the outbox worker's answers that the peer has not dealt with.
+ * Return the bytes of the outbox worker's reports that the peer has not dealt
+ * with.
  */
 Size
 rinq_sendqueue_report_bytes(RinqSendQueue *queue)
@@ -585,7 +590,8 @@ rinq_sendqueue_report_bytes(RinqSendQueue *queue)
 }
 
 /*
- * Bytes of transactions that are packed, and that the peer has not sent.
+ * Return the bytes of transactions that are packed, and that the peer has not
+ * sent.
  */
 Size
 rinq_sendqueue_reserved(RinqSendQueue *queue)
@@ -622,8 +628,8 @@ rinq_sendqueue_state(RinqSendQueue *queue, RinqSendMode *mode, uint32 *round)
 }
 
 /*
- * A scan is about to begin: transactions pack durable messages again, so that
- * those that commit after its beginning can hand them over.
+ * Have transactions pack durable messages again, since a scan is about to
+ * begin: those that commit after its beginning can hand them over.
  */
 void
 rinq_sendqueue_pack(RinqSendQueue *queue)
@@ -635,10 +641,10 @@ rinq_sendqueue_pack(RinqSendQueue *queue)
 }
 
 /*
- * From now on, transactions hand durable messages over.  What they have left in
- * the outbox before is seen by every snapshot that is taken from now on, since
- * they were visible by then.  False when the peer has left direct mode since it
- * asked for this, in that round.
+ * Have transactions hand durable messages over from now on.  What they have
+ * left in the outbox before is seen by every snapshot that is taken from now
+ * on, since they were visible by then.  False when the peer has left direct
+ * mode since it asked for this, in that round.
  */
 bool
 rinq_sendqueue_go_direct(RinqSendQueue *queue, uint32 round)
@@ -654,8 +660,8 @@ rinq_sendqueue_go_direct(RinqSendQueue *queue, uint32 round)
 }
 
 /*
- * From now on they do not, until the outbox has been scanned.  Returns the
- * round of the next scan.
+ * Have transactions leave durable messages in the outbox, until it has been
+ * scanned.  Returns the round of the next scan.
  */
 uint32
 rinq_sendqueue_leave_direct(RinqSendQueue *queue)

@@ -60,7 +60,7 @@ rinq_backend_sessions_init(void)
 }
 
 /*
- * The peer of a database has become somebody on the network.
+ * Set the identity that the peer of a database has on the network from now on.
  */
 void
 rinq_identity_set(RinqDatabase *db, const RinqPeerId *id)
@@ -76,7 +76,7 @@ rinq_identity_set(RinqDatabase *db, const RinqPeerId *id)
 }
 
 /*
- * It is nobody any more.
+ * Clear the identity of a peer that has left the network.
  */
 void
 rinq_identity_clear(RinqDatabase *db)
@@ -171,8 +171,8 @@ rinq_session_allocate_id(RinqDatabase *db, uint32 client, RinqMessageId *id)
 }
 
 /*
- * The session of this process, which is made if need be; false while the peer
- * is nobody on the network.
+ * Return the session of this process, which is made if need be; false while
+ * the peer has no identity on the network.
  */
 bool
 rinq_session_current(RinqDatabase *db, uint32 client, RinqSessionId *id)
@@ -207,7 +207,7 @@ rinq_backend_session_read(RinqDatabase *db, int procno, RinqBackendSession *copy
 }
 
 /*
- * The session of a process has another revision: its messages are numbered
+ * Move the session of a process to another revision: its messages are numbered
  * anew.
  */
 void
@@ -223,8 +223,7 @@ rinq_backend_session_move(RinqDatabase *db, int procno, uint32 seq, uint32 revis
 }
 
 /*
- * The session of a process is no more: the process has a new one when it needs
- * one.
+ * End the session of a process, which has a new one when it needs one.
  */
 void
 rinq_backend_session_end(RinqDatabase *db, int procno, uint32 seq)

@@ -62,7 +62,7 @@ databases_size(void)
 							 mul_size((Size) rinq_max_databases, sizeof(RinqDatabase))));
 }
 
-/* one of everything, and two for each database */
+/* Return the number of locks: one of everything, and two for each database. */
 static int
 num_locks(void)
 {
@@ -129,7 +129,10 @@ init_database(RinqDatabase *db, Size slots_offset, LWLock *locks)
 	rinq_slots_init(rinq_slots_of(db), &locks[0], &locks[1]);
 }
 
-/* the area lives inside our own memory and never grows into DSM segments */
+/*
+ * Create the payload area, which lives inside our own memory and never grows
+ * into DSM segments.
+ */
 static void
 create_payload_area(void)
 {
@@ -181,7 +184,10 @@ get_memory(bool *found)
 	return ShmemInitStruct("rinq", shared_size(), found);
 }
 
-/* the locks do without PostgreSQL's table of names, which would have to be asked for, too */
+/*
+ * Initialize the locks, without PostgreSQL's table of names, which would have
+ * to be asked for, too.
+ */
 static LWLock *
 init_locks(Size offset)
 {
@@ -286,7 +292,7 @@ rinq_require_preloaded(void)
 }
 
 /*
- * The payload area as this process sees it.
+ * Return the payload area as this process sees it.
  */
 dsa_area *
 rinq_dsa(void)
@@ -313,7 +319,8 @@ rinq_slots_of(RinqDatabase *db)
 }
 
 /*
- * The entry of a database, or NULL; the caller holds the lock.
+ * Find the entry of a database; NULL when there is none.  The caller holds the
+ * lock.
  */
 RinqDatabase *
 rinq_find_database(Oid dboid)
@@ -330,7 +337,7 @@ rinq_find_database(Oid dboid)
 }
 
 /*
- * The entry of a database, made if need be; NULL when all are taken.  The
+ * Find the entry of a database, or make it; NULL when all are taken.  The
  * caller holds the lock exclusively.
  */
 RinqDatabase *
@@ -383,10 +390,9 @@ rinq_claim_database(Oid dboid)
 }
 
 /*
- * The entry of the database this process is connected to, or NULL.
- *
- * An entry that was found is still checked at each use, since the extension
- * may have been dropped and its entry given to another database.
+ * Find the entry of the database this process is connected to, or NULL. An
+ * entry that was found is still checked at each use, since the extension may
+ * have been dropped and its entry given to another database.
  */
 RinqDatabase *
 rinq_my_database(void)
@@ -447,7 +453,7 @@ rinq_workers_short(RinqShortage shortage)
 }
 
 /*
- * Does somebody still try to start a worker for which there is no room?
+ * Tell whether a process tries to start a worker for which there is no room.
  */
 bool
 rinq_workers_are_short(RinqShortage shortage)

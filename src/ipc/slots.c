@@ -38,7 +38,10 @@ num_slots(void)
 	return (uint32) rinq_max_calls + NUM_REQUEST_SLOTS;
 }
 
-/* for all slots, and for the sessions of all backends, made and ended twice */
+/*
+ * Return the entries of the inbox: for all slots, and for the sessions of all
+ * backends, made and ended twice.
+ */
 static uint32
 event_size(void)
 {
@@ -313,8 +316,8 @@ rinq_event_get(RinqSlots *slots, RinqEvent *entry)
 }
 
 /*
- * Was there no room for something since this was asked last?  To be asked when
- * the inbox is empty; then everybody has to be looked at.
+ * Tell whether there was no room for something since this was asked last.  To
+ * be asked when the inbox is empty; then everything has to be looked at.
  */
 bool
 rinq_inbox_missed(RinqSlots *slots)
@@ -370,7 +373,9 @@ rinq_request_put(RinqDatabase *db, uint32 index)
 	return wake;
 }
 
-/* caller holds the request lock */
+/*
+ * Unlink a request from the dispatch queue; the caller holds the request lock.
+ */
 static void
 unlink_request(RinqSlots *slots, uint32 index, uint32 previous)
 {
@@ -389,8 +394,8 @@ unlink_request(RinqSlots *slots, uint32 index, uint32 previous)
 }
 
 /*
- * How many responses and notifications run at a time: they leave one executor to
- * requests, which somebody waits for, unless there is no other.
+ * Return how many responses and notifications run at a time: they leave one
+ * executor to requests, which a caller waits for, unless there is no other.
  */
 int
 rinq_unattended_limit(void)
@@ -398,7 +403,10 @@ rinq_unattended_limit(void)
 	return Max(1, rinq_command_workers - 1);
 }
 
-/* may other executors start work that nobody waits for?  The caller holds the request lock */
+/*
+ * Tell whether other executors may start work that no caller waits for.  The
+ * caller holds the request lock.
+ */
 static bool
 may_run_unattended(RinqDatabase *db, const RinqExecutorSlot *me)
 {
@@ -535,8 +543,8 @@ rinq_slots_peer_gone(RinqDatabase *db)
 }
 
 /*
- * True when neither an executor nor the reader is connected to the database,
- * or about to be.
+ * Tell whether neither an executor nor the reader is connected to the
+ * database, or about to be.
  */
 bool
 rinq_database_is_left(RinqDatabase *db)

@@ -65,8 +65,8 @@ rinq_start_worker(const char *kind, const char *entry,
 }
 
 /*
- * What a worker does first: reads its arguments and finds its database, which
- * it still has to check under the lock.
+ * Read the arguments of a worker and find its database, which it still has to
+ * check under the lock: the first that each worker does.
  */
 RinqDatabase *
 rinq_worker_attach(RinqWorkerArgs *args)

@@ -18,7 +18,10 @@
 #include "guc.h"
 #include "peer/credentials.h"
 
-/* like the key of a certificate: private, or root's and readable by a group */
+/*
+ * Check who may read the file, like the key of a certificate: private, or
+ * root's and readable by a group.
+ */
 static bool
 check_file(int fd, const char *path, char *error, size_t size)
 {
@@ -49,7 +52,7 @@ check_file(int fd, const char *path, char *error, size_t size)
 	return true;
 }
 
-/* the first line, without its end */
+/* Take the first line, without its end. */
 static bool
 take_line(char *text, ssize_t len, const char *path, char *password, size_t password_size,
 		  char *error, size_t size)

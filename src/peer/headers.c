@@ -17,8 +17,8 @@
 #define MAX_EXPIRATION INT64CONST(4294967295)
 
 /*
- * The deadline of a message, 0 for none; the broker drops the message when it
- * has passed.  "expiration" has to live as long as the message.
+ * Set the deadline of a message, 0 for none; the broker drops the message when
+ * it has passed.  "expiration" has to live as long as the message.
  */
 void
 rinq_message_set_deadline(RinqMessage *msg, int64 deadline, char expiration[RINQ_EXPIRATION_SIZE])
@@ -33,8 +33,8 @@ rinq_message_set_deadline(RinqMessage *msg, int64 deadline, char expiration[RINQ
 }
 
 /*
- * The trace id of a message whose id is set already.  Without one, the message's
- * own id is its trace id; so one that equals that is left out.
+ * Set the trace id of a message whose id is set already.  Without one, the
+ * message's own id is its trace id; so one that equals that is left out.
  */
 void
 rinq_message_set_trace(RinqMessage *msg, RinqBytes trace)

@@ -117,7 +117,7 @@ rinq_network_init(void)
 	(void) setenv("RES_OPTIONS", "timeout:1 attempts:1", 0);
 }
 
-/* the name of one of the peer's own queues */
+/* Write the name of one of the peer's own queues. */
 void
 rinq_network_queue_name(char *buf, size_t size, const char *suffix)
 {
@@ -334,8 +334,8 @@ static const RinqConnCallbacks callbacks = {
 };
 
 /*
- * Everything that hangs on the connection ends with it; "reason" is for the
- * log, the view and those who wait.
+ * End everything that hangs on the connection; "reason" is for the log, the
+ * view and those who wait.
  */
 static void
 connection_ended(const char *reason)
@@ -448,7 +448,7 @@ find_dsn(RinqDsn *dsn, char *error, size_t size)
 	return true;
 }
 
-/* a password in a file takes the place of one in the DSN */
+/* Take a password from the file, in place of one in the DSN. */
 static bool
 use_password_file(RinqDsn *dsn, char *error, size_t size)
 {
@@ -465,7 +465,7 @@ use_password_file(RinqDsn *dsn, char *error, size_t size)
 	return true;
 }
 
-/* is the password another one than that of the connection? */
+/* Tell whether the password is another one than that of the connection. */
 static bool
 password_changed(void)
 {
@@ -543,7 +543,10 @@ start_connecting(void)
 		connection_ended(error);
 }
 
-/* logged in, but without identity and queues as yet */
+/*
+ * Tell whether the connection is logged in, but without identity and queues as
+ * yet.
+ */
 static bool
 setting_up(void)
 {
@@ -552,7 +555,7 @@ setting_up(void)
 }
 
 /*
- * One turn of the network; true when there is more to do at once.
+ * Run one turn of the network; true when there is more to do at once.
  */
 bool
 rinq_network_step(void)
@@ -604,7 +607,7 @@ rinq_network_flush(void)
 }
 
 /*
- * The settings were reloaded: another broker, or other credentials, need
+ * Look at reloaded settings: another broker, or other credentials, need
  * another connection.
  */
 void
@@ -645,7 +648,8 @@ rinq_network_stopped(void)
 }
 
 /*
- * When the network needs a turn at the latest; 0 for no particular time.
+ * Return when the network needs a turn at the latest; 0 for no particular
+ * time.
  */
 int64
 rinq_network_next_deadline(void)

@@ -53,7 +53,7 @@ static bool wait_writable;
 
 static uint32 seen_config;
 
-/* the process ends, whatever the reason: nobody may wait for it any more */
+/* Release all who wait for this process, which ends, whatever the reason. */
 static void
 peer_gone(int code, Datum arg)
 {
@@ -160,7 +160,7 @@ look_at_all(void)
 	rinq_own_sessions_look();
 }
 
-/* true when entries are left, since the slice is over */
+/* Read the inbox; true when entries are left, since the slice is over. */
 static bool
 read_inbox(void)
 {
@@ -224,8 +224,8 @@ prepare_wait(void)
 }
 
 /*
- * A socket's number may return for the next connection; a set that still
- * names the old one would be wrong without anybody noticing.
+ * Forget the socket: its number may return for the next connection, and a set
+ * that still names the old one would be wrong without a sign of it.
  */
 static void
 forget_socket(void)
@@ -250,7 +250,10 @@ sleep_until(int64 deadline)
 							RINQ_WAIT_EVENT(wait_event, "RinqPeerMain"));
 }
 
-/* one turn of everything; returns when the next one is due, -1 for at once */
+/*
+ * Run one turn of everything; returns when the next one is due, -1 for at
+ * once.
+ */
 static int64
 run_turn(void)
 {

@@ -198,7 +198,7 @@ entry_size(const RinqAttributeEntry *entry)
 }
 
 /*
- * What an attribute takes in a table, in bytes, about.
+ * Return what an attribute takes in a table, in bytes, about.
  */
 Size
 rinq_attribute_size(RinqBytes namespace, const RinqAttribute *attribute)
@@ -207,7 +207,7 @@ rinq_attribute_size(RinqBytes namespace, const RinqAttribute *attribute)
 }
 
 /*
- * What all attributes of a table take.
+ * Return what all attributes of a table take.
  */
 Size
 rinq_attributes_size(const RinqAttributeTable *table)
@@ -250,8 +250,8 @@ lookup_attribute(RinqAttributeTable *table, RinqBytes namespace, RinqBytes key)
 }
 
 /*
- * The attribute of this key; false when there has never been one, and then
- * only its key is set.  Its texts point into the table.
+ * Find the attribute of this key; false when there has never been one, and
+ * then only its key is set.  Its texts point into the table.
  */
 bool
 rinq_attribute_find(RinqAttributeTable *table, RinqBytes namespace, RinqBytes key,
@@ -373,7 +373,8 @@ rinq_attributes_update(RinqAttributeTable **table, MemoryContext context, RinqBy
 }
 
 /*
- * Is an attribute of a namespace frozen, and has a value?  Then *key is its key.
+ * Tell whether an attribute of a namespace is frozen, and has a value.  Then
+ * *key is its key.
  */
 bool
 rinq_attributes_frozen(RinqAttributeTable *table, RinqBytes namespace, RinqBytes *key)
@@ -487,7 +488,7 @@ rinq_attributes_remove_namespace(RinqAttributeTable *table, RinqBytes namespace)
 }
 
 /*
- * What was true at one revision is still true at another.
+ * Note that what was true at one revision is still true at another.
  */
 void
 rinq_attributes_refetched(RinqAttributeTable *table, uint32 from, uint32 to)

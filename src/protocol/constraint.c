@@ -44,7 +44,7 @@ add_constraint_term(RinqConstraint *constraint, RinqConstraint *term)
 	constraint->terms[constraint->num_terms++] = term;
 }
 
-/* what is wrong with a constraint, its terms left aside */
+/* Say what is wrong with a constraint, its terms left aside. */
 static const char *
 constraint_problem(const RinqConstraint *constraint)
 {
@@ -234,7 +234,7 @@ print_token(StringInfo out, RinqBytes text)
 
 static void print_term(StringInfo out, const RinqConstraint *constraint);
 
-/* the inside of braces */
+/* Print the inside of braces. */
 static void
 print_list(StringInfo out, const RinqConstraint *constraint)
 {
@@ -420,8 +420,8 @@ parse_token(Parser *p, RinqBytes *token)
 static RinqConstraint *parse_term(Parser *p, int depth);
 
 /*
- * What is in braces: one term, or several.  "into" is what several terms with
- * commas belong to, if that is not a constraint of its own.
+ * Parse what is in braces: one term, or several.  "into" is what several terms
+ * with commas belong to, if that is not a constraint of its own.
  */
 static RinqConstraint *
 parse_list(Parser *p, int depth, RinqConstraint *into)

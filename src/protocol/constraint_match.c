@@ -60,7 +60,10 @@ is_comparison(const RinqConstraint *constraint)
 		constraint->kind == RINQ_CONSTRAINT_NOT_EQUAL;
 }
 
-/* the terms that count: what the wire says beside a comparison means nothing */
+/*
+ * Count the terms that count: what the wire says beside a comparison means
+ * nothing.
+ */
 static int
 num_terms(const RinqConstraint *constraint)
 {
@@ -89,7 +92,7 @@ bucket_of(const RinqMatcher *matcher, RinqBytes namespace, RinqBytes key, RinqBy
 										 (int) constant.len)) & matcher->bucket_mask;
 }
 
-/* the value of a node, from its terms */
+/* Compute the value of a node, from its terms. */
 static bool
 evaluate_node(const Node *node)
 {
@@ -229,7 +232,7 @@ apply_attributes(RinqMatcher *matcher, RinqAttributeTable *attributes)
 	}
 }
 
-/* the same term by term */
+/* Match a constraint term by term. */
 static bool
 match_terms(const RinqConstraint *constraint, RinqBytes namespace, RinqAttributeTable *attributes)
 {

@@ -31,7 +31,7 @@ const Oid	rinq_notification_types[RINQ_NOTIFICATION_COLUMNS] = {
 };
 
 /*
- * How many bytes rinq_notification_pack writes.
+ * Return how many bytes rinq_notification_pack writes.
  */
 Size
 rinq_notification_packed_size(const RinqBytes *fields)

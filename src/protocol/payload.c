@@ -42,7 +42,7 @@ rinq_check_payload_size(size_t len)
 }
 
 /*
- * The body for a payload; nil, which is SQL's NULL as well as JSON's, is an
+ * Make a payload a body; nil, which is SQL's NULL as well as JSON's, is an
  * empty one.  The bytes are palloc'd.
  */
 RinqBytes
@@ -60,7 +60,7 @@ rinq_payload_from_jsonb(const Jsonb *json)
 }
 
 /*
- * The payload in a body, NULL for nil.
+ * Return the payload in a body, NULL for nil.
  */
 Jsonb *
 rinq_payload_to_jsonb(RinqBytes body)
@@ -74,7 +74,7 @@ rinq_payload_to_jsonb(RinqBytes body)
 }
 
 /*
- * The body for a payload that is CBOR already; nil is NULL or no bytes.  The
+ * Make a payload that is CBOR already a body; nil is NULL or no bytes.  The
  * result points into "raw", detoasted if need be.
  */
 RinqBytes
@@ -94,7 +94,7 @@ rinq_payload_from_raw(bytea *raw)
 }
 
 /*
- * The CBOR in a body, NULL for nil.
+ * Return the CBOR in a body, NULL for nil.
  */
 bytea *
 rinq_payload_to_raw(RinqBytes body)
@@ -134,7 +134,8 @@ rinq_text_from_wire(RinqBytes text)
 }
 
 /*
- * The same as a value of type text; the text must not be absent.
+ * Convert text that came from the network to a value of type text; it must not
+ * be absent.
  */
 Datum
 rinq_text_datum(RinqBytes text)
@@ -143,9 +144,9 @@ rinq_text_datum(RinqBytes text)
 }
 
 /*
- * As rinq_text_from_wire, for text that only people read: what is not UTF-8,
- * or has no equivalent, becomes a question mark instead of an error that would
- * hide what the text is about.
+ * Convert text that only people read, as rinq_text_from_wire does: but what is
+ * not UTF-8, or has no equivalent, becomes a question mark instead of an error
+ * that would hide what the text is about.
  */
 char *
 rinq_message_from_wire(RinqBytes text)
@@ -218,7 +219,7 @@ rinq_text_for_display(RinqBytes text, char buf[RINQ_DISPLAY_LEN])
 }
 
 /*
- * Copie bytes into the current memory context; absent ones stay absent.
+ * Copy bytes into the current memory context; absent ones stay absent.
  */
 RinqBytes
 rinq_bytes_copy(RinqBytes bytes)

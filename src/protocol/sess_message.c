@@ -27,8 +27,9 @@ grow_list(void *list, int count, Size element)
 }
 
 /*
- * May another element be read?  All lists count together: one that is repeated
- * takes the place of what was there before, and costs as much again.
+ * Tell whether another element may be read.  All lists count together: one
+ * that is repeated takes the place of what was there before, and costs as much
+ * again.
  */
 static bool
 may_read_element(RinqCborReader *reader, RinqSessBody *body)
@@ -38,7 +39,7 @@ may_read_element(RinqCborReader *reader, RinqSessBody *body)
 	return !reader->failed;
 }
 
-/* a key of a map, as text; false at its end */
+/* Read a key of a map, as text; false at its end. */
 static bool
 next_key(RinqCborReader *reader, uint64 *left, RinqBytes *key)
 {
@@ -231,7 +232,7 @@ write_attributes(StringInfo out, const RinqAttribute *attributes, int count, boo
 }
 
 /*
- * A request for attributes; with none, for the revision alone.
+ * Encode a request for attributes; with none, for the revision alone.
  */
 void
 rinq_sess_encode_fetch(StringInfo out, uint32 session, RinqBytes namespace,
@@ -279,7 +280,7 @@ rinq_sess_encode_destroy(StringInfo out, uint32 session, uint32 revision)
 }
 
 /*
- * The response to a fetch of the revision alone, and to a clear.
+ * Encode the response to a fetch of the revision alone, and to a clear.
  */
 void
 rinq_sess_encode_revision(StringInfo out, uint32 revision)

@@ -19,7 +19,7 @@
 #include "utils/timestamp.h"
 
 /*
- * A text argument that must not be NULL.
+ * Return a text argument that must not be NULL.
  */
 char *
 rinq_text_argument(FunctionCallInfo fcinfo, int n, const char *name)
@@ -53,7 +53,7 @@ rinq_check_namespace(const char *name)
 }
 
 /*
- * A namespace that applications may use.
+ * Return a namespace that applications may use.
  */
 char *
 rinq_namespace_argument(FunctionCallInfo fcinfo, int n)
@@ -65,8 +65,8 @@ rinq_namespace_argument(FunctionCallInfo fcinfo, int n)
 }
 
 /*
- * A text as it is sent, in UTF-8, which may have so many bytes; "what" it is, is
- * for the error message.
+ * Return a text as it is sent, in UTF-8, which may have at most "limit" bytes;
+ * "what" it is, is for the error message.
  */
 RinqBytes
 rinq_limited_text(const char *text, size_t limit, const char *what)
@@ -82,7 +82,7 @@ rinq_limited_text(const char *text, size_t limit, const char *what)
 }
 
 /*
- * A command's name.
+ * Return the name of a command as it is sent.
  */
 RinqBytes
 rinq_command_bytes(const char *command)
@@ -91,8 +91,8 @@ rinq_command_bytes(const char *command)
 }
 
 /*
- * A timeout in milliseconds, at most about 24 days.  A month counts as 30
- * days, as elsewhere when an interval becomes a number.
+ * Convert a timeout to milliseconds, at most about 24 days.  A month counts as
+ * 30 days, as elsewhere when an interval becomes a number.
  */
 int64
 rinq_interval_ms(const Interval *interval)
@@ -109,7 +109,7 @@ rinq_interval_ms(const Interval *interval)
 }
 
 /*
- * A payload as the body of a message.
+ * Return a payload as the body of a message.
  */
 RinqBytes
 rinq_payload_argument(FunctionCallInfo fcinfo, int n, RinqPayloadForm form)
@@ -122,7 +122,7 @@ rinq_payload_argument(FunctionCallInfo fcinfo, int n, RinqPayloadForm form)
 }
 
 /*
- * A body as the payload that a function returns.
+ * Return a body as the payload that a function returns.
  */
 Datum
 rinq_payload_result(RinqBytes body, RinqPayloadForm form, bool *isnull)

@@ -34,7 +34,7 @@ PG_FUNCTION_INFO_V1(rinq_await_any);
 PG_FUNCTION_INFO_V1(rinq_await_all);
 PG_FUNCTION_INFO_V1(rinq_cancel);
 
-/* the call of an id; NULL when it is not known */
+/* Look up the call of an id; NULL when it is not known. */
 static RinqAsyncCall *
 look_up_call(const char *text)
 {
@@ -43,7 +43,7 @@ look_up_call(const char *text)
 	return rinq_message_id_parse(text, strlen(text), &id) ? rinq_async_find(&id) : NULL;
 }
 
-/* the same, and one that is not known is an error */
+/* Find the call of an id; one that is not known is an error. */
 static RinqAsyncCall *
 find_call(const char *text)
 {
@@ -74,7 +74,10 @@ wait_until(FunctionCallInfo fcinfo, int n)
 	return rinq_clock_ms() + rinq_interval_ms(PG_GETARG_INTERVAL_P(n));
 }
 
-/* the response goes to the handler of the session: nobody here can wait for it */
+/*
+ * Send a call whose response goes to the handler of the session: this process
+ * cannot wait for it.
+ */
 static void
 send_uncorrelated(FunctionCallInfo fcinfo, RinqDatabase *db, const RinqBytes *fields,
 				  int64 deadline, const RinqMessageId *id)
@@ -138,7 +141,7 @@ rinq_call_async_raw(PG_FUNCTION_ARGS)
 	return call_async(fcinfo, RINQ_PAYLOAD_RAW);
 }
 
-/* a call's command, as text of this database */
+/* Return a call's command, as text of this database. */
 static char *
 command_of(const RinqAsyncCall *call)
 {
@@ -204,7 +207,9 @@ rinq_await_raw(PG_FUNCTION_ARGS)
 	return await_call(fcinfo, RINQ_PAYLOAD_RAW);
 }
 
-/* the columns of a row for a call: its answer, or why there is none */
+/*
+ * Fill in the columns of a row for a call: its result, or why there is none.
+ */
 static void
 fill_in_result(RinqAsyncCall *call, Datum *values, bool *nulls)
 {
@@ -246,7 +251,7 @@ rinq_await_response(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 
-/* an argument that is an array of message ids, as texts */
+/* Return an argument that is an array of message ids, as texts. */
 static char **
 ids_argument(FunctionCallInfo fcinfo, int n, int *count)
 {

@@ -32,7 +32,7 @@ PG_FUNCTION_INFO_V1(rinq_call);
 PG_FUNCTION_INFO_V1(rinq_call_raw);
 
 /*
- * When the call has to be over: the earliest of its own timeout, or the
+ * Return when the call has to be over: the earliest of its own timeout, or the
  * default one, of rinq.max_timeout, and of the deadline of the request being
  * handled.
  */
@@ -54,7 +54,7 @@ rinq_call_deadline(const Interval *timeout)
 }
 
 /*
- * The text of an answer, empty when it has none.
+ * Return the text of a result, empty when it has none.
  */
 char *
 rinq_result_text(const RinqResult *result)
@@ -175,7 +175,7 @@ rinq_error_row(int code, const char *message, Datum *values, bool *nulls)
 	nulls[RINQ_RESULT_COLUMN_MESSAGE] = false;
 }
 
-/* the columns that only a failure has */
+/* Fill in the columns that only a failure has. */
 static void
 fill_in_failure(Datum *values, bool *nulls)
 {
@@ -246,8 +246,8 @@ rinq_call_fields(const char *namespace, const char *command, RinqBytes *fields)
 }
 
 /*
- * The arguments (namespace, command, payload, timeout) as the fields of a
- * call.  Returns its deadline.
+ * Return the arguments (namespace, command, payload, timeout) as the fields of
+ * a call, and its deadline as the result.
  */
 int64
 rinq_call_arguments(FunctionCallInfo fcinfo, RinqPayloadForm form, RinqBytes *fields)

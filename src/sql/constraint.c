@@ -97,7 +97,7 @@ argument_bytes(FunctionCallInfo fcinfo, int n)
 	return rinq_bytes(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
 }
 
-/* how many characters come before a byte */
+/* Count the characters that come before a byte. */
 static int
 count_characters(RinqBytes text, size_t position)
 {
@@ -110,7 +110,7 @@ count_characters(RinqBytes text, size_t position)
 }
 
 /*
- * A constraint in its text form.
+ * Return a constraint in its text form.
  */
 RinqConstraint *
 rinq_constraint_argument(const char *text)
@@ -262,7 +262,10 @@ rinq_not_equal(PG_FUNCTION_ARGS)
 	return make_comparison(fcinfo, RINQ_CONSTRAINT_NOT_EQUAL);
 }
 
-/* how deeply it is nested is only known when it is read again */
+/*
+ * Return a constraint after reading it again: only that tells how deeply it is
+ * nested.
+ */
 static Datum
 check_constraint_depth(StringInfo cbor)
 {

@@ -43,7 +43,9 @@ enum
 	ARG_SESSION
 };
 
-/* durable messages need the database's entry, and no more */
+/*
+ * Return the entry of the database, which is all that durable messages need.
+ */
 static RinqDatabase *
 require_database(bool durable)
 {

@@ -89,7 +89,7 @@ forget_fetched(Fetched *one)
 	pfree(one);
 }
 
-/* the request whose statements have fetched is over */
+/* Forget what was fetched by the statements of a request that is over. */
 static void
 forget_all_fetched(void)
 {
@@ -132,7 +132,9 @@ add_fetched(const RinqSessionRef *session, RinqBytes packed)
 	return true;
 }
 
-/* the next one that no statement reads; NULL when there is none */
+/*
+ * Find the next notification that no statement reads; NULL when there is none.
+ */
 static Fetched *
 find_fetched(const RinqSessionId *session)
 {
@@ -148,7 +150,7 @@ find_fetched(const RinqSessionId *session)
 	return NULL;
 }
 
-/* the statement has ended well: what it has read is forgotten */
+/* Forget what a statement has read that has ended well. */
 static void
 reader_has_ended(Datum arg)
 {
@@ -164,7 +166,10 @@ reader_has_ended(Datum arg)
 	}
 }
 
-/* the statement's memory goes: what it has read and not forgotten was in vain */
+/*
+ * Let go of what a statement has read and not forgotten, in vain, since its
+ * memory goes.
+ */
 static void
 reader_is_gone(void *arg)
 {
@@ -216,7 +221,10 @@ end_failed_fetch(RinqDatabase *db, uint32 index, const RinqSessionRef *session)
 	rinq_call_release(db, index);
 }
 
-/* one fetch; the result is what it was refused for, if not RINQ_OUTCOME_SUCCESS */
+/*
+ * Fetch one notification; the result is what the fetch was refused for, if not
+ * RINQ_OUTCOME_SUCCESS.
+ */
 static RinqOutcome
 fetch_notification(RinqDatabase *db, const Reader *reader, bool privilege_checked, int64 deadline, char **text)
 {
@@ -280,8 +288,8 @@ fetch_next(Reader *reader)
 }
 
 /*
- * May the current role get what was read in vain?  The peer is not asked again,
- * and the role may be another one than when it was.
+ * Check whether the current role may get what was read in vain.  The peer is
+ * not asked again, and the role may be another one than when it was.
  */
 static void
 check_fetched(const Fetched *one, const RinqSessionRef *session)
@@ -301,7 +309,7 @@ check_fetched(const Fetched *one, const RinqSessionRef *session)
 
 /* ---------------- rows ---------------- */
 
-/* a row; one that cannot be converted is an error, and the last to hear of it */
+/* Make a notification a row; one that cannot be converted is an error. */
 static Datum
 row_of(Fetched *one, TupleDesc desc)
 {
@@ -331,7 +339,7 @@ row_of(Fetched *one, TupleDesc desc)
 	return row;
 }
 
-/* the next notification for a statement; NULL when it gets no more */
+/* Return the next notification for a statement; NULL when it gets no more. */
 static Fetched *
 next_fetched(Reader *reader)
 {
@@ -359,7 +367,10 @@ next_fetched(Reader *reader)
 
 /* ---------------- arguments ---------------- */
 
-/* whoever may execute the function that is inlined may execute this one */
+/*
+ * Check the privilege to execute the function that is inlined: it is enough
+ * for this one.
+ */
 static void
 check_privilege(FunctionCallInfo fcinfo)
 {

@@ -103,7 +103,10 @@ run_commands_of(const char *query, int nargs, Oid *types, Datum *values)
 		run_command(SPI_getvalue(commands->vals[i], commands->tupdesc, 1));
 }
 
-/* names are written in full, and nothing is found in the user's schemas */
+/*
+ * Begin the commands of the script: names are written in full, and nothing is
+ * found in the user's schemas.
+ */
 static int
 begin_commands(void)
 {

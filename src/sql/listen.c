@@ -89,7 +89,7 @@ rinq_check_handler(Oid func, RinqWork work, Oid role)
 }
 
 /*
- * The same, and tells an operation on a session which function it is.
+ * Check a handler, and tell an operation on a session which function it is.
  */
 void
 rinq_handler_input(Oid func, RinqWork work, RinqOperationInput *input)

@@ -113,7 +113,10 @@ append_text_pair(StringInfo body, const char *key, RinqBytes value)
 	rinq_cbor_write_text(body, value);
 }
 
-/* which operation it was, on which table; the keys are in jsonb's order */
+/*
+ * Append which operation it was, on which table; the keys are in jsonb's
+ * order.
+ */
 static void
 append_origin(StringInfo body, TriggerData *data)
 {
@@ -203,7 +206,7 @@ flush_batch(Batch *batch, bool last)
 	batch->num_old = 0;
 }
 
-/* a transition table, read from its beginning; NULL for none */
+/* Open a transition table, read from its beginning; NULL for none. */
 static TupleTableSlot *
 open_rows(Tuplestorestate *store, TupleDesc desc, int *pointer)
 {
@@ -285,7 +288,10 @@ add_row(Batch *batch, HeapTuple new_row, HeapTuple old_row)
 	batch->num_old += old_row != NULL;
 }
 
-/* without transition tables, all there is to say is that something was done */
+/*
+ * Send that something was done, which is all there is to say without
+ * transition tables.
+ */
 static void
 send_operation(RinqDatabase *db, RinqTriggerPlan *plan, RinqTriggerContext *about)
 {
@@ -387,7 +393,7 @@ plan_of(FunctionCallInfo fcinfo, RinqTriggerContext *about)
 	return plan;
 }
 
-/* the peer's database; NULL when nothing is to be sent */
+/* Return the peer's database; NULL when nothing is to be sent. */
 static RinqDatabase *
 database_of(const RinqTriggerPlan *plan)
 {

@@ -29,9 +29,9 @@ PG_FUNCTION_INFO_V1(rinq_guard);
 PG_FUNCTION_INFO_V1(rinq_keep_local);
 
 /*
- * Does the current transaction bring what another server has written?  Only
- * the origin tells: session_replication_role is a mode that a restore, or an
- * administrator at work, may be in as well.
+ * Tell whether the current transaction brings what another server has written.
+ * Only the origin tells: session_replication_role is a mode that a restore, or
+ * an administrator at work, may be in as well.
  */
 static bool
 is_replicating(void)
@@ -50,7 +50,10 @@ require_trigger(FunctionCallInfo fcinfo, const char *name)
 				 errmsg("%s must be called as a trigger", name)));
 }
 
-/* a subscriber would empty its own table, and no trigger there can prevent it */
+/*
+ * Refuse TRUNCATE where it is replicated: a subscriber would empty its own
+ * table, and no trigger there can prevent it.
+ */
 static void
 refuse_replicated_truncate(Relation rel)
 {

@@ -106,7 +106,7 @@ tell_which(void *arg)
 	errcontext("%s \"%s\"", registration->kind->noun, registration->key);
 }
 
-/* what the role could have done itself */
+/* Give a registration to another role, as the role itself could have done. */
 static void
 reassign_registration(Registration *registration, Oid new_role)
 {

@@ -34,8 +34,8 @@ rinq_send_inherited(RinqBytes *fields)
 }
 
 /*
- * The id of the next message of the connection's own session; without a
- * connection to the broker there is none, and the id is made up.
+ * Allocate the id of the next message of the connection's own session; without
+ * a connection to the broker there is none, and the id is made up.
  */
 void
 rinq_send_allocate_id(RinqDatabase *db, RinqMessageId *id)
@@ -45,7 +45,8 @@ rinq_send_allocate_id(RinqDatabase *db, RinqMessageId *id)
 }
 
 /*
- * The same for the session that an argument names, if it is not NULL.
+ * Allocate the id of the next message of the session that an argument names,
+ * if it is not NULL.
  */
 void
 rinq_send_allocate_id_argument(FunctionCallInfo fcinfo, int n, RinqDatabase *db, RinqMessageId *id)
@@ -57,7 +58,8 @@ rinq_send_allocate_id_argument(FunctionCallInfo fcinfo, int n, RinqDatabase *db,
 }
 
 /*
- * A notification's type as it is sent, in UTF-8; it travels in a property.
+ * Return a notification's type as it is sent, in UTF-8; it travels in a
+ * property.
  */
 RinqBytes
 rinq_check_notification_type(const char *type)
@@ -79,11 +81,11 @@ rinq_check_notification_target(const RinqSessionRef *session)
 }
 
 /*
- * Has a notification sent when the transaction commits.  The caller has set the
- * kind of the message, and the target of one to a session, all else being zero;
- * and, with "has_id", its id, which otherwise is drawn here from the
- * connection's own session.  Namespace and type were checked; the constraint is
- * absent but for RINQ_SEND_MULTICAST.
+ * Have a notification sent when the transaction commits.  The caller has set
+ * the kind of the message, and the target of one to a session, all else being
+ * zero; and, with "has_id", its id, which otherwise is drawn here from the
+ * connection's own session.  Namespace and type were checked; the constraint
+ * is absent but for RINQ_SEND_MULTICAST.
  */
 void
 rinq_send_notification(RinqDatabase *db, RinqOutbound *message, bool has_id,

@@ -125,7 +125,10 @@ rinq_session_revision(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(CStringGetTextDatum(result.text));
 }
 
-/* false, if that may be, when a value at the revision is not known any more */
+/*
+ * Get attributes; false, if that may be, when a value at the revision is not
+ * known any more.
+ */
 static bool
 get_attributes(const RinqSessionRef *session, const char *namespace, RinqAttribute *keys, int count,
 			   bool may_be_stale, RinqAttribute **attributes)
@@ -236,7 +239,7 @@ update_session(const RinqSessionRef *session, const char *namespace, RinqAttribu
 	return CStringGetTextDatum(result.text);
 }
 
-/* an attribute, of an array of them */
+/* Read an attribute of an array of them. */
 static void
 read_row_attribute(HeapTupleHeader row, RinqAttribute *attribute)
 {

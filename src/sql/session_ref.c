@@ -26,7 +26,7 @@
 #include "utils/builtins.h"
 
 /*
- * A session, or a session at a revision, as it is written.
+ * Parse a session, or a session at a revision, as it is written.
  */
 void
 rinq_session_ref_parse(const char *text, RinqSessionRef *session)
@@ -44,7 +44,7 @@ rinq_session_ref_parse(const char *text, RinqSessionRef *session)
 }
 
 /*
- * An argument that is a session, or a session at a revision.
+ * Return an argument that is a session, or a session at a revision.
  */
 void
 rinq_session_ref_argument(FunctionCallInfo fcinfo, int n, RinqSessionRef *session)
@@ -53,7 +53,7 @@ rinq_session_ref_argument(FunctionCallInfo fcinfo, int n, RinqSessionRef *sessio
 }
 
 /*
- * An argument that is a session without a revision.
+ * Return an argument that is a session without a revision.
  */
 void
 rinq_session_argument(FunctionCallInfo fcinfo, int n, RinqSessionRef *session)
@@ -130,7 +130,7 @@ rinq_operation_refused(RinqOutcome outcome, const RinqSessionRef *session, const
 }
 
 /*
- * The connection's own session, which is made if need be.
+ * Return the connection's own session, which is made if need be.
  */
 void
 rinq_session_ref_own(RinqDatabase *db, RinqSessionRef *session)
@@ -145,7 +145,7 @@ rinq_session_ref_own(RinqDatabase *db, RinqSessionRef *session)
 	session->text = pstrdup(text);
 }
 
-/* does a handler ask about the session whose request it handles? */
+/* Tell whether a handler asks about the session whose request it handles. */
 static bool
 is_source(const RinqSessionRef *session)
 {
@@ -156,7 +156,10 @@ is_source(const RinqSessionRef *session)
 		rinq_session_id_equal(&source.session, &session->ref.session);
 }
 
-/* operations that other peers could ask for as well, having got a request */
+/*
+ * Tell whether other peers could ask for an operation as well, having got a
+ * request.
+ */
 static bool
 is_for_peers(RinqOperation op)
 {
@@ -165,9 +168,10 @@ is_for_peers(RinqOperation op)
 }
 
 /*
- * May the current role do this with a session that belongs to another one,
- * which is given by its OID?  A handler may work on the session whose request
- * it handles, but neither get what is sent to it, nor send in its name.
+ * Tell whether the current role may do this with a session that belongs to
+ * another one, which is given by its OID. A handler may work on the session
+ * whose request it handles, but neither get what is sent to it, nor send in
+ * its name.
  */
 bool
 rinq_may_use(RinqOperation op, const RinqSessionRef *session, const char *owner)
@@ -178,7 +182,10 @@ rinq_may_use(RinqOperation op, const RinqSessionRef *session, const char *owner)
 		(OidIsValid(role) && has_privs_of_role(GetUserId(), role));
 }
 
-/* one attempt; what is refused for being stale is left to the caller */
+/*
+ * Attempt an operation once; what is refused for being stale is left to the
+ * caller.
+ */
 static RinqOutcome
 attempt_operation(RinqDatabase *db, RinqOperation op, const RinqSessionRef *session, bool privilege_checked,
 				  const RinqBytes *fields, int64 deadline, RinqOperationResult *result)
@@ -214,7 +221,7 @@ attempt_operation(RinqDatabase *db, RinqOperation op, const RinqSessionRef *sess
 }
 
 /*
- * The fields of an operation on a session.  They point into the input.
+ * Return the fields of an operation on a session.  They point into the input.
  */
 void
 rinq_operation_fields(const RinqOperationInput *input, RinqBytes *fields)
@@ -245,7 +252,7 @@ rinq_operation_fields(const RinqOperationInput *input, RinqBytes *fields)
 	fields[RINQ_OP_ATTRIBUTES] = rinq_bytes(list.data, list.len);
 }
 
-/* one attempt, as the peer's own roles allow */
+/* Attempt an operation once, as the peer's own roles allow. */
 static RinqOutcome
 attempt_allowed(RinqOperation op, const RinqSessionRef *session, const RinqOperationInput *input,
 				int64 deadline, RinqOperationResult *result)
@@ -262,7 +269,7 @@ attempt_allowed(RinqOperation op, const RinqSessionRef *session, const RinqOpera
 }
 
 /*
- * Does an operation once, and raises what refuses it; but an attribute whose
+ * Do an operation once, and raise what refuses it; but an attribute whose
  * value at the revision is not known any more is no error: then the result is
  * false.
  */
@@ -280,7 +287,8 @@ rinq_operate_unless_stale(RinqOperation op, const RinqSessionRef *session,
 }
 
 /*
- * The same, and that is an error, too.
+ * Do an operation once, and raise what refuses it, a value that is not known
+ * any more, too.
  */
 void
 rinq_operate(RinqOperation op, const RinqSessionRef *session, const RinqOperationInput *input,
@@ -306,7 +314,7 @@ is_own_session(const RinqSessionRef *session)
 }
 
 /*
- * Does an operation that changes a session.  When no revision was given, it is
+ * Do an operation that changes a session.  When no revision was given, it is
  * done at the current one, which another peer's session has to be asked for,
  * and may have left by then.
  */
@@ -341,10 +349,10 @@ rinq_change_session(RinqOperation op, const RinqSessionRef *session, const RinqO
 }
 
 /*
- * The session argument of a function that sends: false when it is NULL or the
- * connection's own session, and then the message is numbered as usual; else *id
- * is that of the session's next message, and *uncorrelated whether the session
- * has a handler for responses.
+ * Allocate an id for the session argument of a function that sends: false when
+ * it is NULL or the connection's own session, and then the message is numbered
+ * as usual; else *id is that of the session's next message, and *uncorrelated
+ * whether the session has a handler for responses.
  */
 bool
 rinq_allocate_id_argument(FunctionCallInfo fcinfo, int n, RinqMessageId *id, bool *uncorrelated)

@@ -65,7 +65,10 @@ next_page(RinqOperation op, RinqSessionRef *session, RinqBytes *page)
 	return result.text[0] != '\0';
 }
 
-/* no sessions without a peer; no reason to fail either */
+/*
+ * Tell whether the peer is connected, and put its id into *session: without it
+ * there are no sessions, and no reason to fail either.
+ */
 static bool
 is_connected(RinqSessionRef *session)
 {
@@ -96,7 +99,7 @@ id_datum(const RinqSessionRef *session, uint32 seq)
 	return CStringGetTextDatum(text);
 }
 
-/* the namespaces that a session listens to */
+/* Take the namespaces that a session listens to. */
 static Datum
 take_namespaces(RinqBytes *page)
 {

@@ -52,7 +52,7 @@ set_text(Datum *values, bool *nulls, int column, const char *text)
 	values[column] = nulls[column] ? (Datum) 0 : CStringGetTextDatum(text);
 }
 
-/* microseconds as milliseconds; NULL while no peer runs */
+/* Set microseconds as milliseconds; NULL while no peer runs. */
 static void
 set_duration(Datum *values, bool *nulls, int column, const pg_atomic_uint64 *us, bool known)
 {

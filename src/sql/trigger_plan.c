@@ -129,7 +129,9 @@ column_number(TupleDesc desc, const char *name, bool is_target)
 	return number;
 }
 
-/* to_jsonb finds out by the call's expression what it is given */
+/*
+ * Prepare to_jsonb, which finds out by the call's expression what it is given.
+ */
 static void
 prepare_to_jsonb(FmgrInfo *to_jsonb, Oid type)
 {
@@ -200,7 +202,7 @@ read_column(RinqTriggerPlan *plan, RinqTriggerContext *about, TupleDesc desc, in
 	about->column = NULL;
 }
 
-/* a list of columns, each of which may have a namespace in front */
+/* Parse a list of columns, each of which may have a namespace in front. */
 static int
 column_list(RinqTriggerPlan *plan, RinqTriggerContext *about, TupleDesc desc, const char *option,
 			const char *list, bool with_namespace, RinqTriggerColumn **columns)
@@ -254,7 +256,7 @@ compare_columns(const void *a, const void *b)
 	return memcmp(first, second, len);
 }
 
-/* orders the columns that are sent, and leaves out what is named twice */
+/* Sort the columns that are sent, and leave out what is named twice. */
 static void
 sort_columns(RinqTriggerPlan *plan)
 {
@@ -308,7 +310,7 @@ read_option(RinqTriggerPlan *plan, RinqTriggerContext *about, TupleDesc desc, co
 				 errhint("Options are \"columns=...\", \"match=...\", \"chunk=...\" and \"only_if_peer\".")));
 }
 
-/* a constraint, or the name of a column */
+/* Read a target: a constraint, or the name of a column. */
 static void
 read_target(RinqTriggerPlan *plan, TupleDesc desc, const char *text)
 {
@@ -326,7 +328,7 @@ read_target(RinqTriggerPlan *plan, TupleDesc desc, const char *text)
 }
 
 /*
- * A constraint as it is sent.
+ * Encode a constraint as it is sent.
  */
 RinqBytes
 rinq_trigger_encode(const RinqConstraint *constraint)

@@ -70,7 +70,7 @@ rinq_trigger_fix_settings(const RinqTriggerPlan *plan)
 	return level;
 }
 
-/* a value of a column; NULL for SQL's NULL */
+/* Return a value of a column; NULL for SQL's NULL. */
 static Jsonb *
 row_value(RinqTriggerColumn *column, RinqTriggerContext *about, TupleDesc desc, HeapTuple row)
 {
@@ -139,7 +139,7 @@ key_equals(RinqBytes key, RinqBytes value)
 	return term;
 }
 
-/* the text of a number without zeros at the end of its fraction */
+/* Return the text of a number without zeros at the end of its fraction. */
 static RinqBytes
 without_zeros(RinqBytes number)
 {
@@ -153,8 +153,9 @@ without_zeros(RinqBytes number)
 }
 
 /*
- * The attribute of a column has the row's value.  A number may be written with
- * the scale of its column, or as it arrives in a payload: 1.50, or 1.5.
+ * Make the term that the attribute of a column has the row's value.  A number
+ * may be written with the scale of its column, or as it arrives in a payload:
+ * 1.50, or 1.5.
  */
 static RinqConstraint *
 match_term(RinqTriggerColumn *column, RinqTriggerContext *about, TupleDesc desc, HeapTuple row)

@@ -150,7 +150,7 @@ rinq_cleanup_session(void)
 	drop_session_objects();
 }
 
-/* something that this process cannot get rid of, or NULL */
+/* Say what is left that this process cannot get rid of, or return NULL. */
 static const char *
 left_for_good(void)
 {
@@ -169,7 +169,7 @@ left_for_good(void)
 }
 
 /*
- * Is everything undone?  Else the process has to end.
+ * Tell whether everything is undone; else the process has to end.
  */
 bool
 rinq_cleanup_is_complete(void)

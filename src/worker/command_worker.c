@@ -63,9 +63,9 @@ static volatile sig_atomic_t busy = false;
 static volatile sig_atomic_t end_when_done = false;
 
 /*
- * The server shuts down, and what runs may be finished within the peer's grace
- * period; or somebody wants this very process to end, as the peer finds out.
- * It signals again when it is time.
+ * Handle SIGTERM. The server shuts down, and what runs may be finished within
+ * the peer's grace period; or this very process is to end, as the peer finds
+ * out, and then the peer signals again when it is time.
  */
 static void
 terminate_executor(SIGNAL_ARGS)
@@ -179,7 +179,10 @@ disarm_timeout(void)
 	QueryCancelPending = false;
 }
 
-/* has the request handled; true when it was handled before, and this is its answer again */
+/*
+ * Have the request handled; true when it was handled before, and this is its
+ * response again.
+ */
 static bool
 call_handler(RinqSlot *slot, const RinqBytes *fields, RinqBytes *payload)
 {
@@ -237,7 +240,10 @@ run_handler(RinqSlot *slot, const RinqBytes *fields)
 		rinq_purge_count(database, slot->wants_response ? payload.len : 0);
 }
 
-/* the slot's memory is for others, until there is an answer */
+/*
+ * Take the request out of the slot, whose memory is for others until there is
+ * a result.
+ */
 static void
 take_request(RinqSlot *slot, RinqBytes *fields)
 {
@@ -250,7 +256,10 @@ take_request(RinqSlot *slot, RinqBytes *fields)
 	rinq_slot_clear(slot);
 }
 
-/* did the transaction fail for its company only, and is there time for another? */
+/*
+ * Tell whether the transaction failed for its company only, and there is time
+ * for another.
+ */
 static bool
 may_retry(const RinqSlot *slot, const ErrorData *error, int tries)
 {
@@ -321,7 +330,7 @@ try_request(RinqSlot *slot, const RinqBytes *fields, int tries, MemoryContext co
 	return !retry;
 }
 
-/* what the handler's own messages have in common with its request */
+/* Set what the handler's own messages have in common with its request. */
 static void
 inherit_request(const RinqBytes *fields, int64 deadline)
 {
@@ -337,7 +346,10 @@ inherit_request(const RinqBytes *fields, int64 deadline)
 	rinq_inherited.deadline = deadline;
 }
 
-/* for the log alone: of an error, the message is all that is sent */
+/*
+ * Tell the log about the request: of an error, the message is all that is
+ * sent.
+ */
 static void
 tell_about_request(void *arg)
 {
@@ -437,7 +449,9 @@ run_request(uint32 index, MemoryContext context)
 	return rinq_cleanup_is_complete();
 }
 
-/* true when this executor should end now, and is not given work any more */
+/*
+ * Tell whether this executor should end now, and is not given work any more.
+ */
 static bool
 may_leave(bool idle_for_long)
 {

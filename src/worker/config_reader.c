@@ -58,7 +58,10 @@ reader_gone(int code, Datum arg)
 	rinq_wake_launcher();
 }
 
-/* false when the reader is not wanted any more; else what its reading covers */
+/*
+ * Announce the reader; false when it is not wanted any more, else *as_of is
+ * what its reading is as of.
+ */
 static bool
 announce_reader(uint32 *as_of)
 {
@@ -88,7 +91,7 @@ text_column(HeapTuple row, TupleDesc desc, int column, MemoryContext context)
 	return value == NULL ? NULL : MemoryContextStrdup(context, value);
 }
 
-/* the schema of the extension's tables, NULL when it is not there */
+/* Find the schema of the extension's tables, NULL when it is not there. */
 static char *
 extension_schema(void)
 {
@@ -138,8 +141,8 @@ run_config_query(const char *text, const char *schema, const char *what)
 }
 
 /*
- * Is a table as rinq made it?  Reading it might run somebody's code else, and a
- * row that others can write may name any role.
+ * Tell whether a table is as rinq made it.  Reading it might run other code,
+ * and a row that others can write may name any role.
  */
 static bool
 may_read(const char *name)
@@ -184,7 +187,7 @@ read_listeners(const char *schema, MemoryContext context)
 	return listeners;
 }
 
-/* attributes from two arrays, of their keys and values */
+/* Pack attributes from two arrays, of their keys and values. */
 static RinqBytes
 pack_attributes(Datum keys, Datum values, MemoryContext context)
 {
@@ -217,7 +220,10 @@ pack_attributes(Datum keys, Datum values, MemoryContext context)
 	return rinq_bytes(list.data, list.len);
 }
 
-/* rows that did not come by rinq_subscribe may have what cannot be sent */
+/*
+ * Read the attributes of a subscription; rows that did not come by
+ * rinq_subscribe may have what cannot be sent.
+ */
 static void
 read_subscription_attributes(HeapTuple row, TupleDesc desc, RinqDurableSubscription *durable, MemoryContext context)
 {
@@ -299,7 +305,7 @@ tell_suspended(const RinqIdentities *identities)
 			 errhint("Use rinq_adopt() there to have it served.")));
 }
 
-/* all that there is to find, in one transaction */
+/* Read all that there is to find, in one transaction. */
 static void
 read_database(RinqReading *reading, MemoryContext context)
 {

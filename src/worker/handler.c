@@ -212,8 +212,9 @@ find_handler(RinqBytes name, RinqWork work, Oid owner)
 }
 
 /*
- * A row type of the extension.  The columns are filled in by position, so their
- * types have to be these; one of the extension's own has no fixed OID.
+ * Return a row type of the extension.  The columns are filled in by position,
+ * so their types have to be these; one of the extension's own has no fixed
+ * OID.
  */
 TupleDesc
 rinq_row_type(Oid type, const Oid *column_types, int count)
@@ -294,7 +295,10 @@ outcome_name(RinqBytes type)
 	}
 }
 
-/* a message id is that of its session with a revision and a number behind it */
+/*
+ * Return the session of a message id, which is that with a revision and a
+ * number behind it.
+ */
 static Datum
 source_session_datum(RinqBytes id)
 {
@@ -341,7 +345,7 @@ build_response(const Handler *handler, const RinqBytes *fields)
 }
 
 /*
- * The fields of a notification, as an executor has got them.
+ * Return the fields of a notification, as an executor has got them.
  */
 void
 rinq_handler_notification(const RinqBytes *fields, RinqBytes *notification)

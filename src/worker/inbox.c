@@ -62,7 +62,10 @@ digest_update(pg_cryptohash_ctx *context, const void *data, size_t len)
 	}
 }
 
-/* what a request asks for, and whether its answer is wanted */
+/*
+ * Compute the digest of what a request asks for, and whether its response is
+ * wanted.
+ */
 static Datum
 digest_datum(const RinqSlot *slot, const RinqBytes *fields)
 {
@@ -101,7 +104,7 @@ digest_datum(const RinqSlot *slot, const RinqBytes *fields)
 	return bytea_datum(rinq_bytes((const char *) digest, sizeof(digest)));
 }
 
-/* an integer of the first row that a statement has returned */
+/* Return an integer of the first row that a statement has returned. */
 static int
 first_integer(void)
 {
@@ -182,7 +185,10 @@ record_dead(const RinqSlot *slot, const RinqBytes *fields, int attempts, const c
 	rinq_own_table_close(&table);
 }
 
-/* the response of the row that a statement has returned, in the memory of a context */
+/*
+ * Return the response in the row that a statement has returned, in the memory
+ * of a context.
+ */
 static RinqBytes
 found_response(const RinqSlot *slot, MemoryContext context)
 {

@@ -131,7 +131,7 @@ remember_oid(List **oids, Oid oid)
 	MemoryContextSwitchTo(old);
 }
 
-/* the lists name databases that are there, and no others */
+/* Remember the databases that are there, and no others. */
 static void
 remember_found(List *found)
 {
@@ -152,7 +152,7 @@ remember_found(List *found)
 	known_absent = absent;
 }
 
-/* the reader has found that the extension is not there */
+/* Tell whether the reader has found that the extension is not there. */
 static bool
 found_absent(const RinqDatabase *db)
 {
@@ -300,7 +300,7 @@ typedef struct Start
 	RinqWorkerArgs args;
 } Start;
 
-/* has the entry say that the worker is starting; the lock is held */
+/* Have the entry say that the worker is starting; the lock is held. */
 static void
 want_worker(RinqDatabase *db, RinqWorker *worker, Start *start)
 {
@@ -349,7 +349,7 @@ register_wanted(RinqDatabase *db, const Start *start, const char *kind, const ch
 	return clock_ms_after(REGISTER_RETRY);
 }
 
-/* how many databases are being looked into for the first time */
+/* Count the databases that are being looked into for the first time. */
 static int
 first_readers(void)
 {
@@ -401,7 +401,10 @@ supervise_reader(RinqDatabase *db, Supervision *sup, Start *start)
 	return clock_ms_after(ATTACH_TIMEOUT);
 }
 
-/* the peer has ended, expectedly or not: clean up, and decide when to go on */
+/*
+ * Note that the peer has ended, expectedly or not: clean up, and decide when
+ * to go on.
+ */
 static void
 note_peer_end(RinqDatabase *db, Supervision *sup)
 {
@@ -498,7 +501,7 @@ release_if_unused(RinqDatabase *db, Supervision *sup)
 	return config;
 }
 
-/* all databases were looked into: those that waited for that can be decided about */
+/* Decide about the databases that waited until all were looked into. */
 static void
 decide_about_copies(void)
 {
@@ -602,7 +605,7 @@ supervise_database(RinqDatabase *db, Supervision *sup)
 	return next;
 }
 
-/* one look at everything; returns how long to sleep, -1 for until woken */
+/* Look at everything once; returns how long to sleep, -1 for until woken. */
 static long
 supervise_workers(void)
 {
@@ -626,7 +629,10 @@ supervise_workers(void)
 	return (long) Max(next - rinq_clock_ms(), 0);
 }
 
-/* a reload has the peers' listeners read again, whatever became of them */
+/*
+ * Have the listeners of all peers read after a reload, whatever became of
+ * them.
+ */
 static void
 read_served_databases(void)
 {

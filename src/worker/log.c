@@ -64,7 +64,10 @@ log_early(RinqDatabase *db)
 	EmitErrorReport();
 }
 
-/* the message of a cancelled statement names the timer that was used for it */
+/*
+ * Log that the deadline of its request has ended a handler: the message of a
+ * cancelled statement would name the timer that was used for it.
+ */
 static void
 log_deadline(const ErrorData *error)
 {

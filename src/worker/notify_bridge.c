@@ -57,7 +57,10 @@ notification_datum(Oid schema, const RinqBytes *fields, Oid *type)
 	return HeapTupleGetDatum(tuple);
 }
 
-/* some old rows, so that nobody waits for long, but more than are added */
+/*
+ * Delete some old rows, so that no sender waits for long, but more than are
+ * added.
+ */
 static void
 delete_old_rows(const RinqOwnTable *table)
 {
@@ -72,7 +75,10 @@ delete_old_rows(const RinqOwnTable *table)
 										   table->name, table->name), 1, &type, &retention, NULL);
 }
 
-/* false when there is a row of that number; else what is sent is in SPI_tuptable */
+/*
+ * Insert a row; false when there is one of that number, else what is sent is
+ * in SPI_tuptable.
+ */
 static bool
 insert_row(const RinqOwnTable *table, int64 number, Oid role, Datum notification, Oid type)
 {

@@ -41,7 +41,7 @@ rinq_fetch_init(void)
 }
 
 /*
- * The peer wants some rows.
+ * Take the peer's order to fetch some rows.
  */
 void
 rinq_fetch_order(dsa_pointer order)
@@ -80,7 +80,10 @@ start_fetch(void)
 	fetch.refs = rinq_outbox_row_refs(fetch_context, report_items(), fetch.count);
 }
 
-/* the places were copied, so that their items can be written over */
+/*
+ * Note that a row is gone; the references were copied, so that their items can
+ * be written over.
+ */
 static void
 note_gone(const RinqOutboxItem *item, bool postponed)
 {
@@ -144,7 +147,7 @@ read_some(void)
 }
 
 /*
- * Does a turn's work on the oldest order, if there is one.
+ * Do a turn's work on the oldest order, if there is one.
  */
 RinqOutboxTurn
 rinq_fetch_turn(void)

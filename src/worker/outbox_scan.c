@@ -152,7 +152,7 @@ reset_scan(void)
 }
 
 /*
- * The peer wants a scan; one that runs is given up for it.
+ * Take the peer's order to scan; a scan that runs is given up for it.
  */
 void
 rinq_scan_order(dsa_pointer order)
@@ -282,7 +282,10 @@ read_piece(void)
 	return RINQ_TURN_DONE;
 }
 
-/* all places were read: have any rows been moved away from theirs? */
+/*
+ * Finish a scan whose references were all read: rows may have been moved away
+ * from theirs.
+ */
 static RinqOutboxTurn
 finish_scan(void)
 {
@@ -310,7 +313,7 @@ finish_scan(void)
 }
 
 /*
- * Does a turn's work on the scan, if one runs.
+ * Do a turn's work on the scan, if one runs.
  */
 RinqOutboxTurn
 rinq_scan_turn(void)

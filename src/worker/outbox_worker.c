@@ -90,7 +90,10 @@ announce_outbox_worker(void)
 	return wanted;
 }
 
-/* an error or a signal ends the process: what it was told is not done, and uses no memory */
+/*
+ * Forget what this process was told and has not done, since an error or a
+ * signal ends it; so that it uses no memory.
+ */
 static void
 forget_orders(int code, Datum arg)
 {
@@ -151,7 +154,10 @@ rinq_outbox_end(void)
 
 /* ---------------- answers ---------------- */
 
-/* a chunk for an answer; the peer is told when there is no memory for it */
+/*
+ * Allocate a chunk for a report; the peer is told when there is no memory for
+ * it.
+ */
 static dsa_pointer
 alloc_report(RinqChunkKind kind, Size size, uint32 scan)
 {
@@ -193,7 +199,7 @@ rinq_outbox_report(RinqChunkKind kind, const void *data, Size size, uint32 scan)
 }
 
 /*
- * The same for messages, which become one chunk.
+ * Report messages, which become one chunk.
  */
 bool
 rinq_outbox_report_messages(RinqChunkKind kind, const RinqOutboxRead *read, uint32 scan)
@@ -282,7 +288,7 @@ rinq_outbox_set_unfit_aside(List *unfit)
 }
 
 /*
- * The places of items, whose ids are known.
+ * Return references to the rows of items, whose ids are known.
  */
 RinqOutboxRowRef *
 rinq_outbox_row_refs(MemoryContext context, const RinqOutboxItem *items, Size count)
@@ -426,7 +432,7 @@ rotate_outbox(bool idle)
 	return RINQ_TURN_DONE;
 }
 
-/* one thing to do, if there is one that can be done */
+/* Do one thing, if there is one that can be done. */
 static RinqOutboxTurn
 run_outbox_turn(void)
 {
@@ -494,7 +500,7 @@ init_outbox_worker(void)
 	rinq_fetch_init();
 }
 
-/* ms until the next look, if nothing happens before */
+/* Return the ms until the next look, if nothing happens before. */
 static int64
 ms_until_next_turn(RinqOutboxTurn turn)
 {

@@ -78,7 +78,7 @@ max_bytes(void)
 	return (uint64) rinq_dedup_max_size * 1024 * 1024;
 }
 
-/* rows beyond the limit, or bytes */
+/* Return the rows beyond the limit, or bytes. */
 static int64
 excess_of_counter(pg_atomic_uint64 *counter, uint64 limit)
 {
@@ -87,7 +87,7 @@ excess_of_counter(pg_atomic_uint64 *counter, uint64 limit)
 	return value > limit ? (int64) (value - limit) : 0;
 }
 
-/* is more remembered than may be, as far as is known? */
+/* Tell whether more is remembered than may be, as far as is known. */
 static bool
 limit_reached(RinqDatabase *db)
 {
@@ -95,7 +95,10 @@ limit_reached(RinqDatabase *db)
 		excess_of_counter(&db->handled_bytes, max_bytes()) > 0;
 }
 
-/* is there something to do?  Who is told so first does it */
+/*
+ * Tell whether there is something to do.  The process that is told so first
+ * does it.
+ */
 static bool
 is_purge_due(RinqDatabase *db)
 {
@@ -114,7 +117,10 @@ is_purge_due(RinqDatabase *db)
 	return true;
 }
 
-/* the two numbers that a statement has returned, or a number and a time; NULL is 0 */
+/*
+ * Return the two numbers that a statement has returned, or a number and a
+ * time; NULL is 0.
+ */
 static void
 returned_numbers(int64 *first, int64 *second)
 {
@@ -147,7 +153,10 @@ count_all(RinqDatabase *db, Oid schema)
 	db->handled_counted_at = rinq_clock_ms();
 }
 
-/* the file that a table is in, which is another one when it was rewritten */
+/*
+ * Return the file that a table is in, which is another one when it was
+ * rewritten.
+ */
 static Oid
 file_of(Oid schema, const char *name)
 {
@@ -162,7 +171,7 @@ file_of(Oid schema, const char *name)
 	return file;
 }
 
-/* may what is known be wrong? */
+/* Tell whether what is known may be wrong. */
 static bool
 must_count(RinqDatabase *db, Oid file)
 {
@@ -220,7 +229,7 @@ delete_old(Purge *purge, Oid schema)
 	purge->more |= rows >= PIECE;
 }
 
-/* a limit takes something away that was meant to stay for longer */
+/* Log that a limit takes something away that was meant to stay for longer. */
 static void
 log_purge(RinqDatabase *db, const char *what, const char *setting)
 {

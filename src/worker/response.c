@@ -87,7 +87,9 @@ rinq_result_success(RinqSlot *slot, RinqBytes payload)
 	return write_when_room(slot, fields);
 }
 
-/* an error's text, or as much of it as the slot itself has room for */
+/*
+ * Put the text of an error, or as much of it as the slot itself has room for.
+ */
 static void
 put_error_text(RinqSlot *slot, const char *text)
 {
@@ -104,7 +106,7 @@ put_error_text(RinqSlot *slot, const char *text)
 	(void) rinq_slot_write(slot, fields, RINQ_RESULT_FIELDS);
 }
 
-/* the failure that a handler has ended with */
+/* Respond with the failure that a handler has ended with. */
 static void
 respond_failure(RinqSlot *slot)
 {
@@ -124,7 +126,8 @@ respond_failure(RinqSlot *slot)
 }
 
 /*
- * Was this error raised by rinq_fail, or by a call that was answered so?
+ * Tell whether an error was raised by rinq_fail, or by a call that was
+ * answered so.
  */
 bool
 rinq_result_is_failure(ErrorData *error)
@@ -140,9 +143,9 @@ rinq_result_is_failure(ErrorData *error)
 }
 
 /*
- * A message that can be sent whatever it holds: cut to a length that nobody
- * reads to the end, and without the bytes that only a database without an
- * encoding has.
+ * Make a message one that can be sent whatever it holds: cut to a length that
+ * is more than anyone reads, and without the bytes that only a database
+ * without an encoding has.
  */
 static const char *
 make_sendable(const char *text)
@@ -166,7 +169,8 @@ make_sendable(const char *text)
 }
 
 /*
- * Was a handler cancelled because the deadline of its request has passed?
+ * Tell whether a handler was cancelled because the deadline of its request has
+ * passed.
  */
 bool
 rinq_result_is_late(const RinqSlot *slot, const ErrorData *error)

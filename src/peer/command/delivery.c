@@ -76,7 +76,8 @@ rinq_inbound_register(RinqInbound * request, Size body_len)
 }
 
 /*
- * Does so much work of a kind wait that more must not be taken?
+ * Tell whether no more work of a kind may be taken, because too much of it
+ * waits.
  */
 bool
 rinq_inbound_too_many(RinqWork work)
@@ -86,7 +87,7 @@ rinq_inbound_too_many(RinqWork work)
 }
 
 /*
- * A channel was closed: what came through it is the broker's again.
+ * Note that a channel was closed: what came through it is the broker's again.
  */
 void
 rinq_inbound_channel_lost(uint16 channel)
@@ -96,7 +97,7 @@ rinq_inbound_channel_lost(uint16 channel)
 }
 
 /*
- * Is its deadline over?
+ * Tell whether the deadline of a request is over.
  */
 bool
 rinq_inbound_expired(const RinqInbound * request)
@@ -105,7 +106,8 @@ rinq_inbound_expired(const RinqInbound * request)
 }
 
 /*
- * Its body is copied into a slot, or of no use any more.
+ * Free the body of a request, which is copied into a slot, or of no use any
+ * more.
  */
 void
 rinq_inbound_free_body(RinqInbound * request)
@@ -124,7 +126,7 @@ rinq_inbound_free_body(RinqInbound * request)
 }
 
 /*
- * It is over, and settled if it had to be.
+ * Free a request that is over, and settled if it had to be.
  */
 void
 rinq_inbound_free(RinqInbound * request)
@@ -136,8 +138,8 @@ rinq_inbound_free(RinqInbound * request)
 }
 
 /*
- * Can it still be settled?  Of a response or notification, there is nothing to
- * settle any more.
+ * Tell whether a request can still be settled.  Of a response or notification,
+ * there is nothing to settle any more.
  */
 bool
 rinq_inbound_can_settle(const RinqInbound * request)
@@ -321,7 +323,7 @@ acknowledge_request(RinqInbound * request)
 }
 
 /*
- * The broker has taken the response to a request.
+ * Note that the broker has taken the response to a request.
  */
 void
 rinq_inbound_response_taken(RinqInbound * request)
@@ -330,7 +332,8 @@ rinq_inbound_response_taken(RinqInbound * request)
 }
 
 /*
- * The broker has refused the response to a request, which gets an error instead.
+ * Replace the response to a request, which the broker has refused, by an
+ * error.
  */
 void
 rinq_inbound_response_refused(RinqInbound * request, const char *text)

@@ -158,8 +158,8 @@ enqueue_inbound(RinqInbound * request, const RinqListener *listener)
 }
 
 /*
- * A listener cannot be served, for a reason that nobody would tell this
- * process the end of: it is logged and looked into again, now and then.
+ * Log that a listener cannot be served, and look into it again now and then:
+ * of the end of the reason, this process is not told.
  */
 static void
 note_problem(RinqNamespace * ns)
@@ -173,7 +173,7 @@ note_problem(RinqNamespace * ns)
 	rinq_peer_ask_for_reading();
 }
 
-/* the session that a notification is for; NULL when that has ended */
+/* Find the session that a notification is for; NULL when that has ended. */
 static RinqSession *
 inbound_session(const RinqInbound * request)
 {
@@ -183,7 +183,9 @@ inbound_session(const RinqInbound * request)
 	return session != NULL && session->serial == request->session_serial ? session : NULL;
 }
 
-/* of a request, the namespace that is listened to; NULL when none is any more */
+/*
+ * Find the namespace of a request; NULL when it is not listened to any more.
+ */
 static RinqNamespace *
 served_namespace(const RinqInbound * request)
 {
@@ -193,7 +195,8 @@ served_namespace(const RinqInbound * request)
 }
 
 /*
- * Is there nobody to handle it, or no reason to?
+ * Tell whether there is no handler for a request any more, or no reason to run
+ * it.
  */
 static bool
 is_over(const RinqInbound * request)
@@ -289,7 +292,10 @@ fill_slots(void)
 	}
 }
 
-/* a session's notification was handled: the next one may be */
+/*
+ * End the turn of a session's notification, which was handled: the next one
+ * may be.
+ */
 static void
 notification_ended(RinqSession * session)
 {
@@ -323,7 +329,7 @@ leave_line(RinqSession * session)
 }
 
 /*
- * A session ends, and with it the notifications that wait for it.
+ * Drop the notifications that wait for a session that ends.
  */
 void
 rinq_dispatch_session_ends(RinqSession * session)
@@ -361,7 +367,7 @@ finish_slot(uint32 index)
 }
 
 /*
- * An executor has finished with a request.
+ * Take the result of a request that an executor has finished with.
  */
 void
 rinq_dispatch_result(uint32 index, uint32 serial)
@@ -399,8 +405,8 @@ is_request(const RinqInbound * request, void *arg)
 }
 
 /*
- * The listeners have changed: what waits may be possible now, or impossible, or
- * for another role.
+ * Look at all that waits after the listeners have changed: it may be possible
+ * now, or impossible, or for another role.
  */
 void
 rinq_dispatch_configured(void)
@@ -442,7 +448,7 @@ rinq_dispatch_configured(void)
 	fill_slots();
 }
 
-/* is it work for a role that nobody waits for? */
+/* Tell whether it is work for a role that no caller waits for. */
 static bool
 is_unattended(const RinqInbound * request, void *arg)
 {
@@ -450,9 +456,10 @@ is_unattended(const RinqInbound * request, void *arg)
 }
 
 /*
- * Nothing can be run as a role, for whatever reason.  Requests wait until their
- * deadlines, or until the reader has found out; but responses and notifications
- * would wait for ever, and keep their slots from others.
+ * Drop the responses and notifications for a role as which nothing can be run,
+ * for whatever reason.  Requests wait until their deadlines, or until the
+ * reader has found out; but responses and notifications would wait for ever,
+ * and keep their slots from others.
  */
 void
 rinq_dispatch_role_failed(Oid role)
@@ -492,7 +499,10 @@ rinq_dispatch_role_failed(Oid role)
 	fill_slots();
 }
 
-/* is it to be dropped?  Of those that are not, the first expiry is noted */
+/*
+ * Tell whether a request is to be dropped.  Of those that are not, the first
+ * expiry is noted.
+ */
 static bool
 is_to_drop(const RinqInbound * request, void *arg)
 {
@@ -558,9 +568,8 @@ respond_refused(void)
 }
 
 /*
- * What has to be done in its time: requests whose deadline passed before an
- * executor took them, and what waits for room.  Returns when to look again,
- * or 0.
+ * Do what has its time: end requests whose deadline passed before an executor
+ * took them, and serve what waits for room.  Returns when to look again, or 0.
  */
 int64
 rinq_dispatch_expire(void)
@@ -596,7 +605,7 @@ rinq_dispatch_give_back_queued(void)
 }
 
 /*
- * Are there requests in the line, or running?
+ * Tell whether requests are in the dispatch queue, or running.
  */
 bool
 rinq_dispatch_busy(void)
@@ -605,9 +614,9 @@ rinq_dispatch_busy(void)
 }
 
 /*
- * A channel that requests come through was closed: the broker has taken back
- * all that was not acknowledged.  What runs goes on, for its effects; what
- * does not run yet is left to whoever gets it next.
+ * Drop what does not run yet and came through a channel that was closed: the
+ * broker has taken back all that was not acknowledged, and gives it to another
+ * peer, or again.  What runs goes on, for its effects.
  */
 void
 rinq_dispatch_channel_lost(uint16 channel)
@@ -617,7 +626,7 @@ rinq_dispatch_channel_lost(uint16 channel)
 }
 
 /*
- * The same for all channels.
+ * Do the same as rinq_dispatch_channel_lost for all channels.
  */
 void
 rinq_dispatch_connection_lost(void)
@@ -631,7 +640,7 @@ rinq_dispatch_connection_lost(void)
 }
 
 /*
- * Has something that has arrived handled, in its turn.
+ * Have something that has arrived handled, in its turn.
  */
 void
 rinq_dispatch_add(RinqInbound * request)

@@ -125,7 +125,7 @@ rinq_invoker_finish(uint32 index, RinqOutcome outcome, RinqBytes type, RinqBytes
 }
 
 /*
- * The same with nothing but a text, which says more than the outcome.
+ * End a call with nothing but a text, which says more than the outcome.
  */
 void
 rinq_invoker_finish_text(uint32 index, RinqOutcome outcome, const char *text)
@@ -161,7 +161,7 @@ make_publication(RinqPublication * what, RinqPublishKind kind, uint32 index,
 	what->id = *id;
 }
 
-/* A request was not published: it waits for room, or has failed. */
+/* Have a request that was not published wait for room, or fail. */
 static void
 not_published(uint32 index, RinqMsgStatus status)
 {
@@ -270,7 +270,7 @@ rinq_invoker_ask(uint32 index, const RinqPeerId *peer, const char *command, Rinq
 }
 
 /*
- * A backend has handed over a call.
+ * Take a call that a backend has handed over.
  */
 void
 rinq_invoker_call(uint32 index, uint32 serial)
@@ -335,7 +335,10 @@ rinq_invoker_call(uint32 index, uint32 serial)
 	rinq_topology_declare(ns);
 }
 
-/* A returned call is not sent again, and nobody may wait who could be told. */
+/*
+ * Give up a returned call: it is not sent again, and there may be no waiter to
+ * tell.
+ */
 static void
 give_up_returned(Waiting * w, const char *text)
 {
@@ -345,8 +348,8 @@ give_up_returned(Waiting * w, const char *text)
 }
 
 /*
- * The queue of a namespace is there, or cannot be had: then "outcome" and
- * "error" say why.
+ * Go on with the calls to a namespace whose queue is there, or cannot be had:
+ * then "outcome" and "error" say why.
  */
 void
 rinq_invoker_declared(RinqNamespace * ns, RinqOutcome outcome, const char *error)
@@ -374,8 +377,9 @@ rinq_invoker_declared(RinqNamespace * ns, RinqOutcome outcome, const char *error
 }
 
 /*
- * The queue of a namespace is waited for in vain: ends calls whose deadline is
- * not after "deadline" with the reason, while there is time to tell it.
+ * End the calls that wait in vain for the queue of a namespace, and whose
+ * deadline is not after "deadline", with the reason, while there is time to
+ * tell it.
  */
 void
 rinq_invoker_declaring(RinqNamespace * ns, int64 deadline, const char *problem)
@@ -400,7 +404,10 @@ rinq_invoker_declaring(RinqNamespace * ns, int64 deadline, const char *problem)
 
 /* ---------------- what the publisher tells ---------------- */
 
-/* Does the slot of a published request still wait for what becomes of it? */
+/*
+ * Tell whether the slot of a published request still waits for what becomes of
+ * it.
+ */
 static bool
 waits_for(const RinqPublication * what)
 {
@@ -410,8 +417,8 @@ waits_for(const RinqPublication * what)
 }
 
 /*
- * Is a request that has to be sent again still of use?  One whose response goes
- * to a handler is, though its slot may be free by now.
+ * Tell whether a request that has to be sent again is still of use.  One whose
+ * response goes to a handler is, though its slot may be free by now.
  */
 bool
 rinq_invoker_wants(const RinqPublication * what)
@@ -420,8 +427,8 @@ rinq_invoker_wants(const RinqPublication * what)
 }
 
 /*
- * The broker has taken a request.  Whoever waits for no response waits for this,
- * if the broker might have refused it.
+ * Note that the broker has taken a request.  A caller that waits for no
+ * response waits for this, if the broker might have refused it.
  */
 void
 rinq_invoker_confirmed(const RinqPublication * what)
@@ -431,7 +438,7 @@ rinq_invoker_confirmed(const RinqPublication * what)
 }
 
 /*
- * The broker has refused a request.
+ * End the call of a request that the broker has refused.
  */
 void
 rinq_invoker_refused(const RinqPublication * what, const char *text)
@@ -443,8 +450,8 @@ rinq_invoker_refused(const RinqPublication * what, const char *text)
 }
 
 /*
- * The broker has no queue for a request: the peer of an operation is gone, with
- * its sessions; a call was sent again in vain.
+ * End the call of a request that the broker has no queue for: the peer of an
+ * operation is gone, with its sessions; a call was sent again in vain.
  */
 void
 rinq_invoker_unroutable(const RinqPublication * what, const char *text)
@@ -461,8 +468,8 @@ rinq_invoker_unroutable(const RinqPublication * what, const char *text)
 }
 
 /*
- * The broker had no queue for a call, since somebody has deleted it or its
- * binding: sends it again once that is mended.
+ * Send a call again for which the broker had no queue, once that or its
+ * binding, which must have been deleted, is mended.
  */
 void
 rinq_invoker_call_returned(const RinqPublication * what, RinqReturnedCall * call)
@@ -536,7 +543,7 @@ rinq_invoker_retry(void)
 }
 
 /*
- * A backend has stopped waiting for a call.
+ * Give up a call that its backend has stopped waiting for.
  */
 void
 rinq_invoker_abandoned(uint32 index, uint32 serial)
@@ -581,7 +588,7 @@ deliver_response(Pending * entry, const RinqDelivery *delivery)
 		rinq_invoker_finish_text(index, RINQ_OUTCOME_MALFORMED, "its type is unknown");
 }
 
-/* a response that goes to the handler of a session */
+/* Take a response that goes to the handler of a session. */
 static void
 uncorrelated_response(const RinqDelivery *delivery, const RinqMessageId *id, bool valid)
 {
@@ -600,7 +607,7 @@ uncorrelated_response(const RinqDelivery *delivery, const RinqMessageId *id, boo
 }
 
 /*
- * A response has arrived.
+ * Take a response that has arrived.
  */
 void
 rinq_invoker_response(const RinqDelivery *delivery)

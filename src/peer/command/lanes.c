@@ -79,7 +79,7 @@ rinq_lanes_init(int slots)
 	dlist_init(&turns);
 }
 
-/* how many of a kind for one role may be started */
+/* Return how many of a kind may be started for one role. */
 static int
 kind_limit(void)
 {
@@ -88,7 +88,10 @@ kind_limit(void)
 	return Max(1, Min(3 * rinq_command_workers, share));
 }
 
-/* how many of a lane; the rest of its kind is room for those that come */
+/*
+ * Return how many of a lane may be started; the rest of its kind is room for
+ * those that come.
+ */
 static int
 lane_limit(void)
 {
@@ -159,7 +162,10 @@ forget_if_unused(RinqLane * lane)
 		hash_search(roles, &role->role, HASH_REMOVE, NULL);
 }
 
-/* one more waits in a lane: does it have to be given a turn from now on? */
+/*
+ * Count one more that waits in a lane, which may have to be given a turn from
+ * now on.
+ */
 static void
 more_waits(RinqLane * lane)
 {
@@ -209,8 +215,8 @@ may_start(const RinqLane * lane)
 }
 
 /*
- * The lane of a kind that comes next, or NULL.  The walk is short: lanes in its way
- * have something in a slot.
+ * Return the lane of a kind that comes next, or NULL. The walk is short: lanes
+ * in its way have something in a slot.
  */
 static RinqLane *
 next_lane(Kind *kind)
@@ -359,7 +365,7 @@ rinq_lanes_extract(RinqLaneFilter wanted, void *arg, dlist_head *into)
 }
 
 /*
- * Does nothing wait?
+ * Tell whether nothing waits.
  */
 bool
 rinq_lanes_empty(void)

@@ -135,7 +135,10 @@ find_failing(Oid role)
 	return NULL;
 }
 
-/* an executor could not be started; the next try comes later and later */
+/*
+ * Postpone the next start of an executor after one that failed, for longer
+ * each time.
+ */
 static void
 postpone_executor_start(Oid role)
 {
@@ -166,7 +169,7 @@ start_worked(Oid role)
 		entry->delay = 0;
 }
 
-/* when executors of this role may be started again; 0 is now */
+/* Return when executors of this role may be started again; 0 is now. */
 static int64
 not_before(Oid role)
 {
@@ -282,7 +285,7 @@ is_executor_leaving(const RinqExecutorSlot *executor)
 	return executor->leave || executor->state == RINQ_EXECUTOR_LEAVING;
 }
 
-/* executors of a role that are there or coming, as seen */
+/* Count the executors of a role that are there or coming, as seen. */
 static int
 count_of_role(Oid role)
 {
@@ -403,7 +406,10 @@ yield_executors(int64 *next)
 	return !to_any;
 }
 
-/* a database without any executor does not wait for the others' work to end */
+/*
+ * Ask for room for a database without any executor, of its own outbox worker
+ * too: it does not wait for the others' work to end.
+ */
 static void
 ask_for_the_only_one(int total)
 {
@@ -415,9 +421,9 @@ ask_for_the_only_one(int total)
 }
 
 /*
- * Will somebody take the requests of this role soon?  When they have waited for
- * long, an idle executor is woken: it may have found nothing that it was allowed to
- * take then.
+ * Tell whether the requests of this role will be taken soon.  When they have
+ * waited for long, an idle executor is woken: it may have found nothing that
+ * it was allowed to take then.
  */
 static bool
 is_role_served(const RinqDemand * demand, int *total, int *index)

@@ -29,7 +29,7 @@ static Size unsent_response_bytes = 0;
 
 #define MAX_UNSENT_RESPONSES 10000
 
-/* copie bytes to where "p" points, which it advances */
+/* Copy bytes to where "p" points, which it advances. */
 static RinqBytes
 copy_request_bytes(char **p, RinqBytes bytes)
 {
@@ -43,9 +43,9 @@ copy_request_bytes(char **p, RinqBytes bytes)
 }
 
 /*
- * The namespace whose queue, shared by all peers, a request was delivered from;
- * absent when it came through the queue of this peer.  How it got into that
- * queue does not matter: others bind queues, and move messages.
+ * Return the namespace whose queue, shared by all peers, a request was
+ * delivered from; absent when it came through the queue of this peer.  How it
+ * got into that queue does not matter: others bind queues, and move messages.
  */
 static RinqBytes
 queue_namespace(const RinqDelivery *delivery)
@@ -63,7 +63,7 @@ is_balanced(const RinqDelivery *delivery)
 	return queue_namespace(delivery).data != NULL;
 }
 
-/* about sessions of this peer */
+/* Tell whether a request is about sessions of this peer. */
 static bool
 is_internal(const RinqDelivery *delivery)
 {
@@ -119,7 +119,7 @@ make_request(const RinqDelivery *delivery, const RinqMessageId *id, RinqWork wor
 	return request;
 }
 
-/* why a delivery is no request, or NULL */
+/* Say why a delivery is no request, or return NULL. */
 static const char *
 request_delivery_problem(const RinqDelivery *delivery, RinqMessageId *id)
 {
@@ -234,7 +234,7 @@ rinq_server_send_responses(void)
 	return !dlist_is_empty(&unsent_responses);
 }
 
-/* has a handler run that nobody waits for */
+/* Have a handler run for what no caller waits for. */
 static void
 add_one_way(RinqInbound * request, const RinqListener *handler)
 {
@@ -247,7 +247,7 @@ add_one_way(RinqInbound * request, const RinqListener *handler)
 }
 
 /*
- * A response to an asynchronous call has arrived, which goes to its session's
+ * Take a response to an asynchronous call, which goes to its session's
  * handler.  False when it makes no sense, or too much waits already.
  */
 bool
@@ -269,8 +269,8 @@ rinq_server_response(const RinqDelivery *delivery, const RinqListener *handler)
 }
 
 /*
- * A notification has arrived for a session that listens.  False when too much
- * waits already.
+ * Take a notification for a session that listens.  False when too much waits
+ * already.
  */
 bool
 rinq_server_notification(const RinqDelivery *delivery, RinqSession * session,
@@ -302,7 +302,7 @@ rinq_server_notification(const RinqDelivery *delivery, RinqSession * session,
 }
 
 /*
- * A request has arrived.
+ * Take a request that has arrived.
  */
 void
 rinq_server_request(const RinqDelivery *delivery)

@@ -51,7 +51,10 @@ class_of(Size bytes)
 	return pg_leftmost_one_pos64(bytes);
 }
 
-/* the session keeps more, or less; it comes behind others that keep as much */
+/*
+ * Note that a session has more in its buffer, or less; it comes behind others
+ * that have as much.
+ */
 static void
 resize_session_buffer(RinqSession * session, int64 change)
 {
@@ -211,7 +214,7 @@ end_fetching(RinqSession * session, RinqOutcome outcome, const char *text)
 }
 
 /*
- * The session keeps no notifications any more, but for those that it has.
+ * Buffer no more notifications for a session, which keeps those that it has.
  */
 void
 rinq_buffer_no_more(RinqSession * session)
@@ -220,7 +223,8 @@ rinq_buffer_no_more(RinqSession * session)
 }
 
 /*
- * The session ends: what was kept is lost, and who waits is told.
+ * End the buffer of a session that ends: what was buffered is lost, and those
+ * who wait are told.
  */
 void
 rinq_buffer_session_ends(RinqSession * session)

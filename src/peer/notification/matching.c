@@ -62,7 +62,7 @@ static dlist_head arrivals = DLIST_STATIC_INIT(arrivals);
 static Size waiting_bytes = 0;
 static uint32 channel_epoch = 0;
 
-/* copie a delivery but for its body into the current memory context */
+/* Copy a delivery but for its body into the current memory context. */
 static void
 copy_delivery(RinqDelivery *copy, const RinqDelivery *delivery)
 {
@@ -126,7 +126,9 @@ deliver_to_subscription(const RinqDelivery *delivery, RinqSubscription * subscri
 		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_RECEIVED);
 }
 
-/* to one session; one that does not listen is no reason to complain */
+/*
+ * Deliver to one session; one that does not listen is no reason to complain.
+ */
 static void
 deliver_to_target(const Arrival * arrival)
 {
@@ -188,7 +190,7 @@ deliver_to_all(const Arrival * arrival)
 	return true;
 }
 
-/* the same with whoever matches the constraint */
+/* Deliver to all sessions that match the constraint. */
 static bool
 deliver_to_matching(Arrival * arrival)
 {
@@ -269,7 +271,10 @@ read_recipients(Arrival * arrival)
 		"missing or invalid target header";
 }
 
-/* NULL when it makes no sense, and then *problem says why */
+/*
+ * Make a delivery an arrival; NULL when it makes no sense, and then *problem
+ * says why.
+ */
 static Arrival *
 make_arrival(const RinqDelivery *delivery, const char **problem)
 {
@@ -308,8 +313,8 @@ end_arrival(Arrival * arrival)
 }
 
 /*
- * Has it wait until those before it are through; false when there is no room, as
- * there always is for the first one.
+ * Have a notification wait until those before it are through; false when there
+ * is no room, as there always is for the first one.
  */
 static bool
 defer_arrival(Arrival * arrival)
@@ -345,7 +350,10 @@ stop_waiting(void)
 	return arrival;
 }
 
-/* does one wait that the broker sends again, since their channel was closed? */
+/*
+ * Tell whether a notification waits already that the broker sends again, since
+ * their channel was closed.
+ */
 static bool
 waits_already(const RinqDelivery *delivery)
 {

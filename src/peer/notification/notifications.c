@@ -111,10 +111,10 @@ rinq_subscription_scan_end(void)
 }
 
 /*
- * Has a session listen to a namespace: with a function that handles what comes,
- * a channel it goes on to, or none, and then it is kept.  That takes the place
- * of what was said before, if anything.  The peer has to be bound to the
- * namespace before anything comes (topology.c).
+ * Have a session listen to a namespace: with a function that handles what
+ * comes, a NOTIFY channel it goes on to, or none, and then it is buffered.
+ * That takes the place of what was said before, if anything.  The peer has to
+ * be bound to the namespace before anything comes (topology.c).
  */
 void
 rinq_notifications_subscribe(RinqSession * session, RinqNamespace * ns, RinqReceiveMode mode, RinqBytes handler,
@@ -184,7 +184,7 @@ rinq_notifications_unsubscribe(RinqSession * session, RinqNamespace * ns)
 }
 
 /*
- * The same for all namespaces, because the session ends.
+ * End all listening of a session, because the session ends.
  */
 void
 rinq_notifications_unsubscribe_all(RinqSession * session)
@@ -195,8 +195,8 @@ rinq_notifications_unsubscribe_all(RinqSession * session)
 }
 
 /*
- * The handler of a session's notifications in a namespace, NULL when it does not
- * listen, or in another way.
+ * Return the handler of a session's notifications in a namespace, NULL when it
+ * does not listen, or in another way.
  */
 const RinqListener *
 rinq_notifications_handler(RinqSession * session, RinqNamespace * ns)
@@ -208,7 +208,8 @@ rinq_notifications_handler(RinqSession * session, RinqNamespace * ns)
 }
 
 /*
- * Does a session listen to a namespace whose notifications are kept?
+ * Tell whether a session listens to a namespace whose notifications are
+ * buffered.
  */
 bool
 rinq_buffers_notifications(const RinqSession * session)

@@ -160,7 +160,7 @@ next_listening(dlist_node *node)
 }
 
 /*
- * A session begins to listen.
+ * Add a session that begins to listen.
  */
 void
 rinq_index_add(RinqSession * session)
@@ -176,7 +176,7 @@ rinq_index_add(RinqSession * session)
 }
 
 /*
- * It does not listen to anything any more.
+ * Remove a session that does not listen to anything any more.
  */
 void
 rinq_index_remove(RinqSession * session)
@@ -194,7 +194,8 @@ rinq_index_remove(RinqSession * session)
 }
 
 /*
- * An attribute of a session that listens may have another value than before.
+ * Note that an attribute of a session that listens may have another value than
+ * before.
  */
 void
 rinq_index_changed(RinqSession * session, RinqBytes namespace, RinqBytes key)
@@ -208,7 +209,7 @@ rinq_index_changed(RinqSession * session, RinqBytes namespace, RinqBytes key)
 }
 
 /*
- * All attributes of a namespace may have.
+ * Note that all attributes of a namespace may have another value than before.
  */
 void
 rinq_index_namespace_changed(RinqSession * session, RinqBytes namespace)
@@ -225,7 +226,7 @@ rinq_index_namespace_changed(RinqSession * session, RinqBytes namespace)
 	}
 }
 
-/* a place for another index; NULL when this search uses them all */
+/* Return a place for another index; NULL when this search uses them all. */
 static KeyIndex *
 unused_index(void)
 {
@@ -288,7 +289,9 @@ typedef struct Search
 	RinqBytes	missing_key;
 } Search;
 
-/* an index that can be used now; notes the first one that is missing */
+/*
+ * Return an index that can be used now; notes the first one that is missing.
+ */
 static KeyIndex *
 usable_index(Search *search, RinqBytes namespace, RinqBytes key)
 {

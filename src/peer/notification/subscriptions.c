@@ -99,7 +99,10 @@ static Subscription * *sort_by_name(List *list)
 	return sorted;
 }
 
-/* the subscription that is as a new one has it, and has not been taken; or NULL */
+/*
+ * Take the subscription that is as a new one has it, and has not been taken;
+ * NULL when there is none.
+ */
 static Subscription *
 take_same(Subscription * *sorted, int count, RinqDurableSubscription *durable)
 {
@@ -182,8 +185,8 @@ rinq_durable_configure(List *durables)
 }
 
 /*
- * A session ends, or listens in another way; or, with NULL, all have ended.  If
- * that concerns subscriptions, their sessions are looked at in the next step.
+ * Look, in the next step, at the subscriptions whose session ends, or listens
+ * in another way; or, with NULL, at all, whose sessions have ended.
  */
 void
 rinq_durable_look(const RinqSession * session)
@@ -193,8 +196,8 @@ rinq_durable_look(const RinqSession * session)
 }
 
 /*
- * The broker has refused notifications of a namespace: that is tried again,
- * after a while.
+ * Try again, after a while, to have notifications of a namespace that the
+ * broker has refused.
  */
 void
 rinq_durable_retry(void)
@@ -203,7 +206,7 @@ rinq_durable_retry(void)
 		retry_at = rinq_peer.now + RETRY_INTERVAL;
 }
 
-/* does a subscription have a session that listens for it? */
+/* Tell whether a subscription has a session that listens for it. */
 static bool
 is_subscription_served(const Subscription * subscription)
 {
@@ -222,7 +225,7 @@ is_subscription_served(const Subscription * subscription)
 	return false;
 }
 
-/* what the broker has refused before is asked for again */
+/* Ask again for what the broker has refused before. */
 static void
 bind_if_refused(const Subscription * subscription)
 {
@@ -233,7 +236,10 @@ bind_if_refused(const Subscription * subscription)
 		(void) rinq_topology_subscribe(ns, RINQ_NO_SLOT);
 }
 
-/* why a session was not made, or NULL */
+/*
+ * Make the session of a subscription; say why that could not be done, or
+ * return NULL.
+ */
 static const char *
 make_session(Subscription * subscription)
 {

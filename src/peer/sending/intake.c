@@ -84,7 +84,10 @@ was_scanned(FullTransactionId xid)
 	return scan_snapshot != NULL && rinq_scan_sees(scan_snapshot, xid);
 }
 
-/* are durable messages of this round, and transaction, left to a scan? */
+/*
+ * Tell whether durable messages of this round, and transaction, are left to a
+ * scan.
+ */
 static bool
 is_left(uint32 round, FullTransactionId xid)
 {
@@ -115,7 +118,9 @@ shed_deferred(void)
 	drop_deferred();
 }
 
-/* the durable messages of a chunk wait, all others of it have been sent */
+/*
+ * Defer the durable messages of a chunk, all others of which have been sent.
+ */
 static void
 defer_chunk(dsa_pointer pointer, uint32 round)
 {
@@ -134,7 +139,7 @@ defer_chunk(dsa_pointer pointer, uint32 round)
 		shed_deferred();
 }
 
-/* the next of those held that need not wait any more */
+/* Take the next of the deferred chunks that need not wait any more. */
 static bool
 take_held(RinqTaken * taken)
 {
@@ -155,7 +160,7 @@ take_held(RinqTaken * taken)
 	return false;
 }
 
-/* the next chunk of a transaction of which something can be sent now */
+/* Take the next chunk of a transaction of which something can be sent now. */
 static bool
 take_transaction(RinqTaken * taken)
 {
@@ -327,7 +332,8 @@ rinq_intake_next(RinqTaken * taken)
 }
 
 /*
- * What was to be sent of a chunk was sent.  Tells those who wait for room.
+ * Finish a chunk of which was sent what was to be sent.  Tells those who wait
+ * for room.
  */
 void
 rinq_intake_sent(RinqTaken * taken)
@@ -352,7 +358,7 @@ rinq_intake_sent(RinqTaken * taken)
 }
 
 /*
- * Is anything there that waits to be sent, or for a scan?
+ * Tell whether anything is there that waits to be sent, or for a scan.
  */
 bool
 rinq_intake_busy(void)
@@ -362,7 +368,7 @@ rinq_intake_busy(void)
 }
 
 /*
- * Is a scan of the outbox due, or under way?
+ * Tell whether a scan of the outbox is due, or under way.
  */
 bool
 rinq_intake_scans(void)
@@ -376,7 +382,10 @@ rinq_intake_scans(void)
 
 /* ---------------- scans ---------------- */
 
-/* are there messages that were handed over, and go before the next scan? */
+/*
+ * Tell whether there are messages that were handed over, and go before the
+ * next scan.
+ */
 static bool
 some_go_first(const RinqTaken * current)
 {
@@ -399,7 +408,7 @@ some_go_first(const RinqTaken * current)
 }
 
 /*
- * Has the outbox worker scan, when somebody wants that.  Returns when to look
+ * Have the outbox worker scan, when that is wanted.  Returns when to look
  * again, or 0.
  */
 int64
@@ -432,7 +441,7 @@ rinq_intake_scan(const RinqTaken * current)
 }
 
 /*
- * The outbox worker has ended, and its scan with it.
+ * End the scan of an outbox worker that has ended.
  */
 void
 rinq_intake_worker_lost(void)
@@ -444,8 +453,8 @@ rinq_intake_worker_lost(void)
 }
 
 /*
- * The connection is lost: durable messages are left to the scan that comes with
- * the next one.  Others stay.
+ * Leave durable messages to the scan that comes with the next connection,
+ * since this one is lost.  Others stay.
  */
 void
 rinq_intake_connection_lost(RinqTaken * current)
@@ -466,7 +475,7 @@ rinq_intake_connection_lost(RinqTaken * current)
 }
 
 /*
- * The peer ends: gives back the memory of what was held back.
+ * Give back the memory of what was deferred, since the peer ends.
  */
 void
 rinq_intake_end(void)

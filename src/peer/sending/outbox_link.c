@@ -23,7 +23,10 @@ static BackgroundWorkerHandle *worker;
 static int64 start_after;
 static int64 complained_at;
 
-/* executors make room for it; it is tried again */
+/*
+ * Postpone the next start of the worker after one that failed; executors make
+ * room for it meanwhile.
+ */
 static void
 postpone_worker_start(void)
 {
@@ -44,7 +47,7 @@ postpone_worker_start(void)
 }
 
 /*
- * Is the worker there, or on its way?  Starts it if not.
+ * Tell whether the worker is there, or on its way; starts it if not.
  */
 bool
 rinq_outbox_link_up(void)
@@ -85,8 +88,9 @@ rinq_outbox_link_up(void)
 }
 
 /*
- * Has the worker ended since this was asked last?  Then what it was told and
- * has not taken is dropped: whoever told it has to tell the next one.
+ * Tell whether the worker has ended since this was asked last.  Then what it
+ * was told and has not taken is dropped: whoever told it has to tell the next
+ * one.
  */
 bool
 rinq_outbox_link_lost(void)

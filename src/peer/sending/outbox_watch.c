@@ -42,7 +42,10 @@ static RinqMessageId suspect;	/* which */
 static int64 last_move;			/* of any message */
 static bool told_of_stall;
 
-/* has anything happened since the last check, or is there anything in the outbox? */
+/*
+ * Tell whether anything has happened since the last check, or anything is in
+ * the outbox.
+ */
 static bool
 is_active(void)
 {
@@ -63,7 +66,7 @@ next_check(void)
 }
 
 /*
- * Has the outbox checked when that is due, and nothing else is on its way.
+ * Have the outbox checked when that is due, and nothing else is on its way.
  * Returns when to look again, or 0.
  */
 int64
@@ -94,7 +97,7 @@ rinq_outbox_watch(bool idle)
 }
 
 /*
- * The outbox worker has ended, and may not have checked.
+ * Note that the outbox worker has ended, and may not have checked.
  */
 void
 rinq_outbox_watch_worker_lost(void)
@@ -103,8 +106,9 @@ rinq_outbox_watch_worker_lost(void)
 }
 
 /*
- * The outbox worker has listed the oldest rows.  One that is unknown may be on
- * its way, and then it is known when it is looked for again.
+ * Compare the oldest rows, as the outbox worker has listed them, with what is
+ * known here.  One that is unknown may be on its way, and then it is known
+ * when it is looked for again.
  */
 void
 rinq_outbox_listed(const RinqOutboxItem *items, uint32 count)
@@ -138,7 +142,7 @@ rinq_outbox_listed(const RinqOutboxItem *items, uint32 count)
 }
 
 /*
- * A message was sent, confirmed, or removed.
+ * Note that a message was sent, confirmed, or removed.
  */
 void
 rinq_outbox_moved(void)
@@ -147,8 +151,8 @@ rinq_outbox_moved(void)
 }
 
 /*
- * Messages wait for this reason, or do not when it is NULL: when none has moved
- * for a while, says so.  Returns when to look again, or 0.
+ * Log that messages wait for this reason, when none has moved for a while;
+ * with NULL, they do not wait.  Returns when to look again, or 0.
  */
 int64
 rinq_outbox_look_for_stall(const char *reason)

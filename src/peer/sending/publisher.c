@@ -213,8 +213,9 @@ tell_refused(const RinqPublication * what, const char *text)
 }
 
 /*
- * The broker says that it has not taken a message, and not why.  There is no
- * more to say to those who wait for a response, which may be there all the same.
+ * Tell the owner of a message that the broker says it has not taken it, and
+ * not why.  There is no more to say to those who wait for a response, which
+ * may be there all the same.
  */
 static void
 tell_nacked(const RinqPublication * what)
@@ -280,7 +281,7 @@ rinq_publisher_confirmed(uint16 channel, uint64 tag, bool multiple, bool nack)
 	advance_lane(lane);
 }
 
-/* Was a message's confirm waited for long enough? */
+/* Tell whether a message's confirm was waited for long enough. */
 static bool
 is_overdue(Lane * lane, uint64 tag)
 {
@@ -303,7 +304,7 @@ lose_patience(Lane * lane)
 	}
 }
 
-/* Does nobody know whether the broker takes bodies of this size? */
+/* Tell whether it is not known if the broker takes bodies of this size. */
 static bool
 is_doubtful(Size body_len)
 {
@@ -311,8 +312,8 @@ is_doubtful(Size body_len)
 }
 
 /*
- * Is a message of this size told to be taken or refused only by the broker's
- * confirm?
+ * Tell whether only the broker's confirm says that a message of this size is
+ * taken or refused.
  */
 bool
 rinq_publish_waits_for_confirm(Size body_len)
@@ -320,7 +321,10 @@ rinq_publish_waits_for_confirm(Size body_len)
 	return is_doubtful(body_len);
 }
 
-/* May a message of this size be sent now, as far as those on their way matter? */
+/*
+ * Tell whether a message of this size may be sent now, as far as those on
+ * their way matter.
+ */
 static bool
 lane_has_room(Lane * lane, Size body_len)
 {
@@ -680,8 +684,8 @@ log_refused(const RinqAmqpChannelClosed *info)
 }
 
 /*
- * Will the broker refuse this message, too?  It is over the same limit, or to an
- * exchange that this peer may not write to at all.
+ * Tell whether the broker will refuse this message, too.  It is over the same
+ * limit, or to an exchange that this peer may not write to at all.
  */
 static bool
 is_refused_likewise(const Unconfirmed * message, const RinqAmqpChannelClosed *info)
@@ -842,7 +846,7 @@ rinq_publisher_step(void)
 }
 
 /*
- * Is anything to be sent again?
+ * Tell whether anything is to be sent again.
  */
 bool
 rinq_publisher_busy(void)

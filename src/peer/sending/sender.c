@@ -81,7 +81,10 @@ rinq_sender_init(void)
 	rinq_intake_init();
 }
 
-/* one from memory has but one attempt */
+/*
+ * Count a message from memory as dropped, since it has but one attempt, and
+ * note why.
+ */
 static void
 drop_published(const char *error)
 {
@@ -150,9 +153,9 @@ send_notification(const RinqOutbound *outbound, const RinqBytes *fields)
 }
 
 /*
- * The namespace of a message, NULL with *problem when there cannot be one; false
- * when its queue has to be declared first, since the message would be returned.
- * That is not waited for long where others wait behind it.
+ * Find the namespace of a message, NULL with *problem when there cannot be
+ * one; false when its queue has to be declared first, since the message would
+ * be returned.  That is not waited for long where others wait behind it.
  */
 static bool
 find_namespace(RinqBytes name, bool durable, RinqNamespace * *ns, const char **problem)
@@ -225,7 +228,7 @@ send_message(const RinqOutbound *outbound)
 
 /* ---------------- sending chunks ---------------- */
 
-/* is a message one of those that are to be sent now? */
+/* Tell whether a message is one of those that are to be sent now. */
 static bool
 is_outbound_due(const RinqOutbound *message)
 {
@@ -243,8 +246,9 @@ take_chunk(void)
 }
 
 /*
- * What was published goes through the same connection as calls, and the broker
- * deals with it first: while calls are made, not much of it is ahead of them.
+ * Tell whether more may be sent now.  What was published goes through the same
+ * connection as calls, and the broker deals with it first: while calls are
+ * made, not much of it is ahead of them.
  */
 static bool
 may_send(void)
@@ -312,7 +316,8 @@ forget_confirmed(void)
 }
 
 /*
- * The broker has confirmed, or refused, one message or all up to it.
+ * Settle one message, or all up to it, that the broker has confirmed or
+ * refused.
  */
 void
 rinq_sender_confirmed(uint64 tag, bool multiple, bool nack)
@@ -334,7 +339,8 @@ rinq_sender_confirmed(uint64 tag, bool multiple, bool nack)
 }
 
 /*
- * The broker has refused one message for good, by closing the channel.
+ * Settle a message that the broker has refused for good, by closing the
+ * channel.
  */
 void
 rinq_sender_refused(uint64 tag, const char *text)
@@ -358,7 +364,8 @@ rinq_sender_refused(uint64 tag, const char *text)
 }
 
 /*
- * A notification is given up for good, or a call whose response nobody waits for.
+ * Settle a notification that is given up for good, or a call whose response is
+ * not waited for.
  */
 void
 rinq_sender_dropped(const char *text)
@@ -367,8 +374,9 @@ rinq_sender_dropped(const char *text)
 }
 
 /*
- * The broker had no queue for a message; it confirms it next.  Somebody has
- * deleted the queue, which is declared again before the next attempt.
+ * Note that the broker had no queue for a message, which it confirms next.
+ * The queue must have been deleted, and is declared again before the next
+ * attempt.
  */
 void
 rinq_sender_returned(const RinqReturn *ret)
@@ -413,7 +421,7 @@ show_status(void)
 	shown = now;
 }
 
-/* what messages wait for, if any do; NULL when none does */
+/* Say what messages wait for, if any do; NULL when none does. */
 static const char *
 obstacle_text(Obstacle obstacle)
 {
@@ -485,7 +493,7 @@ rinq_sender_streams(void)
 }
 
 /*
- * Is anything from memory still to be sent, or to be confirmed?
+ * Tell whether anything from memory is still to be sent, or to be confirmed.
  */
 bool
 rinq_sender_busy(void)
@@ -496,7 +504,7 @@ rinq_sender_busy(void)
 }
 
 /*
- * The channel is open: delivery tags count from 1.
+ * Begin to send on a channel that is open: delivery tags count from 1.
  */
 void
 rinq_sender_opened(void)
@@ -506,9 +514,10 @@ rinq_sender_opened(void)
 }
 
 /*
- * The connection is lost.  What it has not confirmed is sent again, if it is
- * durable; transactions that commit from now on leave their durable messages
- * to the scan that comes with the next connection.
+ * Forget what was published on the connection that is lost.  What that has not
+ * confirmed is sent again, if it is durable; transactions that commit from now
+ * on leave their durable messages to the scan that comes with the next
+ * connection.
  */
 void
 rinq_sender_connection_lost(void)
@@ -527,7 +536,7 @@ rinq_sender_connection_lost(void)
 }
 
 /*
- * The peer ends: gives back the memory of what it had not sent.
+ * Give back the memory of what was not sent, since the peer ends.
  */
 void
 rinq_sender_end(void)

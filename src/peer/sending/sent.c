@@ -136,8 +136,8 @@ leave_state(RinqSent * message)
 /* ---------------- sending ---------------- */
 
 /*
- * A durable message is about to be published.  NULL when it is not to be, since
- * it is on its way already.
+ * Note that a durable message is about to be published.  NULL when it is not
+ * to be, since it is on its way already.
  */
 RinqSent *
 rinq_sent_begin(const RinqOutbound *outbound)
@@ -165,8 +165,9 @@ rinq_sent_begin(const RinqOutbound *outbound)
 }
 
 /*
- * It was not, since it has to wait: one that was fetched is still expected,
- * others come as if for the first time.
+ * Undo rinq_sent_begin for a message that was not published, since it has to
+ * wait: one that was fetched is still expected, others come as if for the
+ * first time.
  */
 void
 rinq_sent_undo(RinqSent * message)
@@ -182,7 +183,7 @@ rinq_sent_undo(RinqSent * message)
 }
 
 /*
- * Its row is to be removed.
+ * Have the row of a confirmed message removed.
  */
 void
 rinq_sent_confirmed(RinqSent * message)
@@ -206,7 +207,7 @@ rinq_sent_note_error(const char *error)
 }
 
 /*
- * It was not taken: it is tried again, later and later.
+ * Have a message that was not taken tried again, later and later.
  */
 void
 rinq_sent_failed(RinqSent * message, const char *error)
@@ -225,7 +226,7 @@ rinq_sent_failed(RinqSent * message, const char *error)
 }
 
 /*
- * The broker will never take it: it is set aside at once.
+ * Have a message set aside at once that the broker will never take.
  */
 void
 rinq_sent_refused(RinqSent * message, const char *error)
@@ -238,7 +239,7 @@ rinq_sent_refused(RinqSent * message, const char *error)
 }
 
 /*
- * The broker has confirmed a message, or refused it.
+ * Settle a message that the broker has confirmed, or refused.
  */
 void
 rinq_sent_reported(const RinqMessageId *id, bool nack)
@@ -275,8 +276,8 @@ rinq_sent_sift(RinqChunk *chunk)
 }
 
 /*
- * Rows are not in the outbox any more; or could not be removed, or set aside,
- * since somebody was changing them.
+ * Forget rows that are not in the outbox any more; or keep those that could
+ * not be removed, or set aside, since another transaction was changing them.
  */
 void
 rinq_sent_removed(const RinqOutboxItem *items, uint32 count)
@@ -307,7 +308,7 @@ rinq_sent_removed(const RinqOutboxItem *items, uint32 count)
 }
 
 /*
- * The outbox worker has seen the row of a message: is it known here?
+ * Tell whether a message is known here, whose row the outbox worker has seen.
  */
 bool
 rinq_sent_see(const RinqOutboxItem *item)
@@ -321,7 +322,8 @@ rinq_sent_see(const RinqOutboxItem *item)
 }
 
 /*
- * Is so much to be removed that the outbox worker has to catch up first?
+ * Tell whether so much is to be removed that the outbox worker has to catch up
+ * first.
  */
 bool
 rinq_sent_behind(void)
@@ -330,7 +332,7 @@ rinq_sent_behind(void)
 }
 
 /*
- * Are any messages known here?
+ * Tell whether any messages are known here.
  */
 bool
 rinq_sent_any(void)
@@ -339,8 +341,8 @@ rinq_sent_any(void)
 }
 
 /*
- * Is the outbox worker to do something with messages that it was told, or to be
- * told soon?
+ * Tell whether the outbox worker is to do something with messages that it was
+ * told, or to be told soon.
  */
 bool
 rinq_sent_waits_for_worker(void)
@@ -349,7 +351,8 @@ rinq_sent_waits_for_worker(void)
 }
 
 /*
- * How many messages wait for another attempt, and the most attempts of any.
+ * Count the messages that wait for another attempt, and give the most attempts
+ * of any.
  */
 void
 rinq_sent_retrying(int64 *count, int *attempts)
@@ -366,8 +369,8 @@ rinq_sent_retrying(int64 *count, int *attempts)
 }
 
 /*
- * The outbox worker has ended: what it had been told, and had not done, is to be
- * told to the next one.
+ * Have the next outbox worker told what the one that has ended had been told,
+ * and had not done.
  */
 void
 rinq_sent_worker_lost(void)
@@ -389,7 +392,8 @@ rinq_sent_worker_lost(void)
 }
 
 /*
- * The connection is lost: what it has not confirmed is found again by a scan.
+ * Forget what the lost connection has not confirmed, which is found again by a
+ * scan.
  */
 void
 rinq_sent_connection_lost(void)
@@ -407,7 +411,7 @@ rinq_sent_connection_lost(void)
 
 /* ---------------- telling the outbox worker ---------------- */
 
-/* has the rows of confirmed messages removed, one batch at a time */
+/* Have the rows of confirmed messages removed, one batch at a time. */
 static int64
 remove_confirmed(void)
 {
@@ -464,7 +468,7 @@ set_fetching(RinqSent * message)
 	num_fetching++;
 }
 
-/* Was the last attempt made? */
+/* Tell whether the last attempt was made. */
 static bool
 is_given_up(const RinqSent * message)
 {
@@ -472,8 +476,8 @@ is_given_up(const RinqSent * message)
 }
 
 /*
- * Has failed messages set aside after the last attempt; the others that are due
- * are collected.  Returns when the next is due, or 0.
+ * Have failed messages set aside after the last attempt, and collect the
+ * others that are due.  Returns when the next is due, or 0.
  */
 static int64
 collect_due(RinqSent * *due, int *num_due)
@@ -497,7 +501,7 @@ collect_due(RinqSent * *due, int *num_due)
 	return next;
 }
 
-/* has messages read again that are due, or set aside */
+/* Have messages read again that are due, or set aside. */
 static int64
 retry_sent(void)
 {

@@ -17,7 +17,10 @@
 #include "protocol/sess_message.h"
 #include "utils/memutils.h"
 
-/* the letter of the response's type; text of an error, or type of a failure */
+/*
+ * Write the text of an error, or type of a failure; returns the letter of the
+ * response's type.
+ */
 static char
 write_sess_text(StringInfo response, char type, const char *text)
 {
@@ -43,7 +46,7 @@ refuse_sess_request(StringInfo response, RinqOutcome outcome, RinqBytes detail)
 	}
 }
 
-/* a fetch says nothing that would be too large to send */
+/* Serve a fetch, which gets no more than can be sent. */
 static char
 serve_fetch(const RinqSessBody *body, StringInfo response)
 {

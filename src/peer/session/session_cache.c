@@ -81,7 +81,7 @@ forget_remote(Remote * remote)
 	hash_search(remotes, &remote->key, HASH_REMOVE, NULL);
 }
 
-/* what is known of a session; made if need be */
+/* Find what is known of a session; made if need be. */
 static Remote *
 find_remote(const RinqSessionId *id, bool make)
 {
@@ -207,8 +207,8 @@ typedef enum Knowledge
 } Knowledge;
 
 /*
- * What is provable about an attribute at a revision; if known, *attribute has
- * its value.
+ * Say what is provable about an attribute at a revision; if known, *attribute
+ * has its value.
  */
 static Knowledge
 consult_cache(Remote * remote, RinqBytes namespace, uint32 revision, RinqAttribute *attribute)
@@ -289,7 +289,7 @@ get_remote_attributes(uint32 index, RinqSlot *slot, Remote * remote, const RinqB
 	ask_owner(index, "fetch", body);
 }
 
-/* would this change an attribute that is known to be frozen? */
+/* Tell whether a change is to an attribute that is known to be frozen. */
 static bool
 is_refused(Remote * remote, RinqBytes namespace, const RinqAttribute *attribute)
 {
@@ -381,7 +381,7 @@ start_remote_operation(uint32 index, RinqSlot *slot, StringInfo body)
 }
 
 /*
- * Does what a backend asks about a session of another peer, or begins to.
+ * Do what a backend asks about a session of another peer, or begin to.
  */
 void
 rinq_session_cache_operation(uint32 index)
@@ -398,8 +398,8 @@ rinq_session_cache_operation(uint32 index)
 }
 
 /*
- * What was true at the target's revision is true at the next one, too, but for
- * what was just changed; at others, who knows.
+ * Carry what is known at the revision of the reference over to the next one,
+ * where it is true but for what was just changed.
  */
 static void
 carry_over(Remote * remote, const RinqSlot *slot, uint32 revision)
@@ -408,7 +408,7 @@ carry_over(Remote * remote, const RinqSlot *slot, uint32 revision)
 		rinq_attributes_refetched(remote->attributes, slot->ref.revision, revision);
 }
 
-/* an owner has told at which revision it is */
+/* Note at which revision an owner says its session is. */
 static Remote *
 learn_revision(const RinqSessionId *id, uint32 revision)
 {
@@ -418,7 +418,7 @@ learn_revision(const RinqSessionId *id, uint32 revision)
 	return remote;
 }
 
-/* the owner has answered a fetch: keeps it, and finishes if that is all */
+/* Keep what the owner has answered to a fetch, and finish if that is all. */
 static void
 take_fetched(uint32 index, RinqSlot *slot, const RinqSessBody *body)
 {
@@ -454,8 +454,8 @@ take_fetched(uint32 index, RinqSlot *slot, const RinqSessBody *body)
 }
 
 /*
- * The owner has made an update: what was known at the revision before is known
- * at the new one, but for what has changed.
+ * Keep what is known after the owner has made an update: what was known at the
+ * revision before is known at the new one, but for what has changed.
  */
 static void
 take_updated(uint32 index, RinqSlot *slot, const RinqSessBody *body)
@@ -556,7 +556,7 @@ handle_owner_failure(uint32 index, RinqSlot *slot, RinqBytes type)
 }
 
 /*
- * The owner of a session has answered.
+ * Take the response of the owner of a session.
  */
 void
 rinq_session_cache_response(uint32 index, const RinqDelivery *delivery)

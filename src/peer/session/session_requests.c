@@ -62,8 +62,8 @@ create_own_session(uint32 index, const RinqSlot *slot)
 }
 
 /*
- * Attributes at a revision: one that came later is not there yet, and of one
- * that was changed later the value is not known any more.
+ * Get attributes at a revision: one that came later is not there yet, and of
+ * one that was changed later the value is not known any more.
  */
 static void
 get_own_attributes(uint32 index, RinqSession * session, uint32 revision, const RinqBytes *fields)
@@ -141,7 +141,7 @@ clear_own_session(uint32 index, RinqSession * session, uint32 revision, const Ri
 		finish_outcome(index, outcome, detail);
 }
 
-/* the next message id of a session that belongs to no process */
+/* Allocate the next message id of a session that belongs to no process. */
 static void
 allocate_own_id(uint32 index, RinqSession * session)
 {
@@ -211,8 +211,9 @@ append_attributes(StringInfo page, const RinqSession * session)
 }
 
 /*
- * A page of the sessions whose numbers are higher than the target's, or of
- * their attributes; its text is the last one's number, or empty at the end.
+ * List a page of the sessions whose numbers are higher than the reference's,
+ * or of their attributes; its text is the last one's number, or empty at the
+ * end.
  */
 static void
 list_own_sessions(uint32 index, uint32 after, bool of_attributes)
@@ -238,7 +239,7 @@ list_own_sessions(uint32 index, uint32 after, bool of_attributes)
 						rinq_bytes(page.data, page.len));
 }
 
-/* the session listens to other namespaces now, or in another way */
+/* Note that the session listens to other namespaces now, or in another way. */
 static void
 listening_changed(RinqSession * session)
 {
@@ -284,7 +285,8 @@ unlisten_from(uint32 index, RinqSession * session, const RinqBytes *fields)
 }
 
 /*
- * The broker sends the notifications that an operation waits for, or cannot.
+ * Finish an operation that waits for notifications, which the broker sends
+ * now, or cannot.
  */
 void
 rinq_operation_bound(const RinqWaiter * waiting, const char *error)
@@ -376,7 +378,7 @@ on_own_session(uint32 index, RinqSlot *slot, const RinqBytes *fields)
 }
 
 /*
- * A backend has asked something about a session.
+ * Do what a backend asks about a session, or begin to.
  */
 void
 rinq_operation(uint32 index)

@@ -99,7 +99,7 @@ rinq_own_session_find(uint32 seq)
 }
 
 /*
- * The session with the next higher number than this one, or NULL.
+ * Return the session with the next higher number than this one, or NULL.
  */
 RinqSession *
 rinq_own_session_after(uint32 seq)
@@ -181,7 +181,7 @@ rinq_own_session_renumber(RinqSession * session)
 }
 
 /*
- * A process has a session, which the network knows from now on.
+ * Make the session of a process known to the network.
  */
 void
 rinq_own_session_of_process(int procno, uint32 client)
@@ -265,7 +265,7 @@ end_session(RinqSession * session)
 }
 
 /*
- * A process has ended, and so has its session.
+ * End the session of a process that has ended.
  */
 void
 rinq_own_session_client_gone(uint32 client)
@@ -310,8 +310,8 @@ rinq_own_sessions_look(void)
 }
 
 /*
- * The session at the target's revision: *session is NULL when the result is
- * not RINQ_OUTCOME_SUCCESS.
+ * Find the session at the revision of a reference: *session is NULL when the
+ * result is not RINQ_OUTCOME_SUCCESS.
  */
 static RinqOutcome
 find_at(uint32 seq, uint32 revision, RinqSession * *session)
@@ -325,7 +325,10 @@ find_at(uint32 seq, uint32 revision, RinqSession * *session)
 	return RINQ_OUTCOME_STALE;
 }
 
-/* why a change is refused, as the text of RINQ_OUTCOME_REFUSED; NULL if it is not */
+/*
+ * Say why a change is refused, as the text of RINQ_OUTCOME_REFUSED; NULL if it
+ * is not.
+ */
 static const char *
 change_refusal(const RinqSession * session, Size needed, RinqBytes namespace)
 {

@@ -63,7 +63,7 @@ channel_at(int i)
 }
 
 /*
- * The highest channel that consumers may have.
+ * Return the highest channel that consumers may have.
  */
 uint16
 rinq_declare_last_consumer(void)
@@ -75,7 +75,7 @@ rinq_declare_last_consumer(void)
 	return (uint16) Max(CHANNEL_NAMESPACES, last - num);
 }
 
-/* The number of a declaring channel, -1 when it is none. */
+/* Return the number of a declaring channel, -1 when it is none. */
 static int
 number_of(uint16 channel)
 {
@@ -102,8 +102,8 @@ use_channel(int i)
 }
 
 /*
- * A channel to declare a queue on, open and not known to be silent; when all
- * are, one of them.
+ * Return a channel to declare a queue on, open and not known to be silent;
+ * when all are, one of them.
  */
 uint16
 rinq_declare_channel(void)
@@ -119,7 +119,8 @@ rinq_declare_channel(void)
 }
 
 /*
- * A channel for declarations that nothing waits for, 0 when it is silent.
+ * Return a channel for declarations that nothing waits for, 0 when it is
+ * silent.
  */
 uint16
 rinq_declare_mending_channel(void)
@@ -133,7 +134,7 @@ rinq_declare_mending_channel(void)
 }
 
 /*
- * Is this a channel that queues are declared on?
+ * Tell whether this is a channel that queues are declared on.
  */
 bool
 rinq_is_declare_channel(uint16 channel)
@@ -142,7 +143,7 @@ rinq_is_declare_channel(uint16 channel)
 }
 
 /*
- * The broker has answered on a channel, or has closed it.
+ * Note that the broker has replied on a channel, or has closed it.
  */
 void
 rinq_declare_replied(uint16 channel)
@@ -171,7 +172,7 @@ rinq_declare_begin(RinqNamespace * ns)
 }
 
 /*
- * Declaring a namespace's queue has ended, with this state.
+ * End the declaring of a namespace's queue, with this state.
  */
 void
 rinq_declare_end(RinqNamespace * ns, RinqNamespaceState state)
@@ -183,7 +184,7 @@ rinq_declare_end(RinqNamespace * ns, RinqNamespaceState state)
 }
 
 /*
- * The namespace whose declaration a channel is silent about, or NULL.
+ * Return the namespace whose declaration a channel is silent about, or NULL.
  */
 RinqNamespace *
 rinq_declare_oldest(uint16 channel)
@@ -235,9 +236,10 @@ rinq_declare_elsewhere(uint16 channel, bool oldest_stays)
 }
 
 /*
- * Why a declaration that is under way is not to be waited for any longer than
- * "patience" ms, in a text that lives until the next one is asked for; or NULL.
- * A broker that is silent altogether is not to be blamed on a queue.
+ * Say why a declaration that is under way is not to be waited for any longer
+ * than "patience" ms, in a text that lives until the next one is asked for; or
+ * return NULL. A broker that is silent altogether is not to be blamed on a
+ * queue.
  */
 const char *
 rinq_declare_problem(const RinqNamespace * ns, int patience)

@@ -32,7 +32,8 @@ static uint32 next_namespace;	/* of the round */
 static int64 next_portion;
 
 /*
- * The connection has all it needs, for the first time.
+ * Begin the rounds of mending: the connection has all it needs, for the first
+ * time.
  */
 void
 rinq_mending_opened(void)
@@ -43,7 +44,7 @@ rinq_mending_opened(void)
 }
 
 /*
- * Something was missing: the rest is looked at soon.
+ * Look at the rest soon, since something was missing.
  */
 void
 rinq_mending_soon(void)
@@ -51,7 +52,7 @@ rinq_mending_soon(void)
 	soon = true;
 }
 
-/* When the next round begins, by the setting as it is now. */
+/* Return when the next round begins, by the setting as it is now. */
 static int64
 next_round(void)
 {
@@ -82,9 +83,9 @@ mend_portion(void)
 }
 
 /*
- * What was there before cannot be declared again: note that.  It is tried again
- * with everything else, but for a queue (of "ns", if it is one) that the broker
- * may have been silent about for long.
+ * Note that what was there before cannot be declared again.  It is tried again
+ * with everything else, but for a queue (of "ns", if it is one) that the
+ * broker may have been silent about for long.
  */
 void
 rinq_mending_refused(const RinqAmqpChannelClosed *info, RinqNamespace * ns)

@@ -41,7 +41,7 @@ rinq_topology_init(void)
 }
 
 /*
- * The namespace of this name, if it is known.
+ * Find the namespace of this name, if it is known.
  */
 RinqNamespace *
 rinq_topology_find(RinqBytes name)
@@ -57,8 +57,8 @@ rinq_topology_find(RinqBytes name)
 }
 
 /*
- * The namespace of this name, made known if need be; NULL when the name is
- * not a namespace, or "limit" are known already.
+ * Find the namespace of this name, made known if need be; NULL when the name
+ * is not a namespace, or "limit" are known already.
  */
 RinqNamespace *
 rinq_topology_namespace(RinqBytes name, int limit)
@@ -104,7 +104,7 @@ rinq_topology_namespace(RinqBytes name, int limit)
 }
 
 /*
- * How many namespaces are known.
+ * Return how many namespaces are known.
  */
 uint32
 rinq_topology_count(void)
@@ -113,7 +113,7 @@ rinq_topology_count(void)
 }
 
 /*
- * The namespace of this number.
+ * Return the namespace of this number.
  */
 RinqNamespace *
 rinq_topology_at(uint32 index)

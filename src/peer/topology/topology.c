@@ -144,7 +144,7 @@ rinq_topology_declare_own(bool again, int first)
 }
 
 /*
- * The connection is open and the identity reserved: sets up everything else,
+ * Set up everything that an open connection with a reserved identity needs,
  * without waiting for any of it.  The last reply makes the peer ready.
  */
 void
@@ -153,14 +153,14 @@ rinq_topology_opened(void)
 	rinq_topology_declare_own(false, 0);
 }
 
-/* requests of one consumer that the broker sends ahead */
+/* Return how many requests of one consumer the broker sends ahead. */
 static uint16
 request_prefetch(void)
 {
 	return (uint16) (rinq_request_prefetch > 0 ? rinq_request_prefetch : 4 * rinq_command_workers);
 }
 
-/* a channel that consumes, after it was opened */
+/* Start to consume on the channel of commands, after it was opened. */
 static void
 start_commands(void)
 {
@@ -176,7 +176,10 @@ start_commands(void)
 					   rinq_bytes_str(queue), true, COOKIE(STEP_SETUP, 0));
 }
 
-/* the same for what sessions get; what is handled is bounded by other means */
+/*
+ * Start to consume on a channel for what sessions get; what is handled is
+ * bounded by other means.
+ */
 static void
 start_session_channel(uint16 channel, const char *suffix)
 {
@@ -236,9 +239,9 @@ bind_notifications(RinqNamespace * ns)
 }
 
 /*
- * A session listens to notifications of a namespace: has the broker send them
- * to this peer.  False when the operation in a slot has to wait for that; there
- * is none with RINQ_NO_SLOT.
+ * Have the broker send the notifications of a namespace that a session listens
+ * to.  False when the operation in a slot has to wait for that; there is none
+ * with RINQ_NO_SLOT.
  */
 bool
 rinq_topology_subscribe(RinqNamespace * ns, uint32 index)
@@ -253,7 +256,8 @@ rinq_topology_subscribe(RinqNamespace * ns, uint32 index)
 }
 
 /*
- * No session listens to notifications of a namespace any more.
+ * End the sending of notifications of a namespace that no session listens to
+ * any more.
  */
 void
 rinq_topology_unsubscribe(RinqNamespace * ns)
@@ -366,8 +370,8 @@ rinq_topology_declare_again(RinqNamespace * ns)
 }
 
 /*
- * The broker has returned a message to a namespace: its queue or its binding is
- * gone, and is declared again, for listeners of this peer, too.
+ * Declare a namespace's queue and binding again, for listeners of this peer,
+ * too, since the broker has returned a message: one of them is gone.
  */
 void
 rinq_topology_mend(RinqNamespace * ns)
@@ -379,9 +383,9 @@ rinq_topology_mend(RinqNamespace * ns)
 }
 
 /*
- * The channel that consumes a namespace's requests, opened if it is not.  Each
- * has its own as long as there are enough, so that one whose queue cannot be
- * consumed takes no other's requests back with it.
+ * Return the channel that consumes a namespace's requests, opened if it is
+ * not.  Each has its own as long as there are enough, so that one whose queue
+ * cannot be consumed takes no other's requests back with it.
  */
 static uint16
 consuming_channel(RinqNamespace * ns)
@@ -515,7 +519,7 @@ became_ready(void)
 }
 
 /*
- * The broker has answered one of the requests made here.
+ * Take the broker's reply to one of the requests made here.
  */
 void
 rinq_topology_reply(const RinqReply *reply)
@@ -570,8 +574,9 @@ retry_later(RinqNamespace * ns)
 }
 
 /*
- * The broker does not let this peer consume a namespace's queue any more.  True
- * when it may be tried again at once; what is lost again and again has to wait.
+ * Note that the broker does not let this peer consume a namespace's queue any
+ * more.  True when it may be tried again at once; what is lost again and again
+ * has to wait.
  */
 static bool
 consumer_lost(RinqNamespace * ns)
@@ -587,7 +592,7 @@ consumer_lost(RinqNamespace * ns)
 	return !again;
 }
 
-/* one namespace's queue cannot be had now; the others go on */
+/* Note that one namespace's queue cannot be had now; the others go on. */
 static void
 namespace_failed(RinqNamespace * ns, const RinqAmqpChannelClosed *info)
 {
@@ -608,7 +613,7 @@ namespace_failed(RinqNamespace * ns, const RinqAmqpChannelClosed *info)
 	rinq_invoker_declared(ns, RINQ_OUTCOME_NO_QUEUE, text);
 }
 
-/* notifications of a namespace cannot be had: those who wait are told so */
+/* Tell those who wait that notifications of a namespace cannot be had. */
 static void
 notifications_failed(RinqNamespace * ns, const RinqAmqpChannelClosed *info)
 {
@@ -624,7 +629,7 @@ notifications_failed(RinqNamespace * ns, const RinqAmqpChannelClosed *info)
 	rinq_durable_retry();
 }
 
-/* was it a binding for notifications that the broker refused? */
+/* Tell whether it was a binding for notifications that the broker refused. */
 static bool
 is_notifications(const RinqNamespace * ns, int step, const RinqAmqpChannelClosed *info)
 {
@@ -634,8 +639,8 @@ is_notifications(const RinqNamespace * ns, int step, const RinqAmqpChannelClosed
 }
 
 /*
- * A channel on which queues are declared was closed: the declaration that is
- * meant has failed, the others are made again.
+ * Handle the closing of a channel on which queues are declared: the
+ * declaration that is meant has failed, the others are made again.
  */
 static void
 declare_channel_closed(const RinqAmqpChannelClosed *info)
@@ -656,8 +661,8 @@ declare_channel_closed(const RinqAmqpChannelClosed *info)
 }
 
 /*
- * The broker closed a channel: the request it refused has failed, the others
- * that were under way there are made again.
+ * Handle the closing of a channel by the broker: the request it refused has
+ * failed, the others that were under way there are made again.
  */
 void
 rinq_topology_channel_closed(const RinqAmqpChannelClosed *info)
@@ -749,7 +754,8 @@ rinq_topology_channel_closed(const RinqAmqpChannelClosed *info)
 }
 
 /*
- * The broker has cancelled a consumer, because somebody deleted the queue.
+ * Handle the cancelling of a consumer by the broker, because its queue was
+ * deleted.
  */
 void
 rinq_topology_cancelled(RinqBytes consumer_tag)
