@@ -15,7 +15,7 @@ END $$;
 
 -- properties of the functions
 SELECT p.oid::regprocedure, provolatile, proisstrict, proparallel
-FROM pg_proc p WHERE proname IN ('rinq_to_cbor', 'rinq_from_cbor') ORDER BY 1::text;
+FROM pg_proc p WHERE proname IN ('rinq_to_cbor', 'rinq_from_cbor') ORDER BY proname;
 SELECT rinq_to_cbor(NULL) IS NULL AS to_null, rinq_from_cbor(NULL) IS NULL AS from_null;
 
 --

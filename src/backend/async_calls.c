@@ -1,13 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * async_calls.c
- *	  Calls of this connection that nobody waits for yet, and answers that were
- *	  awaited in this transaction.
+ *	  Calls of this connection that are not waited for yet, and answers that
+ *	  were awaited in this transaction.
  *
- * Such a call keeps its slot until somebody awaits or cancels it, or the
- * connection ends; but not for ever: a connection may have so many of them,
- * and some time after its deadline the peer takes an answer back that nobody
- * has asked for.  Whoever claims the slot first, by its serial number, has it.
+ * Such a call keeps its slot until it is awaited or cancelled, or the
+ * connection ends; but not for ever: a connection may have
+ * rinq.max_async_calls of them, and some time after its deadline the peer
+ * takes a result back that was not asked for.  The process that claims the
+ * slot first, by its serial number, has it.
  *
  * PostgreSQL may evaluate an expression again for the same row: to check it
  * again after a concurrent update, to scroll back in a cursor, or to join it

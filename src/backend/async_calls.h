@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * async_calls.h
- *	  Calls of this connection that nobody waits for yet, and answers that were
- *	  awaited in this transaction.
+ *	  Calls of this connection that are not waited for yet, and answers that
+ *	  were awaited in this transaction.
  *
  *-------------------------------------------------------------------------
  */

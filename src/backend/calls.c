@@ -169,7 +169,7 @@ raise_not_running(RinqDatabase *db)
 }
 
 /*
- * Raise the error for a peer that is nobody on the network now.
+ * Raise the error for a peer that is not on the network now.
  */
 void
 rinq_raise_not_connected(const char *reason)
@@ -248,7 +248,7 @@ rinq_require_database(void)
 /*
  * Return this database's entry when its peer is connected.  A peer that is
  * starting, or connecting for the first time, is waited for; one that has
- * failed to connect is not, since nobody knows how long that will last.
+ * failed to connect is not, since it is not known how long that will last.
  */
 RinqDatabase *
 rinq_require_connection(int64 deadline)
@@ -469,8 +469,8 @@ rinq_operation_submit(RinqDatabase *db, RinqOperation op, const RinqRef *ref, bo
 }
 
 /*
- * Sleep until a time comes, or something may have happened to a call: whoever
- * waits has to look before.  Errors are those of interrupts.
+ * Sleep until a time comes, or something may have happened to a call: a
+ * process that waits has to look before.  Errors are those of interrupts.
  */
 void
 rinq_call_sleep(int64 until)

@@ -441,7 +441,7 @@ commit_queue_xact_callback(XactEvent event, void *arg)
 			rinq_prepared_announce(database);
 			break;
 		case XACT_EVENT_PREPARE:
-			/* its commit has the outbox scanned, whoever commits it */
+			/* its commit has the outbox scanned, whichever process makes it */
 			reset_commit_queue();
 			break;
 		case XACT_EVENT_COMMIT:

@@ -3,11 +3,11 @@
  * backend/handler_rules.c
  *	  Whether a function may be run for a role, as its handler.
  *
- * Whoever owns a function can replace it, and so whoever registers another
- * role's function lets that role act with its own rights.  That is a decision
- * about one owner: when the function has another one later, it does not run
- * until it is registered again.  For a superuser it is refused altogether,
- * unless the owner is a superuser as well.
+ * The owner of a function can replace it, and so a role that registers another
+ * role's function lets that act with its own rights.  That is a decision about
+ * one owner: when the function has another one later, it does not run until it
+ * is registered again.  For a superuser it is refused altogether, unless the
+ * owner is a superuser as well.
  *
  * Apply the rules when a handler is registered, and each time before it runs,
  * since owners and attributes of roles change.
@@ -234,8 +234,8 @@ rinq_handler_obstacle(Oid func, const char *name, Oid role, Oid owner)
 	Oid			now = rinq_function_owner(func);
 
 	/*
-	 * the name may have passed to a function of somebody who was never
-	 * privilege_checked
+	 * the name may have passed to the function of a role that was never
+	 * trusted
 	 */
 	if (now != owner && now != role && !superuser_arg(now))
 		return psprintf("Function %s has another owner than when it was registered.", name);
@@ -249,8 +249,8 @@ rinq_handler_obstacle(Oid func, const char *name, Oid role, Oid owner)
 }
 
 /*
- * Raise an error when a superuser registers a function that somebody with
- * fewer rights can replace.
+ * Raise an error when a superuser registers a function that a role with fewer
+ * rights can replace.
  */
 void
 rinq_check_superuser_handler(Oid func, Oid role)

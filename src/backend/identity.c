@@ -11,11 +11,11 @@
  * listeners say which identity they were registered under, so that it does not
  * matter in which order a dump is restored.
  *
- * A copy takes the identity over when nobody else on this server has it: then
- * it has replaced its original.  Who has which identity is in shared memory,
- * where readers put what they find; a copy is decided about when all databases
- * have been looked into.  What was decided is written into the table, so that
- * it stays.
+ * A copy takes the identity over when no other database of this server has it:
+ * then it has replaced its original.  Who has which identity is in shared
+ * memory, where readers put what they find; a copy is decided about when all
+ * databases have been looked into.  What was decided is written into the
+ * table, so that it stays.
  *
  *-------------------------------------------------------------------------
  */
@@ -280,8 +280,8 @@ any_template(const Claim *claims, int count)
 
 /*
  * Find out whether this database may be a peer.  If it has replaced the one
- * that it is a copy of, it takes the identity over; templates are nobody's
- * original, and what is made of one gets an identity of its own.
+ * that it is a copy of, it takes the identity over; a template is no original,
+ * and what is made of one gets an identity of its own.
  */
 void
 rinq_identity_read(RinqDatabase *db, Oid schema, RinqIdentities *found)

@@ -12,7 +12,7 @@
 
 #include "ipc/shared.h"
 
-/* by the reader, in a transaction: looks, and takes over what is nobody's */
+/* by the reader, in a transaction: looks, and takes over what no other database owns */
 extern void rinq_identity_read(RinqDatabase *db, Oid schema, RinqIdentities *found);
 
 /* makes this database one of its own; false when it is that already */

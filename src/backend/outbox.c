@@ -56,7 +56,7 @@ rinq_outbox_table(Oid schema, int table)
 }
 
 /*
- * Open one of the tables, which has to have so many columns.
+ * Open one of the tables, which has to have this number of columns.
  */
 Relation
 rinq_outbox_open_table(Oid relid, int columns, LOCKMODE mode)
@@ -203,8 +203,9 @@ is_relation_empty(Relation rel)
 }
 
 /*
- * Truncate a table that nobody uses and that has no rows left; false when it
- * could not be done now.  Not replicated: a subscriber has an outbox of its own.
+ * Truncate a table that is not used and has no rows left; false when it
+ * could not be done now.  Not replicated: a subscriber has an outbox of its
+ * own.
  */
 static bool
 truncate_table(Oid relid)

@@ -17,8 +17,9 @@
 #include "utils/relcache.h"
 
 /*
- * Where a row was last seen.  Nothing keeps it there: whoever goes there looks
- * whether the row is the one, by its id, or by its number if that is all there is.
+ * Where a row was last seen.  Nothing keeps it there: a process that goes
+ * there looks whether the row is the one, by its id, or by its number if that
+ * is all there is.
  */
 typedef struct RinqOutboxRowRef
 {
@@ -84,7 +85,7 @@ typedef enum RinqRotation
 {
 	RINQ_ROTATION_DONE,			/* nothing is left to do */
 	RINQ_ROTATION_PROGRESS,		/* something was done, and something is left */
-	RINQ_ROTATION_STUCK			/* somebody uses what is left */
+	RINQ_ROTATION_STUCK			/* what is left is in use */
 } RinqRotation;
 
 extern RinqRotation rinq_outbox_rotate(RinqDatabase *db, Oid schema, RinqOutboxTables *tables,

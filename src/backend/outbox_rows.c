@@ -4,8 +4,9 @@
  *	  Finding, reading and removing rows of the outbox, for the outbox worker.
  *
  * A row is remembered by its place and its identity: the place is where it is
- * looked for first, the identity says whether it is the one.  Nobody is waited
- * for: a table that is locked, or a row that somebody is changing, is left.
+ * looked for first, the identity says whether it is the one.  No other
+ * transaction is waited for: a table that is locked, or a row that is being
+ * changed, is left.
  *
  *-------------------------------------------------------------------------
  */
@@ -40,8 +41,8 @@
 /*
  * Open the tables, for reading or for writing, before a snapshot is taken;
  * that way a snapshot sees the rows of a table that was rewritten while this
- * process would have waited.  It does not wait: false when somebody has locked
- * one of them.
+ * process would have waited.  It does not wait: false when one of them is
+ * locked.
  */
 bool
 rinq_outbox_open(Oid schema, LOCKMODE mode, RinqOutboxTables *tables)
@@ -323,8 +324,8 @@ make_unfit(const RinqOutboxRowRef *ref, char *reason)
 }
 
 /*
- * Read rows, up to about so many bytes of messages.  Returns how many places
- * were dealt with.
+ * Read rows, up to about "max_bytes" bytes of messages.  Returns how many
+ * places were dealt with.
  */
 Size
 rinq_outbox_read(const RinqOutboxTables *tables, RinqOutboxRowRef *refs, Size count,
@@ -410,8 +411,8 @@ find_lost(int table, TupleTableSlot *slot, void *arg)
 }
 
 /*
- * Look for rows that are not where they were, because somebody has rewritten
- * the tables or moved the rows; all of them in one pass.  Their places are put
+ * Look for rows that are not where they were, because the tables were
+ * rewritten or the rows moved; all of them in one pass.  Their places are put
  * right, and "found" is set.
  */
 void
@@ -484,8 +485,8 @@ rinq_outbox_has_any(const RinqOutboxTables *tables, int64 *seqs, Size count)
 }
 
 /*
- * Delete the row in the slot of a place's table.  Nobody is waited for: false
- * when another transaction is changing the row.
+ * Delete the row in the slot of a place's table.  No transaction is waited
+ * for: false when another transaction is changing the row.
  */
 static bool
 delete_row(const RinqOutboxTables *tables, RinqOutboxRowRef *ref)
@@ -596,7 +597,7 @@ set_row_aside(const RinqOutboxTables *tables, RinqOutboxRowRef *ref, void *arg)
 	to->tts_isnull[COLUMN_SET_ASIDE] = false;
 	ExecStoreVirtualTuple(to);
 
-	/* deleted first: what somebody else is changing stays where it is */
+	/* deleted first: what another transaction is changing stays where it is */
 	if (!delete_row(tables, ref))
 		return false;
 	table_tuple_insert(aside->dead, to, GetCurrentCommandId(true), TABLE_INSERT_NO_LOGICAL, NULL);

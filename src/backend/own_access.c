@@ -5,10 +5,11 @@
  *	  privileges on them they were given.
  *
  * GRANT ALL ON ALL TABLES of the schema that users share with the extension
- * covers its views.  A trigger on a view would run as whoever writes it, mostly
- * an administrator.  LOCK TABLE on a view locks the tables behind it, too, as
- * the view's owner, and so stops the extension for everybody.  Both are refused
- * to all but superusers and owners, and triggers on views to these as well.
+ * covers its views.  A trigger on a view would run as the role that writes it,
+ * mostly an administrator.  LOCK TABLE on a view locks the tables behind it,
+ * too, as the view's owner, and so stops the extension for everybody.  Both
+ * are refused to all but superusers and owners, and triggers on views to these
+ * as well.
  *
  *-------------------------------------------------------------------------
  */

@@ -3,10 +3,10 @@
  * backend/own_ddl.c
  *	  Commands on the extension's own tables.
  *
- * Triggers tell when listeners, subscriptions and the outbox are written.  They
- * are silent when somebody has disabled them, as pg_restore --disable-triggers
- * does while it loads; what it does before and after is a command on the table,
- * after which the table is read again.
+ * Triggers tell when listeners, subscriptions and the outbox are written.
+ * They are silent when they were disabled, as pg_restore --disable-triggers
+ * does while it loads; what it does before and after is a command on the
+ * table, after which the table is read again.
  *
  * That restore leaves all triggers as those that do not fire in the mode of
  * replication.  The extension's own have to fire always, and so are set back.

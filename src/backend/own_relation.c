@@ -4,14 +4,14 @@
  *	  Whether the extension's tables are as the install script made them.
  *
  * Statements on these tables run as their owner, mostly a superuser, and so
- * would anything that somebody has attached to one: a trigger, a rule, a
+ * would anything that was attached to one: a trigger, a rule, a
  * policy, the default of a column, the expression of an index.  A table that
  * carries such a thing is not used.
  *
  * What can be told from the catalogs is told from them.  For the rest, the
- * install script writes down the shape of each table in rinq_internal.manifest;
- * shapes are lists of names and numbers, which no version of PostgreSQL writes
- * differently from the next.
+ * install script writes down the shape of each table in
+ * rinq_internal.manifest; shapes are lists of names and numbers, which no
+ * version of PostgreSQL writes differently from the next.
  *
  *-------------------------------------------------------------------------
  */

@@ -125,8 +125,8 @@ lock_extension(bool wait)
 
 /*
  * Keep the extension from being dropped until the transaction ends.  DROP
- * EXTENSION locks it before its tables: who has this lock can lock several of
- * them without a deadlock, and whoever locks any takes it first.
+ * EXTENSION locks it before its tables: a process that has this lock can lock
+ * several of them without a deadlock, and takes it before it locks any.
  */
 void
 rinq_lock_extension(void)

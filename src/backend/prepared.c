@@ -1,17 +1,19 @@
 /*-------------------------------------------------------------------------
  *
  * backend/prepared.c
- *	  Prepared transactions with durable messages, whoever commits them.
+ *	  Prepared transactions with durable messages, whichever process commits
+ *	  them.
  *
- * Messages of a prepared transaction are found by a scan of the outbox after it
- * has been committed.  COMMIT PREPARED as a command is noticed by the utility
- * hook (backend/utility_hook.c).  Others commit without a command: the apply worker of a
- * subscription with two_phase, for one.  No callback tells of that, but a
- * prepared transaction keeps the invalidation messages that are due with its
- * commit, and whoever commits it sends them, and gets them itself.  So a
- * transaction with messages invalidates the relcache entry of a table that
- * nothing else ever changes, and a background worker that hears of it asks for
- * a scan.  Ordinary sessions need not: they commit by the command.
+ * Messages of a prepared transaction are found by a scan of the outbox after
+ * it has been committed.  COMMIT PREPARED as a command is noticed by the
+ * utility hook (backend/utility_hook.c).  Others commit without a command: the
+ * apply worker of a subscription with two_phase, for one.  No callback tells
+ * of that, but a prepared transaction keeps the invalidation messages that are
+ * due with its commit, and the process that commits it sends them, and gets
+ * them itself.  So a transaction with messages invalidates the relcache entry
+ * of a table that nothing else ever changes, and a background worker that
+ * hears of it asks for a scan.  Ordinary sessions need not: they commit by the
+ * command.
  *
  *-------------------------------------------------------------------------
  */

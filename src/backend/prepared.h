@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * backend/prepared.h
- *	  Prepared transactions with durable messages, whoever commits them.
+ *	  Prepared transactions with durable messages, whichever process commits
+ *	  them.
  *
  *-------------------------------------------------------------------------
  */

@@ -149,7 +149,7 @@ roles_granted(Oid func, Oid *owner)
 
 		for (i = 0; i < ACL_NUM(acl); i++)
 		{
-			/* what somebody grants to PUBLIC is not ours */
+			/* what was granted to PUBLIC is not ours */
 			if (ACL_DAT(acl)[i].ai_grantee != ACL_ID_PUBLIC)
 				roles = list_append_unique_oid(roles, ACL_DAT(acl)[i].ai_grantee);
 		}
@@ -251,8 +251,8 @@ roles_done(Oid func)
 
 /*
  * Let go of roles that have no listener or subscription any more, after these
- * were changed.  Only somebody who is alone does so, since another's row may
- * come to need the privilege; otherwise the next one does.
+ * were changed.  Only a transaction that is alone does so, since another's row
+ * may come to need the privilege; otherwise the next one does.
  */
 void
 rinq_registration_tidy(void)

@@ -5,10 +5,10 @@
  *	  on the extension.
  *
  * DROP DATABASE, ALTER DATABASE ... RENAME and SET TABLESPACE, and CREATE
- * DATABASE ... TEMPLATE need a database that nobody is connected to.  Before
- * such a command runs, the executors and the reader of that database are sent
- * away, and none is started until the transaction ends.  Peers and launcher
- * are connected to no database and need not leave.
+ * DATABASE ... TEMPLATE need a database that no process is connected to.
+ * Before such a command runs, the executors and the reader of that database
+ * are sent away, and none is started until the transaction ends.  Peers and
+ * launcher are connected to no database and need not leave.
  *
  * What a transaction did to the extension or its listeners takes effect at
  * its commit; all that happens then is counting and waking.
@@ -320,7 +320,7 @@ owned_database(const char *name)
 /*
  * Find the database that a command needs empty, InvalidOid for none.  A
  * command that is going to fail for lack of privilege, or because it is not at
- * top level, must not disturb anybody.
+ * top level, must not disturb any process.
  */
 static Oid
 database_to_empty(Node *command, bool top_level)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * base/bytes.h
- *	  A length and a pointer: text or binary data that somebody else owns.
+ *	  A length and a pointer: text or binary data that others own.
  *
  * Used wherever data passes through the layers without being copied; plain C,
  * so that code without a PostgreSQL server can use it too.

@@ -140,8 +140,8 @@ rinq_wall_of_clock(int64 ms)
 }
 
 /*
- * Cancel what this process is doing at a time of the monotonic clock, as if
- * somebody sent SIGINT then; 0 takes that back.
+ * Cancel what this process is doing at a time of the monotonic clock, as
+ * SIGINT would then; 0 takes that back.
  */
 void
 rinq_cancel_at(int64 ms)

@@ -125,9 +125,9 @@ rinq_fields_write(const RinqFields *fields, char *to)
 	header[1] = (char) count;
 }
 
-/* take bytes off the front; NULL when there are not so many */
+/* take bytes off the front; NULL when there are fewer */
 static const char *
-take(RinqBytes *from, size_t len)
+take_fields_bytes(RinqBytes *from, size_t len)
 {
 	const char *start = from->data;
 
@@ -145,7 +145,7 @@ read_value(RinqFields *fields, int i, RinqFieldType type, RinqBytes *from)
 	size_t		size = value_size(type);
 	uint32_t	word;
 
-	if (size == 0 || (start = take(from, size)) == NULL)
+	if (size == 0 || (start = take_fields_bytes(from, size)) == NULL)
 		return false;
 	switch (type)
 	{
@@ -153,7 +153,7 @@ read_value(RinqFields *fields, int i, RinqFieldType type, RinqBytes *from)
 			return false;
 		case RINQ_FIELD_BYTES:
 			memcpy(&word, start, sizeof(word));
-			if ((start = take(from, word)) == NULL)
+			if ((start = take_fields_bytes(from, word)) == NULL)
 				return false;
 			fields->value[i].bytes = rinq_bytes(start, word);
 			break;
@@ -187,7 +187,7 @@ read_values(RinqFields *fields, int count, RinqBytes *from)
 
 	for (; count > 0; count--)
 	{
-		const char *start = take(from, FIELD_SIZE);
+		const char *start = take_fields_bytes(from, FIELD_SIZE);
 		int			i;
 
 		if (start == NULL)
@@ -208,7 +208,7 @@ read_values(RinqFields *fields, int count, RinqBytes *from)
 bool
 rinq_fields_read(RinqFields *fields, int kind, RinqBytes *from)
 {
-	const char *header = take(from, HEADER_SIZE);
+	const char *header = take_fields_bytes(from, HEADER_SIZE);
 
 	rinq_fields_init(fields, kind);
 	if (header != NULL && (unsigned char) header[0] == kind &&

@@ -42,9 +42,9 @@ find_namesake(const char *name, const void *address)
 
 /*
  * Load a library and find functions in it.  It calls its own functions, too,
- * whatever others are called like them; if somebody has loaded it before in a
- * way that has mixed it up with such, false is returned with an error that
- * names the other library.  What is loaded stays so until the process ends.
+ * whatever others are called like them; if it was loaded before in a way that
+ * has mixed it up with such, false is returned with an error that names the
+ * other library.  What is loaded stays so until the process ends.
  */
 bool
 rinq_library_load(const char *soname, const RinqLibraryFunction *functions, size_t count,

@@ -1,10 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * request_end.c
- *	  What a process forgets when a request ends that it has handled.
+ *	  What a process forgets at the end of each request.
  *
  * Each file that keeps something for its process says here how to forget it,
- * so that nobody has to know them all.
+ * so that no file has to know them all.
  *
  *-------------------------------------------------------------------------
  */

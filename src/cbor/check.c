@@ -3,7 +3,7 @@
  * check.c
  *	  Is this one well-formed CBOR item?
  *
- * For payloads that nobody here reads: unlike the decoder, this takes
+ * For payloads that are not read here: unlike the decoder, this takes
  * everything that RFC 8949 calls well-formed, whether JSON could hold it or
  * not, and of validity checks only that texts are UTF-8.  It allocates
  * nothing, whatever the input declares.

@@ -3,14 +3,15 @@
  * ipc/outbox_depth.c
  *	  How many rows the outbox has, without counting them each time.
  *
- * Transactions add theirs once they have committed, the outbox worker subtracts
- * what it removes, and now and then counts the rows that a snapshot sees.  That
- * snapshot may or may not see a transaction that is about to commit when it is
- * taken, and has not added its rows, or about one that commits just then: such a
- * transaction leaves its id here, and the worker, who has the snapshot, adds the
- * rows if that does not see them.  When too many do, the rows are counted again.
+ * Transactions add theirs once they have committed, the outbox worker
+ * subtracts what it removes, and now and then counts the rows that a snapshot
+ * sees.  That snapshot may or may not see a transaction that is about to
+ * commit when it is taken, and has not added its rows, or about one that
+ * commits just then: such a transaction leaves its id here, and the worker,
+ * who has the snapshot, adds the rows if that does not see them.  When too
+ * many do, the rows are counted again.
  *
- * Whoever changes anything here holds the lock of the queue.
+ * A process that changes anything here holds the lock of the queue.
  *
  *-------------------------------------------------------------------------
  */

@@ -50,8 +50,8 @@ typedef struct RinqOutboxItem
 	RinqMessageId id;
 	ItemPointerData tid;
 	uint8		table;
-	bool		postponed;		/* in an answer: somebody else is changing the
-								 * row */
+	bool		postponed;		/* in an answer: another transaction is
+								 * changing the row */
 } RinqOutboxItem;
 
 /* a row that the broker did not take */
@@ -171,12 +171,13 @@ typedef struct RinqDepthDoubt
 } RinqDepthDoubt;
 
 /*
- * Everything but the flags that somebody waits is protected by the lock.
+ * Everything but the flags that say that a process waits is protected by the
+ * lock.
  */
 typedef struct RinqSendQueue
 {
 	LWLock	   *lock;
-	Oid			dboid;			/* whose peer reads it; InvalidOid: nobody
+	Oid			dboid;			/* whose peer reads it; InvalidOid: no peer
 								 * does */
 	uint32		generation;		/* counts the times it was emptied */
 	RinqChunkList lists[RINQ_SEND_LISTS];

@@ -247,8 +247,9 @@ forget_unconnected(void)
 }
 
 /*
- * Draw a message id while the peer is nobody on the network: of a session that
- * nobody can reach, like one whose peer is gone by the time it is received.
+ * Allocate a message id while the peer is not on the network: of a session
+ * that cannot be reached, like one whose peer is gone by the time it is
+ * received.
  */
 void
 rinq_session_allocate_id_unconnected(RinqMessageId *id)

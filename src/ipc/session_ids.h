@@ -16,8 +16,8 @@
 
 /*
  * One for each process, at its number.  Its owner alone assigns a session to
- * it, under the mutex of its database; messages are numbered by whoever sends
- * in its name, and the peer moves it to another revision.
+ * it, under the mutex of its database; messages are numbered by the process
+ * that sends in its name, and the peer moves it to another revision.
  */
 typedef struct RinqBackendSession
 {

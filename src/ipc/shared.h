@@ -115,8 +115,8 @@ typedef struct RinqExecutorSlot
 	uint32		request;		/* slot index of what it runs, when busy */
 
 	/* set without the lock, by signal handlers among others */
-	pg_atomic_uint32 terminated;	/* somebody else than the peer wants it to
-									 * end */
+	pg_atomic_uint32 terminated;	/* another process than the peer wants it
+									 * to end */
 	pg_atomic_uint32 end_now;	/* it is to end, whatever it is doing */
 } RinqExecutorSlot;
 

@@ -134,8 +134,8 @@ typedef enum RinqReceiveMode
 typedef enum RinqWork
 {
 	RINQ_WORK_REQUEST,
-	RINQ_WORK_RESPONSE,			/* to an asynchronous call: nobody waits for
-								 * an answer */
+	RINQ_WORK_RESPONSE,			/* to an asynchronous call: no caller waits
+								 * for a result */
 	RINQ_WORK_NOTIFICATION		/* likewise */
 } RinqWork;
 
@@ -200,14 +200,14 @@ typedef struct RinqSlot
 	RinqRef		ref;			/* of an operation on a session */
 	bool		current;		/* at its current revision, instead of the
 								 * target's */
-	bool		privilege_checked;	/* whoever the session belongs to */
+	bool		privilege_checked;	/* whichever role the session belongs to */
 	bool		uncorrelated;	/* calls: the session's handler gets the
 								 * response */
 	bool		wants_response;
 	bool		redelivered;	/* requests: the broker has sent it before */
 	bool		deduplicate;	/* requests: one that was handled is not
 								 * handled again */
-	bool		async;			/* calls: nobody waits for it now */
+	bool		async;			/* calls: no process waits for it now */
 	bool		in_handler;		/* calls: made by a handler, which may finish
 								 * at a stop */
 	pg_atomic_uint32 claim;		/* of an async call: its serial, or who has
@@ -224,7 +224,7 @@ typedef struct RinqSlot
 typedef enum RinqEventKind
 {
 	RINQ_EVENT_CALL,			/* slot: a call to send */
-	RINQ_EVENT_ABANDONED,		/* slot: nobody waits any more */
+	RINQ_EVENT_ABANDONED,		/* slot: no process waits any more */
 	RINQ_EVENT_RESULT,			/* slot: a request's answer */
 	RINQ_EVENT_SESSION,			/* procno of a process that has a new session,
 								 * and its number */
@@ -273,7 +273,7 @@ extern void rinq_slots_peer_gone(RinqDatabase *db);
 
 /*
  * Read the state of a slot.  What was written into the slot before it was
- * moved to that state is seen by whoever reads the slot afterwards.
+ * moved to that state is seen by each process that reads the slot afterwards.
  */
 static inline RinqSlotState
 rinq_slot_state(RinqSlot *slot)
@@ -309,7 +309,7 @@ extern void rinq_event_put(RinqDatabase *db, RinqEventKind kind, uint32 value,
 extern bool rinq_event_get(RinqSlots *slots, RinqEvent *entry);
 extern bool rinq_inbox_missed(RinqSlots *slots);
 
-/* the queue of requests; of those that nobody waits for, so many run at a time */
+/* the queue of requests; of those that no caller waits for, a limited number runs at a time */
 extern int	rinq_unattended_limit(void);
 extern int	rinq_request_put(RinqDatabase *db, uint32 index);
 extern uint32 rinq_request_take(RinqDatabase *db, RinqExecutorSlot *me);

@@ -92,7 +92,7 @@ rinq_password_read(char *password, size_t password_size, char *error, size_t siz
 	ssize_t		len = 0;
 	bool		ok;
 
-	/* of a pipe, nobody may be at the other end */
+	/* of a pipe, there may be no process at the other end */
 	int			fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 
 	if (fd < 0)

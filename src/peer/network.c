@@ -113,7 +113,10 @@ rinq_network_init(void)
 	told_error[0] = '\0';
 	told_product = false;
 
-	/* keeps the resolver's waiting short, unless somebody knows better */
+	/*
+	 * keeps the resolver's waiting short, unless the environment says
+	 * otherwise
+	 */
 	(void) setenv("RES_OPTIONS", "timeout:1 attempts:1", 0);
 }
 

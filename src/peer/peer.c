@@ -141,7 +141,7 @@ read_config(void)
 	MemoryContextSwitchTo(old);
 }
 
-/* find out by itself what nobody could say */
+/* find out by itself what there was no room to say */
 static void
 look_at_all(void)
 {
@@ -409,8 +409,8 @@ rinq_peer_main(Datum arg)
 		int64		next = run_turn();
 
 		if (rinq_sender_streams())
-			pg_usleep(NAP);		/* not on its latch, so that nobody has to
-								 * wake this process */
+			pg_usleep(NAP);		/* not on its latch, so that no process has to
+								 * wake this one */
 		else if (next >= 0)
 			sleep_until(next);
 		ResetLatch(MyLatch);

@@ -109,7 +109,7 @@ execute_command(FunctionCallInfo fcinfo, RinqPayloadForm form)
  * durable boolean, session text) returns rinq_message_id
  *
  * Has a command executed by whichever peer listens to the namespace, when and
- * if the transaction commits; nobody waits for it.
+ * if the transaction commits; no process waits for it.
  */
 Datum
 rinq_execute(PG_FUNCTION_ARGS)
@@ -132,7 +132,7 @@ rinq_execute_raw(PG_FUNCTION_ARGS)
 /*
  * outbox_rescan() returns trigger
  *
- * On the tables of the outbox, for rows that somebody writes by hand: has them
+ * On the tables of the outbox, for rows that are written by hand: has them
  * found.
  */
 Datum

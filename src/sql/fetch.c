@@ -4,13 +4,13 @@
  *	  rinq_notifications: fetching notifications that were kept for a session.
  *
  * The peer is asked for one at a time, when the statement wants it: what the
- * statement does not ask for stays with the peer, for whoever fetches next.  For
+ * statement does not ask for stays with the peer, for the next fetch.  For
  * that, PostgreSQL has to read the function row by row, which it does not do
  * with functions in FROM, but with functions in the list of a SELECT; so the
  * install script wraps it in a query that PostgreSQL inlines.
  *
- * What a statement has read is kept here until it has ended.  When it fails, the
- * next one gets it again.
+ * What a statement has read is kept here until it has ended.  When it fails,
+ * the next one gets it again.
  *
  *-------------------------------------------------------------------------
  */

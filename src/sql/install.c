@@ -46,7 +46,7 @@ PG_FUNCTION_INFO_V1(rinq_take_default_privileges);
 	" ON g.tgrelid OPERATOR(pg_catalog.=) t.name::pg_catalog.regclass AND NOT g.tgisinternal" \
 	" ORDER BY t.name, g.tgname"
 
-/* whoever privileges were granted to, but the owner and, on functions and types, everybody */
+/* the roles that privileges were granted to, but the owner and, on functions and types, everybody */
 #define DEFAULT_PRIVILEGES \
 	"WITH own AS (" \
 	"SELECT d.classid, d.objid FROM pg_catalog.pg_depend d" \

@@ -4,8 +4,8 @@
  *	  rinq_notify and rinq_notify_many: notifications to a session, and to all
  *	  that match a constraint, sent when the transaction commits.
  *
- * Notifications are ephemeral, as Rinq defines them: they are sent from memory,
- * and nobody confirms that anybody has got them.
+ * Notifications are ephemeral, as Rinq defines them: they are sent from
+ * memory, and it is not confirmed that they have arrived.
  *
  *-------------------------------------------------------------------------
  */

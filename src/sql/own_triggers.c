@@ -80,7 +80,7 @@ refuse_replicated_truncate(Relation rel)
 /*
  * guard() returns trigger
  *
- * Before each statement: refuses those of anybody but the owner and superusers.
+ * Before each statement: refuses those of all but the owner and superusers.
  */
 Datum
 rinq_guard(PG_FUNCTION_ARGS)

@@ -46,7 +46,7 @@ typedef struct Registration
 	char	   *handler;
 } Registration;
 
-/* rows that are nobody's have no role that is a role now */
+/* rows of a role that is gone have no role that is a role now */
 #define IS_OF_ROLE \
 	"CASE WHEN $1 IS NULL THEN NOT EXISTS (SELECT FROM pg_catalog.pg_roles r" \
 	" WHERE r.oid OPERATOR(pg_catalog.=) rinq_internal.role_oid(t.role))" \

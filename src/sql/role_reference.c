@@ -7,9 +7,9 @@
  * and never passes to another one that takes its old name; print the name, so
  * that a dump holds no number that means another role where it is restored.
  *
- * A name that is no role when it is read stays a name, and is nobody, also when
- * a role of that name comes later.  A role that was dropped prints as nothing,
- * which no role can be called.
+ * A name that is no role when it is read stays a name, and stands for no role,
+ * also when a role of that name comes later.  A role that was dropped prints
+ * as nothing, which no role can be called.
  *
  *-------------------------------------------------------------------------
  */
@@ -84,7 +84,7 @@ rinq_role_reference_from_oid(PG_FUNCTION_ARGS)
 }
 
 /*
- * Return the number of the role; 0 when it is nobody.
+ * Return the number of the role; 0 when it is no role.
  */
 Datum
 rinq_role_reference_oid(PG_FUNCTION_ARGS)

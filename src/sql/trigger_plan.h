@@ -50,8 +50,8 @@ typedef struct RinqTriggerPlan
 } RinqTriggerPlan;
 
 /*
- * What an error is about, for its context.  Whoever works on a column says so
- * here, and takes it back.
+ * What an error is about, for its context.  Code that works on a column says
+ * so here, and takes it back.
  */
 typedef struct RinqTriggerContext
 {

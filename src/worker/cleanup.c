@@ -6,8 +6,8 @@
  *
  * An executor handles one request after another, of different callers, in one
  * session of the role.  What PostgreSQL's DISCARD ALL ends is ended here too,
- * but for cached plans, which nobody can see; and some things beyond that.  What
- * cannot be undone ends the process: its successor starts from nothing.
+ * but for cached plans, which no handler can see; and some things beyond that.
+ * What cannot be undone ends the process: its successor starts from nothing.
  *
  *	settings, SET ROLE, SET SESSION AUTHORIZATION	reset, however they were set
  *	custom settings that did not exist before		end the process

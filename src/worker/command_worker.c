@@ -272,8 +272,8 @@ may_retry(const RinqSlot *slot, const ErrorData *error, int tries)
 }
 
 /*
- * Wait before a transaction is tried again: longer each time, and not the
- * same time as whoever it collided with.
+ * Wait before a transaction is tried again: longer each time, and not the same
+ * time as the transaction that it collided with.
  */
 static void
 pause_before_retry(int64 deadline, int tries)

@@ -9,9 +9,10 @@
  * what they count; that a request was handled belongs into the handler's own
  * transaction.
  *
- * A request is not known by its id alone, which anybody on the network can
- * write on a message: a digest of what it asks for is part of each key.  So only
- * a message that is the same one in all that matters is taken for a repetition.
+ * A request is not known by its id alone, which any peer on the network can
+ * write on a message: a digest of what it asks for is part of each key.  So
+ * only a message that is the same one in all that matters is taken for a
+ * repetition.
  *
  * What is deleted again, and when, is purge.c's business.
  *
@@ -251,7 +252,7 @@ rinq_inbox_was_handled(const RinqSlot *slot, const RinqBytes *fields, RinqBytes 
 }
 
 /*
- * Note what a request was answered, if anybody will ever want to know.
+ * Note the response to a request, if it may ever be asked for again.
  */
 void
 rinq_inbox_handled(const RinqSlot *slot, const RinqBytes *fields, RinqBytes payload)

@@ -3,10 +3,10 @@
  * log.c
  *	  What the log says about requests that have failed.
  *
- * An error of a handler is the business of whoever wrote it, and logged each
- * time.  Errors before a handler can be caused by anybody on the network: they
- * are logged too, up to a number in each interval for the whole database, and
- * the ones beyond are counted and told in one line.
+ * An error of a handler is the business of its author, and logged each
+ * time.  Errors before a handler can be caused by any peer on the network:
+ * they are logged too, up to a number in each interval for the whole database,
+ * and the ones beyond are counted and told in one line.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,7 +17,7 @@
 #include "worker/log.h"
 #include "worker/response.h"
 
-#define INTERVAL 10000			/* ms in which so many are logged */
+#define INTERVAL 10000			/* ms in which that number is logged */
 #define MAX_IN_INTERVAL 10
 
 /*

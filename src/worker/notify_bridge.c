@@ -30,8 +30,8 @@
 #include "worker/notify_bridge.h"
 
 #define STORED_TABLE "stored_notification"
-#define MAX_NUMBERS 10000		/* that others have taken within so many
-								 * microseconds */
+#define MAX_NUMBERS 10000		/* that others have taken within this number
+								 * of microseconds */
 
 /* bytes that NOTIFY takes (backend/async_calls.c keeps this to itself) */
 #define MAX_NOTIFY_LEN (BLCKSZ - NAMEDATALEN - 128 - 1)

@@ -4,12 +4,12 @@
  *	  Scans of the outbox: finding all rows, and reading them piece by piece.
  *
  * A scan keeps the places of all rows in one snapshot, and then reads them as
- * the peer takes them, each piece in a transaction of its own.  Durable messages
- * of transactions that are not in that snapshot are handed over by these, or ask
- * for another scan.
+ * the peer takes them, each piece in a transaction of its own.  Durable
+ * messages of transactions that are not in that snapshot are handed over by
+ * these, or ask for another scan.
  *
  * Rows may be gone when their turn comes, since they were sent meanwhile; or
- * somewhere else, since somebody has rewritten the tables or moved them.  A scan
+ * somewhere else, since the tables were rewritten or they were moved.  A scan
  * that has missed any begins again: what the peer has already, it knows.
  *
  *-------------------------------------------------------------------------
@@ -112,7 +112,7 @@ find_rows(bool direct, Size *count)
 	return refs;
 }
 
-/* take rows out that a copy of a database has brought along: they are nobody's to send */
+/* take rows out that a copy of a database has brought along: they are not this database's to send */
 static void
 take_foreign(void)
 {

@@ -9,8 +9,8 @@
  * nothing for a while.  Whatever it had not finished when it ends, the peer
  * asks for again.
  *
- * It waits for nobody else: what it cannot do now, because somebody has locked
- * a table or no memory is free for an answer, it tries again a little later, and
+ * It waits for no other process: what it cannot do now, because a table is
+ * locked or no memory is free for a report, it tries again a little later, and
  * does other things meanwhile.  Answers that need no more room than the order
  * go back in its chunk.
  *
@@ -105,7 +105,7 @@ forget_orders(int code, Datum arg)
 
 /*
  * Begin a transaction, and open the tables in it.  False when that would have
- * to wait for somebody.
+ * to wait for a lock.
  */
 bool
 rinq_outbox_begin(const char *activity, LOCKMODE mode)
@@ -261,7 +261,7 @@ log_set_aside(int attempts, const char *reason)
 
 /*
  * Set rows aside that cannot be sent as they are.  False when that could not
- * be done now.  What somebody is changing is left to the next scan.
+ * be done now.  What another transaction is changing is left to the next scan.
  */
 bool
 rinq_outbox_set_unfit_aside(List *unfit)
@@ -487,7 +487,7 @@ init_outbox_worker(void)
 	on_shmem_exit(worker_gone, (Datum) 0);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
-	pqsignal(SIGINT, SIG_IGN);	/* nothing here is anybody's statement */
+	pqsignal(SIGINT, SIG_IGN);	/* nothing here is a user's statement */
 	BackgroundWorkerUnblockSignals();
 	if (!announce_outbox_worker())
 		proc_exit(0);

@@ -42,8 +42,8 @@
 #define RETRY_DELAY 10000		/* ms after a purge that has failed */
 #define TELL_INTERVAL 600000	/* ms between log entries about limits */
 #define COUNT_INTERVAL 600000	/* ms between counts, while a limit is reached */
-#define LOCK_TIMEOUT "100ms"	/* nobody waits for this, and it must not wait
-								 * for anybody */
+#define LOCK_TIMEOUT "100ms"	/* no process waits for this, and it must not
+								 * wait for any */
 
 typedef struct Purge
 {
@@ -183,7 +183,7 @@ must_count(RinqDatabase *db, Oid file)
 }
 
 /*
- * Delete the oldest rows of a table, so many at most, if they are older than a
+ * Delete the oldest rows of a table, at most "limit", if they are older than a
  * time.  Returns how many those were, and the bytes in their payloads.
  */
 static int64
@@ -259,7 +259,7 @@ delete_excess_rows(Purge *purge, Oid schema)
 	subtract_from_counter(&purge->db->handled_rows, rows);
 	subtract_from_counter(&purge->db->handled_bytes, bytes);
 
-	/* somebody else has deleted from the table */
+	/* another session has deleted from the table */
 	if (rows < Min(wanted, PIECE))
 		purge->db->handled_counted = false;
 	purge->more |= wanted > rows && rows > 0;
@@ -305,7 +305,10 @@ drop_excess_responses(Purge *purge, Oid schema)
 	subtract_from_counter(&purge->db->handled_bytes, bytes);
 	if (bytes == 0)
 	{
-		/* somebody else has deleted from the table, or the clock was set back */
+		/*
+		 * another session has deleted from the table, or the clock was set
+		 * back
+		 */
 		purge->db->handled_counted = false;
 		pg_atomic_write_u64(&purge->db->responses_dropped_to, 0);
 		return;

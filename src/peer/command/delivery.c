@@ -176,7 +176,7 @@ rinq_inbound_settle(RinqInbound * request)
 
 /*
  * Forget requests that were not given back for long; of those that end for
- * good elsewhere, nobody tells this peer.
+ * good elsewhere, this peer is not told.
  */
 static void
 forget_old_returns(void)
@@ -260,7 +260,7 @@ log_return(const RinqInbound * request)
 /*
  * Give a request back whose executor has ended.  The first return is made at
  * once; each further one is delayed, longer and longer, up to the deadline, so
- * that a request that nobody can handle is no busy loop.
+ * that a request that cannot be handled is no busy loop.
  */
 void
 rinq_inbound_give_back(RinqInbound * request)

@@ -5,7 +5,7 @@
  *	  them the responses.
  *
  * The backend watches its own deadline, and abandons the call when it passes;
- * a response that comes later finds nobody, and is dropped and counted.
+ * a response that comes later finds no caller, and is dropped and counted.
  *
  *-------------------------------------------------------------------------
  */
@@ -60,7 +60,7 @@ typedef struct Waiting
 								 * handler */
 } Waiting;
 
-/* when asynchronous calls are looked at next, whose deadlines nobody watches */
+/* when asynchronous calls are looked at next, whose deadlines no backend watches */
 static int64 next_async_look;
 
 /* calls that the connection has no room for, oldest first */
@@ -225,7 +225,8 @@ publish_call(uint32 index, RinqNamespace * ns)
 
 /*
  * Send an operation on a session to the peer that owns it; its response goes
- * to session_cache.c.  One that nobody owns any more is returned by the broker.
+ * to session_cache.c.  One to a session that no peer owns any more is returned
+ * by the broker.
  */
 void
 rinq_invoker_ask(uint32 index, const RinqPeerId *peer, const char *command, RinqBytes body)
@@ -483,8 +484,8 @@ rinq_invoker_call_returned(const RinqPublication * what, RinqReturnedCall * call
 }
 
 /*
- * End asynchronous calls whose deadline has passed, and take answers back
- * that nobody has asked for a while after it.
+ * End asynchronous calls whose deadline has passed, and take results back that
+ * were not asked for for a while after it.
  */
 static void
 look_at_async(void)
@@ -519,7 +520,7 @@ look_at_async(void)
 }
 
 /*
- * Send what the connection had no room for, and end what nobody waits for.
+ * Send what the connection had no room for, and end what is not waited for.
  * Returns when to look again, or 0.
  */
 int64

@@ -4,14 +4,15 @@
  *	  What waits for executors, by role, kind of work and namespace, and whose
  *	  turn it is.
  *
- * All requests, responses or notifications of one namespace for handlers of one
- * role are a lane, in the order in which they came.  Only so many of them are
- * started, that is, put into slots, where executors take the oldest: the rest
- * waits here, so that what comes later in another lane need not wait behind it.
+ * All requests, responses or notifications of one namespace for handlers of
+ * one role are a lane, in the order in which they came.  Only a limited number
+ * of them is started, that is, put into slots, where executors take the
+ * oldest: the rest waits here, so that what comes later in another lane need
+ * not wait behind it.
  *
- * Whose turn it is, is decided from the top: roles take turns.  Of the kinds of
- * work for a role, and of the lanes of a kind, that comes next of which the fewest
- * are started; of those with as many, they take turns.
+ * Whose turn it is, is decided from the top: roles take turns.  Of the kinds
+ * of work for a role, and of the lanes of a kind, that comes next of which the
+ * fewest are started; of those with as many, they take turns.
  *
  *-------------------------------------------------------------------------
  */

@@ -32,7 +32,7 @@
 #define GROW_AFTER 2			/* ms a request waits before the pool grows */
 #define FIRST_RETRY_DELAY 100	/* ms */
 #define LAST_RETRY_DELAY 5000	/* ms */
-#define GIVE_UP_DELAY 1000		/* ms between tries after which what nobody
+#define GIVE_UP_DELAY 1000		/* ms between tries after which what no caller
 								 * waits for is dropped */
 #define YIELD_CHECK 100			/* ms between looks at whether others still
 								 * need room */
@@ -491,7 +491,7 @@ end_overtime(void)
 }
 
 /*
- * End executors that somebody has terminated while they were busy.  When the
+ * End executors that were terminated while they were busy.  When the
  * server shuts down, that comes to this process too, and they may finish; when
  * it does not come, only they were meant.  Returns when to look again, or 0.
  */
@@ -589,7 +589,7 @@ rinq_pool_manage(void)
 /*
  * End all executors, because this peer ends: idle ones leave, and handlers
  * that still run are rolled back, since the broker is going to give their
- * requests to somebody else.
+ * requests to another peer.
  */
 void
 rinq_pool_end(void)

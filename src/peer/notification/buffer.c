@@ -1,14 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * buffer.c
- *	  Notifications that wait in the peer until somebody fetches them, and those
- *	  who wait for such.
+ *	  Notifications that wait in the peer until they are fetched, and the
+ *	  fetches that wait for such.
  *
  * Each session keeps a bounded number; then the oldest make room, since a
- * receiver that is behind has more use for the newest.  All together take no more
- * than rinq.notification_memory.  When that is full, whoever keeps the most makes
- * room: a session that nobody fetches from takes nothing away from those that keep
- * less.
+ * receiver that is behind has more use for the newest.  All together take no
+ * more than rinq.notification_memory.  When that is full, the session that
+ * keeps the most makes room: a session that is not fetched from takes nothing
+ * away from those that keep less.
  *
  *-------------------------------------------------------------------------
  */
@@ -92,9 +92,9 @@ buffer_room(void)
 }
 
 /*
- * Find the session that has to make room for so many bytes more of another one:
- * that which keeps the most, unless the other one would keep more.  NULL when it
- * is its own turn, and all that it keeps is not enough.
+ * Find the session that has to make room for "bytes" bytes more of another
+ * one: that which keeps the most, unless the other one would keep more.  NULL
+ * when it is its own turn, and all that it keeps is not enough.
  */
 static RinqSession *
 find_victim(RinqSession * session, Size bytes)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * buffer.h
- *	  Notifications that wait in the peer until somebody fetches them.
+ *	  Notifications that wait in the peer until they are fetched.
  *
  *-------------------------------------------------------------------------
  */

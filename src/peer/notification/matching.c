@@ -52,7 +52,7 @@ typedef struct Arrival
 	uint64		number;
 	uint32		epoch;			/* of the channel that it came through */
 	RinqDelivery delivery;
-	RinqNamespace *ns;			/* NULL when nobody has ever listened */
+	RinqNamespace *ns;			/* NULL when no session has ever listened */
 	RinqConstraint *constraint; /* NULL: it is for one session */
 	RinqMatcher *matcher;		/* made of that, when it is its turn */
 } Arrival;
@@ -265,7 +265,7 @@ read_recipients(Arrival * arrival)
 		return arrival->constraint == NULL ? "missing or invalid constraint" : NULL;
 	}
 
-	/* no constraint belongs here, and nobody has looked whether it is one */
+	/* no constraint belongs here, and it was not checked whether it is one */
 	msg->constraint = rinq_bytes(NULL, 0);
 	return rinq_session_id_parse(msg->target.data, msg->target.len, &target) ? NULL :
 		"missing or invalid target header";

@@ -243,8 +243,8 @@ rinq_subscriptions_list(const RinqSession * session, StringInfo list)
 }
 
 /*
- * Publish a notification that a transaction has sent.  Where nobody listens,
- * there is no queue, and that is nobody's concern.
+ * Publish a notification that a transaction has sent.  Where no peer listens,
+ * there is no queue, and that is no problem.
  */
 RinqMsgStatus
 rinq_notification_publish(const RinqOutbound *notification, const RinqBytes *fields)

@@ -72,8 +72,7 @@ typedef struct PostingRef
 	uint64		hash;
 } PostingRef;
 
-static List *found_refs = NIL;	/* of PostingRef, in memory of whoever
-								 * searches */
+static List *found_refs = NIL;	/* of PostingRef, in memory of the caller */
 static int	next_ref = 0;
 static PostingMember * next_member = NULL;
 

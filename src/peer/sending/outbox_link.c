@@ -89,8 +89,8 @@ rinq_outbox_link_up(void)
 
 /*
  * Tell whether the worker has ended since this was asked last.  Then what it
- * was told and has not taken is dropped: whoever told it has to tell the next
- * one.
+ * was told and has not taken is dropped: what was told to it has to be told to
+ * the next one.
  */
 bool
 rinq_outbox_link_lost(void)
@@ -148,7 +148,7 @@ rinq_outbox_tell_scan(uint32 number, uint32 round)
 }
 
 /*
- * Tell it to count, and to list up to so many rows.
+ * Tell the worker to count, and to list up to "room" rows.
  */
 bool
 rinq_outbox_tell_check(uint32 rows)

@@ -4,10 +4,10 @@
  *	  Publishing, so that a message which the broker refuses fails alone.
  *
  * A broker refuses a message by closing the channel that it came through, with
- * all that was sent after it.  So both publishing channels are in confirm mode,
- * and what the broker has not confirmed is kept as it was sent: when a channel
- * is closed, the message that is meant is found, its owner is told, and the
- * others are sent again on the channel, which is opened again.
+ * all that was sent after it.  So both publishing channels are in confirm
+ * mode, and what the broker has not confirmed is kept as it was sent: when a
+ * channel is closed, the message that is meant is found, its owner is told,
+ * and the others are sent again on the channel, which is opened again.
  *
  * Which one is meant:
  *
@@ -18,11 +18,11 @@
  *	- A message to an exchange that this peer may not write to is the first one
  *	  to the exchange that the broker names.
  *	- A message that was the only one on its way.
- *	- Otherwise nobody can tell: all are sent again, one by one.
+ *	- Otherwise it cannot be told: all are sent again, one by one.
  *
- * The broker takes messages in order, so those before the one that is meant were
- * taken.  They are not sent again, but for durable ones, which without their
- * confirm may not be safe yet.
+ * The broker takes messages in order, so those before the one that is meant
+ * were taken.  They are not sent again, but for durable ones, which without
+ * their confirm may not be safe yet.
  *
  *-------------------------------------------------------------------------
  */
@@ -581,8 +581,8 @@ names_exchange(const char *text, const char *exchange)
 }
 
 /*
- * Find the message that is meant by the broker's words, among the first "count"
- * of those to be sent again; NULL if nobody can tell.
+ * Find the message that is meant by the broker's words, among the first
+ * "count" of those to be sent again; NULL if that cannot be told.
  */
 static Again *
 find_refused(Lane * lane, int count, const RinqAmqpChannelClosed *info)

@@ -24,7 +24,7 @@ struct RinqInbound;
 
 typedef enum RinqPublishKind
 {
-	RINQ_PUBLISH_NOTHING,		/* nobody is to be told any more */
+	RINQ_PUBLISH_NOTHING,		/* no process is to be told any more */
 	RINQ_PUBLISH_CALL,			/* a request to a namespace (invoker.c) */
 	RINQ_PUBLISH_OPERATION,		/* a request to the owner of a session
 								 * (invoker.c) */

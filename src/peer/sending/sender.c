@@ -41,10 +41,10 @@
 								 * up behind them */
 #define SHARE_FOR 2000			/* ms since the last call */
 #define TURN_MESSAGES 1024		/* sent in one turn, */
-#define TURN_BYTES (256 * 1024) /* or so many bytes of them */
+#define TURN_BYTES (256 * 1024) /* or this number of bytes of them */
 #define DURABLE_PATIENCE 500	/* ms that others wait for a queue to be
 								 * declared */
-#define STREAM_WINDOW 2			/* ms, in which so many messages are a stream */
+#define STREAM_WINDOW 2			/* ms, in which STREAM messages are a stream */
 #define STREAM_MESSAGES 10
 
 /* what was published under each delivery tag; durable ones are looked up by id */
@@ -472,8 +472,9 @@ rinq_sender_step(void)
 }
 
 /*
- * Do transactions send so many messages that it is better to take them by the
- * dozen?  Each of them would wake this process otherwise, for one message.
+ * Tell whether transactions send messages at such a rate that it is better to
+ * take them by the dozen.  Each of them would wake this process otherwise, for
+ * one message.
  */
 bool
 rinq_sender_streams(void)

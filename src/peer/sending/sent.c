@@ -30,7 +30,7 @@
 #define MAX_BATCH 8192			/* items in one chunk for the outbox worker */
 #define LAST_RETRY_DELAY 60000	/* ms */
 #define POSTPONE 100			/* ms until a row is looked at again that
-								 * somebody is changing */
+								 * another transaction is changing */
 
 typedef enum SentState
 {
@@ -65,7 +65,8 @@ static dlist_head retrying = DLIST_STATIC_INIT(retrying);
 static int	num_retrying;
 static int	num_fetching;
 
-static int64 remove_after;		/* not before, since somebody is changing rows */
+static int64 remove_after;		/* not before, since another transaction is
+								 * changing rows */
 
 void
 rinq_sent_init(void)

@@ -112,8 +112,9 @@ least_used(void)
 }
 
 /*
- * Forget what exceeds the memory for it, as far as the slice goes; the last used
- * one, too, when it has so many attributes that changing it would take long.
+ * Forget what exceeds the memory for it, as far as the slice goes; the last
+ * used one, too, when changing it would take long for its number of
+ * attributes.
  */
 static void
 shrink_cache(void)

@@ -4,8 +4,9 @@
  *	  What backends ask about sessions.
  *
  * Sessions of this peer are worked on here and now; for those of others,
- * session_cache.c asks their owner.  Who may use a session of this peer: its own
- * process, the role it belongs to, and whoever the backend vouches for.
+ * session_cache.c asks their owner.  Who may use a session of this peer: its
+ * own process, the role it belongs to, and a role that the backend vouches
+ * for.
  *
  *-------------------------------------------------------------------------
  */

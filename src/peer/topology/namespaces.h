@@ -34,7 +34,7 @@ typedef struct RinqNamespace
 	int64		mend_after;		/* it is not declared again before (mending.c) */
 	uint16		channel;		/* that consumes its requests; 0 is none yet */
 	bool		consuming;		/* requested from the broker */
-	RinqListener *listener;		/* NULL when nobody listens */
+	RinqListener *listener;		/* NULL when no session listens */
 	int64		retry_at;		/* when a failed one is tried again */
 	int			retry_delay;
 	int64		lost_at;		/* when the broker has ended consuming, the
