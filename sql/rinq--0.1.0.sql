@@ -1141,7 +1141,7 @@ CREATE TABLE rinq_internal.subscription (
     identity uuid NOT NULL DEFAULT rinq_internal.identity()
 );
 COMMENT ON TABLE rinq_internal.subscription IS
-    'Standing subscriptions to notifications; written by rinq_subscribe and rinq_unsubscribe';
+    'Durable subscriptions to notifications; written by rinq_subscribe and rinq_unsubscribe';
 COMMENT ON COLUMN rinq_internal.subscription.name IS 'Name of the subscription';
 COMMENT ON COLUMN rinq_internal.subscription.namespace IS 'Namespace whose notifications are handled';
 COMMENT ON COLUMN rinq_internal.subscription.handler IS 'Function that handles them, with its schema and argument type';
@@ -1184,7 +1184,7 @@ COMMENT ON FUNCTION @extschema@.rinq_unsubscribe(text) IS
 CREATE FUNCTION @extschema@.rinq_list_subscriptions(OUT name text, OUT session @extschema@.rinq_session_id)
     RETURNS SETOF record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.rinq_list_subscriptions() IS
-    'Standing subscriptions that have a session; see the view rinq_subscriptions';
+    'Durable subscriptions that have a session; see the view rinq_subscriptions';
 
 CREATE VIEW @extschema@.rinq_subscriptions WITH (security_barrier) AS
     SELECT s.name, s.namespace, s.handler, rinq_internal.role_oid(s.role)::pg_catalog.regrole AS role,
@@ -1194,7 +1194,7 @@ CREATE VIEW @extschema@.rinq_subscriptions WITH (security_barrier) AS
     LEFT JOIN @extschema@.rinq_list_subscriptions() l ON l.name OPERATOR(pg_catalog.=) s.name
     WHERE pg_catalog.pg_has_role(rinq_internal.role_oid(s.role), 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
 COMMENT ON VIEW @extschema@.rinq_subscriptions IS
-    'Standing subscriptions of roles whose privileges one has; all of them for members of pg_monitor';
+    'Durable subscriptions of roles whose privileges one has; all of them for members of pg_monitor';
 COMMENT ON COLUMN @extschema@.rinq_subscriptions.name IS 'Name of the subscription';
 COMMENT ON COLUMN @extschema@.rinq_subscriptions.namespace IS 'Namespace whose notifications are handled';
 COMMENT ON COLUMN @extschema@.rinq_subscriptions.handler IS 'Function that handles them';

@@ -1,4 +1,4 @@
-"""Standing subscriptions: they outlive connections, restarts and dumps."""
+"""Durable subscriptions: they outlive connections, restarts and dumps."""
 
 import os
 import time

@@ -55,7 +55,7 @@ extern RinqAmqpFunctions rinq_amqp;
 #define RINQ_NO_AMQP_BYTES ((amqp_bytes_t) {0, NULL})
 #define RINQ_NO_AMQP_TABLE ((amqp_table_t) {0, NULL})
 
-/* The library's byte strings are not const, but encoding only reads them. */
+/* Convert bytes to the library's byte strings, which are not const, but encoding only reads them. */
 static inline amqp_bytes_t
 rinq_to_amqp(RinqBytes b)
 {

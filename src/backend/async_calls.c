@@ -296,8 +296,8 @@ init_async_calls(void)
 }
 
 /*
- * Make a call without waiting for it, with a message id that was drawn before,
- * or else one of this process's session.
+ * Make a call without waiting for it, with a message id that was allocated
+ * before, or else one of this process's session.
  */
 RinqAsyncCall *
 rinq_async_call(RinqDatabase *db, const RinqBytes *fields, int64 deadline,

@@ -386,7 +386,7 @@ submit_call(RinqDatabase *db, uint32 index, const RinqBytes *fields, int nfields
 						   rinq_payload_memory)));
 }
 
-/* number a call: with an id that was drawn before, or one of this process's session */
+/* number a call: with an id that was allocated before, or one of this process's session */
 static void
 number_call(RinqDatabase *db, RinqSlot *slot, const RinqMessageId *id)
 {
@@ -397,9 +397,9 @@ number_call(RinqDatabase *db, RinqSlot *slot, const RinqMessageId *id)
 }
 
 /*
- * Hand a call to the peer, with a message id that was drawn before, or else
- * one of this process's session.  Returns its slot, which the caller has to
- * release whatever happens; if it is "async", only after having claimed it
+ * Hand a call to the peer, with a message id that was allocated before, or
+ * else one of this process's session.  Returns its slot, which the caller has
+ * to release whatever happens; if it is "async", only after having claimed it
  * (backend/async_calls.h).
  */
 uint32

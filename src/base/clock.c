@@ -56,9 +56,9 @@ rinq_wall_ms(void)
  * Have all processes use the same difference of the clocks, from here on.
  */
 void
-rinq_clock_share(pg_atomic_uint64 *shared)
+rinq_clock_share(pg_atomic_uint64 *shared_difference)
 {
-	difference = shared;
+	difference = shared_difference;
 }
 
 /* read both clocks at the same moment, as far as a process can */

@@ -150,7 +150,7 @@ rinq_put_message_id(RinqFields *fields, int field, const RinqMessageId *id)
 	rinq_put_fixed(fields, field, RINQ_FIELD_MESSAGE_ID, id, sizeof(*id));
 }
 
-/* the bytes of a field, which may be absent */
+/* return the bytes of a field, which may be absent */
 static inline RinqBytes
 rinq_get_bytes(const RinqFields *fields, int field)
 {
@@ -159,7 +159,7 @@ rinq_get_bytes(const RinqFields *fields, int field)
 	return i < 0 ? rinq_bytes(NULL, 0) : fields->value[i].bytes;
 }
 
-/* a number, 0 when it is absent */
+/* return a number, 0 when it is absent */
 static inline int64_t
 rinq_get_number(const RinqFields *fields, int field, RinqFieldType type)
 {
@@ -192,7 +192,7 @@ rinq_get_oid(const RinqFields *fields, int field)
 	return (uint32_t) rinq_get_number(fields, field, RINQ_FIELD_OID);
 }
 
-/* false, and nothing filled in, when it is absent */
+/* get a value of fixed size; false, and nothing filled in, when it is absent */
 static inline bool
 rinq_get_fixed(const RinqFields *fields, int field, RinqFieldType type, void *value, size_t size)
 {
@@ -217,7 +217,7 @@ rinq_get_message_id(const RinqFields *fields, int field, RinqMessageId *id)
 	return rinq_get_fixed(fields, field, RINQ_FIELD_MESSAGE_ID, id, sizeof(*id));
 }
 
-/* does field number "i" point to memory? */
+/* tell whether field number "i" points to memory */
 static inline bool
 rinq_field_is_bytes(const RinqFields *fields, int i)
 {

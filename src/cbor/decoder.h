@@ -130,7 +130,7 @@ rinq_cbor_at_key(const RinqDecoder *d)
 	return d->top->kind == RINQ_FRAME_MAP && d->top->count % 2 == 0;
 }
 
-/* How a byte string here is to be written. */
+/* Return how a byte string here is to be written. */
 static inline uint8
 rinq_cbor_effective_hint(const RinqDecoder *d)
 {
@@ -138,7 +138,7 @@ rinq_cbor_effective_hint(const RinqDecoder *d)
 }
 
 /*
- * Checks that every item must pass before it is taken.
+ * Check what every item must pass before it is taken.
  */
 static inline void
 rinq_cbor_start_item(RinqDecoder *d)
@@ -148,7 +148,7 @@ rinq_cbor_start_item(RinqDecoder *d)
 }
 
 /*
- * The same for items that are not part of a number.
+ * Check what every item must pass that is not part of a number.
  */
 static inline void
 rinq_cbor_start_plain_item(RinqDecoder *d)

@@ -164,7 +164,7 @@ rinq_cbor_put_uint(StringInfo out, uint64 value)
 	out->len += cbor_encode_uint(value, p, RINQ_CBOR_HEAD_MAX);
 }
 
-/* the value is -1 - n */
+/* append the negative integer -1 - n */
 static inline void
 rinq_cbor_put_negint(StringInfo out, uint64 n)
 {

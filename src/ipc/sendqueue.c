@@ -8,7 +8,7 @@
  * order in which they are linked the order in which everybody sees them.
  *
  * Chunks count from when they are made until the peer has freed them, whether
- * they are in a line or in the hands of a process.  What transactions send may
+ * they are in a list or in the hands of a process.  What transactions send may
  * take half of the payload area, of all databases together, so that it cannot
  * get in the way of calls, or of the outbox worker.
  *
@@ -214,7 +214,7 @@ count_dropped(RinqDatabase *db, uint64 messages)
 		pg_atomic_fetch_add_u64(&db->counters[RINQ_MESSAGES_DROPPED], messages);
 }
 
-/* free what was in a line; "charge" grows by what transactions had reserved */
+/* free what was in a list; "charge" grows by what transactions had reserved */
 static void
 free_chunk_list(RinqDatabase *db, dsa_pointer pointer, Size *charge)
 {
@@ -256,7 +256,7 @@ rinq_sendqueue_reset(RinqDatabase *db)
 	queue->dboid = InvalidOid;
 	queue->generation++;
 	queue->reserved = 0;
-	queue->answers = 0;
+	queue->reported = 0;
 	queue->mode = RINQ_SEND_STORED;
 	queue->round++;
 	LWLockRelease(queue->lock);
@@ -495,7 +495,7 @@ rinq_sendqueue_report(RinqDatabase *db, dsa_pointer pointer, uint32 incarnation)
 	current = queue->dboid == MyDatabaseId && db->incarnation == incarnation;
 	if (current)
 	{
-		queue->answers += chunk->charge;
+		queue->reported += chunk->charge;
 		link_chunks(&queue->lists[RINQ_SEND_LIST_REPORTS], pointer, pointer);
 	}
 	LWLockRelease(queue->lock);
@@ -527,7 +527,7 @@ rinq_sendqueue_peek(RinqSendQueue *queue, RinqSendList list)
 }
 
 /*
- * Take the oldest chunk of a line, or InvalidDsaPointer.
+ * Take the oldest chunk of a list, or InvalidDsaPointer.
  */
 dsa_pointer
 rinq_sendqueue_get(RinqSendQueue *queue, RinqSendList list)
@@ -568,8 +568,8 @@ rinq_sendqueue_free(RinqSendQueue *queue, dsa_pointer pointer)
 		release_charge(queue, charge, queue->generation);
 	else
 	{
-		Assert(queue->answers >= charge);
-		queue->answers -= charge;
+		Assert(queue->reported >= charge);
+		queue->reported -= charge;
 	}
 	LWLockRelease(queue->lock);
 }
@@ -584,22 +584,7 @@ rinq_sendqueue_report_bytes(RinqSendQueue *queue)
 	Size		bytes;
 
 	LWLockAcquire(queue->lock, LW_SHARED);
-	bytes = queue->answers;
-	LWLockRelease(queue->lock);
-	return bytes;
-}
-
-/*
- * Return the bytes of transactions that are packed, and that the peer has not
- * sent.
- */
-Size
-rinq_sendqueue_reserved(RinqSendQueue *queue)
-{
-	Size		bytes;
-
-	LWLockAcquire(queue->lock, LW_SHARED);
-	bytes = queue->reserved;
+	bytes = queue->reported;
 	LWLockRelease(queue->lock);
 	return bytes;
 }

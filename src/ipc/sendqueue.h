@@ -183,7 +183,7 @@ typedef struct RinqSendQueue
 	RinqChunkList lists[RINQ_SEND_LISTS];
 	Size		reserved;		/* bytes of transactions, from packing until
 								 * the peer frees them */
-	Size		answers;		/* bytes of the outbox worker, until the peer
+	Size		reported;		/* bytes of the outbox worker, until the peer
 								 * frees them */
 	RinqSendMode mode;
 	uint32		round;			/* counts the times that direct mode was left */
@@ -252,7 +252,6 @@ extern dsa_pointer rinq_sendqueue_get(RinqSendQueue *queue, RinqSendList line);
 extern dsa_pointer rinq_sendqueue_peek(RinqSendQueue *queue, RinqSendList line);
 extern void rinq_sendqueue_free(RinqSendQueue *queue, dsa_pointer pointer);
 extern Size rinq_sendqueue_report_bytes(RinqSendQueue *queue);
-extern Size rinq_sendqueue_reserved(RinqSendQueue *queue);
 extern void rinq_sendqueue_drop_orders(RinqSendQueue *queue);
 
 /* how durable messages get to the peer */

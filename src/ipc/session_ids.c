@@ -5,8 +5,8 @@
  *	  ids of the messages it sends.
  *
  * A message id has to be known when a message is written, before the peer
- * hears of it, so it is drawn in the sender's own process: from a cell in
- * shared memory that holds the session's revision and message number in one
+ * hears of it, so it is allocated in the sender's own process: from an entry
+ * in shared memory that has the session's revision and message number in one
  * atomic word.  A session belongs to one identity of the peer; after a
  * reconnect, the next message gets a new one.
  *
@@ -135,7 +135,7 @@ ensure_session(RinqDatabase *db, uint32 client, RinqPeerId *peer)
 }
 
 /*
- * Draw the id of the next message of this process's session, which is made
+ * Allocate the id of the next message of this process's session, which is made
  * if need be.  Returns the serial of the identity it belongs to, or 0, with
  * the id of no message, while the peer has none.
  */
@@ -213,12 +213,12 @@ rinq_backend_session_read(RinqDatabase *db, int procno, RinqBackendSession *copy
 void
 rinq_backend_session_move(RinqDatabase *db, int procno, uint32 seq, uint32 revision)
 {
-	RinqBackendSession *cell = &backend_sessions()[procno];
+	RinqBackendSession *backend_session = &backend_sessions()[procno];
 
 	Assert(procno >= 0 && procno < rinq_backend_sessions_count());
 	SpinLockAcquire(&db->mutex);
-	if (cell->identity == db->identity && cell->seq == seq)
-		pg_atomic_write_u64(&cell->position, RINQ_POSITION(revision, 1));
+	if (backend_session->identity == db->identity && backend_session->seq == seq)
+		pg_atomic_write_u64(&backend_session->position, RINQ_POSITION(revision, 1));
 	SpinLockRelease(&db->mutex);
 }
 
@@ -228,12 +228,12 @@ rinq_backend_session_move(RinqDatabase *db, int procno, uint32 seq, uint32 revis
 void
 rinq_backend_session_end(RinqDatabase *db, int procno, uint32 seq)
 {
-	RinqBackendSession *cell = &backend_sessions()[procno];
+	RinqBackendSession *backend_session = &backend_sessions()[procno];
 
 	Assert(procno >= 0 && procno < rinq_backend_sessions_count());
 	SpinLockAcquire(&db->mutex);
-	if (cell->identity == db->identity && cell->seq == seq)
-		cell->identity = 0;
+	if (backend_session->identity == db->identity && backend_session->seq == seq)
+		backend_session->identity = 0;
 	SpinLockRelease(&db->mutex);
 }
 

@@ -2,11 +2,11 @@
  *
  * slots.c
  *	  Messages between the processes of one database: slots, the peer's inbox
- *	  and the queue of requests that executors take their work from.
+ *	  and the dispatch queue that executors take their work from.
  *
- * Nothing here waits: the spinlocks guard a few words each, the line has a lock
- * of its own, and large payloads are copied without any lock held.  Who may touch a slot, and when,
- * is described in ipc/slots.h.
+ * Nothing here waits: the spinlocks guard a few words each, the dispatch queue
+ * has a lock of its own, and large payloads are copied without any lock held.
+ * Who may touch a slot, and when, is described in ipc/slots.h.
  *
  *-------------------------------------------------------------------------
  */
@@ -335,9 +335,9 @@ rinq_inbox_missed(RinqSlots *slots)
 }
 
 /*
- * Add a request to the line.  Returns the procno of an idle executor of its
- * role to wake, lowest number first since its caches are the warmest, or
- * RINQ_NO_PROC.
+ * Add a request to the dispatch queue.  Returns the procno of an idle executor
+ * of its role to wake, lowest number first since its caches are the warmest,
+ * or RINQ_NO_PROC.
  */
 int
 rinq_request_put(RinqDatabase *db, uint32 index)
@@ -466,7 +466,8 @@ rinq_request_take(RinqDatabase *db, RinqExecutorSlot *me)
 }
 
 /*
- * Take a request out of the line again; false when an executor has it.
+ * Take a request out of the dispatch queue again; false when an executor has
+ * it.
  */
 bool
 rinq_request_remove(RinqDatabase *db, uint32 index)

@@ -188,7 +188,7 @@ typedef struct RinqSlot
 {
 	pg_atomic_uint32 state;		/* RinqSlotState */
 	uint32		serial;			/* tells one use of the slot from the next */
-	uint32		next;			/* in the free list, or in the line */
+	uint32		next;			/* in the free list, or in the dispatch queue */
 	int			owner;			/* procno of the backend or executor */
 	uint32		client;			/* number of the backend, for its session */
 	uint32		incarnation;	/* of the peer that a call was meant for */
@@ -212,7 +212,7 @@ typedef struct RinqSlot
 								 * at a stop */
 	pg_atomic_uint32 claim;		/* of an async call: its serial, or who has
 								 * claimed it */
-	RinqMessageId id;			/* calls: drawn by the backend */
+	RinqMessageId id;			/* calls: allocated by the backend */
 	int64		deadline;		/* these two on the monotonic clock; 0 is none */
 	int64		queued_at;
 	RinqOutcome outcome;
@@ -244,7 +244,7 @@ typedef struct RinqSlots
 	slock_t		free_lock;
 	uint32		first_free;
 
-	/* the queue of requests, and the executors' states */
+	/* the dispatch queue, and the executors' states */
 	LWLock	   *request_lock;
 	uint32		first_request;
 	uint32		last_request;
@@ -309,7 +309,7 @@ extern void rinq_event_put(RinqDatabase *db, RinqEventKind kind, uint32 value,
 extern bool rinq_event_get(RinqSlots *slots, RinqEvent *entry);
 extern bool rinq_inbox_missed(RinqSlots *slots);
 
-/* the queue of requests; of those that no caller waits for, a limited number runs at a time */
+/* the dispatch queue; of requests that no caller waits for, a limited number runs at a time */
 extern int	rinq_unattended_limit(void);
 extern int	rinq_request_put(RinqDatabase *db, uint32 index);
 extern uint32 rinq_request_take(RinqDatabase *db, RinqExecutorSlot *me);

@@ -127,7 +127,7 @@ rinq_network_queue_name(char *buf, size_t size, const char *suffix)
 	snprintf(buf, size, "%s%s", rinq_peer.short_text, suffix);
 }
 
-/* draw an identity, and ask the broker for its four queues */
+/* choose an identity at random, and ask the broker for its four queues */
 static void
 try_identity(void)
 {

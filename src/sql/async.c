@@ -178,7 +178,7 @@ await_call(FunctionCallInfo fcinfo, RinqPayloadForm form)
 		ereport(ERROR,
 				(errcode(ERRCODE_RINQ_TIMEOUT),
 				 errmsg_internal("%s", describe_dropped(call)),
-				 errdetail("Nobody has asked for it within %d seconds after its deadline.",
+				 errdetail("It was not asked for within %d seconds after its deadline.",
 						   RINQ_ASYNC_GRACE / 1000)));
 	return rinq_result_datum(result, form, &fcinfo->isnull, call->namespace, command_of(call));
 }

@@ -43,7 +43,8 @@ typedef struct Call
 {
 	RinqBytes	payload;
 	uint32		slot;			/* while it is under way; else RINQ_NO_SLOT */
-	bool		has_id;			/* it was drawn from the session in question */
+	bool		has_id;			/* it was allocated from the session in
+								 * question */
 	RinqMessageId id;
 	Datum		values[RINQ_RESULT_COLUMNS];
 	bool		nulls[RINQ_RESULT_COLUMNS];

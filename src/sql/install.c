@@ -36,7 +36,7 @@ PG_FUNCTION_INFO_V1(rinq_take_default_privileges);
 	" FOR EACH STATEMENT EXECUTE FUNCTION " RINQ_INTERNAL_SCHEMA ".guard()')," \
 	" (2, 'CREATE TRIGGER keep_local BEFORE INSERT OR UPDATE OR DELETE ON %s" \
 	" FOR EACH ROW EXECUTE FUNCTION " RINQ_INTERNAL_SCHEMA ".keep_local()')," \
-	" (3, 'COMMENT ON TRIGGER guard ON %s IS ''Refuses what anybody but the owner writes''')," \
+	" (3, 'COMMENT ON TRIGGER guard ON %s IS ''Refuses what roles other than the owner write''')," \
 	" (4, 'COMMENT ON TRIGGER keep_local ON %s IS ''Ignores what logical replication brings''')" \
 	") f (step, command) ORDER BY t.name, f.step"
 

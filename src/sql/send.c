@@ -83,7 +83,7 @@ rinq_check_notification_target(const RinqSessionRef *session)
 /*
  * Have a notification sent when the transaction commits.  The caller has set
  * the kind of the message, and the target of one to a session, all else being
- * zero; and, with "has_id", its id, which otherwise is drawn here from the
+ * zero; and, with "has_id", its id, which otherwise is allocated here from the
  * connection's own session.  Namespace and type were checked; the constraint
  * is absent but for RINQ_SEND_MULTICAST.
  */

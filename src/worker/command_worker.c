@@ -4,14 +4,14 @@
  *	  The worker that runs handler functions: one request at a time, each in a
  *	  transaction of its own, in a session that belongs to the handler's role.
  *
- * Executors take requests from the line of their database (ipc/slots.h), never
- * talk to the broker, and leave when there has been nothing to do for a while.
- * However an executor ends, it gives the request it was running back to the
- * peer.  A transaction that failed only for its company, by a serialization
- * failure or a deadlock, is tried again.  What is done with the answer is the
- * peer's business; what is called, and how, is handler.c's; how its result
- * or error becomes an answer is response.c's; what is written down about requests
- * is inbox.c's.
+ * Executors take requests from the dispatch queue of their database
+ * (ipc/slots.h), never talk to the broker, and leave when there has been
+ * nothing to do for a while.  However an executor ends, it gives the request
+ * it was running back to the peer.  A transaction that failed only for its
+ * company, by a serialization failure or a deadlock, is tried again.  What is
+ * done with the answer is the peer's business; what is called, and how, is
+ * handler.c's; how its result or error becomes an answer is response.c's; what
+ * is written down about requests is inbox.c's.
  *
  *-------------------------------------------------------------------------
  */

@@ -4,9 +4,10 @@
  *	  What has arrived and waits for executors: requests, responses and
  *	  notifications on their way there, and the results on their way back.
  *
- * What waits is in a lane (lanes.c) until its turn comes, and then in a slot, in
- * the line that executors take their work from.  Notifications to a session wait
- * for one another in a list of the session; one of them is in a lane or a slot.
+ * What waits is in a lane (lanes.c) until its turn comes, and then in a slot,
+ * in the dispatch queue that executors take their work from.  Notifications to
+ * a session wait for one another in a list of the session; one of them is in a
+ * lane or a slot.
  *
  *-------------------------------------------------------------------------
  */
@@ -309,9 +310,9 @@ notification_ended(RinqSession * session)
 	defer_inbound(next);
 }
 
-/* take a session's notification out of the line, if no executor has it */
+/* take a session's notification out of the dispatch queue, if no executor has it */
 static void
-leave_line(RinqSession * session)
+leave_dispatch_queue(RinqSession * session)
 {
 	uint32		i;
 
@@ -335,7 +336,7 @@ void
 rinq_dispatch_session_ends(RinqSession * session)
 {
 	if (session->handling)
-		leave_line(session);
+		leave_dispatch_queue(session);
 	while (!dlist_is_empty(&session->notifications))
 		rinq_inbound_settle(dlist_container(RinqInbound, node,
 											dlist_pop_head_node(&session->notifications)));
@@ -515,8 +516,8 @@ is_to_drop(const RinqInbound * request, void *arg)
 }
 
 /*
- * Take requests that were not started out of the line and the lanes: all, or
- * those that are too late or not ours any more.
+ * Take requests that were not started out of the dispatch queue and the lanes:
+ * all, or those that are too late or not ours any more.
  */
 static void
 drop_queued(bool only_expired)
@@ -656,8 +657,8 @@ rinq_dispatch_add(RinqInbound * request)
 }
 
 /*
- * Find the roles for which something is in the line that an executor could take
- * now.  Returns their number, at most "max".
+ * Find the roles for which something is in the dispatch queue that an executor
+ * could take now.  Returns their number, at most "max".
  */
 int
 rinq_dispatch_demand(RinqDemand * demand, int max)

@@ -16,7 +16,8 @@
 typedef struct RinqDemand
 {
 	Oid			role;
-	int64		oldest;			/* when its oldest request came into the line */
+	int64		oldest;			/* when its oldest request came into the
+								 * dispatch queue */
 } RinqDemand;
 
 extern void rinq_dispatch_add(RinqInbound * request);

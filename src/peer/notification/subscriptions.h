@@ -16,7 +16,7 @@
 
 extern void rinq_durable_retry(void);
 extern void rinq_durable_look(const RinqSession * session);
-extern void rinq_durable_configure(List *standings);
+extern void rinq_durable_configure(List *durables);
 extern int64 rinq_durable_step(void);
 extern void rinq_durable_list(StringInfo list);
 

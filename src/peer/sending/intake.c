@@ -141,7 +141,7 @@ defer_chunk(dsa_pointer pointer, uint32 round)
 
 /* Take the next of the deferred chunks that need not wait any more. */
 static bool
-take_held(RinqTaken * taken)
+take_deferred(RinqTaken * taken)
 {
 	while (DsaPointerIsValid(deferred.first))
 	{
@@ -321,11 +321,11 @@ rinq_intake_next(RinqTaken * taken)
 
 	/* a long scan and what transactions send from memory take turns */
 	turn = !turn;
-	if (turn && (take_held(taken) || take_transaction(taken)))
+	if (turn && (take_deferred(taken) || take_transaction(taken)))
 		return true;
 	if (take_stored(taken))
 		return true;
-	if (take_held(taken) || take_transaction(taken))
+	if (take_deferred(taken) || take_transaction(taken))
 		return true;
 	taken->chunk = InvalidDsaPointer;
 	return false;

@@ -132,7 +132,7 @@ rinq_outbox_listed(const RinqOutboxItem *items, uint32 count)
 	if (again)
 	{
 		ereport(LOG,
-				(errmsg("rinq peer %s reads the outbox again, which has messages that nobody has told it of",
+				(errmsg("rinq peer %s reads the outbox again, which has messages that it was not told of",
 						rinq_peer.id_text)));
 		(void) rinq_sendqueue_leave_direct(&rinq_peer.slots->send);
 	}

@@ -106,11 +106,11 @@ serve_clear(const RinqSessBody *body, StringInfo response)
 }
 
 /*
- * Answer a request.  Returns the type of the response: 's' with its payload
- * in "answer", 'f' with the failure's type, 'e' with the error's text.
+ * Serve a request about a session.  Returns the type of the response: 's' with its payload
+ * in "response", 'f' with the failure's type, 'e' with the error's text.
  */
 char
-rinq_sess_serve(RinqBytes command, RinqBytes data, StringInfo response)
+rinq_sess_serve(RinqBytes command, RinqBytes payload, StringInfo response)
 {
 	RinqSessBody body;
 	RinqOutcome outcome;
@@ -118,7 +118,7 @@ rinq_sess_serve(RinqBytes command, RinqBytes data, StringInfo response)
 	if (!rinq_bytes_are(command, "fetch") && !rinq_bytes_are(command, "update") &&
 		!rinq_bytes_are(command, "clear") && !rinq_bytes_are(command, "destroy"))
 		return write_sess_text(response, 'e', "unknown command");
-	if (!rinq_sess_decode(data, &body))
+	if (!rinq_sess_decode(payload, &body))
 		return write_sess_text(response, 'e', "the payload cannot be read");
 	if (rinq_bytes_are(command, "fetch"))
 		return serve_fetch(&body, response);

@@ -186,27 +186,27 @@ rinq_own_session_renumber(RinqSession * session)
 void
 rinq_own_session_of_process(int procno, uint32 client)
 {
-	RinqBackendSession cell;
+	RinqBackendSession backend_session;
 	RinqSession *session;
 	Client	   *entry;
 
-	if (!rinq_backend_session_read(rinq_peer.db, procno, &cell) || cell.client != client)
+	if (!rinq_backend_session_read(rinq_peer.db, procno, &backend_session) || backend_session.client != client)
 		return;
-	session = rinq_own_session_find(cell.seq);
+	session = rinq_own_session_find(backend_session.seq);
 	if (session != NULL &&
-		RINQ_POSITION_NEXT(pg_atomic_read_u64(&cell.position)) >= RINQ_RENUMBER_AT)
+		RINQ_POSITION_NEXT(pg_atomic_read_u64(&backend_session.position)) >= RINQ_RENUMBER_AT)
 	{
 		/* it is known, and runs out of numbers for messages */
 		rinq_own_session_renumber(session);
 		return;
 	}
-	session = add_session(cell.seq);
+	session = add_session(backend_session.seq);
 	session->client = client;
 	session->procno = procno;
-	session->pid = cell.pid;
-	session->role = cell.role;
+	session->pid = backend_session.pid;
+	session->role = backend_session.role;
 	entry = hash_search(clients, &client, HASH_ENTER, NULL);
-	entry->session = cell.seq;
+	entry->session = backend_session.seq;
 }
 
 /*
@@ -290,7 +290,7 @@ rinq_own_sessions_look(void)
 {
 	HASH_SEQ_STATUS seq;
 	Client	   *entry;
-	RinqBackendSession cell;
+	RinqBackendSession backend_session;
 	int			procno;
 
 	hash_seq_init(&seq, clients);
@@ -298,14 +298,14 @@ rinq_own_sessions_look(void)
 	{
 		RinqSession *session = rinq_own_session_find(entry->session);
 
-		if (session == NULL || !rinq_backend_session_read(rinq_peer.db, session->procno, &cell) ||
-			cell.client != entry->client)
+		if (session == NULL || !rinq_backend_session_read(rinq_peer.db, session->procno, &backend_session) ||
+			backend_session.client != entry->client)
 			rinq_own_session_client_gone(entry->client);
 	}
 	for (procno = 0; procno < rinq_backend_sessions_count(); procno++)
 	{
-		if (rinq_backend_session_read(rinq_peer.db, procno, &cell))
-			rinq_own_session_of_process(procno, cell.client);
+		if (rinq_backend_session_read(rinq_peer.db, procno, &backend_session))
+			rinq_own_session_of_process(procno, backend_session.client);
 	}
 }
 

@@ -40,7 +40,7 @@ typedef struct RinqNamespace
 	int64		lost_at;		/* when the broker has ended consuming, the
 								 * last time */
 	List	   *waiting;		/* calls, as slot indexes and serials */
-	int			started;		/* requests in the line or running */
+	int			started;		/* requests in the dispatch queue, or running */
 	int64		problem_noted;	/* when its listener's problem was logged */
 	dlist_head	subscriptions;	/* of sessions that listen to notifications */
 	enum
