@@ -702,7 +702,7 @@ COMMENT ON COLUMN rinq_internal.inbox_dead_letter.payload IS 'Payload in CBOR, N
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.trace_id IS 'Trace id of the request';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.handler IS 'Function that was to handle it';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.attempts IS 'How often it was attempted';
-COMMENT ON COLUMN rinq_internal.inbox_dead_letter.error IS 'What it was answered';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.error IS 'Error that it was answered with';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.recorded IS 'When it was given up';
 
 CREATE FUNCTION @extschema@.rinq_inbox_dead_letter_retry(id @extschema@.rinq_message_id)
@@ -785,7 +785,7 @@ COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.payload IS 'Payload in CBOR
 COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.trace_id IS 'Trace id of the request';
 COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.handler IS 'Function that was to handle it';
 COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.attempts IS 'How often it was attempted';
-COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.error IS 'What it was answered';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.error IS 'Error that it was answered with';
 COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.recorded IS 'When it was given up';
 
 -- ---------------------------------------------------------------------
@@ -904,14 +904,14 @@ COMMENT ON FUNCTION @extschema@.rinq_session_on_response(text, regprocedure) IS
 CREATE FUNCTION @extschema@.rinq_list_sessions(
     OUT id @extschema@.rinq_session_id, OUT revision bigint, OUT role oid, OUT pid integer,
     OUT created timestamptz, OUT pending_calls integer, OUT listening text[],
-    OUT notifications_kept integer)
+    OUT notifications_buffered integer)
     RETURNS SETOF record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.rinq_list_sessions() IS
     'Sessions of this peer; see the view rinq_sessions';
 
 CREATE VIEW @extschema@.rinq_sessions AS
     SELECT s.id, s.revision, pg_catalog.pg_get_userbyid(s.role) AS role, s.pid, s.created,
-           s.pending_calls, s.listening, s.notifications_kept
+           s.pending_calls, s.listening, s.notifications_buffered
     FROM @extschema@.rinq_list_sessions() s;
 COMMENT ON VIEW @extschema@.rinq_sessions IS
     'Sessions of this peer that belong to the current role, or to roles it is a member of; all of them for members of pg_monitor';
@@ -922,7 +922,7 @@ COMMENT ON COLUMN @extschema@.rinq_sessions.pid IS 'Process that it belongs to, 
 COMMENT ON COLUMN @extschema@.rinq_sessions.created IS 'When it was made';
 COMMENT ON COLUMN @extschema@.rinq_sessions.pending_calls IS 'Calls that wait for their response';
 COMMENT ON COLUMN @extschema@.rinq_sessions.listening IS 'Namespaces whose notifications it listens to';
-COMMENT ON COLUMN @extschema@.rinq_sessions.notifications_kept IS 'Notifications that wait for rinq_notifications';
+COMMENT ON COLUMN @extschema@.rinq_sessions.notifications_buffered IS 'Notifications that wait for rinq_notifications';
 
 CREATE FUNCTION @extschema@.rinq_list_attributes(
     OUT session @extschema@.rinq_session_id, OUT namespace text, OUT key text, OUT value text,
@@ -1072,7 +1072,7 @@ CREATE FUNCTION @extschema@.rinq_session_listen(
     session text, namespace text, handler regprocedure DEFAULT NULL, channel text DEFAULT NULL)
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.rinq_session_listen(text, text, regprocedure, text) IS
-    'Has notifications to a session, in a namespace, handled by a function that takes a rinq_notification, running as the current role; or forwarded to a channel of LISTEN and NOTIFY; or, with neither, kept for rinq_notifications; at once, whatever becomes of the transaction';
+    'Has notifications to a session, in a namespace, handled by a function that takes a rinq_notification, running as the current role; or forwarded to a channel of LISTEN and NOTIFY; or, with neither, buffered for rinq_notifications; at once, whatever becomes of the transaction';
 
 -- for everybody to execute, since it is put in the place of rinq_notifications, whose privileges it asks for
 CREATE FUNCTION @extschema@.rinq_fetch_notifications(timeout interval, session text, max_rows integer)
@@ -1090,7 +1090,7 @@ BEGIN ATOMIC
     SELECT (f.n).* FROM f;
 END;
 COMMENT ON FUNCTION @extschema@.rinq_notifications(interval, text, integer) IS
-    'Returns, and forgets, notifications that were kept for a session, which is the one of this connection if it is NULL; waits for the next one when there is none; those that the statement does not read stay';
+    'Returns, and forgets, notifications that were buffered for a session, which is the one of this connection if it is NULL; waits for the next one when there is none; those that the statement does not read stay';
 
 CREATE UNLOGGED TABLE rinq_internal.stored_notification (
     number bigint PRIMARY KEY,
@@ -1326,7 +1326,7 @@ COMMENT ON COLUMN @extschema@.rinq_peer.requests_unhandled IS 'Requests answered
 COMMENT ON COLUMN @extschema@.rinq_peer.responses_sent IS 'Responses published';
 COMMENT ON COLUMN @extschema@.rinq_peer.messages_sent IS 'Messages published that transactions have sent';
 COMMENT ON COLUMN @extschema@.rinq_peer.messages_dropped IS 'Messages of these that were given up: from memory and not taken or not confirmed, or past their deadline';
-COMMENT ON COLUMN @extschema@.rinq_peer.notifications_received IS 'Notifications handed to a session, or kept for it';
+COMMENT ON COLUMN @extschema@.rinq_peer.notifications_received IS 'Notifications handed to a session, or buffered for it';
 COMMENT ON COLUMN @extschema@.rinq_peer.notifications_rejected IS 'Notifications rejected because they made no sense';
 COMMENT ON COLUMN @extschema@.rinq_peer.notifications_dropped IS 'Notifications to sessions that were not handled or fetched: too many waited, or the session ended';
 COMMENT ON COLUMN @extschema@.rinq_peer.notifications_failed IS 'Notifications whose handler raised an error or ended its process, or that could not be forwarded';

@@ -352,7 +352,7 @@ define_work_settings(void)
 							16384, 1, 524288, PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.max_async_calls",
 							"Sets the number of asynchronous calls that one connection can have.",
-							"The oldest answer that was not awaited is dropped for a further one.",
+							"The oldest result that was not awaited is dropped for a further one.",
 							&rinq_max_async_calls,
 							256, 1, 65536, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.session_memory",
@@ -361,13 +361,13 @@ define_work_settings(void)
 							&rinq_session_memory,
 							256, 1, 1048576, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.notification_buffer",
-							"Sets the number of notifications that are kept for each session to fetch.",
+							"Sets the number of notifications that are buffered for each session to fetch.",
 							"The oldest is dropped for a further one.",
 							&rinq_buffer_notifications,
 							1000, 1, 1000000, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.notification_memory",
-							"Sets the memory of one database for notifications that are kept for sessions to fetch.",
-							"The session that keeps the most makes room for further ones.",
+							"Sets the memory of one database for notifications that are buffered for sessions to fetch.",
+							"The session with the most makes room for further ones.",
 							&rinq_notification_memory,
 							64, 1, 1048576, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.notification_retention",

@@ -137,7 +137,7 @@ class Kept(Receive):
         return got
 
     def kept(self, session):
-        return int(self.db.value("SELECT notifications_kept FROM rinq_sessions WHERE id = " + quote(session)))
+        return int(self.db.value("SELECT notifications_buffered FROM rinq_sessions WHERE id = " + quote(session)))
 
     def wait_kept(self, session, count):
         wait_until(lambda: self.kept(session), lambda n: n == count)
@@ -330,7 +330,7 @@ class Kept(Receive):
                 connection.start(self.FETCH % ("'20 s'", quote(session)))
                 wait_until(lambda: self.db.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%rinq_notifications%' AND wait_event_type = 'Extension'"), lambda n: n == "1")
                 self.db.sql("SELECT " + change % quote(session))
-                self.assertSqlState(connection.finish_error(), "55000", "no notifications are kept")
+                self.assertSqlState(connection.finish_error(), "55000", "no notifications are buffered")
 
     def test_connection_lost_while_waiting(self):
         with self.db.session() as connection:
@@ -341,11 +341,11 @@ class Kept(Receive):
             self.world.proxy.cut()
             self.assertSqlState(connection.finish_error(), "08006")
             self.db.wait_new_peer(old)
-            self.assertSqlState(connection.error("SELECT * FROM rinq_notifications('20 s')"), "55000", "no notifications are kept")
+            self.assertSqlState(connection.error("SELECT * FROM rinq_notifications('20 s')"), "55000", "no notifications are buffered")
 
     def test_refused(self):
         session = self.create()
-        self.assertSqlState(self.db.error("SELECT rinq_notifications('0', %s)" % quote(session)), "55000", "no notifications are kept")
+        self.assertSqlState(self.db.error("SELECT rinq_notifications('0', %s)" % quote(session)), "55000", "no notifications are buffered")
         self.assertSqlState(self.db.error("SELECT rinq_notifications('-1 s', %s)" % quote(session)), "22023")
         self.assertSqlState(self.db.error("SELECT rinq_notifications(NULL, %s)" % quote(session)), "22004")
         stranger = self.db.role("stranger")

@@ -55,7 +55,7 @@ class Constraints(Turns):
     NEVER = {"o": "!", "t": [{"o": "*"}]}
 
     def wait_kept(self, session, count):
-        wait_until(lambda: self.db.value("SELECT notifications_kept FROM rinq_sessions WHERE id = " + quote(session)), lambda n: n == str(count), timeout=60)
+        wait_until(lambda: self.db.value("SELECT notifications_buffered FROM rinq_sessions WHERE id = " + quote(session)), lambda n: n == str(count), timeout=60)
 
     def fetch(self, session):
         """All that is kept, page by page."""
@@ -155,7 +155,7 @@ class Matching(Turns):
             expected += [[session, str(number)] for session in attributes if matches(one, "flood", attributes[session])]
         self.notify({"o": "*"}, "end")
         for session in attributes:
-            wait_until(lambda: self.db.value("SELECT notifications_kept FROM rinq_sessions WHERE id = " + quote(session)),
+            wait_until(lambda: self.db.value("SELECT notifications_buffered FROM rinq_sessions WHERE id = " + quote(session)),
                        lambda n: int(n) == sum(1 for row in expected if row[0] == session) + 1)
         got = self.db.sql("SELECT s, n.payload FROM unnest(%s::text[]) s, rinq_notifications('0', s) n WHERE n.payload <> '\"end\"'"
                           % quote("{%s}" % ",".join(attributes)))
@@ -245,7 +245,7 @@ class Accounts(case.PeerCase):
         return message
 
     def kept(self, session):
-        return int(self.db.value("SELECT notifications_kept FROM rinq_sessions WHERE id = " + quote(session)))
+        return int(self.db.value("SELECT notifications_buffered FROM rinq_sessions WHERE id = " + quote(session)))
 
     def test_notification_buffer_leave_room_for_sessions(self):
         sessions = [self.listening() for _ in range(20)]

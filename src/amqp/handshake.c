@@ -358,7 +358,7 @@ rinq_connection_method(RinqConn *conn, amqp_method_number_t id, RinqBytes args)
 	}
 	if (conn->state == RINQ_CONN_CLOSING)
 	{
-		/* nothing but the answer matters any more */
+		/* nothing but the reply matters any more */
 		if (id == AMQP_CONNECTION_CLOSE_OK_METHOD)
 			rinq_conn_end(conn);
 		return;

@@ -19,7 +19,7 @@
 
 /*
  * What may wait beyond the messages that are published, which have a limit of
- * their own: settlements, requests, and answers that the broker asks for.  One
+ * their own: settlements, requests, and replies that the broker asks for.  One
  * that sends, and does not read, could make it grow for ever.
  */
 #define OUT_UNPUBLISHED	(8 * 1024 * 1024)

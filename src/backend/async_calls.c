@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * async_calls.c
- *	  Calls of this connection that are not waited for yet, and answers that
+ *	  Calls of this connection that are not waited for yet, and results that
  *	  were awaited in this transaction.
  *
  * Such a call keeps its slot until it is awaited or cancelled, or the
@@ -12,7 +12,7 @@
  *
  * PostgreSQL may evaluate an expression again for the same row: to check it
  * again after a concurrent update, to scroll back in a cursor, or to join it
- * with another.  So an answer that was awaited stays here, in memory of this
+ * with another.  So a result that was awaited stays here, in memory of this
  * process, until the transaction ends.
  *
  *-------------------------------------------------------------------------
@@ -36,7 +36,7 @@ static HTAB *calls = NULL;
 static int64 made = 0;
 static int	num_awaited = 0;
 
-/* of answers that were awaited; reset when the transaction ends */
+/* of results that were awaited; reset when the transaction ends */
 static MemoryContext awaited_context = NULL;
 
 static RinqSlot *
@@ -60,7 +60,7 @@ rinq_async_find(const RinqMessageId *id)
 	return hash_search(calls, &key, HASH_FIND, NULL);
 }
 
-/* Tell whether a call was answered, also when its answer was dropped since. */
+/* Tell whether a call was answered, also when its result was dropped since. */
 static bool
 has_async_result(const RinqAsyncCall *call)
 {
@@ -129,7 +129,7 @@ forget_async_call(RinqAsyncCall *call)
 	hash_search(calls, &call->id, HASH_REMOVE, NULL);
 }
 
-/* forget answers that were awaited in the transaction that ends */
+/* forget results that were awaited in the transaction that ends */
 static void
 forget_awaited_at_xact_end(XactEvent event, void *arg)
 {
@@ -149,8 +149,8 @@ forget_awaited_at_xact_end(XactEvent event, void *arg)
 }
 
 /*
- * Return the answer to a call that has ended, also when it was awaited before in
- * this transaction.  Its outcome is RINQ_OUTCOME_NONE when it was dropped.
+ * Return the result of a call that has ended, also when it was awaited before
+ * in this transaction.  Its outcome is RINQ_OUTCOME_NONE when it was dropped.
  */
 const RinqResult *
 rinq_async_result(RinqAsyncCall *call)
@@ -190,7 +190,7 @@ rinq_async_result(RinqAsyncCall *call)
 }
 
 /*
- * Give a call up whose answer was not awaited: it will be dropped.
+ * Give a call up whose result was not awaited: it will be dropped.
  */
 void
 rinq_async_cancel(RinqAsyncCall *call)
@@ -236,7 +236,7 @@ find_oldest(void)
 	return oldest;
 }
 
-/* free what came in answer to a call */
+/* free the fields of a result */
 static void
 free_async_result(RinqResult *result)
 {
@@ -263,7 +263,7 @@ drop_async_result(RinqAsyncCall *call)
 	forget_async_call(call);
 }
 
-/* make room for another call, at the expense of answers */
+/* make room for another call, at the expense of results */
 static void
 make_room_for_call(void)
 {
@@ -288,7 +288,7 @@ init_async_calls(void)
 	if (calls != NULL)
 		return;
 	if (awaited_context == NULL)
-		awaited_context = AllocSetContextCreate(TopMemoryContext, "rinq awaited answers",
+		awaited_context = AllocSetContextCreate(TopMemoryContext, "rinq awaited results",
 												ALLOCSET_DEFAULT_SIZES);
 	calls = rinq_make_hash_table("rinq asynchronous calls", 64, sizeof(RinqMessageId), sizeof(RinqAsyncCall), TopMemoryContext);
 	rinq_at_request_end(forget_all_async_calls);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * async_calls.h
- *	  Calls of this connection that are not waited for yet, and answers that
+ *	  Calls of this connection that are not waited for yet, and results that
  *	  were awaited in this transaction.
  *
  *-------------------------------------------------------------------------
@@ -23,8 +23,8 @@ typedef struct RinqAsyncCall
 	int64		made;			/* counts up, to tell the oldest */
 	char	   *namespace;		/* for error messages */
 	char	   *command;		/* the same; in the memory of the namespace */
-	bool		awaited;		/* the slot was given back, and there is an
-								 * answer */
+	bool		awaited;		/* the slot was given back, and there is a
+								 * result */
 	RinqResult	result;			/* RINQ_OUTCOME_NONE: it was dropped */
 } RinqAsyncCall;
 

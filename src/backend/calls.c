@@ -2,7 +2,7 @@
  *
  * backend/calls.c
  *	  A backend's side of calls: waiting for a connected peer, handing it a
- *	  call, waiting for the answer.
+ *	  call, waiting for the result.
  *
  * All waiting is done on the process's latch, and ends with the deadline, a
  * cancellation, or the peer.  No lock is held meanwhile.
@@ -499,7 +499,7 @@ rinq_call_ended(RinqDatabase *db, uint32 index)
 
 /*
  * Wait until a call is answered or its deadline has passed, which is then
- * the answer's outcome.
+ * the result's outcome.
  */
 void
 rinq_call_wait(RinqDatabase *db, uint32 index, RinqResult *result)
@@ -526,7 +526,7 @@ rinq_call_wait(RinqDatabase *db, uint32 index, RinqResult *result)
 }
 
 /*
- * Find the answer to a call that has one.
+ * Find the result of a call that has one.
  */
 void
 rinq_call_read_result(RinqDatabase *db, uint32 index, RinqResult *result)

@@ -480,7 +480,7 @@ rinq_sendqueue_order(RinqDatabase *db, dsa_pointer pointer)
 }
 
 /*
- * Hand an answer of the outbox worker to the peer of this incarnation; false,
+ * Hand a report of the outbox worker to the peer of this incarnation; false,
  * with the chunk freed, when that has ended.
  */
 bool

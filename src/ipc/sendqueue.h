@@ -50,7 +50,7 @@ typedef struct RinqOutboxItem
 	RinqMessageId id;
 	ItemPointerData tid;
 	uint8		table;
-	bool		postponed;		/* in an answer: another transaction is
+	bool		postponed;		/* in a report: another transaction is
 								 * changing the row */
 } RinqOutboxItem;
 

@@ -40,8 +40,7 @@
 #define RINQ_CLAIMED_BY_PEER 0
 #define RINQ_CLAIMED_BY_OWNER PG_UINT32_MAX
 
-#define RINQ_ASYNC_GRACE 60000	/* ms that an answer is kept after its
-								 * deadline */
+#define RINQ_ASYNC_GRACE 60000	/* ms that a result is kept after its deadline */
 
 typedef enum RinqSlotState
 {
@@ -175,7 +174,7 @@ enum
 	RINQ_REQUEST_FIELDS
 };
 
-/* fields of an answer; which are set depends on the outcome */
+/* fields of a result; which are set depends on the outcome */
 enum
 {
 	RINQ_RESULT_TYPE,
@@ -225,7 +224,7 @@ typedef enum RinqEventKind
 {
 	RINQ_EVENT_CALL,			/* slot: a call to send */
 	RINQ_EVENT_ABANDONED,		/* slot: no process waits any more */
-	RINQ_EVENT_RESULT,			/* slot: a request's answer */
+	RINQ_EVENT_RESULT,			/* slot: the result of a request */
 	RINQ_EVENT_SESSION,			/* procno of a process that has a new session,
 								 * and its number */
 	RINQ_EVENT_CLIENT_GONE		/* number of a backend that ended */

@@ -4,7 +4,7 @@
  *	  rinq_call: calling a command of another peer from SQL; and what all calls
  *	  have in common.
  *
- * Here are the arguments, the deadline, and what each answer becomes; how a
+ * Here are the arguments, the deadline, and what each result becomes; how a
  * call reaches the peer and how it is waited for is backend/calls.h's.
  *
  *-------------------------------------------------------------------------
@@ -65,7 +65,7 @@ rinq_result_text(const RinqResult *result)
 }
 
 /*
- * Raise what an answer other than success stands for.
+ * Raise what a result other than success stands for.
  */
 void
 rinq_call_raise(const RinqResult *result, const char *namespace, const char *command)
@@ -148,7 +148,7 @@ rinq_call_raise(const RinqResult *result, const char *namespace, const char *com
 }
 
 /*
- * Return the payload of an answer, or raise what the answer stands for.
+ * Return the payload of a result, or raise what the result stands for.
  */
 Datum
 rinq_result_datum(const RinqResult *result, RinqPayloadForm form, bool *isnull,
@@ -192,8 +192,8 @@ fill_in_failure(Datum *values, bool *nulls)
 }
 
 /*
- * Fill in the columns of a row with an answer: what would be raised elsewhere is
- * a value here.  Interrupts and a lack of memory are errors all the same.
+ * Fill in the columns of a row with a result: what would be raised elsewhere
+ * is a value here.  Interrupts and a lack of memory are errors all the same.
  */
 void
 rinq_result_row(const RinqResult *result, const char *namespace, const char *command,
@@ -262,8 +262,8 @@ rinq_call_arguments(FunctionCallInfo fcinfo, RinqPayloadForm form, RinqBytes *fi
 }
 
 /*
- * Wait for the answer to a call, and release the call whatever happens.
- * Returns the payload, or raises what the answer stands for.
+ * Wait for the result of a call, and release the call whatever happens.
+ * Returns the payload, or raises what the result stands for.
  */
 Datum
 rinq_call_result(FunctionCallInfo fcinfo, RinqDatabase *db, uint32 index, RinqPayloadForm form,

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * call.h
- *	  What all forms of calls share: their arguments, and what answers become.
+ *	  What all forms of calls share: their arguments, and what results become.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,7 +17,7 @@
 
 #define RINQ_CALL_SESSION_ARGUMENT 4
 
-/* an answer as columns of a row, in this order: a payload, and what is wrong with it */
+/* a result as columns of a row, in this order: a payload, and what is wrong with it */
 enum
 {
 	RINQ_RESULT_COLUMN_PAYLOAD,

@@ -141,7 +141,7 @@ end_call(Calls *all, Call *call)
 	all->under_way--;
 }
 
-/* take the answers that are there; else sleeps until there may be one */
+/* take the results that are there, or else sleep until there may be one */
 static void
 take_results(Calls *all)
 {

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * fetch.c
- *	  rinq_notifications: fetching notifications that were kept for a session.
+ *	  rinq_notifications: fetching notifications that were buffered for a
+ *	  session.
  *
  * The peer is asked for one at a time, when the statement wants it: what the
  * statement does not ask for stays with the peer, for the next fetch.  For
@@ -187,9 +188,9 @@ reader_is_gone(void *arg)
 /* ---------------- asking the peer ---------------- */
 
 /*
- * Wait for the answer to a fetch.  When the deadline passes, the fetch is given
- * up, unless it is answered in this moment: then *released is true, and the
- * slot is not this process's any more.
+ * Wait for the result of a fetch.  When the deadline passes, the fetch is
+ * given up, unless it is answered in this moment: then *released is true, and
+ * the slot is not this process's any more.
  */
 static void
 wait_for_fetch(RinqDatabase *db, uint32 index, RinqResult *result, volatile bool *released)
@@ -280,7 +281,7 @@ fetch_next(Reader *reader)
 	if (outcome == RINQ_OUTCOME_REFUSED)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("no notifications are kept for session \"%s\"", session->text),
+				 errmsg("no notifications are buffered for session \"%s\"", session->text),
 				 errdetail_internal("%s", text),
 				 errhint("Use rinq_session_listen(session, namespace).")));
 	if (outcome != RINQ_OUTCOME_SUCCESS && outcome != RINQ_OUTCOME_EXPIRED)
@@ -432,10 +433,10 @@ new_reader(FunctionCallInfo fcinfo)
  * rinq_notifications(timeout interval, session text, max_rows integer) returns
  * setof rinq_notification
  *
- * Notifications that were kept for a session, the connection's own if it is
- * NULL; waits for the next one, at most for the timeout, when there is none.
- * Those that a statement has read are forgotten when it has ended, whatever
- * becomes of the transaction.
+ * Notifications that were buffered for a session, the connection's own if it
+ * is NULL; waits for the next one, at most for the timeout, when there is
+ * none.  Those that a statement has read are forgotten when it has ended,
+ * whatever becomes of the transaction.
  */
 Datum
 rinq_notifications(PG_FUNCTION_ARGS)

@@ -25,7 +25,7 @@ PG_FUNCTION_INFO_V1(rinq_session_unlisten);
  *
  * Has notifications to a session, in a namespace, handled by a function as the
  * current role, or forwarded to a channel of LISTEN and NOTIFY, or, with
- * neither, kept for rinq_notifications.  They come from when it returns.
+ * neither, buffered for rinq_notifications.  They come from when it returns.
  */
 Datum
 rinq_session_listen(PG_FUNCTION_ARGS)

@@ -9,8 +9,8 @@
  * nothing to do for a while.  However an executor ends, it gives the request
  * it was running back to the peer.  A transaction that failed only for its
  * company, by a serialization failure or a deadlock, is tried again.  What is
- * done with the answer is the peer's business; what is called, and how, is
- * handler.c's; how its result or error becomes an answer is response.c's; what
+ * done with the result is the peer's business; what is called, and how, is
+ * handler.c's; how its value or error becomes a result is response.c's; what
  * is written down about requests is inbox.c's.
  *
  *-------------------------------------------------------------------------
@@ -202,8 +202,8 @@ call_handler(RinqSlot *slot, const RinqBytes *fields, RinqBytes *payload)
 }
 
 /*
- * Run the handler in a transaction.  The answer is in the slot before the
- * commit, so that nothing can fail after it: without room for the answer,
+ * Run the handler in a transaction.  The result is in the slot before the
+ * commit, so that nothing can fail after it: without room for the result,
  * nothing is committed.  The handler's settings hold until the end, for
  * triggers that fire at the commit.
  */
@@ -382,7 +382,7 @@ show_activity(const RinqBytes *fields)
 	SetCurrentStatementStartTimestamp();
 }
 
-/* find an answer to the request in a slot */
+/* find a result for the request in a slot */
 static void
 respond_to_request(RinqSlot *slot, MemoryContext context)
 {
@@ -431,7 +431,7 @@ run_request(uint32 index, MemoryContext context)
 	respond_to_request(slot, context);
 	debug_query_string = NULL;
 
-	/* hand the answer over; when the peer is gone, it has no use for it */
+	/* hand the result over; when the peer is gone, it has no use for it */
 	HOLD_INTERRUPTS();
 	me->request = RINQ_NO_SLOT;
 	if (rinq_slot_move(slot, RINQ_SLOT_RUNNING, RINQ_SLOT_DONE))

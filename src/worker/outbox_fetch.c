@@ -4,8 +4,8 @@
  *	  Reading single messages of the outbox again, for another attempt.
  *
  * An order names some rows.  Those that are found go to the peer; the others,
- * because they are not there any more or cannot be sent as they are, are the
- * answer to the order in the end.
+ * because they are not there any more or cannot be sent as they are, are
+ * reported when the order is done.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,7 +24,7 @@ typedef struct Fetch
 	RinqOutboxRowRef *refs;
 	Size		count;
 	Size		next;
-	uint32		gone;			/* items of the answer, at the beginning of
+	uint32		gone;			/* items of the report, at the beginning of
 								 * the order's chunk */
 	bool		starved;		/* no memory was free for a whole piece */
 } Fetch;

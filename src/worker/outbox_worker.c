@@ -152,7 +152,7 @@ rinq_outbox_end(void)
 	pgstat_report_stat(false);
 }
 
-/* ---------------- answers ---------------- */
+/* ---------------- reports ---------------- */
 
 /*
  * Allocate a chunk for a report; the peer is told when there is no memory for
@@ -184,7 +184,7 @@ hand_over(dsa_pointer pointer)
 }
 
 /*
- * Hand an answer over; false when there is no memory for it.
+ * Hand a report over; false when there is no memory for it.
  */
 bool
 rinq_outbox_report(RinqChunkKind kind, const void *data, Size size, uint32 scan)
@@ -301,7 +301,7 @@ rinq_outbox_row_refs(MemoryContext context, const RinqOutboxItem *items, Size co
 	return refs;
 }
 
-/* remove rows; what is not there, or was removed, is an answer, and so is what is left */
+/* remove rows; what is not there, or was removed, is reported, and so is what is left */
 static bool
 remove_rows(RinqChunk *chunk)
 {

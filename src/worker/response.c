@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * response.c
- *	  How the result of a handler, or the error that ended it, becomes the answer
- *	  in a request's slot.
+ *	  How what a handler returns, or the error that ended it, becomes the
+ *	  result in a request's slot.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,7 +27,7 @@
 #define MAX_ERROR_TEXT 65536
 
 /*
- * Write an answer that needs neither room nor conversion, and so cannot fail.
+ * Write a result that needs neither room nor conversion, and so cannot fail.
  */
 void
 rinq_result_plainly(RinqSlot *slot, const char *ascii)
@@ -41,7 +41,7 @@ rinq_result_plainly(RinqSlot *slot, const char *ascii)
 }
 
 /*
- * Write the fields of an answer into the slot; waits for payload memory that
+ * Write the fields of a result into the slot; waits for payload memory that
  * others use, until the request's deadline, or for as long as a call would
  * wait.  False when there was none.
  */
@@ -71,8 +71,8 @@ write_when_room(RinqSlot *slot, const RinqBytes *fields)
 
 /*
  * Write what a handler has returned; false when there is no room for it, and
- * then the slot has no answer.  To be called before the handler's transaction
- * commits: nothing about an answer can fail after that.
+ * then the slot has no result.  To be called before the handler's transaction
+ * commits: nothing about a result can fail after that.
  */
 bool
 rinq_result_success(RinqSlot *slot, RinqBytes payload)
@@ -180,7 +180,7 @@ rinq_result_is_late(const RinqSlot *slot, const ErrorData *error)
 }
 
 /*
- * Turn the error that ended a handler into an answer.  Its message is all
+ * Turn the error that ended a handler into a result.  Its message is all
  * that leaves the server; the log has the rest.
  */
 static void
@@ -199,7 +199,7 @@ respond_error(RinqSlot *slot, ErrorData *error)
 
 /*
  * Answer a request with an error; of one that cannot be expressed, that is
- * said instead, since a request without an answer would come again, for ever.
+ * said instead, since a request without a result would come again, for ever.
  *
  * To be called with interrupts enabled and outside of any PG_CATCH: an error
  * in here sets the count of who holds interrupts to zero, and what the caller

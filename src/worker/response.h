@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * response.h
- *	  How the result of a handler, or the error that ended it, becomes the answer
- *	  in a request's slot.
+ *	  How what a handler returns, or the error that ended it, becomes the
+ *	  result in a request's slot.
  *
  *-------------------------------------------------------------------------
  */

@@ -160,4 +160,4 @@ class ReceivingCase(PeerCase):
         return message
 
     def wait_kept(self, session, count):
-        wait_until(lambda: self.db.value("SELECT notifications_kept FROM rinq_sessions WHERE id = " + quote(session)), lambda n: n == str(count))
+        wait_until(lambda: self.db.value("SELECT notifications_buffered FROM rinq_sessions WHERE id = " + quote(session)), lambda n: n == str(count))

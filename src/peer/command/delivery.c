@@ -151,7 +151,7 @@ rinq_inbound_can_settle(const RinqInbound * request)
 }
 
 /*
- * End a request without an answer: the broker may give a balanced one to
+ * End a request without a response: the broker may give a balanced one to
  * another peer, as long as its deadline allows.
  */
 void

@@ -38,7 +38,7 @@ typedef struct RinqInbound
 	RinqListener own;			/* of a response or notification: whom it goes
 								 * to */
 	char		type;			/* of a response; 'n' of a notification that
-								 * is forwarded; of the answer, when
+								 * is forwarded; of the response, when
 								 * "answered" */
 	RinqLane   *lane;			/* while it waits there, or is in a slot */
 	uint16		channel;		/* it came through */

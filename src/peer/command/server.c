@@ -22,7 +22,7 @@
 #include "peer/session/sessions.h"
 #include "utils/memutils.h"
 
-/* answers that the connection has no room for yet, in "body", oldest first */
+/* responses that the connection has no room for yet, in "body", oldest first */
 static dlist_head unsent_responses = DLIST_STATIC_INIT(unsent_responses);
 static int	num_unsent_responses = 0;
 static Size unsent_response_bytes = 0;
@@ -155,7 +155,7 @@ request_delivery_problem(const RinqDelivery *delivery, RinqMessageId *id)
 	return NULL;
 }
 
-/* send an answer that was made before; false when there is no room for it now */
+/* send a response that was made before; false when there is no room for it now */
 static bool
 send_unsent_response(RinqInbound * request)
 {
@@ -168,7 +168,7 @@ send_unsent_response(RinqInbound * request)
 }
 
 /*
- * Have an answer sent that is in the request's type and body.
+ * Have a response sent that is in the request's type and body.
  */
 void
 rinq_server_respond_later(RinqInbound * request)
@@ -211,7 +211,8 @@ serve_session(RinqInbound * request)
 }
 
 /*
- * Send answers that the connection had no room for; true when some still wait.
+ * Send responses that the connection had no room for; true when some still
+ * wait.
  */
 bool
 rinq_server_send_responses(void)

@@ -125,8 +125,8 @@ make_room_in_buffer(RinqSession * session, Size bytes)
 }
 
 /*
- * Answer a fetch with the oldest that is kept, if there is one.  It is forgotten
- * when, and only when, it is still waited for.
+ * Finish a fetch with the oldest that is buffered, if there is one.  It is
+ * forgotten when, and only when, it is still waited for.
  */
 static void
 finish_fetch(RinqSession * session, uint32 index)
@@ -173,8 +173,8 @@ rinq_buffer_add(RinqSession * session, const RinqBytes *fields)
 }
 
 /*
- * Answer a fetch with what is kept; if that is nothing, and "wait" is set, when
- * the next one comes.
+ * Finish a fetch with what is buffered; if that is nothing, and "wait" is set,
+ * when the next one comes.
  */
 void
 rinq_buffer_fetch(RinqSession * session, uint32 index, bool wait)

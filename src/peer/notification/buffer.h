@@ -13,7 +13,7 @@
 #include "base/bytes.h"
 #include "peer/session/sessions.h"
 
-#define RINQ_NOTHING_BUFFERED "it does not listen to a namespace whose notifications are kept"
+#define RINQ_NOTHING_BUFFERED "it does not listen to a namespace whose notifications are buffered"
 
 extern bool rinq_buffer_add(RinqSession * session, const RinqBytes *fields);
 extern void rinq_buffer_fetch(RinqSession * session, uint32 index, bool wait);

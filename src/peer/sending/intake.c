@@ -233,7 +233,7 @@ is_current_scan(const RinqChunk *chunk)
 	return scanning && chunk->scan == scan_number;
 }
 
-/* deal with an answer; false when it is a chunk to be sent, and kept */
+/* deal with a report; false when it is a chunk to be sent, and kept */
 static bool
 take_report(RinqChunk *chunk, RinqTaken * current)
 {

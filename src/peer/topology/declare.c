@@ -7,7 +7,7 @@
  * A broker may take a minute to say that the node of a queue is down, and says
  * nothing else on that channel meanwhile.  So these declarations have a few
  * channels of their own.  All go through the first, one after another without
- * waiting for answers; when it falls silent, the declaration that it waits for
+ * waiting for replies; when it falls silent, the declaration that it waits for
  * stays there, and the others are made again on the next channel.
  *
  * Which namespaces are declared when is topology.c's business.
@@ -25,13 +25,13 @@
 #define MAX_CHANNELS 8
 #define SPARE_CHANNELS 16		/* to be left to consumers, or else there is
 								 * but one */
-#define SLOW_AFTER 200			/* ms without an answer, after which a channel
+#define SLOW_AFTER 200			/* ms without a reply, after which a channel
 								 * is avoided */
 #define CALL_MARGIN 100			/* ms before its deadline at which a call is
 								 * told */
 #define LOOK_INTERVAL 25		/* ms between looks at a slow channel */
 
-/* when a declaring channel has answered last, or has begun to wait for an answer */
+/* when a declaring channel has answered last, or has begun to wait for a reply */
 static int64 waits_since[MAX_CHANNELS];
 
 /* when the broker has answered anything at all */
@@ -91,7 +91,7 @@ is_slow(int i)
 		rinq_peer.now - waits_since[i] >= SLOW_AFTER;
 }
 
-/* Open a channel if need be, and note since when it waits for an answer. */
+/* Open a channel if need be, and note since when it waits for a reply. */
 static void
 use_channel(int i)
 {
