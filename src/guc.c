@@ -328,7 +328,7 @@ define_work_settings(void)
 							15000, 0, 3600000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomEnumVariable("rinq.declare_exchanges",
 							 "Sets whether the exchanges of the network are declared, or only looked for.",
-							 "With \"passive\", somebody else has to have made them.",
+							 "With \"passive\", they have to be there.",
 							 &rinq_declare_exchanges,
 							 RINQ_DECLARE_ON, declare_exchanges_options, PGC_SIGHUP, 0,
 							 NULL, NULL, NULL);
