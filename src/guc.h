@@ -71,7 +71,7 @@ extern void rinq_define_settings(void);
 /* bytes a payload may have, in either direction */
 extern size_t rinq_payload_limit(void);
 
-/* is this database one that rinq.databases lets the extension serve? */
+/* tell whether rinq.databases lets the extension serve this database */
 extern bool rinq_database_is_served(const char *datname);
 
 #endif							/* RINQ_GUC_H */

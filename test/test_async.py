@@ -113,7 +113,7 @@ class Async(case.Case):
             self.assertEqual(session.execute("FETCH 2 FROM c"), [["1"], ["2"]])
         self.db.sql("DROP TABLE stock")
 
-    def test_awaited_answers_make_room_first(self):
+    def test_awaited_responses_make_room_first(self):
         self.addCleanup(self.server.configure, **{"rinq.max_async_calls": None})
         self.server.configure(**{"rinq.max_async_calls": "2"})
         with self.db.session() as session:
@@ -139,7 +139,7 @@ class Async(case.Case):
         self.assertEqual(self.db.value("SELECT count(*) FROM rinq_call_many('aecho', 'x', ARRAY(SELECT to_jsonb(i) FROM generate_series(1, 600) i), '20 s') m"
                                        " WHERE m.payload = to_jsonb(m.ordinality)"), "600", "more than may be under way at a time")
 
-    def test_call_many_with_bad_answers(self):
+    def test_call_many_with_bad_responses(self):
         """One bad answer throws none of the good ones away."""
         def mixed(request):
             if request.payload == 2:
@@ -250,7 +250,7 @@ class Async(case.Case):
             session.execute("RESET statement_timeout")
             self.assertEqual(session.value("SELECT rinq_await('%s')" % message), "7")
 
-    def test_limit_drops_the_oldest_answer(self):
+    def test_limit_drops_the_oldest_response(self):
         self.addCleanup(self.server.configure, **{"rinq.max_async_calls": None})
         self.server.configure(**{"rinq.max_async_calls": "2"})
         with self.db.session() as session:

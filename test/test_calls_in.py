@@ -161,7 +161,7 @@ class CallsIn(case.Case):
         self.assertEqual(self.recording.wait_settled(delivery), "ack")
         self.assertEqual(self.db.value("SELECT count(*) FROM written WHERE key = 'multicast'"), "1")
 
-    def test_multicast_without_answer_is_not_requeued(self):
+    def test_multicast_without_response_is_not_requeued(self):
         with self.assertRaises(CallTimeout):
             self.remote.call_multicast("math", "sleep", timeout=0.5)
         delivery = self.deliveries(exchange="cmd.mc")[0]
@@ -290,12 +290,12 @@ class CallsIn(case.Case):
 
     # sizes
 
-    def test_large_answers_and_requests(self):
+    def test_large_responses_and_requests(self):
         for size in (1000, 200000, 1024 * 1024, 15 * 1024 * 1024):
             self.assertEqual(self.remote.call("math", "make", size, timeout=60), "x" * size)
             self.assertEqual(self.remote.call("math", "size", "x" * size, timeout=60), size)
 
-    def test_answer_over_the_limit_is_an_error(self):
+    def test_response_over_the_limit_is_an_error(self):
         with self.assertRaisesRegex(RemoteError, r"rinq\.max_payload|too large"):
             self.remote.call("math", "make", 16 * 1024 * 1024 + 1, timeout=30)
         self.assertEqual(self.remote.call("math", "add", {"Left": 1, "Right": 1}), 2)

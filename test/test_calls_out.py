@@ -206,7 +206,7 @@ class CallsOut(case.Case):
         self.addCleanup(self.db.sql, "DROP OWNED BY hurried; DROP ROLE hurried")
         self.assertSqlState(self.db.error("SET rinq.max_timeout = 0", role), "42501")
 
-    def test_timeout_and_late_answer(self):
+    def test_timeout_and_late_response(self):
         gate = self.gate("late")
         before = self.dropped()
         start = time.monotonic()
@@ -222,7 +222,7 @@ class CallsOut(case.Case):
         wait_until(self.dropped, lambda count: count == before + 1, description="the late answer to be counted")
         self.assertEqual(self.db.call("out", "echo", "after"), "after")
 
-    def test_duplicate_answer(self):
+    def test_duplicate_response(self):
         before = self.dropped()
 
         def twice(request):
@@ -232,7 +232,7 @@ class CallsOut(case.Case):
         self.assertEqual(self.db.call("twice", "x"), 1)
         wait_until(self.dropped, lambda count: count == before + 1, description="the second answer to be dropped")
 
-    def test_answers_to_nobody(self):
+    def test_responses_to_no_call(self):
         before = self.dropped()
         own = self.db.peer()["peer_id"]
         strange = [own + ".1@0#999", own + ".4000000000@0#1", own + ".0@0#1", own + ".garbage", own + ".1@0#1@0#1", own + "."]
@@ -318,7 +318,7 @@ class CallsOut(case.Case):
             gate.open()
             self.assertEqual(session.finish(), [['"released"']])
 
-    def test_concurrent_callers_get_their_own_answers(self):
+    def test_concurrent_callers_get_their_own_responses(self):
         def caller(number):
             self.db.sql("""DO $$ BEGIN FOR i IN 1..40 LOOP
                 IF rinq_call('out', 'echo', to_jsonb(%d + i), '30 s') <> to_jsonb(%d + i) THEN
@@ -367,7 +367,7 @@ class CallsOut(case.Case):
                 self.remote.serve("malformed", self.answering(b"", headers, **properties))
                 self.assertSqlState(self.db.error(call_sql("malformed", "x", timeout=5)), "08P01")
 
-    def test_undecodable_answers(self):
+    def test_undecodable_responses(self):
         for body in ("ff", "1b00", "a2616101616102", "61ff", "9f01", "0102", "c48201", "5b7fffffffffffffff00", "81" * 2000):
             error = self.db.error(call_sql("out", "raw", body))
             self.assertNotIn(error.sqlstate, (None, "XX000", "RQ003"), "%s: %s" % (body[:20], error.text))

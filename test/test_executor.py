@@ -94,7 +94,7 @@ class Executor(case.PeerCase):
     def rows(self, db):
         return sorted(int(row[0]) for row in db.sql("SELECT x FROM effects"))
 
-    def test_answers_that_compete_for_memory(self):
+    def test_responses_that_compete_for_memory(self):
         """What is committed is answered: 16 answers of which four fit at a time."""
         db = self.database()
         db.sql("CREATE TABLE effects (x int)")
@@ -105,7 +105,7 @@ class Executor(case.PeerCase):
             self.assertEqual((answered, failed), (list(range(16)), []))
             self.assertEqual(self.rows(db), list(range(16)))
 
-    def test_answer_without_memory_is_rolled_back(self):
+    def test_response_without_memory_is_rolled_back(self):
         db = self.database()
         db.sql("CREATE TABLE effects (x int); SET rinq.default_timeout = '1s'")
         db.handler("large", "INSERT INTO effects VALUES ((req.payload #>> '{}')::int); RETURN to_jsonb(repeat('x', 1900000));")

@@ -14,7 +14,7 @@ MEBIBYTE = 1024 * 1024
 class Large(case.OwnDatabaseCase):
     """Many at the same time."""
 
-    def test_many_large_answers(self):
+    def test_many_large_responses(self):
         """All are sent, however long it takes; so is an error whose text has no end."""
         self.db.handler("large", "IF req.command = 'error' THEN RAISE EXCEPTION '%', repeat('x', 200000); END IF;"
                         " RETURN to_jsonb(repeat('x', 15 << 20));")

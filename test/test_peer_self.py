@@ -223,7 +223,7 @@ class Between(unittest.TestCase):
             response = self.client.call_response("math", "echo", Raw(body))
             self.assertEqual(cbor2.loads(response.body or b"\xf6"), cbor2.loads(body), payload["about"])
 
-    def test_no_answer_is_requeued_until_the_deadline(self):
+    def test_no_response_is_requeued_until_the_deadline(self):
         with self.assertRaises(CallTimeout):
             self.client.call("math", "silence", timeout=0.3)
         deliveries = wait_until(lambda: proxy.recording.events("basic.deliver", since=self.start, exchange="cmd.bal"),

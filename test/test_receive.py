@@ -117,7 +117,7 @@ class Forwarded(Receive):
             self.db.sql("ALTER TABLE rinq_internal.elsewhere RENAME TO stored_notification")
 
 
-class Kept(Receive):
+class Buffered(Receive):
     """rinq_notifications()."""
 
     FETCH = "SELECT id FROM rinq_notifications(%s, %s)"
@@ -323,7 +323,7 @@ class Kept(Receive):
         self.db.sql("SELECT rinq_session_destroy(%s)" % quote(session))
         self.assertEqual(self.counter("dropped"), dropped + 1)
 
-    def test_nothing_is_kept_any_more(self):
+    def test_nothing_is_buffered_any_more(self):
         for change in ("rinq_session_unlisten(%s, 'news')", "rinq_session_listen(%s, 'news', channel => 'x')"):
             session = self.listening()
             with self.db.session() as connection:

@@ -203,7 +203,7 @@ class Redelivery(case.Case):
         self.assertEqual(again.result(), answers[0])
         self.assertEqual(self.effects(message), 5)
 
-    def test_response_that_nobody_wants_is_not_kept(self):
+    def test_response_that_is_not_wanted_is_not_kept(self):
         message = self.remote.execute("once", "x")
         wait_until(lambda: self.effects(message), lambda n: n == 1)
         self.assertEqual(self.db.value("SELECT payload IS NULL FROM rinq_inbox_handled WHERE id = '%s'" % message), "t")

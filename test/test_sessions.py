@@ -488,7 +488,7 @@ class Remote(Base):
         self.refused(NOT_FOUND, "rinq_session_update", "58AEE146-191C.1", "a", attribute("k", "v"))
         self.assertEqual(self.value("rinq_session_get", "58AEE146-191C.1@0", "a", "k"), "", "revision 0 has nothing")
 
-    def test_bad_answers(self):
+    def test_bad_responses(self):
         other = self.peer()
         session = "%s.%d" % (other.id, other.new_session())
         answers = []

@@ -96,7 +96,7 @@ class StopStart(case.Case):
         self.db.sql("SELECT rinq_start()")
         self.assertEqual([self.remote.response(m, timeout=20).result() for m in messages[2:]], [2, 3, 4, 5])
 
-    def test_handler_that_calls_gets_its_answer(self):
+    def test_handler_that_calls_gets_its_response(self):
         release = threading.Event()
         entered = threading.Event()
         other = self.peer()
@@ -114,7 +114,7 @@ class StopStart(case.Case):
         self.assertEqual(self.remote.response(message, timeout=10).result(), 7)
         stop.result()
 
-    def test_call_that_waits_gets_its_answer(self):
+    def test_call_that_waits_gets_its_response(self):
         release = threading.Event()
         other = self.peer()
         other.serve("elsewhere", lambda request: release.wait(20) and request.payload)
@@ -212,7 +212,7 @@ class StopStart(case.Case):
         self.server.restart()
         self.db.wait_peer()
 
-    def test_extension_made_anew_is_not_held(self):
+    def test_extension_made_anew_is_not_stopped(self):
         db = self.database()
         db.sql("SELECT rinq_stop()")
         db.sql("DROP EXTENSION rinq")

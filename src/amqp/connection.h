@@ -200,43 +200,43 @@ extern RinqConn *rinq_conn_create(const RinqConnConfig *config,
 								  const RinqConnCallbacks *callbacks, void *arg);
 
 /*
- * Starts a non-blocking connect.  On immediate failure the connection is
+ * Start a non-blocking connect.  On immediate failure the connection is
  * CLOSED and has its error.  May be called once.
  */
 extern void rinq_conn_connect(RinqConn *conn, const struct sockaddr *addr,
 							  socklen_t addrlen, int64_t now_ms);
 
 /*
- * Does whatever can be done without waiting: sends, receives, calls back,
- * keeps the deadlines.  Handles at most max_frames (at least 1) frames.
- * Returns true if there is more to do right now, so that the owner must call
- * again before sleeping.
+ * Do what can be done without waiting: send, receive, call back, keep the
+ * deadlines.  Handles at most max_frames (at least 1) frames.  Returns true if
+ * there is more to do right now, so that the owner must call again before
+ * sleeping.
  */
 extern bool rinq_conn_step(RinqConn *conn, int64_t now_ms, int max_frames);
 
 /*
- * Sends what has been queued, as far as the socket takes it.  Never closes the
+ * Send what has been queued, as far as the socket takes it.  Never closes the
  * connection: an error shows up in the next step.
  */
 extern void rinq_conn_flush(RinqConn *conn, int64_t now_ms);
 
 /*
- * Asks the broker for an orderly close.  Keep stepping until CLOSED; a broker
+ * Ask the broker for an orderly close.  Keep stepping until CLOSED; a broker
  * that does not answer is given up after three seconds at most.  Before the
  * connection is OPEN, closes at once.
  */
 extern void rinq_conn_close(RinqConn *conn, int64_t now_ms);
 
-/* Replaces the limit of the configuration, for bodies from now on. */
+/* Replace the limit of the configuration, for bodies from now on. */
 extern void rinq_conn_set_max_body(RinqConn *conn, size_t max_body);
 
-/* Frees everything and closes the socket, in any state.  NULL is allowed. */
+/* Free everything and close the socket, in any state.  NULL is allowed. */
 extern void rinq_conn_destroy(RinqConn *conn);
 
 /*
- * The socket, or -1 when there is none.  It appears in rinq_conn_connect(),
- * stays the same, and is closed in rinq_conn_step() or rinq_conn_close() when
- * the connection becomes CLOSED.
+ * Return the socket, or -1 when there is none.  It appears in
+ * rinq_conn_connect(), stays the same, and is closed in rinq_conn_step() or
+ * rinq_conn_close() when the connection becomes CLOSED.
  */
 extern int	rinq_conn_fd(const RinqConn *conn);
 extern bool rinq_conn_wants_write(const RinqConn *conn);
@@ -251,7 +251,7 @@ extern const char *rinq_conn_error(const RinqConn *conn);
 /* Bytes that wait to be sent. */
 extern size_t rinq_conn_backlog(const RinqConn *conn);
 
-/* Has the broker said connection.blocked, and not yet unblocked? */
+/* Tell whether the broker has said connection.blocked, and not yet unblocked. */
 extern bool rinq_conn_blocked(const RinqConn *conn);
 
 /* Known from login on, "" before.  See rinq_broker_version_check(). */
@@ -265,7 +265,7 @@ extern uint16_t rinq_conn_channel_max(const RinqConn *conn);
 
 /* ---------------- requests, answered through on_reply ---------------- */
 
-/* Can this channel be used now (open, or its opening on the way)? */
+/* Tell whether this channel can be used now (open, or its opening on the way). */
 extern bool rinq_amqp_channel_usable(const RinqConn *conn, uint16_t channel);
 
 /* Requests of the channel that the broker has not answered yet. */
@@ -315,7 +315,7 @@ extern RinqMsgStatus rinq_confirm_select(RinqConn *conn, uint16_t channel,
 /* ---------------- messages, not answered ---------------- */
 
 /*
- * Queues a message for sending; everything is checked before the first byte
+ * Queue a message for sending; everything is checked before the first byte
  * is written.  Nothing is sent until the next flush or step.  In confirm mode
  * the caller counts its own delivery tags: 1 for the first successful publish
  * after rinq_confirm_select().
@@ -326,13 +326,13 @@ extern RinqMsgStatus rinq_basic_publish(RinqConn *conn, uint16_t channel,
 										const char *body, size_t body_len);
 
 /*
- * The message that was published last, as it was written: its frames.  Valid
- * only right after a successful rinq_basic_publish().
+ * Return the message that was published last, as it was written: its frames.
+ * Valid only right after a successful rinq_basic_publish().
  */
 extern RinqBytes rinq_conn_last_message(const RinqConn *conn);
 
 /*
- * Queues a message for sending once more, on the same channel of the same
+ * Queue a message for sending once more, on the same channel of the same
  * connection as before; frames are what rinq_conn_last_message() returned then.
  */
 extern RinqMsgStatus rinq_basic_publish_again(RinqConn *conn, uint16_t channel,

@@ -80,7 +80,7 @@ typedef struct RinqMessage
 } RinqMessage;
 
 /*
- * Reads a property list: the bytes of a content header frame that follow the
+ * Read a property list: the bytes of a content header frame that follow the
  * 64-bit body size, that is from the property flags on.  Returns false when
  * they are not a well-formed property list; *out is then all absent.  Unknown
  * properties and headers are skipped whatever their type, without recursion.
@@ -89,20 +89,20 @@ typedef struct RinqMessage
 extern bool rinq_message_decode(const char *data, size_t len, RinqMessage *out);
 
 /*
- * Checks whether the message can be encoded for a connection that negotiated
- * frame_max, and stores the number of bytes it will take into *size.
+ * Check whether the message can be encoded for a connection that negotiated
+ * frame_max, and store the number of bytes it will take into *size.
  */
 extern RinqMsgStatus rinq_message_check(const RinqMessage *msg,
 										size_t frame_max, size_t *size);
 
 /*
- * Writes the property list of a message that passed the check; buf has room
+ * Write the property list of a message that passed the check; buf has room
  * for the number of bytes that the check reported.  Returns the bytes written,
  * or 0 if the codec refuses (which the check precludes).
  */
 extern size_t rinq_message_encode(const RinqMessage *msg, char *buf, size_t size);
 
-/* A short English explanation of a status, for error messages. */
+/* Explain a status in short English, for error messages. */
 extern const char *rinq_msg_status_text(RinqMsgStatus status);
 
 #endif							/* RINQ_AMQP_MESSAGE_H */

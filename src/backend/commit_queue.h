@@ -13,17 +13,17 @@
 #include "ipc/sendqueue.h"
 
 /*
- * Has a message sent when the transaction commits: after all that were written
- * before, and not at all when the transaction, or the savepoint it was written
- * after, is rolled back.  Raises an error when there is no room.
+ * Have a message sent when the transaction commits: after all that were
+ * written before, and not at all when the transaction, or the savepoint it was
+ * written after, is rolled back.  Raises an error when there is no room.
  */
 extern void rinq_send_at_commit(RinqDatabase *db, const RinqOutbound *message,
 								const RinqBytes *fields);
 
-/* has the outbox scanned after the commit, for rows that were written by hand */
+/* have the outbox scanned after the commit, for rows that were written by hand */
 extern void rinq_send_scan_at_commit(RinqDatabase *db);
 
-/* has a commit that others are told of on disk first */
+/* have a commit that others are told of on disk first */
 extern void rinq_commit_durably(void);
 
 /* durable messages that the transaction has written so far */

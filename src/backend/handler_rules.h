@@ -16,7 +16,7 @@
 /* of rinq_internal; its EXECUTE privilege goes with listeners and subscriptions */
 #define RINQ_REGISTRATION_FUNCTION "has_listeners_or_subscriptions"
 
-/* does a role hold it? */
+/* tell whether a role holds the privilege */
 extern bool rinq_is_registered_role(Oid role);
 extern Oid	rinq_registration_function(void);
 
@@ -34,10 +34,10 @@ extern char *rinq_handler_reference(Oid func, const char *name);
 extern const char *rinq_handler_name(const char *reference);
 extern Oid	rinq_handler_find(const char *reference);
 
-/* the function of a stored name; InvalidOid when there is none */
+/* find the function of a stored name; InvalidOid when there is none */
 extern Oid	rinq_handler_by_name(const char *name);
 
-/* a role that hands its rights to another one by registering its function */
+/* refuse a superuser whose function another role could then act through */
 extern void rinq_check_superuser_handler(Oid func, Oid role);
 
 #endif							/* RINQ_HANDLER_RULES_H */

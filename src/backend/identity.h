@@ -15,7 +15,7 @@
 /* by the reader, in a transaction: looks, and takes over what no other database owns */
 extern void rinq_identity_read(RinqDatabase *db, Oid schema, RinqIdentities *found);
 
-/* makes this database one of its own; false when it is that already */
+/* make this database one of its own; false when it is that already */
 extern bool rinq_identity_renew_if_copied(Oid schema);
 
 /* why it is suspended, in a transaction; NULL when it is not */

@@ -16,7 +16,7 @@
 extern void rinq_registration_add(Oid role);
 extern void rinq_registration_tidy(void);
 
-/* has a role anything? */
+/* tell whether a role has a listener or subscription */
 extern bool rinq_registration_has(Oid role);
 
 /* around a command that renames: the handlers, and what they are called now */

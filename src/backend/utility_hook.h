@@ -14,7 +14,7 @@ extern void rinq_utility_hook_init(void);
 /* at commit, have this database's listeners read again */
 extern void rinq_utility_hook_reread_at_commit(void);
 
-/* the same at once, and the outbox */
+/* have the listeners read again at once, and the outbox */
 extern void rinq_utility_hook_reread_now(void);
 
 /* and, at commit, have it served although it is a copy */

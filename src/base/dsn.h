@@ -36,7 +36,7 @@ typedef struct RinqDsn
 } RinqDsn;
 
 /*
- * Takes text (zero-terminated) apart.  On failure returns false, wipes *out,
+ * Take text (zero-terminated) apart.  On failure returns false, wipes *out,
  * and puts an explanation into err that quotes neither the password nor the
  * user name.  An empty text is the default broker: guest at localhost:5672.
  */
@@ -44,13 +44,13 @@ extern bool rinq_dsn_parse(const char *text, RinqDsn *out,
 						   char *err, size_t errsize);
 
 /*
- * Writes "host:port/vhost", terminated, and returns buf.  The default virtual
+ * Write "host:port/vhost", terminated, and return buf.  The default virtual
  * host "/" is shown as nothing ("host:port/"); characters with a meaning in
  * an address or outside printable ASCII are percent-encoded.
  */
 extern char *rinq_dsn_describe(const RinqDsn *dsn, char *buf, size_t size);
 
-/* Overwrites the structure in a way the compiler does not optimise away. */
+/* Overwrite the structure in a way the compiler does not optimise away. */
 extern void rinq_dsn_wipe(RinqDsn *dsn);
 
 #endif							/* RINQ_AMQP_DSN_H */

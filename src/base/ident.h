@@ -94,13 +94,13 @@ extern bool rinq_session_id_equal(const RinqSessionId *a, const RinqSessionId *b
 extern bool rinq_ref_equal(const RinqRef *a, const RinqRef *b);
 extern bool rinq_message_id_equal(const RinqMessageId *a, const RinqMessageId *b);
 
-/* A copy without stray bytes between its parts, for hashing. */
+/* Copy an id without stray bytes between its parts, for hashing. */
 extern void rinq_message_id_key(const RinqMessageId *id, RinqMessageId *key);
 
-/* Is this a namespace at all (letters, digits, "_.:-", 1 to 200 bytes)? */
+/* Tell whether this is a namespace at all (letters, digits, "_.:-", 1 to 200 bytes). */
 extern bool rinq_namespace_valid(const char *name, size_t len);
 
-/* Is it one of the network's own, which applications may not use? */
+/* Tell whether a namespace is one of the network's own, which applications may not use. */
 extern bool rinq_namespace_reserved(const char *name, size_t len);
 
 #endif							/* RINQ_IDENT_H */

@@ -16,7 +16,7 @@
 extern RinqBytes rinq_payload_from_jsonb(const Jsonb *json);
 extern Jsonb *rinq_payload_to_jsonb(RinqBytes body);
 
-/* the same for payloads that SQL sees as the bytes they are */
+/* convert payloads that SQL sees as the bytes they are */
 extern RinqBytes rinq_payload_from_raw(bytea *raw);
 extern bytea *rinq_payload_to_raw(RinqBytes body);
 
