@@ -488,7 +488,8 @@ rinq_attributes_remove_namespace(RinqAttributeTable *table, RinqBytes namespace)
 }
 
 /*
- * Note that what was true at one revision is still true at another.
+ * Have values that were last known to be true at one revision count as true at
+ * another.
  */
 void
 rinq_attributes_refetched(RinqAttributeTable *table, uint32 from, uint32 to)

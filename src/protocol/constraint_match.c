@@ -61,8 +61,8 @@ is_comparison(const RinqConstraint *constraint)
 }
 
 /*
- * Count the terms that count: what the wire says beside a comparison means
- * nothing.
+ * Return the number of terms that matter: what the wire says beside a
+ * comparison means nothing.
  */
 static int
 num_terms(const RinqConstraint *constraint)

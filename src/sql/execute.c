@@ -44,7 +44,8 @@ enum
 };
 
 /*
- * Return the entry of the database, which is all that durable messages need.
+ * Return the database's entry, which is all that durable messages need; others
+ * need the peer.  Raises an error when too many durable messages wait.
  */
 static RinqDatabase *
 require_database(bool durable)

@@ -369,8 +369,8 @@ next_fetched(Reader *reader)
 /* ---------------- arguments ---------------- */
 
 /*
- * Check the privilege to execute the function that is inlined: it is enough
- * for this one.
+ * Check the privilege to execute rinq_notifications, in whose place this
+ * function is put: a role that has it may execute this one.
  */
 static void
 check_privilege(FunctionCallInfo fcinfo)

@@ -46,7 +46,7 @@ rinq_send_allocate_id(RinqDatabase *db, RinqMessageId *id)
 
 /*
  * Allocate the id of the next message of the session that an argument names,
- * if it is not NULL.
+ * or of the connection's own if it is NULL.
  */
 void
 rinq_send_allocate_id_argument(FunctionCallInfo fcinfo, int n, RinqDatabase *db, RinqMessageId *id)

@@ -347,8 +347,8 @@ inherit_request(const RinqBytes *fields, int64 deadline)
 }
 
 /*
- * Tell the log about the request: of an error, the message is all that is
- * sent.
+ * Add the request to the context of an error, for the log alone: of an error,
+ * the message is all that is sent.
  */
 static void
 tell_about_request(void *arg)

@@ -501,7 +501,10 @@ release_if_unused(RinqDatabase *db, Supervision *sup)
 	return config;
 }
 
-/* Decide about the databases that waited until all were looked into. */
+/*
+ * Have the databases read again that waited until all were looked into, so
+ * that it is decided whether they are copies.
+ */
 static void
 decide_about_copies(void)
 {

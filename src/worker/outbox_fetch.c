@@ -81,8 +81,8 @@ start_fetch(void)
 }
 
 /*
- * Note that a row is gone; the references were copied, so that their items can
- * be written over.
+ * Report a row that was not found, or was set aside, or is postponed; the
+ * references were copied, so that their items can be written over.
  */
 static void
 note_gone(const RinqOutboxItem *item, bool postponed)

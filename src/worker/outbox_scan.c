@@ -283,8 +283,8 @@ read_piece(void)
 }
 
 /*
- * Finish a scan whose references were all read: rows may have been moved away
- * from theirs.
+ * Finish a scan all of whose references were read; it begins again if rows
+ * were moved away from theirs.
  */
 static RinqOutboxTurn
 finish_scan(void)

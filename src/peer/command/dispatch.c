@@ -196,8 +196,8 @@ served_namespace(const RinqInbound * request)
 }
 
 /*
- * Tell whether there is no handler for a request any more, or no reason to run
- * it.
+ * Tell whether there is nothing left to run something for: its handler or
+ * session is gone, or its time is over.
  */
 static bool
 is_over(const RinqInbound * request)

@@ -337,8 +337,9 @@ rinq_invoker_call(uint32 index, uint32 serial)
 }
 
 /*
- * Give up a returned call: it is not sent again, and there may be no waiter to
- * tell.
+ * Forget the returned message of a call, which is not sent again.  A call
+ * whose response goes to a handler is counted as dropped when it is not waited
+ * for any more.
  */
 static void
 give_up_returned(Waiting * w, const char *text)
@@ -439,7 +440,9 @@ rinq_invoker_confirmed(const RinqPublication * what)
 }
 
 /*
- * End the call of a request that the broker has refused.
+ * End the call of a request that the broker has refused.  A call whose
+ * response goes to a handler is counted as dropped when it is not waited for
+ * any more.
  */
 void
 rinq_invoker_refused(const RinqPublication * what, const char *text)

@@ -214,7 +214,8 @@ end_fetching(RinqSession * session, RinqOutcome outcome, const char *text)
 }
 
 /*
- * Buffer no more notifications for a session, which keeps those that it has.
+ * End the fetches that wait in a session that buffers nothing any more; what
+ * was buffered stays.
  */
 void
 rinq_buffer_no_more(RinqSession * session)
@@ -223,8 +224,8 @@ rinq_buffer_no_more(RinqSession * session)
 }
 
 /*
- * End the buffer of a session that ends: what was buffered is lost, and those
- * who wait are told.
+ * Drop what is buffered for a session that ends, and end the fetches that
+ * wait.
  */
 void
 rinq_buffer_session_ends(RinqSession * session)

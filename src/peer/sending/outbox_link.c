@@ -24,11 +24,11 @@ static int64 start_after;
 static int64 complained_at;
 
 /*
- * Postpone the next start of the worker after one that failed; executors make
- * room for it meanwhile.
+ * Have executors make room for a worker that could not be started; it is tried
+ * again.
  */
 static void
-postpone_worker_start(void)
+worker_start_failed(void)
 {
 	worker = NULL;
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
@@ -82,7 +82,7 @@ rinq_outbox_link_up(void)
 	if (rinq_start_worker("rinq outbox", "rinq_outbox_main", &args, &worker))
 		rinq_workers_short(RINQ_NOT_SHORT);
 	else
-		postpone_worker_start();
+		worker_start_failed();
 	MemoryContextSwitchTo(old);
 	return worker != NULL;
 }

@@ -151,8 +151,8 @@ rinq_outbox_moved(void)
 }
 
 /*
- * Log that messages wait for this reason, when none has moved for a while;
- * with NULL, they do not wait.  Returns when to look again, or 0.
+ * Show and log what messages wait for, when none has moved for a while; NULL
+ * is that none waits.  Returns when to look again, or 0.
  */
 int64
 rinq_outbox_look_for_stall(const char *reason)

@@ -364,8 +364,8 @@ rinq_sender_refused(uint64 tag, const char *text)
 }
 
 /*
- * Settle a notification that is given up for good, or a call whose response is
- * not waited for.
+ * Count a notification as dropped that is given up for good, or a call whose
+ * response goes to a handler.
  */
 void
 rinq_sender_dropped(const char *text)
