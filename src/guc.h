@@ -53,7 +53,7 @@ extern char *rinq_databases;
 /* what rinq_declare_exchanges says */
 typedef enum RinqDeclareExchanges
 {
-	RINQ_DECLARE_PASSIVE,		/* they have to exist */
+	RINQ_DECLARE_PASSIVE,		/* the exchanges have to exist */
 	RINQ_DECLARE_ON
 } RinqDeclareExchanges;
 

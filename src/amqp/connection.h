@@ -131,7 +131,7 @@ typedef struct RinqAmqpChannelClosed
 	const char *text;			/* the broker's */
 	const char *method;			/* what failed, e.g. "queue.declare"; never
 								 * NULL, "unknown" if the broker does not say */
-	bool		request_failed; /* it was the oldest unanswered request */
+	bool		request_failed; /* the oldest unanswered request caused it */
 	RinqRequestKind kind;		/* of that request, if request_failed */
 	uint64_t	cookie;			/* of that request; 0 if the cause was not a
 								 * request (a publish, an ack) */

@@ -149,7 +149,7 @@ judge_claim(const Claim *claim, Oid *original)
 		if (db->presence == RINQ_UNKNOWN)
 			unknown = true;
 		else if (db->oid == claim->database)
-			exists = false;		/* it is another database by now */
+			exists = false;		/* the number is another database's by now */
 	}
 	if (exists && !claim->is_template)
 	{

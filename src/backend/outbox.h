@@ -24,11 +24,11 @@
 typedef struct RinqOutboxRowRef
 {
 	int64		seq;			/* rows are sent in this order */
-	RinqOutboxItem item;		/* its id, if that is known */
-	bool		foreign;		/* it is of a database that this one is a copy
-								 * of */
-	bool		found;			/* it is there, and something is left to do
-								 * with it */
+	RinqOutboxItem item;		/* the row's id, if that is known */
+	bool		foreign;		/* the row is of a database that this one is a
+								 * copy of */
+	bool		found;			/* the row is there, and something is left to
+								 * do with it */
 } RinqOutboxRowRef;
 
 /* the tables, open in a transaction of the outbox worker */

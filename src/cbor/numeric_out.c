@@ -309,7 +309,8 @@ put_limbs(StringInfo out, uint64 *limbs, int n, bool negative)
 		return;
 	}
 
-	top = pg_leftmost_one_pos64(limbs[n - 1]) / 8;	/* its highest byte */
+	top = pg_leftmost_one_pos64(limbs[n - 1]) / 8;	/* the number's highest
+													 * byte */
 	len = (size_t) (n - 1) * sizeof(uint64) + top + 1;
 
 	p = rinq_cbor_reserve(out, 2 * RINQ_CBOR_HEAD_MAX + len);

@@ -33,8 +33,8 @@ typedef struct RinqListener
 typedef struct RinqDurableSubscription
 {
 	char	   *name;
-	RinqListener listener;		/* its namespace, and the function that
-								 * handles them */
+	RinqListener listener;		/* the subscription's namespace, and the
+								 * function that handles them */
 	RinqBytes	attributes;		/* of the session, in that namespace
 								 * (protocol/attribute.h) */
 } RinqDurableSubscription;

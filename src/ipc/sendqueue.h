@@ -67,11 +67,12 @@ typedef struct RinqOutbound
 {
 	uint32		length;			/* of all of it, aligned */
 	RinqSendKind kind;
-	bool		durable;		/* it is a row of the outbox, too */
+	bool		durable;		/* the message is a row of the outbox, too */
 	bool		known;			/* the peer has it already, and need not send
 								 * this copy */
 	RinqSessionId target;		/* of a notification to one */
-	RinqOutboxItem item;		/* its id; its place, when it is durable */
+	RinqOutboxItem item;		/* the message's id; the row, when it is
+								 * durable */
 	int64		deadline;		/* on the wall clock, as in the outbox; 0 is
 								 * none */
 	uint32		lengths[RINQ_SEND_FIELDS];	/* PG_UINT32_MAX: absent */
@@ -86,7 +87,7 @@ typedef enum RinqChunkKind
 	/* from the outbox worker */
 	RINQ_CHUNK_SNAPSHOT,		/* what the scan that begins sees */
 	RINQ_CHUNK_STORED,			/* messages that the scan has found */
-	RINQ_CHUNK_SCANNED,			/* these were all */
+	RINQ_CHUNK_SCANNED,			/* the rows before were all */
 	RINQ_CHUNK_FETCHED,			/* messages that were asked for */
 	RINQ_CHUNK_REMOVED,			/* items that are not in the outbox any more,
 								 * or "postponed" */

@@ -39,8 +39,8 @@ typedef enum RinqPresence
 typedef enum RinqSuspension
 {
 	RINQ_NOT_SUSPENDED = 0,
-	RINQ_SUSPENDED_COPY,		/* it is a copy of another database of this
-								 * server */
+	RINQ_SUSPENDED_COPY,		/* the database is a copy of another one of
+								 * this server */
 	RINQ_SUSPENDED_PARTIAL,		/* listeners of another database, and no word
 								 * of which */
 	RINQ_SUSPENDED_UNDECIDED,	/* others have to be looked into first */
@@ -51,8 +51,8 @@ typedef enum RinqSuspension
 typedef struct RinqIdentity
 {
 	pg_uuid_t	id;
-	bool		owned;			/* this database has it; else, it came here
-								 * with a copy */
+	bool		owned;			/* this database has the identity; else, it
+								 * came here with a copy */
 } RinqIdentity;
 
 #define RINQ_MAX_IDENTITIES 8
@@ -87,7 +87,7 @@ typedef struct RinqWorker
 typedef enum RinqNetState
 {
 	RINQ_NET_STOPPED = 0,		/* no peer runs */
-	RINQ_NET_STARTING,			/* it runs, and has not tried to connect */
+	RINQ_NET_STARTING,			/* the peer runs, and has not tried to connect */
 	RINQ_NET_CONNECTING,
 	RINQ_NET_CONNECTED,
 	RINQ_NET_DISCONNECTED		/* waits before it tries again */
@@ -111,13 +111,14 @@ typedef struct RinqExecutorSlot
 	int			procno;
 	uint32		serial;			/* tells one tenant of the slot from the next */
 	bool		leave;			/* asked to make room */
-	bool		ran;			/* it connected to its database */
+	bool		ran;			/* the worker connected to its database */
 	uint32		request;		/* slot index of what it runs, when busy */
 
 	/* set without the lock, by signal handlers among others */
 	pg_atomic_uint32 terminated;	/* another process than the peer wants it
 									 * to end */
-	pg_atomic_uint32 end_now;	/* it is to end, whatever it is doing */
+	pg_atomic_uint32 end_now;	/* the executor is to end, whatever it is
+								 * doing */
 } RinqExecutorSlot;
 
 typedef enum RinqCounter
@@ -243,7 +244,7 @@ typedef struct RinqDatabase
 									 * table */
 	int64		handled_counted_at;
 	Oid			handled_file;	/* in which the table was then */
-	bool		purge_more;		/* it was not through */
+	bool		purge_more;		/* the last purge was not through */
 	int64		purge_not_before;	/* since the last one has failed */
 
 	/* protected by the channel's request lock */
@@ -270,7 +271,7 @@ typedef struct RinqShared
 	int			launcher_procno;
 	int			launcher_pid;
 	bool		scanned;		/* the launcher has seen all databases once */
-	bool		rescan;			/* it is to look for new databases */
+	bool		rescan;			/* the launcher is to look for new databases */
 	bool		recheck;		/* and again into those that were without the
 								 * extension */
 	pg_atomic_uint64 short_since[RINQ_SHORT_KINDS]; /* when a worker could not

@@ -419,7 +419,10 @@ may_run_unattended(RinqDatabase *db, const RinqExecutorSlot *me)
 	{
 		const RinqExecutorSlot *executor = &db->executors[i];
 
-		/* its owner clears it without the lock, so it is read but once */
+		/*
+		 * the owner of the slot clears it without the lock, so it is read but
+		 * once
+		 */
 		uint32		request = *(volatile const uint32 *) &executor->request;
 
 		if (executor != me && executor->state == RINQ_EXECUTOR_BUSY &&

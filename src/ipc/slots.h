@@ -61,7 +61,7 @@ typedef enum RinqOutcome
 	RINQ_OUTCOME_ERROR,			/* fields: text */
 	RINQ_OUTCOME_MALFORMED,		/* fields: text; the response made no sense */
 	RINQ_OUTCOME_GIVEN_BACK,	/* the request was given back */
-	RINQ_OUTCOME_EXPIRED,		/* its deadline passed */
+	RINQ_OUTCOME_EXPIRED,		/* the deadline passed */
 	RINQ_OUTCOME_CONNECTION_LOST,	/* fields: text */
 	RINQ_OUTCOME_NOT_CONNECTED, /* fields: text; nothing was sent */
 	RINQ_OUTCOME_NO_QUEUE,		/* fields: text; the broker refused the queue */
@@ -125,8 +125,9 @@ enum
 typedef enum RinqReceiveMode
 {
 	RINQ_RECEIVE_HANDLER = 'h', /* a function handles them */
-	RINQ_RECEIVE_CHANNEL = 'n', /* they go on to LISTEN and NOTIFY */
-	RINQ_RECEIVE_BUFFER = 'k'	/* they are kept until they are fetched */
+	RINQ_RECEIVE_CHANNEL = 'n', /* notifications go on to LISTEN and NOTIFY */
+	RINQ_RECEIVE_BUFFER = 'k'	/* notifications are buffered until they are
+								 * fetched */
 } RinqReceiveMode;
 
 /* what an executor is to run */

@@ -65,7 +65,8 @@ peer_gone(int code, Datum arg)
 
 	LWLockReleaseAll();
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
-	db->incarnation++;			/* its executors end when they see this */
+	db->incarnation++;			/* this peer's executors end when they see
+								 * this */
 	LWLockRelease(rinq_shared->lock);
 
 	SpinLockAcquire(&db->mutex);
@@ -77,8 +78,8 @@ peer_gone(int code, Datum arg)
 	rinq_sender_end();
 	rinq_slots_peer_gone(db);
 	rinq_pool_end();
-	rinq_wake_proc(db->outbox.procno);	/* it ends when it sees the
-										 * incarnation */
+	rinq_wake_proc(db->outbox.procno);	/* the outbox worker ends when it sees
+										 * the incarnation */
 
 	/* only now may another peer come */
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);

@@ -326,7 +326,7 @@ rinq_attributes_update(RinqAttributeTable **table, MemoryContext context, RinqBy
 
 		if (old == NULL ? a->value.len == 0 && !a->frozen :
 			old->frozen == a->frozen && rinq_bytes_equal(rinq_entry_value(old), a->value))
-			continue;			/* it is what it should be */
+			continue;			/* the attribute is what it should be */
 		if (old != NULL && old->frozen)
 		{
 			*frozen_key = a->key;

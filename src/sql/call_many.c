@@ -43,7 +43,7 @@ typedef struct Call
 {
 	RinqBytes	payload;
 	uint32		slot;			/* while it is under way; else RINQ_NO_SLOT */
-	bool		has_id;			/* it was allocated from the session in
+	bool		has_id;			/* the id was allocated from the session in
 								 * question */
 	RinqMessageId id;
 	Datum		values[RINQ_RESULT_COLUMNS];

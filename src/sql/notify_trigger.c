@@ -50,7 +50,8 @@ typedef struct Batch
 	RinqTriggerContext *about;
 	RinqDatabase *db;
 	MemoryContext row_context;	/* of what a row needs, until the next one */
-	Target		target;			/* its constraint is in "constraint" */
+	Target		target;			/* the constraint of the target is in
+								 * "constraint" */
 	StringInfoData constraint;
 	StringInfoData new_rows;	/* in CBOR, one after another */
 	StringInfoData old_rows;

@@ -20,7 +20,7 @@ typedef struct RinqTriggerColumn
 {
 	int			number;
 	const char *name;
-	RinqBytes	key;			/* its name as it is sent */
+	RinqBytes	key;			/* the column's name as it is sent */
 	const char *namespace;		/* of the attribute to match; NULL: the
 								 * notification's */
 	FmgrInfo	to_jsonb;		/* converts its values */

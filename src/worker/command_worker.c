@@ -499,7 +499,8 @@ rinq_executor_main(Datum arg)
 		uint32		index;
 
 		ResetLatch(MyLatch);
-		QueryCancelPending = false; /* it was for a request that is over */
+		QueryCancelPending = false; /* the cancellation was for a request that
+									 * is over */
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
 		{

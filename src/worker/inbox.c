@@ -319,7 +319,7 @@ typedef struct Attempt
 	const RinqSlot *slot;
 	const RinqBytes *fields;
 	bool		may_go_on;
-	int			attempts;		/* this one included, if it may go on */
+	int			attempts;		/* this attempt included, if it may go on */
 	char		error[64];
 } Attempt;
 

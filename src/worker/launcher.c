@@ -47,7 +47,8 @@ typedef struct Supervision
 {
 	BackgroundWorkerHandle *reader;
 	BackgroundWorkerHandle *peer;
-	bool		peer_seen;		/* it was not yet taken note of as ended */
+	bool		peer_seen;		/* the end of the peer was not yet taken note
+								 * of */
 	int64		next_read;
 	int			read_delay;		/* ms, grows while readers fail */
 	int64		peer_started;
@@ -201,7 +202,7 @@ scan_databases(void)
 				db->name = entry->name;
 				exists = true;
 
-				/* it was not served for a while */
+				/* the database was not served for a while */
 				if (db->presence == RINQ_ABSENT && !found_absent(db))
 				{
 					db->presence = RINQ_UNKNOWN;
@@ -376,7 +377,7 @@ supervise_reader(RinqDatabase *db, Supervision *sup, Start *start)
 	{
 		if (sup->reader != NULL && is_worker_stopped(sup->reader))
 		{
-			/* it ended; did it get to read? */
+			/* the reader ended; did it get to read? */
 			forget_handle(&sup->reader);
 			if (db->read_done == db->read_wanted)
 				sup->read_delay = 0;

@@ -73,7 +73,7 @@ log_deadline(const ErrorData *error)
 {
 	ErrorContextCallback *context = error_context_stack;
 
-	/* it is in the error's own context already */
+	/* the request is in the error's own context already */
 	error_context_stack = NULL;
 	ereport(LOG,
 			(errcode(error->sqlerrcode),

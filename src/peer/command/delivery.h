@@ -41,13 +41,13 @@ typedef struct RinqInbound
 								 * is forwarded; of the response, when
 								 * "answered" */
 	RinqLane   *lane;			/* while it waits there, or is in a slot */
-	uint16		channel;		/* it came through */
+	uint16		channel;		/* the channel that the request came through */
 	uint32		epoch;			/* of that channel */
 	uint64		tag;
 	bool		balanced;
 	bool		redelivered;
-	bool		waits;			/* it was not started yet */
-	bool		settled;		/* its response was refused, and an error is
+	bool		waits;			/* the request was not started yet */
+	bool		settled;		/* the response was refused, and an error is
 								 * sent instead */
 	int64		settle_at;		/* when it goes back, while it is "delayed" */
 	RinqReplyMode reply;
@@ -60,7 +60,7 @@ typedef struct RinqInbound
 	RinqBytes	span_context;
 	RinqBytes	traceparent;
 	RinqBytes	tracestate;
-	RinqBytes	failure_type;	/* these two of a response */
+	RinqBytes	failure_type;	/* these two: of a response */
 	RinqBytes	message;
 	RinqBytes	body;			/* freed once it is in a slot */
 	char		texts[FLEXIBLE_ARRAY_MEMBER];

@@ -46,7 +46,7 @@ typedef struct PostingMember
 
 typedef struct KeyIndex
 {
-	RinqBytes	namespace;		/* its data is NULL while the place is free */
+	RinqBytes	namespace;		/* the data is NULL while the place is free */
 	RinqBytes	key;
 	bool		complete;		/* all sessions are in it */
 	uint64		used;			/* number of the search that used it last */
@@ -138,7 +138,8 @@ join_index(KeyIndex * index, RinqSession * session)
 	hash = hash_value(attribute.value);
 	member = hash_search(index->members, &session->seq, HASH_ENTER, &found);
 	if (found)
-		return;					/* it has come while the index is being built */
+		return;					/* the session has come while the index is
+								 * being built */
 	posting = hash_search(index->postings, &hash, HASH_ENTER, &found);
 	if (!found)
 	{

@@ -30,7 +30,7 @@ typedef struct Subscription
 	RinqDurableSubscription *durable;
 	uint32		session;		/* number and serial of its session; 0 is none */
 	uint64		serial;
-	bool		stays;			/* it is in a new list, too */
+	bool		stays;			/* the subscription is in a new list, too */
 } Subscription;
 
 static List *subscriptions = NIL;

@@ -17,7 +17,7 @@ typedef enum RinqPart
 {
 	RINQ_PART_ALL,
 	RINQ_PART_PLAIN,			/* messages that are not durable */
-	RINQ_PART_DURABLE			/* those that are */
+	RINQ_PART_DURABLE			/* the durable ones */
 } RinqPart;
 
 /* a chunk that is being sent */

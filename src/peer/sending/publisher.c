@@ -57,8 +57,8 @@ typedef struct Unconfirmed
 	RinqPublication what;
 	Size		body_len;
 	char		exchange[8];
-	bool		second;			/* it was returned before */
-	bool		done;			/* it is not on its way any more */
+	bool		second;			/* the message was returned before */
+	bool		done;			/* the message is not on its way any more */
 	int64		sent_at;
 	RinqBytes	frames;			/* as it was sent; absent when it must not be
 								 * sent again */
@@ -381,7 +381,7 @@ rinq_publish(const RinqPublication * what, const char *exchange, RinqBytes routi
 		return RINQ_MSG_BACKLOG;
 	if (!lane_has_room(lane, body.len))
 	{
-		/* it would wait for ever while others keep coming */
+		/* this message would wait for ever while others keep coming */
 		if (is_doubtful(body.len) && lane->drain_until == 0)
 			lane->drain_until = rinq_peer.now + DRAIN_PATIENCE;
 		return RINQ_MSG_BACKLOG;

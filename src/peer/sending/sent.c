@@ -35,7 +35,7 @@
 typedef enum SentState
 {
 	SENT_PUBLISHED,				/* not confirmed */
-	SENT_CONFIRMED,				/* its row is to be removed */
+	SENT_CONFIRMED,				/* the message's row is to be removed */
 	SENT_REMOVING,				/* the outbox worker was told so */
 	SENT_RETRY,					/* to be sent again, at "retry_at" */
 	SENT_FETCHING				/* the outbox worker reads it again, or sets

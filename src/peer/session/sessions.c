@@ -196,7 +196,7 @@ rinq_own_session_of_process(int procno, uint32 client)
 	if (session != NULL &&
 		RINQ_POSITION_NEXT(pg_atomic_read_u64(&backend_session.position)) >= RINQ_RENUMBER_AT)
 	{
-		/* it is known, and runs out of numbers for messages */
+		/* the session is known, and runs out of numbers for messages */
 		rinq_own_session_renumber(session);
 		return;
 	}

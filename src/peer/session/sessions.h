@@ -39,7 +39,7 @@ typedef struct RinqSession
 	dlist_head	notifications;	/* that wait until the one before is handled
 								 * (dispatch.c) */
 	bool		handling;		/* one of them is being handled */
-	bool		durable;		/* it was made for a subscription
+	bool		durable;		/* the session was made for a subscription
 								 * (subscriptions.c) */
 	dlist_head	buffered;		/* until they are fetched (buffer.c) */
 	int			num_buffered;

@@ -37,7 +37,7 @@ static int64 waits_since[MAX_CHANNELS];
 /* when the broker has answered anything at all */
 static int64 last_reply;
 
-/* its silence was noticed, and what waits behind is on its way elsewhere */
+/* the channel's silence was noticed, and what waits behind is on its way elsewhere */
 static bool is_stuck[MAX_CHANNELS];
 
 /* namespaces whose declaration is under way, oldest first */

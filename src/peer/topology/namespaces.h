@@ -31,7 +31,8 @@ typedef struct RinqNamespace
 	dlist_node	declaring;		/* while it is being declared (declare.c) */
 	uint16		declare_channel;	/* where */
 	int64		declare_since;
-	int64		mend_after;		/* it is not declared again before (mending.c) */
+	int64		mend_after;		/* the queue is not declared again before
+								 * (mending.c) */
 	uint16		channel;		/* that consumes its requests; 0 is none yet */
 	bool		consuming;		/* requested from the broker */
 	RinqListener *listener;		/* NULL when no session listens */

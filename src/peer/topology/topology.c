@@ -46,7 +46,7 @@ enum
 	STEP_SETUP = 1,				/* of the peer's own queues, and exchanges */
 	STEP_SETUP_LAST,
 	STEP_BIND,					/* of cmd.<namespace>, the last of its steps */
-	STEP_NAMESPACE,				/* its other steps */
+	STEP_NAMESPACE,				/* other steps of a namespace */
 	STEP_CONSUME,
 	STEP_SUBSCRIBE,				/* the last binding for notifications */
 	STEP_AGAIN_OWN,				/* of what is there already: the peer's own */
