@@ -60,7 +60,7 @@ rinq_async_find(const RinqMessageId *id)
 	return hash_search(calls, &key, HASH_FIND, NULL);
 }
 
-/* Tell whether a call was answered, also when its result was dropped since. */
+/* Tell whether a call was answered, also when its answer was dropped since. */
 static bool
 has_async_result(const RinqAsyncCall *call)
 {

@@ -507,7 +507,7 @@ rinq_call_wait(RinqDatabase *db, uint32 index, RinqResult *result)
 	RinqSlot   *slot = &rinq_slots_of(db)->slot[index];
 
 	Assert(slot->deadline > 0);
-	memset(answer, 0, sizeof(*answer));
+	memset(result, 0, sizeof(*result));
 	while (rinq_slot_state(slot) != RINQ_SLOT_DONE)
 	{
 		if (slot->deadline <= rinq_clock_ms())
@@ -534,8 +534,8 @@ rinq_call_read_result(RinqDatabase *db, uint32 index, RinqResult *result)
 	RinqSlot   *slot = &rinq_slots_of(db)->slot[index];
 
 	Assert(rinq_slot_state(slot) == RINQ_SLOT_DONE && slot->owner == RINQ_MY_PROCNO);
-	answer->outcome = slot->outcome;
-	rinq_slot_read(slot, answer->fields, RINQ_RESULT_FIELDS);
+	result->outcome = slot->outcome;
+	rinq_slot_read(slot, result->fields, RINQ_RESULT_FIELDS);
 }
 
 /*

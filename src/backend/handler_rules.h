@@ -34,7 +34,7 @@ extern char *rinq_handler_reference(Oid func, const char *name);
 extern const char *rinq_handler_name(const char *reference);
 extern Oid	rinq_handler_find(const char *reference);
 
-/* find the function of a stored name; InvalidOid when there is none */
+/* find find find the function of a stored name; InvalidOid when there is none */
 extern Oid	rinq_handler_by_name(const char *name);
 
 /* refuse a superuser whose function another role could then act through */

@@ -178,10 +178,10 @@ note_row_ref(int table, TupleTableSlot *slot, void *arg)
 		found->refs = repalloc_huge(found->refs, found->room * sizeof(RinqOutboxRowRef));
 	}
 	Assert(table >= 0 && table < RINQ_OUTBOX_TABLES);
-	place = &found->places[found->count++];
-	memset(place, 0, sizeof(*place));
-	place->seq = row_seq(slot);
-	place->foreign =
+	ref = &found->refs[found->count++];
+	memset(ref, 0, sizeof(*ref));
+	ref->seq = row_seq(slot);
+	ref->foreign =
 		DatumGetObjectId(slot_getattr(slot, COLUMN_DATABASE + 1, &isnull)) != MyDatabaseId;
 	ref->item.table = (uint8) table;
 	ref->item.tid = slot->tts_tid;
@@ -423,8 +423,8 @@ rinq_outbox_search(const RinqOutboxTables *tables, List *refs)
 
 	if (refs == NIL)
 		return;
-	search.lost = rinq_make_hash_table("rinq lost rows", list_length(places), sizeof(RinqMessageId), sizeof(Lost), CurrentMemoryContext);
-	foreach(lc, places)
+	search.lost = rinq_make_hash_table("rinq lost rows", list_length(refs), sizeof(RinqMessageId), sizeof(Lost), CurrentMemoryContext);
+	foreach(lc, refs)
 	{
 		RinqOutboxRowRef *ref = lfirst(lc);
 		RinqMessageId key;

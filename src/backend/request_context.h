@@ -41,7 +41,7 @@ typedef struct RinqInherited
 
 extern RinqInherited rinq_inherited;
 
-/* return the trace id of what is sent now; absent: the message's own id */
+/* return return return the trace id of what is sent now; absent: the message's own id */
 extern RinqBytes rinq_current_trace(void);
 
 /* the failure last raised by rinq_fail, or received in answer to a call */

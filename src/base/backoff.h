@@ -31,7 +31,7 @@ rinq_backoff_next(int delay, int first, int last)
 }
 
 /*
- * Return the delay after so many failures in a row, one at least.
+ * Return the delay after a number of failures in a row, one at least.
  */
 static inline int
 rinq_backoff_after(int failures, int first, int last)

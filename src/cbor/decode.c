@@ -197,7 +197,11 @@ complete_text(RinqDecoder *d, const char *text, size_t len)
 
 /* ---------------- byte strings ---------------- */
 
-/* Complete a byte string that has the digits of a bignum. */
+/*
+ * Complete a byte string: base64url without padding unless a tag asks for
+ * something else (RFC 8949, sections 3.4.5.2 and 6.1), or the digits of a
+ * bignum.
+ */
 static void
 complete_bignum(RinqDecoder *d, const uint8 *bytes, size_t len)
 {
@@ -361,7 +365,7 @@ on_bytes_start(void *context)
 
 /* ---------------- containers ---------------- */
 
-/* Return the number of bytes that come after the head being decoded. */
+/* Return the bytes that come after the head being decoded. */
 static inline size_t
 bytes_behind_head(const RinqDecoder *d)
 {

@@ -420,7 +420,7 @@ rinq_sendqueue_commit(RinqDatabase *db, RinqPacked *packed)
 		first->left = !direct;
 		first->round = queue->round;
 		Assert(packed->charge > 0 && first->kind == RINQ_CHUNK_TRANSACTION);
-		link_chunks(&queue->lines[RINQ_SEND_LIST_TRANSACTIONS], packed->first, packed->last);
+		link_chunks(&queue->lists[RINQ_SEND_LIST_TRANSACTIONS], packed->first, packed->last);
 		if (queue->generation != packed->generation)
 			queue->reserved += packed->charge;
 		taken = true;
@@ -515,7 +515,7 @@ rinq_sendqueue_peek(RinqSendQueue *queue, RinqSendList list)
 {
 	dsa_pointer pointer;
 
-	Assert(line >= 0 && line < RINQ_SEND_LISTS);
+	Assert(list >= 0 && list < RINQ_SEND_LISTS);
 
 	/* mostly there is nothing, which costs no lock to see */
 	if (!DsaPointerIsValid(*(volatile dsa_pointer *) &queue->lists[list].first))
@@ -534,8 +534,8 @@ rinq_sendqueue_get(RinqSendQueue *queue, RinqSendList list)
 {
 	dsa_pointer pointer;
 
-	Assert(line >= 0 && line < RINQ_SEND_LISTS);
-	if (!DsaPointerIsValid(*(volatile dsa_pointer *) &queue->lines[line].first))
+	Assert(list >= 0 && list < RINQ_SEND_LISTS);
+	if (!DsaPointerIsValid(*(volatile dsa_pointer *) &queue->lists[list].first))
 		return InvalidDsaPointer;
 
 	/* attached here, since that may fail */

@@ -249,8 +249,8 @@ extern void rinq_sendqueue_want_scan(RinqDatabase *db);
 /* between the peer and the outbox worker */
 extern void rinq_sendqueue_order(RinqDatabase *db, dsa_pointer pointer);
 extern bool rinq_sendqueue_report(RinqDatabase *db, dsa_pointer pointer, uint32 incarnation);
-extern dsa_pointer rinq_sendqueue_get(RinqSendQueue *queue, RinqSendList line);
-extern dsa_pointer rinq_sendqueue_peek(RinqSendQueue *queue, RinqSendList line);
+extern dsa_pointer rinq_sendqueue_get(RinqSendQueue *queue, RinqSendList list);
+extern dsa_pointer rinq_sendqueue_peek(RinqSendQueue *queue, RinqSendList list);
 extern void rinq_sendqueue_free(RinqSendQueue *queue, dsa_pointer pointer);
 extern Size rinq_sendqueue_report_bytes(RinqSendQueue *queue);
 extern void rinq_sendqueue_drop_orders(RinqSendQueue *queue);

@@ -129,9 +129,9 @@ rinq_peer_fail(const char *reason)
 }
 
 /*
- * Add the call or operation in a slot to a list of those that wait for the same,
- * and return the entry: zeros, so many bytes, of which a RinqWaiter is the first.
- * Entries last, and are freed with list_free_deep.
+ * Add the call or operation in a slot to a list of those that wait for the
+ * same, and return the entry: "size" bytes of zeros, which begin with a
+ * RinqWaiter.  Entries last, and are freed with list_free_deep.
  */
 void *
 rinq_wait_in(List **list, uint32 index, uint32 serial, Size size)
@@ -148,7 +148,7 @@ rinq_wait_in(List **list, uint32 index, uint32 serial, Size size)
 }
 
 /*
- * Does a backend still wait for the call or operation?
+ * Tell whether a backend still waits for the call or operation.
  */
 bool
 rinq_waits(const RinqWaiter * waiter)

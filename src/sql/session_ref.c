@@ -294,8 +294,8 @@ void
 rinq_operate(RinqOperation op, const RinqSessionRef *session, const RinqOperationInput *input,
 			 RinqOperationResult *result)
 {
-	if (!rinq_operate_unless_stale(op, target, input, result))
-		rinq_operation_refused(RINQ_OUTCOME_STALE_FETCH, target, input == NULL ? NULL : input->namespace, result->text);
+	if (!rinq_operate_unless_stale(op, session, input, result))
+		rinq_operation_refused(RINQ_OUTCOME_STALE_FETCH, session, input == NULL ? NULL : input->namespace, result->text);
 }
 
 static bool

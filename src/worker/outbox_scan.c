@@ -224,7 +224,7 @@ note_missing(const List *missing)
 		if (rel->rd_rel->relfilenode != scan.files[ref->item.table])
 			return true;
 		Assert(scan.num_missed < scan.count);
-		scan.missed[scan.num_missed++] = place->seq;
+		scan.missed[scan.num_missed++] = ref->seq;
 	}
 	return false;
 }
@@ -364,7 +364,7 @@ rinq_scan_check(dsa_pointer *order)
 	refs = find_rows(false, &count);
 	count = rinq_outbox_identify(&rinq_outbox_worker.tables, refs, Min(count, room));
 	for (i = 0; i < count; i++)
-		items[i] = places[i].item;
+		items[i] = refs[i].item;
 	Assert(count <= room);
 	chunk->count = (uint32) count;
 }

@@ -134,7 +134,7 @@ rinq_invoker_finish_text(uint32 index, RinqOutcome outcome, const char *text)
 						rinq_bytes(NULL, 0));
 }
 
-/* from now on, a response to this request is for the slot */
+/* Expect the response to this request for the slot from now on. */
 static void
 expect_response(uint32 index, const RinqMessageId *id)
 {

@@ -110,8 +110,8 @@ end_executor(int index)
 {
 	RinqExecutorSlot *executor;
 
-	Assert(place >= 0 && place < RINQ_MAX_EXECUTORS);
-	executor = &rinq_peer.db->executors[place];
+	Assert(index >= 0 && index < RINQ_MAX_EXECUTORS);
+	executor = &rinq_peer.db->executors[index];
 	LWLockAcquire(rinq_peer.slots->request_lock, LW_EXCLUSIVE);
 	if (executor->serial == seen[index].serial && executor->state == RINQ_EXECUTOR_BUSY)
 	{
@@ -238,8 +238,8 @@ start_executor(Oid role, int index)
 	bool		blocked;
 	bool		ok;
 
-	Assert(place >= 0 && place < RINQ_MAX_EXECUTORS && handles[place] == NULL);
-	executor = &rinq_peer.db->executors[place];
+	Assert(index >= 0 && index < RINQ_MAX_EXECUTORS && handles[index] == NULL);
+	executor = &rinq_peer.db->executors[index];
 	/* never into a database that a command wants to be empty */
 	LWLockAcquire(rinq_shared->lock, LW_SHARED);
 	blocked = rinq_peer.db->oid != rinq_peer.args.dboid || rinq_peer.db->ddl_blocks > 0;

@@ -259,7 +259,7 @@ end_session(RinqSession * session)
 	rinq_buffer_session_ends(session);
 	rinq_durable_look(session);
 	Assert(dlist_is_empty(&session->subscriptions) && dlist_is_empty(&session->notifications));
-	Assert(session->num_kept == 0 && session->fetching == NIL);
+	Assert(session->num_buffered == 0 && session->fetching == NIL);
 	dlist_delete(&session->node);
 	hash_search(sessions, &session->seq, HASH_REMOVE, NULL);
 }
