@@ -351,7 +351,7 @@ class Topology(case.Case):
         priorities = {"x-max-priority": 3}
         self.assertEqual(queues, {short: (False, True, False, {}), short + ".req": (False, True, False, priorities),
                                   short + ".rsp": (False, True, False, {}), short + ".ntf": (False, True, False, {}),
-                                  "cmd.topo": (True, False, False, priorities)})
+                                  "cmd.topo": (True, False, False, dict(priorities, **{"x-queue-type": "classic"}))})
         self.assertEqual({(event.queue, event.exchange, event.routing_key) for event in named("queue.bind")},
                          {(short + ".req", "cmd.uc", own), (short + ".req", "cmd.mc", "_sess"), (short + ".req", "cmd.mc", "topo"),
                           (short + ".rsp", "cmd.rsp", own + ".*"), ("cmd.topo", "cmd.bal", "topo")})

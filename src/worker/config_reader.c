@@ -360,10 +360,11 @@ rinq_reader_main(Datum arg)
 	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_SESSION);
 
 	/*
-	 * less than deadlock_timeout: the reader, which comes again, gives way
-	 * and not a user's command
+	 * much less than deadlock_timeout, which counts from when a user's
+	 * command began to wait: the reader, which comes again, gives way and not
+	 * the command
 	 */
-	SetConfigOption("lock_timeout", "500ms", PGC_SUSET, PGC_S_SESSION);
+	SetConfigOption("lock_timeout", "100ms", PGC_SUSET, PGC_S_SESSION);
 	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_SESSION);
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_SESSION);
 	pgstat_report_activity(STATE_RUNNING, "rinq: reading listeners");

@@ -240,6 +240,7 @@ start_executor(Oid role, int index)
 
 	Assert(index >= 0 && index < RINQ_MAX_EXECUTORS && handles[index] == NULL);
 	executor = &rinq_peer.db->executors[index];
+
 	/* never into a database that a command wants to be empty */
 	LWLockAcquire(rinq_shared->lock, LW_SHARED);
 	blocked = rinq_peer.db->oid != rinq_peer.args.dboid || rinq_peer.db->ddl_blocks > 0;
