@@ -255,6 +255,7 @@ rinq_await_response(PG_FUNCTION_ARGS)
 static char **
 ids_argument(FunctionCallInfo fcinfo, int n, int *count)
 {
+	ArrayType  *array;
 	Datum	   *ids;
 	bool	   *nulls;
 	char	  **texts;
@@ -264,8 +265,10 @@ ids_argument(FunctionCallInfo fcinfo, int n, int *count)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("message ids must not be null")));
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(n), TEXTOID, -1, false, TYPALIGN_INT,
-					  &ids, &nulls, count);
+
+	/* its elements are of the domain, which are laid out as text is */
+	array = PG_GETARG_ARRAYTYPE_P(n);
+	deconstruct_array(array, ARR_ELEMTYPE(array), -1, false, TYPALIGN_INT, &ids, &nulls, count);
 	texts = palloc(Max(*count, 1) * sizeof(char *));
 	for (i = 0; i < *count; i++)
 	{
