@@ -2,6 +2,8 @@
 
 import time
 
+import cbor2
+
 from rinqtest import case
 from rinqtest.cluster import call_sql
 from rinqtest.fakebroker import FakeBroker
@@ -203,13 +205,32 @@ class NotTaken(Scripted):
         self.connect()
         self.call_asynchronously()
 
-    def test_asynchronous_call_that_is_returned_twice(self):
+    def return_calls(self):
+        """The broker has no queue for any call, whatever is declared."""
         def publish(connection, event):
             if event.exchange == "cmd.bal":
                 connection.send_raw(message_frames(event.channel, "basic.return", {"code": 312, "text": "NO_ROUTE", "exchange": event.exchange,
                                                                                    "routing_key": event.routing_key}, event.properties, event.body))
             return False
         self.fake.on("basic.publish", publish)
+
+    def test_call_that_is_returned_twice(self):
+        """It is declared, bound and sent again once, then it fails at once; the next one likewise."""
+        self.return_calls()
+        self.connect()
+        for number in (1, 2):
+            mark = self.fake.recording.mark()
+            error = self.db.error(call_sql("ns", "x", number, 60), timeout=10)
+            self.assertSqlState(error, "55000")
+            self.assertIn("no queue for the request, although it was declared and bound again", error.text)
+            sent = self.fake.recording.published("cmd.bal", mark)
+            self.assertEqual([event.body for event in sent], [cbor2.dumps(number)] * 2)
+            self.assertEqual(len({event.properties["message_id"] for event in sent}), 1)
+            self.assertTrue(self.fake.recording.events("queue.bind", since=sent[0].number, queue="cmd.ns"))
+        self.assertSamePeer()
+
+    def test_asynchronous_call_that_is_returned_twice(self):
+        self.return_calls()
         self.connect()
         self.call_asynchronously()
         self.assertIn("no queue for the request", self.db.value("SELECT last_error FROM rinq_outbox_status"))
