@@ -160,7 +160,7 @@ read_value(RinqFields *fields, int i, RinqFieldType type, RinqBytes *from)
 		case RINQ_FIELD_FLAG:
 			if (*start != 0 && *start != 1)
 				return false;
-			fields->value[i].number = *start;
+			fields->value[i].number = *start == 1;
 			break;
 		case RINQ_FIELD_UINT32:
 		case RINQ_FIELD_OID:
