@@ -248,9 +248,9 @@ is_worker_stopped(BackgroundWorkerHandle *handle)
 }
 
 /*
- * Notice a worker that ended without saying so, because it never came to
- * run; return true when it did.  A worker that an earlier launcher started
- * has no handle here, and gets a little time to show up.
+ * Notice a worker that ended without saying so, before it ran; return true
+ * when it did.  A worker that an earlier launcher started has no handle here,
+ * and gets a little time to show up.
  */
 static bool
 reap_worker(RinqWorker *worker, BackgroundWorkerHandle **handle)
@@ -402,10 +402,7 @@ supervise_reader(RinqDatabase *db, Supervision *sup, Start *start)
 	return clock_ms_after(ATTACH_TIMEOUT);
 }
 
-/*
- * Note that the peer has ended, expectedly or not: clean up, and decide when
- * to go on.
- */
+/* Clean up after a peer that has ended, and decide when to go on. */
 static void
 note_peer_end(RinqDatabase *db, Supervision *sup)
 {
@@ -502,10 +499,7 @@ release_if_unused(RinqDatabase *db, Supervision *sup)
 	return config;
 }
 
-/*
- * Have the databases read again that waited until all were looked into, so
- * that it is decided whether they are copies.
- */
+/* Have the databases decided about that waited until all were looked into. */
 static void
 decide_about_copies(void)
 {
@@ -633,10 +627,7 @@ supervise_workers(void)
 	return (long) Max(next - rinq_clock_ms(), 0);
 }
 
-/*
- * Have the listeners of all peers read after a reload, whatever became of
- * them.
- */
+/* Have the listeners of all peers read after a reload. */
 static void
 read_served_databases(void)
 {
