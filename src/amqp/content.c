@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "amqp/internal.h"
+#include "amqp/connection_internal.h"
 
 #define BODY_INITIAL	(256 * 1024)
 

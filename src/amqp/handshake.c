@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "amqp/internal.h"
+#include "amqp/connection_internal.h"
 
 #define CODE_ACCESS_REFUSED		403
 #define CODE_NOT_ALLOWED		530

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "amqp/internal.h"
+#include "amqp/connection_internal.h"
 
 /* RabbitMQ has had priority queues since 3.5. */
 #define OLDEST_MAJOR	3

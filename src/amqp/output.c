@@ -13,7 +13,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "amqp/internal.h"
+#include "amqp/connection_internal.h"
 
 #define OUT_INITIAL		16384
 

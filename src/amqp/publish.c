@@ -7,7 +7,7 @@
  */
 #include <string.h>
 
-#include "amqp/internal.h"
+#include "amqp/connection_internal.h"
 
 static RinqMsgStatus
 check_channel(const RinqConn *conn, uint16_t channel)

@@ -1,13 +1,15 @@
 /*-------------------------------------------------------------------------
  *
- * internal.h
+ * connection_internal.h
  *	  What the files that make up a connection share.
  *
  * Private to this directory.  The files, by phase of work:
  *
- *	connection.c	life, event loop step, deadlines, errors
+ *	connection.c	life, event loop step, deadlines
+ *	failure.c		errors, and the end
  *	info.c			what the owner may ask, which brokers will do
  *	output.c		the output buffer and the encoding of methods
+ *	method.c		names of methods, and their arguments
  *	framing.c		cutting the input into frames, dispatching them
  *	handshake.c		connection-level methods: login, tuning, close, blocked
  *	requests.c		channel-level requests, their replies, channel.close
@@ -16,8 +18,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef RINQ_AMQP_INTERNAL_H
-#define RINQ_AMQP_INTERNAL_H
+#ifndef RINQ_AMQP_CONNECTION_INTERNAL_H
+#define RINQ_AMQP_CONNECTION_INTERNAL_H
 
 #include "amqp/codec.h"
 #include "amqp/connection.h"
@@ -168,15 +170,18 @@ struct RinqConn
 /* The largest input buffer needed: one whole frame. */
 #define RINQ_INPUT_SIZE			(RINQ_FRAME_MAX + RINQ_FRAME_OVERHEAD)
 
-/* connection.c */
+/* failure.c */
 extern void rinq_conn_fail(RinqConn *conn, RinqConnErrorClass error_class,
 						   const char *fmt,...)
 			__attribute__((format(printf, 3, 4)));
 extern void rinq_conn_protocol_error(RinqConn *conn, const char *fmt,...)
 			__attribute__((format(printf, 2, 3)));
 extern void rinq_conn_no_memory(RinqConn *conn);
+extern void rinq_conn_does_not_read(RinqConn *conn);
 extern void rinq_conn_end(RinqConn *conn);
 extern void rinq_conn_forget_credentials(RinqConn *conn);
+
+/* info.c */
 extern void rinq_conn_clean_text(const RinqConn *conn, RinqBytes text,
 								 char *buf, size_t size);
 
@@ -191,6 +196,11 @@ extern void rinq_out_heartbeat(RinqConn *conn);
 extern void rinq_out_send(RinqConn *conn);
 extern void rinq_out_free(RinqConn *conn);
 
+/* method.c */
+extern void *rinq_decode_method(RinqConn *conn, amqp_method_number_t id,
+								RinqBytes args);
+extern const char *rinq_method_name(amqp_method_number_t id);
+
 /* framing.c */
 typedef enum RinqFrameResult
 {
@@ -201,9 +211,6 @@ typedef enum RinqFrameResult
 
 extern RinqFrameResult rinq_frame_next(RinqConn *conn);
 extern bool rinq_frame_ready(const RinqConn *conn);
-extern void *rinq_decode_method(RinqConn *conn, amqp_method_number_t id,
-								RinqBytes args);
-extern const char *rinq_method_name(amqp_method_number_t id);
 
 /* handshake.c */
 extern void rinq_handshake_begin(RinqConn *conn);
@@ -225,4 +232,4 @@ extern void rinq_content_header(RinqConn *conn, uint16_t channel, RinqBytes payl
 extern void rinq_content_body(RinqConn *conn, uint16_t channel, RinqBytes payload);
 extern void rinq_content_reset(RinqContent *content);
 
-#endif							/* RINQ_AMQP_INTERNAL_H */
+#endif							/* RINQ_AMQP_CONNECTION_INTERNAL_H */

@@ -1,0 +1,107 @@
+/*-------------------------------------------------------------------------
+ *
+ * failure.c
+ *	  The end of a connection: for a reason that is noted, and without leaving
+ *	  secrets behind.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "amqp/connection_internal.h"
+
+static void
+wipe_and_free(char **text)
+{
+	if (*text != NULL)
+	{
+		explicit_bzero(*text, strlen(*text));
+		free(*text);
+		*text = NULL;
+	}
+}
+
+/* Login is over: nothing of the secrets stays in memory. */
+void
+rinq_conn_forget_credentials(RinqConn *conn)
+{
+	if (conn->out != NULL && conn->user != NULL)
+	{
+		/* sent bytes before, free space after what is still waiting */
+		explicit_bzero(conn->out, conn->out_start);
+		explicit_bzero(conn->out + conn->out_end, conn->out_cap - conn->out_end);
+	}
+	wipe_and_free(&conn->user);
+	wipe_and_free(&conn->password);
+}
+
+/* The connection is over, for the reason already noted, if any. */
+void
+rinq_conn_end(RinqConn *conn)
+{
+	if (conn->fd >= 0)
+		close(conn->fd);
+	conn->fd = -1;
+	conn->state = RINQ_CONN_CLOSED;
+	conn->blocked = false;
+}
+
+static void
+note_error(RinqConn *conn, RinqConnErrorClass error_class, const char *text)
+{
+	if (conn->state == RINQ_CONN_CLOSED)
+		return;
+	conn->error_class = error_class;
+	snprintf(conn->error, sizeof(conn->error), "%s", text);
+	rinq_conn_end(conn);
+}
+
+void
+rinq_conn_fail(RinqConn *conn, RinqConnErrorClass error_class, const char *fmt,...)
+{
+	char		text[sizeof(conn->error)];
+	va_list		args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	note_error(conn, error_class, text);
+}
+
+/* The other side broke the rules of AMQP. */
+void
+rinq_conn_protocol_error(RinqConn *conn, const char *fmt,...)
+{
+	char		detail[256];
+	va_list		args;
+
+	va_start(args, fmt);
+	vsnprintf(detail, sizeof(detail), fmt, args);
+	va_end(args);
+	rinq_conn_fail(conn, RINQ_CONN_ERR_PROTOCOL,
+				   "protocol error on the connection to %s: %s",
+				   conn->peer, detail);
+}
+
+/* End a connection whose other side does not read. */
+void
+rinq_conn_does_not_read(RinqConn *conn)
+{
+	rinq_conn_fail(conn, RINQ_CONN_ERR_IO,
+				   "%s does not read what it is sent, of which %zu bytes wait",
+				   conn->peer, rinq_conn_backlog(conn));
+}
+
+void
+rinq_conn_no_memory(RinqConn *conn)
+{
+	if (conn->out_full)
+		rinq_conn_does_not_read(conn);
+	else
+		rinq_conn_fail(conn, RINQ_CONN_ERR_RESOURCE,
+					   "out of memory on the connection to %s", conn->peer);
+}
