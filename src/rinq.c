@@ -19,6 +19,7 @@
 #include "fmgr.h"
 #include "guc.h"
 #include "ipc/shared.h"
+#include "ipc/startup.h"
 #include "ipc/worker.h"
 
 PG_MODULE_MAGIC;

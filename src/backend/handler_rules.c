@@ -22,7 +22,7 @@
 #include "backend/handler_rules.h"
 #include "backend/handler_signature.h"
 #include "backend/own_relation.h"
-#include "backend/own_tables.h"
+#include "backend/own_schema.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_proc.h"

@@ -24,7 +24,7 @@
 #include "access/xact.h"
 #include "backend/outbox_internal.h"
 #include "backend/own_relation.h"
-#include "backend/own_tables.h"
+#include "backend/own_schema.h"
 #include "base/clock.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
@@ -224,8 +224,26 @@ truncate_table(Oid relid)
 }
 
 /*
- * Go on to the next table when the current one has grown, or has anything in
- * it at an idle moment; and truncate those that are not written any more.
+ * Close the tables of the outbox; the locks stay until the transaction ends.
+ */
+void
+rinq_outbox_close(RinqOutboxTables *tables)
+{
+	int			i;
+
+	for (i = 0; i < RINQ_OUTBOX_TABLES; i++)
+	{
+		if (tables->rels[i] == NULL)
+			continue;
+		ExecDropSingleTupleTableSlot(tables->slots[i]);
+		table_close(tables->rels[i], NoLock);
+		tables->rels[i] = NULL;
+	}
+}
+
+/*
+ * Goes on to the next table when the current one has grown, or has anything in
+ * it at an idle moment; and truncates those that are not written any more.
  */
 RinqRotation
 rinq_outbox_rotate(RinqDatabase *db, Oid schema, RinqOutboxTables *tables, bool idle)

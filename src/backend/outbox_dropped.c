@@ -16,7 +16,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "backend/outbox_internal.h"
-#include "backend/own_tables.h"
+#include "backend/own_schema.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 

@@ -66,25 +66,7 @@ rinq_outbox_open(Oid schema, LOCKMODE mode, RinqOutboxTables *tables)
 }
 
 /*
- * Close them; the locks stay until the transaction ends.
- */
-void
-rinq_outbox_close(RinqOutboxTables *tables)
-{
-	int			i;
-
-	for (i = 0; i < RINQ_OUTBOX_TABLES; i++)
-	{
-		if (tables->rels[i] == NULL)
-			continue;
-		ExecDropSingleTupleTableSlot(tables->slots[i]);
-		table_close(tables->rels[i], NoLock);
-		tables->rels[i] = NULL;
-	}
-}
-
-/*
- * Note which files the tables are in, which change when they are rewritten.
+ * Which files the tables are in, which change when they are rewritten.
  */
 void
 rinq_outbox_files(const RinqOutboxTables *tables, Oid *files)

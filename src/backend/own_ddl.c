@@ -18,16 +18,12 @@
 #include "compat.h"
 
 #include "access/xact.h"
-#include "backend/commit_queue.h"
 #include "backend/own_ddl.h"
-#include "backend/own_tables.h"
-#include "backend/utility_hook.h"
+#include "backend/own_schema.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
-#include "commands/extension.h"
 #include "executor/spi.h"
-#include "ipc/shared.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "utils/guc.h"
@@ -49,30 +45,15 @@ is_own_relation(Oid relid)
 	return OidIsValid(schema) && schema == rinq_internal_schema();
 }
 
-/* Have the tables read again when the transaction commits. */
-static void
-read_again(void)
-{
-	RinqDatabase *db;
-
-	if (creating_extension || !rinq_preloaded())
-		return;
-	rinq_utility_hook_reread_at_commit();
-	db = rinq_my_database();
-	if (db != NULL)
-		rinq_send_scan_at_commit(db);
-}
-
 /*
- * Have the tables read again when one of them is altered in whatever way, but
- * for triggers, which are objects of their own.
+ * Is a table of the extension altered, in whatever way but by triggers, which are
+ * objects of their own?  Then the tables are to be read again.
  */
-void
+bool
 rinq_own_ddl_noticed(ObjectAccessType access, Oid classId, Oid objectId)
 {
-	if ((access == OAT_POST_ALTER || access == OAT_TRUNCATE) && classId == RelationRelationId &&
-		OidIsValid(MyDatabaseId) && is_own_relation(objectId))
-		read_again();
+	return (access == OAT_POST_ALTER || access == OAT_TRUNCATE) && classId == RelationRelationId &&
+		OidIsValid(MyDatabaseId) && is_own_relation(objectId);
 }
 
 static bool
@@ -120,21 +101,22 @@ set_triggers_back(Oid relid)
 }
 
 /*
- * Have the tables read again after a command, and set the triggers back that
- * it has enabled.  The command has shown that the current role owns the table.
+ * After a command: set the triggers back that it has enabled, and tell whether
+ * the tables are to be read again.  The command has shown that the current role
+ * owns the table.
  */
-void
+bool
 rinq_own_ddl_done(Node *command)
 {
 	AlterTableStmt *stmt = (AlterTableStmt *) command;
 	Oid			relid;
 
 	if (!IsA(command, AlterTableStmt) || stmt->relation == NULL || !IsTransactionState())
-		return;
+		return false;
 	relid = RangeVarGetRelid(stmt->relation, NoLock, true);
 	if (!OidIsValid(relid) || !is_own_relation(relid))
-		return;
-	read_again();
+		return false;
 	if (enables_triggers(stmt))
 		set_triggers_back(relid);
+	return true;
 }

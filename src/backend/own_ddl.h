@@ -13,7 +13,7 @@
 #include "catalog/objectaccess.h"
 #include "nodes/nodes.h"
 
-extern void rinq_own_ddl_noticed(ObjectAccessType access, Oid classId, Oid objectId);
-extern void rinq_own_ddl_done(Node *command);
+extern bool rinq_own_ddl_noticed(ObjectAccessType access, Oid classId, Oid objectId);
+extern bool rinq_own_ddl_done(Node *command);
 
 #endif							/* RINQ_OWN_DDL_H */

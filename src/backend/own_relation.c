@@ -25,7 +25,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "backend/own_relation.h"
-#include "backend/own_tables.h"
+#include "backend/own_schema.h"
 #include "backend/parallel.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_class.h"

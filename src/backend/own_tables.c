@@ -16,133 +16,20 @@
 
 #include "compat.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
 #include "access/relation.h"
-#include "access/table.h"
 #include "access/xact.h"
 #include "backend/own_relation.h"
+#include "backend/own_schema.h"
 #include "backend/own_tables.h"
-#include "catalog/dependency.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_extension.h"
-#include "catalog/pg_namespace.h"
-#include "commands/extension.h"
 #include "executor/spi.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/syscache.h"
-
-/*
- * Return the schema that the extension lives in; InvalidOid when it is not
- * there.
- */
-Oid
-rinq_extension_schema(void)
-{
-	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	Oid			result = InvalidOid;
-	HeapTuple	tuple;
-
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_extension extension = (Form_pg_extension) GETSTRUCT(tuple);
-
-		if (strcmp(NameStr(extension->extname), "rinq") == 0)
-			result = extension->extnamespace;
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return result;
-}
 
 /* is a table open?  They are used one at a time */
 static bool in_use = false;
-
-/* the schema of the tables, as it was found, until a schema changes */
-static Oid	internal_schema = InvalidOid;
-
-/* the extension that it belongs to */
-static Oid	own_extension = InvalidOid;
-
-static void
-forget_internal_schema(Datum arg, int cache, uint32 hash)
-{
-	internal_schema = InvalidOid;
-}
-
-/*
- * Find the schema of the extension's tables; InvalidOid when it is not there.
- * A schema of that name that is not the extension's own is not used.
- */
-Oid
-rinq_internal_schema(void)
-{
-	static bool registered = false;
-	Oid			schema;
-	Oid			extension;
-
-	if (OidIsValid(internal_schema))
-		return internal_schema;
-	if (!registered)
-		CacheRegisterSyscacheCallback(NAMESPACEOID, forget_internal_schema, (Datum) 0);
-	registered = true;
-	schema = get_namespace_oid(RINQ_INTERNAL_SCHEMA, true);
-	if (!OidIsValid(schema))
-		return InvalidOid;
-	extension = getExtensionOfObject(NamespaceRelationId, schema);
-	if (!OidIsValid(extension) || extension != get_extension_oid("rinq", true))
-		return InvalidOid;
-	internal_schema = schema;
-	own_extension = extension;
-	return schema;
-}
-
-static bool
-lock_extension(bool wait)
-{
-	LOCKTAG		tag;
-
-	if (!OidIsValid(rinq_internal_schema()))
-		return true;
-	if (wait)
-	{
-		LockDatabaseObject(ExtensionRelationId, own_extension, 0, AccessShareLock);
-		return true;
-	}
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, own_extension, 0);
-	if (LockAcquire(&tag, AccessShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
-		return false;
-	AcceptInvalidationMessages();
-	return true;
-}
-
-/*
- * Keep the extension from being dropped until the transaction ends.  DROP
- * EXTENSION locks it before its tables: a process that has this lock can lock
- * several of them without a deadlock, and takes it before it locks any.
- */
-void
-rinq_lock_extension(void)
-{
-	(void) lock_extension(true);
-}
-
-/*
- * Lock the extension as rinq_lock_extension does, without waiting: false when
- * it is being dropped.
- */
-bool
-rinq_try_lock_extension(void)
-{
-	return lock_extension(false);
-}
 
 static void
 transaction_ended(XactEvent event, void *arg)

@@ -20,13 +20,6 @@ typedef struct RinqOwnTable
 	int			guc_level;
 } RinqOwnTable;
 
-/* where the extension's tables are, apart from what users call and read */
-#define RINQ_INTERNAL_SCHEMA "rinq_internal"
-
-extern Oid	rinq_extension_schema(void);
-extern Oid	rinq_internal_schema(void);
-extern void rinq_lock_extension(void);
-extern bool rinq_try_lock_extension(void);
 extern void rinq_own_table_open(RinqOwnTable *table, Oid schema, const char *name);
 extern uint64 rinq_own_table_execute(const char *query, int nargs, Oid *types, Datum *values,
 									 const char *nulls);

@@ -22,7 +22,7 @@
 #include "compat.h"
 
 #include "access/parallel.h"
-#include "backend/own_tables.h"
+#include "backend/own_schema.h"
 #include "backend/prepared.h"
 #include "ipc/sendqueue.h"
 #include "miscadmin.h"

@@ -25,6 +25,7 @@
 #include "access/xact.h"
 #include "backend/handler_rules.h"
 #include "backend/own_relation.h"
+#include "backend/own_schema.h"
 #include "backend/own_tables.h"
 #include "backend/registration.h"
 #include "catalog/pg_proc.h"

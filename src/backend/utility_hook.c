@@ -22,11 +22,12 @@
 #include <signal.h>
 
 #include "access/xact.h"
+#include "backend/commit_queue.h"
 #include "backend/handler_rules.h"
 #include "backend/outbox.h"
 #include "backend/own_access.h"
 #include "backend/own_ddl.h"
-#include "backend/own_tables.h"
+#include "backend/own_schema.h"
 #include "backend/registration.h"
 #include "backend/request_context.h"
 #include "backend/utility_hook.h"
@@ -239,6 +240,20 @@ rinq_utility_hook_adopt_at_commit(void)
 	adopt_at_commit = true;
 }
 
+/* have the extension's own tables read again when the transaction commits */
+static void
+read_own_tables_again(void)
+{
+	RinqDatabase *db;
+
+	if (creating_extension || !rinq_preloaded())
+		return;
+	rinq_utility_hook_reread_at_commit();
+	db = rinq_my_database();
+	if (db != NULL)
+		rinq_send_scan_at_commit(db);
+}
+
 static void
 object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, void *arg)
 {
@@ -246,7 +261,8 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 		prev_object_access(access, classId, objectId, subId, arg);
 
 	rinq_own_access_created(access, classId, objectId);
-	rinq_own_ddl_noticed(access, classId, objectId);
+	if (rinq_own_ddl_noticed(access, classId, objectId))
+		read_own_tables_again();
 	if (access == OAT_DROP && classId == RelationRelationId && subId == 0 &&
 		rinq_outbox_table_dropped(objectId))
 		register_callback();
@@ -461,8 +477,8 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 		tell_about_reassigning((ReassignOwnedStmt *) command);
 	if (committing)
 		rescan_outbox();
-	else
-		rinq_own_ddl_done(command);
+	else if (rinq_own_ddl_done(command))
+		read_own_tables_again();
 }
 
 /*

@@ -19,14 +19,7 @@
 
 #include "compat.h"
 
-#include "ipc/sendqueue.h"
-#include "ipc/slots.h"
-
-static RinqSendQueue *
-queue_of(RinqDatabase *db)
-{
-	return &rinq_slots_of(db)->send;
-}
+#include "ipc/outbox_depth.h"
 
 /*
  * Tell whether a transaction was over when the snapshot was taken.
@@ -48,37 +41,12 @@ rinq_scan_sees(const RinqScanSnapshot *snapshot, FullTransactionId xid)
 }
 
 /*
- * Count the rows of a transaction that has committed; the lock is held.
- */
-void
-rinq_depth_committed(RinqDatabase *db, const RinqPacked *packed)
-{
-	RinqSendQueue *queue = queue_of(db);
-
-	Assert(LWLockHeldByMe(queue->lock));
-	if (db->oid != MyDatabaseId)
-		return;
-	if (packed->counting == queue->counting && !queue->count_begins)
-		pg_atomic_fetch_add_u64(&db->outbox_depth, packed->stored);
-	else if (queue->num_doubts < RINQ_DEPTH_DOUBTS)
-	{
-		RinqDepthDoubt *doubt = &queue->doubts[queue->num_doubts++];
-
-		Assert(FullTransactionIdIsValid(packed->xid) && packed->stored > 0);
-		doubt->xid = packed->xid;
-		doubt->rows = packed->stored;
-	}
-	else
-		queue->miscounted = true;
-}
-
-/*
- * Count rows that were removed.
+ * Rows were removed.
  */
 void
 rinq_depth_removed(RinqDatabase *db, Size rows)
 {
-	RinqSendQueue *queue = queue_of(db);
+	RinqSendQueue *queue = rinq_sendqueue_of(db);
 	uint64		depth;
 
 	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
@@ -95,7 +63,7 @@ rinq_depth_removed(RinqDatabase *db, Size rows)
 uint64
 rinq_depth_begin_count(RinqDatabase *db)
 {
-	RinqSendQueue *queue = queue_of(db);
+	RinqSendQueue *queue = rinq_sendqueue_of(db);
 	uint64		depth;
 
 	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
@@ -115,7 +83,7 @@ rinq_depth_begin_count(RinqDatabase *db)
 void
 rinq_depth_snapshot_taken(RinqDatabase *db)
 {
-	RinqSendQueue *queue = queue_of(db);
+	RinqSendQueue *queue = rinq_sendqueue_of(db);
 
 	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
 	Assert(queue->count_begins);
@@ -132,7 +100,7 @@ void
 rinq_depth_counted(RinqDatabase *db, uint64 before, Size rows,
 				   const RinqScanSnapshot *snapshot)
 {
-	RinqSendQueue *queue = queue_of(db);
+	RinqSendQueue *queue = rinq_sendqueue_of(db);
 	uint64		depth;
 
 	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
@@ -148,7 +116,7 @@ rinq_depth_counted(RinqDatabase *db, uint64 before, Size rows,
 void
 rinq_depth_settle(RinqDatabase *db, const RinqScanSnapshot *snapshot)
 {
-	RinqSendQueue *queue = queue_of(db);
+	RinqSendQueue *queue = rinq_sendqueue_of(db);
 	uint32		i;
 
 	if (*(volatile uint32 *) &queue->num_doubts == 0)

@@ -20,7 +20,6 @@
 
 #include "guc.h"
 #include "ipc/sendqueue.h"
-#include "ipc/slots.h"
 #include "miscadmin.h"
 
 /*
@@ -199,7 +198,7 @@ rinq_sendqueue_init(RinqSendQueue *queue, LWLock *lock)
 void
 rinq_sendqueue_open(RinqDatabase *db)
 {
-	RinqSendQueue *queue = &rinq_slots_of(db)->send;
+	RinqSendQueue *queue = rinq_sendqueue_of(db);
 
 	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
 	queue->dboid = db->oid;
@@ -241,7 +240,7 @@ free_chunk_list(RinqDatabase *db, dsa_pointer pointer, Size *charge)
 void
 rinq_sendqueue_reset(RinqDatabase *db)
 {
-	RinqSendQueue *queue = &rinq_slots_of(db)->send;
+	RinqSendQueue *queue = rinq_sendqueue_of(db);
 	dsa_pointer lists[RINQ_SEND_LISTS];
 	Size		charge = 0;
 	int			i;
@@ -389,7 +388,33 @@ leave_direct_mode(RinqSendQueue *queue)
 }
 
 /*
- * Hand over what a transaction has sent, now that it is committed; nothing
+ * A transaction that has added rows to the outbox has committed (outbox_depth.c);
+ * the lock is held.
+ */
+static void
+count_committed_rows(RinqDatabase *db, const RinqPacked *packed)
+{
+	RinqSendQueue *queue = rinq_sendqueue_of(db);
+
+	Assert(LWLockHeldByMe(queue->lock));
+	if (db->oid != MyDatabaseId)
+		return;
+	if (packed->counting == queue->counting && !queue->count_begins)
+		pg_atomic_fetch_add_u64(&db->outbox_depth, packed->stored);
+	else if (queue->num_doubts < RINQ_DEPTH_DOUBTS)
+	{
+		RinqDepthDoubt *doubt = &queue->doubts[queue->num_doubts++];
+
+		Assert(FullTransactionIdIsValid(packed->xid) && packed->stored > 0);
+		doubt->xid = packed->xid;
+		doubt->rows = packed->stored;
+	}
+	else
+		queue->miscounted = true;
+}
+
+/*
+ * Hands over what a transaction has sent, now that it is committed; nothing
  * here can fail.  Its durable messages are left in the outbox while others are,
  * and when it could not pack them; then those of all that commit later are, too,
  * so that they do not overtake it.
@@ -397,7 +422,7 @@ leave_direct_mode(RinqSendQueue *queue)
 void
 rinq_sendqueue_commit(RinqDatabase *db, RinqPacked *packed)
 {
-	RinqSendQueue *queue = &rinq_slots_of(db)->send;
+	RinqSendQueue *queue = rinq_sendqueue_of(db);
 	bool		direct;
 	bool		left = false;
 	bool		taken = false;
@@ -426,7 +451,7 @@ rinq_sendqueue_commit(RinqDatabase *db, RinqPacked *packed)
 		taken = true;
 	}
 	if (packed->stored > 0)
-		rinq_depth_committed(db, packed);
+		count_committed_rows(db, packed);
 	LWLockRelease(queue->lock);
 	if (taken)
 	{
@@ -450,7 +475,7 @@ rinq_sendqueue_commit(RinqDatabase *db, RinqPacked *packed)
 void
 rinq_sendqueue_want_scan(RinqDatabase *db)
 {
-	RinqSendQueue *queue = &rinq_slots_of(db)->send;
+	RinqSendQueue *queue = rinq_sendqueue_of(db);
 	bool		left;
 
 	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
@@ -470,7 +495,7 @@ rinq_sendqueue_want_scan(RinqDatabase *db)
 void
 rinq_sendqueue_order(RinqDatabase *db, dsa_pointer pointer)
 {
-	RinqSendQueue *queue = &rinq_slots_of(db)->send;
+	RinqSendQueue *queue = rinq_sendqueue_of(db);
 
 	Assert(rinq_chunk(pointer)->kind >= RINQ_CHUNK_SCAN);
 	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
@@ -486,7 +511,7 @@ rinq_sendqueue_order(RinqDatabase *db, dsa_pointer pointer)
 bool
 rinq_sendqueue_report(RinqDatabase *db, dsa_pointer pointer, uint32 incarnation)
 {
-	RinqSendQueue *queue = &rinq_slots_of(db)->send;
+	RinqSendQueue *queue = rinq_sendqueue_of(db);
 	RinqChunk  *chunk = rinq_chunk(pointer);
 	bool		current;
 

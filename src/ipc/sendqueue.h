@@ -261,14 +261,11 @@ extern void rinq_sendqueue_pack(RinqSendQueue *queue);
 extern bool rinq_sendqueue_go_direct(RinqSendQueue *queue, uint32 round);
 extern uint32 rinq_sendqueue_leave_direct(RinqSendQueue *queue);
 
-/* ipc/outbox_depth.c */
-extern void rinq_depth_committed(RinqDatabase *db, const RinqPacked *packed);
-extern void rinq_depth_removed(RinqDatabase *db, Size rows);
-extern uint64 rinq_depth_begin_count(RinqDatabase *db);
-extern void rinq_depth_snapshot_taken(RinqDatabase *db);
-extern void rinq_depth_counted(RinqDatabase *db, uint64 before, Size rows,
-							   const RinqScanSnapshot *snapshot);
-extern void rinq_depth_settle(RinqDatabase *db, const RinqScanSnapshot *snapshot);
-extern bool rinq_scan_sees(const RinqScanSnapshot *snapshot, FullTransactionId xid);
+/* the queue of a database */
+static inline RinqSendQueue *
+rinq_sendqueue_of(RinqDatabase *db)
+{
+	return (RinqSendQueue *) ((char *) rinq_shared + db->send_offset);
+}
 
 #endif							/* RINQ_SENDQUEUE_H */

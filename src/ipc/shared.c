@@ -1,12 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * ipc/shared.c
- *	  Creating the extension's shared memory, and finding things in it.
+ *	  Finding things in the extension's shared memory.
  *
- * All of it is fixed in size and made when the server starts; a crash of the
- * server makes it anew, which is all the recovery it needs.  It holds no
- * pointers of a process: processes are named by their number, channels by
- * their offset.
+ * It holds no pointers of a process: processes are named by their number, slots
+ * of databases by their offset.  How it is made is startup.c's business.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,255 +12,32 @@
 
 #include "compat.h"
 
-#include <sys/mman.h>
-
 #include "base/clock.h"
 #include "guc.h"
-#include "ipc/session_ids.h"
 #include "ipc/shared.h"
-#include "ipc/slots.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
-#include "storage/shmem.h"
 #include "utils/memutils.h"
-
-#define TRANCHE_NAME "rinq"
-#define PAYLOAD_TRANCHE_NAME "rinq_payloads"
 
 #define SHORT_FOR 2000			/* ms that a shortage counts after the last
 								 * attempt */
 
 RinqShared *rinq_shared = NULL;
 
-static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
-static shmem_request_hook_type prev_shmem_request_hook = NULL;
-
 static dsa_area *payload_area = NULL;
 
 /* the server was started with this library */
-static bool loaded_at_start = false;
-
-/* PostgreSQL has been asked for memory, which is then there when it starts up */
-static bool requested = false;
-
-/* what was taken instead when it was not */
-static void *own_memory = NULL;
-
-static Size
-payload_area_size(void)
-{
-	return mul_size((Size) rinq_payload_memory, 1024 * 1024);
-}
-
-static Size
-databases_size(void)
-{
-	return MAXALIGN(add_size(offsetof(RinqShared, databases),
-							 mul_size((Size) rinq_max_databases, sizeof(RinqDatabase))));
-}
-
-/* Return the number of locks: one of everything, and two for each database. */
-static int
-num_locks(void)
-{
-	return 1 + 2 * rinq_max_databases;
-}
-
-static Size
-locks_size(void)
-{
-	return MAXALIGN(mul_size((Size) num_locks(), sizeof(LWLock)));
-}
-
-static Size
-shared_size(void)
-{
-	Size		size = add_size(databases_size(), locks_size());
-
-	size = add_size(size, mul_size((Size) rinq_max_databases, rinq_slots_size()));
-	size = add_size(size, rinq_backend_sessions_size());
-	return add_size(size, payload_area_size());
-}
-
-static void
-request_shared_memory(void)
-{
-	if (prev_shmem_request_hook)
-		prev_shmem_request_hook();
-	RequestAddinShmemSpace(shared_size());
-	requested = true;
-}
-
-static void
-init_database(RinqDatabase *db, Size slots_offset, LWLock *locks)
-{
-	int			i;
-
-	SpinLockInit(&db->mutex);
-	ConditionVariableInit(&db->changed);
-	for (i = 0; i < RINQ_NUM_COUNTERS; i++)
-		pg_atomic_init_u64(&db->counters[i], 0);
-	db->reader.procno = RINQ_NO_PROC;
-	db->outbox.procno = RINQ_NO_PROC;
-	pg_atomic_init_u64(&db->outbox_depth, 0);
-	pg_atomic_init_u64(&db->outbox_seq, 0);
-	pg_atomic_init_u32(&db->outbox_table, 0);
-	pg_atomic_init_u64(&db->longest_turn, 0);
-	pg_atomic_init_u64(&db->longest_turn_cpu, 0);
-	pg_atomic_init_u64(&db->handled_rows, 0);
-	pg_atomic_init_u64(&db->handled_bytes, 0);
-	pg_atomic_init_u64(&db->responses_dropped_to, 0);
-	pg_atomic_init_u64(&db->last_purge, 0);
-	pg_atomic_init_u64(&db->purge_told, 0);
-	pg_atomic_init_u32(&db->purger, 0);
-	pg_atomic_init_u32(&db->executor_terminated, 0);
-	db->peer.procno = RINQ_NO_PROC;
-	db->config = InvalidDsaPointer;
-	db->slots_offset = slots_offset;
-	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
-	{
-		db->executors[i].procno = RINQ_NO_PROC;
-		pg_atomic_init_u32(&db->executors[i].terminated, 0);
-		pg_atomic_init_u32(&db->executors[i].end_now, 0);
-	}
-	rinq_slots_init(rinq_slots_of(db), &locks[0], &locks[1]);
-}
+bool		rinq_loaded_at_start = false;
 
 /*
- * Create the payload area, which lives inside our own memory and never grows
- * into DSM segments.
- */
-static void
-create_payload_area(void)
-{
-	void	   *memory = (char *) rinq_shared + rinq_shared->dsa_offset;
-	dsa_area   *area;
-
-	area = dsa_create_in_place(memory, payload_area_size(),
-							   rinq_shared->dsa_tranche, NULL);
-	dsa_pin(area);
-	dsa_set_size_limit(area, payload_area_size());
-	dsa_detach(area);
-}
-
-/*
- * Take the memory from the operating system: another library has put itself in
- * the place of the hook by which PostgreSQL is asked, and does not pass it on.
- * Processes inherit it; after a crash the postmaster, the only one that is
- * left, takes it anew.
- */
-static void *
-take_own_memory(void)
-{
-	if (own_memory != NULL)
-		(void) munmap(own_memory, shared_size());
-	own_memory = mmap(NULL, shared_size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (own_memory == MAP_FAILED)
-	{
-		own_memory = NULL;
-		ereport(FATAL,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("could not get %zu bytes of shared memory for rinq: %m", shared_size())));
-	}
-	ereport(LOG,
-			(errmsg("rinq takes its shared memory directly from the operating system"),
-			 errdetail("Another library in \"shared_preload_libraries\" has not let it ask PostgreSQL for it.")));
-	return own_memory;
-}
-
-static void *
-get_memory(bool *found)
-{
-#ifndef EXEC_BACKEND
-	if (!requested)
-	{
-		*found = false;
-		return take_own_memory();
-	}
-#endif
-	return ShmemInitStruct("rinq", shared_size(), found);
-}
-
-/*
- * Initialize the locks, without PostgreSQL's table of names, which would have
- * to be asked for, too.
- */
-static LWLock *
-init_locks(Size offset)
-{
-	LWLock	   *locks = (LWLock *) ((char *) rinq_shared + offset);
-	int			i;
-
-	rinq_shared->lock_tranche = rinq_new_tranche(TRANCHE_NAME);
-	Assert(offset == MAXALIGN(offset));
-	for (i = 0; i < num_locks(); i++)
-		LWLockInitialize(&locks[i], rinq_shared->lock_tranche);
-	return locks;
-}
-
-static void
-startup_shared_memory(void)
-{
-	bool		found;
-
-	if (prev_shmem_startup_hook)
-		prev_shmem_startup_hook();
-
-	rinq_shared = NULL;
-	payload_area = NULL;
-
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	rinq_shared = get_memory(&found);
-	if (!found)
-	{
-		Size		offset = databases_size();
-		LWLock	   *locks;
-		int			i;
-
-		memset(rinq_shared, 0, databases_size());
-		locks = init_locks(offset);
-		offset += locks_size();
-		rinq_shared->lock = &locks[0];
-		rinq_shared->launcher_procno = RINQ_NO_PROC;
-		ConditionVariableInit(&rinq_shared->scan_done);
-		pg_atomic_init_u32(&rinq_shared->next_client, 1);
-		pg_atomic_init_u32(&rinq_shared->next_identity, 1);
-		pg_atomic_init_u64(&rinq_shared->clock_difference, 0);
-		for (i = 0; i < RINQ_SHORT_KINDS; i++)
-			pg_atomic_init_u64(&rinq_shared->short_since[i], 0);
-		pg_atomic_init_u64(&rinq_shared->send_bytes, 0);
-		rinq_shared->num_databases = rinq_max_databases;
-		for (i = 0; i < rinq_max_databases; i++)
-		{
-			init_database(&rinq_shared->databases[i], offset, &locks[1 + 2 * i]);
-			offset += rinq_slots_size();
-		}
-		rinq_shared->backend_sessions_offset = offset;
-		rinq_backend_sessions_init();
-		offset += rinq_backend_sessions_size();
-		rinq_shared->dsa_tranche = rinq_new_tranche(PAYLOAD_TRANCHE_NAME);
-		rinq_shared->dsa_offset = offset;
-		Assert(offset + payload_area_size() == shared_size());
-		create_payload_area();
-	}
-	LWLockRelease(AddinShmemInitLock);
-	rinq_register_tranche(rinq_shared->lock_tranche, TRANCHE_NAME);
-	rinq_register_tranche(rinq_shared->dsa_tranche, PAYLOAD_TRANCHE_NAME);
-	rinq_clock_share(&rinq_shared->clock_difference);
-}
-
-/*
- * Arrange for the shared memory; called while the server loads the library.
+ * Use this memory from now on; NULL: there is none.
  */
 void
-rinq_shared_init(void)
+rinq_shared_use(RinqShared *shared)
 {
-	loaded_at_start = true;
-	prev_shmem_request_hook = shmem_request_hook;
-	shmem_request_hook = request_shared_memory;
-	prev_shmem_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = startup_shared_memory;
+	rinq_shared = shared;
+	payload_area = NULL;
 }
 
 bool
@@ -278,7 +53,7 @@ rinq_preloaded(void)
 void
 rinq_require_preloaded(void)
 {
-	if (!rinq_preloaded() && loaded_at_start)
+	if (!rinq_preloaded() && rinq_loaded_at_start)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("rinq could not set up its shared memory when the server started"),
@@ -310,12 +85,11 @@ rinq_dsa(void)
 	return payload_area;
 }
 
-RinqSlots *
+struct RinqSlots *
 rinq_slots_of(RinqDatabase *db)
 {
 	Assert(db >= rinq_shared->databases && db < rinq_shared->databases + rinq_shared->num_databases);
-	Assert(db->slots_offset >= databases_size() + locks_size());
-	return (RinqSlots *) ((char *) rinq_shared + db->slots_offset);
+	return (struct RinqSlots *) ((char *) rinq_shared + db->slots_offset);
 }
 
 /*

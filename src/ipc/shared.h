@@ -250,8 +250,12 @@ typedef struct RinqDatabase
 	/* protected by the channel's request lock */
 	RinqExecutorSlot executors[RINQ_MAX_EXECUTORS];
 
-	/* offset of this database's channel from the start of RinqShared */
+	/*
+	 * offsets of this database's slots, and of its queue in them, from the
+	 * start of RinqShared
+	 */
 	Size		slots_offset;
+	Size		send_offset;
 } RinqDatabase;
 
 /* what could not be started, as all background workers of the server are in use */
@@ -292,8 +296,9 @@ typedef struct RinqShared
 } RinqShared;
 
 extern RinqShared *rinq_shared;
+extern bool rinq_loaded_at_start;
 
-extern void rinq_shared_init(void);
+extern void rinq_shared_use(RinqShared *shared);
 extern bool rinq_preloaded(void);
 extern void rinq_require_preloaded(void);
 extern dsa_area *rinq_dsa(void);

@@ -11,6 +11,7 @@
 
 #include "backend/identity.h"
 #include "backend/outbox.h"
+#include "backend/own_schema.h"
 #include "backend/own_tables.h"
 #include "backend/parallel.h"
 #include "backend/utility_hook.h"

@@ -13,7 +13,7 @@
 #include "backend/calls.h"
 #include "backend/commit_queue.h"
 #include "backend/outbox.h"
-#include "backend/own_tables.h"
+#include "backend/own_schema.h"
 #include "backend/parallel.h"
 #include "backend/request_context.h"
 #include "base/clock.h"

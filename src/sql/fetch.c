@@ -20,7 +20,7 @@
 #include "compat.h"
 
 #include "access/htup_details.h"
-#include "backend/own_tables.h"
+#include "backend/own_schema.h"
 #include "backend/parallel.h"
 #include "backend/request_context.h"
 #include "base/clock.h"

@@ -9,7 +9,7 @@
 
 #include "compat.h"
 
-#include "backend/own_tables.h"
+#include "backend/own_schema.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "executor/spi.h"

@@ -17,6 +17,7 @@
 #include "access/htup_details.h"
 #include "backend/handler_rules.h"
 #include "backend/handler_signature.h"
+#include "backend/own_schema.h"
 #include "backend/own_tables.h"
 #include "backend/parallel.h"
 #include "backend/registration.h"

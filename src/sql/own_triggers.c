@@ -14,6 +14,7 @@
 #include "compat.h"
 
 #include "access/xlog.h"
+#include "backend/own_schema.h"
 #include "backend/own_tables.h"
 #include "catalog/catalog.h"
 #include "catalog/pg_publication.h"

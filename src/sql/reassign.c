@@ -12,6 +12,7 @@
 
 #include "backend/handler_rules.h"
 #include "backend/handler_signature.h"
+#include "backend/own_schema.h"
 #include "backend/own_tables.h"
 #include "backend/parallel.h"
 #include "catalog/pg_type.h"

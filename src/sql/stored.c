@@ -15,6 +15,7 @@
 
 #include "access/htup_details.h"
 #include "access/xlog.h"
+#include "backend/own_schema.h"
 #include "backend/own_tables.h"
 #include "backend/parallel.h"
 #include "catalog/pg_type.h"

@@ -14,6 +14,7 @@
 #include "compat.h"
 
 #include "backend/handler_signature.h"
+#include "backend/own_schema.h"
 #include "backend/own_tables.h"
 #include "backend/parallel.h"
 #include "catalog/pg_type.h"

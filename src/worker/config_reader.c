@@ -20,7 +20,7 @@
 #include "backend/handler_rules.h"
 #include "backend/identity.h"
 #include "backend/own_relation.h"
-#include "backend/own_tables.h"
+#include "backend/own_schema.h"
 #include "backend/prepared.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"

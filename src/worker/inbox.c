@@ -25,6 +25,7 @@
 #include "access/xact.h"
 #include "backend/commit_queue.h"
 #include "backend/handler_rules.h"
+#include "backend/own_schema.h"
 #include "backend/own_tables.h"
 #include "backend/request_context.h"
 #include "catalog/pg_type.h"

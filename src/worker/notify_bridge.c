@@ -15,6 +15,7 @@
 #include "compat.h"
 
 #include "access/htup_details.h"
+#include "backend/own_schema.h"
 #include "backend/own_tables.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"

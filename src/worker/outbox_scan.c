@@ -20,6 +20,7 @@
 
 #include "access/transam.h"
 #include "access/xact.h"
+#include "ipc/outbox_depth.h"
 #include "ipc/slots.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"

@@ -21,11 +21,12 @@
 #include "compat.h"
 
 #include "access/xact.h"
-#include "backend/own_tables.h"
+#include "backend/own_schema.h"
 #include "backend/request_context.h"
 #include "base/backoff.h"
 #include "base/clock.h"
 #include "guc.h"
+#include "ipc/outbox_depth.h"
 #include "ipc/slots.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"

@@ -24,6 +24,7 @@
 #include "compat.h"
 
 #include "access/htup_details.h"
+#include "backend/own_schema.h"
 #include "backend/own_tables.h"
 #include "base/clock.h"
 #include "catalog/pg_class.h"
