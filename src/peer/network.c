@@ -24,14 +24,17 @@
 #include "ipc/session_ids.h"
 #include "peer/command/dispatch.h"
 #include "peer/command/invoker.h"
+#include "peer/command/pending_calls.h"
 #include "peer/command/server.h"
 #include "peer/credentials.h"
 #include "peer/network.h"
 #include "peer/notification/matching.h"
+#include "peer/notification/subscriptions.h"
 #include "peer/process.h"
 #include "peer/sending/publisher.h"
 #include "peer/sending/sender.h"
 #include "peer/session/sessions.h"
+#include "peer/topology/bindings.h"
 #include "peer/topology/topology.h"
 #include "peer/turn.h"
 #include "pgstat.h"
@@ -47,7 +50,7 @@
 #define MIN_BACKLOG (8 * 1024 * 1024)
 #define MAX_BLOCKS_LOGGED 10	/* changes in a few seconds */
 
-/* cookies of the requests that reserve the identity, beside topology.c's */
+/* cookies of the requests that reserve the identity, beside topology/bindings.h's */
 #define STEP_IDENTITY 16
 #define IDENTITY_COOKIE(n) (((uint64) STEP_IDENTITY << 32) | (uint64) (n))
 #define IS_IDENTITY(cookie) (((cookie) >> 32) == STEP_IDENTITY)
@@ -120,14 +123,7 @@ rinq_network_init(void)
 	(void) setenv("RES_OPTIONS", "timeout:1 attempts:1", 0);
 }
 
-/* Write the name of one of the peer's own queues. */
-void
-rinq_network_queue_name(char *buf, size_t size, const char *suffix)
-{
-	snprintf(buf, size, "%s%s", rinq_peer.short_text, suffix);
-}
-
-/* choose an identity at random, and ask the broker for its four queues */
+/* draws an identity, and asks the broker for its four queues */
 static void
 try_identity(void)
 {
@@ -151,9 +147,9 @@ try_identity(void)
 
 	for (i = 0; i < (int) lengthof(own_suffixes); i++)
 	{
-		char		queue[16];
+		char		queue[RINQ_OWN_QUEUE_SIZE];
 
-		rinq_network_queue_name(queue, sizeof(queue), own_suffixes[i]);
+		(void) rinq_own_queue(own_suffixes[i], queue);
 		rinq_queue_declare(rinq_peer.conn, CHANNEL_TOPOLOGY, rinq_bytes_str(queue),
 						   false, true, strcmp(own_suffixes[i], ".req") == 0 ? 3 : 0, NULL,
 						   IDENTITY_COOKIE(i));
@@ -168,9 +164,9 @@ release_identity(int declared)
 
 	for (i = 0; i < declared; i++)
 	{
-		char		queue[16];
+		char		queue[RINQ_OWN_QUEUE_SIZE];
 
-		rinq_network_queue_name(queue, sizeof(queue), own_suffixes[i]);
+		(void) rinq_own_queue(own_suffixes[i], queue);
 		rinq_queue_delete(rinq_peer.conn, CHANNEL_TOPOLOGY, rinq_bytes_str(queue), 0);
 	}
 }
@@ -269,8 +265,12 @@ on_channel_closed(void *arg, const RinqAmqpChannelClosed *info)
 static void
 on_delivery(void *arg, const RinqDelivery *delivery)
 {
-	if (delivery->channel == CHANNEL_RESPONSES)
-		rinq_invoker_response(delivery);
+	RinqBytes	reply_to = delivery->message.reply_to;
+
+	if (delivery->channel == CHANNEL_RESPONSES && reply_to.len == 1 && reply_to.data[0] == 'u')
+		rinq_server_response(delivery);
+	else if (delivery->channel == CHANNEL_RESPONSES)
+		rinq_pending_response(delivery);
 	else if (delivery->channel == CHANNEL_NOTIFICATIONS)
 		rinq_notification(delivery);
 	else
@@ -357,7 +357,9 @@ connection_ended(const char *reason)
 	rinq_invoker_fail_all(reason, true);
 	rinq_sender_connection_lost();
 	rinq_dispatch_connection_lost();
+	rinq_notifications_drop();
 	rinq_sessions_clear();
+	rinq_durable_look(NULL);
 
 	if (was_ready)
 	{

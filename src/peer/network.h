@@ -17,6 +17,5 @@ extern void rinq_network_reload(void);
 extern void rinq_network_stop(void);
 extern bool rinq_network_stopped(void);
 extern int64 rinq_network_next_deadline(void);
-extern void rinq_network_queue_name(char *buf, size_t size, const char *suffix);
 
 #endif							/* RINQ_PEER_NETWORK_H */

@@ -21,19 +21,21 @@
 #include "ipc/session_ids.h"
 #include "peer/command/dispatch.h"
 #include "peer/command/invoker.h"
+#include "peer/command/pending_calls.h"
 #include "peer/command/pool.h"
+#include "peer/hooks.h"
 #include "peer/network.h"
 #include "peer/notification/matching.h"
 #include "peer/notification/subscriptions.h"
+#include "peer/operation/session_cache.h"
+#include "peer/operation/session_requests.h"
 #include "peer/process.h"
 #include "peer/sending/publisher.h"
 #include "peer/sending/sender.h"
-#include "peer/session/session_cache.h"
 #include "peer/session/sessions.h"
+#include "peer/topology/consume.h"
 #include "peer/topology/declare.h"
 #include "peer/topology/mending.h"
-#include "peer/topology/namespaces.h"
-#include "peer/topology/topology.h"
 #include "peer/turn.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -136,7 +138,7 @@ read_config(void)
 		return;
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	rinq_config_fetch(rinq_peer.db, &config, &seen_config);
-	rinq_topology_configure(config.listeners);
+	rinq_consume_configure(config.listeners);
 	rinq_durable_configure(config.durable);
 	rinq_dispatch_configured();
 	MemoryContextSwitchTo(old);
@@ -161,7 +163,19 @@ look_at_all(void)
 	rinq_own_sessions_look();
 }
 
-/* Read the inbox; true when entries are left, since the slice is over. */
+/* a backend has handed over a call, or an operation on a session */
+static void
+take_call(uint32 index, uint32 serial)
+{
+	if (!rinq_invoker_accept(index, serial))
+		return;
+	if (rinq_peer.slots->slot[index].op == RINQ_OP_CALL)
+		rinq_invoker_call(index);
+	else
+		rinq_operation(index);
+}
+
+/* true when entries are left, since the slice is over */
 static bool
 read_inbox(void)
 {
@@ -172,7 +186,7 @@ read_inbox(void)
 		switch (entry.kind)
 		{
 			case RINQ_EVENT_CALL:
-				rinq_invoker_call(entry.value, entry.serial);
+				take_call(entry.value, entry.serial);
 				break;
 			case RINQ_EVENT_ABANDONED:
 				rinq_invoker_abandoned(entry.value, entry.serial);
@@ -276,12 +290,12 @@ run_turn(void)
 	rinq_slice_begin();
 	next = rinq_network_next_deadline();
 	next = rinq_clock_earlier(next, rinq_dispatch_expire());
-	next = rinq_clock_earlier(next, rinq_topology_retry());
+	next = rinq_clock_earlier(next, rinq_consume_retry());
 	next = rinq_clock_earlier(next, rinq_declare_step());
 	next = rinq_clock_earlier(next, rinq_mending_step());
 	next = rinq_clock_earlier(next, rinq_publisher_step());
-	next = rinq_clock_earlier(next, rinq_invoker_retry());
-	next = rinq_clock_earlier(next, rinq_sender_step());
+	next = rinq_clock_earlier(next, rinq_invoker_retry(take_call));
+	next = rinq_clock_earlier(next, rinq_sender_step(rinq_pending_any()));
 	next = rinq_clock_earlier(next, rinq_session_cache_prune());
 	rinq_slice_begin();
 	next = rinq_clock_earlier(next, rinq_durable_step());
@@ -334,7 +348,7 @@ leave_network(void)
 	SpinLockRelease(&rinq_peer.db->mutex);
 	rinq_peer.now = rinq_clock_ms();
 	if (rinq_peer.ready)
-		rinq_topology_stop_consuming();
+		rinq_consume_stop();
 	rinq_peer.stopping = true;
 	rinq_dispatch_give_back_queued();
 	if (!rinq_peer.db->stop)
@@ -342,7 +356,7 @@ leave_network(void)
 	for (;;)
 	{
 		int64		next = run_turn();
-		bool		busy = rinq_dispatch_busy() || rinq_invoker_busy() || rinq_publisher_busy();
+		bool		busy = rinq_dispatch_busy() || rinq_pending_any() || rinq_publisher_busy();
 
 		if (rinq_network_stopped())
 			break;
@@ -394,11 +408,10 @@ rinq_peer_main(Datum arg)
 		ProcessConfigFile(PGC_SIGHUP);
 
 	rinq_peer.now = rinq_clock_ms();
-	rinq_sessions_init();
+	rinq_hooks_init();
 	rinq_session_cache_init();
-	rinq_topology_init();
 	rinq_publisher_init();
-	rinq_invoker_init();
+	rinq_pending_init();
 	rinq_dispatch_init();
 	rinq_sender_init();
 	rinq_pool_init();

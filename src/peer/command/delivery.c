@@ -1,8 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * delivery.c
- *	  Responding to requests that have arrived, and settling them with the
- *	  broker.
+ *	  Settling requests that have arrived with the broker, and giving them back.
  *
  * Each delivery is settled exactly once: acknowledged after its response was
  * published, given back to the broker, or rejected.  The rules which of these
@@ -19,10 +18,7 @@
 #include "base/hash_table.h"
 #include "guc.h"
 #include "peer/command/delivery.h"
-#include "peer/command/server.h"
-#include "peer/headers.h"
 #include "peer/process.h"
-#include "peer/sending/publisher.h"
 #include "protocol/payload.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -32,8 +28,6 @@
 #define MAX_RETURNED 4096		/* requests whose returns are counted */
 #define RETURN_MEMORY (10 * LAST_RETURN_DELAY)	/* ms that a count is kept */
 #define RETURN_LOG_INTERVAL 10000	/* ms between log entries about returns */
-#define MAX_PROBLEM 1024		/* bytes of an error that says why another was
-								 * not sent */
 #define MAX_UNBALANCED 10000	/* that wait, and cannot wait at the broker */
 
 /* of those that wait, what the broker keeps no count of; of each kind of work */
@@ -311,169 +305,4 @@ rinq_inbound_settle_delayed(bool all)
 		rinq_inbound_settle(request);
 	}
 	return next;
-}
-
-/* Acknowledge a request, unless that was done with an earlier response. */
-static void
-acknowledge_request(RinqInbound * request)
-{
-	if (!request->settled)
-		(void) rinq_basic_ack(rinq_peer.conn, request->channel, request->tag, false);
-	request->settled = true;
-}
-
-/*
- * Note that the broker has taken the response to a request.
- */
-void
-rinq_inbound_response_taken(RinqInbound * request)
-{
-	rinq_inbound_free(request);
-}
-
-/*
- * Replace the response to a request, which the broker has refused, by an
- * error.
- */
-void
-rinq_inbound_response_refused(RinqInbound * request, const char *text)
-{
-	if (request->type == 'e')
-	{
-		rinq_inbound_free(request); /* refused as well: there is no more to
-									 * say */
-		return;
-	}
-	request->type = 'e';
-	request->body = rinq_bytes(MemoryContextStrdup(TopMemoryContext, text), strlen(text));
-	rinq_server_respond_later(request);
-}
-
-/*
- * Publish the response to a request, unless none is wanted or it comes too
- * late, and acknowledge the request; false, with nothing done, when the
- * connection has no room for it now.
- */
-bool
-rinq_inbound_respond(RinqInbound * request, char type, RinqBytes failure_type, RinqBytes text,
-					 RinqBytes payload)
-{
-	RinqMessage msg;
-	RinqMsgStatus status;
-	RinqPublication what;
-	char		expiration[RINQ_EXPIRATION_SIZE];
-	char		id[RINQ_DISPLAY_LEN];
-	char		trace[RINQ_DISPLAY_LEN];
-	bool		late = rinq_inbound_expired(request);
-
-	if (!rinq_inbound_can_settle(request))
-	{
-		rinq_inbound_free(request);
-		return true;
-	}
-	if (request->reply == RINQ_REPLY_NONE || late)
-	{
-		if (late)
-			rinq_count(rinq_peer.db, RINQ_REQUESTS_EXPIRED);
-		acknowledge_request(request);
-		rinq_inbound_free(request);
-		return true;
-	}
-
-	memset(&msg, 0, sizeof(msg));
-	msg.type = rinq_bytes(&type, 1);
-	msg.correlation_id = request->trace;
-	rinq_message_set_deadline(&msg, request->deadline, expiration);
-	if (request->reply == RINQ_REPLY_UNCORRELATED)
-	{
-		msg.reply_to = rinq_bytes_str("u");
-		msg.ns = request->namespace;
-		msg.command = request->command;
-		msg.span_context = request->span_context;
-		msg.traceparent = request->traceparent;
-		msg.tracestate = request->tracestate;
-	}
-	if (type == 'f')
-	{
-		msg.target = failure_type;
-		if (text.len > 0)
-			msg.failure_message = text;
-	}
-	else if (type == 'e')
-		payload = text;
-
-	memset(&what, 0, sizeof(what));
-	what.kind = RINQ_PUBLISH_RESPONSE;
-	what.request = request;
-	status = rinq_publish(&what, "cmd.rsp", request->id, false, &msg, payload);
-	if (status == RINQ_MSG_BACKLOG)
-		return false;
-	if (status == RINQ_MSG_OK)
-	{
-		/* from now on it is the publisher's */
-		rinq_count(rinq_peer.db, RINQ_RESPONSES_SENT);
-		acknowledge_request(request);
-		rinq_inbound_free_body(request);
-		request->type = type;
-		return true;
-	}
-	if (type != 'e' || payload.len > MAX_PROBLEM)
-	{
-		/*
-		 * what does not fit into the headers, or into the broker; this surely
-		 * does
-		 */
-		return rinq_inbound_respond(request, 'e', failure_type,
-									rinq_bytes_str(rinq_publish_problem(status)), payload);
-	}
-	ereport(LOG,
-			(errmsg("rinq peer %s could not send a response: %s",
-					rinq_peer.id_text, rinq_publish_problem(status)),
-			 errdetail_internal("Request %s, trace id %s.",
-								rinq_text_for_display(request->id, id),
-								rinq_text_for_display(request->trace, trace))));
-	acknowledge_request(request);
-	rinq_inbound_free(request);
-	return true;
-}
-
-/*
- * Respond with an error; false when the connection has no room for it.
- */
-bool
-rinq_inbound_respond_error(RinqInbound * request, const char *text)
-{
-	return rinq_inbound_respond(request, 'e', rinq_bytes(NULL, 0), rinq_bytes_str(text),
-								rinq_bytes(NULL, 0));
-}
-
-/*
- * Answer a request with what its executor has left in the slot; false when the
- * connection has no room for it.
- */
-bool
-rinq_inbound_result(RinqSlot *slot, RinqInbound * request)
-{
-	RinqBytes	fields[RINQ_RESULT_FIELDS];
-	RinqBytes	type;
-	RinqBytes	text;
-
-	rinq_slot_read(slot, fields, RINQ_RESULT_FIELDS);
-	type = fields[RINQ_RESULT_TYPE];
-	text = fields[RINQ_RESULT_TEXT];
-	switch (slot->outcome)
-	{
-		case RINQ_OUTCOME_SUCCESS:
-			return rinq_inbound_respond(request, 's', type, text, fields[RINQ_RESULT_PAYLOAD]);
-		case RINQ_OUTCOME_FAILURE:
-			return rinq_inbound_respond(request, 'f', type, text, fields[RINQ_RESULT_PAYLOAD]);
-		case RINQ_OUTCOME_ERROR:
-			return rinq_inbound_respond(request, 'e', type, text, fields[RINQ_RESULT_PAYLOAD]);
-		case RINQ_OUTCOME_EXPIRED:
-			rinq_inbound_settle(request);
-			return true;
-		default:
-			rinq_inbound_give_back(request);
-			return true;
-	}
 }

@@ -75,10 +75,6 @@ extern void rinq_inbound_free(RinqInbound * request);
 extern void rinq_inbound_settle(RinqInbound * request);
 extern void rinq_inbound_give_back(RinqInbound * request);
 extern int64 rinq_inbound_settle_delayed(bool all);
-extern bool rinq_inbound_respond(RinqInbound * request, char type, RinqBytes failure_type,
-								 RinqBytes text, RinqBytes payload);
-extern bool rinq_inbound_respond_error(RinqInbound * request, const char *text);
-extern bool rinq_inbound_result(RinqSlot *slot, RinqInbound * request);
 extern void rinq_inbound_channel_lost(uint16 channel);
 
 #endif							/* RINQ_PEER_COMMAND_DELIVERY_H */

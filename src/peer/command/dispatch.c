@@ -20,8 +20,7 @@
 #include "peer/command/delivery.h"
 #include "peer/command/dispatch.h"
 #include "peer/command/lanes.h"
-#include "peer/command/pool.h"
-#include "peer/command/server.h"
+#include "peer/command/respond.h"
 #include "peer/process.h"
 #include "peer/session/sessions.h"
 #include "peer/topology/namespaces.h"
@@ -154,7 +153,7 @@ enqueue_inbound(RinqInbound * request, const RinqListener *listener)
 	in_slot[index] = request;
 	num_in_slots++;
 	Assert(num_in_slots <= (int) (rinq_peer.slots->num_slots - first_slot()));
-	rinq_pool_wake(rinq_request_put(rinq_peer.db, index));
+	rinq_peer_wake_later(rinq_request_put(rinq_peer.db, index));
 	return true;
 }
 
@@ -585,7 +584,7 @@ rinq_dispatch_expire(void)
 	if (unsent != NIL)
 		send_unsent();
 	respond_refused();
-	waits = rinq_server_send_responses();
+	waits = rinq_inbound_send_responses();
 	if (!rinq_lanes_empty())
 		fill_slots();
 

@@ -1,11 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * invoker.c
- *	  Calls out: sending the requests that backends hand over, and handing
- *	  them the responses.
+ *	  Calls out: sending the requests that backends hand over.
  *
- * The backend watches its own deadline, and abandons the call when it passes;
- * a response that comes later finds no caller, and is dropped and counted.
+ * What waits for a response, and which one it gets, is pending_calls.c's business.
  *
  *-------------------------------------------------------------------------
  */
@@ -15,40 +13,21 @@
 #include "base/hash_table.h"
 #include "guc.h"
 #include "peer/command/invoker.h"
-#include "peer/command/server.h"
+#include "peer/command/pending_calls.h"
 #include "peer/headers.h"
 #include "peer/process.h"
 #include "peer/sending/publisher.h"
-#include "peer/session/session_cache.h"
-#include "peer/session/session_requests.h"
+#include "peer/sending/sent.h"
 #include "peer/session/sessions.h"
 #include "peer/topology/declare.h"
+#include "peer/topology/mending.h"
 #include "peer/topology/namespaces.h"
-#include "peer/topology/topology.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
 #define RETRY_INTERVAL 10		/* ms between looks for room in the connection */
 #define ASYNC_INTERVAL 10		/* ms, at least, between looks at asynchronous
 								 * calls */
-
-/* a request that is waiting for its response */
-typedef struct PendingKey
-{
-	uint32		session;
-	uint32		revision;
-	uint32		message;
-} PendingKey;
-
-typedef struct Pending
-{
-	PendingKey	key;			/* hash key */
-	RinqWaiter	call;
-} Pending;
-
-/* for each slot, the request it waits for; message 0 is none */
-static PendingKey * pending_of_slot;
-static HTAB *pending;
 
 /* a call that waits for its namespace's queue */
 typedef struct Waiting
@@ -66,89 +45,90 @@ static int64 next_async_look;
 /* calls that the connection has no room for, oldest first */
 static List *unsent = NIL;
 
-void
-rinq_invoker_init(void)
-{
-	pending = rinq_make_hash_table("rinq pending calls", 256, sizeof(PendingKey), sizeof(Pending), TopMemoryContext);
-	pending_of_slot = MemoryContextAllocZero(TopMemoryContext,
-											 rinq_peer.slots->num_calls * sizeof(PendingKey));
-}
+/* ---------------- what the publisher tells ---------------- */
 
-static void
-forget_pending(uint32 index)
+/* Does the slot of a published request still wait for what becomes of it? */
+static bool
+waits_for(const RinqPublication * what)
 {
-	PendingKey *key = &pending_of_slot[index];
+	RinqWaiter	call = {what->index, what->serial};
 
-	Assert(index < rinq_peer.slots->num_calls);
-	if (key->message == 0)
-		return;
-	if (key->session != 0)
-		rinq_own_session_pending(key->session, -1);
-	if (hash_search(pending, key, HASH_REMOVE, NULL) == NULL)
-		Assert(false);			/* a request that waits is in the table */
-	memset(key, 0, sizeof(*key));
+	return rinq_waits(&call);
 }
 
 /*
- * End a call: put the answer into its slot and wake the backend, unless
- * that has stopped waiting.  True when it gets all of the answer.
+ * Is a request that has to be sent again still of use?  One whose response goes
+ * to a handler is, though its slot may be free by now.
  */
-bool
-rinq_invoker_finish(uint32 index, RinqOutcome outcome, RinqBytes type, RinqBytes text,
-					RinqBytes payload)
+static bool
+is_call_wanted(const RinqPublication * what)
 {
-	RinqSlot   *slot = &rinq_peer.slots->slot[index];
-	RinqBytes	fields[RINQ_RESULT_FIELDS];
-	int			owner = slot->owner;
-	bool		written;
+	return what->uncorrelated || waits_for(what);
+}
 
-	Assert(index < rinq_peer.slots->num_calls);
-	forget_pending(index);
-	fields[RINQ_RESULT_TYPE] = type;
-	fields[RINQ_RESULT_TEXT] = text;
-	fields[RINQ_RESULT_PAYLOAD] = payload;
-	slot->outcome = outcome;
-	written = rinq_slot_write(slot, fields, RINQ_RESULT_FIELDS);
-	if (!written)
+/*
+ * The broker has taken a request.  Whoever waits for no response waits for this,
+ * if the broker might have refused it.
+ */
+static void
+call_taken(const RinqPublication * what)
+{
+	if (what->kind == RINQ_PUBLISH_CALL && what->uncorrelated && waits_for(what))
+		rinq_pending_finish_text(what->index, RINQ_OUTCOME_SUCCESS, "");
+}
+
+/*
+ * The broker has refused a request.
+ */
+static void
+call_refused(const RinqPublication * what, const char *text)
+{
+	if (waits_for(what))
+		rinq_pending_finish_text(what->index, RINQ_OUTCOME_NOT_TAKEN, text);
+	else if (what->uncorrelated)
+		rinq_sent_dropped(text);
+}
+
+/*
+ * The broker has no queue for a request: the peer of an operation is gone, with
+ * its sessions; a call was sent again in vain.
+ */
+static void
+call_unroutable(const RinqPublication * what, const char *text)
+{
+	if (!waits_for(what))
 	{
-		memset(fields, 0, sizeof(fields));
-		fields[RINQ_RESULT_TEXT] =
-			rinq_bytes_str("the response does not fit into \"rinq.payload_memory\"");
-		slot->outcome = RINQ_OUTCOME_REFUSED;
-		(void) rinq_slot_write(slot, fields, RINQ_RESULT_FIELDS);
+		if (what->uncorrelated)
+			rinq_sent_dropped(text);
 	}
-	/* otherwise it is abandoned, and freed when the inbox says so */
-	if (!rinq_slot_move(slot, RINQ_SLOT_QUEUED, RINQ_SLOT_DONE))
-		return false;
-	rinq_peer_wake_later(owner);
-	return written;
+	else if (what->kind == RINQ_PUBLISH_OPERATION)
+		rinq_pending_finish_text(what->index, RINQ_OUTCOME_NOT_FOUND, "");
+	else
+		rinq_pending_finish_text(what->index, RINQ_OUTCOME_NO_QUEUE, text);
 }
 
 /*
- * End a call with nothing but a text, which says more than the outcome.
+ * The broker had no queue for a call, since somebody has deleted it or its
+ * binding: sends it again once that is mended.
  */
-void
-rinq_invoker_finish_text(uint32 index, RinqOutcome outcome, const char *text)
-{
-	rinq_invoker_finish(index, outcome, rinq_bytes(NULL, 0), rinq_bytes_str(text),
-						rinq_bytes(NULL, 0));
-}
-
-/* Expect the response to this request for the slot from now on. */
 static void
-expect_response(uint32 index, const RinqMessageId *id)
+call_returned(const RinqPublication * what, RinqReturnedCall * call)
 {
-	PendingKey *key = &pending_of_slot[index];
-	Pending    *entry;
+	RinqNamespace *ns = what->ns;
+	Waiting    *waiting = rinq_wait_in(&ns->waiting, what->index, what->serial, sizeof(Waiting));
 
-	Assert(key->message == 0 && id->seq != 0);
-	key->session = id->ref.session.seq;
-	key->revision = id->ref.revision;
-	key->message = id->seq;
-	entry = hash_search(pending, key, HASH_ENTER, NULL);
-	entry->call.index = index;
-	entry->call.serial = rinq_peer.slots->slot[index].serial;
+	waiting->returned = call;
+	waiting->uncorrelated = what->uncorrelated;
+	rinq_mend_namespace(ns);
 }
+
+static const RinqPublishOwner call_owner = {
+	.taken = call_taken,
+	.refused = call_refused,
+	.wanted = is_call_wanted,
+	.unroutable = call_unroutable,
+	.returned = call_returned
+};
 
 static void
 make_publication(RinqPublication * what, RinqPublishKind kind, uint32 index,
@@ -156,6 +136,7 @@ make_publication(RinqPublication * what, RinqPublishKind kind, uint32 index,
 {
 	memset(what, 0, sizeof(*what));
 	what->kind = kind;
+	what->owner = &call_owner;
 	what->index = index;
 	what->serial = rinq_peer.slots->slot[index].serial;
 	what->id = *id;
@@ -168,7 +149,7 @@ not_published(uint32 index, RinqMsgStatus status)
 	if (status == RINQ_MSG_BACKLOG)
 		rinq_wait_in(&unsent, index, rinq_peer.slots->slot[index].serial, sizeof(Waiting));
 	else
-		rinq_invoker_finish_text(index, status == RINQ_MSG_OVER_BROKER_LIMIT ?
+		rinq_pending_finish_text(index, status == RINQ_MSG_OVER_BROKER_LIMIT ?
 								 RINQ_OUTCOME_NOT_TAKEN : RINQ_OUTCOME_REFUSED,
 								 rinq_publish_problem(status));
 }
@@ -215,21 +196,21 @@ publish_call(uint32 index, RinqNamespace * ns)
 	if (slot->uncorrelated)
 	{
 		if (!in_doubt)
-			rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, "");
+			rinq_pending_finish_text(index, RINQ_OUTCOME_SUCCESS, "");
 		return;
 	}
 	rinq_slot_clear(slot);
 	rinq_own_session_pending(slot->id.ref.session.seq, 1);
-	expect_response(index, &slot->id);
+	rinq_pending_expect(index, &slot->id, NULL);
 }
 
 /*
- * Send an operation on a session to the peer that owns it; its response goes
- * to session_cache.c.  One to a session that no peer owns any more is returned
- * by the broker.
+ * Send an operation on a session to the peer that owns it; "handler" gets the
+ * response.  One that nobody owns any more is returned by the broker.
  */
 void
-rinq_invoker_ask(uint32 index, const RinqPeerId *peer, const char *command, RinqBytes body)
+rinq_invoker_ask(uint32 index, const RinqPeerId *peer, const char *command, RinqBytes body,
+				 RinqResponseHandler handler)
 {
 	static uint32 counter = 0;
 	RinqSlot   *slot = &rinq_peer.slots->slot[index];
@@ -265,49 +246,59 @@ rinq_invoker_ask(uint32 index, const RinqPeerId *peer, const char *command, Rinq
 	make_publication(&what, RINQ_PUBLISH_OPERATION, index, &id);
 	status = rinq_publish(&what, "cmd.uc", rinq_bytes_str(peer_text), true, &msg, body);
 	if (status == RINQ_MSG_OK)
-		expect_response(index, &id);
+		rinq_pending_expect(index, &id, handler);
 	else
 		not_published(index, status);
 }
 
 /*
- * Take a call that a backend has handed over.
+ * A backend has handed over a call, or an operation on a session.  False when it
+ * is over already, or ends here, since the connection it was meant for is not
+ * there.
  */
-void
-rinq_invoker_call(uint32 index, uint32 serial)
+bool
+rinq_invoker_accept(uint32 index, uint32 serial)
 {
 	RinqSlot   *slot;
-	RinqBytes	fields[RINQ_CALL_FIELDS];
-	RinqNamespace *ns;
-	const char *problem;
 	RinqWaiter	call = {index, serial};
 
 	if (!rinq_waits(&call))
-		return;
+		return false;
 	slot = &rinq_peer.slots->slot[index];
 	if (slot->async)
 		next_async_look = rinq_clock_earlier(next_async_look, slot->deadline);
 	if (!rinq_peer.ready || (rinq_peer.stopping && !slot->in_handler))
 	{
-		rinq_invoker_finish_text(index, RINQ_OUTCOME_NOT_CONNECTED,
+		rinq_pending_finish_text(index, RINQ_OUTCOME_NOT_CONNECTED,
 								 rinq_peer.ready ? "the peer is being stopped" :
 								 "the peer has no connection to the broker");
-		return;
+		return false;
 	}
 	if (slot->incarnation != rinq_peer.args.incarnation)
 	{
-		rinq_invoker_finish_text(index, RINQ_OUTCOME_CONNECTION_LOST,
+		rinq_pending_finish_text(index, RINQ_OUTCOME_CONNECTION_LOST,
 								 "the connection to the broker was lost before the request was sent");
-		return;
+		return false;
 	}
-	if (slot->op != RINQ_OP_CALL)
-	{
-		rinq_operation(index);
-		return;
-	}
+	return true;
+}
+
+/*
+ * Send the call in a slot, or have it wait until the queue of its namespace is
+ * there.
+ */
+void
+rinq_invoker_call(uint32 index)
+{
+	RinqSlot   *slot = &rinq_peer.slots->slot[index];
+	RinqBytes	fields[RINQ_CALL_FIELDS];
+	RinqNamespace *ns;
+	const char *problem;
+
+	Assert(slot->op == RINQ_OP_CALL);
 	if (!rinq_peer_id_equal(&slot->id.ref.session.peer, &rinq_peer.id))
 	{
-		rinq_invoker_finish_text(index, RINQ_OUTCOME_CONNECTION_LOST,
+		rinq_pending_finish_text(index, RINQ_OUTCOME_CONNECTION_LOST,
 								 "the connection to the broker was lost before the request was sent");
 		return;
 	}
@@ -316,7 +307,7 @@ rinq_invoker_call(uint32 index, uint32 serial)
 	ns = rinq_topology_namespace(fields[RINQ_CALL_NAMESPACE], rinq_max_namespaces);
 	if (ns == NULL)
 	{
-		rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED,
+		rinq_pending_finish_text(index, RINQ_OUTCOME_REFUSED,
 								 "\"rinq.max_namespaces\" namespaces were called already");
 		return;
 	}
@@ -327,13 +318,13 @@ rinq_invoker_call(uint32 index, uint32 serial)
 	}
 	if ((problem = rinq_declare_problem(ns, RINQ_DECLARE_PATIENCE)) != NULL)
 	{
-		rinq_invoker_finish_text(index, RINQ_OUTCOME_NO_QUEUE, problem);
+		rinq_pending_finish_text(index, RINQ_OUTCOME_NO_QUEUE, problem);
 		return;
 	}
 
 	/* until its queue exists, a request would be dropped */
-	rinq_wait_in(&ns->waiting, index, serial, sizeof(Waiting));
-	rinq_topology_declare(ns);
+	rinq_wait_in(&ns->waiting, index, slot->serial, sizeof(Waiting));
+	rinq_declare_namespace(ns);
 }
 
 /*
@@ -346,7 +337,7 @@ give_up_returned(Waiting * w, const char *text)
 {
 	rinq_publish_forget(w->returned);
 	if (w->uncorrelated && !rinq_waits(&w->call))
-		rinq_sender_dropped(text);
+		rinq_sent_dropped(text);
 }
 
 /*
@@ -371,7 +362,7 @@ rinq_invoker_declared(RinqNamespace * ns, RinqOutcome outcome, const char *error
 		if (!rinq_waits(&w->call))
 			continue;
 		if (error != NULL)
-			rinq_invoker_finish_text(w->call.index, outcome, error);
+			rinq_pending_finish_text(w->call.index, outcome, error);
 		else if (w->returned == NULL)
 			publish_call(w->call.index, ns);
 	}
@@ -398,92 +389,10 @@ rinq_invoker_declaring(RinqNamespace * ns, int64 deadline, const char *problem)
 		if (w->returned != NULL)
 			give_up_returned(w, problem);
 		if (wanted)
-			rinq_invoker_finish_text(w->call.index, RINQ_OUTCOME_NO_QUEUE, problem);
+			rinq_pending_finish_text(w->call.index, RINQ_OUTCOME_NO_QUEUE, problem);
 		ns->waiting = foreach_delete_current(ns->waiting, lc);
 		pfree(w);
 	}
-}
-
-/* ---------------- what the publisher tells ---------------- */
-
-/*
- * Tell whether the slot of a published request still waits for what becomes of
- * it.
- */
-static bool
-waits_for(const RinqPublication * what)
-{
-	RinqWaiter	call = {what->index, what->serial};
-
-	return rinq_waits(&call);
-}
-
-/*
- * Tell whether a request that has to be sent again is still of use.  One whose
- * response goes to a handler is, though its slot may be free by now.
- */
-bool
-rinq_invoker_wants(const RinqPublication * what)
-{
-	return what->uncorrelated || waits_for(what);
-}
-
-/*
- * Note that the broker has taken a request.  A caller that waits for no
- * response waits for this, if the broker might have refused it.
- */
-void
-rinq_invoker_confirmed(const RinqPublication * what)
-{
-	if (what->uncorrelated && waits_for(what))
-		rinq_invoker_finish_text(what->index, RINQ_OUTCOME_SUCCESS, "");
-}
-
-/*
- * End the call of a request that the broker has refused.  A call whose
- * response goes to a handler is counted as dropped when it is not waited for
- * any more.
- */
-void
-rinq_invoker_refused(const RinqPublication * what, const char *text)
-{
-	if (waits_for(what))
-		rinq_invoker_finish_text(what->index, RINQ_OUTCOME_NOT_TAKEN, text);
-	else if (what->uncorrelated)
-		rinq_sender_dropped(text);
-}
-
-/*
- * End the call of a request that the broker has no queue for: the peer of an
- * operation is gone, with its sessions; a call was sent again in vain.
- */
-void
-rinq_invoker_unroutable(const RinqPublication * what, const char *text)
-{
-	if (!waits_for(what))
-	{
-		if (what->uncorrelated)
-			rinq_sender_dropped(text);
-	}
-	else if (what->kind == RINQ_PUBLISH_OPERATION)
-		rinq_invoker_finish_text(what->index, RINQ_OUTCOME_NOT_FOUND, "");
-	else
-		rinq_invoker_finish_text(what->index, RINQ_OUTCOME_NO_QUEUE, text);
-}
-
-/*
- * Send a call again for which the broker had no queue, once that or its
- * binding, which must have been deleted, is mended.
- */
-void
-rinq_invoker_call_returned(const RinqPublication * what, RinqReturnedCall * call)
-{
-	RinqNamespace *ns = what->ns;
-	Waiting    *waiting = rinq_wait_in(&ns->waiting, what->index, what->serial, sizeof(Waiting));
-
-	waiting->returned = call;
-	waiting->uncorrelated = what->uncorrelated;
-	rinq_topology_mend(ns);
 }
 
 /*
@@ -508,7 +417,7 @@ look_at_async(void)
 		if (!slot->async || (state != RINQ_SLOT_QUEUED && state != RINQ_SLOT_DONE))
 			continue;
 		if (state == RINQ_SLOT_QUEUED && due <= rinq_peer.now)
-			rinq_invoker_finish_text(i, RINQ_OUTCOME_EXPIRED, "");
+			rinq_pending_finish_text(i, RINQ_OUTCOME_EXPIRED, "");
 		if (state == RINQ_SLOT_DONE || due <= rinq_peer.now)
 			due += RINQ_ASYNC_GRACE;
 		if (due <= rinq_peer.now &&
@@ -523,11 +432,11 @@ look_at_async(void)
 }
 
 /*
- * Send what the connection had no room for, and end what is not waited for.
- * Returns when to look again, or 0.
+ * Have sent what the connection had no room for, by "send", and end what nobody
+ * waits for.  Returns when to look again, or 0.
  */
 int64
-rinq_invoker_retry(void)
+rinq_invoker_retry(RinqCallHandler send)
 {
 	List	   *waiting = unsent;
 	ListCell   *lc;
@@ -540,7 +449,7 @@ rinq_invoker_retry(void)
 	{
 		Waiting    *w = lfirst(lc);
 
-		rinq_invoker_call(w->call.index, w->call.serial);
+		send(w->call.index, w->call.serial);
 	}
 	list_free_deep(waiting);
 	return unsent == NIL ? next_async_look : rinq_peer.now + RETRY_INTERVAL;
@@ -560,113 +469,8 @@ rinq_invoker_abandoned(uint32 index, uint32 serial)
 	if (slot->serial != serial ||
 		rinq_slot_state(slot) != RINQ_SLOT_ABANDONED)
 		return;
-	forget_pending(index);
+	rinq_pending_forget(index);
 	rinq_slot_free(rinq_peer.slots, index);
-}
-
-/* hand a response to the call it answers */
-static void
-deliver_response(Pending * entry, const RinqDelivery *delivery)
-{
-	const RinqMessage *msg = &delivery->message;
-	RinqBytes	none = rinq_bytes(NULL, 0);
-	char		kind = msg->type.len == 1 ? msg->type.data[0] : '\0';
-	uint32		index = entry->call.index;
-
-	if (rinq_peer.slots->slot[index].op != RINQ_OP_CALL)
-		rinq_session_cache_response(index, delivery);
-	else if (delivery->oversize)
-		rinq_invoker_finish_text(index, RINQ_OUTCOME_TOO_LARGE, "");
-	else if (delivery->malformed_headers)
-		rinq_invoker_finish_text(index, RINQ_OUTCOME_MALFORMED, "its headers cannot be read");
-	else if (kind == 's')
-		rinq_invoker_finish(index, RINQ_OUTCOME_SUCCESS, none, none, delivery->body);
-	else if (kind == 'e')
-		rinq_invoker_finish(index, RINQ_OUTCOME_ERROR, none, delivery->body, none);
-	else if (kind == 'f' && msg->target.len > 0)
-		rinq_invoker_finish(index, RINQ_OUTCOME_FAILURE, msg->target, msg->failure_message,
-							delivery->body);
-	else if (kind == 'f')
-		rinq_invoker_finish_text(index, RINQ_OUTCOME_MALFORMED, "it is a failure without a type");
-	else
-		rinq_invoker_finish_text(index, RINQ_OUTCOME_MALFORMED, "its type is unknown");
-}
-
-/* Take a response that goes to the handler of a session. */
-static void
-uncorrelated_response(const RinqDelivery *delivery, const RinqMessageId *id, bool valid)
-{
-	RinqSession *session = valid ? rinq_own_session_find(id->ref.session.seq) : NULL;
-
-	if (session == NULL || session->on_response == NULL ||
-		!rinq_server_response(delivery, session->on_response))
-	{
-		rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
-		(void) rinq_basic_reject(rinq_peer.conn, delivery->channel,
-								 delivery->delivery_tag, false);
-		return;
-	}
-	rinq_count(rinq_peer.db, RINQ_RESPONSES_RECEIVED);
-	(void) rinq_basic_ack(rinq_peer.conn, delivery->channel, delivery->delivery_tag, false);
-}
-
-/*
- * Take a response that has arrived.
- */
-void
-rinq_invoker_response(const RinqDelivery *delivery)
-{
-	RinqMessageId id;
-	PendingKey	key;
-	Pending    *entry = NULL;
-	bool		valid;
-
-	valid = rinq_message_id_parse(delivery->routing_key.data, delivery->routing_key.len, &id) &&
-		rinq_peer_id_equal(&id.ref.session.peer, &rinq_peer.id);
-	if (valid)
-	{
-		memset(&key, 0, sizeof(key));
-		key.session = id.ref.session.seq;
-		key.revision = id.ref.revision;
-		key.message = id.seq;
-		entry = hash_search(pending, &key, HASH_FIND, NULL);
-	}
-
-	if (delivery->message.reply_to.len == 1 && delivery->message.reply_to.data[0] == 'u')
-	{
-		uncorrelated_response(delivery, &id, valid);
-		return;
-	}
-
-	/* late, or repeated */
-	if (entry == NULL)
-	{
-		rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
-		(void) rinq_basic_reject(rinq_peer.conn, delivery->channel,
-								 delivery->delivery_tag, false);
-		return;
-	}
-
-	if (rinq_waits(&entry->call))
-	{
-		rinq_count(rinq_peer.db, RINQ_RESPONSES_RECEIVED);
-		deliver_response(entry, delivery);
-	}
-	else
-	{
-		rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
-		forget_pending(entry->call.index);
-	}
-	(void) rinq_basic_ack(rinq_peer.conn, delivery->channel, delivery->delivery_tag, false);
-}
-
-/*
- * Do calls wait for their responses?
- */
-bool
-rinq_invoker_busy(void)
-{
-	return hash_get_num_entries(pending) > 0;
 }
 
 /*
@@ -683,8 +487,8 @@ rinq_invoker_fail_all(const char *reason, bool also_of_handlers)
 		RinqSlot   *slot = &rinq_peer.slots->slot[i];
 
 		if (rinq_slot_state(slot) != RINQ_SLOT_QUEUED)
-			forget_pending(i);
+			rinq_pending_forget(i);
 		else if (also_of_handlers || !slot->in_handler)
-			rinq_invoker_finish_text(i, RINQ_OUTCOME_CONNECTION_LOST, reason);
+			rinq_pending_finish_text(i, RINQ_OUTCOME_CONNECTION_LOST, reason);
 	}
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * invoker.h
- *	  Calls out: sending requests, and handing out the responses.
+ *	  Calls out: sending the requests that backends hand over.
  *
  *-------------------------------------------------------------------------
  */
@@ -12,22 +12,22 @@
 
 #include "amqp/connection.h"
 #include "ipc/slots.h"
+#include "peer/command/pending_calls.h"
 #include "peer/topology/namespaces.h"
 
-extern void rinq_invoker_init(void);
-extern void rinq_invoker_call(uint32 index, uint32 serial);
-extern int64 rinq_invoker_retry(void);
+
+/* gets what was to be sent, when there may be room for it */
+typedef void (*RinqCallHandler) (uint32 index, uint32 serial);
+
+extern bool rinq_invoker_accept(uint32 index, uint32 serial);
+extern void rinq_invoker_call(uint32 index);
+extern int64 rinq_invoker_retry(RinqCallHandler send);
 extern void rinq_invoker_abandoned(uint32 index, uint32 serial);
 extern void rinq_invoker_declared(RinqNamespace * ns, RinqOutcome outcome,
 								  const char *error);
 extern void rinq_invoker_declaring(RinqNamespace * ns, int64 deadline, const char *problem);
-extern void rinq_invoker_response(const RinqDelivery *delivery);
-extern bool rinq_invoker_busy(void);
-extern bool rinq_invoker_finish(uint32 index, RinqOutcome outcome, RinqBytes type,
-								RinqBytes text, RinqBytes payload);
-extern void rinq_invoker_finish_text(uint32 index, RinqOutcome outcome, const char *text);
 extern void rinq_invoker_ask(uint32 index, const RinqPeerId *peer, const char *command,
-							 RinqBytes body);
+							 RinqBytes body, RinqResponseHandler handler);
 extern void rinq_invoker_fail_all(const char *reason, bool also_of_handlers);
 
 #endif							/* RINQ_PEER_COMMAND_INVOKER_H */

@@ -87,12 +87,6 @@ rinq_pool_init(void)
 	forget_unregistered();
 }
 
-void
-rinq_pool_wake(int procno)
-{
-	rinq_peer_wake_later(procno);
-}
-
 static void
 read_executors(void)
 {
@@ -460,7 +454,7 @@ is_role_served(const RinqDemand * demand, int *total, int *index)
 			coming = true;
 	}
 	if (!fresh)
-		rinq_pool_wake(idle);
+		rinq_peer_wake_later(idle);
 	return coming || (of_role > 0 && fresh);
 }
 

@@ -12,7 +12,6 @@
 
 extern void rinq_pool_init(void);
 extern int64 rinq_pool_manage(void);
-extern void rinq_pool_wake(int procno);
 extern void rinq_pool_end(void);
 
 #endif							/* RINQ_PEER_COMMAND_POOL_H */

@@ -16,20 +16,14 @@
 #include "guc.h"
 #include "peer/command/delivery.h"
 #include "peer/command/dispatch.h"
+#include "peer/command/respond.h"
 #include "peer/command/server.h"
 #include "peer/process.h"
 #include "peer/session/sess_server.h"
 #include "peer/session/sessions.h"
 #include "utils/memutils.h"
 
-/* responses that the connection has no room for yet, in "body", oldest first */
-static dlist_head unsent_responses = DLIST_STATIC_INIT(unsent_responses);
-static int	num_unsent_responses = 0;
-static Size unsent_response_bytes = 0;
-
-#define MAX_UNSENT_RESPONSES 10000
-
-/* Copy bytes to where "p" points, which it advances. */
+/* copies bytes to where "p" points, which it advances */
 static RinqBytes
 copy_request_bytes(char **p, RinqBytes bytes)
 {
@@ -141,7 +135,7 @@ request_delivery_problem(const RinqDelivery *delivery, RinqMessageId *id)
 		return "namespace header differs from the queue's namespace";
 	if (delivery->oversize)
 		return "payload exceeds \"rinq.max_payload\"";
-	if (is_internal(delivery) && (num_unsent_responses >= MAX_UNSENT_RESPONSES || unsent_response_bytes > (Size) rinq_payload_memory * 1024 * 1024))
+	if (is_internal(delivery) && rinq_inbound_too_many_unsent())
 		return "too many responses wait for the broker to take them";
 	if (!is_balanced(delivery) && !is_internal(delivery) && rinq_inbound_too_many(RINQ_WORK_REQUEST))
 		return "too many requests wait that were sent to all peers";
@@ -153,29 +147,6 @@ request_delivery_problem(const RinqDelivery *delivery, RinqMessageId *id)
 			return "source is a revision of this peer's session that does not exist";
 	}
 	return NULL;
-}
-
-/* send a response that was made before; false when there is no room for it now */
-static bool
-send_unsent_response(RinqInbound * request)
-{
-	RinqBytes	none = rinq_bytes(NULL, 0);
-	RinqBytes	response = request->body;
-
-	return rinq_inbound_respond(request, request->type, request->type == 'f' ? response : none,
-								request->type == 'e' ? response : none,
-								request->type == 's' ? response : none);
-}
-
-/*
- * Have a response sent that is in the request's type and body.
- */
-void
-rinq_server_respond_later(RinqInbound * request)
-{
-	dlist_push_tail(&unsent_responses, &request->node);
-	num_unsent_responses++;
-	unsent_response_bytes += request->body.len;
 }
 
 /*
@@ -206,33 +177,7 @@ serve_session(RinqInbound * request)
 
 	request->type = type;
 	request->body = rinq_bytes(response.data, response.len);
-	if (!send_unsent_response(request))
-		rinq_server_respond_later(request);
-}
-
-/*
- * Send responses that the connection had no room for; true when some still
- * wait.
- */
-bool
-rinq_server_send_responses(void)
-{
-	while (!dlist_is_empty(&unsent_responses))
-	{
-		RinqInbound *request = dlist_container(RinqInbound, node, dlist_head_node(&unsent_responses));
-
-		Size		bytes = request->body.len;
-
-		dlist_delete(&request->node);
-		if (!send_unsent_response(request))
-		{
-			dlist_push_head(&unsent_responses, &request->node);
-			break;
-		}
-		num_unsent_responses--;
-		unsent_response_bytes -= bytes;
-	}
-	return !dlist_is_empty(&unsent_responses);
+	rinq_inbound_respond_soon(request);
 }
 
 /* Have a handler run for what no caller waits for. */
@@ -248,30 +193,53 @@ add_one_way(RinqInbound * request, const RinqListener *handler)
 }
 
 /*
- * Take a response to an asynchronous call, which goes to its session's
- * handler.  False when it makes no sense, or too much waits already.
+ * Have a response handled by the function of the session that it is for.  False
+ * when it makes no sense, or too much waits already.
  */
-bool
-rinq_server_response(const RinqDelivery *delivery, const RinqListener *handler)
+static bool
+handle_response(const RinqDelivery *delivery)
 {
 	const RinqMessage *msg = &delivery->message;
 	RinqMessageId id;
+	RinqSession *session;
 	char		type = msg->type.len == 1 ? msg->type.data[0] : '\0';
 	RinqInbound *request;
 
 	if (delivery->oversize || delivery->malformed_headers || rinq_inbound_too_many(RINQ_WORK_RESPONSE) ||
 		(type != 's' && type != 'e' && type != 'f') || (type == 'f' && msg->target.len == 0) ||
-		!rinq_message_id_parse(delivery->routing_key.data, delivery->routing_key.len, &id))
+		!rinq_message_id_parse(delivery->routing_key.data, delivery->routing_key.len, &id) ||
+		!rinq_peer_id_equal(&id.ref.session.peer, &rinq_peer.id))
+		return false;
+	session = rinq_own_session_find(id.ref.session.seq);
+	if (session == NULL || session->on_response == NULL)
 		return false;
 	request = make_request(delivery, &id, RINQ_WORK_RESPONSE);
 	request->type = type;
-	add_one_way(request, handler);
+	add_one_way(request, session->on_response);
 	return true;
 }
 
 /*
- * Take a notification for a session that listens.  False when too much waits
- * already.
+ * A response to an asynchronous call has arrived, which goes to its session's
+ * handler.
+ */
+void
+rinq_server_response(const RinqDelivery *delivery)
+{
+	if (!handle_response(delivery))
+	{
+		rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
+		(void) rinq_basic_reject(rinq_peer.conn, delivery->channel,
+								 delivery->delivery_tag, false);
+		return;
+	}
+	rinq_count(rinq_peer.db, RINQ_RESPONSES_RECEIVED);
+	(void) rinq_basic_ack(rinq_peer.conn, delivery->channel, delivery->delivery_tag, false);
+}
+
+/*
+ * A notification has arrived for a session that listens.  False when too much
+ * waits already.
  */
 bool
 rinq_server_notification(const RinqDelivery *delivery, RinqSession * session,

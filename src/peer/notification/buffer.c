@@ -15,7 +15,7 @@
 #include "postgres.h"
 
 #include "guc.h"
-#include "peer/command/invoker.h"
+#include "peer/command/pending_calls.h"
 #include "peer/notification/buffer.h"
 #include "peer/process.h"
 #include "peer/session/sessions.h"
@@ -135,7 +135,7 @@ finish_fetch(RinqSession * session, uint32 index)
 		dlist_container(BufferedNotification, node, dlist_head_node(&session->buffered));
 	RinqBytes	packed = buffered == NULL ? rinq_bytes(NULL, 0) : rinq_bytes(buffered->packed, buffered->size);
 
-	if (rinq_invoker_finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0),
+	if (rinq_pending_finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0),
 							rinq_bytes(NULL, 0), packed) && buffered != NULL)
 		drop_oldest(session);
 }
@@ -207,7 +207,7 @@ end_fetching(RinqSession * session, RinqOutcome outcome, const char *text)
 		const		RinqWaiter *waiting = lfirst(lc);
 
 		if (rinq_waits(waiting))
-			rinq_invoker_finish_text(waiting->index, outcome, text);
+			rinq_pending_finish_text(waiting->index, outcome, text);
 	}
 	list_free_deep(session->fetching);
 	session->fetching = NIL;

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * notifications.c
- *	  Notifications: which sessions of this peer listen to which namespaces, and
- *	  publishing what transactions have sent (section 6 of the protocol).
+ *	  Notifications: which sessions of this peer listen to which namespaces
+ *	  (section 6 of the protocol).
  *
  * Those that arrive are matching.c's.
  *
@@ -11,10 +11,8 @@
 #include "postgres.h"
 
 #include "base/hash_table.h"
-#include "peer/headers.h"
 #include "peer/notification/notifications.h"
 #include "peer/notification/session_index.h"
-#include "peer/sending/publisher.h"
 #include "peer/session/sessions.h"
 #include "peer/topology/namespaces.h"
 #include "peer/topology/topology.h"
@@ -240,45 +238,4 @@ rinq_subscriptions_list(const RinqSession * session, StringInfo list)
 	}
 	Assert(list->len >= start + (int) sizeof(count));
 	memcpy(list->data + start, &count, sizeof(count));
-}
-
-/*
- * Publish a notification that a transaction has sent.  Where no peer listens,
- * there is no queue, and that is no problem.
- */
-RinqMsgStatus
-rinq_notification_publish(const RinqOutbound *notification, const RinqBytes *fields)
-{
-	RinqMessage msg;
-	RinqPublication what;
-	bool		unicast = notification->kind == RINQ_SEND_NOTIFICATION;
-	char		id[RINQ_MESSAGE_ID_SIZE];
-	char		target[RINQ_SESSION_ID_SIZE];
-	char		peer[RINQ_PEER_ID_SIZE];
-	char		key[RINQ_NAMESPACE_MAXLEN + RINQ_PEER_ID_SIZE + 2];
-
-	memset(&msg, 0, sizeof(msg));
-	msg.message_id = rinq_bytes(id, rinq_message_id_format(&notification->item.id, id, sizeof(id)));
-	rinq_message_set_trace(&msg, fields[RINQ_SEND_TRACE]);
-	msg.type = fields[RINQ_SEND_COMMAND];
-	msg.ns = fields[RINQ_SEND_NAMESPACE];
-	msg.span_context = fields[RINQ_SEND_SPAN];
-	msg.traceparent = fields[RINQ_SEND_TRACEPARENT];
-	msg.tracestate = fields[RINQ_SEND_TRACESTATE];
-	if (unicast)
-	{
-		rinq_peer_id_format(&notification->target.peer, peer, sizeof(peer));
-		msg.target = rinq_bytes(target, rinq_session_id_format(&notification->target, target,
-															   sizeof(target)));
-		snprintf(key, sizeof(key), "%.*s.%s", (int) msg.ns.len, msg.ns.data, peer);
-	}
-	else
-	{
-		msg.constraint = fields[RINQ_SEND_CONSTRAINT];
-		snprintf(key, sizeof(key), "%.*s", (int) msg.ns.len, msg.ns.data);
-	}
-	memset(&what, 0, sizeof(what));
-	what.kind = RINQ_PUBLISH_NOTIFICATION;
-	return rinq_publish(&what, unicast ? "ntf.uc" : "ntf.mc", rinq_bytes_str(key), false, &msg,
-						fields[RINQ_SEND_PAYLOAD]);
 }

@@ -10,9 +10,7 @@
 
 #include "postgres.h"
 
-#include "amqp/message.h"
 #include "ipc/listener_config.h"
-#include "ipc/sendqueue.h"
 #include "ipc/slots.h"
 #include "lib/stringinfo.h"
 #include "peer/session/sessions.h"
@@ -35,8 +33,6 @@ extern void rinq_subscription_scan_begin(RinqNamespace * ns);
 extern RinqSubscription * rinq_subscription_scan_next(void);
 extern void rinq_subscription_scan_end(void);
 
-extern RinqMsgStatus rinq_notification_publish(const RinqOutbound *notification,
-											   const RinqBytes *fields);
 extern void rinq_notifications_subscribe(RinqSession * session, RinqNamespace * ns, RinqReceiveMode mode,
 										 RinqBytes handler, Oid role, Oid owner);
 extern bool rinq_notifications_unsubscribe(RinqSession * session, RinqNamespace * ns);

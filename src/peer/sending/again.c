@@ -11,7 +11,7 @@
 #include "postgres.h"
 
 #include "peer/process.h"
-#include "peer/sending/publish_channel.h"
+#include "peer/sending/publisher_internal.h"
 
 /*
  * Take a message out of those to be sent again, and free it.
@@ -28,8 +28,8 @@ rinq_again_free(RinqAgain *again)
 static bool
 is_wanted(const RinqPublication * what)
 {
-	return (what->kind != RINQ_PUBLISH_CALL && what->kind != RINQ_PUBLISH_OPERATION) ||
-		rinq_invoker_wants(what);
+	return what->kind == RINQ_PUBLISH_NOTHING || what->owner->wanted == NULL ||
+		what->owner->wanted(what);
 }
 
 /*

@@ -19,6 +19,7 @@
 #include "compat.h"
 
 #include "guc.h"
+#include "ipc/outbox_depth.h"
 #include "peer/process.h"
 #include "peer/sending/intake.h"
 #include "peer/sending/outbox_link.h"

@@ -1,8 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * outbox_watch.c
- *	  Whether what the peer knows of the outbox is right, and whether messages
- *	  move.
+ *	  Whether what the peer knows of the outbox is right.
  *
  * Rows get to the peer in ways that a superuser can go round: by writing them
  * while triggers do not fire, by restoring them.  So now and then, the outbox
@@ -17,7 +16,6 @@
 
 #include "guc.h"
 #include "peer/process.h"
-#include "peer/sending/intake.h"
 #include "peer/sending/outbox_link.h"
 #include "peer/sending/outbox_watch.h"
 #include "peer/sending/sent.h"
@@ -27,8 +25,6 @@
 								 * for again */
 #define IDLE_CHECKS 10			/* intervals between checks while nothing
 								 * happens */
-#define STALL 5000				/* ms without a message that moves, and there
-								 * are some */
 
 static int64 last_check;
 static uint64 last_seen_sent;	/* a counter, to tell whether something has
@@ -39,13 +35,7 @@ static bool under_way;			/* the outbox worker was told to check */
 static bool suspected;			/* a row was not known the last time */
 static RinqMessageId suspect;	/* which */
 
-static int64 last_move;			/* of any message */
-static bool told_of_stall;
-
-/*
- * Tell whether anything has happened since the last check, or anything is in
- * the outbox.
- */
+/* has anything happened since the last check, or is there anything in the outbox? */
 static bool
 is_active(void)
 {
@@ -66,11 +56,12 @@ next_check(void)
 }
 
 /*
- * Have the outbox checked when that is due, and nothing else is on its way.
+ * Have the outbox checked when that is due, nothing else is on its way, and it
+ * is not scanned.
  * Returns when to look again, or 0.
  */
 int64
-rinq_outbox_watch(bool idle)
+rinq_outbox_watch(bool idle, bool scans)
 {
 	int64		due;
 
@@ -78,7 +69,7 @@ rinq_outbox_watch(bool idle)
 		last_check = rinq_peer.now;
 	if (!rinq_peer.ready || under_way)
 		return 0;
-	if (rinq_intake_scans())
+	if (scans)
 	{
 		last_check = rinq_peer.now;
 		return 0;
@@ -139,39 +130,4 @@ rinq_outbox_listed(const RinqOutboxItem *items, uint32 count)
 	suspected = found && !again;
 	if (suspected)
 		suspect = unknown;
-}
-
-/*
- * Note that a message was sent, confirmed, or removed.
- */
-void
-rinq_outbox_moved(void)
-{
-	last_move = rinq_peer.now;
-}
-
-/*
- * Show and log what messages wait for, when none has moved for a while; NULL
- * is that none waits.  Returns when to look again, or 0.
- */
-int64
-rinq_outbox_look_for_stall(const char *reason)
-{
-	bool		stalled;
-
-	if (reason == NULL)
-		last_move = rinq_peer.now;
-	stalled = rinq_peer.now - last_move >= STALL;
-	if (stalled == told_of_stall)
-		return reason == NULL || stalled ? 0 : last_move + STALL;
-	told_of_stall = stalled;
-	SpinLockAcquire(&rinq_peer.db->mutex);
-	strlcpy(rinq_peer.db->status.outbox.waits_for, stalled ? reason : "",
-			sizeof(rinq_peer.db->status.outbox.waits_for));
-	SpinLockRelease(&rinq_peer.db->mutex);
-	if (stalled)
-		ereport(LOG,
-				(errmsg("rinq peer %s has messages that have not moved for %d s: %s",
-						rinq_peer.id_text, STALL / 1000, reason)));
-	return 0;
 }

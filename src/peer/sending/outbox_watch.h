@@ -1,8 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * outbox_watch.h
- *	  Whether what the peer knows of the outbox is right, and whether messages
- *	  move.
+ *	  Whether what the peer knows of the outbox is right.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,10 +12,8 @@
 
 #include "ipc/sendqueue.h"
 
-extern int64 rinq_outbox_watch(bool idle);
+extern int64 rinq_outbox_watch(bool idle, bool scans);
 extern void rinq_outbox_listed(const RinqOutboxItem *items, uint32 count);
 extern void rinq_outbox_watch_worker_lost(void);
-extern void rinq_outbox_moved(void);
-extern int64 rinq_outbox_look_for_stall(const char *reason);
 
 #endif							/* RINQ_PEER_SENDING_OUTBOX_WATCH_H */

@@ -17,7 +17,7 @@
 #include "postgres.h"
 
 #include "peer/process.h"
-#include "peer/sending/publish_channel.h"
+#include "peer/sending/publisher_internal.h"
 
 #define DRAIN_PATIENCE 1200		/* ms that others wait for one that has to
 								 * travel alone */
@@ -52,6 +52,7 @@ rinq_publish(const RinqPublication * what, const char *exchange, RinqBytes routi
 	RinqUnconfirmed message;
 	RinqMsgStatus status;
 
+	Assert(what->kind != RINQ_PUBLISH_NOTHING && what->owner != NULL);
 	if (rinq_size_limit_exceeded(body.len))
 		return RINQ_MSG_OVER_BROKER_LIMIT;
 	if (!dlist_is_empty(&ch->again))
@@ -120,12 +121,12 @@ rinq_publisher_opened(void)
 		rinq_publish_channel_open(&rinq_publish_channels[i]);
 }
 
-/* Forget a message of a lost connection; only of responses is anything kept. */
+/* Forget a message of a lost connection. */
 static void
 forget_unconfirmed(RinqUnconfirmed *message)
 {
-	if (message->what.kind == RINQ_PUBLISH_RESPONSE)
-		rinq_inbound_response_taken(message->what.request);
+	if (message->what.kind != RINQ_PUBLISH_NOTHING && message->what.owner->forgotten != NULL)
+		message->what.owner->forgotten(&message->what);
 }
 
 /*

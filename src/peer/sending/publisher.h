@@ -17,38 +17,62 @@
 #include "amqp/connection.h"
 #include "amqp/message.h"
 #include "base/ident.h"
-#include "peer/command/delivery.h"
 #include "peer/topology/namespaces.h"
-
-struct RinqInbound;
 
 typedef enum RinqPublishKind
 {
-	RINQ_PUBLISH_NOTHING,		/* no process is to be told any more */
-	RINQ_PUBLISH_CALL,			/* a request to a namespace (invoker.c) */
-	RINQ_PUBLISH_OPERATION,		/* a request to the owner of a session
-								 * (invoker.c) */
-	RINQ_PUBLISH_RESPONSE,		/* delivery.c */
-	RINQ_PUBLISH_NOTIFICATION,	/* sender.c */
-	RINQ_PUBLISH_EXECUTE		/* what a transaction has committed (sender.c) */
+	RINQ_PUBLISH_NOTHING,		/* nobody is to be told any more */
+	RINQ_PUBLISH_CALL,			/* a request to a namespace */
+	RINQ_PUBLISH_OPERATION,		/* a request to the owner of a session */
+	RINQ_PUBLISH_RESPONSE,
+	RINQ_PUBLISH_NOTIFICATION,
+	RINQ_PUBLISH_EXECUTE		/* what a transaction has committed */
 } RinqPublishKind;
 
+typedef struct RinqPublication RinqPublication;
+
+/* a call that was returned, as it was sent; freed by rinq_publish_again or _forget */
+typedef struct RinqReturnedCall RinqReturnedCall;
+
+/* whoever publishes, and is told what becomes of it; what is NULL is not told */
+typedef struct RinqPublishOwner
+{
+	/* the broker has it */
+	void		(*taken) (const RinqPublication * what);
+
+	/* the broker will never take it */
+	void		(*refused) (const RinqPublication * what, const char *text);
+
+	/* the broker has not taken it, and does not say why; NULL: as if refused */
+	void		(*nacked) (const RinqPublication * what);
+
+	/* the connection is lost */
+	void		(*forgotten) (const RinqPublication * what);
+
+	/* is one that has to be sent again still of use?  NULL: always */
+	bool		(*wanted) (const RinqPublication * what);
+
+	/* there is no queue for a request, and it is not sent again */
+	void		(*unroutable) (const RinqPublication * what, const char *text);
+
+	/* there is no queue for a call, which is the owner's to send again */
+	void		(*returned) (const RinqPublication * what, RinqReturnedCall * call);
+} RinqPublishOwner;
+
 /* what a message is to the file that publishes it */
-typedef struct RinqPublication
+struct RinqPublication
 {
 	RinqPublishKind kind;
+	const RinqPublishOwner *owner;
 	uint32		index;			/* call, operation: the slot, and its serial */
 	uint32		serial;
 	RinqMessageId id;			/* call, operation */
 	RinqNamespace *ns;			/* call */
 	bool		uncorrelated;	/* call: a handler gets the response */
-	struct RinqInbound *request;	/* response: the request, which it keeps */
+	void	   *request;		/* response: the request, which it keeps */
 	uint64		tag;			/* execute: the sender's number of it */
 	bool		durable;		/* execute: it must be sent at least once */
-} RinqPublication;
-
-/* a call that was returned, as it was sent; freed by one of the two below */
-typedef struct RinqReturnedCall RinqReturnedCall;
+};
 
 extern void rinq_publisher_init(void);
 extern void rinq_publisher_opened(void);
@@ -66,20 +90,5 @@ extern bool rinq_publish_waits_for_confirm(Size body_len);
 extern const char *rinq_publish_problem(RinqMsgStatus status);
 extern void rinq_publish_again(RinqReturnedCall * call);
 extern void rinq_publish_forget(RinqReturnedCall * call);
-
-/* told by the publisher; invoker.c */
-extern void rinq_invoker_confirmed(const RinqPublication * what);
-extern void rinq_invoker_refused(const RinqPublication * what, const char *text);
-extern void rinq_invoker_unroutable(const RinqPublication * what, const char *text);
-extern bool rinq_invoker_wants(const RinqPublication * what);
-extern void rinq_invoker_call_returned(const RinqPublication * what, RinqReturnedCall * call);
-
-/* delivery.c */
-extern void rinq_inbound_response_taken(struct RinqInbound *request);
-extern void rinq_inbound_response_refused(struct RinqInbound *request, const char *text);
-
-/* sender.c */
-extern void rinq_sender_refused(uint64 tag, const char *text);
-extern void rinq_sender_dropped(const char *text);
 
 #endif							/* RINQ_PUBLISHER_H */

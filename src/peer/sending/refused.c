@@ -21,7 +21,7 @@
 #include "postgres.h"
 
 #include "peer/process.h"
-#include "peer/sending/publish_channel.h"
+#include "peer/sending/publisher_internal.h"
 
 #define MAX_IDLE_CLOSES 3		/* of a channel with nothing on its way, in a
 								 * row */

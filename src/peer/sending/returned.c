@@ -10,8 +10,7 @@
  */
 #include "postgres.h"
 
-#include "peer/process.h"
-#include "peer/sending/publish_channel.h"
+#include "peer/sending/publisher_internal.h"
 
 /* Find a message on its way; they are returned in the order of sending. */
 static RinqUnconfirmed *
@@ -55,8 +54,8 @@ rinq_publisher_returned(const RinqReturn *ret)
 		return;
 	if (message->what.kind == RINQ_PUBLISH_OPERATION || message->second)
 	{
-		rinq_invoker_unroutable(&message->what,
-								"the broker has no queue for the request, although it was declared and bound again");
+		message->what.owner->unroutable(&message->what,
+										"the broker has no queue for the request, although it was declared and bound again");
 		message->what.kind = RINQ_PUBLISH_NOTHING;
 		return;
 	}
@@ -65,7 +64,8 @@ rinq_publisher_returned(const RinqReturn *ret)
 	ch->bytes -= message->frames.len;
 	message->frames = rinq_bytes(NULL, 0);
 	message->what.kind = RINQ_PUBLISH_NOTHING;
-	rinq_invoker_call_returned(&call->message.what, call);
+	Assert(call->message.what.kind == RINQ_PUBLISH_CALL);
+	call->message.what.owner->returned(&call->message.what, call);
 }
 
 /*

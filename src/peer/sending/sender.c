@@ -19,19 +19,19 @@
 
 #include "base/clock.h"
 #include "guc.h"
-#include "peer/command/invoker.h"
 #include "peer/headers.h"
-#include "peer/notification/notifications.h"
 #include "peer/process.h"
 #include "peer/sending/intake.h"
+#include "peer/sending/notification.h"
 #include "peer/sending/outbox_link.h"
 #include "peer/sending/outbox_watch.h"
 #include "peer/sending/publisher.h"
 #include "peer/sending/sender.h"
 #include "peer/sending/sent.h"
+#include "peer/sending/stall.h"
 #include "peer/topology/declare.h"
+#include "peer/topology/mending.h"
 #include "peer/topology/namespaces.h"
-#include "peer/topology/topology.h"
 #include "protocol/payload.h"
 #include "utils/memutils.h"
 
@@ -66,6 +66,9 @@ static RinqTaken current =
 };
 static Size current_at;
 
+/* calls wait for their responses */
+static bool calls_wait = false;
+
 /* why the last turn has not sent all there was */
 typedef enum Obstacle
 {
@@ -81,16 +84,84 @@ rinq_sender_init(void)
 	rinq_intake_init();
 }
 
+/* ---------------- the broker's answers ---------------- */
+
+static void
+settle_published(Published * published, bool nack)
+{
+	rinq_outbox_moved();
+	if (published->durable)
+		rinq_sent_reported(&published->id, nack);
+	else if (nack)
+		rinq_sent_dropped("the broker refused the message");
+}
+
+static void
+forget_confirmed(void)
+{
+	while (oldest_tag < next_tag && window[oldest_tag & (WINDOW - 1)].confirmed)
+		oldest_tag++;
+}
+
+/* the broker has confirmed one message, or not taken it */
+static void
+confirm_published(uint64 tag, bool nack)
+{
+	Published  *published;
+
+	if (tag >= next_tag || tag < oldest_tag)
+		return;
+	published = &window[tag & (WINDOW - 1)];
+	if (!published->confirmed)
+	{
+		published->confirmed = true;
+		settle_published(published, nack);
+	}
+	forget_confirmed();
+}
+
+static void
+message_taken(const RinqPublication * what)
+{
+	confirm_published(what->tag, false);
+}
+
+static void
+message_nacked(const RinqPublication * what)
+{
+	confirm_published(what->tag, true);
+}
+
 /*
- * Count a message from memory as dropped, since it has but one attempt, and
- * note why.
+ * The broker has refused one message for good, by closing the channel.
  */
 static void
-drop_published(const char *error)
+message_refused(const RinqPublication * what, const char *text)
 {
-	rinq_count(rinq_peer.db, RINQ_MESSAGES_DROPPED);
-	rinq_sent_note_error(error);
+	uint64		tag = what->tag;
+	Published  *published;
+	RinqSent   *message;
+
+	if (tag >= next_tag || tag < oldest_tag)
+		return;
+	published = &window[tag & (WINDOW - 1)];
+	if (published->confirmed)
+		return;
+	published->confirmed = true;
+	rinq_outbox_moved();
+	message = published->durable ? rinq_sent_find(&published->id) : NULL;
+	if (message != NULL)
+		rinq_sent_refused(message, text);
+	else if (!published->durable)
+		rinq_sent_dropped(text);
+	forget_confirmed();
 }
+
+static const RinqPublishOwner message_owner = {
+	.taken = message_taken,
+	.refused = message_refused,
+	.nacked = message_nacked
+};
 
 /* ---------------- publishing ---------------- */
 
@@ -121,6 +192,7 @@ publish_outbound(const RinqOutbound *message, RinqNamespace * ns, const RinqByte
 	msg.tracestate = fields[RINQ_SEND_TRACESTATE];
 	memset(&what, 0, sizeof(what));
 	what.kind = RINQ_PUBLISH_EXECUTE;
+	what.owner = &message_owner;
 	what.tag = next_tag;
 	what.durable = message->durable;
 	return rinq_publish(&what, "cmd.bal", rinq_bytes_str(ns->name), true, &msg,
@@ -148,7 +220,7 @@ send_notification(const RinqOutbound *outbound, const RinqBytes *fields)
 	if (status == RINQ_MSG_OK)
 		rinq_count(rinq_peer.db, RINQ_MESSAGES_SENT);
 	else if (status != RINQ_MSG_BACKLOG)
-		drop_published(rinq_publish_problem(status));
+		rinq_sent_dropped(rinq_publish_problem(status));
 	return status != RINQ_MSG_BACKLOG;
 }
 
@@ -168,7 +240,7 @@ find_namespace(RinqBytes name, bool durable, RinqNamespace * *ns, const char **p
 		*problem = "the broker refuses the queue of the namespace";
 	else if ((*ns)->state != NAMESPACE_DECLARED)
 	{
-		rinq_topology_declare(*ns);
+		rinq_declare_namespace(*ns);
 		*problem = rinq_declare_problem(*ns, durable ? DURABLE_PATIENCE : RINQ_DECLARE_PATIENCE);
 		return *problem != NULL;
 	}
@@ -222,7 +294,7 @@ send_message(const RinqOutbound *outbound)
 	else if (message != NULL)
 		rinq_sent_failed(message, problem);
 	else
-		drop_published(problem);
+		rinq_sent_dropped(problem);
 	return true;
 }
 
@@ -256,7 +328,7 @@ may_send(void)
 	static int64 last_call = 0;
 	bool		shared;
 
-	if (rinq_invoker_busy())
+	if (calls_wait)
 		last_call = rinq_peer.now;
 	shared = last_call != 0 && rinq_peer.now - last_call < SHARE_FOR;
 	return rinq_peer.ready && next_tag - oldest_tag < (shared ? SHARED_WINDOW : WINDOW);
@@ -296,82 +368,7 @@ send_chunks(void)
 	return rinq_sent_behind() ? OBSTACLE_WAIT : OBSTACLE_NONE;
 }
 
-/* ---------------- the broker's answers ---------------- */
-
-static void
-settle_published(Published * published, bool nack)
-{
-	rinq_outbox_moved();
-	if (published->durable)
-		rinq_sent_reported(&published->id, nack);
-	else if (nack)
-		drop_published("the broker refused the message");
-}
-
-static void
-forget_confirmed(void)
-{
-	while (oldest_tag < next_tag && window[oldest_tag & (WINDOW - 1)].confirmed)
-		oldest_tag++;
-}
-
-/*
- * Settle one message, or all up to it, that the broker has confirmed or
- * refused.
- */
-void
-rinq_sender_confirmed(uint64 tag, bool multiple, bool nack)
-{
-	uint64		i;
-
-	if (tag >= next_tag || tag < oldest_tag)
-		return;
-	for (i = multiple ? oldest_tag : tag; i <= tag; i++)
-	{
-		Published  *published = &window[i & (WINDOW - 1)];
-
-		if (published->confirmed)
-			continue;
-		published->confirmed = true;
-		settle_published(published, nack);
-	}
-	forget_confirmed();
-}
-
-/*
- * Settle a message that the broker has refused for good, by closing the
- * channel.
- */
-void
-rinq_sender_refused(uint64 tag, const char *text)
-{
-	Published  *published;
-	RinqSent   *message;
-
-	if (tag >= next_tag || tag < oldest_tag)
-		return;
-	published = &window[tag & (WINDOW - 1)];
-	if (published->confirmed)
-		return;
-	published->confirmed = true;
-	rinq_outbox_moved();
-	message = published->durable ? rinq_sent_find(&published->id) : NULL;
-	if (message != NULL)
-		rinq_sent_refused(message, text);
-	else if (!published->durable)
-		drop_published(text);
-	forget_confirmed();
-}
-
-/*
- * Count a notification as dropped that is given up for good, or a call whose
- * response goes to a handler.
- */
-void
-rinq_sender_dropped(const char *text)
-{
-	drop_published(text);
-}
+/* ---------------- returned messages ---------------- */
 
 /*
  * Note that the broker had no queue for a message, which it confirms next.
@@ -386,7 +383,7 @@ rinq_sender_returned(const RinqReturn *ret)
 	RinqSent   *message;
 
 	if (ns != NULL)
-		rinq_topology_mend(ns);
+		rinq_mend_namespace(ns);
 	if (ret->malformed_headers ||
 		!rinq_message_id_parse(ret->message.message_id.data, ret->message.message_id.len, &id))
 		return;
@@ -394,7 +391,7 @@ rinq_sender_returned(const RinqReturn *ret)
 	if (message != NULL)
 		rinq_sent_returned(message);
 	else
-		drop_published("the broker has no queue for the message");
+		rinq_sent_dropped("the broker has no queue for the message");
 }
 
 /* ---------------- turns ---------------- */
@@ -441,16 +438,17 @@ obstacle_text(Obstacle obstacle)
 }
 
 /*
- * Send what can be sent, and sees to what was.  Returns when to look again,
- * or 0.
+ * Send what can be sent, and see to what was; "calls" tells whether calls wait
+ * for their responses.  Returns when to look again, or 0.
  */
 int64
-rinq_sender_step(void)
+rinq_sender_step(bool calls)
 {
 	bool		lost = rinq_outbox_link_lost();
 	Obstacle	obstacle;
 	int64		next;
 
+	calls_wait = calls;
 	rinq_intake_reports(&current);
 	if (lost)
 	{
@@ -461,7 +459,8 @@ rinq_sender_step(void)
 	obstacle = send_chunks();
 	next = rinq_intake_scan(&current);
 	next = rinq_clock_earlier(next, rinq_sent_step());
-	next = rinq_clock_earlier(next, rinq_outbox_watch(obstacle == OBSTACLE_NONE && !rinq_intake_busy()));
+	next = rinq_clock_earlier(next, rinq_outbox_watch(obstacle == OBSTACLE_NONE && !rinq_intake_busy(),
+													  rinq_intake_scans()));
 	next = rinq_clock_earlier(next, rinq_outbox_look_for_stall(obstacle_text(obstacle)));
 	show_status();
 	if (obstacle == OBSTACLE_TURN)

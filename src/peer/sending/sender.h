@@ -13,12 +13,11 @@
 #include "amqp/connection.h"
 
 extern void rinq_sender_init(void);
-extern int64 rinq_sender_step(void);
+extern int64 rinq_sender_step(bool calls);
 extern bool rinq_sender_streams(void);
 extern bool rinq_sender_busy(void);
 extern void rinq_sender_opened(void);
 extern void rinq_sender_connection_lost(void);
-extern void rinq_sender_confirmed(uint64 tag, bool multiple, bool nack);
 extern void rinq_sender_returned(const RinqReturn *ret);
 extern void rinq_sender_end(void);
 

@@ -20,8 +20,8 @@
 #include "guc.h"
 #include "peer/process.h"
 #include "peer/sending/outbox_link.h"
-#include "peer/sending/outbox_watch.h"
 #include "peer/sending/sent.h"
+#include "peer/sending/stall.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
@@ -199,8 +199,8 @@ rinq_sent_returned(RinqSent * message)
 	message->returned = true;
 }
 
-void
-rinq_sent_note_error(const char *error)
+static void
+note_sent_error(const char *error)
 {
 	SpinLockAcquire(&rinq_peer.db->mutex);
 	strlcpy(rinq_peer.db->status.outbox.last_error, error, RINQ_LAST_ERROR_LEN);
@@ -208,7 +208,17 @@ rinq_sent_note_error(const char *error)
 }
 
 /*
- * Have a message that was not taken tried again, later and later.
+ * Count a message that is given up: one that is not durable has but one attempt.
+ */
+void
+rinq_sent_dropped(const char *error)
+{
+	rinq_count(rinq_peer.db, RINQ_MESSAGES_DROPPED);
+	note_sent_error(error);
+}
+
+/*
+ * It was not taken: it is tried again, later and later.
  */
 void
 rinq_sent_failed(RinqSent * message, const char *error)
@@ -223,7 +233,7 @@ rinq_sent_failed(RinqSent * message, const char *error)
 	message->returned = false;
 	delay = rinq_backoff_after(message->attempts, rinq_outbox_retry_delay, Max(LAST_RETRY_DELAY, rinq_outbox_retry_delay));
 	set_retry(message, rinq_peer.now + delay);
-	rinq_sent_note_error(error);
+	note_sent_error(error);
 }
 
 /*

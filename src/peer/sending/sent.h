@@ -31,7 +31,7 @@ extern bool rinq_sent_any(void);
 extern int64 rinq_sent_step(void);
 extern void rinq_sent_worker_lost(void);
 extern void rinq_sent_connection_lost(void);
-extern void rinq_sent_note_error(const char *error);
+extern void rinq_sent_dropped(const char *error);
 extern void rinq_sent_retrying(int64 *count, int *attempts);
 extern bool rinq_sent_waits_for_worker(void);
 

@@ -12,7 +12,7 @@
  */
 #include "postgres.h"
 
-#include "peer/sending/publish_channel.h"
+#include "peer/sending/publisher_internal.h"
 #include "utils/memutils.h"
 
 #define SURE_SIZE (128 * 1024)	/* any broker takes bodies of that size */

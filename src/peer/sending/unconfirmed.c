@@ -11,8 +11,7 @@
 #include "postgres.h"
 
 #include "peer/process.h"
-#include "peer/sending/publish_channel.h"
-#include "peer/sending/sender.h"
+#include "peer/sending/publisher_internal.h"
 #include "utils/memutils.h"
 
 #define WINDOW 8192				/* messages on their way on one channel; a
@@ -120,22 +119,8 @@ rinq_unconfirmed_free_frames(RinqUnconfirmed *message)
 void
 rinq_unconfirmed_tell_taken(const RinqPublication * what)
 {
-	switch (what->kind)
-	{
-		case RINQ_PUBLISH_CALL:
-			rinq_invoker_confirmed(what);
-			break;
-		case RINQ_PUBLISH_RESPONSE:
-			rinq_inbound_response_taken(what->request);
-			break;
-		case RINQ_PUBLISH_EXECUTE:
-			rinq_sender_confirmed(what->tag, false, false);
-			break;
-		case RINQ_PUBLISH_NOTHING:
-		case RINQ_PUBLISH_OPERATION:
-		case RINQ_PUBLISH_NOTIFICATION:
-			break;
-	}
+	if (what->kind != RINQ_PUBLISH_NOTHING && what->owner->taken != NULL)
+		what->owner->taken(what);
 }
 
 /*
@@ -144,24 +129,8 @@ rinq_unconfirmed_tell_taken(const RinqPublication * what)
 void
 rinq_unconfirmed_tell_refused(const RinqPublication * what, const char *text)
 {
-	switch (what->kind)
-	{
-		case RINQ_PUBLISH_CALL:
-		case RINQ_PUBLISH_OPERATION:
-			rinq_invoker_refused(what, text);
-			break;
-		case RINQ_PUBLISH_RESPONSE:
-			rinq_inbound_response_refused(what->request, text);
-			break;
-		case RINQ_PUBLISH_NOTIFICATION:
-			rinq_sender_dropped(text);
-			break;
-		case RINQ_PUBLISH_EXECUTE:
-			rinq_sender_refused(what->tag, text);
-			break;
-		case RINQ_PUBLISH_NOTHING:
-			break;
-	}
+	if (what->kind != RINQ_PUBLISH_NOTHING && what->owner->refused != NULL)
+		what->owner->refused(what, text);
 }
 
 /*
@@ -172,10 +141,8 @@ rinq_unconfirmed_tell_refused(const RinqPublication * what, const char *text)
 static void
 tell_nacked(const RinqPublication * what)
 {
-	if (what->kind == RINQ_PUBLISH_EXECUTE)
-		rinq_sender_confirmed(what->tag, false, true);
-	else if (what->kind == RINQ_PUBLISH_RESPONSE)
-		rinq_inbound_response_taken(what->request);
+	if (what->kind != RINQ_PUBLISH_NOTHING && what->owner->nacked != NULL)
+		what->owner->nacked(what);
 	else
 		rinq_unconfirmed_tell_refused(what,
 									  "the broker has not taken the message, and does not say why; its queue may be full");

@@ -17,12 +17,6 @@
 #include "base/hash_table.h"
 #include "guc.h"
 #include "ipc/session_ids.h"
-#include "peer/command/dispatch.h"
-#include "peer/notification/buffer.h"
-#include "peer/notification/matching.h"
-#include "peer/notification/notifications.h"
-#include "peer/notification/session_index.h"
-#include "peer/notification/subscriptions.h"
 #include "peer/process.h"
 #include "peer/session/sessions.h"
 #include "utils/hsearch.h"
@@ -38,6 +32,8 @@ typedef struct Client
 	uint32		session;
 } Client;
 
+static const RinqSessionHooks *session_hooks;
+
 static HTAB *sessions;			/* by number */
 static HTAB *clients;			/* by the number of their process */
 static dlist_head in_order;		/* by number, rising */
@@ -46,8 +42,8 @@ static MemoryContext attribute_context;
 /* what all of them take together */
 static Size bytes_used;
 
-void
-rinq_sessions_init(void)
+static void
+make_empty(void)
 {
 	sessions = rinq_make_hash_table("rinq sessions", 128, sizeof(uint32), sizeof(RinqSession), TopMemoryContext);
 	clients = rinq_make_hash_table("rinq clients", 128, sizeof(uint32), sizeof(Client), TopMemoryContext);
@@ -55,6 +51,16 @@ rinq_sessions_init(void)
 											  ALLOCSET_DEFAULT_SIZES);
 	dlist_init(&in_order);
 	bytes_used = 0;
+}
+
+/*
+ * Begin without sessions; "hooks" are told what happens to those that come.
+ */
+void
+rinq_sessions_init(const RinqSessionHooks *hooks)
+{
+	session_hooks = hooks;
+	make_empty();
 }
 
 static void
@@ -75,21 +81,17 @@ rinq_sessions_clear(void)
 {
 	dlist_iter	iter;
 
-	rinq_notifications_drop();
 	dlist_foreach(iter, &in_order)
 	{
 		RinqSession *session = dlist_container(RinqSession, node, iter.cur);
 
 		free_handler(session);
-		rinq_notifications_unsubscribe_all(session);
-		rinq_dispatch_session_ends(session);
-		rinq_buffer_session_ends(session);
+		session_hooks->ended(session);
 	}
-	rinq_durable_look(NULL);
 	hash_destroy(sessions);
 	hash_destroy(clients);
 	MemoryContextDelete(attribute_context);
-	rinq_sessions_init();
+	make_empty();
 }
 
 RinqSession *
@@ -254,10 +256,7 @@ end_session(RinqSession * session)
 	bytes_used -= SESSION_BYTES + rinq_attributes_size(session->attributes);
 	rinq_attributes_free(session->attributes);
 	free_handler(session);
-	rinq_notifications_unsubscribe_all(session);
-	rinq_dispatch_session_ends(session);
-	rinq_buffer_session_ends(session);
-	rinq_durable_look(session);
+	session_hooks->ended(session);
 	Assert(dlist_is_empty(&session->subscriptions) && dlist_is_empty(&session->notifications));
 	Assert(session->num_buffered == 0 && session->fetching == NIL);
 	dlist_delete(&session->node);
@@ -380,7 +379,7 @@ rinq_own_session_update(uint32 seq, uint32 revision, RinqBytes namespace,
 	}
 	bytes_used += rinq_attributes_size(session->attributes) - before;
 	for (i = 0; i < count && !dlist_is_empty(&session->subscriptions); i++)
-		rinq_index_changed(session, namespace, attributes[i].key);
+		session_hooks->changed(session, namespace, &attributes[i].key);
 	moved_on(session);
 	return RINQ_OUTCOME_SUCCESS;
 }
@@ -410,7 +409,7 @@ rinq_own_session_clear(uint32 seq, uint32 revision, RinqBytes namespace, RinqByt
 		return RINQ_OUTCOME_FROZEN;
 	bytes_used += rinq_attributes_size(session->attributes) - before;
 	if (!dlist_is_empty(&session->subscriptions))
-		rinq_index_namespace_changed(session, namespace);
+		session_hooks->changed(session, namespace, NULL);
 	moved_on(session);
 	return RINQ_OUTCOME_SUCCESS;
 }
@@ -444,6 +443,8 @@ rinq_own_session_pending(uint32 seq, int change)
 {
 	RinqSession *session = rinq_own_session_find(seq);
 
-	if (session != NULL)
-		session->pending += change;
+	if (session == NULL)
+		return;
+	Assert(session->pending + change >= 0);
+	session->pending += change;
 }

@@ -53,7 +53,18 @@ typedef struct RinqSession
 
 #define RINQ_NO_SESSION_MEMORY "there is no room for more within \"rinq.session_memory\""
 
-extern void rinq_sessions_init(void);
+/* what others do when something happens to a session */
+typedef struct RinqSessionHooks
+{
+	/* it ends: nothing of it may be used any more when this returns */
+	void		(*ended) (RinqSession * session);
+
+	/* an attribute of one that listens has changed; of key NULL, any */
+	void		(*changed) (RinqSession * session, RinqBytes namespace,
+							const RinqBytes *key);
+} RinqSessionHooks;
+
+extern void rinq_sessions_init(const RinqSessionHooks *hooks);
 extern void rinq_sessions_clear(void);
 extern void rinq_own_session_of_process(int procno, uint32 client);
 extern void rinq_own_session_client_gone(uint32 client);

@@ -10,17 +10,16 @@
  * waiting for replies; when it falls silent, the declaration that it waits for
  * stays there, and the others are made again on the next channel.
  *
- * Which namespaces are declared when is topology.c's business.
+ * Which namespaces are declared when is said by those who need them.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "peer/command/invoker.h"
 #include "peer/process.h"
+#include "peer/topology/bindings.h"
 #include "peer/topology/declare.h"
 #include "peer/topology/namespaces.h"
-#include "peer/topology/topology.h"
 
 #define MAX_CHANNELS 8
 #define SPARE_CHANNELS 16		/* to be left to consumers, or else there is
@@ -105,8 +104,8 @@ use_channel(int i)
  * Return a channel to declare a queue on, open and not known to be silent;
  * when all are, one of them.
  */
-uint16
-rinq_declare_channel(void)
+static uint16
+choose_declare_channel(void)
 {
 	int			last = Max(0, num_channels() - 2);	/* the one after it is for
 													 * mending */
@@ -157,15 +156,13 @@ rinq_declare_replied(uint16 channel)
 	is_stuck[i] = false;
 }
 
-/*
- * Begin to declare a namespace's queue.
- */
-void
-rinq_declare_begin(RinqNamespace * ns)
+/* Note that a namespace's queue is being declared, and where. */
+static void
+begin_declaring(RinqNamespace * ns)
 {
 	Assert(ns->state != NAMESPACE_DECLARING);
 	ns->state = NAMESPACE_DECLARING;
-	ns->declare_channel = rinq_declare_channel();
+	ns->declare_channel = choose_declare_channel();
 	Assert(rinq_is_declare_channel(ns->declare_channel));
 	ns->declare_since = rinq_peer.now;
 	dlist_push_tail(&declaring, &ns->declaring);
@@ -178,13 +175,27 @@ void
 rinq_declare_end(RinqNamespace * ns, RinqNamespaceState state)
 {
 	Assert(state != NAMESPACE_DECLARING);
+	Assert(state != NAMESPACE_DECLARED || ns->state == NAMESPACE_DECLARING);
 	if (ns->state == NAMESPACE_DECLARING)
 		dlist_delete(&ns->declaring);
 	ns->state = state;
 }
 
 /*
- * Return the namespace whose declaration a channel is silent about, or NULL.
+ * Declare the queue of a namespace, if that is neither done nor under way.
+ */
+void
+rinq_declare_namespace(RinqNamespace * ns)
+{
+	if (ns->state == NAMESPACE_DECLARING || ns->state == NAMESPACE_DECLARED ||
+		!rinq_peer.ready)
+		return;
+	begin_declaring(ns);
+	rinq_bind_command_queue(ns, ns->declare_channel, STEP_NAMESPACE, STEP_BIND);
+}
+
+/*
+ * The namespace whose declaration a channel is silent about, or NULL.
  */
 RinqNamespace *
 rinq_declare_oldest(uint16 channel)
@@ -229,7 +240,7 @@ rinq_declare_elsewhere(uint16 channel, bool oldest_stays)
 		int64		since = ns->declare_since;
 
 		ns->state = NAMESPACE_UNDECLARED;
-		rinq_topology_declare(ns);
+		rinq_declare_namespace(ns);
 		if (ns->state == NAMESPACE_DECLARING)
 			ns->declare_since = since;
 	}
@@ -275,7 +286,7 @@ rinq_declare_step(void)
 		is_stuck[i] = true;
 
 		/* anything that a broker answers at once, to see whether it does */
-		rinq_basic_qos(rinq_peer.conn, rinq_declare_channel(), 0, false, 0);
+		rinq_basic_qos(rinq_peer.conn, choose_declare_channel(), 0, false, 0);
 		rinq_declare_elsewhere(channel_at(i), true);
 	}
 	dlist_foreach_modify(iter, &declaring)
@@ -286,8 +297,8 @@ rinq_declare_step(void)
 		slow |= rinq_peer.now - ns->declare_since >= SLOW_AFTER;
 		if (problem == NULL)
 			continue;
-		rinq_invoker_declaring(ns, rinq_declare_problem(ns, RINQ_DECLARE_PATIENCE) != NULL ?
-							   PG_INT64_MAX : rinq_peer.now + CALL_MARGIN, problem);
+		rinq_topology_hooks->overdue(ns, rinq_declare_problem(ns, RINQ_DECLARE_PATIENCE) != NULL ?
+									 PG_INT64_MAX : rinq_peer.now + CALL_MARGIN, problem);
 	}
 	return rinq_peer.now + (slow ? LOOK_INTERVAL : SLOW_AFTER);
 }

@@ -16,11 +16,10 @@
 									 * longer */
 
 extern uint16 rinq_declare_last_consumer(void);
-extern uint16 rinq_declare_channel(void);
 extern uint16 rinq_declare_mending_channel(void);
 extern bool rinq_is_declare_channel(uint16 channel);
 extern void rinq_declare_replied(uint16 channel);
-extern void rinq_declare_begin(RinqNamespace * ns);
+extern void rinq_declare_namespace(RinqNamespace * ns);
 extern void rinq_declare_end(RinqNamespace * ns, RinqNamespaceState state);
 extern RinqNamespace * rinq_declare_oldest(uint16 channel);
 extern void rinq_declare_elsewhere(uint16 channel, bool oldest_stays);

@@ -15,9 +15,10 @@
 
 #include "guc.h"
 #include "peer/process.h"
+#include "peer/topology/bindings.h"
+#include "peer/topology/declare.h"
 #include "peer/topology/mending.h"
 #include "peer/topology/namespaces.h"
-#include "peer/topology/topology.h"
 
 #define PORTION 20				/* namespaces looked at in one go */
 #define PORTION_INTERVAL 50		/* ms between portions */
@@ -68,7 +69,26 @@ begin_round(void)
 	next_namespace = 0;
 	next_portion = rinq_peer.now + PORTION_INTERVAL;	/* when there are
 														 * exchanges */
-	rinq_topology_declare_own(true, 0);
+	rinq_declare_own(true, 0);
+}
+
+/*
+ * Declare again what this peer needs of a namespace to hear of it.  What it only
+ * calls is declared again when a request is returned.
+ */
+static void
+declare_namespace_again(RinqNamespace * ns)
+{
+	uint16		channel;
+
+	if (ns->notifications == NOTIFICATIONS_BOUND)
+		rinq_bind_notifications(ns, STEP_AGAIN, STEP_AGAIN);
+	if (!ns->consuming || ns->state != NAMESPACE_DECLARED || ns->mend_after > rinq_peer.now)
+		return;
+	rinq_bind_multicast(ns, STEP_AGAIN);
+	channel = rinq_declare_mending_channel();
+	if (channel != 0)
+		rinq_bind_command_queue(ns, channel, STEP_AGAIN, STEP_AGAIN);
 }
 
 static void
@@ -77,15 +97,28 @@ mend_portion(void)
 	uint32		end = Min(next_namespace + PORTION, rinq_topology_count());
 
 	for (; next_namespace < end; next_namespace++)
-		rinq_topology_declare_again(rinq_topology_at(next_namespace));
+		declare_namespace_again(rinq_topology_at(next_namespace));
 	next_portion = rinq_peer.now + PORTION_INTERVAL;
 	in_round = next_namespace < rinq_topology_count();
 }
 
 /*
- * Note that what was there before cannot be declared again.  It is tried again
- * with everything else, but for a queue (of "ns", if it is one) that the
- * broker may have been silent about for long.
+ * The broker has returned a message to a namespace: its queue or its binding is
+ * gone, and is declared again, for listeners of this peer, too.
+ */
+void
+rinq_mend_namespace(RinqNamespace * ns)
+{
+	if (ns->state == NAMESPACE_DECLARED)
+		ns->state = NAMESPACE_UNDECLARED;
+	rinq_declare_namespace(ns);
+	rinq_mending_soon();
+}
+
+/*
+ * What was there before cannot be declared again: note that.  It is tried again
+ * with everything else, but for a queue (of "ns", if it is one) that the broker
+ * may have been silent about for long.
  */
 void
 rinq_mending_refused(const RinqAmqpChannelClosed *info, RinqNamespace * ns)

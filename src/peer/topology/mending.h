@@ -15,6 +15,7 @@
 
 extern void rinq_mending_opened(void);
 extern void rinq_mending_soon(void);
+extern void rinq_mend_namespace(RinqNamespace * ns);
 extern void rinq_mending_refused(const RinqAmqpChannelClosed *info, RinqNamespace * ns);
 extern int64 rinq_mending_step(void);
 

@@ -18,17 +18,23 @@
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
+const RinqTopologyHooks *rinq_topology_hooks;
+
 static HTAB *namespaces;
 static RinqNamespace * *by_index;
 static uint32 num_namespaces;
 static uint32 max_namespaces;
 
+/*
+ * Begin without namespaces; "hooks" are told what happens to those that come.
+ */
 void
-rinq_topology_init(void)
+rinq_topology_init(const RinqTopologyHooks *hooks)
 {
 	HASHCTL		ctl;
 
 	Assert(RINQ_IN_PEER() && namespaces == NULL);
+	rinq_topology_hooks = hooks;
 	memset(&ctl, 0, sizeof(ctl));
 	ctl.keysize = RINQ_NAMESPACE_MAXLEN + 1;
 	ctl.entrysize = sizeof(RinqNamespace);

@@ -12,6 +12,7 @@
 
 #include "base/ident.h"
 #include "ipc/listener_config.h"
+#include "ipc/slots.h"
 #include "lib/ilist.h"
 #include "nodes/pg_list.h"
 
@@ -56,7 +57,28 @@ typedef struct RinqNamespace
 								 * (rinq_wait_in) */
 } RinqNamespace;
 
-extern void rinq_topology_init(void);
+/* what others do when something happens to a namespace */
+typedef struct RinqTopologyHooks
+{
+	/* its queue is there; or cannot be had, and outcome and error say why */
+	void		(*declared) (RinqNamespace * ns, RinqOutcome outcome, const char *error);
+
+	/* its queue is waited for in vain; no longer than until the deadline */
+	void		(*overdue) (RinqNamespace * ns, int64 deadline, const char *problem);
+
+	/* the broker sends its notifications; or cannot, for the error */
+	void		(*bound) (RinqNamespace * ns, const char *error);
+
+	/* the broker has refused to send its notifications */
+	void		(*binding_refused) (RinqNamespace * ns);
+
+	/* a channel that consumes was closed, with all that is not settled */
+	void		(*channel_lost) (uint16 channel);
+} RinqTopologyHooks;
+
+extern const RinqTopologyHooks *rinq_topology_hooks;
+
+extern void rinq_topology_init(const RinqTopologyHooks *hooks);
 extern RinqNamespace * rinq_topology_namespace(RinqBytes name, int limit);
 extern RinqNamespace * rinq_topology_find(RinqBytes name);
 extern uint32 rinq_topology_count(void);

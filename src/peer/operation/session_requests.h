@@ -5,14 +5,15 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef RINQ_PEER_SESSION_SESSION_REQUESTS_H
-#define RINQ_PEER_SESSION_SESSION_REQUESTS_H
+#ifndef RINQ_PEER_OPERATION_SESSION_REQUESTS_H
+#define RINQ_PEER_OPERATION_SESSION_REQUESTS_H
 
 #include "postgres.h"
 
 #include "nodes/pg_list.h"
+#include "peer/topology/namespaces.h"
 
 extern void rinq_operation(uint32 index);
-extern void rinq_operation_bound(const RinqWaiter * waiting, const char *error);
+extern void rinq_operations_bound(RinqNamespace * ns, const char *error);
 
-#endif							/* RINQ_PEER_SESSION_SESSION_REQUESTS_H */
+#endif							/* RINQ_PEER_OPERATION_SESSION_REQUESTS_H */

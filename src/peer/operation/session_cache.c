@@ -15,8 +15,9 @@
 #include "base/hash_table.h"
 #include "guc.h"
 #include "peer/command/invoker.h"
+#include "peer/command/pending_calls.h"
+#include "peer/operation/session_cache.h"
 #include "peer/process.h"
-#include "peer/session/session_cache.h"
 #include "peer/turn.h"
 #include "protocol/payload.h"
 #include "protocol/sess_message.h"
@@ -178,7 +179,7 @@ remove_remote_attribute(Remote * remote, RinqBytes namespace, RinqBytes key)
 static void
 finish_remote_operation(uint32 index, RinqOutcome outcome, RinqBytes text)
 {
-	rinq_invoker_finish(index, outcome, rinq_bytes(NULL, 0), rinq_bytes_copy(text),
+	rinq_pending_finish(index, outcome, rinq_bytes(NULL, 0), rinq_bytes_copy(text),
 						rinq_bytes(NULL, 0));
 }
 
@@ -193,11 +194,13 @@ finish_with_remote_ref(uint32 index, uint32 revision)
 	finish_remote_operation(index, RINQ_OUTCOME_SUCCESS, rinq_bytes_str(text));
 }
 
+static void owner_answered(uint32 index, const RinqDelivery *delivery);
+
 static void
 ask_owner(uint32 index, const char *command, StringInfo body)
 {
 	rinq_invoker_ask(index, &rinq_peer.slots->slot[index].ref.session.peer, command,
-					 rinq_bytes(body->data, body->len));
+					 rinq_bytes(body->data, body->len), owner_answered);
 }
 
 typedef enum Knowledge
@@ -258,7 +261,7 @@ finish_get_from_cache(uint32 index, Remote * remote, uint32 revision, RinqBytes 
 		return false;
 	initStringInfo(&result);
 	rinq_attributes_pack(&result, attributes, count);
-	rinq_invoker_finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0), rinq_bytes(NULL, 0),
+	rinq_pending_finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0), rinq_bytes(NULL, 0),
 						rinq_bytes(result.data, result.len));
 	return true;
 }
@@ -559,8 +562,8 @@ handle_owner_failure(uint32 index, RinqSlot *slot, RinqBytes type)
 /*
  * Take the response of the owner of a session.
  */
-void
-rinq_session_cache_response(uint32 index, const RinqDelivery *delivery)
+static void
+owner_answered(uint32 index, const RinqDelivery *delivery)
 {
 	RinqSlot   *slot = &rinq_peer.slots->slot[index];
 	RinqBytes	type = delivery->message.type;

@@ -13,13 +13,13 @@
 #include "postgres.h"
 
 #include "guc.h"
-#include "peer/command/invoker.h"
+#include "peer/command/pending_calls.h"
 #include "peer/notification/buffer.h"
 #include "peer/notification/notifications.h"
 #include "peer/notification/subscriptions.h"
+#include "peer/operation/session_cache.h"
+#include "peer/operation/session_requests.h"
 #include "peer/process.h"
-#include "peer/session/session_cache.h"
-#include "peer/session/session_requests.h"
 #include "peer/session/sessions.h"
 #include "peer/topology/namespaces.h"
 #include "peer/topology/topology.h"
@@ -33,7 +33,7 @@ static void
 finish_outcome(uint32 index, RinqOutcome outcome, RinqBytes text)
 {
 	/* the text may be in the slot that is written */
-	rinq_invoker_finish(index, outcome, rinq_bytes(NULL, 0), rinq_bytes_copy(text),
+	rinq_pending_finish(index, outcome, rinq_bytes(NULL, 0), rinq_bytes_copy(text),
 						rinq_bytes(NULL, 0));
 }
 
@@ -48,7 +48,7 @@ finish_with_own_ref(uint32 index, uint32 seq, uint32 revision)
 	ref.session.seq = seq;
 	ref.revision = revision;
 	rinq_ref_format(&ref, text, sizeof(text));
-	rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, text);
+	rinq_pending_finish_text(index, RINQ_OUTCOME_SUCCESS, text);
 }
 
 static void
@@ -76,7 +76,7 @@ get_own_attributes(uint32 index, RinqSession * session, uint32 revision, const R
 
 	if (!rinq_attributes_unpack(fields[RINQ_OP_ATTRIBUTES], &attributes, &count))
 	{
-		rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED, "the keys cannot be read");
+		rinq_pending_finish_text(index, RINQ_OUTCOME_REFUSED, "the keys cannot be read");
 		return;
 	}
 	for (i = 0; i < count; i++)
@@ -95,7 +95,7 @@ get_own_attributes(uint32 index, RinqSession * session, uint32 revision, const R
 	}
 	initStringInfo(&result);
 	rinq_attributes_pack(&result, attributes, count);
-	rinq_invoker_finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0), rinq_bytes(NULL, 0),
+	rinq_pending_finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0), rinq_bytes(NULL, 0),
 						rinq_bytes(result.data, result.len));
 }
 
@@ -110,7 +110,7 @@ update_own_session(uint32 index, RinqSession * session, uint32 revision, const R
 
 	if (!rinq_attributes_unpack(fields[RINQ_OP_ATTRIBUTES], &attributes, &count))
 	{
-		rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED, "the attributes cannot be read");
+		rinq_pending_finish_text(index, RINQ_OUTCOME_REFUSED, "the attributes cannot be read");
 		return;
 	}
 
@@ -151,7 +151,7 @@ allocate_own_id(uint32 index, RinqSession * session)
 
 	if (session->client != 0)
 	{
-		rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED, "it is the session of a connection");
+		rinq_pending_finish_text(index, RINQ_OUTCOME_REFUSED, "it is the session of a connection");
 		return;
 	}
 	if (session->next_message == PG_UINT32_MAX)
@@ -161,7 +161,7 @@ allocate_own_id(uint32 index, RinqSession * session)
 	id.ref.revision = session->revision;
 	id.seq = session->next_message++;
 	rinq_message_id_format(&id, text, sizeof(text));
-	rinq_invoker_finish(index, RINQ_OUTCOME_SUCCESS,
+	rinq_pending_finish(index, RINQ_OUTCOME_SUCCESS,
 						session->on_response != NULL ? rinq_bytes_str("u") : rinq_bytes(NULL, 0),
 						rinq_bytes_str(text), rinq_bytes(NULL, 0));
 }
@@ -236,7 +236,7 @@ list_own_sessions(uint32 index, uint32 after, bool of_attributes)
 	}
 	if (session == NULL)
 		last[0] = '\0';
-	rinq_invoker_finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0), rinq_bytes_str(last),
+	rinq_pending_finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0), rinq_bytes_str(last),
 						rinq_bytes(page.data, page.len));
 }
 
@@ -259,7 +259,7 @@ listen_to_session(uint32 index, RinqSession * session, const RinqSlot *slot, con
 
 	if (ns == NULL)
 	{
-		rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED,
+		rinq_pending_finish_text(index, RINQ_OUTCOME_REFUSED,
 								 "\"rinq.max_namespaces\" namespaces are known already");
 		return;
 	}
@@ -270,7 +270,7 @@ listen_to_session(uint32 index, RinqSession * session, const RinqSlot *slot, con
 	rinq_notifications_subscribe(session, ns, mode, fields[RINQ_OP_HANDLER], slot->role, owner);
 	listening_changed(session);
 	if (rinq_topology_subscribe(ns, index))
-		rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, "");
+		rinq_pending_finish_text(index, RINQ_OUTCOME_SUCCESS, "");
 }
 
 /* answer whether the session did listen */
@@ -282,20 +282,30 @@ unlisten_from(uint32 index, RinqSession * session, const RinqBytes *fields)
 	bool		listened = rinq_notifications_unsubscribe(session, ns);
 
 	listening_changed(session);
-	rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, listened ? "t" : "");
+	rinq_pending_finish_text(index, RINQ_OUTCOME_SUCCESS, listened ? "t" : "");
 }
 
 /*
- * Finish an operation that waits for notifications, which the broker sends
- * now, or cannot.
+ * The broker sends the notifications of a namespace, or cannot: end the
+ * operations that wait for that.
  */
 void
-rinq_operation_bound(const RinqWaiter * waiting, const char *error)
+rinq_operations_bound(RinqNamespace * ns, const char *error)
 {
-	if (rinq_waits(waiting))
-		rinq_invoker_finish_text(waiting->index,
-								 error == NULL ? RINQ_OUTCOME_SUCCESS : RINQ_OUTCOME_CONNECTION_LOST,
-								 error == NULL ? "" : error);
+	List	   *binding = ns->binding;
+	ListCell   *lc;
+
+	ns->binding = NIL;
+	foreach(lc, binding)
+	{
+		const		RinqWaiter *waiting = lfirst(lc);
+
+		if (rinq_waits(waiting))
+			rinq_pending_finish_text(waiting->index,
+									 error == NULL ? RINQ_OUTCOME_SUCCESS : RINQ_OUTCOME_CONNECTION_LOST,
+									 error == NULL ? "" : error);
+	}
+	list_free_deep(binding);
 }
 
 static bool
@@ -314,7 +324,7 @@ on_own_session(uint32 index, RinqSlot *slot, const RinqBytes *fields)
 
 	if (session == NULL)
 	{
-		rinq_invoker_finish_text(index, RINQ_OUTCOME_NOT_FOUND, "");
+		rinq_pending_finish_text(index, RINQ_OUTCOME_NOT_FOUND, "");
 		return;
 	}
 	if (!may_use(slot, session))
@@ -322,7 +332,7 @@ on_own_session(uint32 index, RinqSlot *slot, const RinqBytes *fields)
 		char		role[16];
 
 		snprintf(role, sizeof(role), "%u", session->role);
-		rinq_invoker_finish_text(index, RINQ_OUTCOME_NOT_OURS, role);
+		rinq_pending_finish_text(index, RINQ_OUTCOME_NOT_OURS, role);
 		return;
 	}
 	revision = slot->current ? session->revision : slot->ref.revision;
@@ -350,21 +360,21 @@ on_own_session(uint32 index, RinqSlot *slot, const RinqBytes *fields)
 		case RINQ_OP_ON_RESPONSE:
 			if (session->client != 0)
 			{
-				rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED,
+				rinq_pending_finish_text(index, RINQ_OUTCOME_REFUSED,
 										 "it is the session of a connection");
 				break;
 			}
 			if (fields[RINQ_OP_OWNER].len == sizeof(Oid))
 				memcpy(&owner, fields[RINQ_OP_OWNER].data, sizeof(Oid));
 			rinq_own_session_on_response(session, fields[RINQ_OP_HANDLER], slot->role, owner);
-			rinq_invoker_finish_text(index, RINQ_OUTCOME_SUCCESS, "");
+			rinq_pending_finish_text(index, RINQ_OUTCOME_SUCCESS, "");
 			break;
 		case RINQ_OP_LISTEN:
 			listen_to_session(index, session, slot, fields);
 			break;
 		case RINQ_OP_FETCH:
 			if (session->num_buffered == 0 && !rinq_buffers_notifications(session))
-				rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED,
+				rinq_pending_finish_text(index, RINQ_OUTCOME_REFUSED,
 										 RINQ_NOTHING_BUFFERED);
 			else
 				rinq_buffer_fetch(session, index, fields[RINQ_OP_MODE].len > 0);
@@ -373,7 +383,7 @@ on_own_session(uint32 index, RinqSlot *slot, const RinqBytes *fields)
 			unlisten_from(index, session, fields);
 			break;
 		default:
-			rinq_invoker_finish_text(index, RINQ_OUTCOME_REFUSED, "unknown operation");
+			rinq_pending_finish_text(index, RINQ_OUTCOME_REFUSED, "unknown operation");
 			break;
 	}
 }
@@ -414,7 +424,7 @@ rinq_operation(uint32 index)
 
 		initStringInfo(&all);
 		rinq_durable_list(&all);
-		rinq_invoker_finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0),
+		rinq_pending_finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0),
 							rinq_bytes(NULL, 0), rinq_bytes(all.data, all.len));
 	}
 	else

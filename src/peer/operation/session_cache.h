@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef RINQ_PEER_SESSION_SESSION_CACHE_H
-#define RINQ_PEER_SESSION_SESSION_CACHE_H
+#ifndef RINQ_PEER_OPERATION_SESSION_CACHE_H
+#define RINQ_PEER_OPERATION_SESSION_CACHE_H
 
 #include "postgres.h"
 
@@ -14,7 +14,6 @@
 
 extern void rinq_session_cache_init(void);
 extern void rinq_session_cache_operation(uint32 index);
-extern void rinq_session_cache_response(uint32 index, const RinqDelivery *delivery);
 extern int64 rinq_session_cache_prune(void);
 
-#endif							/* RINQ_PEER_SESSION_SESSION_CACHE_H */
+#endif							/* RINQ_PEER_OPERATION_SESSION_CACHE_H */

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * publish_channel.h
+ * publisher_internal.h
  *	  What the files that publish share: the publishing channels, and the
  *	  messages on their way.
  *

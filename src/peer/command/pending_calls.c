@@ -1,0 +1,211 @@
+/*-------------------------------------------------------------------------
+ *
+ * pending_calls.c
+ *	  Calls, and operations on sessions, that wait in their slots: matching
+ *	  responses to them, and ending them.
+ *
+ * A response is matched by its routing key, which is the id of the request.  The
+ * backend watches its own deadline, and abandons the call when it passes; a
+ * response that comes later finds nobody, and is dropped and counted.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/hash_table.h"
+#include "peer/command/pending_calls.h"
+#include "peer/process.h"
+#include "peer/session/sessions.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+
+/* a request that is waiting for its response */
+typedef struct PendingKey
+{
+	uint32		session;
+	uint32		revision;
+	uint32		message;
+} PendingKey;
+
+typedef struct Pending
+{
+	PendingKey	key;			/* hash key */
+	RinqWaiter	call;
+	RinqResponseHandler handler;	/* of the response to a question; NULL: it
+									 * is that to a call */
+} Pending;
+
+/* for each slot, the request it waits for; message 0 is none */
+static PendingKey * pending_of_slot;
+static HTAB *pending;
+
+void
+rinq_pending_init(void)
+{
+	pending = rinq_make_hash_table("rinq pending calls", 256, sizeof(PendingKey), sizeof(Pending), TopMemoryContext);
+	pending_of_slot = MemoryContextAllocZero(TopMemoryContext,
+											 rinq_peer.slots->num_calls * sizeof(PendingKey));
+}
+
+/*
+ * Forget the response that a slot waits for, if it does.
+ */
+void
+rinq_pending_forget(uint32 index)
+{
+	PendingKey *key = &pending_of_slot[index];
+
+	Assert(index < rinq_peer.slots->num_calls);
+	if (key->message == 0)
+		return;
+	if (key->session != 0)
+		rinq_own_session_pending(key->session, -1);
+	if (hash_search(pending, key, HASH_REMOVE, NULL) == NULL)
+		Assert(false);			/* a request that waits is in the table */
+	memset(key, 0, sizeof(*key));
+}
+
+/*
+ * From now on, a response to this request is for the slot; "handler" gets it, or
+ * with NULL whoever made the call.
+ */
+void
+rinq_pending_expect(uint32 index, const RinqMessageId *id, RinqResponseHandler handler)
+{
+	PendingKey *key = &pending_of_slot[index];
+	Pending    *entry;
+
+	Assert(index < rinq_peer.slots->num_calls && key->message == 0 && id->seq != 0);
+	key->session = id->ref.session.seq;
+	key->revision = id->ref.revision;
+	key->message = id->seq;
+	entry = hash_search(pending, key, HASH_ENTER, NULL);
+	entry->call.index = index;
+	entry->call.serial = rinq_peer.slots->slot[index].serial;
+	entry->handler = handler;
+}
+
+/*
+ * End a call: put the answer into its slot and wake the backend, unless
+ * that has stopped waiting.  True when it gets all of the answer.
+ */
+bool
+rinq_pending_finish(uint32 index, RinqOutcome outcome, RinqBytes type, RinqBytes text,
+					RinqBytes payload)
+{
+	RinqSlot   *slot = &rinq_peer.slots->slot[index];
+	RinqBytes	fields[RINQ_RESULT_FIELDS];
+	int			owner = slot->owner;
+	bool		written;
+
+	Assert(index < rinq_peer.slots->num_calls);
+	rinq_pending_forget(index);
+	fields[RINQ_RESULT_TYPE] = type;
+	fields[RINQ_RESULT_TEXT] = text;
+	fields[RINQ_RESULT_PAYLOAD] = payload;
+	slot->outcome = outcome;
+	written = rinq_slot_write(slot, fields, RINQ_RESULT_FIELDS);
+	if (!written)
+	{
+		memset(fields, 0, sizeof(fields));
+		fields[RINQ_RESULT_TEXT] =
+			rinq_bytes_str("the response does not fit into \"rinq.payload_memory\"");
+		slot->outcome = RINQ_OUTCOME_REFUSED;
+		(void) rinq_slot_write(slot, fields, RINQ_RESULT_FIELDS);
+	}
+	/* otherwise it is abandoned, and freed when the inbox says so */
+	if (!rinq_slot_move(slot, RINQ_SLOT_QUEUED, RINQ_SLOT_DONE))
+		return false;
+	rinq_peer_wake_later(owner);
+	return written;
+}
+
+/*
+ * The same with nothing but a text, which says more than the outcome.
+ */
+void
+rinq_pending_finish_text(uint32 index, RinqOutcome outcome, const char *text)
+{
+	rinq_pending_finish(index, outcome, rinq_bytes(NULL, 0), rinq_bytes_str(text),
+						rinq_bytes(NULL, 0));
+}
+
+/* hands a response to the call it answers */
+static void
+deliver_response(Pending * entry, const RinqDelivery *delivery)
+{
+	const RinqMessage *msg = &delivery->message;
+	RinqBytes	none = rinq_bytes(NULL, 0);
+	char		kind = msg->type.len == 1 ? msg->type.data[0] : '\0';
+	uint32		index = entry->call.index;
+
+	if (entry->handler != NULL)
+		entry->handler(index, delivery);
+	else if (delivery->oversize)
+		rinq_pending_finish_text(index, RINQ_OUTCOME_TOO_LARGE, "");
+	else if (delivery->malformed_headers)
+		rinq_pending_finish_text(index, RINQ_OUTCOME_MALFORMED, "its headers cannot be read");
+	else if (kind == 's')
+		rinq_pending_finish(index, RINQ_OUTCOME_SUCCESS, none, none, delivery->body);
+	else if (kind == 'e')
+		rinq_pending_finish(index, RINQ_OUTCOME_ERROR, none, delivery->body, none);
+	else if (kind == 'f' && msg->target.len > 0)
+		rinq_pending_finish(index, RINQ_OUTCOME_FAILURE, msg->target, msg->failure_message,
+							delivery->body);
+	else if (kind == 'f')
+		rinq_pending_finish_text(index, RINQ_OUTCOME_MALFORMED, "it is a failure without a type");
+	else
+		rinq_pending_finish_text(index, RINQ_OUTCOME_MALFORMED, "its type is unknown");
+}
+
+/*
+ * A response has arrived that a call waits for, or a question: find out by its
+ * routing key, which is the id of the request.
+ */
+void
+rinq_pending_response(const RinqDelivery *delivery)
+{
+	RinqMessageId id;
+	PendingKey	key;
+	Pending    *entry = NULL;
+
+	if (rinq_message_id_parse(delivery->routing_key.data, delivery->routing_key.len, &id) &&
+		rinq_peer_id_equal(&id.ref.session.peer, &rinq_peer.id))
+	{
+		memset(&key, 0, sizeof(key));
+		key.session = id.ref.session.seq;
+		key.revision = id.ref.revision;
+		key.message = id.seq;
+		entry = hash_search(pending, &key, HASH_FIND, NULL);
+	}
+
+	/* late, or repeated */
+	if (entry == NULL)
+	{
+		rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
+		(void) rinq_basic_reject(rinq_peer.conn, delivery->channel,
+								 delivery->delivery_tag, false);
+		return;
+	}
+
+	if (rinq_waits(&entry->call))
+	{
+		rinq_count(rinq_peer.db, RINQ_RESPONSES_RECEIVED);
+		deliver_response(entry, delivery);
+	}
+	else
+	{
+		rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
+		rinq_pending_forget(entry->call.index);
+	}
+	(void) rinq_basic_ack(rinq_peer.conn, delivery->channel, delivery->delivery_tag, false);
+}
+
+/*
+ * Do calls wait for their responses?
+ */
+bool
+rinq_pending_any(void)
+{
+	return hash_get_num_entries(pending) > 0;
+}

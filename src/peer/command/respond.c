@@ -1,0 +1,271 @@
+/*-------------------------------------------------------------------------
+ *
+ * respond.c
+ *	  Responding to requests that have arrived.
+ *
+ * A request is acknowledged when its response was published; what becomes of the
+ * response is told by the publisher, whose it is from then on.  What a handler
+ * returned or raised has become a result before, in worker/response.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "guc.h"
+#include "peer/command/delivery.h"
+#include "peer/command/respond.h"
+#include "peer/headers.h"
+#include "peer/process.h"
+#include "peer/sending/publisher.h"
+#include "protocol/payload.h"
+#include "utils/memutils.h"
+
+#define MAX_PROBLEM 1024		/* bytes of an error that says why another was
+								 * not sent */
+#define MAX_UNSENT_RESPONSES 10000
+
+/* answers that the connection has no room for yet, in "body", oldest first */
+static dlist_head unsent_responses = DLIST_STATIC_INIT(unsent_responses);
+static int	num_unsent_responses = 0;
+static Size unsent_response_bytes = 0;
+
+/* Have an answer wait that is in the request's type and body. */
+static void
+respond_later(RinqInbound * request)
+{
+	dlist_push_tail(&unsent_responses, &request->node);
+	num_unsent_responses++;
+	unsent_response_bytes += request->body.len;
+}
+
+/*
+ * The broker has taken the response to a request.
+ */
+static void
+response_taken(const RinqPublication * what)
+{
+	rinq_inbound_free(what->request);
+}
+
+/*
+ * The broker has refused the response to a request, which gets an error instead.
+ */
+static void
+response_refused(const RinqPublication * what, const char *text)
+{
+	RinqInbound *request = what->request;
+
+	if (request->type == 'e')
+	{
+		rinq_inbound_free(request); /* refused as well: there is no more to
+									 * say */
+		return;
+	}
+	request->type = 'e';
+	request->body = rinq_bytes(MemoryContextStrdup(TopMemoryContext, text), strlen(text));
+	respond_later(request);
+}
+
+/* of a response that was not taken, there is no more to say */
+static const RinqPublishOwner response_owner = {
+	.taken = response_taken,
+	.refused = response_refused,
+	.nacked = response_taken,
+	.forgotten = response_taken
+};
+
+/* Acknowledge a request, unless that was done with an earlier response. */
+static void
+acknowledge_request(RinqInbound * request)
+{
+	if (!request->settled)
+		(void) rinq_basic_ack(rinq_peer.conn, request->channel, request->tag, false);
+	request->settled = true;
+}
+
+/*
+ * Publish the response to a request, unless none is wanted or it comes too
+ * late, and acknowledge the request; false, with nothing done, when the
+ * connection has no room for it now.
+ */
+bool
+rinq_inbound_respond(RinqInbound * request, char type, RinqBytes failure_type, RinqBytes text,
+					 RinqBytes payload)
+{
+	RinqMessage msg;
+	RinqMsgStatus status;
+	RinqPublication what;
+	char		expiration[RINQ_EXPIRATION_SIZE];
+	char		id[RINQ_DISPLAY_LEN];
+	char		trace[RINQ_DISPLAY_LEN];
+	bool		late = rinq_inbound_expired(request);
+
+	if (!rinq_inbound_can_settle(request))
+	{
+		rinq_inbound_free(request);
+		return true;
+	}
+	if (request->reply == RINQ_REPLY_NONE || late)
+	{
+		if (late)
+			rinq_count(rinq_peer.db, RINQ_REQUESTS_EXPIRED);
+		acknowledge_request(request);
+		rinq_inbound_free(request);
+		return true;
+	}
+
+	memset(&msg, 0, sizeof(msg));
+	msg.type = rinq_bytes(&type, 1);
+	msg.correlation_id = request->trace;
+	rinq_message_set_deadline(&msg, request->deadline, expiration);
+	if (request->reply == RINQ_REPLY_UNCORRELATED)
+	{
+		msg.reply_to = rinq_bytes_str("u");
+		msg.ns = request->namespace;
+		msg.command = request->command;
+		msg.span_context = request->span_context;
+		msg.traceparent = request->traceparent;
+		msg.tracestate = request->tracestate;
+	}
+	if (type == 'f')
+	{
+		msg.target = failure_type;
+		if (text.len > 0)
+			msg.failure_message = text;
+	}
+	else if (type == 'e')
+		payload = text;
+
+	memset(&what, 0, sizeof(what));
+	what.kind = RINQ_PUBLISH_RESPONSE;
+	what.owner = &response_owner;
+	what.request = request;
+	status = rinq_publish(&what, "cmd.rsp", request->id, false, &msg, payload);
+	if (status == RINQ_MSG_BACKLOG)
+		return false;
+	if (status == RINQ_MSG_OK)
+	{
+		/* from now on it is the publisher's */
+		rinq_count(rinq_peer.db, RINQ_RESPONSES_SENT);
+		acknowledge_request(request);
+		rinq_inbound_free_body(request);
+		request->type = type;
+		return true;
+	}
+	if (type != 'e' || payload.len > MAX_PROBLEM)
+	{
+		/*
+		 * what does not fit into the headers, or into the broker; this surely
+		 * does
+		 */
+		return rinq_inbound_respond(request, 'e', failure_type,
+									rinq_bytes_str(rinq_publish_problem(status)), payload);
+	}
+	ereport(LOG,
+			(errmsg("rinq peer %s could not send a response: %s",
+					rinq_peer.id_text, rinq_publish_problem(status)),
+			 errdetail_internal("Request %s, trace id %s.",
+								rinq_text_for_display(request->id, id),
+								rinq_text_for_display(request->trace, trace))));
+	acknowledge_request(request);
+	rinq_inbound_free(request);
+	return true;
+}
+
+/*
+ * Respond with an error; false when the connection has no room for it.
+ */
+bool
+rinq_inbound_respond_error(RinqInbound * request, const char *text)
+{
+	return rinq_inbound_respond(request, 'e', rinq_bytes(NULL, 0), rinq_bytes_str(text),
+								rinq_bytes(NULL, 0));
+}
+
+/*
+ * Answer a request with what its executor has left in the slot; false when the
+ * connection has no room for it.
+ */
+bool
+rinq_inbound_result(RinqSlot *slot, RinqInbound * request)
+{
+	RinqBytes	fields[RINQ_RESULT_FIELDS];
+	RinqBytes	type;
+	RinqBytes	text;
+
+	rinq_slot_read(slot, fields, RINQ_RESULT_FIELDS);
+	type = fields[RINQ_RESULT_TYPE];
+	text = fields[RINQ_RESULT_TEXT];
+	switch (slot->outcome)
+	{
+		case RINQ_OUTCOME_SUCCESS:
+			return rinq_inbound_respond(request, 's', type, text, fields[RINQ_RESULT_PAYLOAD]);
+		case RINQ_OUTCOME_FAILURE:
+			return rinq_inbound_respond(request, 'f', type, text, fields[RINQ_RESULT_PAYLOAD]);
+		case RINQ_OUTCOME_ERROR:
+			return rinq_inbound_respond(request, 'e', type, text, fields[RINQ_RESULT_PAYLOAD]);
+		case RINQ_OUTCOME_EXPIRED:
+			rinq_inbound_settle(request);
+			return true;
+		default:
+			rinq_inbound_give_back(request);
+			return true;
+	}
+}
+
+/* sends an answer that was made before; false when there is no room for it now */
+static bool
+send_unsent_response(RinqInbound * request)
+{
+	RinqBytes	none = rinq_bytes(NULL, 0);
+	RinqBytes	response = request->body;
+
+	return rinq_inbound_respond(request, request->type, request->type == 'f' ? response : none,
+								request->type == 'e' ? response : none,
+								request->type == 's' ? response : none);
+}
+
+/*
+ * Send the answer that is in the request's type and body, now or when the
+ * connection has room for it.
+ */
+void
+rinq_inbound_respond_soon(RinqInbound * request)
+{
+	if (!send_unsent_response(request))
+		respond_later(request);
+}
+
+/*
+ * Do so many answers wait for room that no request of this kind must be taken?
+ */
+bool
+rinq_inbound_too_many_unsent(void)
+{
+	return num_unsent_responses >= MAX_UNSENT_RESPONSES ||
+		unsent_response_bytes > (Size) rinq_payload_memory * 1024 * 1024;
+}
+
+/*
+ * Send answers that the connection had no room for; true when some still wait.
+ */
+bool
+rinq_inbound_send_responses(void)
+{
+	while (!dlist_is_empty(&unsent_responses))
+	{
+		RinqInbound *request = dlist_container(RinqInbound, node, dlist_head_node(&unsent_responses));
+		Size		bytes = request->body.len;
+
+		dlist_delete(&request->node);
+		if (!send_unsent_response(request))
+		{
+			dlist_push_head(&unsent_responses, &request->node);
+			break;
+		}
+		Assert(num_unsent_responses > 0 && unsent_response_bytes >= bytes);
+		num_unsent_responses--;
+		unsent_response_bytes -= bytes;
+	}
+	return !dlist_is_empty(&unsent_responses);
+}

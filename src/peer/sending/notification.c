@@ -1,0 +1,66 @@
+/*-------------------------------------------------------------------------
+ *
+ * notification.c
+ *	  Publishing notifications that transactions have sent (section 6 of the
+ *	  protocol).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "peer/headers.h"
+#include "peer/sending/notification.h"
+#include "peer/sending/publisher.h"
+#include "peer/sending/sent.h"
+
+static void
+notification_refused(const RinqPublication * what, const char *text)
+{
+	rinq_sent_dropped(text);
+}
+
+static const RinqPublishOwner notification_owner = {
+	.refused = notification_refused
+};
+
+/*
+ * Publish a notification that a transaction has sent.  Where nobody listens,
+ * there is no queue, and that is nobody's concern.
+ */
+RinqMsgStatus
+rinq_notification_publish(const RinqOutbound *notification, const RinqBytes *fields)
+{
+	RinqMessage msg;
+	RinqPublication what;
+	bool		unicast = notification->kind == RINQ_SEND_NOTIFICATION;
+	char		id[RINQ_MESSAGE_ID_SIZE];
+	char		target[RINQ_SESSION_ID_SIZE];
+	char		peer[RINQ_PEER_ID_SIZE];
+	char		key[RINQ_NAMESPACE_MAXLEN + RINQ_PEER_ID_SIZE + 2];
+
+	memset(&msg, 0, sizeof(msg));
+	msg.message_id = rinq_bytes(id, rinq_message_id_format(&notification->item.id, id, sizeof(id)));
+	rinq_message_set_trace(&msg, fields[RINQ_SEND_TRACE]);
+	msg.type = fields[RINQ_SEND_COMMAND];
+	msg.ns = fields[RINQ_SEND_NAMESPACE];
+	msg.span_context = fields[RINQ_SEND_SPAN];
+	msg.traceparent = fields[RINQ_SEND_TRACEPARENT];
+	msg.tracestate = fields[RINQ_SEND_TRACESTATE];
+	if (unicast)
+	{
+		rinq_peer_id_format(&notification->target.peer, peer, sizeof(peer));
+		msg.target = rinq_bytes(target, rinq_session_id_format(&notification->target, target,
+															   sizeof(target)));
+		snprintf(key, sizeof(key), "%.*s.%s", (int) msg.ns.len, msg.ns.data, peer);
+	}
+	else
+	{
+		msg.constraint = fields[RINQ_SEND_CONSTRAINT];
+		snprintf(key, sizeof(key), "%.*s", (int) msg.ns.len, msg.ns.data);
+	}
+	memset(&what, 0, sizeof(what));
+	what.kind = RINQ_PUBLISH_NOTIFICATION;
+	what.owner = &notification_owner;
+	return rinq_publish(&what, unicast ? "ntf.uc" : "ntf.mc", rinq_bytes_str(key), false, &msg,
+						fields[RINQ_SEND_PAYLOAD]);
+}

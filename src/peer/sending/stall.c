@@ -1,0 +1,54 @@
+/*-------------------------------------------------------------------------
+ *
+ * stall.c
+ *	  Whether messages that are to be sent move; and saying so when they do not.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "peer/process.h"
+#include "peer/sending/stall.h"
+
+#define STALL 5000				/* ms without a message that moves, and there
+								 * are some */
+
+static int64 last_move;			/* of any message */
+static bool told_of_stall;
+
+/*
+ * A message was sent, confirmed, or removed.
+ */
+void
+rinq_outbox_moved(void)
+{
+	last_move = rinq_peer.now;
+}
+
+/*
+ * Messages wait for this reason, or do not when it is NULL: when none has moved
+ * for a while, says so.  Returns when to look again, or 0.
+ */
+int64
+rinq_outbox_look_for_stall(const char *reason)
+{
+	bool		stalled;
+
+	if (reason == NULL)
+		last_move = rinq_peer.now;
+	stalled = rinq_peer.now - last_move >= STALL;
+	if (stalled == told_of_stall)
+		return reason == NULL || stalled ? 0 : last_move + STALL;
+	told_of_stall = stalled;
+	SpinLockAcquire(&rinq_peer.db->mutex);
+	strlcpy(rinq_peer.db->status.outbox.waits_for, stalled ? reason : "",
+			sizeof(rinq_peer.db->status.outbox.waits_for));
+	SpinLockRelease(&rinq_peer.db->mutex);
+	if (stalled)
+		ereport(LOG,
+				(errmsg("rinq peer %s has messages that have not moved for %d s: %s",
+						rinq_peer.id_text, STALL / 1000, reason)));
+	return 0;
+}
