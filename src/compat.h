@@ -63,6 +63,11 @@
 #endif
 #define RINQ_PROC_LATCH(procno) (&ProcGlobal->allProcs[(procno)].procLatch)
 
+/* 17 asks for the type of the process */
+#if PG_VERSION_NUM < 170000
+#define AmBackgroundWorkerProcess() IsBackgroundWorker
+#endif
+
 /* 17 lets a background worker connect as a role that may not log in */
 #ifdef BGWORKER_BYPASS_ROLELOGINCHECK
 #define RINQ_CONNECT_AS_ANY_ROLE BGWORKER_BYPASS_ROLELOGINCHECK

@@ -39,7 +39,7 @@
 static bool
 commits_prepared(void)
 {
-	return IsBackgroundWorker && MyBgworkerEntry != NULL && !IsParallelWorker() &&
+	return AmBackgroundWorkerProcess() && MyBgworkerEntry != NULL && !IsParallelWorker() &&
 		strcmp(MyBgworkerEntry->bgw_library_name, "rinq") != 0;
 }
 
