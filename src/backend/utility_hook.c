@@ -103,6 +103,7 @@ send_away(RinqDatabase *db)
 static void
 block_database(Oid dboid)
 {
+	static uint32 wait_event = 0;
 	RinqDatabase *db;
 	int64		deadline = rinq_clock_ms() + LEAVE_TIMEOUT;
 
@@ -121,7 +122,8 @@ block_database(Oid dboid)
 		return;
 
 	while (db->oid == dboid && !rinq_database_is_left(db) && rinq_clock_ms() < deadline)
-		(void) ConditionVariableTimedSleep(&db->changed, LEAVE_RECHECK, PG_WAIT_EXTENSION);
+		(void) ConditionVariableTimedSleep(&db->changed, LEAVE_RECHECK,
+										   RINQ_WAIT_EVENT(wait_event, "RinqDatabaseLeave"));
 	ConditionVariableCancelSleep();
 }
 

@@ -645,6 +645,8 @@ read_served_databases(void)
 void
 rinq_launcher_main(Datum arg)
 {
+	static uint32 wait_event = 0;
+
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 	pqsignal(SIGINT, SIG_IGN);	/* there is no statement to cancel */
@@ -686,7 +688,7 @@ rinq_launcher_main(Datum arg)
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
 						 (timeout >= 0 ? WL_TIMEOUT : 0),
-						 timeout, PG_WAIT_EXTENSION);
+						 timeout, RINQ_WAIT_EVENT(wait_event, "RinqLauncherMain"));
 		ResetLatch(MyLatch);
 	}
 
