@@ -2,6 +2,7 @@
 #
 #   make demo    installs what is missing, and shows the main job
 #   make check   installs what is missing, and runs every test
+#   make matrix CELLS="trixie sid"   runs make check on other Debian releases, in root folders of its own; all of them without CELLS
 #   make bench   measures, beside a raw client of the same broker
 #   make soak    runs messages of all kinds under random faults for MINUTES (5), and compares what was sent with what arrived
 #   make hostile SCALE=20 SEED=1   sends the peer that much more of the random input that make check sends it
@@ -35,7 +36,7 @@ REGRESS_OPTS = --inputdir=.
 EXTRA_CLEAN = exports.txt exports.list test/unit/build test/bench/raw test/bench/execute
 
 # the targets that set up what they need do not need PostgreSQL's makefiles
-ifneq ($(filter demo check bench soak hostile format format-check lint lint-deep,$(MAKECMDGOALS)),)
+ifneq ($(filter demo check matrix bench soak hostile format format-check lint lint-deep,$(MAKECMDGOALS)),)
 
 .PHONY: demo check bench soak hostile
 demo check bench soak hostile:
@@ -48,6 +49,11 @@ RUN_bench = bench/run
 RUN_soak = soak/run --minutes $(or $(MINUTES),5)
 RUN_hostile = run unit cbor_differential test_bad_input test_hostile
 ENV_hostile = RINQ_HOSTILE_SCALE=$(or $(SCALE),20) RINQ_HOSTILE_SEED=$(or $(SEED),1) FUZZ="$(or $(SCALE),20)0000 $(or $(SEED),1)"
+
+# as root, who makes what is missing in the root folders, not here
+.PHONY: matrix
+matrix:
+	@test/matrix --write $(if $(FRESH),--fresh) --suites="$(SUITES)" $(CELLS)
 
 .PHONY: format format-check lint lint-deep
 format:

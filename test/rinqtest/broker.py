@@ -1,26 +1,13 @@
 """A throwaway RabbitMQ node: own name, ports, epmd, folders and cookie, loopback only, no plugins."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 
+from . import versions
 from .scratch import free_port
 from .waiting import WaitTimeout, wait_until
-
-_FOLDERS = ("/usr/lib/rabbitmq/bin", "/usr/local/lib/rabbitmq/bin", "/opt/rabbitmq/sbin")
-
-
-def find_tool(name):
-    """RabbitMQ's own scripts: Debian's wrappers in /usr/sbin insist on the packaged node's account and folders."""
-    for folder in _FOLDERS:
-        if os.access(os.path.join(folder, name), os.X_OK):
-            return os.path.join(folder, name)
-    found = shutil.which(name)
-    if found is None:
-        raise RuntimeError("%s is not installed" % name)
-    return found
 
 
 def _erlang_table(entries):
@@ -44,7 +31,7 @@ class Broker:
         self.node = "rinq%d@localhost" % self.port
         # a password that can be searched for wherever it must not be
         self.password = "s3cret" + os.urandom(6).hex()
-        self._rabbit = list(rabbit)
+        self._rabbit = dict(versions.broker_settings(), **dict(rabbit))
         self._process = None
         self._epmd = None
         self.folder = scratch.make_folder(name, owned=True)
@@ -62,7 +49,7 @@ class Broker:
         # Erlang terms rather than rabbitmq.conf: translating the latter costs seconds at each start
         entries = [("tcp_listeners", '[{"127.0.0.1", %d}]' % self.port), ("vm_memory_high_watermark", "0.6"),
                    ("disk_free_limit", "1000000"), ("default_user", '<<"%s">>' % self.user),
-                   ("default_pass", '<<"%s">>' % self.password)] + self._rabbit
+                   ("default_pass", '<<"%s">>' % self.password), *self._rabbit.items()]
         with open(os.path.join(self.folder, "rabbitmq.config"), "w") as file:
             file.write("[{rabbit, %s}].\n" % _erlang_table(entries))
         with open(os.path.join(self.folder, "enabled_plugins"), "w") as file:
@@ -99,6 +86,15 @@ class Broker:
         })
         return keep
 
+    def _command(self, run, argv, **options):
+        """Have run, of the scratch folder, run a program of the broker, where that is installed."""
+        if versions.broker_root():
+            return run(versions.broker_command(argv, self.folder, self.scratch.identity()), cwd=self.folder, **options)
+        return run(argv, unprivileged=True, cwd=self.folder, **options)
+
+    def _spawn(self, argv, **options):
+        return self._command(self.scratch.spawn, argv, **options)
+
     def start(self, timeout=60):
         """Starts it, and again if it hangs: on a busy machine, a node that was just stopped may be in the way of the next one."""
         for patience in (timeout / 3, timeout / 3):
@@ -110,12 +106,10 @@ class Broker:
 
     def _start(self, timeout):
         if self._epmd is None:
-            self._epmd = self.scratch.spawn(
-                ["epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1"], unprivileged=True,
-                cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self._epmd = self._spawn(["epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1"],
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with open(os.path.join(self.folder, "log", "console"), "ab") as log:
-            self._process = self.scratch.spawn([find_tool("rabbitmq-server")], unprivileged=True, env=self.environment(),
-                                               cwd=self.folder, stdout=log, stderr=log)
+            self._process = self._spawn([versions.broker_tool("rabbitmq-server")], env=self.environment(), stdout=log, stderr=log)
         wait_until(self._answers, timeout=timeout, description="RabbitMQ to answer\n" + self.log_tail(), interval=0.05)
         return self
 
@@ -159,8 +153,8 @@ class Broker:
 
     def ctl(self, *arguments, timeout=60):
         """Run rabbitmqctl against this node; returns what it printed."""
-        done = self.scratch.run([find_tool("rabbitmqctl"), "--quiet", "-n", self.node] + list(arguments), unprivileged=True,
-                                env=self.environment(), cwd=self.folder, timeout=timeout)
+        done = self._command(self.scratch.run, [versions.broker_tool("rabbitmqctl"), "--quiet", "-n", self.node, *arguments],
+                             env=self.environment(), timeout=timeout)
         return done.stdout
 
     def table(self, *arguments):

@@ -11,7 +11,9 @@ import subprocess
 import threading
 import time
 
+from . import versions
 from .scratch import free_port
+from .versions import pg_config
 from .waiting import wait_until
 
 _NULL = "\x02"
@@ -28,11 +30,6 @@ _SETTINGS = {
     "timezone": "'UTC'",
     "lc_messages": "'C'",
 }
-
-
-def pg_config(what):
-    command = os.environ.get("PG_CONFIG", "pg_config")
-    return subprocess.run([command, what], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 class SqlError(Exception):
@@ -86,9 +83,7 @@ class Server:
         self.environment = environment or {}
         self.settings = dict(_SETTINGS, unix_socket_directories="'%s'" % self.socket_folder, port=str(self.port))
         if stage is not None:
-            libdir = os.path.join(stage, pg_config("--pkglibdir").lstrip("/"))
-            self.settings["extension_destdir"] = "'%s'" % stage
-            self.settings["dynamic_library_path"] = "'%s:$libdir'" % libdir
+            self.settings.update(versions.stage_settings(stage))
         if preload:
             self.settings["shared_preload_libraries"] = "'rinq'"
         self.settings.update(settings or {})
@@ -422,9 +417,9 @@ def _make(folder, *arguments):
 
 
 def supports_stage(scratch):
-    """Whether the server can load an extension from outside its own folders (a GUC of Debian's builds)."""
+    """Whether the server can load an extension from outside its own folders (before 18 a setting of Debian's builds)."""
     server = Server(scratch, name="probe", preload=False)
-    probe = scratch.run([server.tool("postgres"), "-D", server.data, "-C", "extension_destdir"], unprivileged=True,
+    probe = scratch.run([server.tool("postgres"), "-D", server.data, "-C", versions.stage_setting()], unprivileged=True,
                         check=False, cwd="/")
     shutil.rmtree(scratch.path("probe"))
     return probe.returncode == 0

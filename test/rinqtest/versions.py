@@ -1,0 +1,74 @@
+"""What differs between versions of PostgreSQL and RabbitMQ, as far as the tests have to know: the only place that asks for a version."""
+
+import os
+import re
+import shutil
+import subprocess
+
+# The node's own folders; Debian's wrappers in /usr/sbin insist on the packaged node's account and folders.
+_BROKER_FOLDERS = ("/usr/lib/rabbitmq/bin", "/usr/local/lib/rabbitmq/bin", "/opt/rabbitmq/sbin")
+# What a broker takes by default before 4.0, where it became 16 MiB.
+_MAX_MESSAGE_SIZE = 134217728
+
+
+def pg_config(what):
+    command = os.environ.get("PG_CONFIG", "pg_config")
+    return subprocess.run([command, what], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def postgresql():
+    """The major version of PostgreSQL."""
+    return int(re.search(r"\d+", pg_config("--version")).group())
+
+
+def handlers_need_login():
+    """Before 17 there is no session of a role that may not log in, not even one that a server's own process asks for."""
+    return postgresql() < 17
+
+
+def wait_event(name):
+    """The extension's waits have names from 17 on; before, all of them are called the same."""
+    return ("Extension", name if postgresql() >= 17 else "Extension")
+
+
+def stage_settings(stage):
+    """Settings with which a server finds an extension that was installed under a folder (DESTDIR)."""
+    libdir, sharedir = (os.path.join(stage, pg_config(what).lstrip("/")) for what in ("--pkglibdir", "--sharedir"))
+    settings = {"dynamic_library_path": "'%s:$libdir'" % libdir}
+    if postgresql() >= 18:
+        settings["extension_control_path"] = "'%s:$system'" % sharedir
+    else:
+        settings["extension_destdir"] = "'%s'" % stage  # of Debian's builds; without it tests install where the server looks
+    return settings
+
+
+def stage_setting():
+    """The one of these that not every build has."""
+    return "extension_control_path" if postgresql() >= 18 else "extension_destdir"
+
+
+def broker_root():
+    """The root folder of the broker where it is another than that of the tests; see test/matrix.  Both have the same folder for temporary files."""
+    return os.environ.get("RINQ_BROKER_ROOT", "")
+
+
+def broker_command(argv, folder, identity):
+    """A command line that runs a program in the broker's root folder; identity is what subprocess takes to drop root's privileges."""
+    return ["chroot", "--userspec=+%d:+%d" % (identity["user"], identity["group"]), "--groups=", broker_root(),
+            "sh", "-c", 'cd "$0" && exec "$@"', folder, *argv]
+
+
+def broker_tool(name):
+    """The path of one of RabbitMQ's own programs, as seen in its root folder."""
+    for folder in _BROKER_FOLDERS:
+        if os.access(os.path.join(broker_root() + folder, name), os.X_OK):
+            return os.path.join(folder, name)
+    found = None if broker_root() else shutil.which(name)
+    if found is None:
+        raise RuntimeError("%s is not installed" % name)
+    return found
+
+
+def broker_settings():
+    """Keys and Erlang terms with which every version of the broker takes what the tests send."""
+    return {"max_message_size": str(_MAX_MESSAGE_SIZE)}
