@@ -60,7 +60,10 @@ SELECT * FROM rinq_internal.listener;
 INSERT INTO rinq_internal.listener VALUES ('stolen', 'handler(rinq_request)', 10);
 CREATE TRIGGER t BEFORE INSERT ON rinq_internal.listener EXECUTE FUNCTION suppress_redundant_updates_trigger();
 SELECT * FROM rinq_peer;
+-- PostgreSQL's own words for it differ by version
+\set VERBOSITY sqlstate
 SHOW rinq.amqp_dsn;
+\set VERBOSITY default
 SELECT rinq_unlisten('mine');
 RESET ROLE;
 -- a function the role may not execute

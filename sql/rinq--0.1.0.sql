@@ -1420,7 +1420,12 @@ BEGIN ATOMIC
         (SELECT p.proowner FROM pg_catalog.pg_proc p
          WHERE p.oid OPERATOR(pg_catalog.=) o.objid AND o.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::regclass),
         (SELECT t.typowner FROM pg_catalog.pg_type t
-         WHERE t.oid OPERATOR(pg_catalog.=) o.objid AND o.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::regclass),
+         WHERE t.oid OPERATOR(pg_catalog.=) o.objid AND o.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::regclass
+           -- not the types that come with a table or another type, which are members of their own from PostgreSQL 17 on
+           AND NOT EXISTS (
+               SELECT FROM pg_catalog.pg_depend d
+               WHERE d.classid OPERATOR(pg_catalog.=) o.classid AND d.objid OPERATOR(pg_catalog.=) o.objid
+                 AND d.deptype OPERATOR(pg_catalog.=) 'i')),
         (SELECT n.nspowner FROM pg_catalog.pg_namespace n
          WHERE n.oid OPERATOR(pg_catalog.=) o.objid AND o.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::regclass),
         e.extowner)

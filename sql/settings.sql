@@ -4,7 +4,10 @@ SELECT name, context, unit, boot_val FROM pg_settings
 WHERE name LIKE 'rinq.%' AND name NOT IN ('rinq.amqp_dsn') ORDER BY name;
 SET rinq.default_timeout = '250ms';
 SHOW rinq.default_timeout;
+-- PostgreSQL's own words for it differ by version
+\set VERBOSITY sqlstate
 SET rinq.default_timeout = 0;
+\set VERBOSITY default
 RESET rinq.default_timeout;
 SET rinq.amqp_heartbeat = 5;
 SET rinq.max_calls = 5;
