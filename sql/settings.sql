@@ -7,7 +7,7 @@ SHOW rinq.default_timeout;
 -- PostgreSQL's own words for it differ by version
 \set VERBOSITY sqlstate
 SET rinq.default_timeout = 0;
-\set VERBOSITY default
+\set VERBOSITY terse
 RESET rinq.default_timeout;
 SET rinq.amqp_heartbeat = 5;
 SET rinq.max_calls = 5;

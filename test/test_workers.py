@@ -1,11 +1,12 @@
 """Background workers are few: who gets them, how many are used for looking into databases, and what does not end them."""
 
+import glob
 import os
 import re
 import signal
 import threading
 
-from rinqtest import case
+from rinqtest import case, versions
 from rinqtest.cluster import World
 from rinqtest.waiting import wait_until
 
@@ -138,3 +139,30 @@ class Databases(case.Case):
         self.assertSqlState(db.error("SELECT rinq_call('nobody', 'x', NULL, '100 ms')"), "RQ003")
         self.assertEqual(self.server.psql("SELECT pid, backend_type FROM pg_stat_activity WHERE backend_type IN ('rinq launcher', 'rinq peer')"), rows)
         self.assertEqual(db.peer()["peer_id"], before["peer_id"])
+
+
+class Waits(case.PeerCase):
+    """What the processes wait for has a name where PostgreSQL lets extensions give names."""
+
+    TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+    def test_workers(self):
+        self.db.handler("waits", "RETURN 'true';")
+        self.db.listen("waits", "waits")
+        self.remote.call("waits", "x", timeout=20)
+        for kind in ("launcher", "peer", "executor"):
+            expected = list(versions.wait_event("Rinq%sMain" % kind.capitalize()))
+            wait_until(lambda: self.server.psql("SELECT wait_event_type, wait_event FROM pg_stat_activity WHERE backend_type = 'rinq %s'" % kind),
+                       lambda rows: expected in rows, description="a rinq %s that waits as %r" % (kind, expected))
+
+    def test_documented(self):
+        with open(os.path.join(self.TOP, "docs", "operations.md")) as file:
+            documented = set(re.findall(r"`(Rinq[A-Z]\w+)`", file.read()))
+        names = set()
+        for path in glob.glob(os.path.join(self.TOP, "src", "**", "*.c"), recursive=True):
+            with open(path) as file:
+                text = file.read()
+            names.update(re.findall(r'RINQ_WAIT_EVENT\(\w+, "(\w+)"\)', text))
+            self.assertNotIn("PG_WAIT_EXTENSION", text, path)
+        self.assertEqual(names - documented, set())
+        self.assertEqual(documented - names, set())
