@@ -148,6 +148,46 @@
 #define rinq_drop_temporary_slots() ReplicationSlotCleanup()
 #endif
 
+/* 19 has options for scans, and deletes with options */
+#if PG_VERSION_NUM >= 190000
+#define rinq_begin_scan(rel, snapshot) table_beginscan((rel), (snapshot), 0, NULL, SO_NONE)
+#define rinq_delete_tuple(rel, tid, failure) \
+	table_tuple_delete((rel), (tid), GetCurrentCommandId(true), 0, \
+					   GetActiveSnapshot(), InvalidSnapshot, false, (failure))
+#else
+#define rinq_begin_scan(rel, snapshot) table_beginscan((rel), (snapshot), 0, NULL)
+#define rinq_delete_tuple(rel, tid, failure) \
+	table_tuple_delete((rel), (tid), GetCurrentCommandId(true), \
+					   GetActiveSnapshot(), InvalidSnapshot, false, (failure), false)
+#endif
+
+/* 19 keeps the origin of what a session replicates with the rest of it */
+#if PG_VERSION_NUM >= 190000
+#define rinq_replication_origin() (replorigin_xact_state.origin)
+#else
+#define rinq_replication_origin() replorigin_session_origin
+#define InvalidReplOriginId InvalidRepOriginId
+#endif
+
+/* 19 gives the constants of signal.h the type that pqsignal takes */
+#ifndef PG_SIG_IGN
+#define PG_SIG_IGN SIG_IGN
+#endif
+
+/* 19 includes less where it is not needed for the header itself */
+#if PG_VERSION_NUM >= 190000
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "catalog/pg_type_d.h"
+#include "storage/fd.h"
+#include "storage/lock.h"
+#include "storage/shmem.h"
+#include "utils/hsearch.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+#endif
+
 /* 16 moved the macros for variable-length values to a header of their own */
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"

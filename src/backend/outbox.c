@@ -193,7 +193,7 @@ is_relation_empty(Relation rel)
 {
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	TableScanDesc scan = rinq_begin_scan(rel, snapshot);
 	bool		empty = !table_scan_getnextslot(scan, ForwardScanDirection, slot);
 
 	table_endscan(scan);

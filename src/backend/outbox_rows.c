@@ -128,7 +128,7 @@ walk_rows(const RinqOutboxTables *tables, bool (*look) (int table, TupleTableSlo
 
 	for (i = 0; i < RINQ_OUTBOX_TABLES && more; i++)
 	{
-		TableScanDesc scan = table_beginscan(tables->rels[i], GetActiveSnapshot(), 0, NULL);
+		TableScanDesc scan = rinq_begin_scan(tables->rels[i], GetActiveSnapshot());
 
 		while (more && table_scan_getnextslot(scan, ForwardScanDirection, tables->slots[i]))
 		{
@@ -474,10 +474,8 @@ static bool
 delete_row(const RinqOutboxTables *tables, RinqOutboxRowRef *ref)
 {
 	TM_FailureData failure;
-	TM_Result	result = table_tuple_delete(tables->rels[ref->item.table],
-											&ref->item.tid, GetCurrentCommandId(true),
-											GetActiveSnapshot(), InvalidSnapshot, false,
-											&failure, false);
+	TM_Result	result = rinq_delete_tuple(tables->rels[ref->item.table],
+										   &ref->item.tid, &failure);
 
 	return result == TM_Ok || result == TM_Deleted;
 }

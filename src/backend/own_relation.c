@@ -266,7 +266,7 @@ recorded_shape(Relation rel)
 	}
 	slot = table_slot_create(manifest, NULL);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	scan = table_beginscan(manifest, snapshot, 0, NULL);
+	scan = rinq_begin_scan(manifest, snapshot);
 	while (shape == NULL && table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		bool		isnull;

@@ -396,7 +396,7 @@ rinq_peer_main(Datum arg)
 {
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
-	pqsignal(SIGINT, SIG_IGN);	/* there is no statement to cancel */
+	pqsignal(SIGINT, PG_SIG_IGN);	/* there is no statement to cancel */
 	BackgroundWorkerUnblockSignals();
 	if (!attach_peer())
 		proc_exit(0);

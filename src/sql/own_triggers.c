@@ -38,8 +38,8 @@ static bool
 is_replicating(void)
 {
 	return IsLogicalWorker() ||
-		(replorigin_session_origin != InvalidRepOriginId &&
-		 replorigin_session_origin != DoNotReplicateId);
+		(rinq_replication_origin() != InvalidReplOriginId &&
+		 rinq_replication_origin() != DoNotReplicateId);
 }
 
 static void

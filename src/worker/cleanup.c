@@ -159,7 +159,7 @@ left_for_good(void)
 		return "has changed its role for good";
 	if (placeholders_now() != first_placeholders)
 		return "has made a custom setting";
-	if (replorigin_session_origin != InvalidRepOriginId)
+	if (rinq_replication_origin() != InvalidReplOriginId)
 		return "has set a replication origin";
 	if (get_backup_status() != SESSION_BACKUP_NONE)
 		return "has begun a backup";

@@ -649,7 +649,7 @@ rinq_launcher_main(Datum arg)
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
-	pqsignal(SIGINT, SIG_IGN);	/* there is no statement to cancel */
+	pqsignal(SIGINT, PG_SIG_IGN);	/* there is no statement to cancel */
 	BackgroundWorkerUnblockSignals();
 
 	if (!rinq_preloaded())

@@ -488,7 +488,7 @@ init_outbox_worker(void)
 	on_shmem_exit(worker_gone, (Datum) 0);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
-	pqsignal(SIGINT, SIG_IGN);	/* nothing here is a user's statement */
+	pqsignal(SIGINT, PG_SIG_IGN);	/* nothing here is a user's statement */
 	BackgroundWorkerUnblockSignals();
 	if (!announce_outbox_worker())
 		proc_exit(0);

@@ -80,8 +80,10 @@ class Broker:
             "RABBITMQ_PID_FILE": os.path.join(self.folder, "pid"),
             "RABBITMQ_GENERATED_CONFIG_DIR": os.path.join(self.folder, "generated"),
             "RABBITMQ_SCHEMA_DIR": os.path.join(self.folder, "schema"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": loopback,
-            "RABBITMQ_CTL_ERL_ARGS": loopback,
+            # threads with nothing to do do not spin: the processor belongs to what is tested
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": loopback + " +sbwt none",
+            # and one is enough for a command: many spend most of its time with waiting for each other
+            "RABBITMQ_CTL_ERL_ARGS": loopback + " +S 1:1 +sbwt none",
             "ERL_CRASH_DUMP": "/dev/null",
         })
         return keep
@@ -151,7 +153,7 @@ class Broker:
         self.kill() if kill else self.stop()
         return self.start()
 
-    def ctl(self, *arguments, timeout=60):
+    def ctl(self, *arguments, timeout=180):
         """Run rabbitmqctl against this node; returns what it printed."""
         done = self._command(self.scratch.run, [versions.broker_tool("rabbitmqctl"), "--quiet", "-n", self.node, *arguments],
                              env=self.environment(), timeout=timeout)
