@@ -39,7 +39,7 @@ rinq_conn_forget_credentials(RinqConn *conn)
 	wipe_and_free(&conn->password);
 }
 
-/* The connection is over, for the reason already noted, if any. */
+/* End the connection, for the reason already noted, if any. */
 void
 rinq_conn_end(RinqConn *conn)
 {
@@ -72,7 +72,7 @@ rinq_conn_fail(RinqConn *conn, RinqConnErrorClass error_class, const char *fmt,.
 	note_error(conn, error_class, text);
 }
 
-/* The other side broke the rules of AMQP. */
+/* End the connection because the other side broke the rules of AMQP. */
 void
 rinq_conn_protocol_error(RinqConn *conn, const char *fmt,...)
 {

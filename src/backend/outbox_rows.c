@@ -66,7 +66,7 @@ rinq_outbox_open(Oid schema, LOCKMODE mode, RinqOutboxTables *tables)
 }
 
 /*
- * Which files the tables are in, which change when they are rewritten.
+ * Note which files the tables are in, which change when they are rewritten.
  */
 void
 rinq_outbox_files(const RinqOutboxTables *tables, Oid *files)

@@ -46,8 +46,8 @@ is_own_relation(Oid relid)
 }
 
 /*
- * Is a table of the extension altered, in whatever way but by triggers, which are
- * objects of their own?  Then the tables are to be read again.
+ * Tell whether a table of the extension is altered, in whatever way but by
+ * triggers, which are objects of their own: then the tables are to be read again.
  */
 bool
 rinq_own_ddl_noticed(ObjectAccessType access, Oid classId, Oid objectId)

@@ -28,7 +28,7 @@ static Oid	internal_schema = InvalidOid;
 static Oid	own_extension = InvalidOid;
 
 /*
- * The schema that the extension lives in; InvalidOid when it is not there.
+ * Return the schema that the extension lives in; InvalidOid when it is not there.
  */
 Oid
 rinq_extension_schema(void)
@@ -104,8 +104,8 @@ lock_extension(bool wait)
 
 /*
  * Keep the extension from being dropped until the transaction ends.  DROP
- * EXTENSION locks it before its tables: who has this lock can lock several of
- * them without a deadlock, and whoever locks any takes it first.
+ * EXTENSION locks it before its tables: a transaction that has this lock can
+ * lock several of them without a deadlock, and one that locks any takes it first.
  */
 void
 rinq_lock_extension(void)
@@ -114,7 +114,7 @@ rinq_lock_extension(void)
 }
 
 /*
- * The same without waiting: false when it is being dropped.
+ * Try to do the same without waiting: false when it is being dropped.
  */
 bool
 rinq_try_lock_extension(void)

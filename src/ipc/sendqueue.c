@@ -388,8 +388,8 @@ leave_direct_mode(RinqSendQueue *queue)
 }
 
 /*
- * A transaction that has added rows to the outbox has committed (outbox_depth.c);
- * the lock is held.
+ * Count the rows that a transaction has added to the outbox, which has committed
+ * (outbox_depth.c); the lock is held.
  */
 static void
 count_committed_rows(RinqDatabase *db, const RinqPacked *packed)

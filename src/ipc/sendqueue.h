@@ -261,7 +261,7 @@ extern void rinq_sendqueue_pack(RinqSendQueue *queue);
 extern bool rinq_sendqueue_go_direct(RinqSendQueue *queue, uint32 round);
 extern uint32 rinq_sendqueue_leave_direct(RinqSendQueue *queue);
 
-/* the queue of a database */
+/* Return the queue of a database. */
 static inline RinqSendQueue *
 rinq_sendqueue_of(RinqDatabase *db)
 {

@@ -49,7 +49,7 @@ databases_size(void)
 							 mul_size((Size) rinq_max_databases, sizeof(RinqDatabase))));
 }
 
-/* one of everything, and two for each database */
+/* Count the locks: one of everything, and two for each database. */
 static int
 num_locks(void)
 {
@@ -117,7 +117,7 @@ init_database(RinqDatabase *db, Size slots_offset, LWLock *locks)
 	rinq_slots_init(rinq_slots_of(db), &locks[0], &locks[1]);
 }
 
-/* the area lives inside our own memory and never grows into DSM segments */
+/* Create the payload area inside the own memory: it never grows into DSM segments. */
 static void
 create_payload_area(void)
 {
@@ -169,7 +169,7 @@ get_memory(bool *found)
 	return ShmemInitStruct("rinq", shared_size(), found);
 }
 
-/* the locks do without PostgreSQL's table of names, which would have to be asked for, too */
+/* Make the locks without PostgreSQL's table of names, which would have to be asked for, too. */
 static LWLock *
 init_locks(Size offset)
 {

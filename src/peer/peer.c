@@ -163,7 +163,7 @@ look_at_all(void)
 	rinq_own_sessions_look();
 }
 
-/* a backend has handed over a call, or an operation on a session */
+/* Take a call, or an operation on a session, from a backend. */
 static void
 take_call(uint32 index, uint32 serial)
 {
@@ -175,7 +175,7 @@ take_call(uint32 index, uint32 serial)
 		rinq_operation(index);
 }
 
-/* true when entries are left, since the slice is over */
+/* Read the inbox; true when entries are left, since the slice is over. */
 static bool
 read_inbox(void)
 {

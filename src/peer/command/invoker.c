@@ -47,7 +47,7 @@ static List *unsent = NIL;
 
 /* ---------------- what the publisher tells ---------------- */
 
-/* Does the slot of a published request still wait for what becomes of it? */
+/* Tell whether the slot of a published request still waits for what becomes of it. */
 static bool
 waits_for(const RinqPublication * what)
 {
@@ -57,7 +57,7 @@ waits_for(const RinqPublication * what)
 }
 
 /*
- * Is a request that has to be sent again still of use?  One whose response goes
+ * Tell whether a request that has to be sent again is still of use.  One whose response goes
  * to a handler is, though its slot may be free by now.
  */
 static bool
@@ -67,8 +67,8 @@ is_call_wanted(const RinqPublication * what)
 }
 
 /*
- * The broker has taken a request.  Whoever waits for no response waits for this,
- * if the broker might have refused it.
+ * Note that the broker has taken a request: a backend that waits for no response
+ * waits for this, if the broker might have refused it.
  */
 static void
 call_taken(const RinqPublication * what)
@@ -78,7 +78,7 @@ call_taken(const RinqPublication * what)
 }
 
 /*
- * The broker has refused a request.
+ * End a request that the broker has refused.
  */
 static void
 call_refused(const RinqPublication * what, const char *text)
@@ -90,7 +90,7 @@ call_refused(const RinqPublication * what, const char *text)
 }
 
 /*
- * The broker has no queue for a request: the peer of an operation is gone, with
+ * End a request that the broker has no queue for: the peer of an operation is gone, with
  * its sessions; a call was sent again in vain.
  */
 static void
@@ -108,8 +108,8 @@ call_unroutable(const RinqPublication * what, const char *text)
 }
 
 /*
- * The broker had no queue for a call, since somebody has deleted it or its
- * binding: sends it again once that is mended.
+ * Have a call sent again that the broker had no queue for, since the queue or its
+ * binding was deleted, once that is mended.
  */
 static void
 call_returned(const RinqPublication * what, RinqReturnedCall * call)
@@ -206,7 +206,7 @@ publish_call(uint32 index, RinqNamespace * ns)
 
 /*
  * Send an operation on a session to the peer that owns it; "handler" gets the
- * response.  One that nobody owns any more is returned by the broker.
+ * response.  One whose owner is gone is returned by the broker.
  */
 void
 rinq_invoker_ask(uint32 index, const RinqPeerId *peer, const char *command, RinqBytes body,
@@ -252,7 +252,7 @@ rinq_invoker_ask(uint32 index, const RinqPeerId *peer, const char *command, Rinq
 }
 
 /*
- * A backend has handed over a call, or an operation on a session.  False when it
+ * Accept a call, or an operation on a session, from a backend.  False when it
  * is over already, or ends here, since the connection it was meant for is not
  * there.
  */
@@ -432,8 +432,8 @@ look_at_async(void)
 }
 
 /*
- * Have sent what the connection had no room for, by "send", and end what nobody
- * waits for.  Returns when to look again, or 0.
+ * Have sent what the connection had no room for, by "send", and end what no
+ * backend waits for.  Returns when to look again, or 0.
  */
 int64
 rinq_invoker_retry(RinqCallHandler send)

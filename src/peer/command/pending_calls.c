@@ -6,7 +6,7 @@
  *
  * A response is matched by its routing key, which is the id of the request.  The
  * backend watches its own deadline, and abandons the call when it passes; a
- * response that comes later finds nobody, and is dropped and counted.
+ * response that comes later finds no call, and is dropped and counted.
  *
  *-------------------------------------------------------------------------
  */
@@ -66,8 +66,8 @@ rinq_pending_forget(uint32 index)
 }
 
 /*
- * From now on, a response to this request is for the slot; "handler" gets it, or
- * with NULL whoever made the call.
+ * Expect a response to this request for the slot; "handler" gets it, or with NULL
+ * the backend that made the call.
  */
 void
 rinq_pending_expect(uint32 index, const RinqMessageId *id, RinqResponseHandler handler)
@@ -121,7 +121,7 @@ rinq_pending_finish(uint32 index, RinqOutcome outcome, RinqBytes type, RinqBytes
 }
 
 /*
- * The same with nothing but a text, which says more than the outcome.
+ * End a call with nothing but a text, which says more than the outcome.
  */
 void
 rinq_pending_finish_text(uint32 index, RinqOutcome outcome, const char *text)
@@ -159,8 +159,8 @@ deliver_response(Pending * entry, const RinqDelivery *delivery)
 }
 
 /*
- * A response has arrived that a call waits for, or a question: find out by its
- * routing key, which is the id of the request.
+ * Match a response that has arrived to the call, or the question, that waits for
+ * it, by its routing key, which is the id of the request.
  */
 void
 rinq_pending_response(const RinqDelivery *delivery)

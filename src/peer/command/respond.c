@@ -24,12 +24,12 @@
 								 * not sent */
 #define MAX_UNSENT_RESPONSES 10000
 
-/* answers that the connection has no room for yet, in "body", oldest first */
+/* requests whose response, in "body", the connection has no room for yet, oldest first */
 static dlist_head unsent_responses = DLIST_STATIC_INIT(unsent_responses);
 static int	num_unsent_responses = 0;
 static Size unsent_response_bytes = 0;
 
-/* Have an answer wait that is in the request's type and body. */
+/* Have a response wait that is in the request's type and body. */
 static void
 respond_later(RinqInbound * request)
 {
@@ -39,7 +39,7 @@ respond_later(RinqInbound * request)
 }
 
 /*
- * The broker has taken the response to a request.
+ * Forget a request whose response the broker has taken.
  */
 static void
 response_taken(const RinqPublication * what)
@@ -48,7 +48,7 @@ response_taken(const RinqPublication * what)
 }
 
 /*
- * The broker has refused the response to a request, which gets an error instead.
+ * Respond with an error to a request whose response the broker has refused.
  */
 static void
 response_refused(const RinqPublication * what, const char *text)
@@ -213,7 +213,7 @@ rinq_inbound_result(RinqSlot *slot, RinqInbound * request)
 	}
 }
 
-/* sends an answer that was made before; false when there is no room for it now */
+/* Send a response that was made before; false when there is no room for it now. */
 static bool
 send_unsent_response(RinqInbound * request)
 {
@@ -226,7 +226,7 @@ send_unsent_response(RinqInbound * request)
 }
 
 /*
- * Send the answer that is in the request's type and body, now or when the
+ * Send the response that is in the request's type and body, now or when the
  * connection has room for it.
  */
 void
@@ -237,7 +237,8 @@ rinq_inbound_respond_soon(RinqInbound * request)
 }
 
 /*
- * Do so many answers wait for room that no request of this kind must be taken?
+ * Tell whether too many responses wait for room to take another request of this
+ * kind.
  */
 bool
 rinq_inbound_too_many_unsent(void)
@@ -247,7 +248,7 @@ rinq_inbound_too_many_unsent(void)
 }
 
 /*
- * Send answers that the connection had no room for; true when some still wait.
+ * Send responses that the connection had no room for; true when some still wait.
  */
 bool
 rinq_inbound_send_responses(void)

@@ -220,8 +220,7 @@ handle_response(const RinqDelivery *delivery)
 }
 
 /*
- * A response to an asynchronous call has arrived, which goes to its session's
- * handler.
+ * Take a response to an asynchronous call, which goes to its session's handler.
  */
 void
 rinq_server_response(const RinqDelivery *delivery)
@@ -238,7 +237,7 @@ rinq_server_response(const RinqDelivery *delivery)
 }
 
 /*
- * A notification has arrived for a session that listens.  False when too much
+ * Take a notification for a session that listens.  False when too much
  * waits already.
  */
 bool

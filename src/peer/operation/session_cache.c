@@ -194,13 +194,13 @@ finish_with_remote_ref(uint32 index, uint32 revision)
 	finish_remote_operation(index, RINQ_OUTCOME_SUCCESS, rinq_bytes_str(text));
 }
 
-static void owner_answered(uint32 index, const RinqDelivery *delivery);
+static void take_owner_response(uint32 index, const RinqDelivery *delivery);
 
 static void
 ask_owner(uint32 index, const char *command, StringInfo body)
 {
 	rinq_invoker_ask(index, &rinq_peer.slots->slot[index].ref.session.peer, command,
-					 rinq_bytes(body->data, body->len), owner_answered);
+					 rinq_bytes(body->data, body->len), take_owner_response);
 }
 
 typedef enum Knowledge
@@ -563,7 +563,7 @@ handle_owner_failure(uint32 index, RinqSlot *slot, RinqBytes type)
  * Take the response of the owner of a session.
  */
 static void
-owner_answered(uint32 index, const RinqDelivery *delivery)
+take_owner_response(uint32 index, const RinqDelivery *delivery)
 {
 	RinqSlot   *slot = &rinq_peer.slots->slot[index];
 	RinqBytes	type = delivery->message.type;

@@ -286,8 +286,8 @@ unlisten_from(uint32 index, RinqSession * session, const RinqBytes *fields)
 }
 
 /*
- * The broker sends the notifications of a namespace, or cannot: end the
- * operations that wait for that.
+ * End the operations that wait until the broker sends the notifications of a
+ * namespace: it does, or cannot, for the error.
  */
 void
 rinq_operations_bound(RinqNamespace * ns, const char *error)

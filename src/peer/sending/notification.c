@@ -24,8 +24,8 @@ static const RinqPublishOwner notification_owner = {
 };
 
 /*
- * Publish a notification that a transaction has sent.  Where nobody listens,
- * there is no queue, and that is nobody's concern.
+ * Publish a notification that a transaction has sent.  Where no session
+ * listens, there is no queue, and nothing is wrong with that.
  */
 RinqMsgStatus
 rinq_notification_publish(const RinqOutbound *notification, const RinqBytes *fields)

@@ -35,7 +35,7 @@ static bool under_way;			/* the outbox worker was told to check */
 static bool suspected;			/* a row was not known the last time */
 static RinqMessageId suspect;	/* which */
 
-/* has anything happened since the last check, or is there anything in the outbox? */
+/* Tell whether anything has happened since the last check, or is in the outbox. */
 static bool
 is_active(void)
 {

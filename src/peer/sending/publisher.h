@@ -21,7 +21,7 @@
 
 typedef enum RinqPublishKind
 {
-	RINQ_PUBLISH_NOTHING,		/* nobody is to be told any more */
+	RINQ_PUBLISH_NOTHING,		/* no owner is to be told any more */
 	RINQ_PUBLISH_CALL,			/* a request to a namespace */
 	RINQ_PUBLISH_OPERATION,		/* a request to the owner of a session */
 	RINQ_PUBLISH_RESPONSE,
@@ -34,7 +34,7 @@ typedef struct RinqPublication RinqPublication;
 /* a call that was returned, as it was sent; freed by rinq_publish_again or _forget */
 typedef struct RinqReturnedCall RinqReturnedCall;
 
-/* whoever publishes, and is told what becomes of it; what is NULL is not told */
+/* the part that publishes, and is told what becomes of it; what is NULL is not */
 typedef struct RinqPublishOwner
 {
 	/* the broker has it */

@@ -103,7 +103,7 @@ forget_confirmed(void)
 		oldest_tag++;
 }
 
-/* the broker has confirmed one message, or not taken it */
+/* Note that the broker has confirmed one message, or not taken it. */
 static void
 confirm_published(uint64 tag, bool nack)
 {
@@ -133,7 +133,7 @@ message_nacked(const RinqPublication * what)
 }
 
 /*
- * The broker has refused one message for good, by closing the channel.
+ * Note that the broker has refused one message for good, by closing the channel.
  */
 static void
 message_refused(const RinqPublication * what, const char *text)

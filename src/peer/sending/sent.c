@@ -218,7 +218,7 @@ rinq_sent_dropped(const char *error)
 }
 
 /*
- * It was not taken: it is tried again, later and later.
+ * Have a message tried again that was not taken, later and later.
  */
 void
 rinq_sent_failed(RinqSent * message, const char *error)

@@ -19,7 +19,7 @@ static int64 last_move;			/* of any message */
 static bool told_of_stall;
 
 /*
- * A message was sent, confirmed, or removed.
+ * Note that a message was sent, confirmed, or removed.
  */
 void
 rinq_outbox_moved(void)

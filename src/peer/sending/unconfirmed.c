@@ -271,7 +271,7 @@ rinq_unconfirmed_add(RinqPublishChannel *ch, const RinqUnconfirmed *message)
 }
 
 /*
- * Forget all that was on its way, whose frames are somebody else's now, since
+ * Forget all that was on its way, whose frames are the list's of those to be sent again now, since
  * the channel is another one.
  */
 void

@@ -87,7 +87,7 @@ declare_own(int number, uint64 cookie)
 
 /*
  * Declare exchanges, and bind the peer's own queues to them; or do so again,
- * should somebody have deleted any, from a number on.
+ * should any have been deleted, from a number on.
  */
 void
 rinq_declare_own(bool again, int first)

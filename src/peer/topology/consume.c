@@ -37,7 +37,7 @@ request_prefetch(void)
 	return (uint16) (rinq_request_prefetch > 0 ? rinq_request_prefetch : 4 * rinq_command_workers);
 }
 
-/* a channel that consumes, after it was opened */
+/* Begin to consume requests, after the channel was opened. */
 static void
 start_commands(void)
 {
@@ -53,7 +53,7 @@ start_commands(void)
 					   rinq_bytes_str(queue), true, RINQ_COOKIE(STEP_SETUP, 0));
 }
 
-/* the same for what sessions get; what is handled is bounded by other means */
+/* Begin to consume what sessions get; what is handled is bounded by other means. */
 static void
 start_session_channel(uint16 channel, const char *suffix)
 {
@@ -81,7 +81,7 @@ rinq_consume_start(uint16 channel)
 }
 
 /*
- * The channel that consumes a namespace's requests, opened if it is not.  Each
+ * Return the channel that consumes a namespace's requests, opened if it is not.  Each
  * has its own as long as there are enough, so that one whose queue cannot be
  * consumed takes no other's requests back with it.
  */
@@ -224,8 +224,8 @@ rinq_consume_retry_later(RinqNamespace * ns)
 }
 
 /*
- * The broker does not let this peer consume a namespace's queue any more.  True
- * when it may be tried again at once; what is lost again and again has to wait.
+ * Note that the broker does not let this peer consume a namespace's queue any
+ * more.  True when it may be tried again at once; what is lost again and again has to wait.
  */
 bool
 rinq_consume_lost(RinqNamespace * ns)

@@ -195,7 +195,7 @@ rinq_declare_namespace(RinqNamespace * ns)
 }
 
 /*
- * The namespace whose declaration a channel is silent about, or NULL.
+ * Return the namespace whose declaration a channel is silent about, or NULL.
  */
 RinqNamespace *
 rinq_declare_oldest(uint16 channel)

@@ -103,8 +103,8 @@ mend_portion(void)
 }
 
 /*
- * The broker has returned a message to a namespace: its queue or its binding is
- * gone, and is declared again, for listeners of this peer, too.
+ * Declare again the queue of a namespace, or its binding, which are gone since the
+ * broker has returned a message to it; for listeners of this peer, too.
  */
 void
 rinq_mend_namespace(RinqNamespace * ns)
@@ -116,7 +116,7 @@ rinq_mend_namespace(RinqNamespace * ns)
 }
 
 /*
- * What was there before cannot be declared again: note that.  It is tried again
+ * Note that what was there before cannot be declared again.  It is tried again
  * with everything else, but for a queue (of "ns", if it is one) that the broker
  * may have been silent about for long.
  */

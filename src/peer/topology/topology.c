@@ -166,7 +166,7 @@ rinq_topology_reply(const RinqReply *reply)
 	}
 }
 
-/* one namespace's queue cannot be had now; the others go on */
+/* Note that one namespace's queue cannot be had now; the others go on. */
 static void
 namespace_failed(RinqNamespace * ns, const RinqAmqpChannelClosed *info)
 {
