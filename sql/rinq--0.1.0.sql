@@ -1270,6 +1270,12 @@ CREATE FUNCTION @extschema@.rinq_start()
 COMMENT ON FUNCTION @extschema@.rinq_start() IS
     'Has this database be a peer again, after rinq_stop';
 
+CREATE FUNCTION @extschema@.rinq_wait_ready(timeout interval DEFAULT '30 seconds')
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_wait_ready(interval) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_wait_ready(interval) IS
+    'Waits until this database is connected to the broker and serves the listeners and subscriptions that are committed; an error says what is missing when the time is over';
+
 CREATE FUNCTION @extschema@.rinq_adopt()
     RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION @extschema@.rinq_adopt() FROM PUBLIC;

@@ -28,7 +28,7 @@ class Standby(case.Case):
 
     def test_what_needs_a_peer_says_so(self):
         for call in ("rinq_call('ns', 'x')", "rinq_call_async('ns', 'x')", "rinq_call_many('ns', 'x', '{1}')", "rinq_execute('ns', 'x', durable => false)",
-                     "rinq_notify_many('ns', 'x', '{*}')", "rinq_session()", "rinq_session_create()", "rinq_notifications()"):
+                     "rinq_notify_many('ns', 'x', '{*}')", "rinq_session()", "rinq_session_create()", "rinq_notifications()", "rinq_wait_ready('1 h')"):
             with self.subTest(call=call):
                 self.assertSqlState(self.error("SELECT " + call), "55000")
 

@@ -221,6 +221,37 @@ may_come_up(RinqDatabase *db)
 		 db->identities.suspended == RINQ_SUSPENDED_UNDECIDED);
 }
 
+/* does it stay without a peer, however long one waits? */
+static bool
+stays_away(RinqDatabase *db)
+{
+	if (db == NULL)
+		return rinq_shared->scanned && !rinq_shared->rescan;
+	return db->presence == RINQ_ABSENT || db->held ||
+		(db->identities.suspended != RINQ_NOT_SUSPENDED &&
+		 db->identities.suspended != RINQ_SUSPENDED_UNDECIDED);
+}
+
+/*
+ * Return this database's entry, which may have a peer sooner or later; NULL when
+ * the launcher has not seen the database yet.  One that has to be told to run is
+ * an error, and so is a standby.
+ */
+RinqDatabase *
+rinq_require_coming_peer(void)
+{
+	RinqDatabase *db = rinq_my_database();
+
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the rinq peer of this database is not running"),
+				 errdetail("This server is a standby; peers run when it has been promoted.")));
+	if (stays_away(db))
+		raise_not_running(db);
+	return db;
+}
+
 /*
  * Return this database's entry, whether or not a peer runs; waits for it right
  * after the server's start, when the launcher has not seen the database yet.

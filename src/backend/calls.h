@@ -26,6 +26,7 @@ RINQ_NORETURN extern void rinq_raise_not_connected(const char *reason);
 extern RinqDatabase *rinq_find_peer(void);
 extern RinqDatabase *rinq_require_peer(void);
 extern RinqDatabase *rinq_require_database(void);
+extern RinqDatabase *rinq_require_coming_peer(void);
 extern uint32 rinq_client_number(void);
 extern uint32 rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
 							   bool async, const RinqMessageId *id);

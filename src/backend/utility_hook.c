@@ -232,6 +232,16 @@ rinq_utility_hook_reread_at_commit(void)
 }
 
 /*
+ * Tell whether the current transaction has changed listeners or the extension, so
+ * that the peer hears of it at its commit.
+ */
+bool
+rinq_utility_hook_rereads_at_commit(void)
+{
+	return reread_at_commit;
+}
+
+/*
  * End the suspension of the database, whatever it was suspended for, when the
  * transaction commits.
  */

@@ -13,6 +13,7 @@ extern void rinq_utility_hook_init(void);
 
 /* at commit, have this database's listeners read again */
 extern void rinq_utility_hook_reread_at_commit(void);
+extern bool rinq_utility_hook_rereads_at_commit(void);
 
 /* have the listeners read again at once, and the outbox */
 extern void rinq_utility_hook_reread_now(void);

@@ -99,7 +99,9 @@ typedef enum RinqOperation
 								 * kept (protocol/notification.h) */
 	RINQ_OP_LIST_SESSIONS,		/* payload: those after the target */
 	RINQ_OP_LIST_ATTRIBUTES,
-	RINQ_OP_LIST_SUBSCRIPTIONS	/* payload: durable ones, with their sessions */
+	RINQ_OP_LIST_SUBSCRIPTIONS, /* payload: durable ones, with their sessions */
+	RINQ_OP_LIST_UNREADY		/* payload: what is not served yet, in words;
+								 * empty when all is */
 } RinqOperation;
 
 /* fields of an operation on a session; a handler's roles are the slot's */

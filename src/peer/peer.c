@@ -53,8 +53,6 @@ static int	wait_fd = -1;		/* the socket that is in the set */
 static int	socket_event;
 static bool wait_writable;
 
-static uint32 seen_config;
-
 /* Release all who wait for this process, which ends, whatever the reason. */
 static void
 peer_gone(int code, Datum arg)
@@ -134,10 +132,10 @@ read_config(void)
 	MemoryContext old;
 	RinqConfig	config;
 
-	if (rinq_peer.db->config_serial == seen_config)
+	if (rinq_peer.db->config_serial == rinq_peer.config_seen)
 		return;
 	old = MemoryContextSwitchTo(TopMemoryContext);
-	rinq_config_fetch(rinq_peer.db, &config, &seen_config);
+	rinq_config_fetch(rinq_peer.db, &config, &rinq_peer.config_seen);
 	rinq_consume_configure(config.listeners);
 	rinq_durable_configure(config.durable);
 	rinq_dispatch_configured();
@@ -416,7 +414,7 @@ rinq_peer_main(Datum arg)
 	rinq_sender_init();
 	rinq_pool_init();
 	rinq_network_init();
-	seen_config = rinq_peer.db->config_serial - 1;
+	rinq_peer.config_seen = rinq_peer.db->config_serial - 1;
 
 	while (!ShutdownRequestPending && !rinq_peer.db->stop)
 	{

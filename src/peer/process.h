@@ -34,6 +34,7 @@ typedef struct RinqPeer
 	RinqConn   *conn;			/* NULL while there is none */
 	bool		ready;			/* connected, with identity and queues */
 	bool		stopping;
+	uint32		config_seen;	/* serial of the configuration in use */
 	RinqPeerId	id;				/* valid while connected */
 	char		id_text[RINQ_PEER_ID_SIZE];
 	char		short_text[RINQ_PEER_SHORT_SIZE];

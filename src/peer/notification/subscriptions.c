@@ -329,6 +329,31 @@ rinq_durable_step(void)
 	return look ? rinq_peer.now : retry_at;
 }
 
+static bool
+is_heard(const Subscription * subscription)
+{
+	RinqNamespace *ns =
+		rinq_topology_find(rinq_bytes_str(subscription->durable->listener.namespace));
+
+	return subscription_session(subscription) != NULL && ns != NULL &&
+		ns->notifications == NOTIFICATIONS_BOUND;
+}
+
+/*
+ * Return the name of a subscription, by its number from 0 on, that notifications
+ * do not come to; of others, an empty one, and NULL when there are no more.
+ */
+const char *
+rinq_durable_unready(int number)
+{
+	Subscription *subscription;
+
+	if (number >= list_length(subscriptions))
+		return NULL;
+	subscription = list_nth(subscriptions, number);
+	return is_heard(subscription) ? "" : subscription->durable->name;
+}
+
 /*
  * Append those that have a session which notifications come to: the name, with
  * its length, the number of the session, and its role.
@@ -342,11 +367,8 @@ rinq_durable_list(StringInfo list)
 	{
 		Subscription *subscription = lfirst(lc);
 		uint32		len = (uint32) strlen(subscription->durable->name);
-		RinqNamespace *ns =
-			rinq_topology_find(rinq_bytes_str(subscription->durable->listener.namespace));
 
-		if (subscription_session(subscription) == NULL || ns == NULL ||
-			ns->notifications != NOTIFICATIONS_BOUND)
+		if (!is_heard(subscription))
 			continue;
 		appendBinaryStringInfo(list, (const char *) &len, sizeof(len));
 		appendBinaryStringInfo(list, subscription->durable->name, (int) len);

@@ -19,5 +19,6 @@ extern void rinq_durable_look(const RinqSession * session);
 extern void rinq_durable_configure(List *durables);
 extern int64 rinq_durable_step(void);
 extern void rinq_durable_list(StringInfo list);
+extern const char *rinq_durable_unready(int number);
 
 #endif							/* RINQ_PEER_NOTIFICATION_SUBSCRIPTIONS_H */

@@ -17,6 +17,7 @@
 #include "peer/notification/buffer.h"
 #include "peer/notification/notifications.h"
 #include "peer/notification/subscriptions.h"
+#include "peer/operation/readiness.h"
 #include "peer/operation/session_cache.h"
 #include "peer/operation/session_requests.h"
 #include "peer/process.h"
@@ -405,7 +406,7 @@ rinq_operation(uint32 index)
 		return;
 	}
 	if (slot->op != RINQ_OP_LIST_SESSIONS && slot->op != RINQ_OP_LIST_ATTRIBUTES &&
-		slot->op != RINQ_OP_LIST_SUBSCRIPTIONS &&
+		slot->op != RINQ_OP_LIST_SUBSCRIPTIONS && slot->op != RINQ_OP_LIST_UNREADY &&
 		!rinq_peer_id_equal(&slot->ref.session.peer, &rinq_peer.id))
 	{
 		rinq_session_cache_operation(index);
@@ -418,12 +419,15 @@ rinq_operation(uint32 index)
 	rinq_slot_read(slot, fields, RINQ_OP_FIELDS);
 	if (slot->op == RINQ_OP_LIST_SESSIONS || slot->op == RINQ_OP_LIST_ATTRIBUTES)
 		list_own_sessions(index, slot->ref.session.seq, slot->op == RINQ_OP_LIST_ATTRIBUTES);
-	else if (slot->op == RINQ_OP_LIST_SUBSCRIPTIONS)
+	else if (slot->op == RINQ_OP_LIST_SUBSCRIPTIONS || slot->op == RINQ_OP_LIST_UNREADY)
 	{
 		StringInfoData all;
 
 		initStringInfo(&all);
-		rinq_durable_list(&all);
+		if (slot->op == RINQ_OP_LIST_SUBSCRIPTIONS)
+			rinq_durable_list(&all);
+		else
+			rinq_unready_list(&all);
 		rinq_pending_finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0),
 							rinq_bytes(NULL, 0), rinq_bytes(all.data, all.len));
 	}

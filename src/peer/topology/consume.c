@@ -122,6 +122,7 @@ rinq_consume_namespace(RinqNamespace * ns)
 		return;
 	}
 	ns->consuming = true;
+	ns->consumed = false;
 	rinq_bind_multicast(ns, STEP_NAMESPACE);
 	rinq_basic_consume(rinq_peer.conn, consuming_channel(ns), queue, queue, false,
 					   RINQ_COOKIE(STEP_CONSUME, ns->index));

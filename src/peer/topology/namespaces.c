@@ -93,6 +93,7 @@ rinq_topology_namespace(RinqBytes name, int limit)
 	ns->mend_after = 0;
 	ns->channel = 0;
 	ns->consuming = false;
+	ns->consumed = false;
 	ns->listener = NULL;
 	ns->retry_at = 0;
 	ns->retry_delay = 0;

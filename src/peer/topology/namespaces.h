@@ -36,6 +36,7 @@ typedef struct RinqNamespace
 								 * (mending.c) */
 	uint16		channel;		/* that consumes its requests; 0 is none yet */
 	bool		consuming;		/* requested from the broker */
+	bool		consumed;		/* and confirmed by it, while "consuming" */
 	RinqListener *listener;		/* NULL when no session listens */
 	int64		retry_at;		/* when a failed one is tried again */
 	int			retry_delay;

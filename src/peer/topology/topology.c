@@ -159,7 +159,9 @@ rinq_topology_reply(const RinqReply *reply)
 			rinq_topology_hooks->bound(ns, NULL);
 			break;
 		case STEP_CONSUME:
-			rinq_topology_at(RINQ_COOKIE_INDEX(reply->cookie))->retry_delay = 0;
+			ns = rinq_topology_at(RINQ_COOKIE_INDEX(reply->cookie));
+			ns->retry_delay = 0;
+			ns->consumed = true;
 			break;
 		default:
 			break;
