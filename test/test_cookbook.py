@@ -7,7 +7,7 @@ import subprocess
 import cbor2
 
 from rinqtest import case
-from rinqtest.document import EXAMPLES, Program, blocks, only, read, run_sql, tidy
+from rinqtest.document import EXAMPLES, Program, all_blocks, blocks, only, read, run_session, run_sql, tidy
 from rinqtest.peer import Failure
 from rinqtest.scratch import free_port
 from rinqtest.waiting import wait_until
@@ -157,6 +157,24 @@ class Recipes(DocumentCase):
         for title in titles:
             self.assertTrue(blocks(COOKBOOK, title), title)
             self.assertIn("](#%s)" % title.lower().replace(",", "").replace(" ", "-"), read(COOKBOOK))
+
+
+class FirstSession(DocumentCase):
+    """docs/first-session.md, in one connection: each block of text is what the statements before it show."""
+
+    def test_it_is_as_told(self):
+        db = self.database()
+        self.peer().serve("greeter", lambda request: {"greeting": "Hello, %s!" % request.payload["name"]})
+        parts = all_blocks("docs/first-session.md")
+        statements = [(text, tidy(after) if kind == "text" else None) for (language, text), (kind, after) in zip(parts, parts[1:] + [("", "")])
+                      if language == "sql"]
+        shown = run_session(db, [text for text, _ in statements[:-1]])
+        for (text, expected), output in zip(statements, shown):
+            if expected is not None:
+                self.assertEqual(output, expected, text)
+        wait_until(lambda: db.value("SELECT count(*) FROM heard"), lambda count: count == "1", description="the notification")
+        text, expected = statements[-1]
+        self.assertEqual(run_session(db, [text])[0], expected)
 
 
 class ExamplePeer(DocumentCase):

@@ -37,6 +37,11 @@ def blocks(name, title):
     return re.findall(r"^```(\w+)\n(.*?)^```$", text.group(1), re.M | re.S)
 
 
+def all_blocks(name):
+    """The fenced blocks of a whole document."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", read(name), re.M | re.S)
+
+
 def only(name, title, language):
     return [text for kind, text in blocks(name, title) if kind == language]
 
@@ -63,6 +68,16 @@ def run_sql(database, text, role="postgres", host=None, port=None):
     if done.returncode != 0:
         raise AssertionError("%s\nfails in:\n%s" % (done.stderr, text))
     return done.stdout, done.stderr
+
+
+def run_session(database, texts):
+    """Run blocks of statements in one connection, errors included; what each of them has shown."""
+    server = database.server
+    marked = "".join("\\echo @@%d\n\\warn @@%d\n%s\n" % (number, number, text) for number, text in enumerate(texts))
+    done = subprocess.run([server.tool("psql"), "-Xq", "-P", "footer=off", "-P", "pager=off", "-U", "postgres", "-d", database.name],
+                          input=marked, capture_output=True, text=True, timeout=60, cwd="/", env=server.base_environment())
+    parts = [dict(re.findall(r"^@@(\d+)\n(.*?)(?=^@@|\Z)", stream, re.M | re.S)) for stream in (done.stdout, done.stderr)]
+    return [tidy(parts[0][str(number)] + parts[1][str(number)]) for number in range(len(texts))]
 
 
 class Program:
