@@ -221,13 +221,13 @@ may_come_up(RinqDatabase *db)
 		 db->identities.suspended == RINQ_SUSPENDED_UNDECIDED);
 }
 
-/* does it stay without a peer, however long one waits? */
+/* Tell whether a database stays without a peer, however long one waits. */
 static bool
 stays_away(RinqDatabase *db)
 {
 	if (db == NULL)
 		return rinq_shared->scanned && !rinq_shared->rescan;
-	return db->presence == RINQ_ABSENT || db->held ||
+	return db->presence == RINQ_ABSENT || db->stopped ||
 		(db->identities.suspended != RINQ_NOT_SUSPENDED &&
 		 db->identities.suspended != RINQ_SUSPENDED_UNDECIDED);
 }

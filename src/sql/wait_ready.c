@@ -27,7 +27,7 @@ PG_FUNCTION_INFO_V1(rinq_wait_ready);
 #define FIRST_LOOK 2			/* ms until the second look; doubles */
 #define LAST_LOOK 250			/* ms between looks */
 
-/* until when; a handler has no more time than its request */
+/* Return until when to wait; a handler has no more time than its request. */
 static int64
 deadline_argument(FunctionCallInfo fcinfo)
 {
@@ -39,7 +39,7 @@ deadline_argument(FunctionCallInfo fcinfo)
 							  rinq_inherited.deadline);
 }
 
-/* Ask the peer what it does not serve yet; empty when there is nothing, NULL without an answer. */
+/* Ask the peer what it does not serve yet; empty when there is nothing, NULL when it does not say. */
 static char *
 ask_peer(RinqDatabase *db, int64 deadline)
 {
@@ -51,12 +51,15 @@ ask_peer(RinqDatabase *db, int64 deadline)
 
 	PG_TRY();
 	{
-		RinqResult	answer;
+		RinqResult	result;
 
-		rinq_call_wait(db, index, &answer);
-		if (answer.outcome == RINQ_OUTCOME_SUCCESS)
-			words = pnstrdup(answer.fields[RINQ_RESULT_PAYLOAD].data,
-							 answer.fields[RINQ_RESULT_PAYLOAD].len);
+		rinq_call_wait(db, index, &result);
+		if (result.outcome == RINQ_OUTCOME_SUCCESS)
+		{
+			RinqBytes	named = result.fields[RINQ_RESULT_PAYLOAD];
+
+			words = named.len == 0 ? pstrdup("") : pnstrdup(named.data, named.len);
+		}
 	}
 	PG_FINALLY();
 	{
@@ -66,7 +69,7 @@ ask_peer(RinqDatabase *db, int64 deadline)
 	return words;
 }
 
-/* have the listeners been read as they were committed when the wait began? */
+/* Tell whether the listeners were read as they were committed when the wait began. */
 static bool
 was_read(RinqDatabase *db, uint32 wanted)
 {
@@ -104,7 +107,7 @@ find_missing(uint32 wanted, int64 deadline)
 	return ask_peer(db, deadline);
 }
 
-/* the reading that covers what is committed by now */
+/* Return the number of the reading that covers what is committed by now. */
 static uint32
 reading_wanted(void)
 {
