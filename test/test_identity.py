@@ -323,7 +323,7 @@ class Identity(case.Case):
         wait_until(lambda: other.value('SELECT session FROM "R q".rinq_subscriptions WHERE problem IS NULL'), lambda found: found is not None)
         self.assertEqual(other.json("SELECT \"R q\".rinq_call('moved', 'x', '7', '10 s')"), 7)
         other.sql("SELECT \"R q\".rinq_notify_many('news', 'durable', '{*}'), \"R q\".rinq_notify('talk', 'session', %s)" % quote(session))
-        wait_until(lambda: other.sql("SELECT type FROM heard ORDER BY 1"), lambda rows: rows == [["session"], ["durable"]])
+        wait_until(lambda: other.sql("SELECT type FROM heard ORDER BY 1"), lambda rows: rows == [["durable"], ["session"]])
         # functions of the extension with names in their bodies
         other.sql("""SELECT "R q".rinq_session_update("R q".rinq_session_create(), 'x', "R q".rinq_set('a', 'b'), "R q".rinq_freeze('c', 'd'));
                      SELECT "R q".rinq_outbox_dead_letter_retry('58AEE146-191C.45@3#1'), "R q".rinq_outbox_dead_letter_delete('58AEE146-191C.45@3#1'),
