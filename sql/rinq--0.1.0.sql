@@ -502,15 +502,15 @@ COMMENT ON COLUMN rinq_internal.outbox_dead_letter.attempts IS 'How often the me
 COMMENT ON COLUMN rinq_internal.outbox_dead_letter.error IS 'Why it was set aside';
 COMMENT ON COLUMN rinq_internal.outbox_dead_letter.set_aside IS 'When it was set aside';
 
-CREATE FUNCTION @extschema@.rinq_outbox_dead_letter_retry(id @extschema@.rinq_message_id)
-    RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
-    SET search_path = pg_catalog, pg_temp
+-- A function in SQL locks all its tables when it begins.  So those below lock the
+-- extension first, and have another one use the tables: DROP EXTENSION locks in
+-- that order, too.
+CREATE FUNCTION rinq_internal.outbox_dead_letter_retry(id @extschema@.rinq_message_id)
+    RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE
 BEGIN ATOMIC
-    SELECT rinq_internal.require_own_relation('rinq_internal.outbox_dead_letter'::regclass);
-    SELECT rinq_internal.require_own_relation('rinq_internal.outbox_0'::regclass);
     WITH d AS (
         DELETE FROM rinq_internal.outbox_dead_letter o
-        WHERE o.id OPERATOR(pg_catalog.=) rinq_outbox_dead_letter_retry.id::pg_catalog.text
+        WHERE o.id OPERATOR(pg_catalog.=) outbox_dead_letter_retry.id::pg_catalog.text
         RETURNING o.*
     ), i AS (
         INSERT INTO rinq_internal.outbox_0
@@ -524,20 +524,39 @@ BEGIN ATOMIC
     )
     SELECT EXISTS (SELECT FROM i);
 END;
+COMMENT ON FUNCTION rinq_internal.outbox_dead_letter_retry(@extschema@.rinq_message_id) IS
+    'Does what rinq_outbox_dead_letter_retry does, which has locked the extension before its tables';
+
+CREATE FUNCTION @extschema@.rinq_outbox_dead_letter_retry(id @extschema@.rinq_message_id)
+    RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT rinq_internal.require_own_relation('rinq_internal.outbox_dead_letter'::regclass);
+    SELECT rinq_internal.require_own_relation('rinq_internal.outbox_0'::regclass);
+    SELECT rinq_internal.outbox_dead_letter_retry(id);
+END;
 COMMENT ON FUNCTION @extschema@.rinq_outbox_dead_letter_retry(@extschema@.rinq_message_id) IS
     'Has a message sent again that was set aside; false when there is none of this id';
+
+CREATE FUNCTION rinq_internal.outbox_dead_letter_delete(id @extschema@.rinq_message_id)
+    RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+    WITH d AS (
+        DELETE FROM rinq_internal.outbox_dead_letter o
+        WHERE o.id OPERATOR(pg_catalog.=) outbox_dead_letter_delete.id::pg_catalog.text
+        RETURNING 1
+    )
+    SELECT EXISTS (SELECT FROM d);
+END;
+COMMENT ON FUNCTION rinq_internal.outbox_dead_letter_delete(@extschema@.rinq_message_id) IS
+    'Does what rinq_outbox_dead_letter_delete does, which has locked the extension before its tables';
 
 CREATE FUNCTION @extschema@.rinq_outbox_dead_letter_delete(id @extschema@.rinq_message_id)
     RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     SELECT rinq_internal.require_own_relation('rinq_internal.outbox_dead_letter'::regclass);
-    WITH d AS (
-        DELETE FROM rinq_internal.outbox_dead_letter o
-        WHERE o.id OPERATOR(pg_catalog.=) rinq_outbox_dead_letter_delete.id::pg_catalog.text
-        RETURNING 1
-    )
-    SELECT EXISTS (SELECT FROM d);
+    SELECT rinq_internal.outbox_dead_letter_delete(id);
 END;
 COMMENT ON FUNCTION @extschema@.rinq_outbox_dead_letter_delete(@extschema@.rinq_message_id) IS
     'Deletes a message that was set aside; false when there is none of this id';
@@ -705,18 +724,16 @@ COMMENT ON COLUMN rinq_internal.inbox_dead_letter.attempts IS 'How often it was 
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.error IS 'Error that it was answered with';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.recorded IS 'When it was given up';
 
-CREATE FUNCTION @extschema@.rinq_inbox_dead_letter_retry(id @extschema@.rinq_message_id)
-    RETURNS @extschema@.rinq_message_id LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
-    SET search_path = pg_catalog, pg_temp SET rinq.trace_id = ''
+CREATE FUNCTION rinq_internal.inbox_dead_letter_retry(id @extschema@.rinq_message_id)
+    RETURNS @extschema@.rinq_message_id LANGUAGE sql VOLATILE PARALLEL UNSAFE
 BEGIN ATOMIC
-    SELECT rinq_internal.require_own_relation('rinq_internal.inbox_dead_letter'::regclass);
     SELECT pg_catalog.set_config('rinq.trace_id', r.trace_id, true)
     FROM rinq_internal.inbox_dead_letter r
-    WHERE r.id OPERATOR(pg_catalog.=) rinq_inbox_dead_letter_retry.id::pg_catalog.text
+    WHERE r.id OPERATOR(pg_catalog.=) inbox_dead_letter_retry.id::pg_catalog.text
     ORDER BY r.recorded, r.digest LIMIT 1;
     WITH d AS (
         DELETE FROM rinq_internal.inbox_dead_letter r
-        WHERE r.id OPERATOR(pg_catalog.=) rinq_inbox_dead_letter_retry.id::pg_catalog.text
+        WHERE r.id OPERATOR(pg_catalog.=) inbox_dead_letter_retry.id::pg_catalog.text
             AND r.digest OPERATOR(pg_catalog.=) (
                 SELECT o.digest FROM rinq_internal.inbox_dead_letter o
                 WHERE o.id OPERATOR(pg_catalog.=) r.id ORDER BY o.recorded, o.digest LIMIT 1)
@@ -724,23 +741,41 @@ BEGIN ATOMIC
     )
     SELECT @extschema@.rinq_execute_raw(d.namespace, d.command, d.payload, NULL::interval, true, NULL::text) FROM d;
 END;
+COMMENT ON FUNCTION rinq_internal.inbox_dead_letter_retry(@extschema@.rinq_message_id) IS
+    'Does what rinq_inbox_dead_letter_retry does, which has locked the extension before its tables';
+
+CREATE FUNCTION @extschema@.rinq_inbox_dead_letter_retry(id @extschema@.rinq_message_id)
+    RETURNS @extschema@.rinq_message_id LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp SET rinq.trace_id = ''
+BEGIN ATOMIC
+    SELECT rinq_internal.require_own_relation('rinq_internal.inbox_dead_letter'::regclass);
+    SELECT rinq_internal.inbox_dead_letter_retry(id);
+END;
 COMMENT ON FUNCTION @extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id) IS
     'Has a request that was given up executed again, as a new message whose id is returned; NULL when there is none of this id';
 
-CREATE FUNCTION @extschema@.rinq_inbox_dead_letter_delete(id @extschema@.rinq_message_id)
-    RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
-    SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION rinq_internal.inbox_dead_letter_delete(id @extschema@.rinq_message_id)
+    RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE
 BEGIN ATOMIC
-    SELECT rinq_internal.require_own_relation('rinq_internal.inbox_dead_letter'::regclass);
     WITH d AS (
         DELETE FROM rinq_internal.inbox_dead_letter r
-        WHERE r.id OPERATOR(pg_catalog.=) rinq_inbox_dead_letter_delete.id::pg_catalog.text
+        WHERE r.id OPERATOR(pg_catalog.=) inbox_dead_letter_delete.id::pg_catalog.text
             AND r.digest OPERATOR(pg_catalog.=) (
                 SELECT o.digest FROM rinq_internal.inbox_dead_letter o
                 WHERE o.id OPERATOR(pg_catalog.=) r.id ORDER BY o.recorded, o.digest LIMIT 1)
         RETURNING 1
     )
     SELECT EXISTS (SELECT FROM d);
+END;
+COMMENT ON FUNCTION rinq_internal.inbox_dead_letter_delete(@extschema@.rinq_message_id) IS
+    'Does what rinq_inbox_dead_letter_delete does, which has locked the extension before its tables';
+
+CREATE FUNCTION @extschema@.rinq_inbox_dead_letter_delete(id @extschema@.rinq_message_id)
+    RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT rinq_internal.require_own_relation('rinq_internal.inbox_dead_letter'::regclass);
+    SELECT rinq_internal.inbox_dead_letter_delete(id);
 END;
 COMMENT ON FUNCTION @extschema@.rinq_inbox_dead_letter_delete(@extschema@.rinq_message_id) IS
     'Deletes a request that was given up; false when there is none of this id';

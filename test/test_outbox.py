@@ -287,6 +287,50 @@ class Processes(Case):
         self.finish()
 
 
+class Claimed(Case):
+    """A server that has an entry in shared memory for one database only."""
+
+    @classmethod
+    def make_world(cls):
+        world = case.new_world("outbox-claimed", settings={"rinq.max_databases": "1"}, proxied=False)
+        cls.addClassCleanup(world.close)
+        return world
+
+    def setUp(self):
+        self.log_start = self.server.log_mark()
+        self._peers = []
+
+    def tearDown(self):
+        for peer in self._peers:
+            peer.close()
+        self.assertEqual(self.server.crashes(self.log_start), [])
+
+    def test_another_database_has_the_entry_when_a_transaction_commits(self):
+        one = self.database()
+        two = self.database(wait=False)
+        collector = Collector(self.peer(prefetch=0), "claimed")
+        with one.session() as session:
+            session.execute("BEGIN; SELECT rinq_execute('claimed', 'x', '1'), rinq_execute('claimed', 'x', '2', durable => false)")
+            self.server.configure(rinq__databases="nobody")
+            one.wait_peer(lambda row: row["state"] == "stopped", description="the entry to be free")
+            self.server.configure(rinq__databases=two.name)
+            two.wait_peer()
+            two.sql("SELECT rinq_execute('claimed', 'x', '3')")
+            collector.wait(1)
+            session.execute("COMMIT")
+        two.sql("SELECT rinq_execute('claimed', 'x', '4')")
+        collector.wait(2)
+        self.wait_empty(two)
+        self.assertEqual(self.depth(one), 1)
+        self.server.configure(rinq__databases="nobody")
+        two.wait_peer(lambda row: row["state"] == "stopped", description="the entry to be free")
+        self.server.configure(rinq__databases=one.name)
+        one.wait_peer()
+        collector.wait(3)
+        self.assertEqual(collector.payloads, [3, 4, 1])
+        self.wait_empty(one)
+
+
 class Space(Case):
     @classmethod
     def make_world(cls):
@@ -315,6 +359,60 @@ class Space(Case):
             self.assertLess(self.relation_sizes(db), 40 << 20, "60 MB went through")
             old.execute("COMMIT")
         wait_until(lambda: self.relation_sizes(db), lambda n: n < 1 << 20, 30, "the space to come back")
+
+    def fill(self, db, payload="repeat('x', 1000)", count=5000):
+        db.sql("SELECT count(rinq_execute('space', 'x', to_jsonb(%s))) FROM generate_series(1, %d)" % (payload, count))
+        self.wait_empty(db)
+
+    def wait_tidying(self, db, times):
+        """The outbox worker has tried so often to give space back."""
+        seen = set()
+
+        def look():
+            seen.update(row[0] for row in db.sql("SELECT query_start FROM pg_stat_activity WHERE backend_type = 'rinq outbox'"
+                                                 " AND datname = current_database() AND query = 'rinq: tidying the outbox'"))
+            return len(seen)
+        wait_until(look, lambda n: n >= times, 30, "%d tries" % times)
+
+    def wait_space(self, db):
+        wait_until(lambda: self.relation_sizes(db), lambda n: n < 1 << 20, 15, "the space to come back")
+
+    def test_tables_in_use_when_the_stream_ends(self):
+        """Autovacuum, say, locks the tables at every moment at which they could be truncated: they are when it is over, although nothing is sent any more."""
+        db = self.database()
+        with db.session() as session:
+            session.execute("BEGIN; LOCK TABLE rinq_internal.outbox_0, rinq_internal.outbox_1, rinq_internal.outbox_2, rinq_internal.outbox_3"
+                            " IN SHARE UPDATE EXCLUSIVE MODE")
+            self.fill(db)
+            self.wait_tidying(db, 7)
+            self.assertGreater(self.relation_sizes(db), 4 << 20)
+            session.execute("COMMIT")
+            self.wait_space(db)
+
+    def test_worker_ends_before_the_space_is_back(self):
+        """Another one is started for that, although nothing is to be sent or removed."""
+        db = self.database()
+        with db.session() as session:
+            session.execute("BEGIN; LOCK TABLE rinq_internal.outbox_0, rinq_internal.outbox_1, rinq_internal.outbox_2, rinq_internal.outbox_3"
+                            " IN SHARE UPDATE EXCLUSIVE MODE")
+            self.fill(db)
+            self.wait_tidying(db, 1)
+            db.sql("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE backend_type = 'rinq outbox' AND datname = current_database()")
+            session.execute("COMMIT")
+            self.wait_space(db)
+
+    def test_space_of_large_values(self):
+        db = self.database()
+        self.fill(db, "(SELECT string_agg(md5(i::text), '') FROM generate_series(1, 20000) i)", 10)
+        self.wait_space(db)
+
+    def test_every_table_has_something_in_it(self):
+        """There is no empty table to go on with before the others are truncated."""
+        db = self.database()
+        for table in range(4):
+            db.sql("INSERT INTO rinq_internal.outbox_%d (seq, id, namespace, command, database)"
+                   " SELECT i, 'odd', 'odd', repeat('x', 1000), 1 FROM generate_series(1, 1000) i; DELETE FROM rinq_internal.outbox_%d" % (table, table))
+        self.wait_space(db)
 
     def test_idle(self):
         db = self.database()

@@ -88,6 +88,68 @@ class Rewritten(case.Case):
             session.execute("SELECT rinq_unlisten('nothing'), rinq_unsubscribe('nothing'); COMMIT")
         drop.result()
 
+    def test_extension_is_dropped_while_its_functions_are_called(self):
+        """The drop has the extension, and waits for one of its tables; a function waits for the extension before it has locked any other."""
+        for call in ("rinq_outbox_dead_letter_retry('x')", "rinq_outbox_dead_letter_delete('x')", "rinq_inbox_dead_letter_retry('x')",
+                     "rinq_inbox_dead_letter_delete('x')", "rinq_unlisten('x')", "rinq_execute('x', 'x')"):
+            with self.subTest(call), self.db.session() as holder, self.db.session() as caller:
+                call = call.replace("('x')", "('%s')" % self.db.value("SELECT rinq_execute('other', 'x')")) if "letter" in call else call
+                holder.execute("BEGIN; LOCK TABLE rinq_internal.subscription IN ACCESS SHARE MODE")
+                drop = self.db.start("DROP EXTENSION rinq CASCADE")
+                waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = '%s')" % self.db.name
+                wait_until(lambda: self.server.value(waiting), lambda n: n == "1", 10, "the drop to wait")
+                caller.start("SELECT " + call)
+                wait_until(lambda: self.server.value(waiting), lambda n: n == "2", 10, "the call to wait")
+                holder.execute("COMMIT")
+                drop.result()
+                self.assertNotEqual(caller.finish_error().sqlstate, "40P01")
+                self.db.sql("CREATE EXTENSION rinq")
+                self.db.wait_peer()
+
+    def insert_without_an_id(self):
+        self.db.sql("INSERT INTO rinq_internal.outbox_0 (seq, id, namespace, command, database)"
+                    " SELECT i, 'odd ' || i, 'odd', 'x', oid FROM pg_database, generate_series(1, 3) i WHERE datname = current_database()")
+
+    def wait_set_aside(self):
+        wait_until(self.status, lambda s: (s["depth"], s["dead"]) == (0, 3), 20, "the rows to be set aside")
+
+    def test_rows_without_an_id_while_they_cannot_be_set_aside(self):
+        """The scan that finds them is over before they can; nobody else knows of them."""
+        with self.db.session() as session:
+            session.execute("BEGIN; LOCK TABLE rinq_internal.outbox_dead_letter")
+            self.insert_without_an_id()
+            wait_until(lambda: self.db.value("SELECT direct FROM rinq_outbox_peer_status()"), lambda direct: direct == "t", 20, "the scan to be over")
+            session.execute("COMMIT")
+        self.wait_set_aside()
+
+    def test_rows_without_an_id_while_there_is_an_index(self):
+        self.db.sql("CREATE FUNCTION refuse(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'")
+        self.db.sql("CREATE INDEX added ON rinq_internal.outbox_dead_letter (refuse(namespace))")
+        mark = self.server.log_mark()
+        self.insert_without_an_id()
+        self.server.wait_log("cannot set messages aside, because the table .outbox_dead_letter. is not as rinq made it", mark, 20)
+        wait_until(lambda: self.status()["direct"], description="the scan to be over")
+        self.db.sql("DROP INDEX rinq_internal.added")
+        self.wait_set_aside()
+
+    def test_row_that_is_moved_all_the_time_with_a_retry_pending(self):
+        """It is read where it is in the very snapshot that it is searched for in."""
+        self.db.sql("""CREATE PROCEDURE keep_moving() LANGUAGE plpgsql AS $$
+            BEGIN
+              LOOP
+                UPDATE rinq_internal.outbox_0 SET trace_id = 'moved';
+                COMMIT;
+                EXIT WHEN EXISTS (SELECT FROM stop_moving);
+              END LOOP;
+            END $$; CREATE TABLE stop_moving (x int)""")
+        with self.db.session() as session:
+            def move():
+                session.start("CALL keep_moving()")
+                self.addCleanup(self.db.sql, "INSERT INTO stop_moving VALUES (1)")
+            self.with_a_retry_pending("retry-moving", move)
+            self.db.sql("INSERT INTO stop_moving VALUES (1)")
+            session.finish()
+
     def test_vacuum_full_during_a_scan(self):
         self.during_a_scan("vacuumed", lambda: self.in_all_tables("VACUUM FULL %s"))
 

@@ -176,7 +176,7 @@ class Scripted(case.Case):
 
     @classmethod
     def make_world(cls):
-        return case.new_world("scripted", broker=case.shared_world().broker, settings={"rinq.outbox_max_attempts": "3"})
+        return case.new_world("scripted", broker=case.shared_world().broker, settings={"rinq.outbox_max_attempts": "3", "rinq.outbox_retry_delay": "50ms"})
 
     @classmethod
     def tearDownClass(cls):
@@ -234,6 +234,39 @@ class Scripted(case.Case):
         self.db.sql("SELECT rinq_execute('ns', 'x', to_jsonb(i)) FROM generate_series(1, 20) i")
         wait_until(lambda: self.db.value("SELECT dead || ' ' || depth FROM rinq_outbox_status"), lambda row: row == "3 0", 20, "the others to be sent")
         self.assertEqual(set(self.bodies("cmd.bal")), set(range(1, 21)) - {3, 4, 20})
+        self.assertSamePeer()
+
+    def test_codes_that_speak_of_the_message(self):
+        for code, words in ((311, "CONTENT_TOO_LARGE - no"), (406, "PRECONDITION_FAILED - invalid expiration")):
+            with self.subTest(code):
+                self.script(lambda event, code=code: event.body == cbor2.dumps(code), code, words)
+                self.db.sql("SELECT rinq_execute('ns', 'x', to_jsonb(i)) FROM unnest(ARRAY[1, %d, 2]) i" % code)
+                wait_until(lambda: self.db.value("SELECT depth FROM rinq_outbox_status"), lambda depth: depth == "0", 20, "all but one to be sent")
+                self.assertEqual(self.db.json("SELECT jsonb_build_array(attempts, error) FROM rinq_outbox_dead_letter WHERE payload = rinq_to_cbor('%d')" % code),
+                                 [1, "the broker refused the message: %d %s" % (code, words)])
+        self.assertSamePeer()
+
+    def test_codes_that_tell_of_trouble(self):
+        """The message is tried again, and the broker takes it in the end; it is the only one on its way."""
+        for code, words in ((320, "CONNECTION_FORCED - maintenance"), (403, "ACCESS_REFUSED - access to exchange 'cmd.bal' refused"),
+                            (504, "CHANNEL_ERROR - odd"), (506, "RESOURCE_ERROR - full"), (541, "INTERNAL_ERROR - oops")):
+            with self.subTest(code):
+                self.refusals = 0
+                self.script(lambda event, code=code: event.body == cbor2.dumps(code) and self.refusals < 2, code, words)
+                self.db.sql("SELECT rinq_execute('ns', 'x', '%d')" % code)
+                wait_until(lambda: self.db.value("SELECT depth FROM rinq_outbox_status"), lambda depth: depth == "0", 20, "the message to be sent")
+                self.assertIn(code, self.bodies("cmd.bal"))
+                self.assertEqual(self.db.value("SELECT dead || ' ' || last_error FROM rinq_outbox_status"),
+                                 "0 the broker did not take the message: %d %s" % (code, words))
+        self.assertSamePeer()
+
+    def test_trouble_without_end(self):
+        self.script(lambda event: event.body == cbor2.dumps("odd"), 541, "INTERNAL_ERROR - oops")
+        self.db.sql("SELECT rinq_execute('ns', 'x', '\"odd\"')")
+        wait_until(lambda: self.db.value("SELECT dead FROM rinq_outbox_status"), lambda dead: dead == "1", 20, "the dead letter")
+        self.assertEqual(self.db.value("SELECT attempts FROM rinq_outbox_dead_letter"), "3")
+        self.db.sql("SELECT rinq_execute('ns', 'x', '\"good\"')")
+        wait_until(lambda: self.bodies("cmd.bal"), lambda bodies: "good" in bodies, description="the next message")
         self.assertSamePeer()
 
     def test_size_below_what_is_sure(self):

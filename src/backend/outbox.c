@@ -39,8 +39,12 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-/* blocks after which the next table is written */
+/* blocks of a table's rows, or of it with its large values, after which the next
+ * one is written: in a stream, and when nothing is sent */
 #define ROTATE_AFTER 1024
+#define ROTATE_AFTER_ALL 8192
+#define ROTATE_AFTER_IDLE 8
+#define ROTATE_AFTER_ALL_IDLE 32
 
 /*
  * Return the table of this number, InvalidOid when it is not there.
@@ -203,24 +207,102 @@ is_relation_empty(Relation rel)
 }
 
 /*
- * Truncate a table that is not used and has no rows left; false when it
- * could not be done now.  Not replicated: a subscriber has an outbox of its
- * own.
+ * Truncate a table that is not used and has no rows left.  Not replicated: a
+ * subscriber has an outbox of its own.
  */
-static bool
-truncate_table(Oid relid)
+static RinqRotation
+truncate_outbox_table(Oid relid)
 {
 	Relation	rel;
 	bool		empty;
 
 	if (!ConditionalLockRelationOid(relid, AccessExclusiveLock))
-		return false;
+		return RINQ_ROTATION_BLOCKED;
 	rel = rinq_outbox_open_table(relid, OUTBOX_COLUMNS, NoLock);
+	if (rinq_own_relation_problem(rel, RINQ_OWN_WRITE) != NULL)
+	{
+		/* what was added to it might raise, or run */
+		table_close(rel, NoLock);
+		return RINQ_ROTATION_BLOCKED;
+	}
 	empty = is_relation_empty(rel);
 	if (empty)
 		rinq_truncate_tables(list_make1(rel), list_make1_oid(relid));
 	table_close(rel, NoLock);
-	return empty;
+	return empty ? RINQ_ROTATION_DONE : RINQ_ROTATION_FILLED;
+}
+
+/* the size of a table: of its rows, and with the values that are stored apart */
+typedef struct TableSize
+{
+	BlockNumber rows;
+	BlockNumber all;
+} TableSize;
+
+/*
+ * Measure a table.  Large values count as none while they are rewritten.
+ */
+static TableSize
+measure_outbox_table(Relation rel)
+{
+	TableSize	size;
+	Oid			apart = rel->rd_rel->reltoastrelid;
+
+	size.rows = RelationGetNumberOfBlocks(rel);
+	size.all = size.rows;
+	if (OidIsValid(apart) && ConditionalLockRelationOid(apart, AccessShareLock))
+	{
+		Relation	toast = table_open(apart, NoLock);
+
+		size.all += RelationGetNumberOfBlocks(toast);
+		table_close(toast, AccessShareLock);
+	}
+	return size;
+}
+
+static bool
+has_table_grown(const TableSize * size, bool idle)
+{
+	return size->rows >= (idle ? ROTATE_AFTER_IDLE : ROTATE_AFTER) ||
+		size->all >= (idle ? ROTATE_AFTER_ALL_IDLE : ROTATE_AFTER_ALL);
+}
+
+/* Finds a table that can be written next; -1 when each has something in it. */
+static int
+find_next_table(const TableSize * sizes, int current)
+{
+	int			table;
+
+	for (table = 0; table < RINQ_OUTBOX_TABLES; table++)
+	{
+		if (table != current && sizes[table].all == 0)
+			return table;
+	}
+	return -1;
+}
+
+/*
+ * Truncate the tables that are not written; the sizes of those that were are
+ * put right.  Return the worst of what has become of them.
+ */
+static RinqRotation
+truncate_other_tables(Oid schema, TableSize * sizes, int current)
+{
+	RinqRotation worst = RINQ_ROTATION_DONE;
+	int			table;
+
+	for (table = 0; table < RINQ_OUTBOX_TABLES; table++)
+	{
+		RinqRotation result;
+
+		if (table == current || sizes[table].all == 0)
+			continue;
+		result = truncate_outbox_table(rinq_outbox_table(schema, table));
+		if (result == RINQ_ROTATION_DONE)
+			memset(&sizes[table], 0, sizeof(TableSize));
+		worst = Max(worst, result);
+	}
+	return worst;
 }
 
 /*
@@ -242,40 +324,32 @@ rinq_outbox_close(RinqOutboxTables *tables)
 }
 
 /*
- * Goes on to the next table when the current one has grown, or has anything in
- * it at an idle moment; and truncates those that are not written any more.
+ * Go on to the next table when the current one has grown, or has anything in
+ * it at an idle moment; and truncate those that are not written any more.  What
+ * is truncated first makes room for going on.
  */
 RinqRotation
 rinq_outbox_rotate(RinqDatabase *db, Oid schema, RinqOutboxTables *tables, bool idle)
 {
-	uint32		current = pg_atomic_read_u32(&db->outbox_table) % RINQ_OUTBOX_TABLES;
-	bool		left = false;
-	bool		progress = false;
+	int			current = (int) (pg_atomic_read_u32(&db->outbox_table) % RINQ_OUTBOX_TABLES);
+	TableSize	sizes[RINQ_OUTBOX_TABLES];
+	RinqRotation result;
+	int			next;
 	int			table;
-	uint32		next = current;
-	BlockNumber blocks[RINQ_OUTBOX_TABLES];
 
 	for (table = 0; table < RINQ_OUTBOX_TABLES; table++)
-	{
-		blocks[table] = RelationGetNumberOfBlocks(tables->rels[table]);
-		if ((uint32) table != current && blocks[table] == 0)
-			next = (uint32) table;
-	}
+		sizes[table] = measure_outbox_table(tables->rels[table]);
 	rinq_outbox_close(tables);
-	if (blocks[current] >= (idle ? 8 : ROTATE_AFTER) && next != current)
+	result = truncate_other_tables(schema, sizes, current);
+	if (!has_table_grown(&sizes[current], idle))
+		return result;
+	next = find_next_table(sizes, current);
+	if (next < 0)
 	{
-		pg_atomic_write_u32(&db->outbox_table, next);
-		current = next;
-		progress = true;
+		/* the others have something in them, so this cannot be all */
+		Assert(result != RINQ_ROTATION_DONE);
+		return result;
 	}
-	for (table = 0; table < RINQ_OUTBOX_TABLES; table++)
-	{
-		if ((uint32) table == current || blocks[table] == 0)
-			continue;
-		if (truncate_table(rinq_outbox_table(schema, table)))
-			progress = true;
-		else
-			left = true;
-	}
-	return !left ? RINQ_ROTATION_DONE : progress ? RINQ_ROTATION_PROGRESS : RINQ_ROTATION_STUCK;
+	pg_atomic_write_u32(&db->outbox_table, (uint32) next);
+	return Max(result, truncate_other_tables(schema, sizes, next));
 }

@@ -73,7 +73,7 @@ extern RinqOutboxRowRef *rinq_outbox_scan(RinqDatabase *db, const RinqOutboxTabl
 extern Size rinq_outbox_read(const RinqOutboxTables *tables, RinqOutboxRowRef *refs, Size count,
 							 Size max_bytes, RinqOutboxRead *result);
 extern Size rinq_outbox_identify(const RinqOutboxTables *tables, RinqOutboxRowRef *refs,
-								 Size count);
+								 Size count, List **nameless);
 extern void rinq_outbox_search(const RinqOutboxTables *tables, List *refs);
 extern bool rinq_outbox_has_any(const RinqOutboxTables *tables, int64 *seqs, Size count);
 extern void rinq_outbox_remove(const RinqOutboxTables *tables, RinqOutboxRowRef *refs,
@@ -81,11 +81,12 @@ extern void rinq_outbox_remove(const RinqOutboxTables *tables, RinqOutboxRowRef 
 extern bool rinq_outbox_set_aside(const RinqOutboxTables *tables, Oid schema,
 								  RinqOutboxRowRef *ref, int attempts, const char *error);
 
+/* what giving back the space of deleted rows has come to, from good to bad */
 typedef enum RinqRotation
 {
-	RINQ_ROTATION_DONE,			/* nothing is left to do */
-	RINQ_ROTATION_PROGRESS,		/* something was done, and something is left */
-	RINQ_ROTATION_STUCK			/* what is left is in use */
+	RINQ_ROTATION_DONE,			/* nothing is left to give back */
+	RINQ_ROTATION_FILLED,		/* what is left has rows in it */
+	RINQ_ROTATION_BLOCKED		/* what is left is in use */
 } RinqRotation;
 
 extern RinqRotation rinq_outbox_rotate(RinqDatabase *db, Oid schema, RinqOutboxTables *tables,

@@ -35,6 +35,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#define NAMELESS "its id is not a message id"
 #define TELL_INTERVAL 60000		/* ms between log entries about a table that
 								 * cannot be used */
 
@@ -288,7 +289,7 @@ why_unfit(const RinqOutboxRowRef *ref, TupleTableSlot *slot)
 	Size		size;
 
 	if (ref->item.id.seq == 0)
-		return pstrdup("its id is not a message id");
+		return pstrdup(NAMELESS);
 	if (is_oversize(slot, &size))
 		return psprintf("payload of %zu bytes exceeds \"rinq.max_payload\", or a quarter of \"rinq.payload_memory\"",
 						size);
@@ -339,11 +340,13 @@ rinq_outbox_read(const RinqOutboxTables *tables, RinqOutboxRowRef *refs, Size co
 }
 
 /*
- * Read the ids of some rows.  Returns how many places have got one; those of
- * rows that are not there are left out.
+ * Read the ids of some rows.  Returns how many refs have got one; those of
+ * rows that are not there are left out.  Rows that have none worth the name are
+ * added to "nameless".
  */
 Size
-rinq_outbox_identify(const RinqOutboxTables *tables, RinqOutboxRowRef *refs, Size count)
+rinq_outbox_identify(const RinqOutboxTables *tables, RinqOutboxRowRef *refs, Size count,
+					 List **nameless)
 {
 	Size		kept = 0;
 	Size		i;
@@ -353,10 +356,16 @@ rinq_outbox_identify(const RinqOutboxTables *tables, RinqOutboxRowRef *refs, Siz
 		RinqOutboxRowRef ref = refs[i];
 
 		CHECK_FOR_INTERRUPTS();
-		if (fetch_row(tables, &ref) && ref.item.id.seq != 0)
-			refs[kept++] = ref;
+		if (fetch_row(tables, &ref))
+		{
+			if (ref.item.id.seq != 0)
+				refs[kept++] = ref;
+			else
+				*nameless = lappend(*nameless, make_unfit(&ref, pstrdup(NAMELESS)));
+		}
 		ExecClearTuple(tables->slots[ref.item.table]);
 	}
+	Assert(kept + list_length(*nameless) <= count);
 	return kept;
 }
 

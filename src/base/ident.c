@@ -273,3 +273,28 @@ rinq_namespace_reserved(const char *name, size_t len)
 {
 	return name != NULL && len > 0 && name[0] == '_';
 }
+
+/*
+ * Find the position after a message was numbered by this one; false when the
+ * revision has no numbers left, so that the number never runs into the revision.
+ */
+bool
+rinq_position_advance(uint64_t position, uint64_t *after)
+{
+	if (RINQ_POSITION_NEXT(position) == UINT32_MAX)
+		return false;
+	*after = position + 1;
+	return true;
+}
+
+/*
+ * Say whether the session is to be moved to another revision, after a message was numbered by
+ * this position.  Said now and then from some number on, as it may go unheard.
+ */
+bool
+rinq_position_is_worn(uint64_t position)
+{
+	uint32_t	number = RINQ_POSITION_NEXT(position);
+
+	return number >= RINQ_RENUMBER_AT && number % RINQ_RENUMBER_EVERY == 0;
+}

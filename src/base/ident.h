@@ -45,6 +45,21 @@ typedef struct RinqMessageId
 } RinqMessageId;
 
 /*
+ * Where the messages of a session are: its revision, and the number of its next
+ * message in that, as one word that can be changed atomically.
+ */
+#define RINQ_POSITION(revision, next) (((uint64_t) (revision) << 32) | (uint32_t) (next))
+#define RINQ_POSITION_REVISION(position) ((uint32_t) ((position) >> 32))
+#define RINQ_POSITION_NEXT(position) ((uint32_t) (position))
+
+/*
+ * From this number on, the peer is asked now and then to move the session to
+ * its next revision, in which messages are numbered from 1 again.
+ */
+#define RINQ_RENUMBER_AT 0xF0000000
+#define RINQ_RENUMBER_EVERY 0x1000000
+
+/*
  * Longest text of each form, without and with the terminating zero byte:
  * 16 hexadecimal digits, "-", 4 digits; then ".", "@", "#" with up to 10
  * decimal digits each.
@@ -87,6 +102,8 @@ extern size_t rinq_message_id_format(const RinqMessageId *id, char *buf, size_t 
 extern bool rinq_peer_id_parse(const char *text, size_t len, RinqPeerId *out);
 extern bool rinq_session_id_parse(const char *text, size_t len, RinqSessionId *out);
 extern bool rinq_ref_parse(const char *text, size_t len, RinqRef *out);
+extern bool rinq_position_advance(uint64_t position, uint64_t *after);
+extern bool rinq_position_is_worn(uint64_t position);
 extern bool rinq_message_id_parse(const char *text, size_t len, RinqMessageId *out);
 
 extern bool rinq_peer_id_equal(const RinqPeerId *a, const RinqPeerId *b);

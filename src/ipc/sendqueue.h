@@ -191,6 +191,8 @@ typedef struct RinqSendQueue
 	bool		starved;		/* the outbox worker finds no memory */
 	bool		worker_waits;	/* the outbox worker, for room */
 	bool		senders_wait;	/* backends, for room */
+	bool		untidy;			/* the outbox worker has not given all space
+								 * back */
 
 	/* counting the rows: see ipc/outbox_depth.c */
 	uint32		counting;		/* changes when they are about to be counted,

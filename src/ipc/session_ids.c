@@ -145,6 +145,7 @@ rinq_session_allocate_id(RinqDatabase *db, uint32 client, RinqMessageId *id)
 	RinqBackendSession *mine = &backend_sessions()[RINQ_MY_PROCNO];
 	uint32		identity = ensure_session(db, client, &id->ref.session.peer);
 	uint64		position;
+	uint64		after;
 
 	if (identity == 0)
 	{
@@ -154,14 +155,13 @@ rinq_session_allocate_id(RinqDatabase *db, uint32 client, RinqMessageId *id)
 	position = pg_atomic_read_u64(&mine->position);
 	do
 	{
-		if (RINQ_POSITION_NEXT(position) == PG_UINT32_MAX)
+		if (!rinq_position_advance(position, &after))
 			ereport(ERROR,
 					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 					 errmsg("the session has no numbers left for messages"),
 					 errhint("Try again in a moment, or change an attribute of the session, which numbers them anew.")));
-	} while (!pg_atomic_compare_exchange_u64(&mine->position, &position, position + 1));
-	if (RINQ_POSITION_NEXT(position) >= RINQ_RENUMBER_AT &&
-		RINQ_POSITION_NEXT(position) % RINQ_RENUMBER_EVERY == 0)
+	} while (!pg_atomic_compare_exchange_u64(&mine->position, &position, after));
+	if (rinq_position_is_worn(position))
 		rinq_event_put(db, RINQ_EVENT_SESSION, (uint32) RINQ_MY_PROCNO, client);
 	id->ref.session.seq = mine->seq;
 	id->ref.revision = RINQ_POSITION_REVISION(position);

@@ -26,20 +26,8 @@ typedef struct RinqBackendSession
 	uint32		client;			/* number of the process (backend/calls.c) */
 	int			pid;
 	Oid			role;			/* that used it first */
-	pg_atomic_uint64 position;	/* revision and next message: RINQ_POSITION */
+	pg_atomic_uint64 position;	/* revision and next message: base/ident.h */
 } RinqBackendSession;
-
-#define RINQ_POSITION(revision, next) (((uint64) (revision) << 32) | (uint32) (next))
-
-/*
- * From this number on, the peer is asked now and then to move the session to
- * its next revision, in which messages are numbered from 1 again.
- */
-#define RINQ_RENUMBER_AT 0xF0000000
-#define RINQ_RENUMBER_EVERY 0x1000000
-
-#define RINQ_POSITION_REVISION(position) ((uint32) ((position) >> 32))
-#define RINQ_POSITION_NEXT(position) ((uint32) (position))
 
 extern int	rinq_backend_sessions_count(void);
 extern Size rinq_backend_sessions_size(void);

@@ -5,7 +5,8 @@
  *
  * An order names some rows.  Those that are found go to the peer; the others,
  * because they are not there any more or cannot be sent as they are, are
- * reported when the order is done.
+ * reported when the order is done.  Rows that were moved are searched for in the
+ * snapshot that they are read in, so that it does not matter how often they are.
  *
  *-------------------------------------------------------------------------
  */
@@ -94,17 +95,27 @@ note_gone(const RinqOutboxItem *item, bool postponed)
 	report->postponed = postponed;
 }
 
-static bool
-any_found(const List *refs)
+/*
+ * Search for the rows that were not at their places, and read those that are
+ * somewhere else, as far as the piece has room; the others are left "missing".
+ */
+static void
+read_moved_rows(RinqOutboxRead *read)
 {
+	List	   *lost = read->missing;
 	ListCell   *lc;
 
-	foreach(lc, refs)
+	read->missing = NIL;
+	rinq_outbox_search(&rinq_outbox_worker.tables, lost);
+	foreach(lc, lost)
 	{
-		if (((RinqOutboxRowRef *) lfirst(lc))->found)
-			return true;
+		RinqOutboxRowRef *ref = lfirst(lc);
+
+		if (!ref->found ||
+			rinq_outbox_read(&rinq_outbox_worker.tables, ref, 1,
+							 fetch.starved ? 1 : RINQ_OUTBOX_PIECE, read) == 0)
+			read->missing = lappend(read->missing, ref);
 	}
-	return false;
 }
 
 static void
@@ -114,7 +125,11 @@ note_rest(const RinqOutboxRead *read)
 	bool		aside = read->unfit == NIL || rinq_outbox_set_unfit_aside(read->unfit);
 
 	foreach(lc, read->missing)
-		note_gone(&((RinqOutboxRowRef *) lfirst(lc))->item, false);
+	{
+		RinqOutboxRowRef *ref = lfirst(lc);
+
+		note_gone(&ref->item, ref->found);
+	}
 	foreach(lc, read->unfit)
 		note_gone(&((RinqOutboxUnfit *) lfirst(lc))->ref.item, !aside);
 }
@@ -130,10 +145,8 @@ read_some(void)
 	rinq_outbox_snapshot();
 	done = rinq_outbox_read(&rinq_outbox_worker.tables, fetch.refs + fetch.next,
 							fetch.count - fetch.next, fetch.starved ? 1 : RINQ_OUTBOX_PIECE, &read);
-	rinq_outbox_search(&rinq_outbox_worker.tables, read.missing);
+	read_moved_rows(&read);
 	rinq_outbox_end();
-	if (any_found(read.missing))
-		return RINQ_TURN_DONE;	/* once more, where they are now */
 	if (read.messages != NIL && !rinq_outbox_report_messages(RINQ_CHUNK_FETCHED, &read, 0))
 	{
 		fetch.starved = true;

@@ -351,10 +351,13 @@ rinq_scan_turn(void)
 
 /*
  * Count the rows, and list as many of the oldest as the order has room for.
+ * Returns those of them that have no id, RinqOutboxUnfit *: they could not be set
+ * aside when a scan found them, and the peer will never ask for them.
  */
-void
+List *
 rinq_scan_check(dsa_pointer *order)
 {
+	List	   *nameless = NIL;
 	RinqChunk  *chunk = rinq_chunk(*order);
 	RinqOutboxItem *items = (RinqOutboxItem *) RINQ_CHUNK_DATA(chunk);
 	RinqOutboxRowRef *refs;
@@ -363,9 +366,10 @@ rinq_scan_check(dsa_pointer *order)
 	Size		i;
 
 	refs = find_rows(false, &count);
-	count = rinq_outbox_identify(&rinq_outbox_worker.tables, refs, Min(count, room));
+	count = rinq_outbox_identify(&rinq_outbox_worker.tables, refs, Min(count, room), &nameless);
 	for (i = 0; i < count; i++)
 		items[i] = refs[i].item;
 	Assert(count <= room);
 	chunk->count = (uint32) count;
+	return nameless;
 }

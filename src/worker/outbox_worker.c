@@ -6,8 +6,8 @@
  * It does what chunks in its queue tell it, each in a short transaction, and
  * waits outside of transactions; it knows nothing of the broker.  The peer
  * starts it when there is something to do, and it leaves when there has been
- * nothing for a while.  Whatever it had not finished when it ends, the peer
- * asks for again.
+ * nothing for a while, and no space is left to give back.  Whatever it had not
+ * finished when it ends, the peer asks for again.
  *
  * It waits for no other process: what it cannot do now, because a table is
  * locked or no memory is free for a report, it tries again a little later, and
@@ -23,7 +23,6 @@
 #include "access/xact.h"
 #include "backend/own_schema.h"
 #include "backend/request_context.h"
-#include "base/backoff.h"
 #include "base/clock.h"
 #include "guc.h"
 #include "ipc/outbox_depth.h"
@@ -38,7 +37,11 @@
 #include "worker/outbox_worker.h"
 
 #define FIRST_ROTATE_DELAY 100	/* ms between looks at the tables */
-#define LAST_ROTATE_DELAY 30000
+#define FILLED_ROTATE_DELAY 1000	/* at most, while messages are on their
+									 * way */
+#define LAST_ROTATE_DELAY 5000	/* at most, while one is in use */
+#define IDLE_MOMENT 2000		/* ms without an order: a moment to give back
+								 * what little is left */
 #define RETRY_DELAY 50			/* ms until something is tried again */
 
 RinqOutboxWorker rinq_outbox_worker;
@@ -50,10 +53,17 @@ RinqOutboxWorker rinq_outbox_worker;
 /* the order that is carried out */
 static dsa_pointer current = InvalidDsaPointer;
 
-/* when the tables are looked at again; the delay grows while one is in use */
-static bool tidy_wanted;
+/*
+ * Whether rows were deleted since the tables were found in order, and since that
+ * was seen to at an idle moment; an earlier process may have left some to do.
+ * And when the tables are looked at again: the delay grows while one cannot be
+ * truncated.
+ */
+static bool rotation_wanted = true;
+static bool tidy_wanted = true;
 static int64 next_rotation;
 static int	rotate_delay = FIRST_ROTATE_DELAY;
+static int64 idle_since;		/* no order was carried out */
 
 /* run after the process has left the database, for those who wait for that */
 static void
@@ -238,6 +248,90 @@ rinq_outbox_report_with(dsa_pointer *order, RinqChunkKind kind)
 	hand_over(pointer);
 }
 
+/* ---------------- space ---------------- */
+
+/* Note that rows were deleted.  The peer has another process see to it if this one cannot. */
+static void
+want_tidying(void)
+{
+	rotation_wanted = true;
+	tidy_wanted = true;
+	queue->untidy = true;
+}
+
+static RinqRotation
+rotate_outbox_tables(bool idle)
+{
+	RinqRotation result;
+
+	if (!rinq_outbox_begin("rinq: tidying the outbox", AccessShareLock))
+		return RINQ_ROTATION_BLOCKED;
+	rinq_outbox_snapshot();
+	result = rinq_outbox_rotate(database, rinq_outbox_worker.schema,
+								&rinq_outbox_worker.tables, idle);
+	rinq_outbox_end();
+	return result;
+}
+
+/* Return when the tables are looked at again, if rows were deleted. */
+static int64
+next_tidy_time(void)
+{
+	if (rotation_wanted)
+		return next_rotation;
+	return Max(next_rotation, idle_since + Min(IDLE_MOMENT, rinq_executor_idle_timeout));
+}
+
+/*
+ * Give space back, as far as the tables are not in use.  At an idle moment that is
+ * all there is but a little, and then it is done with until rows are deleted
+ * again.
+ */
+static void
+tidy_outbox(void)
+{
+	bool		idle = database->outbox_yields ||
+		rinq_clock_ms() >= idle_since + Min(IDLE_MOMENT, rinq_executor_idle_timeout);
+	RinqRotation result;
+
+	MemoryContextSwitchTo(rinq_outbox_worker.context);
+	result = rotate_outbox_tables(idle);
+	MemoryContextSwitchTo(TopMemoryContext);
+	MemoryContextReset(rinq_outbox_worker.context);
+	if (idle && result != RINQ_ROTATION_BLOCKED)
+	{
+		rotation_wanted = false;
+		tidy_wanted = false;
+		queue->untidy = false;
+	}
+	else if (result == RINQ_ROTATION_DONE)
+		rotation_wanted = false;
+	if (result == RINQ_ROTATION_DONE)
+		rotate_delay = FIRST_ROTATE_DELAY;
+	else
+		rotate_delay = Min(rotate_delay * 2,
+						   result == RINQ_ROTATION_FILLED ? FILLED_ROTATE_DELAY : LAST_ROTATE_DELAY);
+	next_rotation = rinq_clock_ms() + rotate_delay;
+}
+
+/*
+ * Say whether this process, which has nothing else to do, may leave: not before
+ * the space is given back, unless another process needs its place.
+ */
+static bool
+may_worker_leave(void)
+{
+	if (database->outbox_yields)
+	{
+		if (tidy_wanted)
+			tidy_outbox();
+		return true;
+	}
+	if (tidy_wanted && rinq_clock_ms() >= next_tidy_time())
+		tidy_outbox();
+	return !tidy_wanted && rinq_clock_ms() >= idle_since + rinq_executor_idle_timeout;
+}
+
 /* ---------------- orders ---------------- */
 
 /*
@@ -261,8 +355,9 @@ log_set_aside(int attempts, const char *reason)
 }
 
 /*
- * Set rows aside that cannot be sent as they are.  False when that could not
- * be done now.  What another transaction is changing is left to the next scan.
+ * Set rows aside that cannot be sent as they are.  False when that could not be
+ * done now.  What another transaction is changing, and all while the table for them is
+ * locked or not as rinq made it, is left to the next check.
  */
 bool
 rinq_outbox_set_unfit_aside(List *unfit)
@@ -285,6 +380,7 @@ rinq_outbox_set_unfit_aside(List *unfit)
 	}
 	rinq_outbox_end();
 	count_removed(moved);
+	want_tidying();
 	return true;
 }
 
@@ -324,7 +420,7 @@ remove_rows(RinqChunk *chunk)
 		removed += refs[i].found ? 0 : 1;
 	}
 	count_removed(removed);
-	tidy_wanted = true;
+	want_tidying();
 	return true;
 }
 
@@ -360,17 +456,21 @@ set_failed_aside(RinqChunk *chunk)
 	}
 	rinq_outbox_end();
 	count_removed(moved);
-	tidy_wanted = true;
+	want_tidying();
 	return true;
 }
 
 static bool
 check_scan(dsa_pointer *order)
 {
+	List	   *nameless;
+
 	if (!rinq_outbox_begin("rinq: counting messages", AccessShareLock))
 		return false;
-	rinq_scan_check(order);
+	nameless = rinq_scan_check(order);
 	rinq_outbox_end();
+	if (nameless != NIL)
+		(void) rinq_outbox_set_unfit_aside(nameless);
 	return true;
 }
 
@@ -412,27 +512,6 @@ carry_out(void)
 	return true;
 }
 
-static RinqOutboxTurn
-rotate_outbox(bool idle)
-{
-	RinqRotation result;
-
-	if (!rinq_outbox_begin("rinq: tidying the outbox", AccessShareLock))
-		result = RINQ_ROTATION_STUCK;
-	else
-	{
-		rinq_outbox_snapshot();
-		result = rinq_outbox_rotate(database, rinq_outbox_worker.schema,
-									&rinq_outbox_worker.tables, idle);
-		rinq_outbox_end();
-	}
-	tidy_wanted = result != RINQ_ROTATION_DONE;
-	rotate_delay = result != RINQ_ROTATION_STUCK ? FIRST_ROTATE_DELAY :
-		rinq_backoff_next(rotate_delay, FIRST_ROTATE_DELAY, LAST_ROTATE_DELAY);
-	next_rotation = rinq_clock_ms() + rotate_delay;
-	return RINQ_TURN_DONE;
-}
-
 /* Do one thing, if there is one that can be done. */
 static RinqOutboxTurn
 run_outbox_turn(void)
@@ -450,8 +529,6 @@ run_outbox_turn(void)
 	other = rinq_scan_turn();
 	if (other != RINQ_TURN_NOTHING)
 		return other;
-	if (turn == RINQ_TURN_NOTHING && tidy_wanted && rinq_clock_ms() >= next_rotation)
-		return rotate_outbox(false);
 	return turn;
 }
 
@@ -505,22 +582,20 @@ init_outbox_worker(void)
 static int64
 ms_until_next_turn(RinqOutboxTurn turn)
 {
-	int64		timeout = rinq_executor_idle_timeout;
+	int64		now = rinq_clock_ms();
 
 	if (turn == RINQ_TURN_LATER)
 		return RETRY_DELAY;
-	if (tidy_wanted)
-		timeout = Min(timeout, Max(1, next_rotation - rinq_clock_ms()));
-	return timeout;
+	return Max(1, (tidy_wanted ? next_tidy_time() : idle_since + rinq_executor_idle_timeout) - now);
 }
 
 void
 rinq_outbox_main(Datum arg)
 {
 	uint32		wait_event = 0;
-	int64		idle_since;
 
 	init_outbox_worker();
+	queue->untidy = true;
 	idle_since = rinq_clock_ms();
 	for (;;)
 	{
@@ -540,11 +615,8 @@ rinq_outbox_main(Datum arg)
 			idle_since = rinq_clock_ms();
 		if (turn == RINQ_TURN_DONE)
 			continue;
-		if (turn == RINQ_TURN_NOTHING &&
-			(database->outbox_yields ||
-			 rinq_clock_ms() - idle_since >= rinq_executor_idle_timeout))
+		if (turn == RINQ_TURN_NOTHING && may_worker_leave())
 		{
-			rotate_outbox(true);
 			pgstat_report_stat(true);
 			proc_exit(0);
 		}

@@ -67,7 +67,7 @@ extern void rinq_scan_init(void);
 extern void rinq_scan_order(dsa_pointer order);
 extern RinqOutboxTurn rinq_scan_turn(void);
 extern bool rinq_scan_runs(void);
-extern void rinq_scan_check(dsa_pointer *order);
+extern List *rinq_scan_check(dsa_pointer *order);
 extern void rinq_scan_settle(void);
 extern void rinq_scan_forget(void);
 

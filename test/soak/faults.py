@@ -25,6 +25,7 @@ class Faults:
         self.random = random.Random(seed)
         self.counts = collections.Counter()
         self.stopping = threading.Event()
+        self.unserved = False
         self.kinds = sorted(name[len("fault_"):] for name in dir(self) if name.startswith("fault_"))
         if only:
             self.kinds = [kind for kind in self.kinds if any(word in kind for word in only)]
@@ -51,6 +52,12 @@ class Faults:
     def fault_line_slow(self):
         """Hold each piece of data back."""
         self.world.proxy.delay(self.random.uniform(0.005, 0.1), self.random.choice((None, CLIENT, BROKER)))
+        self.pause(2, 6)
+        self.world.proxy.resume()
+
+    def fault_line_narrow(self):
+        """Let few bytes through in a second."""
+        self.world.proxy.throttle(self.random.choice((20000, 100000, 300000)), self.random.choice((None, CLIENT, BROKER)))
         self.pause(2, 6)
         self.world.proxy.resume()
 
@@ -89,6 +96,10 @@ class Faults:
         """Unbind the queue of a namespace, as a careless administrator does."""
         namespace = self.random.choice(("soak.remote", "soak.once", "soak.often", "soak.echo", "soak.calc"))
         self.administrate(lambda channel: channel.queue_unbind("cmd." + namespace, "cmd.bal", namespace))
+
+    def fault_queue_removed(self):
+        """Delete a queue of which nothing is promised but answers to calls: what is in others would be lost with them."""
+        self.administrate(lambda channel: channel.queue_delete("cmd." + self.random.choice(("soak.echo", "soak.calc"))))
 
     def fault_exchange_removed(self):
         """Delete an exchange."""
@@ -156,6 +167,12 @@ class Faults:
         """Change a setting and reload."""
         self.server.configure(rinq__command_workers=self.random.choice((1, 2, 4)))
 
+    def fault_clock_stepped(self):
+        """Set the server's wall clock ahead or back, and right again after a while."""
+        self.load.clock.step(self.random.choice((-3600, -60, 60, 3600)))
+        self.pause(2, 6)
+        self.load.clock.step(0)
+
     # administration
 
     def database(self):
@@ -183,6 +200,27 @@ class Faults:
             session.execute("BEGIN; LOCK TABLE %s IN ACCESS EXCLUSIVE MODE" % self.random.choice(self.outbox_tables()))
             self.pause(0.5, 3)
             session.execute("ROLLBACK")
+
+    def fault_outbox_vacuumed(self):
+        """Hold the lock that autovacuum holds, on all tables of durable messages: none can be truncated."""
+        with self.load.sender.session() as session:
+            session.execute("BEGIN; LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE" % ", ".join(self.outbox_tables()))
+            self.pause(1, 5)
+            session.execute("ROLLBACK")
+
+    def fault_dead_letters_locked(self):
+        """Keep the table locked that messages are set aside in."""
+        with self.load.sender.session() as session:
+            session.execute("BEGIN; LOCK TABLE rinq_internal.outbox_dead_letter IN ACCESS EXCLUSIVE MODE")
+            self.pause(1, 5)
+            session.execute("ROLLBACK")
+
+    def fault_database_not_served(self):
+        """Take a database off the list of those that are served, and put it back."""
+        self.unserved = True
+        self.server.configure(rinq__databases=self.random.choice(("soak_sender", "soak_receiver")))
+        self.pause(0.5, 4)
+        self.server.configure(rinq__databases=None)
 
     def fault_databases_made_and_dropped(self):
         """Make a database with the extension, and drop it."""
@@ -213,10 +251,14 @@ class Faults:
     def undo(self):
         """Whatever a fault that failed half-way may have left."""
         self.world.proxy.resume()
+        self.load.clock.step(0)
         if not self.world.broker.running:
             self.world.broker.start()
         if not self.server.running:
             self.server.start(60)
+        if self.unserved:
+            self.server.configure(rinq__databases=None)
+            self.unserved = False
         for database in (self.load.sender, self.load.receiver):
             try:
                 wait_until(lambda: database.sql("SELECT rinq_start()") or True, timeout=60, description="rinq_start to succeed")

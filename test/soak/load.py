@@ -219,8 +219,9 @@ class Service(Worker):
 class Load:
     """All of it, on one world with two databases."""
 
-    def __init__(self, world, seed, writers=3, pause=0.005, too_large=None):
+    def __init__(self, world, seed, writers=3, pause=0.005, clock=None, too_large=None):
         self.world = world
+        self.clock = clock
         self.random = random.Random(seed)
         self.pause = pause
         self.too_large = too_large
@@ -286,6 +287,9 @@ class Load:
         self.read_committed()
         depth = int(self.sender.value("SELECT depth FROM rinq_outbox_status"))
         return depth + sum(len(account.missing()) for account in self.accounts.values() if account.at_least_once)
+
+    def outbox_size(self):
+        return int(self.sender.value("SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relname ~ '^outbox_[0-3]$'"))
 
     def problems(self):
         return [problem for part in list(self.accounts.values()) + [self.calls_out, self.calls_in] for problem in part.problems()]

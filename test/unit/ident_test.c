@@ -146,9 +146,47 @@ test_namespaces(void)
 	CHECK(!rinq_namespace_valid(name, RINQ_NAMESPACE_MAXLEN + 1));
 }
 
+/* Numbers end before they would carry into the revision, and that is said in time. */
+static void
+test_positions(void)
+{
+	uint32_t	revisions[] = {0, 1, 7, 0xFFFFFFFE, 0xFFFFFFFF};
+
+	for (size_t i = 0; i < sizeof(revisions) / sizeof(revisions[0]); i++)
+	{
+		uint64_t	position = RINQ_POSITION(revisions[i], 1);
+		uint64_t	after = 0;
+		uint32_t	said = 0;
+
+		CHECK_INT(RINQ_POSITION_REVISION(position), revisions[i]);
+		CHECK_INT(RINQ_POSITION_NEXT(position), 1);
+		CHECK(rinq_position_advance(position, &after));
+		CHECK(after == RINQ_POSITION(revisions[i], 2));
+
+		position = RINQ_POSITION(revisions[i], 0xFFFFFFFD);
+		while (rinq_position_advance(position, &after))
+		{
+			CHECK_INT(RINQ_POSITION_REVISION(after), revisions[i]);
+			CHECK_INT(RINQ_POSITION_NEXT(after), RINQ_POSITION_NEXT(position) + 1);
+			position = after;
+		}
+		CHECK(position == RINQ_POSITION(revisions[i], 0xFFFFFFFF));
+		CHECK(after == position);
+
+		CHECK(!rinq_position_is_worn(RINQ_POSITION(revisions[i], 1)));
+		CHECK(!rinq_position_is_worn(RINQ_POSITION(revisions[i], RINQ_RENUMBER_AT - 1)));
+		CHECK(rinq_position_is_worn(RINQ_POSITION(revisions[i], RINQ_RENUMBER_AT)));
+		CHECK(!rinq_position_is_worn(RINQ_POSITION(revisions[i], RINQ_RENUMBER_AT + 1)));
+		for (uint32_t n = 0xFFFFFFFF; n > 0xFDFFFFFF; n--)
+			said += rinq_position_is_worn(RINQ_POSITION(revisions[i], n));
+		CHECK_INT(said, 2);
+	}
+}
+
 int
 main(void)
 {
+	test_positions();
 	test_forms();
 	test_refused();
 	test_namespaces();

@@ -81,7 +81,7 @@ call_taken(const RinqPublication * what)
  * End a request that the broker has refused.
  */
 static void
-call_refused(const RinqPublication * what, const char *text)
+call_refused(const RinqPublication * what, const char *text, bool for_good)
 {
 	if (waits_for(what))
 		rinq_pending_finish_text(what->index, RINQ_OUTCOME_NOT_TAKEN, text);

@@ -51,7 +51,7 @@ response_taken(const RinqPublication * what)
  * Respond with an error to a request whose response the broker has refused.
  */
 static void
-response_refused(const RinqPublication * what, const char *text)
+response_refused(const RinqPublication * what, const char *text, bool for_good)
 {
 	RinqInbound *request = what->request;
 

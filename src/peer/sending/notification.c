@@ -14,7 +14,7 @@
 #include "peer/sending/sent.h"
 
 static void
-notification_refused(const RinqPublication * what, const char *text)
+notification_refused(const RinqPublication * what, const char *text, bool for_good)
 {
 	rinq_sent_dropped(text);
 }

@@ -8,6 +8,9 @@
  * worker counts the rows and lists the oldest, and one that is not known here,
  * and was not the last time, is a reason to scan.
  *
+ * An outbox worker that ends before it has given back the space of deleted rows
+ * is followed by another one, although there is no other work for it.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -25,12 +28,16 @@
 								 * for again */
 #define IDLE_CHECKS 10			/* intervals between checks while nothing
 								 * happens */
+#define TIDY_AGAIN 5000			/* ms from the end of an outbox worker to the
+								 * next, which goes on giving space back */
 
 static int64 last_check;
 static uint64 last_seen_sent;	/* a counter, to tell whether something has
 								 * happened */
 static uint64 last_seen_depth;
 static bool under_way;			/* the outbox worker was told to check */
+
+static int64 worker_lost_at;
 
 static bool suspected;			/* a row was not known the last time */
 static RinqMessageId suspect;	/* which */
@@ -53,6 +60,22 @@ next_check(void)
 	if (suspected || rinq_peer.slots->send.miscounted)
 		return last_check + SECOND_LOOK;
 	return last_check + (is_active() ? interval : IDLE_CHECKS * interval);
+}
+
+/*
+ * Have space given back that the last outbox worker has left, whether or not there
+ * is a connection.  Returns when to look again, or 0.
+ */
+int64
+rinq_outbox_watch_space(void)
+{
+	int64		due = worker_lost_at + TIDY_AGAIN;
+
+	if (!rinq_peer.slots->send.untidy || rinq_peer.stopping)
+		return 0;
+	if (rinq_peer.now < due)
+		return due;
+	return rinq_outbox_link_up() ? 0 : rinq_peer.now + SECOND_LOOK;
 }
 
 /*
@@ -94,6 +117,7 @@ void
 rinq_outbox_watch_worker_lost(void)
 {
 	under_way = false;
+	worker_lost_at = rinq_peer.now;
 }
 
 /*

@@ -13,6 +13,7 @@
 #include "ipc/sendqueue.h"
 
 extern int64 rinq_outbox_watch(bool idle, bool scans);
+extern int64 rinq_outbox_watch_space(void);
 extern void rinq_outbox_listed(const RinqOutboxItem *items, uint32 count);
 extern void rinq_outbox_watch_worker_lost(void);
 

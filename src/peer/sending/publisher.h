@@ -40,8 +40,8 @@ typedef struct RinqPublishOwner
 	/* the broker has it */
 	void		(*taken) (const RinqPublication * what);
 
-	/* the broker will never take it */
-	void		(*refused) (const RinqPublication * what, const char *text);
+	/* the broker has not taken it; "for_good" when it never will */
+	void		(*refused) (const RinqPublication * what, const char *text, bool for_good);
 
 	/* the broker has not taken it, and does not say why; NULL: as if refused */
 	void		(*nacked) (const RinqPublication * what);

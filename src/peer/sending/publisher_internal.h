@@ -86,7 +86,8 @@ extern void rinq_unconfirmed_add(RinqPublishChannel *ch, const RinqUnconfirmed *
 extern void rinq_unconfirmed_clear(RinqPublishChannel *ch);
 extern void rinq_unconfirmed_free_frames(RinqUnconfirmed *message);
 extern void rinq_unconfirmed_tell_taken(const RinqPublication * what);
-extern void rinq_unconfirmed_tell_refused(const RinqPublication * what, const char *text);
+extern void rinq_unconfirmed_tell_refused(const RinqPublication * what, const char *text,
+										  bool for_good);
 
 /* again.c */
 extern void rinq_again_add(RinqPublishChannel *ch, const RinqUnconfirmed *message);

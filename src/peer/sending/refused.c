@@ -23,6 +23,8 @@
 #include "peer/process.h"
 #include "peer/sending/publisher_internal.h"
 
+#define REPLY_CONTENT_TOO_LARGE 311
+#define REPLY_PRECONDITION_FAILED 406
 #define MAX_IDLE_CLOSES 3		/* of a channel with nothing on its way, in a
 								 * row */
 #define LOG_INTERVAL 10000		/* ms between log entries about refused
@@ -117,16 +119,30 @@ is_refused_likewise(const RinqUnconfirmed *message, const RinqAmqpChannelClosed 
 		names_exchange(info->text, message->exchange);
 }
 
+/*
+ * Say whether a reply code speaks of the message itself, so that the broker will
+ * never take it.  All others tell of trouble of the broker, or of what an
+ * administrator can mend.
+ */
+static bool
+is_about_message(uint16 code)
+{
+	return code == REPLY_CONTENT_TOO_LARGE || code == REPLY_PRECONDITION_FAILED;
+}
+
 /* Tell the owner of a refused message, and those of all that are refused likewise. */
 static void
 refuse_message(RinqPublishChannel *ch, RinqAgain *refused, const RinqAmqpChannelClosed *info)
 {
 	char		text[RINQ_LAST_ERROR_LEN];
+	bool		for_good = is_about_message(info->code);
 	Size		limit = rinq_size_limit_in(info->text);
 	dlist_mutable_iter iter;
 
 	log_refused(info);
-	snprintf(text, sizeof(text), "the broker refused the message: %u %s", info->code, info->text);
+	snprintf(text, sizeof(text), "%s: %u %s",
+			 for_good ? "the broker refused the message" : "the broker did not take the message",
+			 info->code, info->text);
 	if (limit != 0 && refused->message.body_len > limit)
 		rinq_size_limit_learn(limit);
 	dlist_foreach_modify(iter, &ch->again)
@@ -137,7 +153,7 @@ refuse_message(RinqPublishChannel *ch, RinqAgain *refused, const RinqAmqpChannel
 		if (again != refused && !is_refused_likewise(&again->message, info))
 			continue;
 		rinq_again_free(again);
-		rinq_unconfirmed_tell_refused(&what, text);
+		rinq_unconfirmed_tell_refused(&what, text, for_good);
 	}
 }
 

@@ -136,7 +136,7 @@ message_nacked(const RinqPublication * what)
  * Note that the broker has refused one message for good, by closing the channel.
  */
 static void
-message_refused(const RinqPublication * what, const char *text)
+message_refused(const RinqPublication * what, const char *text, bool for_good)
 {
 	uint64		tag = what->tag;
 	Published  *published;
@@ -151,7 +151,7 @@ message_refused(const RinqPublication * what, const char *text)
 	rinq_outbox_moved();
 	message = published->durable ? rinq_sent_find(&published->id) : NULL;
 	if (message != NULL)
-		rinq_sent_refused(message, text);
+		rinq_sent_refused(message, text, for_good);
 	else if (!published->durable)
 		rinq_sent_dropped(text);
 	forget_confirmed();
@@ -290,7 +290,7 @@ send_message(const RinqOutbound *outbound)
 		problem = rinq_publish_problem(status);
 	}
 	if (message != NULL && status == RINQ_MSG_OVER_BROKER_LIMIT)
-		rinq_sent_refused(message, problem);
+		rinq_sent_refused(message, problem, true);
 	else if (message != NULL)
 		rinq_sent_failed(message, problem);
 	else
@@ -461,6 +461,7 @@ rinq_sender_step(bool calls)
 	next = rinq_clock_earlier(next, rinq_sent_step());
 	next = rinq_clock_earlier(next, rinq_outbox_watch(obstacle == OBSTACLE_NONE && !rinq_intake_busy(),
 													  rinq_intake_scans()));
+	next = rinq_clock_earlier(next, rinq_outbox_watch_space());
 	next = rinq_clock_earlier(next, rinq_outbox_look_for_stall(obstacle_text(obstacle)));
 	show_status();
 	if (obstacle == OBSTACLE_TURN)

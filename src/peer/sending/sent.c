@@ -237,14 +237,17 @@ rinq_sent_failed(RinqSent * message, const char *error)
 }
 
 /*
- * Have a message set aside at once that the broker will never take.
+ * Have a message tried again that the broker did not take, or set aside at once
+ * when the broker never will take it ("for_good").
  */
 void
-rinq_sent_refused(RinqSent * message, const char *error)
+rinq_sent_refused(RinqSent * message, const char *error, bool for_good)
 {
 	if (message->state != SENT_PUBLISHED)
 		return;
 	rinq_sent_failed(message, error);
+	if (!for_good)
+		return;
 	message->hopeless = true;
 	message->retry_at = rinq_peer.now;
 }

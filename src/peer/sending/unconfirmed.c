@@ -124,13 +124,14 @@ rinq_unconfirmed_tell_taken(const RinqPublication * what)
 }
 
 /*
- * Tell the owner of a message why the broker has refused it.
+ * Tell the owner of a message why the broker has not taken it; "for_good" when it
+ * never will.
  */
 void
-rinq_unconfirmed_tell_refused(const RinqPublication * what, const char *text)
+rinq_unconfirmed_tell_refused(const RinqPublication * what, const char *text, bool for_good)
 {
 	if (what->kind != RINQ_PUBLISH_NOTHING && what->owner->refused != NULL)
-		what->owner->refused(what, text);
+		what->owner->refused(what, text, for_good);
 }
 
 /*
@@ -145,7 +146,8 @@ tell_nacked(const RinqPublication * what)
 		what->owner->nacked(what);
 	else
 		rinq_unconfirmed_tell_refused(what,
-									  "the broker has not taken the message, and does not say why; its queue may be full");
+									  "the broker has not taken the message, and does not say why; its queue may be full",
+									  false);
 }
 
 /* ---------------- messages on their way ---------------- */
