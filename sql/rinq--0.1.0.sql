@@ -923,8 +923,8 @@ COMMENT ON TYPE @extschema@.rinq_response IS
     'A response to an asynchronous call, as the handler of its session receives it';
 COMMENT ON COLUMN @extschema@.rinq_response.id IS 'Message id of the call';
 COMMENT ON COLUMN @extschema@.rinq_response.session IS 'Session that has made the call';
-COMMENT ON COLUMN @extschema@.rinq_response.namespace IS 'Namespace that was called';
-COMMENT ON COLUMN @extschema@.rinq_response.command IS 'Command that was called';
+COMMENT ON COLUMN @extschema@.rinq_response.namespace IS 'Namespace that was called, NULL when the response does not say';
+COMMENT ON COLUMN @extschema@.rinq_response.command IS 'Command that was called, NULL when the response does not say';
 COMMENT ON COLUMN @extschema@.rinq_response.outcome IS 'success, failure, or error';
 COMMENT ON COLUMN @extschema@.rinq_response.payload IS 'Payload of a success or failure, NULL for nil';
 COMMENT ON COLUMN @extschema@.rinq_response.failure_type IS 'Type of a failure, else NULL';

@@ -757,6 +757,12 @@ class Responses(Base):
             self.remote.publish_raw("cmd.rsp", message, b"", headers, reply_to="u", correlation_id="t", **properties)
         wait_until(lambda: int(self.db.value("SELECT responses_dropped FROM rinq_peer")), lambda n: n == dropped + 3)
 
+    def test_response_without_namespace_and_command(self):
+        message = self.send("echo")
+        self.got()
+        self.remote.publish_raw("cmd.rsp", message, b"\x07", {}, type="s", reply_to="u", correlation_id="t")
+        self.assertIn([message, self.session, None, None, "success", "7", None, None], self.got(2))
+
     def test_refused_handlers(self):
         self.db.handler("of_requests", "RETURN NULL;")
         self.refused("42P13", "rinq_session_on_response", self.session, "of_requests(rinq_request)", message="rinq_response")

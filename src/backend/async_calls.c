@@ -28,7 +28,7 @@
 #include "base/hash_table.h"
 #include "base/request_end.h"
 #include "guc.h"
-#include "protocol/payload.h"
+#include "protocol/packed.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
@@ -158,20 +158,20 @@ rinq_async_result(RinqAsyncCall *call)
 	RinqResult	result;
 	MemoryContext old;
 	uint32		index = call->index;
-	int			i;
+	char	   *volatile copy = NULL;
 
 	Assert(rinq_async_ended(call));
 	if (call->awaited)
 		return &call->result;
-	memset(&result, 0, sizeof(result));
+	result.outcome = RINQ_OUTCOME_NONE;
+	rinq_fields_init(&result.fields, RINQ_KIND_RESULT);
 	if (claim_async_slot(call))
 	{
 		PG_TRY();
 		{
 			rinq_call_wait(call->db, index, &result);
 			old = MemoryContextSwitchTo(awaited_context);
-			for (i = 0; i < RINQ_RESULT_FIELDS; i++)
-				result.fields[i] = rinq_bytes_copy(result.fields[i]);
+			copy = rinq_fields_copy(&result.fields);
 			MemoryContextSwitchTo(old);
 		}
 		PG_CATCH();
@@ -184,6 +184,7 @@ rinq_async_result(RinqAsyncCall *call)
 		rinq_call_release(call->db, index);
 	}
 	call->result = result;
+	call->result_memory = copy;
 	call->awaited = true;
 	num_awaited++;
 	return &call->result;
@@ -236,25 +237,15 @@ find_oldest(void)
 	return oldest;
 }
 
-/* free the fields of a result */
-static void
-free_async_result(RinqResult *result)
-{
-	int			i;
-
-	for (i = 0; i < RINQ_RESULT_FIELDS; i++)
-	{
-		if (result->fields[i].data != NULL)
-			pfree((char *) result->fields[i].data);
-	}
-}
-
-/* forget a call that was answered, for another one to be made */
+/* forgets a call that was answered, for another one to be made */
 static void
 drop_async_result(RinqAsyncCall *call)
 {
 	if (call->awaited)
-		free_async_result(&call->result);
+	{
+		if (call->result_memory != NULL)
+			pfree(call->result_memory);
+	}
 	else if (claim_async_slot(call))
 	{
 		rinq_call_release(call->db, call->index);
@@ -300,11 +291,11 @@ init_async_calls(void)
  * before, or else one of this process's session.
  */
 RinqAsyncCall *
-rinq_async_call(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
+rinq_async_call(RinqDatabase *db, const RinqFields *fields, int64 deadline,
 				const RinqMessageId *id)
 {
-	RinqBytes	namespace = fields[RINQ_CALL_NAMESPACE];
-	RinqBytes	command = fields[RINQ_CALL_COMMAND];
+	RinqBytes	namespace = rinq_get_bytes(fields, RINQ_CALL_NAMESPACE);
+	RinqBytes	command = rinq_get_bytes(fields, RINQ_CALL_COMMAND);
 	RinqAsyncCall *volatile call = NULL;
 	RinqSlot   *volatile slot = NULL;
 	uint32 volatile index = RINQ_NO_SLOT;

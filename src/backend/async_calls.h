@@ -26,9 +26,10 @@ typedef struct RinqAsyncCall
 	bool		awaited;		/* the slot was given back, and there is a
 								 * result */
 	RinqResult	result;			/* RINQ_OUTCOME_NONE: it was dropped */
+	char	   *result_memory;	/* what its fields point to, or NULL */
 } RinqAsyncCall;
 
-extern RinqAsyncCall *rinq_async_call(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
+extern RinqAsyncCall *rinq_async_call(RinqDatabase *db, const RinqFields *fields, int64 deadline,
 									  const RinqMessageId *id);
 extern RinqAsyncCall *rinq_async_find(const RinqMessageId *id);
 extern bool rinq_async_ended(const RinqAsyncCall *call);

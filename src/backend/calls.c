@@ -385,13 +385,13 @@ new_slot(RinqDatabase *db, RinqOperation op, int64 deadline)
 
 /* hand a slot to the peer; it is freed when there is no memory for the payload */
 static bool
-try_submit(RinqDatabase *db, uint32 index, const RinqBytes *fields, int nfields)
+try_submit(RinqDatabase *db, uint32 index, const RinqFields *fields)
 {
 	RinqSlots  *slots = rinq_slots_of(db);
 	RinqSlot   *slot = &slots->slot[index];
 
 	Assert(index < slots->num_calls && rinq_slot_state(slot) == RINQ_SLOT_FILLING);
-	if (!rinq_slot_write(slot, fields, nfields))
+	if (!rinq_slot_write(slot, fields))
 	{
 		rinq_slot_free(slots, index);
 		return false;
@@ -407,9 +407,9 @@ try_submit(RinqDatabase *db, uint32 index, const RinqBytes *fields, int nfields)
  * Fill a slot and hand it to the peer; having no memory for that is an error.
  */
 static void
-submit_call(RinqDatabase *db, uint32 index, const RinqBytes *fields, int nfields)
+submit_call(RinqDatabase *db, uint32 index, const RinqFields *fields)
 {
-	if (!try_submit(db, index, fields, nfields))
+	if (!try_submit(db, index, fields))
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("payload does not fit into the payload memory"),
@@ -434,7 +434,7 @@ number_call(RinqDatabase *db, RinqSlot *slot, const RinqMessageId *id)
  * (backend/async_calls.h).
  */
 uint32
-rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline, bool async,
+rinq_call_submit(RinqDatabase *db, const RinqFields *fields, int64 deadline, bool async,
 				 const RinqMessageId *id)
 {
 	uint32		index = new_slot(db, RINQ_OP_CALL, deadline);
@@ -442,7 +442,7 @@ rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline, bool
 
 	slot->async = async;
 	number_call(db, slot, id);
-	submit_call(db, index, fields, RINQ_CALL_FIELDS);
+	submit_call(db, index, fields);
 	return index;
 }
 
@@ -451,7 +451,7 @@ rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline, bool
  * no payload memory for it now: then return RINQ_NO_SLOT.
  */
 uint32
-rinq_call_try_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
+rinq_call_try_submit(RinqDatabase *db, const RinqFields *fields, int64 deadline,
 					 const RinqMessageId *id)
 {
 	uint32		index = try_new_slot(db, RINQ_OP_CALL, deadline);
@@ -459,7 +459,7 @@ rinq_call_try_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
 	if (index == RINQ_NO_SLOT)
 		return index;
 	number_call(db, &rinq_slots_of(db)->slot[index], id);
-	return try_submit(db, index, fields, RINQ_CALL_FIELDS) ? index : RINQ_NO_SLOT;
+	return try_submit(db, index, fields) ? index : RINQ_NO_SLOT;
 }
 
 /*
@@ -467,7 +467,7 @@ rinq_call_try_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
  * answered as soon as the request was sent.
  */
 uint32
-rinq_call_submit_uncorrelated(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
+rinq_call_submit_uncorrelated(RinqDatabase *db, const RinqFields *fields, int64 deadline,
 							  const RinqMessageId *id)
 {
 	uint32		index = new_slot(db, RINQ_OP_CALL, deadline);
@@ -475,7 +475,7 @@ rinq_call_submit_uncorrelated(RinqDatabase *db, const RinqBytes *fields, int64 d
 
 	slot->uncorrelated = true;
 	slot->id = *id;
-	submit_call(db, index, fields, RINQ_CALL_FIELDS);
+	submit_call(db, index, fields);
 	return index;
 }
 
@@ -485,7 +485,7 @@ rinq_call_submit_uncorrelated(RinqDatabase *db, const RinqBytes *fields, int64 d
  */
 uint32
 rinq_operation_submit(RinqDatabase *db, RinqOperation op, const RinqRef *ref, bool current,
-					  Oid role, bool privilege_checked, const RinqBytes *fields, int nfields,
+					  Oid role, bool privilege_checked, const RinqFields *fields,
 					  int64 deadline)
 {
 	uint32		index = new_slot(db, op, deadline);
@@ -493,9 +493,9 @@ rinq_operation_submit(RinqDatabase *db, RinqOperation op, const RinqRef *ref, bo
 
 	slot->ref = *ref;
 	slot->current = current;
-	slot->role = role;
+	slot->asker = role;
 	slot->privilege_checked = privilege_checked;
-	submit_call(db, index, fields, nfields);
+	submit_call(db, index, fields);
 	return index;
 }
 
@@ -538,7 +538,8 @@ rinq_call_wait(RinqDatabase *db, uint32 index, RinqResult *result)
 	RinqSlot   *slot = &rinq_slots_of(db)->slot[index];
 
 	Assert(slot->deadline > 0);
-	memset(result, 0, sizeof(*result));
+	result->outcome = RINQ_OUTCOME_NONE;
+	rinq_fields_init(&result->fields, rinq_result_kind(slot->op));
 	while (rinq_slot_state(slot) != RINQ_SLOT_DONE)
 	{
 		if (slot->deadline <= rinq_clock_ms())
@@ -566,7 +567,7 @@ rinq_call_read_result(RinqDatabase *db, uint32 index, RinqResult *result)
 
 	Assert(rinq_slot_state(slot) == RINQ_SLOT_DONE && slot->owner == RINQ_MY_PROCNO);
 	result->outcome = slot->outcome;
-	rinq_slot_read(slot, result->fields, RINQ_RESULT_FIELDS);
+	rinq_slot_read(slot, rinq_result_kind(slot->op), &result->fields);
 }
 
 /*

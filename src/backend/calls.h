@@ -18,7 +18,7 @@
 typedef struct RinqResult
 {
 	RinqOutcome outcome;
-	RinqBytes	fields[RINQ_RESULT_FIELDS];
+	RinqFields	fields;			/* RINQ_KIND_RESULT, or of an operation */
 } RinqResult;
 
 extern RinqDatabase *rinq_require_connection(int64 deadline);
@@ -28,15 +28,15 @@ extern RinqDatabase *rinq_require_peer(void);
 extern RinqDatabase *rinq_require_database(void);
 extern RinqDatabase *rinq_require_coming_peer(void);
 extern uint32 rinq_client_number(void);
-extern uint32 rinq_call_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
+extern uint32 rinq_call_submit(RinqDatabase *db, const RinqFields *fields, int64 deadline,
 							   bool async, const RinqMessageId *id);
-extern uint32 rinq_call_try_submit(RinqDatabase *db, const RinqBytes *fields, int64 deadline,
+extern uint32 rinq_call_try_submit(RinqDatabase *db, const RinqFields *fields, int64 deadline,
 								   const RinqMessageId *id);
-extern uint32 rinq_call_submit_uncorrelated(RinqDatabase *db, const RinqBytes *fields,
+extern uint32 rinq_call_submit_uncorrelated(RinqDatabase *db, const RinqFields *fields,
 											int64 deadline, const RinqMessageId *id);
 extern uint32 rinq_operation_submit(RinqDatabase *db, RinqOperation op, const RinqRef *ref,
 									bool current, Oid role, bool privilege_checked,
-									const RinqBytes *fields, int nfields, int64 deadline);
+									const RinqFields *fields, int64 deadline);
 extern void rinq_call_sleep(int64 until);
 extern bool rinq_call_ended(RinqDatabase *db, uint32 index);
 extern void rinq_call_wait(RinqDatabase *db, uint32 index, RinqResult *result);

@@ -233,7 +233,7 @@ wait_for_room(Size size)
 }
 
 void
-rinq_send_at_commit(RinqDatabase *db, const RinqOutbound *message, const RinqBytes *fields)
+rinq_send_at_commit(RinqDatabase *db, const RinqOutbound *message, const RinqFields *fields)
 {
 	Size		size = rinq_outbound_size(fields);
 	RinqOutbound *copy;

@@ -18,7 +18,7 @@
  * written after, is rolled back.  Raises an error when there is no room.
  */
 extern void rinq_send_at_commit(RinqDatabase *db, const RinqOutbound *message,
-								const RinqBytes *fields);
+								const RinqFields *fields);
 
 /* have the outbox scanned after the commit, for rows that were written by hand */
 extern void rinq_send_scan_at_commit(RinqDatabase *db);

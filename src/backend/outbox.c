@@ -145,7 +145,7 @@ put_bytea_column(TupleTableSlot *slot, int column, RinqBytes value)
  */
 void
 rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutbound *message,
-				   const RinqBytes *fields)
+				   const RinqFields *fields)
 {
 	int			table = (int) (pg_atomic_read_u32(&db->outbox_table) % RINQ_OUTBOX_TABLES);
 	Relation	rel;
@@ -163,16 +163,16 @@ rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutbound *message,
 	rinq_message_id_format(&message->item.id, id, sizeof(id));
 	slot->tts_values[COLUMN_SEQ] = Int64GetDatum(next_seq(db));
 	slot->tts_values[COLUMN_ID] = CStringGetTextDatum(id);
-	put_text(slot, COLUMN_NAMESPACE, fields[RINQ_SEND_NAMESPACE]);
-	put_text(slot, COLUMN_COMMAND, fields[RINQ_SEND_COMMAND]);
-	put_bytea_column(slot, COLUMN_PAYLOAD, fields[RINQ_SEND_PAYLOAD]);
-	put_text(slot, COLUMN_TRACE_ID, fields[RINQ_SEND_TRACE]);
+	put_text(slot, COLUMN_NAMESPACE, rinq_get_bytes(fields, RINQ_SEND_NAMESPACE));
+	put_text(slot, COLUMN_COMMAND, rinq_get_bytes(fields, RINQ_SEND_COMMAND));
+	put_bytea_column(slot, COLUMN_PAYLOAD, rinq_get_bytes(fields, RINQ_SEND_PAYLOAD));
+	put_text(slot, COLUMN_TRACE_ID, rinq_get_bytes(fields, RINQ_SEND_TRACE));
 	slot->tts_isnull[COLUMN_DEADLINE] = message->deadline == 0;
 	slot->tts_values[COLUMN_DEADLINE] = TimestampTzGetDatum(rinq_timestamp_of_ms(message->deadline));
 	slot->tts_values[COLUMN_DATABASE] = ObjectIdGetDatum(MyDatabaseId);
-	put_bytea_column(slot, COLUMN_SPAN_CONTEXT, fields[RINQ_SEND_SPAN]);
-	put_bytea_column(slot, COLUMN_TRACEPARENT, fields[RINQ_SEND_TRACEPARENT]);
-	put_bytea_column(slot, COLUMN_TRACESTATE, fields[RINQ_SEND_TRACESTATE]);
+	put_bytea_column(slot, COLUMN_SPAN_CONTEXT, rinq_get_bytes(fields, RINQ_SEND_SPAN));
+	put_bytea_column(slot, COLUMN_TRACEPARENT, rinq_get_bytes(fields, RINQ_SEND_TRACEPARENT));
+	put_bytea_column(slot, COLUMN_TRACESTATE, rinq_get_bytes(fields, RINQ_SEND_TRACESTATE));
 	ExecStoreVirtualTuple(slot);
 	table_tuple_insert(rel, slot, GetCurrentCommandId(true), TABLE_INSERT_NO_LOGICAL,
 					   NULL);

@@ -56,7 +56,7 @@ typedef struct RinqOutboxRead
 
 /* writing, in the sender's transaction */
 extern void rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutbound *message,
-							   const RinqBytes *fields);
+							   const RinqFields *fields);
 
 /* when the extension is dropped (backend/outbox_dropped.c) */
 extern bool rinq_outbox_table_dropped(Oid relid);

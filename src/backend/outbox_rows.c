@@ -219,27 +219,27 @@ wire_bytes(TupleTableSlot *slot, int column)
 static RinqOutbound *
 make_message(TupleTableSlot *slot, const RinqOutboxItem *item)
 {
-	RinqBytes	fields[RINQ_SEND_FIELDS];
+	RinqFields	fields;
 	RinqOutbound *message;
 	Datum		deadline;
 	bool		isnull;
 
-	fields[RINQ_SEND_NAMESPACE] = wire_text(slot, COLUMN_NAMESPACE);
-	fields[RINQ_SEND_COMMAND] = wire_text(slot, COLUMN_COMMAND);
-	fields[RINQ_SEND_PAYLOAD] = wire_bytes(slot, COLUMN_PAYLOAD);
-	fields[RINQ_SEND_TRACE] = wire_text(slot, COLUMN_TRACE_ID);
-	fields[RINQ_SEND_SPAN] = wire_bytes(slot, COLUMN_SPAN_CONTEXT);
-	fields[RINQ_SEND_TRACEPARENT] = wire_bytes(slot, COLUMN_TRACEPARENT);
-	fields[RINQ_SEND_TRACESTATE] = wire_bytes(slot, COLUMN_TRACESTATE);
-	fields[RINQ_SEND_CONSTRAINT] = rinq_bytes(NULL, 0);
+	rinq_fields_init(&fields, RINQ_KIND_SEND);
+	rinq_put_bytes(&fields, RINQ_SEND_NAMESPACE, wire_text(slot, COLUMN_NAMESPACE));
+	rinq_put_bytes(&fields, RINQ_SEND_COMMAND, wire_text(slot, COLUMN_COMMAND));
+	rinq_put_bytes(&fields, RINQ_SEND_PAYLOAD, wire_bytes(slot, COLUMN_PAYLOAD));
+	rinq_put_bytes(&fields, RINQ_SEND_TRACE, wire_text(slot, COLUMN_TRACE_ID));
+	rinq_put_bytes(&fields, RINQ_SEND_SPAN, wire_bytes(slot, COLUMN_SPAN_CONTEXT));
+	rinq_put_bytes(&fields, RINQ_SEND_TRACEPARENT, wire_bytes(slot, COLUMN_TRACEPARENT));
+	rinq_put_bytes(&fields, RINQ_SEND_TRACESTATE, wire_bytes(slot, COLUMN_TRACESTATE));
 
-	message = palloc_extended(rinq_outbound_size(fields), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	message = palloc_extended(rinq_outbound_size(&fields), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	message->durable = true;
 	message->item = *item;
 	deadline = slot_getattr(slot, COLUMN_DEADLINE + 1, &isnull);
 	if (!isnull)
 		message->deadline = rinq_ms_of_timestamp(DatumGetTimestampTz(deadline));
-	rinq_outbound_write(message, fields);
+	rinq_outbound_write(message, &fields);
 	return message;
 }
 

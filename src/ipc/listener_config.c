@@ -13,116 +13,161 @@
 #include "guc.h"
 #include "ipc/listener_config.h"
 #include "lib/stringinfo.h"
+#include "protocol/packed.h"
 
-static void
-append_config_text(StringInfo buf, const char *text)
+/* a configuration in the payload area: two lists, one behind the other */
+typedef struct PackedConfig
 {
-	uint32		len = text == NULL ? PG_UINT32_MAX : (uint32) strlen(text);
+	uint32		listeners;		/* bytes of each */
+	uint32		subscriptions;
+	char		data[FLEXIBLE_ARRAY_MEMBER];
+} PackedConfig;
 
-	appendBinaryStringInfo(buf, (char *) &len, sizeof(len));
-	if (text != NULL)
-		appendBinaryStringInfo(buf, text, (int) len);
+static RinqBytes
+config_text_bytes(const char *text)
+{
+	return text == NULL ? rinq_bytes(NULL, 0) : rinq_bytes_str(text);
 }
 
-static const char *
-take_config_bytes(const char **p, const char *end, size_t len)
-{
-	const char *start = *p;
-
-	Assert(start <= end);
-	if ((size_t) (end - start) < len)
-		elog(ERROR, "corrupt configuration in rinq's shared memory");
-	*p += len;
-	return start;
-}
-
+/* Copy a text; return NULL when it is absent. */
 static char *
-take_text(const char **p, const char *end)
+copy_config_text(const RinqFields *fields, int field)
 {
-	uint32		len;
+	RinqBytes	text = rinq_get_bytes(fields, field);
 
-	memcpy(&len, take_config_bytes(p, end, sizeof(len)), sizeof(len));
-	if (len == PG_UINT32_MAX)
-		return NULL;
-	return pnstrdup(take_config_bytes(p, end, len), len);
+	return text.data == NULL ? NULL : pnstrdup(text.data, text.len);
 }
 
 static void
-append_listener(StringInfo buf, const RinqListener *listener)
+pack_listener(StringInfo list, const RinqListener *listener)
 {
-	appendBinaryStringInfo(buf, (const char *) &listener->role, sizeof(Oid));
-	appendBinaryStringInfo(buf, (const char *) &listener->owner, sizeof(Oid));
-	appendBinaryStringInfo(buf, (const char *) &listener->max_concurrent, sizeof(int32));
-	appendStringInfoChar(buf, listener->deduplicate ? 1 : 0);
-	append_config_text(buf, listener->namespace);
-	append_config_text(buf, listener->handler);
-	append_config_text(buf, listener->problem);
+	RinqFields	fields;
+
+	rinq_fields_init(&fields, RINQ_KIND_LISTENER);
+	rinq_put_bytes(&fields, RINQ_LISTENER_NAMESPACE, config_text_bytes(listener->namespace));
+	rinq_put_bytes(&fields, RINQ_LISTENER_HANDLER, config_text_bytes(listener->handler));
+	rinq_put_oid(&fields, RINQ_LISTENER_ROLE, listener->role);
+	rinq_put_oid(&fields, RINQ_LISTENER_OWNER, listener->owner);
+	rinq_put_uint32(&fields, RINQ_LISTENER_MAX_CONCURRENT, (uint32) listener->max_concurrent);
+	rinq_put_flag(&fields, RINQ_LISTENER_DEDUPLICATE, listener->deduplicate);
+	rinq_put_bytes(&fields, RINQ_LISTENER_PROBLEM, config_text_bytes(listener->problem));
+	rinq_fields_append(list, &fields);
+}
+
+static RinqListener *
+unpack_listener(RinqBytes *list)
+{
+	RinqListener *listener = palloc0(sizeof(RinqListener));
+	RinqFields	fields;
+
+	if (!rinq_fields_read(&fields, RINQ_KIND_LISTENER, list))
+		elog(ERROR, "corrupt configuration in rinq's shared memory");
+	listener->namespace = copy_config_text(&fields, RINQ_LISTENER_NAMESPACE);
+	listener->handler = copy_config_text(&fields, RINQ_LISTENER_HANDLER);
+	listener->role = rinq_get_oid(&fields, RINQ_LISTENER_ROLE);
+	listener->owner = rinq_get_oid(&fields, RINQ_LISTENER_OWNER);
+	listener->max_concurrent = (int32) rinq_get_uint32(&fields, RINQ_LISTENER_MAX_CONCURRENT);
+	listener->deduplicate = rinq_get_flag(&fields, RINQ_LISTENER_DEDUPLICATE);
+	listener->problem = copy_config_text(&fields, RINQ_LISTENER_PROBLEM);
+	return listener;
 }
 
 static void
-take_listener(const char **p, const char *end, RinqListener *listener)
+pack_subscription(StringInfo list, const RinqDurableSubscription *subscription)
 {
-	memcpy(&listener->role, take_config_bytes(p, end, sizeof(Oid)), sizeof(Oid));
-	memcpy(&listener->owner, take_config_bytes(p, end, sizeof(Oid)), sizeof(Oid));
-	memcpy(&listener->max_concurrent, take_config_bytes(p, end, sizeof(int32)), sizeof(int32));
-	listener->deduplicate = *take_config_bytes(p, end, 1) != 0;
-	listener->namespace = take_text(p, end);
-	listener->handler = take_text(p, end);
-	listener->problem = take_text(p, end);
+	const RinqListener *listener = &subscription->listener;
+	RinqFields	fields;
+
+	rinq_fields_init(&fields, RINQ_KIND_SUBSCRIPTION);
+	rinq_put_bytes(&fields, RINQ_SUBSCRIPTION_NAME, config_text_bytes(subscription->name));
+	rinq_put_bytes(&fields, RINQ_SUBSCRIPTION_NAMESPACE, config_text_bytes(listener->namespace));
+	rinq_put_bytes(&fields, RINQ_SUBSCRIPTION_HANDLER, config_text_bytes(listener->handler));
+	rinq_put_oid(&fields, RINQ_SUBSCRIPTION_ROLE, listener->role);
+	rinq_put_oid(&fields, RINQ_SUBSCRIPTION_OWNER, listener->owner);
+	rinq_put_bytes(&fields, RINQ_SUBSCRIPTION_PROBLEM, config_text_bytes(listener->problem));
+	rinq_put_bytes(&fields, RINQ_SUBSCRIPTION_ATTRIBUTES, subscription->attributes);
+	rinq_fields_append(list, &fields);
+}
+
+static RinqDurableSubscription *
+unpack_subscription(RinqBytes *list)
+{
+	RinqDurableSubscription *subscription = palloc0(sizeof(RinqDurableSubscription));
+	RinqListener *listener = &subscription->listener;
+	RinqBytes	attributes;
+	RinqFields	fields;
+
+	if (!rinq_fields_read(&fields, RINQ_KIND_SUBSCRIPTION, list))
+		elog(ERROR, "corrupt configuration in rinq's shared memory");
+	subscription->name = copy_config_text(&fields, RINQ_SUBSCRIPTION_NAME);
+	listener->namespace = copy_config_text(&fields, RINQ_SUBSCRIPTION_NAMESPACE);
+	listener->handler = copy_config_text(&fields, RINQ_SUBSCRIPTION_HANDLER);
+	listener->role = rinq_get_oid(&fields, RINQ_SUBSCRIPTION_ROLE);
+	listener->owner = rinq_get_oid(&fields, RINQ_SUBSCRIPTION_OWNER);
+	listener->problem = copy_config_text(&fields, RINQ_SUBSCRIPTION_PROBLEM);
+	attributes = rinq_get_bytes(&fields, RINQ_SUBSCRIPTION_ATTRIBUTES);
+	subscription->attributes = rinq_bytes(palloc(attributes.len + 1), attributes.len);
+	if (attributes.len > 0)
+		memcpy((char *) subscription->attributes.data, attributes.data, attributes.len);
+	return subscription;
 }
 
 /*
- * Write a configuration into the payload area.
+ * Pack the listeners, and the subscriptions as far as there is room for them:
+ * without a configuration, listeners would not be served either.
  */
-dsa_pointer
-rinq_config_pack(const RinqConfig *config)
+static void
+pack_lists(const RinqConfig *config, StringInfo listeners, StringInfo subscriptions)
 {
-	StringInfoData buf;
-	ListCell   *lc;
-	uint32		total = 0;
-	uint32		count = (uint32) list_length(config->listeners);
-	dsa_pointer result;
 	Size		limit = (Size) rinq_payload_memory * 1024 * 1024 / 4;
 	int			left_out = 0;
+	ListCell   *lc;
 
-	initStringInfo(&buf);
-	appendBinaryStringInfo(&buf, (char *) &total, sizeof(total));
-	appendBinaryStringInfo(&buf, (char *) &count, sizeof(count));
 	foreach(lc, config->listeners)
-		append_listener(&buf, lfirst(lc));
+		pack_listener(listeners, lfirst(lc));
 	foreach(lc, config->durable)
 	{
-		RinqDurableSubscription *durable = lfirst(lc);
-		uint32		len = (uint32) durable->attributes.len;
+		const RinqDurableSubscription *subscription = lfirst(lc);
 
-		/* without a configuration, listeners would not be served either */
-		if (buf.len + durable->attributes.len > limit)
-		{
+		if ((Size) listeners->len + subscriptions->len + subscription->attributes.len > limit)
 			left_out++;
-			continue;
-		}
-		append_config_text(&buf, durable->name);
-		append_listener(&buf, &durable->listener);
-		appendBinaryStringInfo(&buf, (char *) &len, sizeof(len));
-		if (len > 0)
-			appendBinaryStringInfo(&buf, durable->attributes.data, (int) len);
+		else
+			pack_subscription(subscriptions, subscription);
 	}
 	if (left_out > 0)
 		ereport(LOG,
 				(errmsg("rinq leaves out %d subscriptions", left_out),
 				 errdetail("All subscriptions together may take a quarter of \"rinq.payload_memory\".")));
-	total = (uint32) buf.len;
-	memcpy(buf.data, &total, sizeof(total));
+}
 
-	result = dsa_allocate_extended(rinq_dsa(), total, DSA_ALLOC_NO_OOM);
+/*
+ * Writes a configuration into the payload area.
+ */
+dsa_pointer
+rinq_config_pack(const RinqConfig *config)
+{
+	StringInfoData listeners;
+	StringInfoData subscriptions;
+	PackedConfig *packed;
+	dsa_pointer result;
+
+	initStringInfo(&listeners);
+	initStringInfo(&subscriptions);
+	pack_lists(config, &listeners, &subscriptions);
+	result = dsa_allocate_extended(rinq_dsa(), offsetof(PackedConfig, data) + listeners.len + subscriptions.len,
+								   DSA_ALLOC_NO_OOM);
 	if (!DsaPointerIsValid(result))
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("no room for the configuration in rinq's payload memory"),
 				 errhint("Increase \"rinq.payload_memory\".")));
-	Assert(total >= sizeof(total) + sizeof(count));
-	memcpy(dsa_get_address(rinq_dsa(), result), buf.data, total);
-	pfree(buf.data);
+	packed = dsa_get_address(rinq_dsa(), result);
+	packed->listeners = (uint32) listeners.len;
+	packed->subscriptions = (uint32) subscriptions.len;
+	memcpy(packed->data, listeners.data, listeners.len);
+	memcpy(packed->data + listeners.len, subscriptions.data, subscriptions.len);
+	pfree(listeners.data);
+	pfree(subscriptions.data);
 	return result;
 }
 
@@ -166,57 +211,45 @@ rinq_config_publish(RinqDatabase *db, Oid dboid, const RinqReading *reading)
 	rinq_wake_peer(db);
 }
 
+/* Copy the newest configuration; return NULL when there is none. */
+static PackedConfig *
+copy_packed_config(RinqDatabase *db, uint32 *serial)
+{
+	PackedConfig *copy = NULL;
+
+	LWLockAcquire(rinq_shared->lock, LW_SHARED);
+	*serial = db->config_serial;
+	if (DsaPointerIsValid(db->config))
+	{
+		const PackedConfig *packed = dsa_get_address(rinq_dsa(), db->config);
+		Size		size = offsetof(PackedConfig, data) + (Size) packed->listeners + packed->subscriptions;
+
+		copy = palloc(size);
+		memcpy(copy, packed, size);
+	}
+	LWLockRelease(rinq_shared->lock);
+	return copy;
+}
+
 /*
- * Read the newest configuration into the current memory context, and its
+ * Reads the newest configuration into the current memory context, and its
  * serial number.
  */
 void
 rinq_config_fetch(RinqDatabase *db, RinqConfig *config, uint32 *serial)
 {
-	char	   *copy = NULL;
-	uint32		total = 0;
-	uint32		count;
-	const char *p;
-	const char *end;
+	PackedConfig *packed = copy_packed_config(db, serial);
+	RinqBytes	list;
 
 	config->listeners = NIL;
 	config->durable = NIL;
-	LWLockAcquire(rinq_shared->lock, LW_SHARED);
-	*serial = db->config_serial;
-	if (DsaPointerIsValid(db->config))
-	{
-		const char *packed = dsa_get_address(rinq_dsa(), db->config);
-
-		memcpy(&total, packed, sizeof(total));
-		copy = palloc(total);
-		memcpy(copy, packed, total);
-	}
-	LWLockRelease(rinq_shared->lock);
-	if (copy == NULL)
+	if (packed == NULL)
 		return;
-
-	p = copy + sizeof(total);
-	end = copy + total;
-	memcpy(&count, take_config_bytes(&p, end, sizeof(count)), sizeof(count));
-	for (; count > 0; count--)
-	{
-		RinqListener *listener = palloc(sizeof(RinqListener));
-
-		take_listener(&p, end, listener);
-		config->listeners = lappend(config->listeners, listener);
-	}
-	while (p < end)
-	{
-		RinqDurableSubscription *durable = palloc(sizeof(RinqDurableSubscription));
-		uint32		len;
-
-		durable->name = take_text(&p, end);
-		take_listener(&p, end, &durable->listener);
-		memcpy(&len, take_config_bytes(&p, end, sizeof(len)), sizeof(len));
-		durable->attributes = rinq_bytes(palloc(len + 1), len);
-		if (len > 0)
-			memcpy((char *) durable->attributes.data, take_config_bytes(&p, end, len), len);
-		config->durable = lappend(config->durable, durable);
-	}
-	pfree(copy);
+	list = rinq_bytes(packed->data, packed->listeners);
+	while (list.len > 0)
+		config->listeners = lappend(config->listeners, unpack_listener(&list));
+	list = rinq_bytes(packed->data + packed->listeners, packed->subscriptions);
+	while (list.len > 0)
+		config->durable = lappend(config->durable, unpack_subscription(&list));
+	pfree(packed);
 }

@@ -19,6 +19,7 @@ typedef struct RinqListener
 {
 	char	   *namespace;
 	char	   *handler;		/* as the text of a regprocedure */
+	char	   *channel;		/* of LISTEN and NOTIFY, in place of a handler */
 	Oid			role;			/* that it runs as */
 	Oid			owner;			/* of the function, when it was registered */
 	int32		max_concurrent; /* requests that run at a time; 0 is no limit */

@@ -26,56 +26,34 @@
  * Return the bytes that a message with these fields takes.
  */
 Size
-rinq_outbound_size(const RinqBytes *fields)
+rinq_outbound_size(const RinqFields *fields)
 {
-	Size		size = offsetof(RinqOutbound, data);
-	int			i;
-
-	for (i = 0; i < RINQ_SEND_FIELDS; i++)
-		size += fields[i].len;
-	return MAXALIGN(size);
+	return MAXALIGN(offsetof(RinqOutbound, data) + rinq_fields_size(fields));
 }
 
 /*
  * Write length and fields of a message; the rest of it is the caller's.
  */
 void
-rinq_outbound_write(RinqOutbound *message, const RinqBytes *fields)
+rinq_outbound_write(RinqOutbound *message, const RinqFields *fields)
 {
-	char	   *p = message->data;
-	int			i;
-
+	message->size = (uint32) rinq_fields_size(fields);
 	message->length = (uint32) rinq_outbound_size(fields);
-	for (i = 0; i < RINQ_SEND_FIELDS; i++)
-	{
-		message->lengths[i] = fields[i].data == NULL ? PG_UINT32_MAX : (uint32) fields[i].len;
-		if (fields[i].data == NULL || fields[i].len == 0)
-			continue;
-		memcpy(p, fields[i].data, fields[i].len);
-		p += fields[i].len;
-	}
+	rinq_fields_write(fields, message->data);
 }
 
 /*
  * Find the fields of a message; they point into it.
  */
 void
-rinq_outbound_read(const RinqOutbound *message, RinqBytes *fields)
+rinq_outbound_read(const RinqOutbound *message, RinqFields *fields)
 {
-	const char *p = message->data;
-	int			i;
+	RinqBytes	packed = rinq_bytes(message->data, message->size);
 
-	for (i = 0; i < RINQ_SEND_FIELDS; i++)
-	{
-		if (message->lengths[i] == PG_UINT32_MAX)
-		{
-			fields[i] = rinq_bytes(NULL, 0);
-			continue;
-		}
-		fields[i] = rinq_bytes(p, message->lengths[i]);
-		p += message->lengths[i];
-	}
-	Assert(p <= (const char *) message + message->length);
+	if (message->length < offsetof(RinqOutbound, data) ||
+		message->size > message->length - offsetof(RinqOutbound, data) ||
+		!rinq_fields_read(fields, RINQ_KIND_SEND, &packed) || packed.len > 0)
+		elog(ERROR, "corrupt message in rinq's shared memory");
 }
 
 /*
@@ -118,7 +96,35 @@ rinq_chunk(dsa_pointer pointer)
 }
 
 /*
- * Free a chunk that nothing counts, and all that hang on it.
+ * Return the message that begins at a byte of a chunk's data; it has to be all
+ * there.
+ */
+RinqOutbound *
+rinq_chunk_message(RinqChunk *chunk, Size at)
+{
+	RinqOutbound *message = (RinqOutbound *) (RINQ_CHUNK_DATA(chunk) + at);
+	Size		left = chunk->size - at;
+
+	Assert(at < chunk->size);
+	if (left < offsetof(RinqOutbound, data) || message->length < offsetof(RinqOutbound, data) ||
+		message->length > left || message->length != MAXALIGN(message->length))
+		elog(ERROR, "corrupt message in rinq's shared memory");
+	return message;
+}
+
+/*
+ * Return the things of one size that a chunk has; they have to be all there.
+ */
+void *
+rinq_chunk_items(RinqChunk *chunk, Size item_size)
+{
+	if (chunk->count > chunk->size / item_size)
+		elog(ERROR, "corrupt message in rinq's shared memory");
+	return RINQ_CHUNK_DATA(chunk);
+}
+
+/*
+ * Frees a chunk that nothing counts, and all that hang on it.
  */
 void
 rinq_chunk_free(dsa_pointer pointer)

@@ -16,26 +16,12 @@
 #include "postgres.h"
 
 #include "access/transam.h"
-#include "base/bytes.h"
 #include "base/ident.h"
 #include "ipc/shared.h"
+#include "protocol/kinds.h"
 #include "storage/itemptr.h"
 
 #define RINQ_OUTBOX_TABLES 4
-
-/* fields of a message that is sent at commit */
-enum
-{
-	RINQ_SEND_NAMESPACE,
-	RINQ_SEND_COMMAND,			/* or the type of a notification */
-	RINQ_SEND_PAYLOAD,
-	RINQ_SEND_TRACE,
-	RINQ_SEND_SPAN,
-	RINQ_SEND_TRACEPARENT,
-	RINQ_SEND_TRACESTATE,
-	RINQ_SEND_CONSTRAINT,		/* of a notification to many */
-	RINQ_SEND_FIELDS
-};
 
 typedef enum RinqSendKind
 {
@@ -62,7 +48,7 @@ typedef struct RinqOutboxFailed
 	char		error[RINQ_LAST_ERROR_LEN];
 } RinqOutboxFailed;
 
-/* a message: this, and then its fields one after another */
+/* a message: this, and then its fields (RINQ_KIND_SEND) */
 typedef struct RinqOutbound
 {
 	uint32		length;			/* of all of it, aligned */
@@ -75,7 +61,7 @@ typedef struct RinqOutbound
 								 * durable */
 	int64		deadline;		/* on the wall clock, as in the outbox; 0 is
 								 * none */
-	uint32		lengths[RINQ_SEND_FIELDS];	/* PG_UINT32_MAX: absent */
+	uint32		size;			/* of the packed fields */
 	char		data[FLEXIBLE_ARRAY_MEMBER];
 } RinqOutbound;
 
@@ -220,14 +206,16 @@ typedef struct RinqPacked
 } RinqPacked;
 
 /* messages */
-extern Size rinq_outbound_size(const RinqBytes *fields);
-extern void rinq_outbound_write(RinqOutbound *message, const RinqBytes *fields);
-extern void rinq_outbound_read(const RinqOutbound *message, RinqBytes *fields);
+extern Size rinq_outbound_size(const RinqFields *fields);
+extern void rinq_outbound_write(RinqOutbound *message, const RinqFields *fields);
+extern void rinq_outbound_read(const RinqOutbound *message, RinqFields *fields);
 
 /* chunks */
 extern dsa_pointer rinq_chunk_alloc(RinqChunkKind kind, Size size);
 extern Size rinq_chunk_charge(Size size);
 extern RinqChunk *rinq_chunk(dsa_pointer pointer);
+extern RinqOutbound *rinq_chunk_message(RinqChunk *chunk, Size at);
+extern void *rinq_chunk_items(RinqChunk *chunk, Size item_size);
 extern void rinq_chunk_free(dsa_pointer pointer);
 
 /* lists of chunks, of one process */

@@ -32,6 +32,55 @@
  */
 #define ENTRIES_PER_SLOT 4
 
+/*
+ * Return the kind of the fields of some work.
+ */
+RinqKind
+rinq_work_kind(RinqWork work)
+{
+	switch (work)
+	{
+		case RINQ_WORK_REQUEST:
+			return RINQ_KIND_REQUEST;
+		case RINQ_WORK_RESPONSE:
+			return RINQ_KIND_RESPONSE;
+		case RINQ_WORK_NOTIFICATION:
+			return RINQ_KIND_NOTIFICATION;
+	}
+	elog(ERROR, "corrupt message in rinq's shared memory");
+}
+
+/*
+ * Return the numbers that the fields common to all kinds of work have in these.
+ */
+const RinqCommonFields *
+rinq_common_fields_of(const RinqFields *fields)
+{
+	static const RinqCommonFields request = {
+		RINQ_REQUEST_HANDLER, RINQ_REQUEST_ID, RINQ_REQUEST_SOURCE,
+		RINQ_REQUEST_NAMESPACE, RINQ_REQUEST_COMMAND, RINQ_REQUEST_PAYLOAD,
+		RINQ_REQUEST_TRACE, RINQ_REQUEST_SPAN, RINQ_REQUEST_TRACEPARENT,
+		RINQ_REQUEST_TRACESTATE
+	};
+	static const RinqCommonFields response = {
+		RINQ_RESPONSE_HANDLER, RINQ_RESPONSE_ID, RINQ_RESPONSE_SOURCE,
+		RINQ_RESPONSE_NAMESPACE, RINQ_RESPONSE_COMMAND, RINQ_RESPONSE_PAYLOAD,
+		RINQ_RESPONSE_TRACE, RINQ_RESPONSE_SPAN, RINQ_RESPONSE_TRACEPARENT,
+		RINQ_RESPONSE_TRACESTATE
+	};
+	static const RinqCommonFields notification = {
+		RINQ_NOTIFICATION_HANDLER, RINQ_NOTIFICATION_ID, RINQ_NOTIFICATION_SOURCE,
+		RINQ_NOTIFICATION_NAMESPACE, RINQ_NOTIFICATION_TYPE, RINQ_NOTIFICATION_PAYLOAD,
+		RINQ_NOTIFICATION_TRACE, RINQ_NOTIFICATION_SPAN, RINQ_NOTIFICATION_TRACEPARENT,
+		RINQ_NOTIFICATION_TRACESTATE
+	};
+
+	Assert(fields->kind == RINQ_KIND_REQUEST || fields->kind == RINQ_KIND_RESPONSE ||
+		   fields->kind == RINQ_KIND_NOTIFICATION);
+	return fields->kind == RINQ_KIND_REQUEST ? &request :
+		fields->kind == RINQ_KIND_RESPONSE ? &response : &notification;
+}
+
 static uint32
 num_slots(void)
 {
@@ -113,6 +162,7 @@ rinq_slot_alloc_call(RinqSlots *slots)
 	if (index == RINQ_NO_SLOT)
 		return RINQ_NO_SLOT;
 
+	Assert(index < slots->num_calls);
 	slot = &slots->slot[index];
 	do
 	{
@@ -136,6 +186,7 @@ rinq_slot_free(RinqSlots *slots, uint32 index)
 {
 	RinqSlot   *slot = &slots->slot[index];
 
+	Assert(index < slots->num_slots);
 	rinq_slot_clear(slot);
 	slot->owner = RINQ_NO_PROC;
 	rinq_slot_set_state(slot, RINQ_SLOT_FREE);
@@ -165,84 +216,52 @@ rinq_slot_clear(RinqSlot *slot)
 }
 
 /*
- * Pack fields into a slot in place of those it has: each a length and its
- * bytes, with PG_UINT32_MAX as the length of an absent one.
+ * Pack fields into a slot in place of those it has.
  *
  * Returns false, and leaves the slot empty, when the payload area is full.
  * The fields must not point into this slot.
  */
 bool
-rinq_slot_write(RinqSlot *slot, const RinqBytes *fields, int nfields)
+rinq_slot_write(RinqSlot *slot, const RinqFields *fields)
 {
-	Size		size = 0;
-	char	   *p;
-	int			i;
+	Size		size = rinq_fields_size(fields);
+	char	   *packed = slot->data;
 
+	Assert(rinq_slot_state(slot) != RINQ_SLOT_DONE);
 	rinq_slot_clear(slot);
-	for (i = 0; i < nfields; i++)
-		size += sizeof(uint32) + fields[i].len;
 	if (size > MaxAllocSize)
 		return false;
-
-	if (size <= RINQ_SLOT_INLINE)
-		p = slot->data;
-	else
+	if (size > RINQ_SLOT_INLINE)
 	{
 		slot->large = dsa_allocate_extended(rinq_dsa(), size,
 											DSA_ALLOC_HUGE | DSA_ALLOC_NO_OOM);
 		if (!DsaPointerIsValid(slot->large))
 			return false;
-		p = dsa_get_address(rinq_dsa(), slot->large);
+		packed = dsa_get_address(rinq_dsa(), slot->large);
 	}
-	for (i = 0; i < nfields; i++)
-	{
-		uint32		len = fields[i].data == NULL ? PG_UINT32_MAX : (uint32) fields[i].len;
-
-		memcpy(p, &len, sizeof(len));
-		p += sizeof(len);
-		if (fields[i].data != NULL && len > 0)
-		{
-			memcpy(p, fields[i].data, len);
-			p += len;
-		}
-	}
+	rinq_fields_write(fields, packed);
 	slot->length = (uint32) size;
 	return true;
 }
 
 /*
- * Find the fields of a slot.  They point into shared memory and are valid
- * until the slot is written, cleared or freed.  Fields that were not written
- * are absent.
+ * Find the fields of a slot, which are of this kind, or none.  They point into
+ * shared memory and are valid until the slot is written, cleared or freed.
  */
 void
-rinq_slot_read(RinqSlot *slot, RinqBytes *fields, int nfields)
+rinq_slot_read(RinqSlot *slot, RinqKind kind, RinqFields *fields)
 {
-	const char *p = slot->data;
-	Size		left = slot->length;
-	int			i;
+	RinqBytes	packed = rinq_bytes(slot->data, slot->length);
 
+	Assert(rinq_slot_state(slot) != RINQ_SLOT_FREE);
 	if (DsaPointerIsValid(slot->large))
-		p = dsa_get_address(rinq_dsa(), slot->large);
-
-	for (i = 0; i < nfields; i++)
-	{
-		uint32		len;
-
-		fields[i] = rinq_bytes(NULL, 0);
-		if (left < sizeof(len))
-			continue;
-		memcpy(&len, p, sizeof(len));
-		p += sizeof(len);
-		left -= sizeof(len);
-		if (len == PG_UINT32_MAX)
-			continue;
-		if (len > left)
-			elog(ERROR, "corrupt message in rinq's shared memory");
-		fields[i] = rinq_bytes(p, len);
-		p += len;
-		left -= len;
-	}
+		packed.data = dsa_get_address(rinq_dsa(), slot->large);
+	else if (slot->length > RINQ_SLOT_INLINE)
+		elog(ERROR, "corrupt message in rinq's shared memory");
+	if (slot->length == 0)
+		rinq_fields_init(fields, kind);
+	else if (!rinq_fields_read(fields, kind, &packed) || packed.len > 0)
+		elog(ERROR, "corrupt message in rinq's shared memory");
 }
 
 /*
@@ -254,6 +273,7 @@ rinq_slot_move(RinqSlot *slot, RinqSlotState from, RinqSlotState to)
 {
 	uint32		expected = from;
 
+	Assert(rinq_slot_may_move(from, to));
 	return pg_atomic_compare_exchange_u32(&slot->state, &expected, to);
 }
 
@@ -347,6 +367,7 @@ rinq_request_put(RinqDatabase *db, uint32 index)
 	int			wake = RINQ_NO_PROC;
 	int			i;
 
+	Assert(index >= slots->num_calls && index < slots->num_slots);
 	slot->next = RINQ_NO_SLOT;
 	rinq_slot_set_state(slot, RINQ_SLOT_QUEUED);
 

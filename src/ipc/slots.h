@@ -3,8 +3,8 @@
  * slots.h
  *	  Messages between the processes of one database.
  *
- * A message lives in a slot of shared memory, with its fields in the slot
- * itself or, when they are too long, in the payload area.  A slot is handed
+ * A message lives in a slot of shared memory, with its fields (protocol/kinds.h)
+ * in the slot itself or, when they are too long, in the payload area.  A slot is handed
  * from process to process by its index; exactly one process may touch it at
  * any time, and its state says which:
  *
@@ -29,10 +29,10 @@
 
 #include "postgres.h"
 
-#include "base/bytes.h"
 #include "base/ident.h"
 #include "ipc/sendqueue.h"
 #include "ipc/shared.h"
+#include "protocol/kinds.h"
 
 #define RINQ_NO_SLOT PG_UINT32_MAX
 #define RINQ_SLOT_INLINE 704
@@ -52,84 +52,61 @@ typedef enum RinqSlotState
 	RINQ_SLOT_ABANDONED
 } RinqSlotState;
 
-/* how a call or a request ended */
+/* how a call, a request or an operation ended; "text" is that of the result */
 typedef enum RinqOutcome
 {
 	RINQ_OUTCOME_NONE = 0,
-	RINQ_OUTCOME_SUCCESS,		/* fields: payload */
-	RINQ_OUTCOME_FAILURE,		/* fields: type, message, payload */
-	RINQ_OUTCOME_ERROR,			/* fields: text */
-	RINQ_OUTCOME_MALFORMED,		/* fields: text; the response made no sense */
+	RINQ_OUTCOME_SUCCESS,		/* payload; of operations, see there */
+	RINQ_OUTCOME_FAILURE,		/* failure type, text, payload */
+	RINQ_OUTCOME_ERROR,			/* text */
+	RINQ_OUTCOME_MALFORMED,		/* text; the response made no sense */
 	RINQ_OUTCOME_GIVEN_BACK,	/* the request was given back */
 	RINQ_OUTCOME_EXPIRED,		/* the deadline passed */
-	RINQ_OUTCOME_CONNECTION_LOST,	/* fields: text */
-	RINQ_OUTCOME_NOT_CONNECTED, /* fields: text; nothing was sent */
-	RINQ_OUTCOME_NO_QUEUE,		/* fields: text; the broker refused the queue */
-	RINQ_OUTCOME_NOT_TAKEN,		/* fields: text; the broker refused the
-								 * request */
+	RINQ_OUTCOME_CONNECTION_LOST,	/* text */
+	RINQ_OUTCOME_NOT_CONNECTED, /* text; nothing was sent */
+	RINQ_OUTCOME_NO_QUEUE,		/* text; the broker refused the queue */
+	RINQ_OUTCOME_NOT_TAKEN,		/* text; the broker refused the request */
 	RINQ_OUTCOME_TOO_LARGE,		/* the response exceeds rinq.max_payload */
-	RINQ_OUTCOME_REFUSED,		/* fields: text; a limit or a bad queue */
+	RINQ_OUTCOME_REFUSED,		/* text; a limit or a bad queue */
 
 	/* of operations on sessions */
 	RINQ_OUTCOME_NOT_FOUND,
 	RINQ_OUTCOME_STALE,
-	RINQ_OUTCOME_STALE_FETCH,
-	RINQ_OUTCOME_FROZEN,		/* fields: text; the key, if known */
-	RINQ_OUTCOME_NOT_OURS		/* fields: text; OID of the role that it
-								 * belongs to */
+	RINQ_OUTCOME_STALE_FETCH,	/* key, if known */
+	RINQ_OUTCOME_FROZEN,		/* key, if known */
+	RINQ_OUTCOME_NOT_OURS		/* owner */
 } RinqOutcome;
 
-/* what a backend asks of the peer */
+/* what a backend asks of the peer: fields, and those of the result */
 typedef enum RinqOperation
 {
-	RINQ_OP_CALL,				/* to send a request */
-	RINQ_OP_CREATE,				/* a session; text: its revision */
-	RINQ_OP_REVISION,			/* of a session; text */
-	RINQ_OP_GET,				/* attributes; payload: a list of them */
-	RINQ_OP_UPDATE,				/* attributes; text: the new revision */
-	RINQ_OP_CLEAR,				/* a namespace's attributes; text: the new
-								 * revision */
+	RINQ_OP_CALL,				/* to send a request: RINQ_KIND_CALL */
+	RINQ_OP_CREATE,				/* a session: -> ref */
+	RINQ_OP_REVISION,			/* of a session: -> ref */
+	RINQ_OP_GET,				/* namespace, attributes -> attributes */
+	RINQ_OP_UPDATE,				/* namespace, attributes -> ref */
+	RINQ_OP_CLEAR,				/* namespace -> ref */
 	RINQ_OP_DESTROY,			/* a session */
-	RINQ_OP_ALLOCATE_ID,		/* text: id of a session's next message; type:
-								 * "u" or empty */
-	RINQ_OP_ON_RESPONSE,		/* sets the handler of responses */
-	RINQ_OP_LISTEN,				/* to notifications in a namespace */
-	RINQ_OP_UNLISTEN,			/* text: "t" when it did listen */
-	RINQ_OP_FETCH,				/* payload: the oldest notification that is
-								 * kept (protocol/notification.h) */
-	RINQ_OP_LIST_SESSIONS,		/* payload: those after the target */
-	RINQ_OP_LIST_ATTRIBUTES,
-	RINQ_OP_LIST_SUBSCRIPTIONS, /* payload: durable ones, with their sessions */
-	RINQ_OP_LIST_UNREADY		/* payload: what is not served yet, in words;
-								 * empty when all is */
+	RINQ_OP_ALLOCATE_ID,		/* of a session's next message: -> id,
+								 * uncorrelated */
+	RINQ_OP_ON_RESPONSE,		/* handler, its owner; absent: none any more */
+	RINQ_OP_LISTEN,				/* namespace, and handler with its owner, or
+								 * channel, or neither */
+	RINQ_OP_UNLISTEN,			/* namespace -> listened */
+	RINQ_OP_FETCH,				/* wait -> notification */
+	RINQ_OP_LIST_SESSIONS,		/* after -> rows, last: RINQ_KIND_SESSION */
+	RINQ_OP_LIST_ATTRIBUTES,	/* after -> rows, last:
+								 * RINQ_KIND_SESSION_ATTRIBUTE */
+	RINQ_OP_LIST_SUBSCRIPTIONS, /* -> rows: RINQ_KIND_SUBSCRIBER */
+	RINQ_OP_LIST_UNREADY		/* -> unready */
 } RinqOperation;
-
-/* fields of an operation on a session; a handler's roles are the slot's */
-enum
-{
-	RINQ_OP_NAMESPACE,
-	RINQ_OP_ATTRIBUTES,			/* a list (protocol/attribute.h); of
-								 * RINQ_OP_GET, for their keys */
-	RINQ_OP_HANDLER,			/* absent: none any more; or a channel of
-								 * LISTEN and NOTIFY */
-	RINQ_OP_MODE,				/* of RINQ_OP_LISTEN: a letter,
-								 * RinqReceiveMode; of RINQ_OP_FETCH: absent
-								 * for not waiting */
-	RINQ_OP_OWNER,				/* an OID: of the handler */
-	RINQ_OP_TRACE,				/* these as in calls */
-	RINQ_OP_SPAN,
-	RINQ_OP_TRACEPARENT,
-	RINQ_OP_TRACESTATE,
-	RINQ_OP_FIELDS
-};
 
 /* what becomes of notifications to a session */
 typedef enum RinqReceiveMode
 {
-	RINQ_RECEIVE_HANDLER = 'h', /* a function handles them */
-	RINQ_RECEIVE_CHANNEL = 'n', /* notifications go on to LISTEN and NOTIFY */
-	RINQ_RECEIVE_BUFFER = 'k'	/* notifications are buffered until they are
-								 * fetched */
+	RINQ_RECEIVE_HANDLER,		/* a function handles them */
+	RINQ_RECEIVE_CHANNEL,		/* they go on to LISTEN and NOTIFY */
+	RINQ_RECEIVE_BUFFER			/* they are kept until they are fetched */
 } RinqReceiveMode;
 
 /* what an executor is to run */
@@ -141,50 +118,23 @@ typedef enum RinqWork
 	RINQ_WORK_NOTIFICATION		/* likewise */
 } RinqWork;
 
-/* fields of a call, as the backend fills them in */
-enum
+/* numbers of the fields that all kinds of work have */
+typedef struct RinqCommonFields
 {
-	RINQ_CALL_NAMESPACE,
-	RINQ_CALL_COMMAND,
-	RINQ_CALL_PAYLOAD,
-	RINQ_CALL_TRACE,			/* absent: the request's own id */
-	RINQ_CALL_SPAN,				/* these three: as the request that is handled
-								 * has them */
-	RINQ_CALL_TRACEPARENT,
-	RINQ_CALL_TRACESTATE,
-	RINQ_CALL_FIELDS
-};
+	int			handler;
+	int			id;
+	int			source;
+	int			namespace;
+	int			subject;		/* the command, or the notification's type */
+	int			payload;
+	int			trace;
+	int			span;
+	int			traceparent;
+	int			tracestate;
+} RinqCommonFields;
 
-/* fields of a request, as the peer fills them in */
-enum
-{
-	RINQ_REQUEST_HANDLER,
-	RINQ_REQUEST_NAMESPACE,
-	RINQ_REQUEST_COMMAND,
-	RINQ_REQUEST_ID,
-	RINQ_REQUEST_SOURCE,
-	RINQ_REQUEST_TRACE,
-	RINQ_REQUEST_PAYLOAD,
-	RINQ_REQUEST_SPAN,
-	RINQ_REQUEST_TRACEPARENT,
-	RINQ_REQUEST_TRACESTATE,
-	RINQ_REQUEST_TYPE,			/* of responses: "s", "f" or "e"; of
-								 * notifications that are forwarded to the
-								 * channel in place of a handler: "n" */
-	RINQ_REQUEST_FAILURE_TYPE,	/* of responses; of notifications, the target */
-	RINQ_REQUEST_MESSAGE,		/* of responses; of notifications, the
-								 * constraint */
-	RINQ_REQUEST_FIELDS
-};
-
-/* fields of a result; which are set depends on the outcome */
-enum
-{
-	RINQ_RESULT_TYPE,
-	RINQ_RESULT_TEXT,
-	RINQ_RESULT_PAYLOAD,
-	RINQ_RESULT_FIELDS
-};
+extern const RinqCommonFields *rinq_common_fields_of(const RinqFields *fields);
+extern RinqKind rinq_work_kind(RinqWork work);
 
 typedef struct RinqSlot
 {
@@ -194,11 +144,12 @@ typedef struct RinqSlot
 	int			owner;			/* procno of the backend or executor */
 	uint32		client;			/* number of the backend, for its session */
 	uint32		incarnation;	/* of the peer that a call was meant for */
-	Oid			role;			/* that the request's handler runs as; or asks */
+	Oid			role;			/* requests: that the handler runs as */
 	Oid			handler_owner;	/* whom the handler belonged to when
 								 * registered */
 	RinqOperation op;			/* calls */
 	RinqWork	work;			/* requests */
+	Oid			asker;			/* operations: the role that asks */
 	RinqRef		ref;			/* of an operation on a session */
 	bool		current;		/* at its current revision, instead of the
 								 * target's */
@@ -287,22 +238,53 @@ rinq_slot_state(RinqSlot *slot)
 }
 
 /*
+ * Tell whether a slot may get from one state into another.
+ */
+static inline bool
+rinq_slot_may_move(RinqSlotState from, RinqSlotState to)
+{
+	switch (to)
+	{
+		case RINQ_SLOT_FREE:
+			return from != RINQ_SLOT_FREE && from != RINQ_SLOT_RUNNING;
+		case RINQ_SLOT_FILLING:
+			return from == RINQ_SLOT_FREE;
+		case RINQ_SLOT_QUEUED:
+			return from == RINQ_SLOT_FILLING || from == RINQ_SLOT_FREE;
+		case RINQ_SLOT_RUNNING:
+			return from == RINQ_SLOT_QUEUED;
+		case RINQ_SLOT_DONE:
+		case RINQ_SLOT_ABANDONED:
+			return from == RINQ_SLOT_QUEUED || from == RINQ_SLOT_RUNNING;
+	}
+	return false;
+}
+
+/*
  * Move a slot that no other process may touch now; what was written into it
  * comes before the move for everybody.
  */
 static inline void
 rinq_slot_set_state(RinqSlot *slot, RinqSlotState state)
 {
+	Assert(rinq_slot_may_move(rinq_slot_state(slot), state));
 	pg_write_barrier();
 	pg_atomic_write_u32(&slot->state, state);
+}
+
+/* Return the kind of the result of a call or of an operation. */
+static inline RinqKind
+rinq_result_kind(RinqOperation op)
+{
+	return op == RINQ_OP_CALL ? RINQ_KIND_RESULT : RINQ_KIND_OPERATION_RESULT;
 }
 
 /* slots */
 extern uint32 rinq_slot_alloc_call(RinqSlots *slots);
 extern void rinq_slot_free(RinqSlots *slots, uint32 index);
 extern void rinq_slot_clear(RinqSlot *slot);
-extern bool rinq_slot_write(RinqSlot *slot, const RinqBytes *fields, int nfields);
-extern void rinq_slot_read(RinqSlot *slot, RinqBytes *fields, int nfields);
+extern bool rinq_slot_write(RinqSlot *slot, const RinqFields *fields);
+extern void rinq_slot_read(RinqSlot *slot, RinqKind kind, RinqFields *fields);
 extern bool rinq_slot_move(RinqSlot *slot, RinqSlotState from, RinqSlotState to);
 
 /* the peer's inbox */

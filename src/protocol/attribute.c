@@ -14,6 +14,7 @@
 
 #include "common/hashfn.h"
 #include "protocol/attribute.h"
+#include "protocol/packed.h"
 #include "utils/memutils.h"
 
 typedef struct TableEntry
@@ -67,39 +68,6 @@ struct RinqAttributeTable
 	Size		size;			/* bytes that its entries take, about */
 };
 
-static void
-append_packed(StringInfo buf, RinqBytes bytes)
-{
-	uint32		len = (uint32) bytes.len;
-
-	Assert(bytes.len <= PG_UINT32_MAX);
-	appendBinaryStringInfo(buf, (char *) &len, sizeof(len));
-	if (len > 0)
-		appendBinaryStringInfo(buf, bytes.data, (int) len);
-}
-
-static bool
-take_packed(RinqBytes *from, void *to, size_t len)
-{
-	if (from->len < len)
-		return false;
-	memcpy(to, from->data, len);
-	*from = rinq_bytes(from->data + len, from->len - len);
-	return true;
-}
-
-static bool
-take_bytes(RinqBytes *from, RinqBytes *bytes)
-{
-	uint32		len;
-
-	if (!take_packed(from, &len, sizeof(len)) || from->len < len)
-		return false;
-	*bytes = rinq_bytes(from->data, len);
-	*from = rinq_bytes(from->data + len, from->len - len);
-	return true;
-}
-
 /*
  * Append a list of attributes, for another process.
  */
@@ -108,44 +76,69 @@ rinq_attributes_pack(StringInfo buf, const RinqAttribute *attributes, int count)
 {
 	int			i;
 
-	appendBinaryStringInfo(buf, (char *) &count, sizeof(count));
 	for (i = 0; i < count; i++)
 	{
-		append_packed(buf, attributes[i].key);
-		append_packed(buf, attributes[i].value);
-		appendStringInfoChar(buf, attributes[i].frozen ? 1 : 0);
-		appendBinaryStringInfo(buf, (char *) &attributes[i].created, sizeof(uint32));
-		appendBinaryStringInfo(buf, (char *) &attributes[i].updated, sizeof(uint32));
+		RinqFields	fields;
+
+		rinq_fields_init(&fields, RINQ_KIND_ATTRIBUTE);
+		rinq_put_bytes(&fields, RINQ_ATTRIBUTE_KEY, attributes[i].key);
+		rinq_put_bytes(&fields, RINQ_ATTRIBUTE_VALUE, attributes[i].value);
+		rinq_put_flag(&fields, RINQ_ATTRIBUTE_FROZEN, attributes[i].frozen);
+		rinq_put_uint32(&fields, RINQ_ATTRIBUTE_CREATED, attributes[i].created);
+		rinq_put_uint32(&fields, RINQ_ATTRIBUTE_UPDATED, attributes[i].updated);
+		rinq_fields_append(buf, &fields);
 	}
 }
 
+/* Return a text of an attribute, which is empty rather than absent. */
+static RinqBytes
+get_attribute_text(const RinqFields *fields, int field)
+{
+	RinqBytes	text = rinq_get_bytes(fields, field);
+
+	return text.data == NULL ? rinq_bytes("", 0) : text;
+}
+
+static bool
+unpack_attribute(RinqBytes *packed, RinqAttribute *attribute)
+{
+	RinqFields	fields;
+
+	if (!rinq_fields_read(&fields, RINQ_KIND_ATTRIBUTE, packed))
+		return false;
+	attribute->key = get_attribute_text(&fields, RINQ_ATTRIBUTE_KEY);
+	attribute->value = get_attribute_text(&fields, RINQ_ATTRIBUTE_VALUE);
+	attribute->frozen = rinq_get_flag(&fields, RINQ_ATTRIBUTE_FROZEN);
+	attribute->created = rinq_get_uint32(&fields, RINQ_ATTRIBUTE_CREATED);
+	attribute->updated = rinq_get_uint32(&fields, RINQ_ATTRIBUTE_UPDATED);
+	attribute->fetched = 0;
+	return true;
+}
+
 /*
- * Read such a list; the texts point into it.  False when it is none.
+ * Read such a list; the texts point into it.  False, with none read, when it is
+ * none.
  */
 bool
 rinq_attributes_unpack(RinqBytes packed, RinqAttribute **attributes, int *count)
 {
-	const size_t smallest = 2 * sizeof(uint32) + 1 + 2 * sizeof(uint32);
-	int			i;
+	int			size = 16;
 
 	*count = 0;
-	*attributes = NULL;
-	if (packed.len == 0)
-		return true;
-	if (!take_packed(&packed, count, sizeof(*count)) || *count < 0 ||
-		(size_t) *count > packed.len / smallest)
-		return false;
-	*attributes = palloc_extended(Max(*count, 1) * sizeof(RinqAttribute), MCXT_ALLOC_HUGE);
-	for (i = 0; i < *count; i++)
+	*attributes = palloc(size * sizeof(RinqAttribute));
+	while (packed.len > 0)
 	{
-		RinqAttribute *a = &(*attributes)[i];
-		char		frozen;
-
-		if (!take_bytes(&packed, &a->key) || !take_bytes(&packed, &a->value) ||
-			!take_packed(&packed, &frozen, 1) || !take_packed(&packed, &a->created, sizeof(uint32)) ||
-			!take_packed(&packed, &a->updated, sizeof(uint32)))
+		if (*count == size)
+		{
+			size *= 2;
+			*attributes = repalloc_huge(*attributes, size * sizeof(RinqAttribute));
+		}
+		if (!unpack_attribute(&packed, &(*attributes)[*count]))
+		{
+			*count = 0;
 			return false;
-		a->frozen = frozen != 0;
+		}
+		(*count)++;
 	}
 	return true;
 }

@@ -79,7 +79,7 @@ wait_until(FunctionCallInfo fcinfo, int n)
  * cannot wait for it.
  */
 static void
-send_uncorrelated(FunctionCallInfo fcinfo, RinqDatabase *db, const RinqBytes *fields,
+send_uncorrelated(FunctionCallInfo fcinfo, RinqDatabase *db, const RinqFields *fields,
 				  int64 deadline, const RinqMessageId *id)
 {
 	char	   *namespace = rinq_namespace_argument(fcinfo, 0);
@@ -94,7 +94,7 @@ static Datum
 call_async(FunctionCallInfo fcinfo, RinqPayloadForm form)
 {
 	int64		deadline;
-	RinqBytes	fields[RINQ_CALL_FIELDS];
+	RinqFields	fields;
 	RinqDatabase *db;
 	RinqMessageId id;
 	RinqAsyncCall *made;
@@ -104,16 +104,16 @@ call_async(FunctionCallInfo fcinfo, RinqPayloadForm form)
 
 	rinq_refuse_parallel(fcinfo);
 	rinq_require_preloaded();
-	deadline = rinq_call_arguments(fcinfo, form, fields);
+	deadline = rinq_call_arguments(fcinfo, form, &fields);
 	db = rinq_require_connection(deadline);
 	has_id = rinq_allocate_id_argument(fcinfo, RINQ_CALL_SESSION_ARGUMENT, &id, &uncorrelated);
 	if (uncorrelated)
 	{
-		send_uncorrelated(fcinfo, db, fields, deadline, &id);
+		send_uncorrelated(fcinfo, db, &fields, deadline, &id);
 		rinq_message_id_format(&id, text, sizeof(text));
 		PG_RETURN_DATUM(CStringGetTextDatum(text));
 	}
-	made = rinq_async_call(db, fields, deadline, has_id ? &id : NULL);
+	made = rinq_async_call(db, &fields, deadline, has_id ? &id : NULL);
 	PG_RETURN_DATUM(CStringGetTextDatum(id_text(made)));
 }
 

@@ -59,7 +59,9 @@ rinq_call_deadline(const Interval *timeout)
 char *
 rinq_result_text(const RinqResult *result)
 {
-	RinqBytes	text = result->fields[RINQ_RESULT_TEXT];
+	const RinqFields *fields = &result->fields;
+	RinqBytes	text = rinq_get_bytes(fields, fields->kind == RINQ_KIND_RESULT ?
+									  RINQ_RESULT_TEXT : RINQ_OP_RESULT_TEXT);
 
 	return text.data == NULL ? pstrdup("") : rinq_message_from_wire(text);
 }
@@ -76,9 +78,9 @@ rinq_call_raise(const RinqResult *result, const char *namespace, const char *com
 	{
 		case RINQ_OUTCOME_FAILURE:
 			message = rinq_result_text(result);
-			rinq_failure_raise(rinq_text_from_wire(result->fields[RINQ_RESULT_TYPE]),
+			rinq_failure_raise(rinq_text_from_wire(rinq_get_bytes(&result->fields, RINQ_RESULT_FAILURE_TYPE)),
 							   message[0] != '\0' ? message : NULL,
-							   rinq_payload_to_jsonb(result->fields[RINQ_RESULT_PAYLOAD]),
+							   rinq_payload_to_jsonb(rinq_get_bytes(&result->fields, RINQ_RESULT_PAYLOAD)),
 							   psprintf("%s::%s", namespace, command));
 			break;
 		case RINQ_OUTCOME_ERROR:
@@ -156,7 +158,7 @@ rinq_result_datum(const RinqResult *result, RinqPayloadForm form, bool *isnull,
 {
 	if (result->outcome != RINQ_OUTCOME_SUCCESS)
 		rinq_call_raise(result, namespace, command);
-	return rinq_payload_result(result->fields[RINQ_RESULT_PAYLOAD], form, isnull);
+	return rinq_payload_result(rinq_get_bytes(&result->fields, RINQ_RESULT_PAYLOAD), form, isnull);
 }
 
 /*
@@ -235,14 +237,15 @@ rinq_result_row(const RinqResult *result, const char *namespace, const char *com
  * Fill in the fields of a call, but for its payload.
  */
 void
-rinq_call_fields(const char *namespace, const char *command, RinqBytes *fields)
+rinq_call_fields(const char *namespace, const char *command, RinqFields *fields)
 {
-	fields[RINQ_CALL_NAMESPACE] = rinq_bytes_str(namespace);
-	fields[RINQ_CALL_COMMAND] = rinq_command_bytes(command);
-	fields[RINQ_CALL_TRACE] = rinq_current_trace();
-	fields[RINQ_CALL_SPAN] = rinq_inherited.span_context;
-	fields[RINQ_CALL_TRACEPARENT] = rinq_inherited.traceparent;
-	fields[RINQ_CALL_TRACESTATE] = rinq_inherited.tracestate;
+	rinq_fields_init(fields, RINQ_KIND_CALL);
+	rinq_put_bytes(fields, RINQ_CALL_NAMESPACE, rinq_bytes_str(namespace));
+	rinq_put_bytes(fields, RINQ_CALL_COMMAND, rinq_command_bytes(command));
+	rinq_put_bytes(fields, RINQ_CALL_TRACE, rinq_current_trace());
+	rinq_put_bytes(fields, RINQ_CALL_SPAN, rinq_inherited.span_context);
+	rinq_put_bytes(fields, RINQ_CALL_TRACEPARENT, rinq_inherited.traceparent);
+	rinq_put_bytes(fields, RINQ_CALL_TRACESTATE, rinq_inherited.tracestate);
 }
 
 /*
@@ -250,14 +253,14 @@ rinq_call_fields(const char *namespace, const char *command, RinqBytes *fields)
  * a call, and its deadline as the result.
  */
 int64
-rinq_call_arguments(FunctionCallInfo fcinfo, RinqPayloadForm form, RinqBytes *fields)
+rinq_call_arguments(FunctionCallInfo fcinfo, RinqPayloadForm form, RinqFields *fields)
 {
 	char	   *namespace = rinq_namespace_argument(fcinfo, 0);
 	char	   *command = rinq_text_argument(fcinfo, 1, "command");
 	int64		deadline = rinq_call_deadline(PG_ARGISNULL(3) ? NULL : PG_GETARG_INTERVAL_P(3));
 
 	rinq_call_fields(namespace, command, fields);
-	fields[RINQ_CALL_PAYLOAD] = rinq_payload_argument(fcinfo, 2, form);
+	rinq_put_bytes(fields, RINQ_CALL_PAYLOAD, rinq_payload_argument(fcinfo, 2, form));
 	return deadline;
 }
 
@@ -292,7 +295,7 @@ static Datum
 call_command(FunctionCallInfo fcinfo, RinqPayloadForm form)
 {
 	int64		deadline;
-	RinqBytes	fields[RINQ_CALL_FIELDS];
+	RinqFields	fields;
 	RinqDatabase *db;
 	RinqMessageId id;
 	bool		uncorrelated;
@@ -301,11 +304,11 @@ call_command(FunctionCallInfo fcinfo, RinqPayloadForm form)
 
 	rinq_refuse_parallel(fcinfo);
 	rinq_require_preloaded();
-	deadline = rinq_call_arguments(fcinfo, form, fields);
+	deadline = rinq_call_arguments(fcinfo, form, &fields);
 	db = rinq_require_connection(deadline);
 	has_id = rinq_allocate_id_argument(fcinfo, RINQ_CALL_SESSION_ARGUMENT, &id, &uncorrelated);
-	index = rinq_call_submit(db, fields, deadline, false, has_id ? &id : NULL);
-	return rinq_call_result(fcinfo, db, index, form, fields[RINQ_CALL_NAMESPACE].data,
+	index = rinq_call_submit(db, &fields, deadline, false, has_id ? &id : NULL);
+	return rinq_call_result(fcinfo, db, index, form, rinq_get_bytes(&fields, RINQ_CALL_NAMESPACE).data,
 							text_to_cstring(PG_GETARG_TEXT_PP(1)));
 }
 

@@ -13,6 +13,7 @@
 #include "backend/calls.h"
 #include "compat.h"
 #include "fmgr.h"
+#include "protocol/kinds.h"
 #include "sql/arguments.h"
 
 #define RINQ_CALL_SESSION_ARGUMENT 4
@@ -36,9 +37,9 @@ extern Datum rinq_result_datum(const RinqResult *result, RinqPayloadForm form, b
 extern void rinq_result_row(const RinqResult *result, const char *namespace, const char *command,
 							Datum *values, bool *nulls);
 extern void rinq_error_row(int code, const char *message, Datum *values, bool *nulls);
-extern void rinq_call_fields(const char *namespace, const char *command, RinqBytes *fields);
+extern void rinq_call_fields(const char *namespace, const char *command, RinqFields *fields);
 extern int64 rinq_call_arguments(FunctionCallInfo fcinfo, RinqPayloadForm form,
-								 RinqBytes *fields);
+								 RinqFields *fields);
 extern Datum rinq_call_result(FunctionCallInfo fcinfo, RinqDatabase *db, uint32 index,
 							  RinqPayloadForm form, const char *namespace,
 							  const char *command);

@@ -54,7 +54,7 @@ typedef struct Calls
 {
 	FunctionCallInfo fcinfo;
 	RinqDatabase *db;
-	RinqBytes	fields[RINQ_CALL_FIELDS];
+	RinqFields	fields;
 	const char *namespace;
 	const char *command;
 	int64		give_up;		/* when waiting for room ends */
@@ -101,8 +101,8 @@ make_call(Calls *all)
 	if (!call->has_id)
 		call->has_id = rinq_allocate_id_argument(all->fcinfo, RINQ_CALL_SESSION_ARGUMENT, &call->id,
 												 &uncorrelated);
-	all->fields[RINQ_CALL_PAYLOAD] = call->payload;
-	call->slot = rinq_call_try_submit(all->db, all->fields, deadline,
+	rinq_put_bytes(&all->fields, RINQ_CALL_PAYLOAD, call->payload);
+	call->slot = rinq_call_try_submit(all->db, &all->fields, deadline,
 									  call->has_id ? &call->id : NULL);
 	if (call->slot == RINQ_NO_SLOT)
 		return false;
@@ -223,7 +223,7 @@ rinq_call_many(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("payloads must not be null")));
-	rinq_call_fields(all.namespace, all.command, all.fields);
+	rinq_call_fields(all.namespace, all.command, &all.fields);
 	read_payloads(&all, PG_GETARG_ARRAYTYPE_P(ARG_PAYLOADS));
 	all.give_up = next_deadline(&all);
 	all.db = rinq_require_connection(all.give_up);

@@ -78,7 +78,7 @@ execute_command(FunctionCallInfo fcinfo, RinqPayloadForm form)
 	char	   *namespace;
 	char	   *command;
 	RinqDatabase *db;
-	RinqBytes	fields[RINQ_SEND_FIELDS];
+	RinqFields	fields;
 	RinqOutbound message;
 	char		id[RINQ_MESSAGE_ID_SIZE];
 
@@ -86,11 +86,11 @@ execute_command(FunctionCallInfo fcinfo, RinqPayloadForm form)
 	namespace = rinq_namespace_argument(fcinfo, ARG_NAMESPACE);
 	command = rinq_text_argument(fcinfo, ARG_COMMAND, "command");
 	db = require_database(durable);
-	fields[RINQ_SEND_NAMESPACE] = rinq_bytes_str(namespace);
-	fields[RINQ_SEND_COMMAND] = rinq_command_bytes(command);
-	fields[RINQ_SEND_PAYLOAD] = rinq_payload_argument(fcinfo, ARG_PAYLOAD, form);
-	rinq_send_inherited(fields);
-	fields[RINQ_SEND_CONSTRAINT] = rinq_bytes(NULL, 0);
+	rinq_fields_init(&fields, RINQ_KIND_SEND);
+	rinq_put_bytes(&fields, RINQ_SEND_NAMESPACE, rinq_bytes_str(namespace));
+	rinq_put_bytes(&fields, RINQ_SEND_COMMAND, rinq_command_bytes(command));
+	rinq_put_bytes(&fields, RINQ_SEND_PAYLOAD, rinq_payload_argument(fcinfo, ARG_PAYLOAD, form));
+	rinq_send_inherited(&fields);
 
 	memset(&message, 0, sizeof(message));
 	message.durable = durable;
@@ -98,8 +98,8 @@ execute_command(FunctionCallInfo fcinfo, RinqPayloadForm form)
 		message.deadline = rinq_wall_ms() + rinq_interval_ms(PG_GETARG_INTERVAL_P(ARG_TIMEOUT));
 	rinq_send_allocate_id_argument(fcinfo, ARG_SESSION, db, &message.item.id);
 	if (durable)
-		rinq_outbox_insert(db, rinq_internal_schema(), &message, fields);
-	rinq_send_at_commit(db, &message, fields);
+		rinq_outbox_insert(db, rinq_internal_schema(), &message, &fields);
+	rinq_send_at_commit(db, &message, &fields);
 
 	rinq_message_id_format(&message.item.id, id, sizeof(id));
 	PG_RETURN_DATUM(CStringGetTextDatum(id));

@@ -33,6 +33,7 @@
 #include "lib/ilist.h"
 #include "nodes/execnodes.h"
 #include "protocol/notification.h"
+#include "protocol/packed.h"
 #include "protocol/payload.h"
 #include "sql/arguments.h"
 #include "sql/call.h"
@@ -218,7 +219,7 @@ end_failed_fetch(RinqDatabase *db, uint32 index, const RinqSessionRef *session)
 	rinq_call_read_result(db, index, &result);
 	if (result.outcome == RINQ_OUTCOME_SUCCESS &&
 		find_fetched(&session->ref.session) == NULL)
-		(void) add_fetched(session, result.fields[RINQ_RESULT_PAYLOAD]);
+		(void) add_fetched(session, rinq_get_bytes(&result.fields, RINQ_OP_RESULT_NOTIFICATION));
 	rinq_call_release(db, index);
 }
 
@@ -227,30 +228,34 @@ end_failed_fetch(RinqDatabase *db, uint32 index, const RinqSessionRef *session)
  * RINQ_OUTCOME_SUCCESS.
  */
 static RinqOutcome
-fetch_notification(RinqDatabase *db, const Reader *reader, bool privilege_checked, int64 deadline, char **text)
+fetch_notification(RinqDatabase *db, const Reader *reader, bool privilege_checked, int64 deadline,
+				   RinqFields *refused)
 {
 	const RinqSessionRef *session = &reader->session;
-	RinqBytes	fields[RINQ_OP_FIELDS];
+	RinqFields	fields;
 	RinqResult	result;
 	uint32		index;
 	volatile bool released = false;
 
 	rinq_at_request_end(forget_all_fetched);
-	rinq_operation_fields(&reader->input, fields);
+	rinq_operation_fields(&reader->input, &fields);
 	index = rinq_operation_submit(db, RINQ_OP_FETCH, &session->ref, true, GetUserId(), privilege_checked,
-								  fields, RINQ_OP_FIELDS, deadline);
+								  &fields, deadline);
 	PG_TRY();
 	{
 		wait_for_fetch(db, index, &result, &released);
 		if (result.outcome == RINQ_OUTCOME_SUCCESS &&
-			!add_fetched(session, result.fields[RINQ_RESULT_PAYLOAD]))
+			!add_fetched(session, rinq_get_bytes(&result.fields, RINQ_OP_RESULT_NOTIFICATION)))
 			ereport(ERROR,
 					(errcode(ERRCODE_OUT_OF_MEMORY),
 					 errmsg("out of memory"),
 					 errdetail("A notification of %zu bytes was fetched.",
-							   result.fields[RINQ_RESULT_PAYLOAD].len)));
+							   rinq_get_bytes(&result.fields, RINQ_OP_RESULT_NOTIFICATION).len)));
 		if (result.outcome >= RINQ_OUTCOME_REFUSED)
-			*text = rinq_result_text(&result);
+		{
+			*refused = result.fields;
+			(void) rinq_fields_copy(refused);
+		}
 		else if (result.outcome != RINQ_OUTCOME_SUCCESS && result.outcome != RINQ_OUTCOME_EXPIRED)
 			rinq_call_raise(&result, "_sess", session->text);
 	}
@@ -273,19 +278,22 @@ fetch_next(Reader *reader)
 	RinqSessionRef *session = &reader->session;
 	int64		deadline = reader->rows == 0 ? reader->deadline : rinq_call_deadline(NULL);
 	RinqDatabase *db = rinq_require_connection(rinq_call_deadline(NULL));
-	char	   *text = NULL;
-	RinqOutcome outcome = fetch_notification(db, reader, false, deadline, &text);
+	RinqFields	result;
+	RinqOutcome outcome;
 
-	if (outcome == RINQ_OUTCOME_NOT_OURS && rinq_may_use(RINQ_OP_FETCH, session, text))
-		outcome = fetch_notification(db, reader, true, deadline, &text);
+	rinq_fields_init(&result, RINQ_KIND_OPERATION_RESULT);
+	outcome = fetch_notification(db, reader, false, deadline, &result);
+	if (outcome == RINQ_OUTCOME_NOT_OURS &&
+		rinq_may_use(RINQ_OP_FETCH, session, rinq_get_oid(&result, RINQ_OP_RESULT_OWNER)))
+		outcome = fetch_notification(db, reader, true, deadline, &result);
 	if (outcome == RINQ_OUTCOME_REFUSED)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("no notifications are buffered for session \"%s\"", session->text),
-				 errdetail_internal("%s", text),
+				 errdetail_internal("%s", rinq_message_from_wire(rinq_get_bytes(&result, RINQ_OP_RESULT_TEXT))),
 				 errhint("Use rinq_session_listen(session, namespace).")));
 	if (outcome != RINQ_OUTCOME_SUCCESS && outcome != RINQ_OUTCOME_EXPIRED)
-		rinq_operation_refused(outcome, session, NULL, text);
+		rinq_operation_refused(outcome, session, NULL, &result);
 }
 
 /*
@@ -297,15 +305,17 @@ check_fetched(const Fetched *one, const RinqSessionRef *session)
 {
 	RinqDatabase *db = rinq_my_database();
 	RinqSessionId own;
-	char		role[16];
+	RinqFields	result;
 
 	if (one->role == GetUserId() ||
 		(db != NULL && rinq_session_current(db, rinq_client_number(), &own) &&
 		 rinq_session_id_equal(&own, &session->ref.session)))
 		return;
-	snprintf(role, sizeof(role), "%u", one->role);
-	if (!rinq_may_use(RINQ_OP_FETCH, session, role))
-		rinq_operation_refused(RINQ_OUTCOME_NOT_OURS, session, NULL, role);
+	if (rinq_may_use(RINQ_OP_FETCH, session, one->role))
+		return;
+	rinq_fields_init(&result, RINQ_KIND_OPERATION_RESULT);
+	rinq_put_oid(&result, RINQ_OP_RESULT_OWNER, one->role);
+	rinq_operation_refused(RINQ_OUTCOME_NOT_OURS, session, NULL, &result);
 }
 
 /* ---------------- rows ---------------- */
@@ -315,16 +325,16 @@ static Datum
 row_of(Fetched *one, TupleDesc desc)
 {
 	RinqBytes	rest = rinq_bytes(one->packed, one->len);
-	RinqBytes	fields[RINQ_NOTIFICATION_FIELDS];
+	RinqFields	fields;
 	Datum		values[RINQ_NOTIFICATION_COLUMNS];
 	bool		nulls[RINQ_NOTIFICATION_COLUMNS];
 	Datum		row = (Datum) 0;
 
 	PG_TRY();
 	{
-		if (!rinq_notification_unpack(&rest, fields) || rest.len > 0)
+		if (!rinq_fields_read(&fields, RINQ_KIND_NOTIFICATION, &rest) || rest.len > 0)
 			elog(ERROR, "malformed notification");
-		rinq_notification_row(fields, values, nulls);
+		rinq_notification_row(&fields, values, nulls);
 		row = HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
 	}
 	PG_CATCH();
@@ -358,7 +368,7 @@ next_fetched(Reader *reader)
 	}
 	else
 		check_fetched(one, &reader->session);
-	reader->input.mode = '\0';	/* only the first one is waited for */
+	reader->input.wait = false; /* only the first one is waited for */
 	if (one == NULL)
 		return NULL;
 	reader->rows++;
@@ -393,7 +403,7 @@ read_timeout(Reader *reader, const Interval *timeout)
 	reader->deadline = rinq_call_deadline(NULL);
 	if (timeout->time == 0 && timeout->day == 0 && timeout->month == 0)
 		return;
-	reader->input.mode = 'w';
+	reader->input.wait = true;
 	reader->deadline = now + rinq_interval_ms(timeout);
 	if (rinq_inherited.deadline != 0)
 		reader->deadline = Max(now, Min(reader->deadline, rinq_inherited.deadline));

@@ -97,7 +97,7 @@ rinq_handler_input(Oid func, RinqWork work, RinqOperationInput *input)
 {
 	rinq_check_handler(func, work, GetUserId());
 	input->handler = rinq_handler_reference(func, format_procedure_qualified(func));
-	input->owner = rinq_function_owner(func);
+	input->handler_owner = rinq_function_owner(func);
 }
 
 /*

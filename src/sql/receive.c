@@ -38,27 +38,21 @@ rinq_session_listen(PG_FUNCTION_ARGS)
 	rinq_session_argument(fcinfo, 0, &session);
 	memset(&input, 0, sizeof(input));
 	input.namespace = rinq_namespace_argument(fcinfo, 1);
-	input.mode = RINQ_RECEIVE_BUFFER;
-	input.handler = "";
 	if (!PG_ARGISNULL(2) && !PG_ARGISNULL(3))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("handler and channel cannot be used together")));
 	if (!PG_ARGISNULL(2))
-	{
 		rinq_handler_input(PG_GETARG_OID(2), RINQ_WORK_NOTIFICATION, &input);
-		input.mode = RINQ_RECEIVE_HANDLER;
-	}
 	else if (!PG_ARGISNULL(3))
 	{
-		input.handler = rinq_text_argument(fcinfo, 3, "channel");
-		if (input.handler[0] == '\0' || strlen(input.handler) >= NAMEDATALEN)
+		input.channel = rinq_text_argument(fcinfo, 3, "channel");
+		if (input.channel[0] == '\0' || strlen(input.channel) >= NAMEDATALEN)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("invalid channel \"%s\"", input.handler),
+					 errmsg("invalid channel \"%s\"", input.channel),
 					 errdetail("The name of a channel has 1 to %d bytes.", NAMEDATALEN - 1)));
 		rinq_check_handler_role(GetUserId());
-		input.mode = RINQ_RECEIVE_CHANNEL;
 	}
 	rinq_operate(RINQ_OP_LISTEN, &session, &input, &result);
 	PG_RETURN_VOID();
@@ -81,5 +75,5 @@ rinq_session_unlisten(PG_FUNCTION_ARGS)
 	memset(&input, 0, sizeof(input));
 	input.namespace = rinq_namespace_argument(fcinfo, 1);
 	rinq_operate(RINQ_OP_UNLISTEN, &session, &input, &result);
-	PG_RETURN_BOOL(result.text[0] == 't');
+	PG_RETURN_BOOL(rinq_get_flag(&result.fields, RINQ_OP_RESULT_LISTENED));
 }

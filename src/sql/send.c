@@ -25,12 +25,12 @@
  * has by settings.
  */
 void
-rinq_send_inherited(RinqBytes *fields)
+rinq_send_inherited(RinqFields *fields)
 {
-	fields[RINQ_SEND_TRACE] = rinq_current_trace();
-	fields[RINQ_SEND_SPAN] = rinq_inherited.span_context;
-	fields[RINQ_SEND_TRACEPARENT] = rinq_inherited.traceparent;
-	fields[RINQ_SEND_TRACESTATE] = rinq_inherited.tracestate;
+	rinq_put_bytes(fields, RINQ_SEND_TRACE, rinq_current_trace());
+	rinq_put_bytes(fields, RINQ_SEND_SPAN, rinq_inherited.span_context);
+	rinq_put_bytes(fields, RINQ_SEND_TRACEPARENT, rinq_inherited.traceparent);
+	rinq_put_bytes(fields, RINQ_SEND_TRACESTATE, rinq_inherited.tracestate);
 }
 
 /*
@@ -92,14 +92,15 @@ rinq_send_notification(RinqDatabase *db, RinqOutbound *message, bool has_id,
 					   RinqBytes namespace, RinqBytes type, RinqBytes payload,
 					   RinqBytes constraint)
 {
-	RinqBytes	fields[RINQ_SEND_FIELDS];
+	RinqFields	fields;
 
-	fields[RINQ_SEND_NAMESPACE] = namespace;
-	fields[RINQ_SEND_COMMAND] = type;
-	fields[RINQ_SEND_PAYLOAD] = payload;
-	rinq_send_inherited(fields);
-	fields[RINQ_SEND_CONSTRAINT] = constraint;
+	rinq_fields_init(&fields, RINQ_KIND_SEND);
+	rinq_put_bytes(&fields, RINQ_SEND_NAMESPACE, namespace);
+	rinq_put_bytes(&fields, RINQ_SEND_TYPE, type);
+	rinq_put_bytes(&fields, RINQ_SEND_PAYLOAD, payload);
+	rinq_send_inherited(&fields);
+	rinq_put_bytes(&fields, RINQ_SEND_CONSTRAINT, constraint);
 	if (!has_id)
 		rinq_send_allocate_id(db, &message->item.id);
-	rinq_send_at_commit(db, message, fields);
+	rinq_send_at_commit(db, message, &fields);
 }

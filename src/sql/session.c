@@ -79,16 +79,17 @@ rinq_session_create(PG_FUNCTION_ARGS)
 {
 	RinqSessionRef session;
 	RinqOperationResult result;
-	char	   *at;
+	RinqRef		ref;
+	char		text[RINQ_SESSION_ID_SIZE];
 
 	rinq_refuse_parallel(fcinfo);
 	memset(&session, 0, sizeof(session));
 	session.text = "new";
 	rinq_operate(RINQ_OP_CREATE, &session, NULL, &result);
-	at = strchr(result.text, '@');
-	if (at != NULL)
-		*at = '\0';
-	PG_RETURN_DATUM(CStringGetTextDatum(result.text));
+	if (!rinq_get_ref(&result.fields, RINQ_OP_RESULT_REF, &ref))
+		elog(ERROR, "missing id of a session");
+	rinq_session_id_format(&ref.session, text, sizeof(text));
+	PG_RETURN_DATUM(CStringGetTextDatum(text));
 }
 
 /*
@@ -122,7 +123,7 @@ rinq_session_revision(PG_FUNCTION_ARGS)
 	rinq_refuse_parallel(fcinfo);
 	rinq_session_ref_argument(fcinfo, 0, &session);
 	rinq_operate(RINQ_OP_REVISION, &session, NULL, &result);
-	PG_RETURN_DATUM(CStringGetTextDatum(result.text));
+	PG_RETURN_DATUM(rinq_operation_ref_datum(&result));
 }
 
 /*
@@ -145,7 +146,8 @@ get_attributes(const RinqSessionRef *session, const char *namespace, RinqAttribu
 		rinq_operate(RINQ_OP_GET, session, &input, &result);
 	else if (!rinq_operate_unless_stale(RINQ_OP_GET, session, &input, &result))
 		return false;
-	if (!rinq_attributes_unpack(result.payload, attributes, &got) || got != count)
+	if (!rinq_attributes_unpack(rinq_get_bytes(&result.fields, RINQ_OP_RESULT_ATTRIBUTES),
+								attributes, &got) || got != count)
 		elog(ERROR, "malformed attributes");
 	return true;
 }
@@ -236,7 +238,7 @@ update_session(const RinqSessionRef *session, const char *namespace, RinqAttribu
 	input.attributes = attributes;
 	input.count = count;
 	rinq_change_session(RINQ_OP_UPDATE, session, &input, &result);
-	return CStringGetTextDatum(result.text);
+	return rinq_operation_ref_datum(&result);
 }
 
 /* Read an attribute of an array of them. */
@@ -385,7 +387,7 @@ rinq_session_clear(PG_FUNCTION_ARGS)
 	input.namespace = rinq_namespace_argument(fcinfo, 1);
 	rinq_session_ref_argument(fcinfo, 0, &session);
 	rinq_change_session(RINQ_OP_CLEAR, &session, &input, &result);
-	PG_RETURN_DATUM(CStringGetTextDatum(result.text));
+	PG_RETURN_DATUM(rinq_operation_ref_datum(&result));
 }
 
 /*

@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "guc.h"
 #include "ipc/session_ids.h"
+#include "protocol/packed.h"
 #include "protocol/payload.h"
 #include "sql/arguments.h"
 #include "sql/call.h"
@@ -66,14 +67,25 @@ rinq_session_argument(FunctionCallInfo fcinfo, int n, RinqSessionRef *session)
 				 errhint("Give the part before the \"@\".")));
 }
 
+/* Return a text of a result, empty when it is absent. */
+static char *
+operation_text(const RinqFields *result, int field)
+{
+	RinqBytes	text = rinq_get_bytes(result, field);
+
+	return text.data == NULL ? pstrdup("") : rinq_message_from_wire(text);
+}
+
 /*
- * Raise what refuses an operation: "text" came with the outcome.
+ * Raise what refuses an operation, with what came as its result.
  */
 void
 rinq_operation_refused(RinqOutcome outcome, const RinqSessionRef *session, const char *namespace,
-					   const char *text)
+					   const RinqFields *result)
 {
-	const char *owner;
+	const char *key = operation_text(result, RINQ_OP_RESULT_KEY);
+	Oid			owner = rinq_get_oid(result, RINQ_OP_RESULT_OWNER);
+	const char *owner_name;
 
 	switch (outcome)
 	{
@@ -93,8 +105,8 @@ rinq_operation_refused(RinqOutcome outcome, const RinqSessionRef *session, const
 		case RINQ_OUTCOME_STALE_FETCH:
 			ereport(ERROR,
 					(errcode(ERRCODE_RINQ_STALE_FETCH),
-					 text[0] != '\0' ?
-					 errmsg("attribute \"%s\" of session \"%s\" has changed since", text, session->text) :
+					 key[0] != '\0' ?
+					 errmsg("attribute \"%s\" of session \"%s\" has changed since", key, session->text) :
 					 errmsg("attributes of session \"%s\" have changed since", session->text),
 					 errdetail("The namespace is \"%s\".", namespace),
 					 errhint("Try again at the revision that rinq_session_revision returns.")));
@@ -102,17 +114,18 @@ rinq_operation_refused(RinqOutcome outcome, const RinqSessionRef *session, const
 		case RINQ_OUTCOME_FROZEN:
 			ereport(ERROR,
 					(errcode(ERRCODE_RINQ_FROZEN),
-					 text[0] != '\0' ?
-					 errmsg("attribute \"%s\" of session \"%s\" is frozen", text, session->text) :
+					 key[0] != '\0' ?
+					 errmsg("attribute \"%s\" of session \"%s\" is frozen", key, session->text) :
 					 errmsg("an attribute of session \"%s\" is frozen", session->text),
 					 errdetail("The namespace is \"%s\".", namespace)));
 			break;
 		case RINQ_OUTCOME_NOT_OURS:
-			owner = GetUserNameFromId((Oid) strtoul(text, NULL, 10), true);
+			owner_name = GetUserNameFromId(owner, true);
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 					 errmsg("permission denied for session \"%s\"", session->text),
-					 errdetail("It belongs to role \"%s\".", owner != NULL ? owner : text)));
+					 errdetail("It belongs to role \"%s\".",
+							   owner_name != NULL ? owner_name : psprintf("%u", owner))));
 			break;
 		case RINQ_OUTCOME_EXPIRED:
 			ereport(ERROR,
@@ -124,7 +137,7 @@ rinq_operation_refused(RinqOutcome outcome, const RinqSessionRef *session, const
 			ereport(ERROR,
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					 errmsg("operation on session \"%s\" was refused", session->text),
-					 errdetail_internal("%s", text)));
+					 errdetail_internal("%s", operation_text(result, RINQ_OP_RESULT_TEXT))));
 			break;
 	}
 }
@@ -174,12 +187,10 @@ is_for_peers(RinqOperation op)
  * its name.
  */
 bool
-rinq_may_use(RinqOperation op, const RinqSessionRef *session, const char *owner)
+rinq_may_use(RinqOperation op, const RinqSessionRef *session, Oid owner)
 {
-	Oid			role = (Oid) strtoul(owner, NULL, 10);
-
 	return (is_for_peers(op) && is_source(session)) || superuser() ||
-		(OidIsValid(role) && has_privs_of_role(GetUserId(), role));
+		(OidIsValid(owner) && has_privs_of_role(GetUserId(), owner));
 }
 
 /*
@@ -188,10 +199,10 @@ rinq_may_use(RinqOperation op, const RinqSessionRef *session, const char *owner)
  */
 static RinqOutcome
 attempt_operation(RinqDatabase *db, RinqOperation op, const RinqSessionRef *session, bool privilege_checked,
-				  const RinqBytes *fields, int64 deadline, RinqOperationResult *result)
+				  const RinqFields *fields, int64 deadline, RinqOperationResult *result)
 {
 	uint32		index = rinq_operation_submit(db, op, &session->ref, session->current, GetUserId(),
-											  privilege_checked, fields, RINQ_OP_FIELDS, deadline);
+											  privilege_checked, fields, deadline);
 	volatile RinqOutcome outcome = RINQ_OUTCOME_NONE;
 
 	PG_TRY();
@@ -203,9 +214,8 @@ attempt_operation(RinqDatabase *db, RinqOperation op, const RinqSessionRef *sess
 		if (outcome == RINQ_OUTCOME_SUCCESS || outcome >= RINQ_OUTCOME_REFUSED ||
 			outcome == RINQ_OUTCOME_EXPIRED)
 		{
-			result->payload = rinq_bytes_copy(response.fields[RINQ_RESULT_PAYLOAD]);
-			result->text = rinq_result_text(&response);
-			result->uncorrelated = rinq_bytes_are(response.fields[RINQ_RESULT_TYPE], "u");
+			result->fields = response.fields;
+			(void) rinq_fields_copy(&result->fields);
 		}
 		else
 			rinq_call_raise(&response, "_sess", session->text);
@@ -224,24 +234,26 @@ attempt_operation(RinqDatabase *db, RinqOperation op, const RinqSessionRef *sess
  * Return the fields of an operation on a session.  They point into the input.
  */
 void
-rinq_operation_fields(const RinqOperationInput *input, RinqBytes *fields)
+rinq_operation_fields(const RinqOperationInput *input, RinqFields *fields)
 {
 	StringInfoData list;
 
-	memset(fields, 0, RINQ_OP_FIELDS * sizeof(RinqBytes));
-	fields[RINQ_OP_TRACE] = rinq_current_trace();
-	fields[RINQ_OP_SPAN] = rinq_inherited.span_context;
-	fields[RINQ_OP_TRACEPARENT] = rinq_inherited.traceparent;
-	fields[RINQ_OP_TRACESTATE] = rinq_inherited.tracestate;
+	rinq_fields_init(fields, RINQ_KIND_OPERATION);
+	rinq_put_bytes(fields, RINQ_OP_TRACE, rinq_current_trace());
+	rinq_put_bytes(fields, RINQ_OP_SPAN, rinq_inherited.span_context);
+	rinq_put_bytes(fields, RINQ_OP_TRACEPARENT, rinq_inherited.traceparent);
+	rinq_put_bytes(fields, RINQ_OP_TRACESTATE, rinq_inherited.tracestate);
 	if (input == NULL)
 		return;
 	if (input->namespace != NULL)
-		fields[RINQ_OP_NAMESPACE] = rinq_bytes_str(input->namespace);
+		rinq_put_bytes(fields, RINQ_OP_NAMESPACE, rinq_bytes_str(input->namespace));
 	if (input->handler != NULL)
-		fields[RINQ_OP_HANDLER] = rinq_bytes_str(input->handler);
-	if (input->mode != '\0')
-		fields[RINQ_OP_MODE] = rinq_bytes(&input->mode, 1);
-	fields[RINQ_OP_OWNER] = rinq_bytes((const char *) &input->owner, sizeof(Oid));
+		rinq_put_bytes(fields, RINQ_OP_HANDLER, rinq_bytes_str(input->handler));
+	rinq_put_oid(fields, RINQ_OP_HANDLER_OWNER, input->handler_owner);
+	if (input->channel != NULL)
+		rinq_put_bytes(fields, RINQ_OP_CHANNEL, rinq_bytes_str(input->channel));
+	rinq_put_flag(fields, RINQ_OP_WAIT, input->wait);
+	rinq_put_uint32(fields, RINQ_OP_AFTER, input->after);
 	if (input->count > RINQ_MAX_ATTRIBUTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -249,7 +261,7 @@ rinq_operation_fields(const RinqOperationInput *input, RinqBytes *fields)
 				 errdetail("There can be %d.", RINQ_MAX_ATTRIBUTES)));
 	initStringInfo(&list);
 	rinq_attributes_pack(&list, input->attributes, input->count);
-	fields[RINQ_OP_ATTRIBUTES] = rinq_bytes(list.data, list.len);
+	rinq_put_bytes(fields, RINQ_OP_ATTRIBUTES, rinq_bytes(list.data, list.len));
 }
 
 /* Attempt an operation once, as the peer's own roles allow. */
@@ -258,13 +270,14 @@ attempt_allowed(RinqOperation op, const RinqSessionRef *session, const RinqOpera
 				int64 deadline, RinqOperationResult *result)
 {
 	RinqDatabase *db = rinq_require_connection(deadline);
-	RinqBytes	fields[RINQ_OP_FIELDS];
+	RinqFields	fields;
 	RinqOutcome outcome;
 
-	rinq_operation_fields(input, fields);
-	outcome = attempt_operation(db, op, session, false, fields, deadline, result);
-	if (outcome == RINQ_OUTCOME_NOT_OURS && rinq_may_use(op, session, result->text))
-		outcome = attempt_operation(db, op, session, true, fields, deadline, result);
+	rinq_operation_fields(input, &fields);
+	outcome = attempt_operation(db, op, session, false, &fields, deadline, result);
+	if (outcome == RINQ_OUTCOME_NOT_OURS &&
+		rinq_may_use(op, session, rinq_get_oid(&result->fields, RINQ_OP_RESULT_OWNER)))
+		outcome = attempt_operation(db, op, session, true, &fields, deadline, result);
 	return outcome;
 }
 
@@ -282,7 +295,7 @@ rinq_operate_unless_stale(RinqOperation op, const RinqSessionRef *session,
 	if (outcome == RINQ_OUTCOME_STALE_FETCH)
 		return false;
 	if (outcome != RINQ_OUTCOME_SUCCESS)
-		rinq_operation_refused(outcome, session, input == NULL ? NULL : input->namespace, result->text);
+		rinq_operation_refused(outcome, session, input == NULL ? NULL : input->namespace, &result->fields);
 	return true;
 }
 
@@ -295,7 +308,8 @@ rinq_operate(RinqOperation op, const RinqSessionRef *session, const RinqOperatio
 			 RinqOperationResult *result)
 {
 	if (!rinq_operate_unless_stale(op, session, input, result))
-		rinq_operation_refused(RINQ_OUTCOME_STALE_FETCH, session, input == NULL ? NULL : input->namespace, result->text);
+		rinq_operation_refused(RINQ_OUTCOME_STALE_FETCH, session,
+							   input == NULL ? NULL : input->namespace, &result->fields);
 }
 
 static bool
@@ -340,12 +354,27 @@ rinq_change_session(RinqOperation op, const RinqSessionRef *session, const RinqO
 		if (outcome != RINQ_OUTCOME_SUCCESS)
 			break;
 		at.current = false;
-		if (!rinq_ref_parse(result->text, strlen(result->text), &at.ref))
-			elog(ERROR, "malformed revision \"%s\"", result->text);
+		if (!rinq_get_ref(&result->fields, RINQ_OP_RESULT_REF, &at.ref))
+			elog(ERROR, "missing revision of a session");
 		outcome = attempt_allowed(op, &at, input, deadline, result);
 	} while (outcome == RINQ_OUTCOME_STALE && rinq_clock_ms() < deadline);
 	if (outcome != RINQ_OUTCOME_SUCCESS)
-		rinq_operation_refused(outcome, session, input == NULL ? NULL : input->namespace, result->text);
+		rinq_operation_refused(outcome, session, input == NULL ? NULL : input->namespace, &result->fields);
+}
+
+/*
+ * Return the session at the revision that an operation has left it at, as a text.
+ */
+Datum
+rinq_operation_ref_datum(const RinqOperationResult *result)
+{
+	RinqRef		ref;
+	char		text[RINQ_REF_SIZE];
+
+	if (!rinq_get_ref(&result->fields, RINQ_OP_RESULT_REF, &ref))
+		elog(ERROR, "missing revision of a session");
+	rinq_ref_format(&ref, text, sizeof(text));
+	return CStringGetTextDatum(text);
 }
 
 /*
@@ -372,8 +401,8 @@ rinq_allocate_id_argument(FunctionCallInfo fcinfo, int n, RinqMessageId *id, boo
 		rinq_session_id_equal(&own, &session.ref.session))
 		return false;
 	rinq_operate(RINQ_OP_ALLOCATE_ID, &session, NULL, &result);
-	if (!rinq_message_id_parse(result.text, strlen(result.text), id))
-		elog(ERROR, "malformed message id \"%s\"", result.text);
-	*uncorrelated = result.uncorrelated;
+	if (!rinq_get_message_id(&result.fields, RINQ_OP_RESULT_ID, id))
+		elog(ERROR, "missing id of a message");
+	*uncorrelated = rinq_get_flag(&result.fields, RINQ_OP_RESULT_UNCORRELATED);
 	return true;
 }

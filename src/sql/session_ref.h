@@ -15,6 +15,7 @@
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "protocol/attribute.h"
+#include "protocol/kinds.h"
 
 typedef struct RinqSessionRef
 {
@@ -29,19 +30,18 @@ typedef struct RinqOperationInput
 	const char *namespace;
 	RinqAttribute *attributes;
 	int			count;
-	const char *handler;		/* or a channel, in UTF-8 or whatever the
-								 * database has */
-	Oid			owner;			/* of the handler */
-	char		mode;			/* '\0': absent */
+	const char *handler;		/* reference to a function */
+	Oid			handler_owner;	/* whom that belongs to */
+	const char *channel;		/* of LISTEN and NOTIFY, in UTF-8 or whatever
+								 * the database has */
+	bool		wait;			/* of RINQ_OP_FETCH: for the next one */
+	uint32		after;			/* of lists: number of the session before */
 } RinqOperationInput;
 
 /* what it gave, in memory of the caller */
 typedef struct RinqOperationResult
 {
-	char	   *text;
-	bool		uncorrelated;	/* of RINQ_OP_ALLOCATE_ID: the session has a
-								 * handler for responses */
-	RinqBytes	payload;
+	RinqFields	fields;			/* RINQ_KIND_OPERATION_RESULT */
 } RinqOperationResult;
 
 extern void rinq_session_ref_parse(const char *text, RinqSessionRef *session);
@@ -55,10 +55,11 @@ extern bool rinq_operate_unless_stale(RinqOperation op, const RinqSessionRef *se
 									  RinqOperationResult *result);
 extern void rinq_change_session(RinqOperation op, const RinqSessionRef *session,
 								const RinqOperationInput *input, RinqOperationResult *result);
-extern bool rinq_may_use(RinqOperation op, const RinqSessionRef *session, const char *owner);
-extern void rinq_operation_fields(const RinqOperationInput *input, RinqBytes *fields);
+extern bool rinq_may_use(RinqOperation op, const RinqSessionRef *session, Oid owner);
+extern void rinq_operation_fields(const RinqOperationInput *input, RinqFields *fields);
 RINQ_NORETURN extern void rinq_operation_refused(RinqOutcome outcome, const RinqSessionRef *session,
-												 const char *namespace, const char *text);
+												 const char *namespace, const RinqFields *result);
+extern Datum rinq_operation_ref_datum(const RinqOperationResult *result);
 extern bool rinq_allocate_id_argument(FunctionCallInfo fcinfo, int n, RinqMessageId *id,
 									  bool *uncorrelated);
 

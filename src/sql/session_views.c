@@ -33,14 +33,12 @@ PG_FUNCTION_INFO_V1(rinq_list_subscriptions);
 #define ATTRIBUTE_COLUMNS 7
 #define SUBSCRIPTION_COLUMNS 2
 
-/* take a fixed number of bytes off a page */
+/* take the first of a list that the peer has made */
 static void
-take_page_bytes(RinqBytes *page, void *to, size_t len)
+take_row(RinqBytes *list, RinqKind kind, RinqFields *fields)
 {
-	if (page->len < len)
+	if (!rinq_fields_read(fields, kind, list))
 		elog(ERROR, "malformed list of sessions");
-	memcpy(to, page->data, len);
-	*page = rinq_bytes(page->data + len, page->len - len);
 }
 
 static bool
@@ -51,18 +49,21 @@ may_see(Oid role)
 
 /*
  * Get the page behind a session, whose number becomes that of the last one on
- * it; its peer is that of all of them.  False when it is the last page.
+ * it.  False when it is the last page.
  */
 static bool
-next_page(RinqOperation op, RinqSessionRef *session, RinqBytes *page)
+next_page(RinqOperation op, const RinqSessionRef *session, uint32 *after, RinqBytes *page)
 {
+	RinqOperationInput input;
 	RinqOperationResult result;
 
 	CHECK_FOR_INTERRUPTS();
-	rinq_operate(op, session, NULL, &result);
-	*page = result.payload;
-	session->ref.session.seq = (uint32) strtoul(result.text, NULL, 10);
-	return result.text[0] != '\0';
+	memset(&input, 0, sizeof(input));
+	input.after = *after;
+	rinq_operate(op, session, &input, &result);
+	*page = rinq_get_bytes(&result.fields, RINQ_OP_RESULT_ROWS);
+	*after = rinq_get_uint32(&result.fields, RINQ_OP_RESULT_LAST);
+	return *after != 0;
 }
 
 /*
@@ -101,27 +102,27 @@ id_datum(const RinqSessionRef *session, uint32 seq)
 
 /* Take the namespaces that a session listens to. */
 static Datum
-take_namespaces(RinqBytes *page)
+namespaces_datum(RinqBytes list)
 {
-	uint32		count;
-	Datum	   *names;
-	uint32		i;
+	int			size = 16;
+	int			count = 0;
+	Datum	   *names = palloc(size * sizeof(Datum));
 
-	take_page_bytes(page, &count, sizeof(count));
-	if (count > page->len / sizeof(uint32))
-		elog(ERROR, "malformed list of sessions");
-	names = palloc(Max(count, 1) * sizeof(Datum));
-	for (i = 0; i < count; i++)
+	while (list.len > 0)
 	{
-		uint32		len;
+		RinqFields	fields;
+		RinqBytes	name;
 
-		take_page_bytes(page, &len, sizeof(len));
-		if (len > page->len)
-			elog(ERROR, "malformed list of sessions");
-		names[i] = PointerGetDatum(cstring_to_text_with_len(page->data, (int) len));
-		*page = rinq_bytes(page->data + len, page->len - len);
+		take_row(&list, RINQ_KIND_NAMESPACE, &fields);
+		name = rinq_get_bytes(&fields, RINQ_NAMESPACE_NAME);
+		if (count == size)
+		{
+			size *= 2;
+			names = repalloc(names, size * sizeof(Datum));
+		}
+		names[count++] = PointerGetDatum(cstring_to_text_with_len(name.data, (int) name.len));
 	}
-	return PointerGetDatum(construct_array(names, (int) count, TEXTOID, -1, false, TYPALIGN_INT));
+	return PointerGetDatum(construct_array(names, count, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
 static void
@@ -131,32 +132,24 @@ put_sessions(RinqResultSet *set, const RinqSessionRef *session, RinqBytes page)
 	{
 		Datum		values[SESSION_COLUMNS];
 		bool		nulls[SESSION_COLUMNS] = {false};
-		uint32		seq;
-		uint32		revision;
+		RinqFields	fields;
 		Oid			role;
-		int			pid;
-		int			pending;
-		int			kept;
-		TimestampTz created;
+		uint32		pid;
 
-		take_page_bytes(&page, &seq, sizeof(seq));
-		take_page_bytes(&page, &revision, sizeof(revision));
-		take_page_bytes(&page, &role, sizeof(role));
-		take_page_bytes(&page, &pid, sizeof(pid));
-		take_page_bytes(&page, &pending, sizeof(pending));
-		take_page_bytes(&page, &kept, sizeof(kept));
-		take_page_bytes(&page, &created, sizeof(created));
-		values[6] = take_namespaces(&page);
+		take_row(&page, RINQ_KIND_SESSION, &fields);
+		role = rinq_get_oid(&fields, RINQ_SESSION_ROLE);
 		if (!may_see(role))
 			continue;
-		values[0] = id_datum(session, seq);
-		values[1] = Int64GetDatum((int64) revision);
+		pid = rinq_get_uint32(&fields, RINQ_SESSION_PID);
+		values[0] = id_datum(session, rinq_get_uint32(&fields, RINQ_SESSION_NUMBER));
+		values[1] = Int64GetDatum((int64) rinq_get_uint32(&fields, RINQ_SESSION_REVISION));
 		values[2] = ObjectIdGetDatum(role);
-		values[3] = Int32GetDatum(pid);
+		values[3] = Int32GetDatum((int32) pid);
 		nulls[3] = pid == 0;
-		values[4] = TimestampTzGetDatum(created);
-		values[5] = Int32GetDatum(pending);
-		values[7] = Int32GetDatum(kept);
+		values[4] = TimestampTzGetDatum(rinq_get_int64(&fields, RINQ_SESSION_CREATED));
+		values[5] = Int32GetDatum((int32) rinq_get_uint32(&fields, RINQ_SESSION_PENDING));
+		values[6] = namespaces_datum(rinq_get_bytes(&fields, RINQ_SESSION_NAMESPACES));
+		values[7] = Int32GetDatum((int32) rinq_get_uint32(&fields, RINQ_SESSION_BUFFERED));
 		rinq_resultset_put(set, values, nulls);
 	}
 }
@@ -172,6 +165,7 @@ rinq_list_sessions(PG_FUNCTION_ARGS)
 	RinqResultSet set;
 	RinqSessionRef session;
 	RinqBytes	page;
+	uint32		after = 0;
 	bool		more;
 
 	rinq_refuse_parallel(fcinfo);
@@ -180,7 +174,7 @@ rinq_list_sessions(PG_FUNCTION_ARGS)
 		return (Datum) 0;
 	do
 	{
-		more = next_page(RINQ_OP_LIST_SESSIONS, &session, &page);
+		more = next_page(RINQ_OP_LIST_SESSIONS, &session, &after, &page);
 		put_sessions(&set, &session, page);
 	} while (more);
 	return (Datum) 0;
@@ -193,29 +187,19 @@ put_attributes(RinqResultSet *set, const RinqSessionRef *session, RinqBytes page
 	{
 		Datum		values[ATTRIBUTE_COLUMNS];
 		bool		nulls[ATTRIBUTE_COLUMNS] = {false};
-		RinqBytes	namespace;
+		RinqFields	fields;
 		RinqAttribute *attribute;
-		uint32		seq;
-		uint32		len;
-		Oid			role;
 		int			count;
 
-		take_page_bytes(&page, &seq, sizeof(seq));
-		take_page_bytes(&page, &role, sizeof(role));
-		take_page_bytes(&page, &len, sizeof(len));
-		if (len > page.len)
+		take_row(&page, RINQ_KIND_SESSION_ATTRIBUTE, &fields);
+		if (!rinq_attributes_unpack(rinq_get_bytes(&fields, RINQ_SESSION_ATTRIBUTE_ATTRIBUTE),
+									&attribute, &count) || count != 1)
 			elog(ERROR, "malformed list of sessions");
-		namespace = rinq_bytes(page.data, len);
-		page = rinq_bytes(page.data + len, page.len - len);
-		take_page_bytes(&page, &len, sizeof(len));
-		if (len > page.len ||
-			!rinq_attributes_unpack(rinq_bytes(page.data, len), &attribute, &count) || count != 1)
-			elog(ERROR, "malformed list of sessions");
-		page = rinq_bytes(page.data + len, page.len - len);
-		if (!may_see(role))
+		if (!may_see(rinq_get_oid(&fields, RINQ_SESSION_ATTRIBUTE_ROLE)))
 			continue;
-		values[0] = id_datum(session, seq);
-		values[1] = CStringGetTextDatum(rinq_text_from_wire(namespace));
+		values[0] = id_datum(session, rinq_get_uint32(&fields, RINQ_SESSION_ATTRIBUTE_SESSION));
+		values[1] = CStringGetTextDatum(rinq_text_from_wire(rinq_get_bytes(&fields,
+																		   RINQ_SESSION_ATTRIBUTE_NAMESPACE)));
 		values[2] = CStringGetTextDatum(rinq_message_from_wire(attribute->key));
 		values[3] = CStringGetTextDatum(rinq_message_from_wire(attribute->value));
 		values[4] = BoolGetDatum(attribute->frozen);
@@ -236,6 +220,7 @@ rinq_list_attributes(PG_FUNCTION_ARGS)
 	RinqResultSet set;
 	RinqSessionRef session;
 	RinqBytes	page;
+	uint32		after = 0;
 	bool		more;
 
 	rinq_refuse_parallel(fcinfo);
@@ -244,7 +229,7 @@ rinq_list_attributes(PG_FUNCTION_ARGS)
 		return (Datum) 0;
 	do
 	{
-		more = next_page(RINQ_OP_LIST_ATTRIBUTES, &session, &page);
+		more = next_page(RINQ_OP_LIST_ATTRIBUTES, &session, &after, &page);
 		put_attributes(&set, &session, page);
 	} while (more);
 	return (Datum) 0;
@@ -262,30 +247,27 @@ rinq_list_subscriptions(PG_FUNCTION_ARGS)
 	RinqResultSet set;
 	RinqSessionRef session;
 	RinqOperationResult result;
+	RinqBytes	list;
 
 	rinq_refuse_parallel(fcinfo);
 	rinq_resultset_begin(fcinfo, &set, SUBSCRIPTION_COLUMNS);
 	if (!is_connected(&session))
 		return (Datum) 0;
 	rinq_operate(RINQ_OP_LIST_SUBSCRIPTIONS, &session, NULL, &result);
-	while (result.payload.len > 0)
+	list = rinq_get_bytes(&result.fields, RINQ_OP_RESULT_ROWS);
+	while (list.len > 0)
 	{
 		Datum		values[SUBSCRIPTION_COLUMNS];
 		bool		nulls[SUBSCRIPTION_COLUMNS] = {false};
-		uint32		len;
-		uint32		seq;
-		Oid			role;
+		RinqFields	fields;
+		RinqBytes	name;
 
-		take_page_bytes(&result.payload, &len, sizeof(len));
-		if (len > result.payload.len)
-			elog(ERROR, "malformed list of subscriptions");
-		values[0] = PointerGetDatum(cstring_to_text_with_len(result.payload.data, (int) len));
-		result.payload = rinq_bytes(result.payload.data + len, result.payload.len - len);
-		take_page_bytes(&result.payload, &seq, sizeof(seq));
-		take_page_bytes(&result.payload, &role, sizeof(role));
-		if (!may_see(role))
+		take_row(&list, RINQ_KIND_SUBSCRIBER, &fields);
+		if (!may_see(rinq_get_oid(&fields, RINQ_SUBSCRIBER_ROLE)))
 			continue;
-		values[1] = id_datum(&session, seq);
+		name = rinq_get_bytes(&fields, RINQ_SUBSCRIBER_NAME);
+		values[0] = PointerGetDatum(cstring_to_text_with_len(name.data, (int) name.len));
+		values[1] = id_datum(&session, rinq_get_uint32(&fields, RINQ_SUBSCRIBER_SESSION));
 		rinq_resultset_put(&set, values, nulls);
 	}
 	return (Datum) 0;

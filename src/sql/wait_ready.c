@@ -43,12 +43,14 @@ deadline_argument(FunctionCallInfo fcinfo)
 static char *
 ask_peer(RinqDatabase *db, int64 deadline)
 {
-	RinqBytes	fields[RINQ_OP_FIELDS] = {{NULL, 0}};
 	RinqRef		nobody = {{{0, 0}, 0}, 0};
-	uint32		index = rinq_operation_submit(db, RINQ_OP_LIST_UNREADY, &nobody, true, InvalidOid,
-											  false, fields, RINQ_OP_FIELDS, deadline);
 	char	   *volatile words = NULL;
+	RinqFields	fields;
+	uint32		index;
 
+	rinq_fields_init(&fields, RINQ_KIND_OPERATION);
+	index = rinq_operation_submit(db, RINQ_OP_LIST_UNREADY, &nobody, true, InvalidOid, false,
+								  &fields, deadline);
 	PG_TRY();
 	{
 		RinqResult	result;
@@ -56,7 +58,7 @@ ask_peer(RinqDatabase *db, int64 deadline)
 		rinq_call_wait(db, index, &result);
 		if (result.outcome == RINQ_OUTCOME_SUCCESS)
 		{
-			RinqBytes	named = result.fields[RINQ_RESULT_PAYLOAD];
+			RinqBytes	named = rinq_get_bytes(&result.fields, RINQ_OP_RESULT_UNREADY);
 
 			words = named.len == 0 ? pstrdup("") : pnstrdup(named.data, named.len);
 		}

@@ -29,6 +29,7 @@
 #include "ipc/worker.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
+#include "protocol/packed.h"
 #include "protocol/payload.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -184,9 +185,10 @@ disarm_timeout(void)
  * response again.
  */
 static bool
-call_handler(RinqSlot *slot, const RinqBytes *fields, RinqBytes *payload)
+call_handler(RinqSlot *slot, const RinqFields *fields, RinqBytes *payload)
 {
-	if (slot->work == RINQ_WORK_NOTIFICATION && fields[RINQ_REQUEST_TYPE].len > 0)
+	if (slot->work == RINQ_WORK_NOTIFICATION &&
+		rinq_get_bytes(fields, RINQ_NOTIFICATION_CHANNEL).data != NULL)
 	{
 		rinq_notify_bridge(fields);
 		*payload = rinq_bytes(NULL, 0);
@@ -208,7 +210,7 @@ call_handler(RinqSlot *slot, const RinqBytes *fields, RinqBytes *payload)
  * triggers that fire at the commit.
  */
 static void
-run_handler(RinqSlot *slot, const RinqBytes *fields)
+run_handler(RinqSlot *slot, const RinqFields *fields)
 {
 	RinqBytes	payload;
 	bool		was_handled;
@@ -245,14 +247,11 @@ run_handler(RinqSlot *slot, const RinqBytes *fields)
  * a result.
  */
 static void
-take_request(RinqSlot *slot, RinqBytes *fields)
+take_request(RinqSlot *slot, RinqFields *fields)
 {
-	int			i;
-
 	Assert(slot->work <= RINQ_WORK_NOTIFICATION);
-	rinq_slot_read(slot, fields, RINQ_REQUEST_FIELDS);
-	for (i = 0; i < RINQ_REQUEST_FIELDS; i++)
-		fields[i] = rinq_bytes_copy(fields[i]);
+	rinq_slot_read(slot, rinq_work_kind(slot->work), fields);
+	(void) rinq_fields_copy(fields);
 	rinq_slot_clear(slot);
 }
 
@@ -300,7 +299,7 @@ pause_before_retry(int64 deadline, int tries)
  * Run the handler once; false when its transaction is to be tried again.
  */
 static bool
-try_request(RinqSlot *slot, const RinqBytes *fields, int tries, MemoryContext context)
+try_request(RinqSlot *slot, const RinqFields *fields, int tries, MemoryContext context)
 {
 	ErrorData  *volatile error = NULL;
 	volatile bool retry = false;
@@ -332,17 +331,18 @@ try_request(RinqSlot *slot, const RinqBytes *fields, int tries, MemoryContext co
 
 /* Set what the handler's own messages have in common with its request. */
 static void
-inherit_request(const RinqBytes *fields, int64 deadline)
+inherit_request(const RinqFields *fields, int64 deadline)
 {
+	const RinqCommonFields *common = rinq_common_fields_of(fields);
 	static uint64 last_serial = 0;
 
 	Assert(rinq_inherited.trace.data == NULL);
 	rinq_inherited.serial = ++last_serial;
-	rinq_inherited.trace = fields[RINQ_REQUEST_TRACE];
-	rinq_inherited.source = fields[RINQ_REQUEST_SOURCE];
-	rinq_inherited.span_context = fields[RINQ_REQUEST_SPAN];
-	rinq_inherited.traceparent = fields[RINQ_REQUEST_TRACEPARENT];
-	rinq_inherited.tracestate = fields[RINQ_REQUEST_TRACESTATE];
+	rinq_inherited.trace = rinq_get_bytes(fields, common->trace);
+	rinq_inherited.source = rinq_get_bytes(fields, common->source);
+	rinq_inherited.span_context = rinq_get_bytes(fields, common->span);
+	rinq_inherited.traceparent = rinq_get_bytes(fields, common->traceparent);
+	rinq_inherited.tracestate = rinq_get_bytes(fields, common->tracestate);
 	rinq_inherited.deadline = deadline;
 }
 
@@ -353,30 +353,32 @@ inherit_request(const RinqBytes *fields, int64 deadline)
 static void
 tell_about_request(void *arg)
 {
-	const RinqBytes *fields = arg;
+	const RinqFields *fields = arg;
+	const RinqCommonFields *common = rinq_common_fields_of(fields);
 	char		id[RINQ_DISPLAY_LEN];
 	char		trace[RINQ_DISPLAY_LEN];
 	char		namespace[RINQ_DISPLAY_LEN];
 	char		command[RINQ_DISPLAY_LEN];
 
 	errcontext("rinq request %s to %s::%s, trace id %s",
-			   rinq_text_for_display(fields[RINQ_REQUEST_ID], id),
-			   rinq_text_for_display(fields[RINQ_REQUEST_NAMESPACE], namespace),
-			   rinq_text_for_display(fields[RINQ_REQUEST_COMMAND], command),
-			   rinq_text_for_display(fields[RINQ_REQUEST_TRACE], trace));
+			   rinq_text_for_display(rinq_get_bytes(fields, common->id), id),
+			   rinq_text_for_display(rinq_get_bytes(fields, common->namespace), namespace),
+			   rinq_text_for_display(rinq_get_bytes(fields, common->subject), command),
+			   rinq_text_for_display(rinq_get_bytes(fields, common->trace), trace));
 }
 
 /* show in pg_stat_activity, and in log lines, what this process is at */
 static void
-show_activity(const RinqBytes *fields)
+show_activity(const RinqFields *fields)
 {
+	const RinqCommonFields *common = rinq_common_fields_of(fields);
 	static char activity[2 * RINQ_DISPLAY_LEN + 16];
 	char		namespace[RINQ_DISPLAY_LEN];
 	char		command[RINQ_DISPLAY_LEN];
 
 	snprintf(activity, sizeof(activity), "rinq: %s::%s",
-			 rinq_text_for_display(fields[RINQ_REQUEST_NAMESPACE], namespace),
-			 rinq_text_for_display(fields[RINQ_REQUEST_COMMAND], command));
+			 rinq_text_for_display(rinq_get_bytes(fields, common->namespace), namespace),
+			 rinq_text_for_display(rinq_get_bytes(fields, common->subject), command));
 	debug_query_string = activity;
 	pgstat_report_activity(STATE_RUNNING, activity);
 	SetCurrentStatementStartTimestamp();
@@ -386,26 +388,26 @@ show_activity(const RinqBytes *fields)
 static void
 respond_to_request(RinqSlot *slot, MemoryContext context)
 {
-	RinqBytes	fields[RINQ_REQUEST_FIELDS];
+	RinqFields	fields;
 	ErrorContextCallback about;
 	int			tries;
 
-	take_request(slot, fields);
-	show_activity(fields);
+	take_request(slot, &fields);
+	show_activity(&fields);
 	if (slot->work == RINQ_WORK_REQUEST && slot->deadline != 0 &&
 		rinq_clock_ms() >= slot->deadline)
 	{
 		slot->outcome = RINQ_OUTCOME_EXPIRED;
 		return;
 	}
-	inherit_request(fields, slot->deadline);
+	inherit_request(&fields, slot->deadline);
 	about.callback = tell_about_request;
-	about.arg = fields;
+	about.arg = &fields;
 	about.previous = error_context_stack;
 	error_context_stack = &about;
-	if (!rinq_inbox_give_up(slot, fields, context))
+	if (!rinq_inbox_give_up(slot, &fields, context))
 	{
-		for (tries = 1; !try_request(slot, fields, tries, context); tries++)
+		for (tries = 1; !try_request(slot, &fields, tries, context); tries++)
 		{
 			rinq_cleanup_session();
 			MemoryContextSwitchTo(context);

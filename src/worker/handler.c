@@ -242,7 +242,7 @@ rinq_row_type(Oid type, const Oid *column_types, int count)
 }
 
 static Datum
-build_request(const Handler *handler, const RinqBytes *fields, int64 deadline,
+build_request(const Handler *handler, const RinqFields *fields, int64 deadline,
 			  bool wants_response)
 {
 	static const int source_of[] = {
@@ -258,8 +258,8 @@ build_request(const Handler *handler, const RinqBytes *fields, int64 deadline,
 	bool		nulls[REQUEST_COLUMNS];
 	HeapTuple	tuple;
 	void	   *payload = handler->raw ?
-		(void *) rinq_payload_to_raw(fields[RINQ_REQUEST_PAYLOAD]) :
-		(void *) rinq_payload_to_jsonb(fields[RINQ_REQUEST_PAYLOAD]);
+		(void *) rinq_payload_to_raw(rinq_get_bytes(fields, RINQ_REQUEST_PAYLOAD)) :
+		(void *) rinq_payload_to_jsonb(rinq_get_bytes(fields, RINQ_REQUEST_PAYLOAD));
 	int			i;
 
 	desc = rinq_row_type(handler->request_type, column_types, REQUEST_COLUMNS);
@@ -267,7 +267,7 @@ build_request(const Handler *handler, const RinqBytes *fields, int64 deadline,
 	for (i = 0; i < (int) lengthof(source_of); i++)
 	{
 		if (source_of[i] >= 0)
-			values[i] = rinq_text_datum(fields[source_of[i]]);
+			values[i] = rinq_text_datum(rinq_get_bytes(fields, source_of[i]));
 	}
 	nulls[REQUEST_PAYLOAD] = payload == NULL;
 	values[REQUEST_PAYLOAD] = PointerGetDatum(payload);
@@ -282,17 +282,12 @@ build_request(const Handler *handler, const RinqBytes *fields, int64 deadline,
 }
 
 static const char *
-outcome_name(RinqBytes type)
+outcome_name(RinqOutcome outcome)
 {
-	switch (type.len == 1 ? type.data[0] : '\0')
-	{
-		case 's':
-			return "success";
-		case 'f':
-			return "failure";
-		default:
-			return "error";
-	}
+	Assert(outcome == RINQ_OUTCOME_SUCCESS || outcome == RINQ_OUTCOME_FAILURE ||
+		   outcome == RINQ_OUTCOME_ERROR);
+	return outcome == RINQ_OUTCOME_SUCCESS ? "success" :
+		outcome == RINQ_OUTCOME_FAILURE ? "failure" : "error";
 }
 
 /*
@@ -307,8 +302,17 @@ source_session_datum(RinqBytes id)
 	return rinq_text_datum(rinq_bytes(id.data, at == NULL ? id.len : (size_t) (at - id.data)));
 }
 
+/* Put a text that a peer may have left out. */
+static void
+put_text_if_any(Datum *values, bool *nulls, int column, RinqBytes text)
+{
+	nulls[column] = text.data == NULL;
+	if (text.data != NULL)
+		values[column] = rinq_text_datum(text);
+}
+
 static Datum
-build_response(const Handler *handler, const RinqBytes *fields)
+build_response(const Handler *handler, const RinqFields *fields)
 {
 	static const Oid column_types[RESPONSE_COLUMNS] = {
 		TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID, TEXTOID
@@ -317,60 +321,42 @@ build_response(const Handler *handler, const RinqBytes *fields)
 	Datum		values[RESPONSE_COLUMNS];
 	bool		nulls[RESPONSE_COLUMNS];
 	HeapTuple	tuple;
-	bool		is_error = fields[RINQ_REQUEST_TYPE].len == 1 &&
-		fields[RINQ_REQUEST_TYPE].data[0] == 'e';
-	RinqBytes	message = is_error ? fields[RINQ_REQUEST_PAYLOAD] : fields[RINQ_REQUEST_MESSAGE];
-	Jsonb	   *payload = is_error ? NULL : rinq_payload_to_jsonb(fields[RINQ_REQUEST_PAYLOAD]);
+	RinqBytes	message = rinq_get_bytes(fields, RINQ_RESPONSE_MESSAGE);
+	RinqOutcome outcome = (RinqOutcome) rinq_get_uint32(fields, RINQ_RESPONSE_OUTCOME);
+	Jsonb	   *payload = outcome == RINQ_OUTCOME_ERROR ? NULL :
+		rinq_payload_to_jsonb(rinq_get_bytes(fields, RINQ_RESPONSE_PAYLOAD));
 
 	desc = rinq_row_type(handler->request_type, column_types, RESPONSE_COLUMNS);
 	memset(nulls, 0, sizeof(nulls));
-	values[RESPONSE_ID] = rinq_text_datum(fields[RINQ_REQUEST_ID]);
-	values[RESPONSE_SESSION] = source_session_datum(fields[RINQ_REQUEST_ID]);
-	values[RESPONSE_NAMESPACE] = rinq_text_datum(fields[RINQ_REQUEST_NAMESPACE]);
-	values[RESPONSE_COMMAND] = rinq_text_datum(fields[RINQ_REQUEST_COMMAND]);
-	values[RESPONSE_OUTCOME] = CStringGetTextDatum(outcome_name(fields[RINQ_REQUEST_TYPE]));
+	values[RESPONSE_ID] = rinq_text_datum(rinq_get_bytes(fields, RINQ_RESPONSE_ID));
+	values[RESPONSE_SESSION] = source_session_datum(rinq_get_bytes(fields, RINQ_RESPONSE_ID));
+	put_text_if_any(values, nulls, RESPONSE_NAMESPACE, rinq_get_bytes(fields, RINQ_RESPONSE_NAMESPACE));
+	put_text_if_any(values, nulls, RESPONSE_COMMAND, rinq_get_bytes(fields, RINQ_RESPONSE_COMMAND));
+	values[RESPONSE_OUTCOME] = CStringGetTextDatum(outcome_name(outcome));
 	nulls[RESPONSE_PAYLOAD] = payload == NULL;
 	values[RESPONSE_PAYLOAD] = PointerGetDatum(payload);
-	nulls[RESPONSE_FAILURE_TYPE] = fields[RINQ_REQUEST_FAILURE_TYPE].len == 0;
+	nulls[RESPONSE_FAILURE_TYPE] = rinq_get_bytes(fields, RINQ_RESPONSE_FAILURE_TYPE).len == 0;
 	if (!nulls[RESPONSE_FAILURE_TYPE])
-		values[RESPONSE_FAILURE_TYPE] = rinq_text_datum(fields[RINQ_REQUEST_FAILURE_TYPE]);
+		values[RESPONSE_FAILURE_TYPE] = rinq_text_datum(rinq_get_bytes(fields, RINQ_RESPONSE_FAILURE_TYPE));
 	nulls[RESPONSE_MESSAGE] = message.len == 0;
 	if (!nulls[RESPONSE_MESSAGE])
 		values[RESPONSE_MESSAGE] = CStringGetTextDatum(rinq_message_from_wire(message));
-	values[RESPONSE_TRACE_ID] = rinq_text_datum(fields[RINQ_REQUEST_TRACE]);
+	values[RESPONSE_TRACE_ID] = rinq_text_datum(rinq_get_bytes(fields, RINQ_RESPONSE_TRACE));
 
 	tuple = heap_form_tuple(desc, values, nulls);
 	ReleaseTupleDesc(desc);
 	return HeapTupleGetDatum(tuple);
 }
 
-/*
- * Return the fields of a notification, as an executor has got them.
- */
-void
-rinq_handler_notification(const RinqBytes *fields, RinqBytes *notification)
-{
-	notification[RINQ_NOTIFICATION_ID] = fields[RINQ_REQUEST_ID];
-	notification[RINQ_NOTIFICATION_SOURCE] = fields[RINQ_REQUEST_SOURCE];
-	notification[RINQ_NOTIFICATION_TARGET] = fields[RINQ_REQUEST_FAILURE_TYPE];
-	notification[RINQ_NOTIFICATION_NAMESPACE] = fields[RINQ_REQUEST_NAMESPACE];
-	notification[RINQ_NOTIFICATION_TYPE] = fields[RINQ_REQUEST_COMMAND];
-	notification[RINQ_NOTIFICATION_PAYLOAD] = fields[RINQ_REQUEST_PAYLOAD];
-	notification[RINQ_NOTIFICATION_CONSTRAINT] = fields[RINQ_REQUEST_MESSAGE];
-	notification[RINQ_NOTIFICATION_TRACE] = fields[RINQ_REQUEST_TRACE];
-}
-
 static Datum
-build_notification(const Handler *handler, const RinqBytes *fields)
+build_notification(const Handler *handler, const RinqFields *fields)
 {
-	RinqBytes	notification[RINQ_NOTIFICATION_FIELDS];
 	TupleDesc	desc;
 	Datum		values[RINQ_NOTIFICATION_COLUMNS];
 	bool		nulls[RINQ_NOTIFICATION_COLUMNS];
 	HeapTuple	tuple;
 
-	rinq_handler_notification(fields, notification);
-	rinq_notification_row(notification, values, nulls);
+	rinq_notification_row(fields, values, nulls);
 	desc = rinq_row_type(handler->request_type, rinq_notification_types,
 						 RINQ_NOTIFICATION_COLUMNS);
 	tuple = heap_form_tuple(desc, values, nulls);
@@ -379,14 +365,19 @@ build_notification(const Handler *handler, const RinqBytes *fields)
 }
 
 static Datum
-build_argument(RinqWork work, const Handler *handler, const RinqBytes *fields, int64 deadline,
+build_argument(RinqWork work, const Handler *handler, const RinqFields *fields, int64 deadline,
 			   bool wants_response)
 {
-	if (work == RINQ_WORK_RESPONSE)
-		return build_response(handler, fields);
-	if (work == RINQ_WORK_NOTIFICATION)
-		return build_notification(handler, fields);
-	return build_request(handler, fields, deadline, wants_response);
+	switch (work)
+	{
+		case RINQ_WORK_REQUEST:
+			return build_request(handler, fields, deadline, wants_response);
+		case RINQ_WORK_RESPONSE:
+			return build_response(handler, fields);
+		case RINQ_WORK_NOTIFICATION:
+			return build_notification(handler, fields);
+	}
+	elog(ERROR, "unknown kind of work");
 }
 
 /*
@@ -396,7 +387,7 @@ build_argument(RinqWork work, const Handler *handler, const RinqBytes *fields, i
  * is wrong with handler or request is raised as an error.
  */
 RinqBytes
-rinq_handler_call(RinqWork work, const RinqBytes *fields, Oid owner, int64 deadline,
+rinq_handler_call(RinqWork work, const RinqFields *fields, Oid owner, int64 deadline,
 				  bool wants_response)
 {
 	Handler    *handler;
@@ -405,7 +396,7 @@ rinq_handler_call(RinqWork work, const RinqBytes *fields, Oid owner, int64 deadl
 
 	LOCAL_FCINFO(fcinfo, 1);
 
-	handler = find_handler(fields[RINQ_REQUEST_HANDLER], work, owner);
+	handler = find_handler(rinq_get_bytes(fields, rinq_common_fields_of(fields)->handler), work, owner);
 	InitFunctionCallInfoData(*fcinfo, &handler->flinfo, 1, InvalidOid, NULL, NULL);
 	fcinfo->args[0].value = build_argument(work, handler, fields, deadline, wants_response);
 	fcinfo->args[0].isnull = false;

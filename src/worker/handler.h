@@ -18,11 +18,10 @@
 extern bool rinq_handler_entered;
 
 extern void rinq_handler_init(void);
-extern RinqBytes rinq_handler_call(RinqWork work, const RinqBytes *fields, Oid owner,
+extern RinqBytes rinq_handler_call(RinqWork work, const RinqFields *fields, Oid owner,
 								   int64 deadline, bool wants_response);
 
 /* rows for handlers, and what else takes them */
 extern TupleDesc rinq_row_type(Oid type, const Oid *column_types, int count);
-extern void rinq_handler_notification(const RinqBytes *fields, RinqBytes *notification);
 
 #endif							/* RINQ_HANDLER_H */

@@ -69,7 +69,7 @@ digest_update(pg_cryptohash_ctx *context, const void *data, size_t len)
  * wanted.
  */
 static Datum
-digest_datum(const RinqSlot *slot, const RinqBytes *fields)
+digest_datum(const RinqSlot *slot, const RinqFields *fields)
 {
 	static const int parts[] = {
 		RINQ_REQUEST_NAMESPACE, RINQ_REQUEST_COMMAND, RINQ_REQUEST_PAYLOAD
@@ -91,11 +91,12 @@ digest_datum(const RinqSlot *slot, const RinqBytes *fields)
 	digest_update(context, &wanted, sizeof(wanted));
 	for (i = 0; i < (int) lengthof(parts); i++)
 	{
-		uint64		len = fields[parts[i]].len;
+		RinqBytes	part = rinq_get_bytes(fields, parts[i]);
+		uint64		len = part.len;
 
 		digest_update(context, &len, sizeof(len));
 		if (len > 0)
-			digest_update(context, fields[parts[i]].data, len);
+			digest_update(context, part.data, len);
 	}
 	if (pg_cryptohash_final(context, digest, sizeof(digest)) < 0)
 	{
@@ -122,7 +123,7 @@ first_integer(void)
  * least.  Returns false when there may not, and how many there were.
  */
 static bool
-record_attempt(const RinqSlot *slot, const RinqBytes *fields, int *attempts)
+record_attempt(const RinqSlot *slot, const RinqFields *fields, int *attempts)
 {
 	RinqOwnTable table;
 	Oid			types[3] = {TEXTOID, BYTEAOID, INT4OID};
@@ -130,7 +131,7 @@ record_attempt(const RinqSlot *slot, const RinqBytes *fields, int *attempts)
 	bool		counted;
 
 	rinq_own_table_open(&table, rinq_internal_schema(), "inbox_attempt");
-	values[0] = rinq_text_datum(fields[RINQ_REQUEST_ID]);
+	values[0] = rinq_text_datum(rinq_get_bytes(fields, RINQ_REQUEST_ID));
 	values[1] = digest_datum(slot, fields);
 	values[2] = Int32GetDatum(rinq_inbox_max_attempts);
 	counted = rinq_own_table_execute(psprintf("INSERT INTO %s AS a (id, digest, attempts, first, last)"
@@ -155,8 +156,9 @@ record_attempt(const RinqSlot *slot, const RinqBytes *fields, int *attempts)
  * Set a request aside, for an administrator to look at.
  */
 static void
-record_dead(const RinqSlot *slot, const RinqBytes *fields, int attempts, const char *error)
+record_dead(const RinqSlot *slot, const RinqFields *fields, int attempts, const char *error)
 {
+	RinqBytes	handler = rinq_get_bytes(fields, RINQ_REQUEST_HANDLER);
 	RinqOwnTable table;
 	Oid			types[10] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID, TEXTOID, TEXTOID,
 		INT4OID, TEXTOID, BYTEAOID
@@ -166,15 +168,15 @@ record_dead(const RinqSlot *slot, const RinqBytes *fields, int attempts, const c
 
 	rinq_own_table_open(&table, rinq_internal_schema(), "inbox_dead_letter");
 	memset(nulls, ' ', sizeof(nulls));
-	values[0] = rinq_text_datum(fields[RINQ_REQUEST_ID]);
-	values[1] = rinq_text_datum(fields[RINQ_REQUEST_SOURCE]);
-	values[2] = rinq_text_datum(fields[RINQ_REQUEST_NAMESPACE]);
-	values[3] = rinq_text_datum(fields[RINQ_REQUEST_COMMAND]);
-	values[4] = bytea_datum(fields[RINQ_REQUEST_PAYLOAD]);
-	if (fields[RINQ_REQUEST_PAYLOAD].len == 0)
+	values[0] = rinq_text_datum(rinq_get_bytes(fields, RINQ_REQUEST_ID));
+	values[1] = rinq_text_datum(rinq_get_bytes(fields, RINQ_REQUEST_SOURCE));
+	values[2] = rinq_text_datum(rinq_get_bytes(fields, RINQ_REQUEST_NAMESPACE));
+	values[3] = rinq_text_datum(rinq_get_bytes(fields, RINQ_REQUEST_COMMAND));
+	values[4] = bytea_datum(rinq_get_bytes(fields, RINQ_REQUEST_PAYLOAD));
+	if (rinq_get_bytes(fields, RINQ_REQUEST_PAYLOAD).len == 0)
 		nulls[4] = 'n';
-	values[5] = rinq_text_datum(fields[RINQ_REQUEST_TRACE]);
-	values[6] = CStringGetTextDatum(rinq_handler_name(TextDatumGetCString(rinq_text_datum(fields[RINQ_REQUEST_HANDLER]))));
+	values[5] = rinq_text_datum(rinq_get_bytes(fields, RINQ_REQUEST_TRACE));
+	values[6] = CStringGetTextDatum(rinq_handler_name(pnstrdup(handler.data, handler.len)));
 	values[7] = Int32GetDatum(attempts);
 	values[8] = CStringGetTextDatum(error);
 	values[9] = digest_datum(slot, fields);
@@ -220,7 +222,7 @@ found_response(const RinqSlot *slot, MemoryContext context)
  * transaction that is handling the same request is waited for.
  */
 bool
-rinq_inbox_was_handled(const RinqSlot *slot, const RinqBytes *fields, RinqBytes *payload)
+rinq_inbox_was_handled(const RinqSlot *slot, const RinqFields *fields, RinqBytes *payload)
 {
 	RinqOwnTable table;
 	MemoryContext context = CurrentMemoryContext;
@@ -229,9 +231,9 @@ rinq_inbox_was_handled(const RinqSlot *slot, const RinqBytes *fields, RinqBytes 
 	bool		handled;
 
 	rinq_own_table_open(&table, rinq_internal_schema(), "inbox_handled");
-	values[0] = rinq_text_datum(fields[RINQ_REQUEST_ID]);
+	values[0] = rinq_text_datum(rinq_get_bytes(fields, RINQ_REQUEST_ID));
 	values[1] = digest_datum(slot, fields);
-	values[2] = rinq_text_datum(fields[RINQ_REQUEST_NAMESPACE]);
+	values[2] = rinq_text_datum(rinq_get_bytes(fields, RINQ_REQUEST_NAMESPACE));
 	for (;;)
 	{
 		handled = rinq_own_table_execute(psprintf("INSERT INTO %s (id, digest, namespace, handled)"
@@ -256,7 +258,7 @@ rinq_inbox_was_handled(const RinqSlot *slot, const RinqBytes *fields, RinqBytes 
  * Note the response to a request, if it may ever be asked for again.
  */
 void
-rinq_inbox_handled(const RinqSlot *slot, const RinqBytes *fields, RinqBytes payload)
+rinq_inbox_handled(const RinqSlot *slot, const RinqFields *fields, RinqBytes payload)
 {
 	RinqOwnTable table;
 	Oid			types[3] = {TEXTOID, BYTEAOID, BYTEAOID};
@@ -265,7 +267,7 @@ rinq_inbox_handled(const RinqSlot *slot, const RinqBytes *fields, RinqBytes payl
 	if (payload.len == 0 || !slot->wants_response)
 		return;					/* nil, as the row says already */
 	rinq_own_table_open(&table, rinq_internal_schema(), "inbox_handled");
-	values[0] = rinq_text_datum(fields[RINQ_REQUEST_ID]);
+	values[0] = rinq_text_datum(rinq_get_bytes(fields, RINQ_REQUEST_ID));
 	values[1] = digest_datum(slot, fields);
 	values[2] = bytea_datum(payload);
 	(void) rinq_own_table_execute(psprintf("UPDATE %s SET payload = $3"
@@ -318,7 +320,7 @@ rinq_keep_books(void (*work) (void *arg), void *arg, bool durably, const char *l
 typedef struct Attempt
 {
 	const RinqSlot *slot;
-	const RinqBytes *fields;
+	const RinqFields *fields;
 	bool		may_go_on;
 	int			attempts;		/* this attempt included, if it may go on */
 	char		error[64];
@@ -346,7 +348,7 @@ set_request_aside(void *arg)
  * it is answered with an error, and set aside; then the result is true.
  */
 bool
-rinq_inbox_give_up(RinqSlot *slot, const RinqBytes *fields, MemoryContext context)
+rinq_inbox_give_up(RinqSlot *slot, const RinqFields *fields, MemoryContext context)
 {
 	Attempt		attempt;
 

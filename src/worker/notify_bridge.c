@@ -38,7 +38,7 @@
 #define MAX_NOTIFY_LEN (BLCKSZ - NAMEDATALEN - 128 - 1)
 
 static Datum
-notification_datum(Oid schema, const RinqBytes *fields, Oid *type)
+notification_datum(Oid schema, const RinqFields *fields, Oid *type)
 {
 	TupleDesc	desc;
 	HeapTuple	tuple;
@@ -134,23 +134,21 @@ store_notification(Datum notification, Oid type)
  * when the current transaction commits.
  */
 void
-rinq_notify_bridge(const RinqBytes *fields)
+rinq_notify_bridge(const RinqFields *fields)
 {
 	Oid			schema = rinq_extension_schema();
-	RinqBytes	notification[RINQ_NOTIFICATION_FIELDS];
+	RinqBytes	channel = rinq_get_bytes(fields, RINQ_NOTIFICATION_CHANNEL);
 	Oid			type;
 	Datum		row;
 	char	   *json;
 
-	rinq_handler_notification(fields, notification);
-	row = notification_datum(schema, notification, &type);
+	row = notification_datum(schema, fields, &type);
 	rinq_handler_entered = true;	/* what fails from here on is logged each
 									 * time */
 	json = TextDatumGetCString(DirectFunctionCall1(row_to_json, row));
 	if (strlen(json) > MAX_NOTIFY_LEN)
 		json = store_notification(row, type);
 	(void) DirectFunctionCall2(pg_notify,
-							   CStringGetTextDatum(pnstrdup(fields[RINQ_REQUEST_HANDLER].data,
-															fields[RINQ_REQUEST_HANDLER].len)),
+							   PointerGetDatum(cstring_to_text_with_len(channel.data, (int) channel.len)),
 							   CStringGetTextDatum(json));
 }

@@ -12,6 +12,6 @@
 
 #include "base/bytes.h"
 
-extern void rinq_notify_bridge(const RinqBytes *fields);
+extern void rinq_notify_bridge(const RinqFields *fields);
 
 #endif							/* RINQ_WORKER_NOTIFY_BRIDGE_H */

@@ -66,7 +66,7 @@ rinq_fetch_forget(void)
 static RinqOutboxItem *
 report_items(void)
 {
-	return (RinqOutboxItem *) RINQ_CHUNK_DATA(rinq_chunk(fetch.order));
+	return rinq_chunk_items(rinq_chunk(fetch.order), sizeof(RinqOutboxItem));
 }
 
 static void

@@ -402,7 +402,7 @@ rinq_outbox_row_refs(MemoryContext context, const RinqOutboxItem *items, Size co
 static bool
 remove_rows(RinqChunk *chunk)
 {
-	RinqOutboxItem *items = (RinqOutboxItem *) RINQ_CHUNK_DATA(chunk);
+	RinqOutboxItem *items = rinq_chunk_items(chunk, sizeof(RinqOutboxItem));
 	RinqOutboxRowRef *refs;
 	Size		removed = 0;
 	uint32		i;
@@ -428,7 +428,7 @@ remove_rows(RinqChunk *chunk)
 static bool
 set_failed_aside(RinqChunk *chunk)
 {
-	RinqOutboxFailed *failed = (RinqOutboxFailed *) RINQ_CHUNK_DATA(chunk);
+	RinqOutboxFailed *failed = rinq_chunk_items(chunk, sizeof(RinqOutboxFailed));
 	RinqOutboxItem *items = (RinqOutboxItem *) failed;
 	Size		moved = 0;
 	uint32		i;

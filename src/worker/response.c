@@ -32,11 +32,11 @@
 void
 rinq_result_plainly(RinqSlot *slot, const char *ascii)
 {
-	RinqBytes	result[RINQ_RESULT_FIELDS];
+	RinqFields	result;
 
-	memset(result, 0, sizeof(result));
-	result[RINQ_RESULT_TEXT] = rinq_bytes_str(ascii);
-	(void) rinq_slot_write(slot, result, RINQ_RESULT_FIELDS);
+	rinq_fields_init(&result, RINQ_KIND_RESULT);
+	rinq_put_bytes(&result, RINQ_RESULT_TEXT, rinq_bytes_str(ascii));
+	(void) rinq_slot_write(slot, &result);
 	slot->outcome = RINQ_OUTCOME_ERROR;
 }
 
@@ -46,7 +46,7 @@ rinq_result_plainly(RinqSlot *slot, const char *ascii)
  * wait.  False when there was none.
  */
 static bool
-write_when_room(RinqSlot *slot, const RinqBytes *fields)
+write_when_room(RinqSlot *slot, const RinqFields *fields)
 {
 	static uint32 wait_event = 0;
 	int64		begun = rinq_clock_ms();
@@ -55,7 +55,7 @@ write_when_room(RinqSlot *slot, const RinqBytes *fields)
 
 	Assert(rinq_slot_state(slot) == RINQ_SLOT_RUNNING ||
 		   rinq_slot_state(slot) == RINQ_SLOT_ABANDONED);
-	while (!rinq_slot_write(slot, fields, RINQ_RESULT_FIELDS))
+	while (!rinq_slot_write(slot, fields))
 	{
 		if (waited >= left)
 			return false;
@@ -77,14 +77,14 @@ write_when_room(RinqSlot *slot, const RinqBytes *fields)
 bool
 rinq_result_success(RinqSlot *slot, RinqBytes payload)
 {
-	RinqBytes	fields[RINQ_RESULT_FIELDS];
+	RinqFields	fields;
 
 	Assert(IsTransactionState() && slot->owner == RINQ_MY_PROCNO);
-	memset(fields, 0, sizeof(fields));
+	rinq_fields_init(&fields, RINQ_KIND_RESULT);
 	if (slot->wants_response)
-		fields[RINQ_RESULT_PAYLOAD] = payload;
+		rinq_put_bytes(&fields, RINQ_RESULT_PAYLOAD, payload);
 	slot->outcome = RINQ_OUTCOME_SUCCESS;
-	return write_when_room(slot, fields);
+	return write_when_room(slot, &fields);
 }
 
 /*
@@ -93,35 +93,36 @@ rinq_result_success(RinqSlot *slot, RinqBytes payload)
 static void
 put_error_text(RinqSlot *slot, const char *text)
 {
-	RinqBytes	fields[RINQ_RESULT_FIELDS];
+	RinqFields	fields;
 	RinqBytes	wire = rinq_text_to_wire(text);
 
-	memset(fields, 0, sizeof(fields));
-	fields[RINQ_RESULT_TEXT] = wire;
+	rinq_fields_init(&fields, RINQ_KIND_RESULT);
+	rinq_put_bytes(&fields, RINQ_RESULT_TEXT, wire);
 	slot->outcome = RINQ_OUTCOME_ERROR;
-	if (rinq_slot_write(slot, fields, RINQ_RESULT_FIELDS))
+	if (rinq_slot_write(slot, &fields))
 		return;
-	fields[RINQ_RESULT_TEXT].len = pg_encoding_mbcliplen(PG_UTF8, wire.data, (int) wire.len,
-														 RINQ_SLOT_INLINE - RINQ_RESULT_FIELDS * sizeof(uint32));
-	(void) rinq_slot_write(slot, fields, RINQ_RESULT_FIELDS);
+	wire.len = pg_encoding_mbcliplen(PG_UTF8, wire.data, (int) wire.len,
+									 RINQ_SLOT_INLINE - (int) (rinq_fields_size(&fields) - wire.len));
+	rinq_put_bytes(&fields, RINQ_RESULT_TEXT, wire);
+	(void) rinq_slot_write(slot, &fields);
 }
 
 /* Respond with the failure that a handler has ended with. */
 static void
 respond_failure(RinqSlot *slot)
 {
-	RinqBytes	fields[RINQ_RESULT_FIELDS];
+	RinqFields	fields;
 
 	Assert(rinq_last_failure_data.type != NULL);
-	memset(fields, 0, sizeof(fields));
-	fields[RINQ_RESULT_TYPE] = rinq_text_to_wire(rinq_last_failure_data.type);
+	rinq_fields_init(&fields, RINQ_KIND_RESULT);
+	rinq_put_bytes(&fields, RINQ_RESULT_FAILURE_TYPE, rinq_text_to_wire(rinq_last_failure_data.type));
 	if (rinq_last_failure_data.message != NULL)
-		fields[RINQ_RESULT_TEXT] = rinq_text_to_wire(rinq_last_failure_data.message);
-	fields[RINQ_RESULT_PAYLOAD] = rinq_payload_from_jsonb(rinq_last_failure_data.payload);
+		rinq_put_bytes(&fields, RINQ_RESULT_TEXT, rinq_text_to_wire(rinq_last_failure_data.message));
+	rinq_put_bytes(&fields, RINQ_RESULT_PAYLOAD, rinq_payload_from_jsonb(rinq_last_failure_data.payload));
 	slot->outcome = RINQ_OUTCOME_FAILURE;
 	if (!slot->wants_response)
-		memset(fields, 0, sizeof(fields));
-	if (!write_when_room(slot, fields))
+		rinq_fields_init(&fields, RINQ_KIND_RESULT);
+	if (!write_when_room(slot, &fields))
 		rinq_result_plainly(slot, RINQ_NO_ROOM_FOR_RESPONSE);
 }
 

@@ -128,6 +128,8 @@ rinq_inbound_free(RinqInbound * request)
 	rinq_inbound_free_body(request);
 	if (request->own.handler != NULL)
 		pfree(request->own.handler);
+	if (request->own.channel != NULL)
+		pfree(request->own.channel);
 	pfree(request);
 }
 
@@ -199,6 +201,7 @@ make_returned(void)
 static int
 count_return(const RinqInbound * request)
 {
+	RinqBytes	text = rinq_get_bytes(&request->fields, RINQ_REQUEST_ID);
 	RinqMessageId id;
 	RinqMessageId key;
 	Returned   *entry;
@@ -206,7 +209,7 @@ count_return(const RinqInbound * request)
 
 	if (returned == NULL)
 		make_returned();
-	if (!rinq_message_id_parse(request->id.data, request->id.len, &id))
+	if (!rinq_message_id_parse(text.data, text.len, &id))
 		return 1;
 	rinq_message_id_key(&id, &key);
 	if (hash_get_num_entries(returned) >= MAX_RETURNED)
@@ -240,12 +243,12 @@ log_return(const RinqInbound * request)
 	}
 	ereport(LOG,
 			(errmsg("rinq peer %s gives request %s back to the broker again, since its handler did not end",
-					rinq_peer.id_text, rinq_text_for_display(request->id, id)),
+					rinq_peer.id_text, rinq_text_for_display(rinq_get_bytes(&request->fields, RINQ_REQUEST_ID), id)),
 			 errdetail_internal("Namespace \"%s\", command \"%s\", trace id \"%s\"; "
 								UINT64_FORMAT " more requests since the last such entry.",
-								rinq_text_for_display(request->namespace, ns),
-								rinq_text_for_display(request->command, command),
-								rinq_text_for_display(request->trace, trace), suppressed),
+								rinq_text_for_display(rinq_get_bytes(&request->fields, RINQ_REQUEST_NAMESPACE), ns),
+								rinq_text_for_display(rinq_get_bytes(&request->fields, RINQ_REQUEST_COMMAND), command),
+								rinq_text_for_display(rinq_get_bytes(&request->fields, RINQ_REQUEST_TRACE), trace), suppressed),
 			 errhint("From now on it goes back later and later.")));
 	last_logged = rinq_peer.now;
 	suppressed = 0;

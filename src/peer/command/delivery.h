@@ -15,6 +15,7 @@
 #include "ipc/listener_config.h"
 #include "ipc/slots.h"
 #include "lib/ilist.h"
+#include "protocol/kinds.h"
 
 typedef enum RinqReplyMode
 {
@@ -37,9 +38,7 @@ typedef struct RinqInbound
 	uint64		session_serial;
 	RinqListener own;			/* of a response or notification: whom it goes
 								 * to */
-	char		type;			/* of a response; 'n' of a notification that
-								 * is forwarded; of the response, when
-								 * "answered" */
+	char		response_type;	/* of the response that was made, if any */
 	RinqLane   *lane;			/* while it waits there, or is in a slot */
 	uint16		channel;		/* the channel that the request came through */
 	uint32		epoch;			/* of that channel */
@@ -52,16 +51,9 @@ typedef struct RinqInbound
 	int64		settle_at;		/* when it goes back, while it is "delayed" */
 	RinqReplyMode reply;
 	int64		deadline;		/* 0 is none */
-	RinqBytes	id;
-	RinqBytes	source;
-	RinqBytes	trace;
-	RinqBytes	namespace;
-	RinqBytes	command;
-	RinqBytes	span_context;
-	RinqBytes	traceparent;
-	RinqBytes	tracestate;
-	RinqBytes	failure_type;	/* these two: of a response */
-	RinqBytes	message;
+	RinqFields	fields;			/* as they go to a command worker, but for
+								 * handler and body; they point into "texts" */
+	int			body_field;		/* which of them the body is */
 	RinqBytes	body;			/* freed once it is in a slot */
 	char		texts[FLEXIBLE_ARRAY_MEMBER];
 } RinqInbound;

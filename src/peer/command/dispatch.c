@@ -116,26 +116,20 @@ enqueue_inbound(RinqInbound * request, const RinqListener *listener)
 {
 	uint32		index = find_free_slot();
 	RinqSlot   *slot;
-	RinqBytes	fields[RINQ_REQUEST_FIELDS];
+	RinqFields	fields;
 
 	if (index == RINQ_NO_SLOT)
 		return false;
 	slot = &rinq_peer.slots->slot[index];
 	Assert(in_slot[index] == NULL && slot->length == 0 && !DsaPointerIsValid(slot->large));
-	fields[RINQ_REQUEST_HANDLER] = rinq_bytes_str(listener->handler);
-	fields[RINQ_REQUEST_NAMESPACE] = request->namespace;
-	fields[RINQ_REQUEST_COMMAND] = request->command;
-	fields[RINQ_REQUEST_ID] = request->id;
-	fields[RINQ_REQUEST_SOURCE] = request->source;
-	fields[RINQ_REQUEST_TRACE] = request->trace;
-	fields[RINQ_REQUEST_PAYLOAD] = request->body;
-	fields[RINQ_REQUEST_SPAN] = request->span_context;
-	fields[RINQ_REQUEST_TRACEPARENT] = request->traceparent;
-	fields[RINQ_REQUEST_TRACESTATE] = request->tracestate;
-	fields[RINQ_REQUEST_TYPE] = rinq_bytes(&request->type, request->type == '\0' ? 0 : 1);
-	fields[RINQ_REQUEST_FAILURE_TYPE] = request->failure_type;
-	fields[RINQ_REQUEST_MESSAGE] = request->message;
-	if (!rinq_slot_write(slot, fields, RINQ_REQUEST_FIELDS))
+	fields = request->fields;
+	if (listener->handler != NULL)
+		rinq_put_bytes(&fields, rinq_common_fields_of(&fields)->handler,
+					   rinq_bytes_str(listener->handler));
+	if (listener->channel != NULL)
+		rinq_put_bytes(&fields, RINQ_NOTIFICATION_CHANNEL, rinq_bytes_str(listener->channel));
+	rinq_put_bytes(&fields, request->body_field, request->body);
+	if (!rinq_slot_write(slot, &fields))
 		return false;
 
 	rinq_inbound_free_body(request);
@@ -189,7 +183,7 @@ inbound_session(const RinqInbound * request)
 static RinqNamespace *
 served_namespace(const RinqInbound * request)
 {
-	RinqNamespace *ns = rinq_topology_find(request->namespace);
+	RinqNamespace *ns = rinq_topology_find(rinq_get_bytes(&request->fields, RINQ_REQUEST_NAMESPACE));
 
 	return ns != NULL && ns->listener != NULL ? ns : NULL;
 }

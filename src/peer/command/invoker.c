@@ -158,7 +158,7 @@ static void
 publish_call(uint32 index, RinqNamespace * ns)
 {
 	RinqSlot   *slot = &rinq_peer.slots->slot[index];
-	RinqBytes	fields[RINQ_CALL_FIELDS];
+	RinqFields	fields;
 	RinqMessage msg;
 	RinqMsgStatus status;
 	RinqPublication what;
@@ -166,27 +166,27 @@ publish_call(uint32 index, RinqNamespace * ns)
 	char		expiration[RINQ_EXPIRATION_SIZE];
 	bool		in_doubt;
 
-	rinq_slot_read(slot, fields, RINQ_CALL_FIELDS);
+	rinq_slot_read(slot, RINQ_KIND_CALL, &fields);
 	memset(&msg, 0, sizeof(msg));
 	msg.message_id = rinq_bytes(id_text,
 								rinq_message_id_format(&slot->id, id_text, sizeof(id_text)));
-	rinq_message_set_trace(&msg, fields[RINQ_CALL_TRACE]);
-	msg.span_context = fields[RINQ_CALL_SPAN];
-	msg.traceparent = fields[RINQ_CALL_TRACEPARENT];
-	msg.tracestate = fields[RINQ_CALL_TRACESTATE];
+	rinq_message_set_trace(&msg, rinq_get_bytes(&fields, RINQ_CALL_TRACE));
+	msg.span_context = rinq_get_bytes(&fields, RINQ_CALL_SPAN);
+	msg.traceparent = rinq_get_bytes(&fields, RINQ_CALL_TRACEPARENT);
+	msg.tracestate = rinq_get_bytes(&fields, RINQ_CALL_TRACESTATE);
 	msg.reply_to = rinq_bytes_str(slot->uncorrelated ? "u" : "c");
 	msg.has_priority = true;
 	msg.priority = 1;
 	rinq_message_set_deadline(&msg, slot->deadline, expiration);
-	msg.ns = fields[RINQ_CALL_NAMESPACE];
-	msg.command = fields[RINQ_CALL_COMMAND];
+	msg.ns = rinq_get_bytes(&fields, RINQ_CALL_NAMESPACE);
+	msg.command = rinq_get_bytes(&fields, RINQ_CALL_COMMAND);
 
 	make_publication(&what, RINQ_PUBLISH_CALL, index, &slot->id);
 	what.ns = ns;
 	what.uncorrelated = slot->uncorrelated;
-	in_doubt = rinq_publish_waits_for_confirm(fields[RINQ_CALL_PAYLOAD].len);
+	in_doubt = rinq_publish_waits_for_confirm(rinq_get_bytes(&fields, RINQ_CALL_PAYLOAD).len);
 	status = rinq_publish(&what, "cmd.bal", rinq_bytes_str(ns->name), true, &msg,
-						  fields[RINQ_CALL_PAYLOAD]);
+						  rinq_get_bytes(&fields, RINQ_CALL_PAYLOAD));
 	if (status != RINQ_MSG_OK)
 	{
 		not_published(index, status);
@@ -214,7 +214,7 @@ rinq_invoker_ask(uint32 index, const RinqPeerId *peer, const char *command, Rinq
 {
 	static uint32 counter = 0;
 	RinqSlot   *slot = &rinq_peer.slots->slot[index];
-	RinqBytes	fields[RINQ_OP_FIELDS];
+	RinqFields	fields;
 	RinqMessage msg;
 	RinqMsgStatus status;
 	RinqPublication what;
@@ -228,14 +228,14 @@ rinq_invoker_ask(uint32 index, const RinqPeerId *peer, const char *command, Rinq
 	if (++counter == 0)
 		counter = 1;
 	id.seq = counter;
-	rinq_slot_read(slot, fields, RINQ_OP_FIELDS);
+	rinq_slot_read(slot, RINQ_KIND_OPERATION, &fields);
 	memset(&msg, 0, sizeof(msg));
 	msg.message_id = rinq_bytes(id_text, rinq_message_id_format(&id, id_text, sizeof(id_text)));
-	if (fields[RINQ_OP_TRACE].len > 0)
-		msg.correlation_id = fields[RINQ_OP_TRACE];
-	msg.span_context = fields[RINQ_OP_SPAN];
-	msg.traceparent = fields[RINQ_OP_TRACEPARENT];
-	msg.tracestate = fields[RINQ_OP_TRACESTATE];
+	if (rinq_get_bytes(&fields, RINQ_OP_TRACE).len > 0)
+		msg.correlation_id = rinq_get_bytes(&fields, RINQ_OP_TRACE);
+	msg.span_context = rinq_get_bytes(&fields, RINQ_OP_SPAN);
+	msg.traceparent = rinq_get_bytes(&fields, RINQ_OP_TRACEPARENT);
+	msg.tracestate = rinq_get_bytes(&fields, RINQ_OP_TRACESTATE);
 	msg.reply_to = rinq_bytes_str("c");
 	msg.has_priority = true;
 	msg.priority = 2;
@@ -291,7 +291,7 @@ void
 rinq_invoker_call(uint32 index)
 {
 	RinqSlot   *slot = &rinq_peer.slots->slot[index];
-	RinqBytes	fields[RINQ_CALL_FIELDS];
+	RinqFields	fields;
 	RinqNamespace *ns;
 	const char *problem;
 
@@ -303,8 +303,8 @@ rinq_invoker_call(uint32 index)
 		return;
 	}
 
-	rinq_slot_read(slot, fields, RINQ_CALL_FIELDS);
-	ns = rinq_topology_namespace(fields[RINQ_CALL_NAMESPACE], rinq_max_namespaces);
+	rinq_slot_read(slot, RINQ_KIND_CALL, &fields);
+	ns = rinq_topology_namespace(rinq_get_bytes(&fields, RINQ_CALL_NAMESPACE), rinq_max_namespaces);
 	if (ns == NULL)
 	{
 		rinq_pending_finish_text(index, RINQ_OUTCOME_REFUSED,

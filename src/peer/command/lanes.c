@@ -128,6 +128,8 @@ find_role(Oid oid)
 static RinqLane *
 find_lane(const RinqInbound * request, Oid role, RinqNamespace * ns)
 {
+	RinqBytes	namespace = rinq_get_bytes(&request->fields,
+										   rinq_common_fields_of(&request->fields)->namespace);
 	LaneKey		key;
 	RinqLane   *lane;
 	bool		found;
@@ -135,7 +137,7 @@ find_lane(const RinqInbound * request, Oid role, RinqNamespace * ns)
 	key.role = role;
 	key.work = request->work;
 	key.namespace = ns != NULL ? ns->index :
-		hash_bytes((const unsigned char *) request->namespace.data, (int) request->namespace.len);
+		hash_bytes((const unsigned char *) namespace.data, (int) namespace.len);
 	lane = hash_search(lanes, &key, HASH_ENTER, &found);
 	if (found)
 		return lane;

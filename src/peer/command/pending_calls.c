@@ -85,33 +85,38 @@ rinq_pending_expect(uint32 index, const RinqMessageId *id, RinqResponseHandler h
 	entry->handler = handler;
 }
 
+/* Make a result of a call or an operation that has nothing but a text. */
+static void
+init_text_result(RinqFields *result, RinqOperation op, const char *text)
+{
+	rinq_fields_init(result, rinq_result_kind(op));
+	rinq_put_bytes(result, op == RINQ_OP_CALL ? RINQ_RESULT_TEXT : RINQ_OP_RESULT_TEXT,
+				   rinq_bytes_str(text));
+}
+
 /*
- * End a call: put the answer into its slot and wake the backend, unless
- * that has stopped waiting.  True when it gets all of the answer.
+ * End a call: put the result into its slot and wake the backend, unless
+ * that has stopped waiting.  True when it gets all of the result.
  */
 bool
-rinq_pending_finish(uint32 index, RinqOutcome outcome, RinqBytes type, RinqBytes text,
-					RinqBytes payload)
+rinq_pending_finish(uint32 index, RinqOutcome outcome, const RinqFields *result)
 {
 	RinqSlot   *slot = &rinq_peer.slots->slot[index];
-	RinqBytes	fields[RINQ_RESULT_FIELDS];
 	int			owner = slot->owner;
 	bool		written;
 
 	Assert(index < rinq_peer.slots->num_calls);
+	Assert(result->kind == rinq_result_kind(slot->op));
 	rinq_pending_forget(index);
-	fields[RINQ_RESULT_TYPE] = type;
-	fields[RINQ_RESULT_TEXT] = text;
-	fields[RINQ_RESULT_PAYLOAD] = payload;
 	slot->outcome = outcome;
-	written = rinq_slot_write(slot, fields, RINQ_RESULT_FIELDS);
+	written = rinq_slot_write(slot, result);
 	if (!written)
 	{
-		memset(fields, 0, sizeof(fields));
-		fields[RINQ_RESULT_TEXT] =
-			rinq_bytes_str("the response does not fit into \"rinq.payload_memory\"");
+		RinqFields	text;
+
+		init_text_result(&text, slot->op, "the response does not fit into \"rinq.payload_memory\"");
 		slot->outcome = RINQ_OUTCOME_REFUSED;
-		(void) rinq_slot_write(slot, fields, RINQ_RESULT_FIELDS);
+		(void) rinq_slot_write(slot, &text);
 	}
 	/* otherwise it is abandoned, and freed when the inbox says so */
 	if (!rinq_slot_move(slot, RINQ_SLOT_QUEUED, RINQ_SLOT_DONE))
@@ -126,16 +131,18 @@ rinq_pending_finish(uint32 index, RinqOutcome outcome, RinqBytes type, RinqBytes
 void
 rinq_pending_finish_text(uint32 index, RinqOutcome outcome, const char *text)
 {
-	rinq_pending_finish(index, outcome, rinq_bytes(NULL, 0), rinq_bytes_str(text),
-						rinq_bytes(NULL, 0));
+	RinqFields	result;
+
+	init_text_result(&result, rinq_peer.slots->slot[index].op, text);
+	rinq_pending_finish(index, outcome, &result);
 }
 
-/* hands a response to the call it answers */
+/* Hand a response to the call it is for. */
 static void
 deliver_response(Pending * entry, const RinqDelivery *delivery)
 {
 	const RinqMessage *msg = &delivery->message;
-	RinqBytes	none = rinq_bytes(NULL, 0);
+	RinqFields	result;
 	char		kind = msg->type.len == 1 ? msg->type.data[0] : '\0';
 	uint32		index = entry->call.index;
 
@@ -146,12 +153,25 @@ deliver_response(Pending * entry, const RinqDelivery *delivery)
 	else if (delivery->malformed_headers)
 		rinq_pending_finish_text(index, RINQ_OUTCOME_MALFORMED, "its headers cannot be read");
 	else if (kind == 's')
-		rinq_pending_finish(index, RINQ_OUTCOME_SUCCESS, none, none, delivery->body);
+	{
+		rinq_fields_init(&result, RINQ_KIND_RESULT);
+		rinq_put_bytes(&result, RINQ_RESULT_PAYLOAD, delivery->body);
+		rinq_pending_finish(index, RINQ_OUTCOME_SUCCESS, &result);
+	}
 	else if (kind == 'e')
-		rinq_pending_finish(index, RINQ_OUTCOME_ERROR, none, delivery->body, none);
+	{
+		rinq_fields_init(&result, RINQ_KIND_RESULT);
+		rinq_put_bytes(&result, RINQ_RESULT_TEXT, delivery->body);
+		rinq_pending_finish(index, RINQ_OUTCOME_ERROR, &result);
+	}
 	else if (kind == 'f' && msg->target.len > 0)
-		rinq_pending_finish(index, RINQ_OUTCOME_FAILURE, msg->target, msg->failure_message,
-							delivery->body);
+	{
+		rinq_fields_init(&result, RINQ_KIND_RESULT);
+		rinq_put_bytes(&result, RINQ_RESULT_FAILURE_TYPE, msg->target);
+		rinq_put_bytes(&result, RINQ_RESULT_TEXT, msg->failure_message);
+		rinq_put_bytes(&result, RINQ_RESULT_PAYLOAD, delivery->body);
+		rinq_pending_finish(index, RINQ_OUTCOME_FAILURE, &result);
+	}
 	else if (kind == 'f')
 		rinq_pending_finish_text(index, RINQ_OUTCOME_MALFORMED, "it is a failure without a type");
 	else

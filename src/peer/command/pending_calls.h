@@ -22,8 +22,7 @@ typedef void (*RinqResponseHandler) (uint32 index, const RinqDelivery *delivery)
 extern void rinq_pending_init(void);
 extern void rinq_pending_expect(uint32 index, const RinqMessageId *id, RinqResponseHandler handler);
 extern void rinq_pending_forget(uint32 index);
-extern bool rinq_pending_finish(uint32 index, RinqOutcome outcome, RinqBytes type, RinqBytes text,
-								RinqBytes payload);
+extern bool rinq_pending_finish(uint32 index, RinqOutcome outcome, const RinqFields *result);
 extern void rinq_pending_finish_text(uint32 index, RinqOutcome outcome, const char *text);
 extern void rinq_pending_response(const RinqDelivery *delivery);
 extern bool rinq_pending_any(void);

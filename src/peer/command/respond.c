@@ -55,13 +55,13 @@ response_refused(const RinqPublication * what, const char *text, bool for_good)
 {
 	RinqInbound *request = what->request;
 
-	if (request->type == 'e')
+	if (request->response_type == 'e')
 	{
 		rinq_inbound_free(request); /* refused as well: there is no more to
 									 * say */
 		return;
 	}
-	request->type = 'e';
+	request->response_type = 'e';
 	request->body = rinq_bytes(MemoryContextStrdup(TopMemoryContext, text), strlen(text));
 	respond_later(request);
 }
@@ -116,16 +116,16 @@ rinq_inbound_respond(RinqInbound * request, char type, RinqBytes failure_type, R
 
 	memset(&msg, 0, sizeof(msg));
 	msg.type = rinq_bytes(&type, 1);
-	msg.correlation_id = request->trace;
+	msg.correlation_id = rinq_get_bytes(&request->fields, RINQ_REQUEST_TRACE);
 	rinq_message_set_deadline(&msg, request->deadline, expiration);
 	if (request->reply == RINQ_REPLY_UNCORRELATED)
 	{
 		msg.reply_to = rinq_bytes_str("u");
-		msg.ns = request->namespace;
-		msg.command = request->command;
-		msg.span_context = request->span_context;
-		msg.traceparent = request->traceparent;
-		msg.tracestate = request->tracestate;
+		msg.ns = rinq_get_bytes(&request->fields, RINQ_REQUEST_NAMESPACE);
+		msg.command = rinq_get_bytes(&request->fields, RINQ_REQUEST_COMMAND);
+		msg.span_context = rinq_get_bytes(&request->fields, RINQ_REQUEST_SPAN);
+		msg.traceparent = rinq_get_bytes(&request->fields, RINQ_REQUEST_TRACEPARENT);
+		msg.tracestate = rinq_get_bytes(&request->fields, RINQ_REQUEST_TRACESTATE);
 	}
 	if (type == 'f')
 	{
@@ -140,7 +140,7 @@ rinq_inbound_respond(RinqInbound * request, char type, RinqBytes failure_type, R
 	what.kind = RINQ_PUBLISH_RESPONSE;
 	what.owner = &response_owner;
 	what.request = request;
-	status = rinq_publish(&what, "cmd.rsp", request->id, false, &msg, payload);
+	status = rinq_publish(&what, "cmd.rsp", rinq_get_bytes(&request->fields, RINQ_REQUEST_ID), false, &msg, payload);
 	if (status == RINQ_MSG_BACKLOG)
 		return false;
 	if (status == RINQ_MSG_OK)
@@ -149,7 +149,7 @@ rinq_inbound_respond(RinqInbound * request, char type, RinqBytes failure_type, R
 		rinq_count(rinq_peer.db, RINQ_RESPONSES_SENT);
 		acknowledge_request(request);
 		rinq_inbound_free_body(request);
-		request->type = type;
+		request->response_type = type;
 		return true;
 	}
 	if (type != 'e' || payload.len > MAX_PROBLEM)
@@ -165,8 +165,8 @@ rinq_inbound_respond(RinqInbound * request, char type, RinqBytes failure_type, R
 			(errmsg("rinq peer %s could not send a response: %s",
 					rinq_peer.id_text, rinq_publish_problem(status)),
 			 errdetail_internal("Request %s, trace id %s.",
-								rinq_text_for_display(request->id, id),
-								rinq_text_for_display(request->trace, trace))));
+								rinq_text_for_display(rinq_get_bytes(&request->fields, RINQ_REQUEST_ID), id),
+								rinq_text_for_display(rinq_get_bytes(&request->fields, RINQ_REQUEST_TRACE), trace))));
 	acknowledge_request(request);
 	rinq_inbound_free(request);
 	return true;
@@ -189,28 +189,46 @@ rinq_inbound_respond_error(RinqInbound * request, const char *text)
 bool
 rinq_inbound_result(RinqSlot *slot, RinqInbound * request)
 {
-	RinqBytes	fields[RINQ_RESULT_FIELDS];
-	RinqBytes	type;
-	RinqBytes	text;
+	RinqFields	fields;
+	RinqBytes	none = rinq_bytes(NULL, 0);
 
-	rinq_slot_read(slot, fields, RINQ_RESULT_FIELDS);
-	type = fields[RINQ_RESULT_TYPE];
-	text = fields[RINQ_RESULT_TEXT];
+	Assert(request->work == RINQ_WORK_REQUEST && rinq_slot_state(slot) == RINQ_SLOT_DONE);
+	rinq_slot_read(slot, RINQ_KIND_RESULT, &fields);
 	switch (slot->outcome)
 	{
 		case RINQ_OUTCOME_SUCCESS:
-			return rinq_inbound_respond(request, 's', type, text, fields[RINQ_RESULT_PAYLOAD]);
+			return rinq_inbound_respond(request, 's', none, none,
+										rinq_get_bytes(&fields, RINQ_RESULT_PAYLOAD));
 		case RINQ_OUTCOME_FAILURE:
-			return rinq_inbound_respond(request, 'f', type, text, fields[RINQ_RESULT_PAYLOAD]);
+			return rinq_inbound_respond(request, 'f',
+										rinq_get_bytes(&fields, RINQ_RESULT_FAILURE_TYPE),
+										rinq_get_bytes(&fields, RINQ_RESULT_TEXT),
+										rinq_get_bytes(&fields, RINQ_RESULT_PAYLOAD));
 		case RINQ_OUTCOME_ERROR:
-			return rinq_inbound_respond(request, 'e', type, text, fields[RINQ_RESULT_PAYLOAD]);
+			return rinq_inbound_respond(request, 'e', none,
+										rinq_get_bytes(&fields, RINQ_RESULT_TEXT), none);
 		case RINQ_OUTCOME_EXPIRED:
 			rinq_inbound_settle(request);
 			return true;
-		default:
-			rinq_inbound_give_back(request);
-			return true;
+		case RINQ_OUTCOME_NONE:
+		case RINQ_OUTCOME_MALFORMED:
+		case RINQ_OUTCOME_GIVEN_BACK:
+		case RINQ_OUTCOME_CONNECTION_LOST:
+		case RINQ_OUTCOME_NOT_CONNECTED:
+		case RINQ_OUTCOME_NO_QUEUE:
+		case RINQ_OUTCOME_NOT_TAKEN:
+		case RINQ_OUTCOME_TOO_LARGE:
+		case RINQ_OUTCOME_REFUSED:
+		case RINQ_OUTCOME_NOT_FOUND:
+		case RINQ_OUTCOME_STALE:
+		case RINQ_OUTCOME_STALE_FETCH:
+		case RINQ_OUTCOME_FROZEN:
+		case RINQ_OUTCOME_NOT_OURS:
+			Assert(slot->outcome == RINQ_OUTCOME_GIVEN_BACK);
+			break;
 	}
+	rinq_inbound_give_back(request);
+	return true;
 }
 
 /* Send a response that was made before; false when there is no room for it now. */
@@ -220,9 +238,9 @@ send_unsent_response(RinqInbound * request)
 	RinqBytes	none = rinq_bytes(NULL, 0);
 	RinqBytes	response = request->body;
 
-	return rinq_inbound_respond(request, request->type, request->type == 'f' ? response : none,
-								request->type == 'e' ? response : none,
-								request->type == 's' ? response : none);
+	return rinq_inbound_respond(request, request->response_type, request->response_type == 'f' ? response : none,
+								request->response_type == 'e' ? response : none,
+								request->response_type == 's' ? response : none);
 }
 
 /*

@@ -23,19 +23,6 @@
 #include "peer/session/sessions.h"
 #include "utils/memutils.h"
 
-/* copies bytes to where "p" points, which it advances */
-static RinqBytes
-copy_request_bytes(char **p, RinqBytes bytes)
-{
-	RinqBytes	copy = rinq_bytes(*p, bytes.len);
-
-	if (bytes.data == NULL)
-		return bytes;
-	memcpy(*p, bytes.data, bytes.len);
-	*p += bytes.len;
-	return copy;
-}
-
 /*
  * Return the namespace whose queue, shared by all peers, a request was
  * delivered from; absent when it came through the queue of this peer.  How it
@@ -64,35 +51,46 @@ is_internal(const RinqDelivery *delivery)
 	return rinq_bytes_are(delivery->message.ns, "_sess") && !is_balanced(delivery);
 }
 
-static RinqInbound *
-make_request(const RinqDelivery *delivery, const RinqMessageId *id, RinqWork work)
+/*
+ * Fill in the fields that all kinds of work have, but for handler and payload;
+ * "source" is room for one of them.
+ */
+static void
+put_common_fields(RinqFields *fields, const RinqDelivery *delivery, const RinqMessageId *id,
+				  char source[RINQ_REF_SIZE])
 {
+	const RinqCommonFields *common = rinq_common_fields_of(fields);
 	const RinqMessage *msg = &delivery->message;
 	RinqBytes	own_id = msg->message_id.len > 0 ? msg->message_id : delivery->routing_key;
-	RinqBytes	trace = msg->correlation_id.len > 0 ? msg->correlation_id : own_id;
-	char		source[RINQ_REF_SIZE];
-	size_t		source_len = rinq_ref_format(&id->ref, source, sizeof(source));
-	RinqInbound *request;
-	char	   *p;
 
+	rinq_put_bytes(fields, common->id, own_id);
+	rinq_put_bytes(fields, common->source,
+				   rinq_bytes(source, rinq_ref_format(&id->ref, source, RINQ_REF_SIZE)));
+	rinq_put_bytes(fields, common->namespace, msg->ns);
+	rinq_put_bytes(fields, common->trace,
+				   msg->correlation_id.len > 0 ? msg->correlation_id : own_id);
+	rinq_put_bytes(fields, common->span, msg->span_context);
+	rinq_put_bytes(fields, common->traceparent, msg->traceparent);
+	rinq_put_bytes(fields, common->tracestate, msg->tracestate);
+}
+
+/*
+ * Take note of a delivery, whose body will be one of the fields.
+ */
+static RinqInbound *
+make_inbound(const RinqDelivery *delivery, RinqWork work, const RinqFields *fields,
+			 int body_field)
+{
+	const RinqMessage *msg = &delivery->message;
+	RinqInbound *request;
+
+	Assert(fields->kind == rinq_work_kind(work));
 	request = MemoryContextAllocZero(TopMemoryContext,
-									 offsetof(RinqInbound, texts) + own_id.len +
-									 msg->target.len + msg->failure_message.len +
-									 source_len + trace.len + msg->ns.len +
-									 msg->command.len + msg->span_context.len +
-									 msg->traceparent.len + msg->tracestate.len);
-	p = request->texts;
+									 offsetof(RinqInbound, texts) + rinq_fields_bytes(fields));
 	request->work = work;
-	request->id = copy_request_bytes(&p, own_id);
-	request->source = copy_request_bytes(&p, rinq_bytes(source, source_len));
-	request->trace = copy_request_bytes(&p, trace);
-	request->namespace = copy_request_bytes(&p, msg->ns);
-	request->command = copy_request_bytes(&p, msg->command);
-	request->span_context = copy_request_bytes(&p, msg->span_context);
-	request->traceparent = copy_request_bytes(&p, msg->traceparent);
-	request->tracestate = copy_request_bytes(&p, msg->tracestate);
-	request->failure_type = copy_request_bytes(&p, msg->target);
-	request->message = copy_request_bytes(&p, msg->failure_message);
+	request->fields = *fields;
+	(void) rinq_fields_move(&request->fields, request->texts);
+	request->body_field = body_field;
 	request->channel = delivery->channel;
 	request->tag = delivery->delivery_tag;
 	request->redelivered = delivery->redelivered;
@@ -111,6 +109,36 @@ make_request(const RinqDelivery *delivery, const RinqMessageId *id, RinqWork wor
 		request->body = rinq_bytes(body, delivery->body.len);
 	}
 	return request;
+}
+
+static RinqInbound *
+make_request(const RinqDelivery *delivery, const RinqMessageId *id)
+{
+	RinqFields	fields;
+	char		source[RINQ_REF_SIZE];
+
+	rinq_fields_init(&fields, RINQ_KIND_REQUEST);
+	put_common_fields(&fields, delivery, id, source);
+	rinq_put_bytes(&fields, RINQ_REQUEST_COMMAND, delivery->message.command);
+	return make_inbound(delivery, RINQ_WORK_REQUEST, &fields, RINQ_REQUEST_PAYLOAD);
+}
+
+static RinqInbound *
+make_response(const RinqDelivery *delivery, const RinqMessageId *id, RinqOutcome outcome)
+{
+	const RinqMessage *msg = &delivery->message;
+	RinqFields	fields;
+	char		source[RINQ_REF_SIZE];
+
+	rinq_fields_init(&fields, RINQ_KIND_RESPONSE);
+	put_common_fields(&fields, delivery, id, source);
+	rinq_put_bytes(&fields, RINQ_RESPONSE_COMMAND, msg->command);
+	rinq_put_uint32(&fields, RINQ_RESPONSE_OUTCOME, outcome);
+	rinq_put_bytes(&fields, RINQ_RESPONSE_FAILURE_TYPE, msg->target);
+	if (outcome == RINQ_OUTCOME_ERROR)
+		return make_inbound(delivery, RINQ_WORK_RESPONSE, &fields, RINQ_RESPONSE_MESSAGE);
+	rinq_put_bytes(&fields, RINQ_RESPONSE_MESSAGE, msg->failure_message);
+	return make_inbound(delivery, RINQ_WORK_RESPONSE, &fields, RINQ_RESPONSE_PAYLOAD);
 }
 
 /* Say why a delivery is no request, or return NULL. */
@@ -170,12 +198,13 @@ serve_session(RinqInbound * request)
 	}
 	initStringInfo(&response);
 	MemoryContextSwitchTo(context);
-	type = rinq_sess_serve(request->command, request->body, &response);
+	type = rinq_sess_serve(rinq_get_bytes(&request->fields, RINQ_REQUEST_COMMAND), request->body,
+						   &response);
 	rinq_inbound_free_body(request);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 
-	request->type = type;
+	request->response_type = type;
 	request->body = rinq_bytes(response.data, response.len);
 	rinq_inbound_respond_soon(request);
 }
@@ -186,10 +215,32 @@ add_one_way(RinqInbound * request, const RinqListener *handler)
 {
 	request->deadline = 0;		/* a response is to a call that is over */
 	request->reply = RINQ_REPLY_NONE;
-	request->own.handler = MemoryContextStrdup(TopMemoryContext, handler->handler);
+	if (handler->handler != NULL)
+		request->own.handler = MemoryContextStrdup(TopMemoryContext, handler->handler);
+	if (handler->channel != NULL)
+		request->own.channel = MemoryContextStrdup(TopMemoryContext, handler->channel);
 	request->own.role = handler->role;
 	request->own.owner = handler->owner;
 	rinq_dispatch_add(request);
+}
+
+/* Tell what a response says; RINQ_OUTCOME_NONE when that makes no sense. */
+static RinqOutcome
+response_outcome(const RinqMessage *msg)
+{
+	if (msg->type.len != 1)
+		return RINQ_OUTCOME_NONE;
+	switch (msg->type.data[0])
+	{
+		case 's':
+			return RINQ_OUTCOME_SUCCESS;
+		case 'f':
+			return msg->target.len > 0 ? RINQ_OUTCOME_FAILURE : RINQ_OUTCOME_NONE;
+		case 'e':
+			return RINQ_OUTCOME_ERROR;
+		default:
+			return RINQ_OUTCOME_NONE;
+	}
 }
 
 /*
@@ -199,23 +250,19 @@ add_one_way(RinqInbound * request, const RinqListener *handler)
 static bool
 handle_response(const RinqDelivery *delivery)
 {
-	const RinqMessage *msg = &delivery->message;
+	RinqOutcome outcome = response_outcome(&delivery->message);
 	RinqMessageId id;
 	RinqSession *session;
-	char		type = msg->type.len == 1 ? msg->type.data[0] : '\0';
-	RinqInbound *request;
 
-	if (delivery->oversize || delivery->malformed_headers || rinq_inbound_too_many(RINQ_WORK_RESPONSE) ||
-		(type != 's' && type != 'e' && type != 'f') || (type == 'f' && msg->target.len == 0) ||
+	if (delivery->oversize || delivery->malformed_headers ||
+		rinq_inbound_too_many(RINQ_WORK_RESPONSE) || outcome == RINQ_OUTCOME_NONE ||
 		!rinq_message_id_parse(delivery->routing_key.data, delivery->routing_key.len, &id) ||
 		!rinq_peer_id_equal(&id.ref.session.peer, &rinq_peer.id))
 		return false;
 	session = rinq_own_session_find(id.ref.session.seq);
 	if (session == NULL || session->on_response == NULL)
 		return false;
-	request = make_request(delivery, &id, RINQ_WORK_RESPONSE);
-	request->type = type;
-	add_one_way(request, session->on_response);
+	add_one_way(make_response(delivery, &id, outcome), session->on_response);
 	return true;
 }
 
@@ -237,34 +284,51 @@ rinq_server_response(const RinqDelivery *delivery)
 }
 
 /*
- * Take a notification for a session that listens.  False when too much
- * waits already.
+ * Fill in the fields of a notification that has arrived for a session; those that
+ * are not in the delivery point into "texts".  False when it has no valid id.
  */
 bool
-rinq_server_notification(const RinqDelivery *delivery, RinqSession * session,
-						 const RinqListener *handler, RinqReceiveMode mode)
+rinq_server_notification_fields(RinqFields *fields, const RinqDelivery *delivery,
+								const RinqSession * session, RinqNotificationTexts *texts)
 {
-	RinqDelivery copy = *delivery;
+	const RinqMessage *msg = &delivery->message;
 	RinqSessionId target;
 	RinqMessageId id;
-	char		text[RINQ_SESSION_ID_SIZE];
-	RinqInbound *request;
 
-	if (rinq_inbound_too_many(RINQ_WORK_NOTIFICATION) ||
-		!rinq_message_id_parse(delivery->message.message_id.data,
-							   delivery->message.message_id.len, &id))
+	if (!rinq_message_id_parse(msg->message_id.data, msg->message_id.len, &id))
 		return false;
 	target.peer = rinq_peer.id;
 	target.seq = session->seq;
-	copy.message.command = delivery->message.type.data == NULL ? rinq_bytes("", 0) :
-		delivery->message.type;
-	copy.message.target = rinq_bytes(text, rinq_session_id_format(&target, text, sizeof(text)));
-	copy.message.failure_message = delivery->message.constraint;
-	request = make_request(&copy, &id, RINQ_WORK_NOTIFICATION);
+	rinq_fields_init(fields, RINQ_KIND_NOTIFICATION);
+	put_common_fields(fields, delivery, &id, texts->source);
+	rinq_put_bytes(fields, RINQ_NOTIFICATION_TYPE,
+				   msg->type.data == NULL ? rinq_bytes("", 0) : msg->type);
+	rinq_put_bytes(fields, RINQ_NOTIFICATION_TARGET,
+				   rinq_bytes(texts->target, rinq_session_id_format(&target, texts->target,
+																	sizeof(texts->target))));
+	rinq_put_bytes(fields, RINQ_NOTIFICATION_CONSTRAINT, msg->constraint);
+	return true;
+}
+
+/*
+ * Take a notification for a session that listens, with a handler or a
+ * channel.  False when too much already.
+ */
+bool
+rinq_server_notification(const RinqDelivery *delivery, const RinqSession * session,
+						 const RinqListener *handler)
+{
+	RinqNotificationTexts texts;
+	RinqFields	fields;
+	RinqInbound *request;
+
+	if (rinq_inbound_too_many(RINQ_WORK_NOTIFICATION) ||
+		!rinq_server_notification_fields(&fields, delivery, session, &texts))
+		return false;
+	request = make_inbound(delivery, RINQ_WORK_NOTIFICATION, &fields,
+						   RINQ_NOTIFICATION_PAYLOAD);
 	request->session = session->seq;
 	request->session_serial = session->serial;
-	if (mode == RINQ_RECEIVE_CHANNEL)
-		request->type = (char) mode;
 	add_one_way(request, handler);
 	return true;
 }
@@ -288,7 +352,7 @@ rinq_server_request(const RinqDelivery *delivery)
 								 delivery->delivery_tag, false);
 		return;
 	}
-	request = make_request(delivery, &id, RINQ_WORK_REQUEST);
+	request = make_request(delivery, &id);
 	if (is_internal(delivery))
 	{
 		serve_session(request);

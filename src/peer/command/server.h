@@ -15,9 +15,19 @@
 #include "ipc/slots.h"
 #include "peer/session/sessions.h"
 
+/* room for fields of a notification that are not in its delivery */
+typedef struct RinqNotificationTexts
+{
+	char		source[RINQ_REF_SIZE];
+	char		target[RINQ_SESSION_ID_SIZE];
+} RinqNotificationTexts;
+
 extern void rinq_server_request(const RinqDelivery *delivery);
 extern void rinq_server_response(const RinqDelivery *delivery);
-extern bool rinq_server_notification(const RinqDelivery *delivery, RinqSession * session,
-									 const RinqListener *handler, RinqReceiveMode mode);
+extern bool rinq_server_notification_fields(RinqFields *fields, const RinqDelivery *delivery,
+											const RinqSession * session,
+											RinqNotificationTexts *texts);
+extern bool rinq_server_notification(const RinqDelivery *delivery, const RinqSession * session,
+									 const RinqListener *handler);
 
 #endif							/* RINQ_PEER_COMMAND_SERVER_H */

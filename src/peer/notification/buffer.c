@@ -133,10 +133,12 @@ finish_fetch(RinqSession * session, uint32 index)
 {
 	BufferedNotification *buffered = session->num_buffered == 0 ? NULL :
 		dlist_container(BufferedNotification, node, dlist_head_node(&session->buffered));
-	RinqBytes	packed = buffered == NULL ? rinq_bytes(NULL, 0) : rinq_bytes(buffered->packed, buffered->size);
+	RinqFields	result;
 
-	if (rinq_pending_finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0),
-							rinq_bytes(NULL, 0), packed) && buffered != NULL)
+	rinq_fields_init(&result, RINQ_KIND_OPERATION_RESULT);
+	if (buffered != NULL)
+		rinq_put_bytes(&result, RINQ_OP_RESULT_NOTIFICATION, rinq_bytes(buffered->packed, buffered->size));
+	if (rinq_pending_finish(index, RINQ_OUTCOME_SUCCESS, &result) && buffered != NULL)
 		drop_oldest(session);
 }
 
@@ -145,9 +147,9 @@ finish_fetch(RinqSession * session, uint32 index)
  * when there is no room for it.  Older ones that make room are counted here.
  */
 bool
-rinq_buffer_add(RinqSession * session, const RinqBytes *fields)
+rinq_buffer_add(RinqSession * session, const RinqFields *fields)
 {
-	Size		size = rinq_notification_packed_size(fields);
+	Size		size = rinq_fields_size(fields);
 	Size		bytes = offsetof(BufferedNotification, packed) + size;
 	BufferedNotification *buffered;
 
@@ -155,7 +157,7 @@ rinq_buffer_add(RinqSession * session, const RinqBytes *fields)
 		return false;
 	buffered = MemoryContextAllocHuge(TopMemoryContext, bytes);
 	buffered->size = (uint32) size;
-	rinq_notification_pack(buffered->packed, fields);
+	rinq_fields_write(fields, buffered->packed);
 	dlist_push_tail(&session->buffered, &buffered->node);
 	resize_session_buffer(session, (int64) bytes);
 	session->num_buffered++;

@@ -15,7 +15,7 @@
 
 #define RINQ_NOTHING_BUFFERED "it does not listen to a namespace whose notifications are buffered"
 
-extern bool rinq_buffer_add(RinqSession * session, const RinqBytes *fields);
+extern bool rinq_buffer_add(RinqSession * session, const RinqFields *fields);
 extern void rinq_buffer_fetch(RinqSession * session, uint32 index, bool wait);
 extern void rinq_buffer_no_more(RinqSession * session);
 extern void rinq_buffer_session_ends(RinqSession * session);

@@ -29,7 +29,6 @@
 #include "peer/topology/namespaces.h"
 #include "peer/turn.h"
 #include "protocol/constraint.h"
-#include "protocol/notification.h"
 #include "protocol/payload.h"
 #include "utils/memutils.h"
 
@@ -90,37 +89,26 @@ copy_delivery(RinqDelivery *copy, const RinqDelivery *delivery)
 static bool
 buffer_delivery(const RinqDelivery *delivery, RinqSession * session)
 {
-	const RinqMessage *msg = &delivery->message;
-	RinqBytes	fields[RINQ_NOTIFICATION_FIELDS];
-	RinqMessageId id;
-	RinqSessionId target;
-	char		source_text[RINQ_REF_SIZE];
-	char		target_text[RINQ_SESSION_ID_SIZE];
+	RinqBytes	none = rinq_bytes(NULL, 0);
+	RinqNotificationTexts texts;
+	RinqFields	fields;
 
-	if (!rinq_message_id_parse(msg->message_id.data, msg->message_id.len, &id))
+	if (!rinq_server_notification_fields(&fields, delivery, session, &texts))
 		return false;
-	target.peer = rinq_peer.id;
-	target.seq = session->seq;
-	fields[RINQ_NOTIFICATION_ID] = msg->message_id;
-	fields[RINQ_NOTIFICATION_SOURCE] =
-		rinq_bytes(source_text, rinq_ref_format(&id.ref, source_text, sizeof(source_text)));
-	fields[RINQ_NOTIFICATION_TARGET] =
-		rinq_bytes(target_text, rinq_session_id_format(&target, target_text, sizeof(target_text)));
-	fields[RINQ_NOTIFICATION_NAMESPACE] = msg->ns;
-	fields[RINQ_NOTIFICATION_TYPE] = msg->type.data == NULL ? rinq_bytes("", 0) : msg->type;
-	fields[RINQ_NOTIFICATION_PAYLOAD] = delivery->body;
-	fields[RINQ_NOTIFICATION_CONSTRAINT] = msg->constraint;
-	fields[RINQ_NOTIFICATION_TRACE] = msg->correlation_id.len > 0 ? msg->correlation_id :
-		msg->message_id;
-	return rinq_buffer_add(session, fields);
+	rinq_put_bytes(&fields, RINQ_NOTIFICATION_PAYLOAD, delivery->body);
+
+	/* there is no handler that would pass them on */
+	rinq_put_bytes(&fields, RINQ_NOTIFICATION_SPAN, none);
+	rinq_put_bytes(&fields, RINQ_NOTIFICATION_TRACEPARENT, none);
+	rinq_put_bytes(&fields, RINQ_NOTIFICATION_TRACESTATE, none);
+	return rinq_buffer_add(session, &fields);
 }
 
 static void
 deliver_to_subscription(const RinqDelivery *delivery, RinqSubscription * subscription)
 {
 	if (subscription->mode == RINQ_RECEIVE_BUFFER ? !buffer_delivery(delivery, subscription->session) :
-		!rinq_server_notification(delivery, subscription->session, &subscription->handler,
-								  subscription->mode))
+		!rinq_server_notification(delivery, subscription->session, &subscription->handler))
 		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_DROPPED);
 	else
 		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_RECEIVED);

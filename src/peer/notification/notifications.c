@@ -16,6 +16,7 @@
 #include "peer/session/sessions.h"
 #include "peer/topology/namespaces.h"
 #include "peer/topology/topology.h"
+#include "protocol/packed.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
@@ -108,6 +109,17 @@ rinq_subscription_scan_end(void)
 	scan_next = NULL;
 }
 
+static void
+free_subscription_handler(RinqSubscription * subscription)
+{
+	if (subscription->handler.handler != NULL)
+		pfree(subscription->handler.handler);
+	if (subscription->handler.channel != NULL)
+		pfree(subscription->handler.channel);
+	subscription->handler.handler = NULL;
+	subscription->handler.channel = NULL;
+}
+
 /*
  * Have a session listen to a namespace: with a function that handles what
  * comes, a NOTIFY channel it goes on to, or none, and then it is buffered.
@@ -115,7 +127,7 @@ rinq_subscription_scan_end(void)
  * be bound to the namespace before anything comes (topology.c).
  */
 void
-rinq_notifications_subscribe(RinqSession * session, RinqNamespace * ns, RinqReceiveMode mode, RinqBytes handler,
+rinq_notifications_subscribe(RinqSession * session, RinqNamespace * ns, RinqReceiveMode mode, RinqBytes name,
 							 Oid role, Oid owner)
 {
 	RinqSubscription *subscription = rinq_subscription_find(session, ns);
@@ -136,11 +148,14 @@ rinq_notifications_subscribe(RinqSession * session, RinqNamespace * ns, RinqRece
 	else
 	{
 		session->num_buffering -= subscription->mode == RINQ_RECEIVE_BUFFER;
-		pfree(subscription->handler.handler);
+		free_subscription_handler(subscription);
 	}
 	subscription->mode = mode;
 	session->num_buffering += mode == RINQ_RECEIVE_BUFFER;
-	subscription->handler.handler = pnstrdup(handler.data, handler.len);
+	if (mode == RINQ_RECEIVE_HANDLER)
+		subscription->handler.handler = pnstrdup(name.data, name.len);
+	else if (mode == RINQ_RECEIVE_CHANNEL)
+		subscription->handler.channel = pnstrdup(name.data, name.len);
 	subscription->handler.role = role;
 	subscription->handler.owner = owner;
 	MemoryContextSwitchTo(old);
@@ -161,7 +176,7 @@ end_subscription(RinqSubscription * subscription)
 	if (dlist_is_empty(&subscription->session->subscriptions))
 		rinq_index_remove(subscription->session);
 	dlist_delete(&subscription->of_namespace);
-	pfree(subscription->handler.handler);
+	free_subscription_handler(subscription);
 	pfree(subscription);
 	if (dlist_is_empty(&ns->subscriptions))
 		rinq_topology_unsubscribe(ns);
@@ -216,26 +231,20 @@ rinq_buffers_notifications(const RinqSession * session)
 }
 
 /*
- * Append the namespaces that a session listens to: their number, and each with
- * its length.
+ * Append the namespaces that a session listens to.
  */
 void
 rinq_subscriptions_list(const RinqSession * session, StringInfo list)
 {
-	int			start = list->len;
-	uint32		count = 0;
 	dlist_iter	iter;
 
-	appendBinaryStringInfo(list, (const char *) &count, sizeof(count));
 	dlist_foreach(iter, (dlist_head *) &session->subscriptions)
 	{
-		const char *name = dlist_container(RinqSubscription, of_session, iter.cur)->ns->name;
-		uint32		len = (uint32) strlen(name);
+		RinqFields	fields;
 
-		appendBinaryStringInfo(list, (const char *) &len, sizeof(len));
-		appendBinaryStringInfo(list, name, (int) len);
-		count++;
+		rinq_fields_init(&fields, RINQ_KIND_NAMESPACE);
+		rinq_put_bytes(&fields, RINQ_NAMESPACE_NAME,
+					   rinq_bytes_str(dlist_container(RinqSubscription, of_session, iter.cur)->ns->name));
+		rinq_fields_append(list, &fields);
 	}
-	Assert(list->len >= start + (int) sizeof(count));
-	memcpy(list->data + start, &count, sizeof(count));
 }

@@ -24,7 +24,7 @@ typedef struct RinqSubscription
 	RinqSession *session;
 	RinqNamespace *ns;
 	RinqReceiveMode mode;
-	RinqListener handler;		/* or the channel, in place of its name */
+	RinqListener handler;		/* with a handler or a channel, or neither */
 } RinqSubscription;
 
 extern RinqSubscription * rinq_subscription_find(const RinqSession * session,
@@ -34,7 +34,7 @@ extern RinqSubscription * rinq_subscription_scan_next(void);
 extern void rinq_subscription_scan_end(void);
 
 extern void rinq_notifications_subscribe(RinqSession * session, RinqNamespace * ns, RinqReceiveMode mode,
-										 RinqBytes handler, Oid role, Oid owner);
+										 RinqBytes name, Oid role, Oid owner);
 extern bool rinq_notifications_unsubscribe(RinqSession * session, RinqNamespace * ns);
 extern void rinq_notifications_unsubscribe_all(RinqSession * session);
 extern const RinqListener *rinq_notifications_handler(RinqSession * session, RinqNamespace * ns);

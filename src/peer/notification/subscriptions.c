@@ -21,6 +21,7 @@
 #include "peer/topology/namespaces.h"
 #include "peer/topology/topology.h"
 #include "peer/turn.h"
+#include "protocol/packed.h"
 #include "utils/memutils.h"
 
 #define RETRY_INTERVAL 5000		/* ms, when a session cannot be made */
@@ -366,14 +367,14 @@ rinq_durable_list(StringInfo list)
 	foreach(lc, subscriptions)
 	{
 		Subscription *subscription = lfirst(lc);
-		uint32		len = (uint32) strlen(subscription->durable->name);
+		RinqFields	fields;
 
 		if (!is_heard(subscription))
 			continue;
-		appendBinaryStringInfo(list, (const char *) &len, sizeof(len));
-		appendBinaryStringInfo(list, subscription->durable->name, (int) len);
-		appendBinaryStringInfo(list, (const char *) &subscription->session, sizeof(uint32));
-		appendBinaryStringInfo(list, (const char *) &subscription->durable->listener.role,
-							   sizeof(Oid));
+		rinq_fields_init(&fields, RINQ_KIND_SUBSCRIBER);
+		rinq_put_bytes(&fields, RINQ_SUBSCRIBER_NAME, rinq_bytes_str(subscription->durable->name));
+		rinq_put_uint32(&fields, RINQ_SUBSCRIBER_SESSION, subscription->session);
+		rinq_put_oid(&fields, RINQ_SUBSCRIBER_ROLE, subscription->durable->listener.role);
+		rinq_fields_append(list, &fields);
 	}
 }

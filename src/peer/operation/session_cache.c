@@ -18,6 +18,7 @@
 #include "peer/command/pending_calls.h"
 #include "peer/operation/session_cache.h"
 #include "peer/process.h"
+#include "peer/operation/session_results.h"
 #include "peer/turn.h"
 #include "protocol/payload.h"
 #include "protocol/sess_message.h"
@@ -177,21 +178,12 @@ remove_remote_attribute(Remote * remote, RinqBytes namespace, RinqBytes key)
 }
 
 static void
-finish_remote_operation(uint32 index, RinqOutcome outcome, RinqBytes text)
-{
-	rinq_pending_finish(index, outcome, rinq_bytes(NULL, 0), rinq_bytes_copy(text),
-						rinq_bytes(NULL, 0));
-}
-
-static void
 finish_with_remote_ref(uint32 index, uint32 revision)
 {
 	RinqRef		ref = rinq_peer.slots->slot[index].ref;
-	char		text[RINQ_REF_SIZE];
 
 	ref.revision = revision;
-	rinq_ref_format(&ref, text, sizeof(text));
-	finish_remote_operation(index, RINQ_OUTCOME_SUCCESS, rinq_bytes_str(text));
+	rinq_session_finish_ref(index, &ref);
 }
 
 static void take_owner_response(uint32 index, const RinqDelivery *delivery);
@@ -239,7 +231,6 @@ static bool
 finish_get_from_cache(uint32 index, Remote * remote, uint32 revision, RinqBytes namespace,
 					  RinqAttribute *attributes, int count)
 {
-	StringInfoData result;
 	bool		known = true;
 	int			i;
 
@@ -248,7 +239,7 @@ finish_get_from_cache(uint32 index, Remote * remote, uint32 revision, RinqBytes 
 		switch (consult_cache(remote, namespace, revision, &attributes[i]))
 		{
 			case KNOWN_STALE:
-				finish_remote_operation(index, RINQ_OUTCOME_STALE_FETCH, attributes[i].key);
+				rinq_session_finish(index, RINQ_OUTCOME_STALE_FETCH, attributes[i].key);
 				return true;
 			case UNKNOWN:
 				known = false;
@@ -259,15 +250,12 @@ finish_get_from_cache(uint32 index, Remote * remote, uint32 revision, RinqBytes 
 	}
 	if (!known)
 		return false;
-	initStringInfo(&result);
-	rinq_attributes_pack(&result, attributes, count);
-	rinq_pending_finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0), rinq_bytes(NULL, 0),
-						rinq_bytes(result.data, result.len));
+	rinq_session_finish_attributes(index, attributes, count);
 	return true;
 }
 
 static void
-get_remote_attributes(uint32 index, RinqSlot *slot, Remote * remote, const RinqBytes *fields,
+get_remote_attributes(uint32 index, RinqSlot *slot, Remote * remote, const RinqFields *fields,
 					  RinqAttribute *attributes, int count, StringInfo body)
 {
 	RinqAttribute *missing = attributes;
@@ -276,19 +264,19 @@ get_remote_attributes(uint32 index, RinqSlot *slot, Remote * remote, const RinqB
 
 	if (!slot->current)
 	{
-		if (finish_get_from_cache(index, remote, slot->ref.revision, fields[RINQ_OP_NAMESPACE],
+		if (finish_get_from_cache(index, remote, slot->ref.revision, rinq_get_bytes(fields, RINQ_OP_NAMESPACE),
 								  attributes, count))
 			return;
 		missing = palloc_extended(Max(count, 1) * sizeof(RinqAttribute), MCXT_ALLOC_HUGE);
 		num_missing = 0;
 		for (i = 0; i < count; i++)
 		{
-			if (consult_cache(remote, fields[RINQ_OP_NAMESPACE], slot->ref.revision,
+			if (consult_cache(remote, rinq_get_bytes(fields, RINQ_OP_NAMESPACE), slot->ref.revision,
 							  &attributes[i]) == UNKNOWN)
 				missing[num_missing++] = attributes[i];
 		}
 	}
-	rinq_sess_encode_fetch(body, slot->ref.session.seq, fields[RINQ_OP_NAMESPACE], missing,
+	rinq_sess_encode_fetch(body, slot->ref.session.seq, rinq_get_bytes(fields, RINQ_OP_NAMESPACE), missing,
 						   num_missing);
 	ask_owner(index, "fetch", body);
 }
@@ -306,37 +294,37 @@ is_refused(Remote * remote, RinqBytes namespace, const RinqAttribute *attribute)
 }
 
 static void
-update_remote(uint32 index, RinqSlot *slot, Remote * remote, const RinqBytes *fields,
+update_remote(uint32 index, RinqSlot *slot, Remote * remote, const RinqFields *fields,
 			  RinqAttribute *attributes, int count, StringInfo body)
 {
 	int			i;
 
 	for (i = 0; i < count; i++)
 	{
-		if (is_refused(remote, fields[RINQ_OP_NAMESPACE], &attributes[i]))
+		if (is_refused(remote, rinq_get_bytes(fields, RINQ_OP_NAMESPACE), &attributes[i]))
 		{
-			finish_remote_operation(index, RINQ_OUTCOME_FROZEN, attributes[i].key);
+			rinq_session_finish(index, RINQ_OUTCOME_FROZEN, attributes[i].key);
 			return;
 		}
 	}
 	rinq_sess_encode_update(body, slot->ref.session.seq, slot->ref.revision,
-							fields[RINQ_OP_NAMESPACE], attributes, count);
+							rinq_get_bytes(fields, RINQ_OP_NAMESPACE), attributes, count);
 	ask_owner(index, "update", body);
 }
 
 static void
 start_remote_operation(uint32 index, RinqSlot *slot, StringInfo body)
 {
-	RinqBytes	fields[RINQ_OP_FIELDS];
+	RinqFields	fields;
 	Remote	   *remote = find_remote(&slot->ref.session, false);
 	RinqAttribute *attributes;
 	RinqBytes	frozen_key;
 	int			count;
 
-	rinq_slot_read(slot, fields, RINQ_OP_FIELDS);
-	if (!rinq_attributes_unpack(fields[RINQ_OP_ATTRIBUTES], &attributes, &count))
+	rinq_slot_read(slot, RINQ_KIND_OPERATION, &fields);
+	if (!rinq_attributes_unpack(rinq_get_bytes(&fields, RINQ_OP_ATTRIBUTES), &attributes, &count))
 	{
-		finish_remote_operation(index, RINQ_OUTCOME_REFUSED, rinq_bytes_str("the attributes cannot be read"));
+		rinq_session_finish(index, RINQ_OUTCOME_REFUSED, rinq_bytes_str("the attributes cannot be read"));
 		return;
 	}
 	if (slot->op == RINQ_OP_REVISION)
@@ -347,39 +335,54 @@ start_remote_operation(uint32 index, RinqSlot *slot, StringInfo body)
 	}
 	if (slot->op == RINQ_OP_GET)
 	{
-		get_remote_attributes(index, slot, remote, fields, attributes, count, body);
+		get_remote_attributes(index, slot, remote, &fields, attributes, count, body);
 		return;
 	}
 	if (slot->op != RINQ_OP_UPDATE && slot->op != RINQ_OP_CLEAR && slot->op != RINQ_OP_DESTROY)
 	{
 		/* what is left can only be done to sessions of this peer */
-		finish_remote_operation(index, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
+		rinq_session_finish(index, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
 		return;
 	}
 	if (slot->current || (remote != NULL && remote->revision > slot->ref.revision))
 	{
-		finish_remote_operation(index, RINQ_OUTCOME_STALE, rinq_bytes(NULL, 0));
+		rinq_session_finish(index, RINQ_OUTCOME_STALE, rinq_bytes(NULL, 0));
 		return;
 	}
 	switch (slot->op)
 	{
 		case RINQ_OP_UPDATE:
-			update_remote(index, slot, remote, fields, attributes, count, body);
+			update_remote(index, slot, remote, &fields, attributes, count, body);
 			break;
 		case RINQ_OP_CLEAR:
 			if (remote != NULL &&
-				rinq_attributes_frozen(remote->attributes, fields[RINQ_OP_NAMESPACE], &frozen_key))
+				rinq_attributes_frozen(remote->attributes, rinq_get_bytes(&fields, RINQ_OP_NAMESPACE), &frozen_key))
 			{
-				finish_remote_operation(index, RINQ_OUTCOME_FROZEN, frozen_key);
+				rinq_session_finish(index, RINQ_OUTCOME_FROZEN, frozen_key);
 				break;
 			}
 			rinq_sess_encode_clear(body, slot->ref.session.seq, slot->ref.revision,
-								   fields[RINQ_OP_NAMESPACE]);
+								   rinq_get_bytes(&fields, RINQ_OP_NAMESPACE));
 			ask_owner(index, "clear", body);
 			break;
-		default:
+		case RINQ_OP_DESTROY:
 			rinq_sess_encode_destroy(body, slot->ref.session.seq, slot->ref.revision);
 			ask_owner(index, "destroy", body);
+			break;
+		case RINQ_OP_CALL:
+		case RINQ_OP_CREATE:
+		case RINQ_OP_REVISION:
+		case RINQ_OP_GET:
+		case RINQ_OP_ALLOCATE_ID:
+		case RINQ_OP_ON_RESPONSE:
+		case RINQ_OP_LISTEN:
+		case RINQ_OP_UNLISTEN:
+		case RINQ_OP_FETCH:
+		case RINQ_OP_LIST_SESSIONS:
+		case RINQ_OP_LIST_ATTRIBUTES:
+		case RINQ_OP_LIST_SUBSCRIPTIONS:
+		case RINQ_OP_LIST_UNREADY:
+			Assert(false);		/* done above, or refused there */
 			break;
 	}
 }
@@ -427,34 +430,34 @@ static void
 take_fetched(uint32 index, RinqSlot *slot, const RinqSessBody *body)
 {
 	Remote	   *remote = learn_revision(&slot->ref.session, body->revision);
-	RinqBytes	fields[RINQ_OP_FIELDS];
+	RinqFields	fields;
 	RinqAttribute *attributes;
 	uint32		revision = slot->current ? body->revision : slot->ref.revision;
 	int			count;
 	int			i;
 
-	rinq_slot_read(slot, fields, RINQ_OP_FIELDS);
-	(void) rinq_attributes_unpack(fields[RINQ_OP_ATTRIBUTES], &attributes, &count);
+	rinq_slot_read(slot, RINQ_KIND_OPERATION, &fields);
+	(void) rinq_attributes_unpack(rinq_get_bytes(&fields, RINQ_OP_ATTRIBUTES), &attributes, &count);
 	for (i = 0; i < count; i++)
 	{
 		RinqAttribute known;
 
 		/* what it does not mention, it does not have; unless it was not asked */
 		if (!slot->current &&
-			consult_cache(remote, fields[RINQ_OP_NAMESPACE], revision, &attributes[i]) != UNKNOWN)
+			consult_cache(remote, rinq_get_bytes(&fields, RINQ_OP_NAMESPACE), revision, &attributes[i]) != UNKNOWN)
 			continue;
 		memset(&known, 0, sizeof(known));
 		known.key = attributes[i].key;
 		known.fetched = body->revision;
-		put_remote_attribute(remote, fields[RINQ_OP_NAMESPACE], &known);
+		put_remote_attribute(remote, rinq_get_bytes(&fields, RINQ_OP_NAMESPACE), &known);
 	}
 	for (i = 0; i < body->num_attributes; i++)
 	{
 		body->attributes[i].fetched = body->revision;
-		put_remote_attribute(remote, fields[RINQ_OP_NAMESPACE], &body->attributes[i]);
+		put_remote_attribute(remote, rinq_get_bytes(&fields, RINQ_OP_NAMESPACE), &body->attributes[i]);
 	}
-	if (!finish_get_from_cache(index, remote, revision, fields[RINQ_OP_NAMESPACE], attributes, count))
-		finish_remote_operation(index, RINQ_OUTCOME_STALE_FETCH, rinq_bytes(NULL, 0));
+	if (!finish_get_from_cache(index, remote, revision, rinq_get_bytes(&fields, RINQ_OP_NAMESPACE), attributes, count))
+		rinq_session_finish(index, RINQ_OUTCOME_STALE_FETCH, rinq_bytes(NULL, 0));
 }
 
 /*
@@ -465,16 +468,16 @@ static void
 take_updated(uint32 index, RinqSlot *slot, const RinqSessBody *body)
 {
 	Remote	   *remote = learn_revision(&slot->ref.session, body->revision);
-	RinqBytes	fields[RINQ_OP_FIELDS];
+	RinqFields	fields;
 	RinqAttribute *attributes;
 	int			count;
 	int			i;
 
-	rinq_slot_read(slot, fields, RINQ_OP_FIELDS);
-	(void) rinq_attributes_unpack(fields[RINQ_OP_ATTRIBUTES], &attributes, &count);
+	rinq_slot_read(slot, RINQ_KIND_OPERATION, &fields);
+	(void) rinq_attributes_unpack(rinq_get_bytes(&fields, RINQ_OP_ATTRIBUTES), &attributes, &count);
 	carry_over(remote, slot, body->revision);
 	for (i = 0; i < count; i++)
-		remove_remote_attribute(remote, fields[RINQ_OP_NAMESPACE], attributes[i].key);
+		remove_remote_attribute(remote, rinq_get_bytes(&fields, RINQ_OP_NAMESPACE), attributes[i].key);
 	for (i = 0; i < count && i < body->num_created; i++)
 	{
 		/* of one that is new, all is known */
@@ -483,7 +486,7 @@ take_updated(uint32 index, RinqSlot *slot, const RinqSessBody *body)
 		attributes[i].created = body->revision;
 		attributes[i].updated = body->revision;
 		attributes[i].fetched = body->revision;
-		put_remote_attribute(remote, fields[RINQ_OP_NAMESPACE], &attributes[i]);
+		put_remote_attribute(remote, rinq_get_bytes(&fields, RINQ_OP_NAMESPACE), &attributes[i]);
 	}
 	finish_with_remote_ref(index, body->revision);
 }
@@ -492,11 +495,11 @@ static void
 take_cleared(uint32 index, RinqSlot *slot, const RinqSessBody *body)
 {
 	Remote	   *remote = learn_revision(&slot->ref.session, body->revision);
-	RinqBytes	fields[RINQ_OP_FIELDS];
+	RinqFields	fields;
 
-	rinq_slot_read(slot, fields, RINQ_OP_FIELDS);
+	rinq_slot_read(slot, RINQ_KIND_OPERATION, &fields);
 	bytes_used -= rinq_attributes_size(remote->attributes);
-	rinq_attributes_remove_namespace(remote->attributes, fields[RINQ_OP_NAMESPACE]);
+	rinq_attributes_remove_namespace(remote->attributes, rinq_get_bytes(&fields, RINQ_OP_NAMESPACE));
 	bytes_used += rinq_attributes_size(remote->attributes);
 	carry_over(remote, slot, body->revision);
 	finish_with_remote_ref(index, body->revision);
@@ -518,7 +521,7 @@ handle_owner_success(uint32 index, RinqSlot *slot, RinqBytes data)
 
 	if (!rinq_sess_decode(data, &body))
 	{
-		finish_remote_operation(index, RINQ_OUTCOME_MALFORMED, rinq_bytes_str("its payload cannot be read"));
+		rinq_session_finish(index, RINQ_OUTCOME_MALFORMED, rinq_bytes_str("its payload cannot be read"));
 		return;
 	}
 	switch (slot->op)
@@ -536,9 +539,22 @@ handle_owner_success(uint32 index, RinqSlot *slot, RinqBytes data)
 		case RINQ_OP_CLEAR:
 			take_cleared(index, slot, &body);
 			break;
-		default:
+		case RINQ_OP_DESTROY:
 			forget_destroyed(&slot->ref.session);
-			finish_remote_operation(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0));
+			rinq_session_finish(index, RINQ_OUTCOME_SUCCESS, rinq_bytes(NULL, 0));
+			break;
+		case RINQ_OP_CALL:
+		case RINQ_OP_CREATE:
+		case RINQ_OP_ALLOCATE_ID:
+		case RINQ_OP_ON_RESPONSE:
+		case RINQ_OP_LISTEN:
+		case RINQ_OP_UNLISTEN:
+		case RINQ_OP_FETCH:
+		case RINQ_OP_LIST_SESSIONS:
+		case RINQ_OP_LIST_ATTRIBUTES:
+		case RINQ_OP_LIST_SUBSCRIPTIONS:
+		case RINQ_OP_LIST_UNREADY:
+			Assert(false);		/* no owner is asked for that */
 			break;
 	}
 }
@@ -549,14 +565,14 @@ handle_owner_failure(uint32 index, RinqSlot *slot, RinqBytes type)
 	if (rinq_bytes_are(type, "not-found"))
 	{
 		forget_destroyed(&slot->ref.session);
-		finish_remote_operation(index, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
+		rinq_session_finish(index, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
 	}
 	else if (rinq_bytes_are(type, "stale"))
-		finish_remote_operation(index, RINQ_OUTCOME_STALE, rinq_bytes(NULL, 0));
+		rinq_session_finish(index, RINQ_OUTCOME_STALE, rinq_bytes(NULL, 0));
 	else if (rinq_bytes_are(type, "frozen"))
-		finish_remote_operation(index, RINQ_OUTCOME_FROZEN, rinq_bytes(NULL, 0));
+		rinq_session_finish(index, RINQ_OUTCOME_FROZEN, rinq_bytes(NULL, 0));
 	else
-		finish_remote_operation(index, RINQ_OUTCOME_MALFORMED, rinq_bytes_str("its failure type is unknown"));
+		rinq_session_finish(index, RINQ_OUTCOME_MALFORMED, rinq_bytes_str("its failure type is unknown"));
 }
 
 /*
@@ -572,17 +588,17 @@ take_owner_response(uint32 index, const RinqDelivery *delivery)
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	if (delivery->oversize)
-		finish_remote_operation(index, RINQ_OUTCOME_TOO_LARGE, rinq_bytes(NULL, 0));
+		rinq_session_finish(index, RINQ_OUTCOME_TOO_LARGE, rinq_bytes(NULL, 0));
 	else if (delivery->malformed_headers)
-		finish_remote_operation(index, RINQ_OUTCOME_MALFORMED, rinq_bytes_str("its headers cannot be read"));
+		rinq_session_finish(index, RINQ_OUTCOME_MALFORMED, rinq_bytes_str("its headers cannot be read"));
 	else if (rinq_bytes_are(type, "s"))
 		handle_owner_success(index, slot, delivery->body);
 	else if (rinq_bytes_are(type, "f"))
 		handle_owner_failure(index, slot, delivery->message.target);
 	else if (rinq_bytes_are(type, "e"))
-		finish_remote_operation(index, RINQ_OUTCOME_ERROR, delivery->body);
+		rinq_session_finish(index, RINQ_OUTCOME_ERROR, delivery->body);
 	else
-		finish_remote_operation(index, RINQ_OUTCOME_MALFORMED, rinq_bytes_str("its type is unknown"));
+		rinq_session_finish(index, RINQ_OUTCOME_MALFORMED, rinq_bytes_str("its type is unknown"));
 	shrink_cache();
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);

@@ -199,11 +199,17 @@ take_transaction(RinqTaken * taken)
 /* ---------------- what the outbox worker says ---------------- */
 
 static void
-take_scan_snapshot(const RinqScanSnapshot *snapshot)
+take_scan_snapshot(RinqChunk *chunk)
 {
-	Size		size = offsetof(RinqScanSnapshot, xip) + snapshot->count * sizeof(TransactionId);
-	RinqScanSnapshot *copy = MemoryContextAlloc(TopMemoryContext, size);
+	const RinqScanSnapshot *snapshot = (const RinqScanSnapshot *) RINQ_CHUNK_DATA(chunk);
+	RinqScanSnapshot *copy;
+	Size		size;
 
+	if (chunk->size < offsetof(RinqScanSnapshot, xip) ||
+		snapshot->count > (chunk->size - offsetof(RinqScanSnapshot, xip)) / sizeof(TransactionId))
+		elog(ERROR, "corrupt message in rinq's shared memory");
+	size = offsetof(RinqScanSnapshot, xip) + snapshot->count * sizeof(TransactionId);
+	copy = MemoryContextAlloc(TopMemoryContext, size);
 	memcpy(copy, snapshot, size);
 	if (scan_snapshot != NULL)
 		pfree(scan_snapshot);
@@ -241,10 +247,10 @@ take_report(RinqChunk *chunk, RinqTaken * current)
 	switch (chunk->kind)
 	{
 		case RINQ_CHUNK_REMOVED:
-			rinq_sent_removed((RinqOutboxItem *) RINQ_CHUNK_DATA(chunk), chunk->count);
+			rinq_sent_removed(rinq_chunk_items(chunk, sizeof(RinqOutboxItem)), chunk->count);
 			return true;
 		case RINQ_CHUNK_LISTED:
-			rinq_outbox_listed((RinqOutboxItem *) RINQ_CHUNK_DATA(chunk), chunk->count);
+			rinq_outbox_listed(rinq_chunk_items(chunk, sizeof(RinqOutboxItem)), chunk->count);
 			return true;
 		case RINQ_CHUNK_FETCHED:
 			return false;
@@ -253,7 +259,7 @@ take_report(RinqChunk *chunk, RinqTaken * current)
 				return true;
 
 			/* when it is not the first of this scan, that has begun again */
-			take_scan_snapshot((RinqScanSnapshot *) RINQ_CHUNK_DATA(chunk));
+			take_scan_snapshot(chunk);
 			drop_stored();
 			if (DsaPointerIsValid(current->chunk) &&
 				rinq_chunk(current->chunk)->kind == RINQ_CHUNK_STORED)

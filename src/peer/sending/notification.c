@@ -28,7 +28,7 @@ static const RinqPublishOwner notification_owner = {
  * listens, there is no queue, and nothing is wrong with that.
  */
 RinqMsgStatus
-rinq_notification_publish(const RinqOutbound *notification, const RinqBytes *fields)
+rinq_notification_publish(const RinqOutbound *notification, const RinqFields *fields)
 {
 	RinqMessage msg;
 	RinqPublication what;
@@ -40,12 +40,12 @@ rinq_notification_publish(const RinqOutbound *notification, const RinqBytes *fie
 
 	memset(&msg, 0, sizeof(msg));
 	msg.message_id = rinq_bytes(id, rinq_message_id_format(&notification->item.id, id, sizeof(id)));
-	rinq_message_set_trace(&msg, fields[RINQ_SEND_TRACE]);
-	msg.type = fields[RINQ_SEND_COMMAND];
-	msg.ns = fields[RINQ_SEND_NAMESPACE];
-	msg.span_context = fields[RINQ_SEND_SPAN];
-	msg.traceparent = fields[RINQ_SEND_TRACEPARENT];
-	msg.tracestate = fields[RINQ_SEND_TRACESTATE];
+	rinq_message_set_trace(&msg, rinq_get_bytes(fields, RINQ_SEND_TRACE));
+	msg.type = rinq_get_bytes(fields, RINQ_SEND_TYPE);
+	msg.ns = rinq_get_bytes(fields, RINQ_SEND_NAMESPACE);
+	msg.span_context = rinq_get_bytes(fields, RINQ_SEND_SPAN);
+	msg.traceparent = rinq_get_bytes(fields, RINQ_SEND_TRACEPARENT);
+	msg.tracestate = rinq_get_bytes(fields, RINQ_SEND_TRACESTATE);
 	if (unicast)
 	{
 		rinq_peer_id_format(&notification->target.peer, peer, sizeof(peer));
@@ -55,12 +55,12 @@ rinq_notification_publish(const RinqOutbound *notification, const RinqBytes *fie
 	}
 	else
 	{
-		msg.constraint = fields[RINQ_SEND_CONSTRAINT];
+		msg.constraint = rinq_get_bytes(fields, RINQ_SEND_CONSTRAINT);
 		snprintf(key, sizeof(key), "%.*s", (int) msg.ns.len, msg.ns.data);
 	}
 	memset(&what, 0, sizeof(what));
 	what.kind = RINQ_PUBLISH_NOTIFICATION;
 	what.owner = &notification_owner;
 	return rinq_publish(&what, unicast ? "ntf.uc" : "ntf.mc", rinq_bytes_str(key), false, &msg,
-						fields[RINQ_SEND_PAYLOAD]);
+						rinq_get_bytes(fields, RINQ_SEND_PAYLOAD));
 }

@@ -14,6 +14,6 @@
 #include "ipc/sendqueue.h"
 
 extern RinqMsgStatus rinq_notification_publish(const RinqOutbound *notification,
-											   const RinqBytes *fields);
+											   const RinqFields *fields);
 
 #endif							/* RINQ_PEER_SENDING_NOTIFICATION_H */

@@ -166,7 +166,7 @@ static const RinqPublishOwner message_owner = {
 /* ---------------- publishing ---------------- */
 
 static RinqMsgStatus
-publish_outbound(const RinqOutbound *message, RinqNamespace * ns, const RinqBytes *fields)
+publish_outbound(const RinqOutbound *message, RinqNamespace * ns, const RinqFields *fields)
 {
 	RinqMessage msg;
 	RinqPublication what;
@@ -175,7 +175,7 @@ publish_outbound(const RinqOutbound *message, RinqNamespace * ns, const RinqByte
 
 	memset(&msg, 0, sizeof(msg));
 	msg.message_id = rinq_bytes(id, rinq_message_id_format(&message->item.id, id, sizeof(id)));
-	rinq_message_set_trace(&msg, fields[RINQ_SEND_TRACE]);
+	rinq_message_set_trace(&msg, rinq_get_bytes(fields, RINQ_SEND_TRACE));
 	msg.persistent = true;
 
 	/*
@@ -185,18 +185,18 @@ publish_outbound(const RinqOutbound *message, RinqNamespace * ns, const RinqByte
 	msg.has_priority = true;
 	msg.priority = 0;
 	rinq_message_set_deadline(&msg, rinq_clock_of_wall(message->deadline), expiration);
-	msg.ns = fields[RINQ_SEND_NAMESPACE];
-	msg.command = fields[RINQ_SEND_COMMAND];
-	msg.span_context = fields[RINQ_SEND_SPAN];
-	msg.traceparent = fields[RINQ_SEND_TRACEPARENT];
-	msg.tracestate = fields[RINQ_SEND_TRACESTATE];
+	msg.ns = rinq_get_bytes(fields, RINQ_SEND_NAMESPACE);
+	msg.command = rinq_get_bytes(fields, RINQ_SEND_COMMAND);
+	msg.span_context = rinq_get_bytes(fields, RINQ_SEND_SPAN);
+	msg.traceparent = rinq_get_bytes(fields, RINQ_SEND_TRACEPARENT);
+	msg.tracestate = rinq_get_bytes(fields, RINQ_SEND_TRACESTATE);
 	memset(&what, 0, sizeof(what));
 	what.kind = RINQ_PUBLISH_EXECUTE;
 	what.owner = &message_owner;
 	what.tag = next_tag;
 	what.durable = message->durable;
 	return rinq_publish(&what, "cmd.bal", rinq_bytes_str(ns->name), true, &msg,
-						fields[RINQ_SEND_PAYLOAD]);
+						rinq_get_bytes(fields, RINQ_SEND_PAYLOAD));
 }
 
 static void
@@ -213,7 +213,7 @@ note_published(const RinqOutbound *outbound)
 
 /* send a notification; false, with nothing done, when it has to wait */
 static bool
-send_notification(const RinqOutbound *outbound, const RinqBytes *fields)
+send_notification(const RinqOutbound *outbound, const RinqFields *fields)
 {
 	RinqMsgStatus status = rinq_notification_publish(outbound, fields);
 
@@ -253,16 +253,16 @@ find_namespace(RinqBytes name, bool durable, RinqNamespace * *ns, const char **p
 static bool
 send_message(const RinqOutbound *outbound)
 {
-	RinqBytes	fields[RINQ_SEND_FIELDS];
+	RinqFields	fields;
 	RinqNamespace *ns;
 	RinqSent   *message = NULL;
 	const char *problem;
 	RinqMsgStatus status = RINQ_MSG_OK;
 
-	rinq_outbound_read(outbound, fields);
+	rinq_outbound_read(outbound, &fields);
 	if (outbound->kind != RINQ_SEND_COMMAND_REQUEST)
-		return send_notification(outbound, fields);
-	if (!find_namespace(fields[RINQ_SEND_NAMESPACE], outbound->durable, &ns, &problem))
+		return send_notification(outbound, &fields);
+	if (!find_namespace(rinq_get_bytes(&fields, RINQ_SEND_NAMESPACE), outbound->durable, &ns, &problem))
 		return false;
 	if (outbound->durable && (message = rinq_sent_begin(outbound)) == NULL)
 		return true;
@@ -275,7 +275,7 @@ send_message(const RinqOutbound *outbound)
 	}
 	if (problem == NULL)
 	{
-		status = publish_outbound(outbound, ns, fields);
+		status = publish_outbound(outbound, ns, &fields);
 		if (status == RINQ_MSG_BACKLOG)
 		{
 			if (message != NULL)
@@ -347,7 +347,7 @@ send_chunks(void)
 
 		while (current_at < chunk->size)
 		{
-			RinqOutbound *message = (RinqOutbound *) (RINQ_CHUNK_DATA(chunk) + current_at);
+			RinqOutbound *message = rinq_chunk_message(chunk, current_at);
 
 			if (is_outbound_due(message))
 			{

@@ -282,7 +282,7 @@ rinq_sent_sift(RinqChunk *chunk)
 
 	while (at < chunk->size)
 	{
-		RinqOutbound *message = (RinqOutbound *) (RINQ_CHUNK_DATA(chunk) + at);
+		RinqOutbound *message = rinq_chunk_message(chunk, at);
 
 		message->known = rinq_sent_find(&message->item.id) != NULL;
 		at += message->length;
