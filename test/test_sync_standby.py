@@ -1,6 +1,7 @@
 """A synchronous standby that is behind: nothing is sent of a commit that waits for it, all of it when it has caught up, and the rows are counted right."""
 
 from rinqtest import case
+from rinqtest.cluster import SqlError
 from rinqtest.collector import Collector
 from rinqtest.peer import CallTimeout
 from rinqtest.waiting import wait_until
@@ -87,21 +88,39 @@ class Behind(case.Case):
         self.collector.wait(2)
         self.assertEqual(self.collector.payloads, ["warm", "durable"])
 
+    def is_full(self):
+        try:
+            self.db.sql("BEGIN; SELECT rinq_execute('nobody-sync', 'x'); ROLLBACK")
+        except SqlError as error:
+            self.assertSqlState(error, "53400")
+            return True
+        return False
+
     def test_many_commits_in_doubt(self):
-        """More than 64 transactions commit after a count of the rows that they have packed before: what is shown is right soon."""
-        self.db.sql("SELECT rinq_stop()")
-        self.db.sql("SELECT count(rinq_execute('%s', 'x', '\"before\"')) FROM generate_series(1, 5)" % self.ns)
-        self.stop_standby()
-        waiting = [self.server.start_psql("SELECT rinq_execute('nobody-sync', 'x', '%d')" % n, self.db.name) for n in range(70)]
-        self.wait_waiting(70)
-        self.db.sql("SET synchronous_commit = local; SELECT rinq_start()")
-        self.collector.wait(6)
+        """More than 64 transactions commit after a count of the rows that they have packed before: the number that rinq.max_outbox is compared with is right soon."""
+        count = 70
+        self.addCleanup(self.server.configure, rinq__outbox_check_interval="1s", rinq__max_outbox=None)
+        self.db.sql("SELECT rinq_execute('nobody-sync', 'warm')")  # the queue is there by the time the broker is silent
         wait_until(self.depth, lambda n: n == 0, 20)
+        self.stop_standby()
+        waiting = [self.server.start_psql("SELECT rinq_execute('nobody-sync', 'x', '%d')" % n, self.db.name) for n in range(count)]
+        self.wait_waiting(count)
+        since = self.server.value("SELECT clock_timestamp()")
+        self.mark(1)
+        wait_until(self.depth, lambda n: n == 0, 20)
+        wait_until(lambda: self.server.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'rinq outbox' AND datname = '%s'"
+                                             " AND query = 'rinq: counting messages' AND query_start > '%s'" % (self.db.name, since)),
+                   lambda n: n == "1", 20, "a count of the rows")
+
+        # from now on nothing but their own number gives a reason to count again
+        self.server.configure(rinq__outbox_check_interval="1d", rinq__max_outbox=count)
         self.world.proxy.silence("broker")
         self.addCleanup(self.world.proxy.resume)
         self.standby.start()
         for each in waiting:
             each.result()
-        wait_until(self.depth, lambda n: n == 70, 20, "70 rows to be counted")
+        wait_until(self.is_full, True.__eq__, 20, "%d rows to be known of" % count)
+        self.server.configure(rinq__max_outbox=count + 1)
+        wait_until(self.is_full, False.__eq__, 20, "no more than these")
         self.world.proxy.resume()
         wait_until(self.depth, lambda n: n == 0, 40, "an empty outbox")
