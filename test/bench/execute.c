@@ -144,7 +144,7 @@ on_open(void *arg)
 	RinqBytes	queue = rinq_bytes_str(run->queue);
 
 	must(rinq_amqp_channel_open(run->conn, CHANNEL, 0));
-	must(rinq_queue_declare(run->conn, CHANNEL, queue, true, false, 3, 0));
+	must(rinq_queue_declare(run->conn, CHANNEL, queue, true, false, 3, "classic", 0));
 	if (run->publishes)
 		must(rinq_confirm_select(run->conn, CHANNEL, 0));
 	else

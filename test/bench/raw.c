@@ -138,7 +138,7 @@ on_open(void *arg)
 
 	must(rinq_amqp_channel_open(side->conn, CHANNEL, 0));
 	must(rinq_basic_qos(side->conn, CHANNEL, PREFETCH, false, 0));
-	must(rinq_queue_declare(side->conn, CHANNEL, queue, false, true, 3, 0));
+	must(rinq_queue_declare(side->conn, CHANNEL, queue, false, true, 3, NULL, 0));
 	must(rinq_basic_consume(side->conn, CHANNEL, queue, queue, true, 0));
 }
 
