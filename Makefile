@@ -3,6 +3,7 @@
 #   make demo    installs what is missing, and shows the main job
 #   make check   installs what is missing, and runs every test
 #   make matrix CELLS="trixie sid"   runs make check on other Debian releases, in root folders of its own; all of them without CELLS
+#   make check-upgrade   of the tests, those of upgrades
 #   make bench   measures, beside a raw client of the same broker
 #   make soak    runs messages of all kinds under random faults for MINUTES (5), and compares what was sent with what arrived
 #   make hostile SCALE=20 SEED=1   sends the peer that much more of the random input that make check sends it
@@ -36,15 +37,16 @@ REGRESS_OPTS = --inputdir=.
 EXTRA_CLEAN = exports.txt exports.list test/unit/build test/bench/raw test/bench/execute
 
 # the targets that set up what they need do not need PostgreSQL's makefiles
-ifneq ($(filter demo check matrix bench soak hostile format format-check lint lint-deep,$(MAKECMDGOALS)),)
+ifneq ($(filter demo check matrix check-upgrade bench soak hostile format format-check lint lint-deep,$(MAKECMDGOALS)),)
 
-.PHONY: demo check bench soak hostile
-demo check bench soak hostile:
+.PHONY: demo check check-upgrade bench soak hostile
+demo check check-upgrade bench soak hostile:
 	@test/deps
 	@$(ENV_$@) test/$(RUN_$@)
 
 RUN_demo = demo
 RUN_check = run
+RUN_check-upgrade = run test_upgrade
 RUN_bench = bench/run
 RUN_soak = soak/run --minutes $(or $(MINUTES),5)
 RUN_hostile = run unit cbor_differential test_bad_input test_hostile

@@ -150,7 +150,7 @@ raise_suspended(RinqDatabase *db)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the rinq peer of this database is suspended"),
 				 errdetail_internal("%s", reason),
-				 errhint("Use rinq_adopt().")));
+				 errhint("%s", rinq_identity_hint(&identities))));
 }
 
 static void

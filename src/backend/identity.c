@@ -27,6 +27,7 @@
 #include "access/xlog.h"
 #include "backend/identity.h"
 #include "backend/own_tables.h"
+#include "backend/own_version.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
@@ -352,6 +353,27 @@ rinq_identity_reason(const RinqIdentities *identities)
 			return "other databases are looked into first, since it is a copy";
 		case RINQ_SUSPENDED_START:
 			return "\"rinq.start_suspended\" is on";
+		case RINQ_SUSPENDED_OLD_OBJECTS:
+			return "the extension there is older than the library works with";
+		case RINQ_SUSPENDED_NEW_OBJECTS:
+			return "the extension there is newer than the library that the server has loaded";
 	}
 	return NULL;
+}
+
+/*
+ * Say what to do about a suspended database.
+ */
+const char *
+rinq_identity_hint(const RinqIdentities *identities)
+{
+	switch (identities->suspended)
+	{
+		case RINQ_SUSPENDED_OLD_OBJECTS:
+			return rinq_own_version_hint(RINQ_OBJECTS_TOO_OLD);
+		case RINQ_SUSPENDED_NEW_OBJECTS:
+			return rinq_own_version_hint(RINQ_OBJECTS_TOO_NEW);
+		default:
+			return "Use rinq_adopt() there to have it served.";
+	}
 }

@@ -20,5 +20,6 @@ extern bool rinq_identity_renew_if_copied(Oid schema);
 
 /* why it is suspended, in a transaction; NULL when it is not */
 extern const char *rinq_identity_reason(const RinqIdentities *identities);
+extern const char *rinq_identity_hint(const RinqIdentities *identities);
 
 #endif							/* RINQ_IDENTITY_H */

@@ -26,6 +26,7 @@
 #include "access/tableam.h"
 #include "backend/own_relation.h"
 #include "backend/own_schema.h"
+#include "backend/own_version.h"
 #include "backend/parallel.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_class.h"
@@ -330,7 +331,9 @@ rinq_own_relation_problem(Relation rel, RinqOwnUse use)
 
 	if (is_remembered(RelationGetRelid(rel)))
 		return NULL;
-	problem = reading_problem(rel);
+	problem = rinq_own_version_problem();
+	if (problem == NULL)
+		problem = reading_problem(rel);
 	if (problem != NULL)
 		return problem;
 	trigger = foreign_trigger(rel);
@@ -352,13 +355,15 @@ rinq_check_own_relation(Relation rel, RinqOwnUse use)
 {
 	char	   *problem = rinq_own_relation_problem(rel, use);
 
-	if (problem != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s.%s\" is not used, because it is not as rinq made it",
-						RINQ_INTERNAL_SCHEMA, RelationGetRelationName(rel)),
-				 errdetail_internal("The table cannot be used: %s.", problem),
-				 errhint("Remove what was added; rinq_check() lists it.")));
+	if (problem == NULL)
+		return;
+	rinq_check_own_version();
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("table \"%s.%s\" is not used, because it is not as rinq made it",
+					RINQ_INTERNAL_SCHEMA, RelationGetRelationName(rel)),
+			 errdetail_internal("The table cannot be used: %s.", problem),
+			 errhint("Remove what was added; rinq_check() lists it.")));
 }
 
 /*

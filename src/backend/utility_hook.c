@@ -266,6 +266,14 @@ read_own_tables_again(void)
 		rinq_send_scan_at_commit(db);
 }
 
+static bool
+is_own_extension(Oid extension)
+{
+	char	   *name = get_extension_name(extension);
+
+	return name != NULL && strcmp(name, "rinq") == 0;
+}
+
 static void
 object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, void *arg)
 {
@@ -278,11 +286,12 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 	if (access == OAT_DROP && classId == RelationRelationId && subId == 0 &&
 		rinq_outbox_table_dropped(objectId))
 		register_callback();
-	if (access == OAT_DROP && classId == ExtensionRelationId && subId == 0)
+	if (classId == ExtensionRelationId && subId == 0 && is_own_extension(objectId))
 	{
-		char	   *name = get_extension_name(objectId);
-
-		if (name != NULL && strcmp(name, "rinq") == 0)
+		/* its version is changed before the scripts are run that do so */
+		if (access == OAT_POST_ALTER)
+			read_own_tables_again();
+		if (access == OAT_DROP)
 		{
 			rinq_outbox_extension_dropped();
 			rinq_utility_hook_reread_at_commit();

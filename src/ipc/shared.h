@@ -44,7 +44,10 @@ typedef enum RinqSuspension
 	RINQ_SUSPENDED_PARTIAL,		/* listeners of another database, and no word
 								 * of which */
 	RINQ_SUSPENDED_UNDECIDED,	/* others have to be looked into first */
-	RINQ_SUSPENDED_START		/* rinq.start_suspended is on */
+	RINQ_SUSPENDED_START,		/* rinq.start_suspended is on */
+	RINQ_SUSPENDED_OLD_OBJECTS, /* the extension there is too old for the
+								 * library */
+	RINQ_SUSPENDED_NEW_OBJECTS	/* or too new */
 } RinqSuspension;
 
 /* names a database and what was made of it, whatever server it is on */

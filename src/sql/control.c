@@ -93,6 +93,6 @@ rinq_start(PG_FUNCTION_ARGS)
 	if (reason != NULL)
 		ereport(NOTICE,
 				(errmsg("this database stays suspended: %s", reason),
-				 errhint("Use rinq_adopt().")));
+				 errhint("%s", rinq_identity_hint(&identities))));
 	PG_RETURN_VOID();
 }

@@ -9,14 +9,25 @@
 
 #include "compat.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
 #include "backend/own_schema.h"
+#include "catalog/dependency.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_depend.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
+#include "utils/rel.h"
 
 PG_FUNCTION_INFO_V1(rinq_protect_tables);
 PG_FUNCTION_INFO_V1(rinq_take_default_privileges);
@@ -32,9 +43,9 @@ PG_FUNCTION_INFO_V1(rinq_take_default_privileges);
 #define GUARD_TRIGGERS \
 	"SELECT pg_catalog.format(f.command, t.name)" \
 	" FROM (" OWN_TABLES ") t CROSS JOIN (VALUES" \
-	" (1, 'CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s" \
+	" (1, 'CREATE OR REPLACE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s" \
 	" FOR EACH STATEMENT EXECUTE FUNCTION " RINQ_INTERNAL_SCHEMA ".guard()')," \
-	" (2, 'CREATE TRIGGER keep_local BEFORE INSERT OR UPDATE OR DELETE ON %s" \
+	" (2, 'CREATE OR REPLACE TRIGGER keep_local BEFORE INSERT OR UPDATE OR DELETE ON %s" \
 	" FOR EACH ROW EXECUTE FUNCTION " RINQ_INTERNAL_SCHEMA ".keep_local()')," \
 	" (3, 'COMMENT ON TRIGGER guard ON %s IS ''Refuses what roles other than the owner write''')," \
 	" (4, 'COMMENT ON TRIGGER keep_local ON %s IS ''Ignores what logical replication brings''')" \
@@ -52,6 +63,8 @@ PG_FUNCTION_INFO_V1(rinq_take_default_privileges);
 	"SELECT d.classid, d.objid FROM pg_catalog.pg_depend d" \
 	" WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass" \
 	" AND d.deptype OPERATOR(pg_catalog.=) 'e' AND d.refobjid OPERATOR(pg_catalog.=) $1" \
+	" AND EXISTS (SELECT 1 FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) n (classid, objid)" \
+	" WHERE n.classid OPERATOR(pg_catalog.=) d.classid AND n.objid OPERATOR(pg_catalog.=) d.objid)" \
 	"), granted AS (" \
 	"SELECT CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END" \
 	" OPERATOR(pg_catalog.||) c.oid::pg_catalog.regclass::pg_catalog.text AS name, c.relacl AS acl, c.relowner AS owner, true AS public" \
@@ -75,6 +88,10 @@ PG_FUNCTION_INFO_V1(rinq_take_default_privileges);
 	" FROM granted g CROSS JOIN LATERAL pg_catalog.aclexplode(g.acl) a" \
 	" WHERE a.grantee OPERATOR(pg_catalog.<>) g.owner" \
 	" AND (g.public OR a.grantee OPERATOR(pg_catalog.<>) 0::pg_catalog.oid)"
+
+/* up to which command of which transaction default privileges were taken away */
+static TransactionId taken_by = InvalidTransactionId;
+static CommandId taken_until;
 
 static void
 run_command(const char *command)
@@ -155,21 +172,74 @@ rinq_protect_tables(PG_FUNCTION_ARGS)
 }
 
 /*
+ * Tell whether this script has made the object that a row of pg_depend is about.  A new
+ * installation may run several scripts in one transaction, and what the one
+ * before has granted on its objects is to stay.
+ */
+static bool
+is_new_member(HeapTuple depend)
+{
+	if (!TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(depend->t_data)))
+		return false;
+	return taken_by != GetTopTransactionId() ||
+		HeapTupleHeaderGetCmin(depend->t_data) > taken_until;
+}
+
+/*
+ * List the members of the extension that this script has made.
+ */
+static void
+list_new_members(Datum *classes, Datum *objects)
+{
+	Relation	rel = table_open(DependRelationId, AccessShareLock);
+	ArrayBuildState *class_list = initArrayResult(OIDOID, CurrentMemoryContext, false);
+	ArrayBuildState *object_list = initArrayResult(OIDOID, CurrentMemoryContext, false);
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(ExtensionRelationId));
+	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(CurrentExtensionObject));
+	scan = systable_beginscan(rel, DependReferenceIndexId, true, NULL, 2, keys);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_depend depend = (Form_pg_depend) GETSTRUCT(tuple);
+
+		if (!is_new_member(tuple))
+			continue;
+		accumArrayResult(class_list, ObjectIdGetDatum(depend->classid), false, OIDOID,
+						 CurrentMemoryContext);
+		accumArrayResult(object_list, ObjectIdGetDatum(depend->objid), false, OIDOID,
+						 CurrentMemoryContext);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	*classes = makeArrayResult(class_list, CurrentMemoryContext);
+	*objects = makeArrayResult(object_list, CurrentMemoryContext);
+}
+
+/*
  * take_default_privileges() returns void
  *
  * Takes away what ALTER DEFAULT PRIVILEGES has granted on the extension's
  * objects while they were made, but not what PostgreSQL itself grants to
- * everybody on functions and types.
+ * everybody on functions and types.  What an upgrade finds keeps the privileges
+ * that were granted on it since.
  */
 Datum
 rinq_take_default_privileges(PG_FUNCTION_ARGS)
 {
-	Oid			types[1] = {OIDOID};
-	Datum		values[1];
+	Oid			types[3] = {OIDOID, OIDARRAYOID, OIDARRAYOID};
+	Datum		values[3];
 	int			level = begin_commands();
 
 	values[0] = ObjectIdGetDatum(CurrentExtensionObject);
-	run_commands_of(DEFAULT_PRIVILEGES, 1, types, values);
+	list_new_members(&values[1], &values[2]);
+	run_commands_of(DEFAULT_PRIVILEGES, 3, types, values);
+	taken_by = GetTopTransactionId();
+	taken_until = GetCurrentCommandId(true);
 	end_commands(level);
 	PG_RETURN_VOID();
 }

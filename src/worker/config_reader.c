@@ -21,6 +21,7 @@
 #include "backend/identity.h"
 #include "backend/own_relation.h"
 #include "backend/own_schema.h"
+#include "backend/own_version.h"
 #include "backend/prepared.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
@@ -302,7 +303,30 @@ tell_suspended(const RinqIdentities *identities)
 	ereport(LOG,
 			(errmsg("rinq suspends database \"%s\": %s",
 					get_database_name(MyDatabaseId), rinq_identity_reason(identities)),
-			 errhint("Use rinq_adopt() there to have it served.")));
+			 errhint("%s", rinq_identity_hint(identities))));
+}
+
+/*
+ * Find out whether the database is a copy of another one, unless its objects are
+ * not to be read at all.
+ */
+static void
+read_identity_or_version(RinqIdentities *identities)
+{
+	switch (rinq_own_version())
+	{
+		case RINQ_OBJECTS_FIT:
+			rinq_prepared_watch(database);
+			rinq_identity_read(database, rinq_internal_schema(), identities);
+			break;
+		case RINQ_OBJECTS_TOO_OLD:
+			identities->suspended = RINQ_SUSPENDED_OLD_OBJECTS;
+			break;
+		case RINQ_OBJECTS_TOO_NEW:
+			identities->suspended = RINQ_SUSPENDED_NEW_OBJECTS;
+			break;
+	}
+	tell_suspended(identities);
 }
 
 /* Read all that there is to find, in one transaction. */
@@ -320,9 +344,7 @@ read_database(RinqReading *reading, MemoryContext context)
 	if (schema != NULL)
 	{
 		reading->presence = RINQ_PRESENT;
-		rinq_prepared_watch(database);
-		rinq_identity_read(database, rinq_internal_schema(), &reading->identities);
-		tell_suspended(&reading->identities);
+		read_identity_or_version(&reading->identities);
 		if (reading->identities.suspended == RINQ_NOT_SUSPENDED)
 		{
 			if (may_read("listener"))

@@ -34,7 +34,7 @@ def shared_world():
 
 def new_world(name, **options):
     """A world of one's own, for other settings or for harm that is not undone."""
-    return World(STAGE, scratch(), environment=SERVER_ENVIRONMENT, name=name, **options)
+    return World(options.pop("stage", STAGE), scratch(), environment=SERVER_ENVIRONMENT, name=name, **options)
 
 
 def close_all():

@@ -390,17 +390,17 @@ def build(top, scratch, flags="", arguments=()):
     source = scratch.path("source")
     shutil.copytree(top, source, symlinks=True, ignore=shutil.ignore_patterns(
         ".git", "*.o", "*.bc", "*.so", "__pycache__", "results", "regression.*"))
-    _make(source, "-j2", "COPT=" + flags, *arguments)
+    make(source, "-j2", "COPT=" + flags, *arguments)
     return source
 
 
 def install(source, scratch):
     """make install of a built tree; returns what to give to Server(stage=...)."""
     if not supports_stage(scratch):
-        _make(source, "install")
+        make(source, "install")
         return None
     stage = scratch.path("stage")
-    _make(source, "install", "DESTDIR=" + stage)
+    make(source, "install", "DESTDIR=" + stage)
     return stage
 
 
@@ -408,7 +408,7 @@ class BuildError(Exception):
     """make failed; the text is its output."""
 
 
-def _make(folder, *arguments):
+def make(folder, *arguments):
     environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "DESTDIR")}
     done = subprocess.run(["make", "-s", "-C", folder, "with_llvm=no"] + list(arguments), env=environment, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
