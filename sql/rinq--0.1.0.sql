@@ -711,7 +711,7 @@ CREATE TABLE rinq_internal.inbox_dead_letter (
     PRIMARY KEY (id, digest)
 );
 COMMENT ON TABLE rinq_internal.inbox_dead_letter IS
-    'Requests that were given up after rinq.inbox_max_attempts; see the view rinq_inbox_dead_letter';
+    'Requests that were given up after rinq.max_attempts; see the view rinq_inbox_dead_letter';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.id IS 'Message id of the request';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.digest IS 'Digest of what it asks for, since anybody can use an id';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.source IS 'Session that sent the request, at its revision when it did';
@@ -811,7 +811,7 @@ CREATE VIEW @extschema@.rinq_inbox_dead_letter WITH (security_barrier) AS
     WHERE pg_catalog.has_function_privilege(
         '@extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id)'::pg_catalog.regprocedure, 'EXECUTE');
 COMMENT ON VIEW @extschema@.rinq_inbox_dead_letter IS
-    'Requests that were given up after rinq.inbox_max_attempts, for rinq_inbox_dead_letter_retry and rinq_inbox_dead_letter_delete; empty for roles that may not execute rinq_inbox_dead_letter_retry';
+    'Requests that were given up after rinq.max_attempts, for rinq_inbox_dead_letter_retry and rinq_inbox_dead_letter_delete; empty for roles that may not execute rinq_inbox_dead_letter_retry';
 COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.id IS 'Message id of the request';
 COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.source IS 'Session that sent the request, at its revision when it did';
 COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.namespace IS 'Namespace that the request was sent to';

@@ -34,7 +34,7 @@ char	   *rinq_amqp_password_file = NULL;
 int			rinq_amqp_heartbeat = 20;
 int			rinq_amqp_connection_timeout = 10000;
 int			rinq_command_workers = 4;
-int			rinq_request_prefetch = 0;
+int			rinq_prefetch = 0;
 int			rinq_redeclare_interval = 15000;
 int			rinq_declare_exchanges = RINQ_DECLARE_ON;
 int			rinq_session_prefetch = 64;
@@ -45,15 +45,15 @@ int			rinq_max_async_calls = 256;
 int			rinq_send_buffer = 32;
 int			rinq_max_outbox = 1000000;
 int			rinq_outbox_check_interval = 60;
-int			rinq_outbox_max_attempts = 10;
-int			rinq_outbox_retry_delay = 1000;
-int			rinq_inbox_max_attempts = 5;
+int			rinq_send_attempts = 10;
+int			rinq_retry_delay = 1000;
+int			rinq_max_attempts = 5;
 int			rinq_session_memory = 256;
 int			rinq_buffer_notifications = 1000;
 int			rinq_notification_memory = 64;
 int			rinq_notification_retention = 3600;
 int			rinq_session_cache = 32;
-int			rinq_session_cache_prune_interval = 180;
+int			rinq_prune_interval = 180;
 int			rinq_dedup_retention = 86400;
 int			rinq_dedup_max_requests = 10000000;
 int			rinq_dedup_max_size = 1024;
@@ -316,10 +316,10 @@ define_work_settings(void)
 							"Each needs one of max_worker_processes while it exists.",
 							&rinq_command_workers,
 							4, 1, 64, PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("rinq.request_prefetch",
+	DefineCustomIntVariable("rinq.prefetch",
 							"Sets the number of requests of a namespace that the broker sends ahead.",
 							"0 means four for each of rinq.command_workers.",
-							&rinq_request_prefetch,
+							&rinq_prefetch,
 							0, 0, 1000, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.redeclare_interval",
 							"Sets the time after which exchanges, queues and bindings are declared again.",
@@ -379,10 +379,10 @@ define_work_settings(void)
 							"What was used least recently is forgotten first.",
 							&rinq_session_cache,
 							32, 0, 1048576, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
-	DefineCustomIntVariable("rinq.session_cache_prune_interval",
+	DefineCustomIntVariable("rinq.prune_interval",
 							"Sets how often unused sessions of other peers are forgotten.",
 							"Those that were not used for twice this time.",
-							&rinq_session_cache_prune_interval,
+							&rinq_prune_interval,
 							180, 1, 86400, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.send_buffer",
 							"Sets the memory for messages that were committed, and are not sent yet.",
@@ -399,19 +399,19 @@ define_work_settings(void)
 							"While nothing is sent and nothing waits, a tenth as often.",
 							&rinq_outbox_check_interval,
 							60, 1, 86400, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
-	DefineCustomIntVariable("rinq.outbox_max_attempts",
+	DefineCustomIntVariable("rinq.send_attempts",
 							"Sets how often a durable message is sent that the broker does not take.",
 							"Then it is set aside, and shown by the view rinq_outbox_dead_letter.",
-							&rinq_outbox_max_attempts,
+							&rinq_send_attempts,
 							10, 1, 1000, PGC_SIGHUP, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("rinq.outbox_retry_delay",
+	DefineCustomIntVariable("rinq.retry_delay",
 							"Sets the time until the second attempt; it doubles with each further one.",
-							NULL, &rinq_outbox_retry_delay,
+							NULL, &rinq_retry_delay,
 							1000, 1, 3600000, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
-	DefineCustomIntVariable("rinq.inbox_max_attempts",
+	DefineCustomIntVariable("rinq.max_attempts",
 							"Sets how often a request is handled that the broker keeps delivering.",
 							"Then it is answered with an error and kept in rinq_inbox_dead_letter; 0 is no limit.",
-							&rinq_inbox_max_attempts,
+							&rinq_max_attempts,
 							5, 0, 1000, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.dedup_retention",
 							"Sets how long it is remembered that a request was handled.",

@@ -23,7 +23,7 @@ extern char *rinq_amqp_password_file;	/* empty: the password is in the DSN */
 extern int	rinq_amqp_heartbeat;	/* s */
 extern int	rinq_amqp_connection_timeout;	/* ms */
 extern int	rinq_command_workers;
-extern int	rinq_request_prefetch;
+extern int	rinq_prefetch;
 extern int	rinq_redeclare_interval;
 extern int	rinq_declare_exchanges;
 extern int	rinq_session_prefetch;
@@ -36,13 +36,13 @@ extern int	rinq_buffer_notifications;
 extern int	rinq_notification_memory;	/* MB */
 extern int	rinq_notification_retention;	/* s */
 extern int	rinq_session_cache; /* MB */
-extern int	rinq_session_cache_prune_interval;	/* s */
+extern int	rinq_prune_interval;	/* s */
 extern int	rinq_send_buffer;	/* MB */
 extern int	rinq_max_outbox;
 extern int	rinq_outbox_check_interval; /* s */
-extern int	rinq_outbox_max_attempts;
-extern int	rinq_outbox_retry_delay;	/* ms */
-extern int	rinq_inbox_max_attempts;
+extern int	rinq_send_attempts;
+extern int	rinq_retry_delay;	/* ms */
+extern int	rinq_max_attempts;
 extern int	rinq_dedup_retention;	/* s */
 extern int	rinq_dedup_max_requests;
 extern int	rinq_dedup_max_size;	/* MB */

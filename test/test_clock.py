@@ -37,7 +37,7 @@ class Steps(case.Case):
     def make_world(cls):
         cls.clock = WallClock(case.scratch(), case.SERVER_ENVIRONMENT)
         world = World(case.STAGE, case.scratch(), environment=cls.clock.environment, name="clock", settings={
-            "rinq.outbox_retry_delay": "200ms", "rinq.amqp_heartbeat": "1", "rinq.outbox_max_attempts": "100"})
+            "rinq.retry_delay": "200ms", "rinq.amqp_heartbeat": "1", "rinq.send_attempts": "100"})
         cls.addClassCleanup(world.close)
         return world
 

@@ -85,7 +85,7 @@ class Case(case.Case):
 class Network(Case):
     @classmethod
     def make_world(cls):
-        world = case.new_world("outbox", settings={"rinq.outbox_retry_delay": "50ms", "rinq.outbox_max_attempts": "3"})
+        world = case.new_world("outbox", settings={"rinq.retry_delay": "50ms", "rinq.send_attempts": "3"})
         cls.addClassCleanup(world.close)
         return world
 

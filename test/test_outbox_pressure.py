@@ -46,7 +46,7 @@ class Pressure(case.Case):
     @classmethod
     def make_world(cls):
         world = case.new_world("outbox-pressure", settings={"rinq.payload_memory": "8MB", "rinq.send_buffer": "32MB", "rinq.outbox_check_interval": "1s",
-                                                            "rinq.outbox_retry_delay": "50ms", "rinq.max_payload": "16MB"})
+                                                            "rinq.retry_delay": "50ms", "rinq.max_payload": "16MB"})
         world.proxy.record = False
         cls.addClassCleanup(world.close)
         return world

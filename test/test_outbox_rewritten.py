@@ -13,7 +13,7 @@ TABLES = ["rinq_internal.outbox_%d" % n for n in range(4)]
 class Rewritten(case.Case):
     @classmethod
     def make_world(cls):
-        world = case.new_world("outbox-rewritten", settings={"rinq.outbox_retry_delay": "300ms", "rinq.outbox_check_interval": "1s"})
+        world = case.new_world("outbox-rewritten", settings={"rinq.retry_delay": "300ms", "rinq.outbox_check_interval": "1s"})
         cls.addClassCleanup(world.close)
         return world
 

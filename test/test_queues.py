@@ -123,8 +123,8 @@ class Arrivals(Case):
 
     def test_request_nobody_can_handle(self):
         """It comes back later and later, which the log says once; others are served meanwhile."""
-        self.server.configure(**{"rinq.inbox_max_attempts": "0"})
-        self.addCleanup(self.server.configure, **{"rinq.inbox_max_attempts": None})
+        self.server.configure(**{"rinq.max_attempts": "0"})
+        self.addCleanup(self.server.configure, **{"rinq.max_attempts": None})
         self.db.handler("dies", "IF req.payload IS NULL THEN %s END IF; INSERT INTO done VALUES (req.id); RETURN NULL;" % DIES)
         self.listen("perishes", "dies")
         message = self.publish("cmd.bal", "perishes", "perishes", delivery_mode=2)
@@ -259,7 +259,7 @@ class Silent(case.Case):
 
     @classmethod
     def make_world(cls):
-        return case.new_world("silent", broker=case.shared_world().broker, settings={"rinq.outbox_retry_delay": "50ms"})
+        return case.new_world("silent", broker=case.shared_world().broker, settings={"rinq.retry_delay": "50ms"})
 
     @classmethod
     def tearDownClass(cls):

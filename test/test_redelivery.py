@@ -36,7 +36,7 @@ class Redelivery(case.Case):
 
     @classmethod
     def tearDownClass(cls):
-        cls.world.server.configure(**{"rinq.inbox_max_attempts": None, "rinq.dedup_retention": None})
+        cls.world.server.configure(**{"rinq.max_attempts": None, "rinq.dedup_retention": None})
         cls.remote.close()
         cls.db.drop()
 
@@ -55,7 +55,7 @@ class Redelivery(case.Case):
     # attempts
 
     def test_request_that_ends_its_executor_is_given_up(self):
-        self.server.configure(**{"rinq.inbox_max_attempts": "2"})
+        self.server.configure(**{"rinq.max_attempts": "2"})
         message = self.remote.call_async("plain", "die", {"a": [1]}, trace="why")
         with self.assertRaisesRegex(RemoteError, "given up after 2 attempts"):
             self.remote.response(message, timeout=30).result()
@@ -81,7 +81,7 @@ class Redelivery(case.Case):
         self.db.handler("handle", BODY)
 
     def test_given_up_request_is_deleted(self):
-        self.server.configure(**{"rinq.inbox_max_attempts": "1"})
+        self.server.configure(**{"rinq.max_attempts": "1"})
         message = self.remote.call_async("plain", "die")
         with self.assertRaisesRegex(RemoteError, "given up after 1 attempts"):
             self.remote.response(message, timeout=30).result()
@@ -90,14 +90,14 @@ class Redelivery(case.Case):
         self.assertEqual(self.db.value("SELECT rinq_inbox_dead_letter_delete('%s')" % message), "f")
 
     def test_attempts_without_limit(self):
-        self.server.configure(**{"rinq.inbox_max_attempts": "0"})
+        self.server.configure(**{"rinq.max_attempts": "0"})
         message = self.remote.call_async("plain", "die", timeout=4)
         with self.assertRaises(CallTimeout):
             self.remote.response(message, timeout=5)
         self.assertEqual(self.db.value("SELECT count(*) FROM rinq_inbox_attempt WHERE id = '%s'" % message), "0")
 
     def test_bookkeeping_that_fails_does_not_stop_requests(self):
-        self.server.configure(**{"rinq.inbox_max_attempts": "5"})
+        self.server.configure(**{"rinq.max_attempts": "5"})
         self.db.sql("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no room'; END $$")
         self.db.sql("CREATE TRIGGER refuse BEFORE INSERT ON rinq_internal.inbox_attempt FOR EACH ROW EXECUTE FUNCTION refuse()")
         self.addCleanup(self.db.sql, "DROP FUNCTION refuse() CASCADE")
@@ -112,7 +112,7 @@ class Redelivery(case.Case):
         self.assertIsInstance(self.remote.response(message, timeout=20).result(), int)
 
     def test_attempts_of_a_role_that_only_reads(self):
-        self.server.configure(**{"rinq.inbox_max_attempts": "1"})
+        self.server.configure(**{"rinq.max_attempts": "1"})
         self.db.role("only_reads")
         self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean), rinq_unlisten(text) TO only_reads")
         self.db.handler("end_it", "PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(10); RETURN NULL;")
@@ -209,7 +209,7 @@ class Redelivery(case.Case):
         self.assertEqual(self.db.value("SELECT payload IS NULL FROM rinq_inbox_handled WHERE id = '%s'" % message), "t")
 
     def test_attempts_at_another_request_of_the_same_id(self):
-        self.server.configure(**{"rinq.inbox_max_attempts": "2"})
+        self.server.configure(**{"rinq.max_attempts": "2"})
         message = self.remote.call_async("plain", "die", 1)
         with self.assertRaisesRegex(RemoteError, "given up after 2 attempts"):
             self.remote.response(message, timeout=30).result()

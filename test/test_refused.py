@@ -176,7 +176,7 @@ class Scripted(case.Case):
 
     @classmethod
     def make_world(cls):
-        return case.new_world("scripted", broker=case.shared_world().broker, settings={"rinq.outbox_max_attempts": "3", "rinq.outbox_retry_delay": "50ms"})
+        return case.new_world("scripted", broker=case.shared_world().broker, settings={"rinq.send_attempts": "3", "rinq.retry_delay": "50ms"})
 
     @classmethod
     def tearDownClass(cls):

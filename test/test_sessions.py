@@ -468,8 +468,8 @@ class Remote(Base):
         self.assertEqual(len(self.owner.fetches), asked + 6)
 
     def test_pruning(self):
-        self.server.configure(**{"rinq.session_cache_prune_interval": "1"})
-        self.addCleanup(lambda: self.server.configure(**{"rinq.session_cache_prune_interval": None}))
+        self.server.configure(**{"rinq.prune_interval": "1"})
+        self.addCleanup(lambda: self.server.configure(**{"rinq.prune_interval": None}))
         session, model = self.owner.create()
         model.update(0, "c", [("frozen", "f", True)])
         self.value("rinq_session_get", session + "@1", "c", "frozen")

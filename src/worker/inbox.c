@@ -133,7 +133,7 @@ record_attempt(const RinqSlot *slot, const RinqFields *fields, int *attempts)
 	rinq_own_table_open(&table, rinq_internal_schema(), "inbox_attempt");
 	values[0] = rinq_text_datum(rinq_get_bytes(fields, RINQ_REQUEST_ID));
 	values[1] = digest_datum(slot, fields);
-	values[2] = Int32GetDatum(rinq_inbox_max_attempts);
+	values[2] = Int32GetDatum(rinq_max_attempts);
 	counted = rinq_own_table_execute(psprintf("INSERT INTO %s AS a (id, digest, attempts, first, last)"
 											  " VALUES ($1, $2, CASE WHEN $3 OPERATOR(pg_catalog.<) 2 THEN 1 ELSE 2 END,"
 											  " pg_catalog.now(), pg_catalog.now())"
@@ -149,7 +149,7 @@ record_attempt(const RinqSlot *slot, const RinqFields *fields, int *attempts)
 		elog(ERROR, "the attempts at a request are not counted any more");
 	*attempts = first_integer();
 	rinq_own_table_close(&table);
-	return counted && rinq_inbox_max_attempts > 1;
+	return counted && rinq_max_attempts > 1;
 }
 
 /*
@@ -352,7 +352,7 @@ rinq_inbox_give_up(RinqSlot *slot, const RinqFields *fields, MemoryContext conte
 {
 	Attempt		attempt;
 
-	if (!slot->redelivered || rinq_inbox_max_attempts == 0)
+	if (!slot->redelivered || rinq_max_attempts == 0)
 		return false;
 	attempt.slot = slot;
 	attempt.fields = fields;

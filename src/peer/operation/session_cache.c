@@ -144,7 +144,7 @@ shrink_cache(void)
 int64
 rinq_session_cache_prune(void)
 {
-	int64		interval = (int64) rinq_session_cache_prune_interval * 1000;
+	int64		interval = (int64) rinq_prune_interval * 1000;
 	Remote	   *remote;
 
 	if (dlist_is_empty(&by_use))

@@ -231,7 +231,7 @@ rinq_sent_failed(RinqSent * message, const char *error)
 	message->error = MemoryContextStrdup(TopMemoryContext, error);
 	message->attempts++;
 	message->returned = false;
-	delay = rinq_backoff_after(message->attempts, rinq_outbox_retry_delay, Max(LAST_RETRY_DELAY, rinq_outbox_retry_delay));
+	delay = rinq_backoff_after(message->attempts, rinq_retry_delay, Max(LAST_RETRY_DELAY, rinq_retry_delay));
 	set_retry(message, rinq_peer.now + delay);
 	note_sent_error(error);
 }
@@ -486,7 +486,7 @@ set_fetching(RinqSent * message)
 static bool
 is_given_up(const RinqSent * message)
 {
-	return message->hopeless || message->attempts >= rinq_outbox_max_attempts;
+	return message->hopeless || message->attempts >= rinq_send_attempts;
 }
 
 /*

@@ -34,7 +34,7 @@ static int64 next_retry;
 static uint16
 request_prefetch(void)
 {
-	return (uint16) (rinq_request_prefetch > 0 ? rinq_request_prefetch : 4 * rinq_command_workers);
+	return (uint16) (rinq_prefetch > 0 ? rinq_prefetch : 4 * rinq_command_workers);
 }
 
 /* Begin to consume requests, after the channel was opened. */
