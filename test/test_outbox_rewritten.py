@@ -40,6 +40,12 @@ class Rewritten(case.Case):
         for table in TABLES:
             self.db.sql(statement.replace("%s", table))
 
+    def table_in_use(self):
+        """The one of the outbox's tables that has rows; they take turns."""
+        used = [table for table in TABLES if self.db.value("SELECT count(*) FROM %s" % table) != "0"]
+        self.assertEqual(len(used), 1, used)
+        return used[0]
+
     def during_a_scan(self, namespace, rewrite, count=12000):
         """A scan stops in the middle, since the line is slow and so many messages are not confirmed; the tables are rewritten; it goes on."""
         collector = Collector(self.remote, namespace)
@@ -48,7 +54,7 @@ class Rewritten(case.Case):
         self.wait_empty()
         self.db.sql("SELECT rinq_stop(false)")
         self.db.sql("SELECT count(rinq_execute('%s', 'x', to_jsonb(i))) FROM generate_series(1, %d) i" % (namespace, count))
-        self.db.sql("DELETE FROM rinq_internal.outbox_0 WHERE seq % 7 = 3")
+        self.db.sql("DELETE FROM %s WHERE seq %% 7 = 3" % self.table_in_use())
         expected = [row[0] for row in self.db.sql("SELECT id FROM rinq_outbox ORDER BY created")]
         self.world.proxy.throttle(50000, CLIENT)
         self.db.sql("SELECT rinq_start()")
@@ -138,6 +144,9 @@ class Rewritten(case.Case):
             BEGIN
               LOOP
                 UPDATE rinq_internal.outbox_0 SET trace_id = 'moved';
+                UPDATE rinq_internal.outbox_1 SET trace_id = 'moved';
+                UPDATE rinq_internal.outbox_2 SET trace_id = 'moved';
+                UPDATE rinq_internal.outbox_3 SET trace_id = 'moved';
                 COMMIT;
                 EXIT WHEN EXISTS (SELECT FROM stop_moving);
               END LOOP;
@@ -198,8 +207,11 @@ class Rewritten(case.Case):
         self.with_a_retry_pending("retry-update", lambda: self.in_all_tables("UPDATE %s SET trace_id = 'moved'"))
 
     def test_moved_to_another_table_with_a_retry_pending(self):
-        self.with_a_retry_pending("retry-moved", lambda: self.db.sql(
-            "WITH m AS (DELETE FROM rinq_internal.outbox_0 RETURNING *) INSERT INTO rinq_internal.outbox_3 SELECT * FROM m"))
+        def move():
+            used = self.table_in_use()
+            other = [table for table in TABLES if table != used][-1]
+            self.db.sql("WITH m AS (DELETE FROM %s RETURNING *) INSERT INTO %s SELECT * FROM m" % (used, other))
+        self.with_a_retry_pending("retry-moved", move)
 
     def test_rows_that_nobody_told_of(self):
         """Written while triggers do not fire: found by the check that runs now and then."""
@@ -244,7 +256,7 @@ class Rewritten(case.Case):
         self.db.sql("SELECT count(rinq_execute('held-row', 'x', to_jsonb(i))) FROM generate_series(1, 50) i")
         with self.db.session() as session:
             session.execute("BEGIN")
-            session.execute("UPDATE rinq_internal.outbox_0 SET trace_id = 't' WHERE seq = (SELECT max(seq) FROM rinq_internal.outbox_0)")
+            session.execute("UPDATE {0} SET trace_id = 't' WHERE seq = (SELECT max(seq) FROM {0})".format(self.table_in_use()))
             self.world.proxy.resume()
             collector.wait(50, 30)
             wait_until(self.status, lambda s: s["depth"] == 1, 20, "the others to be removed")

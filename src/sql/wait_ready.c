@@ -144,12 +144,13 @@ refuse_uncommitted(void)
 Datum
 rinq_wait_ready(PG_FUNCTION_ARGS)
 {
-	int64		deadline = deadline_argument(fcinfo);
 	char	   *missing = pstrdup("an answer of the peer");
 	int			pause = FIRST_LOOK;
+	int64		deadline;
 	uint32		wanted;
 
 	rinq_refuse_parallel(fcinfo);
+	deadline = deadline_argument(fcinfo);
 	rinq_require_preloaded();
 	refuse_uncommitted();
 	wanted = reading_wanted();
