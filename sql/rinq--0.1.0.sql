@@ -232,6 +232,7 @@ CREATE TABLE rinq_internal.listener (
     owner rinq_internal.role_reference NOT NULL,
     max_concurrent integer CHECK (max_concurrent > 0),
     deduplicate boolean NOT NULL DEFAULT false,
+    timeout_ms integer CHECK (timeout_ms > 0),
     identity uuid NOT NULL DEFAULT rinq_internal.identity()
 );
 COMMENT ON TABLE rinq_internal.listener IS
@@ -248,7 +249,8 @@ COMMENT ON COLUMN rinq_internal.listener.max_concurrent IS
     'How many of its requests are handled at the same time, NULL for no limit but that of the executors';
 COMMENT ON COLUMN rinq_internal.listener.deduplicate IS
     'Whether a request that was handled already is not handled again when it is delivered again';
-
+COMMENT ON COLUMN rinq_internal.listener.timeout_ms IS
+    'How many milliseconds a handler may take for a request, NULL for what rinq.handler_timeout says';
 COMMENT ON COLUMN rinq_internal.listener.identity IS
     'Identity of the database when it was registered';
 
@@ -292,6 +294,7 @@ SELECT pg_catalog.pg_extension_config_dump('rinq_internal.listener', '');
 CREATE VIEW @extschema@.rinq_listeners WITH (security_barrier) AS
     SELECT l.namespace, l.handler, rinq_internal.role_oid(l.role)::pg_catalog.regrole AS role,
            rinq_internal.role_oid(l.owner)::pg_catalog.regrole AS owner, l.max_concurrent, l.deduplicate,
+           l.timeout_ms OPERATOR(pg_catalog.*) '1 millisecond'::pg_catalog.interval AS timeout,
            rinq_internal.handler_problem(l.handler, false, l.role, l.owner) AS problem
     FROM rinq_internal.listener l
     WHERE pg_catalog.pg_has_role(rinq_internal.role_oid(l.role), 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
@@ -303,13 +306,14 @@ COMMENT ON COLUMN @extschema@.rinq_listeners.role IS 'Role that registered the h
 COMMENT ON COLUMN @extschema@.rinq_listeners.owner IS 'Owner of the function when it was registered; a function of the same name by anybody else is not run';
 COMMENT ON COLUMN @extschema@.rinq_listeners.max_concurrent IS 'How many of its requests are handled at the same time, NULL for no limit but that of the executors';
 COMMENT ON COLUMN @extschema@.rinq_listeners.deduplicate IS 'Whether a request that was handled already is not handled again when it is delivered again';
+COMMENT ON COLUMN @extschema@.rinq_listeners.timeout IS 'How long a handler may take for a request, NULL for what rinq.handler_timeout says';
 COMMENT ON COLUMN @extschema@.rinq_listeners.problem IS 'Why its requests cannot be handled now, NULL when they can';
 
 CREATE FUNCTION @extschema@.rinq_listen(
     namespace text, handler regprocedure, max_concurrent integer DEFAULT NULL,
-    deduplicate boolean DEFAULT false)
+    deduplicate boolean DEFAULT false, timeout interval DEFAULT NULL)
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.rinq_listen(text, regprocedure, integer, boolean) IS
+COMMENT ON FUNCTION @extschema@.rinq_listen(text, regprocedure, integer, boolean, interval) IS
     'Has requests to a namespace handled by a function that takes a rinq_request and returns jsonb, or a rinq_raw_request and bytea, running as the current role; effective at commit';
 
 CREATE FUNCTION @extschema@.rinq_unlisten(namespace text)
@@ -1550,7 +1554,7 @@ REVOKE ALL ON FUNCTION @extschema@.rinq_call_raw(text, text, bytea, interval, te
 REVOKE ALL ON FUNCTION @extschema@.rinq_call_async_raw(text, text, bytea, interval, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_await_raw(@extschema@.rinq_message_id, interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_execute_raw(text, text, bytea, interval, boolean, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_listen(text, regprocedure, integer, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.rinq_listen(text, regprocedure, integer, boolean, interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_unlisten(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_stop(boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.rinq_start() FROM PUBLIC;

@@ -25,3 +25,11 @@ FROM pg_settings WHERE name = 'rinq.amqp_dsn';
 SET rinq.max_timeout = '1min';
 SHOW rinq.max_timeout;
 RESET rinq.max_timeout;
+
+-- and so is what handlers may take
+SET rinq.handler_timeout = '2min';
+SHOW rinq.handler_timeout;
+RESET rinq.handler_timeout;
+\set VERBOSITY sqlstate
+SET rinq.handler_timeout = -1;
+\set VERBOSITY terse

@@ -62,6 +62,7 @@ char	   *rinq_product = NULL;
 char	   *rinq_databases = NULL;
 int			rinq_default_timeout = 5000;
 int			rinq_max_timeout = 0;
+int			rinq_handler_timeout = 0;
 bool		rinq_validate_raw = true;
 
 char	   *rinq_trace_setting = NULL;
@@ -446,6 +447,11 @@ define_work_settings(void)
 							"Sets the time that a call may wait for its response, whatever timeout it gives.",
 							"0 is no limit.",
 							&rinq_max_timeout,
+							0, 0, INT_MAX, PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.handler_timeout",
+							"Sets the time that a handler may take whose listener has no timeout of its own.",
+							"0 is no limit.",
+							&rinq_handler_timeout,
 							0, 0, INT_MAX, PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomBoolVariable("rinq.validate_raw",
 							 "Checks that raw payloads are well-formed CBOR, sent or received.",

@@ -63,6 +63,7 @@ typedef enum RinqDeclareExchanges
 /* per session */
 extern int	rinq_default_timeout;	/* ms */
 extern int	rinq_max_timeout;	/* ms; 0 is none */
+extern int	rinq_handler_timeout;	/* ms; 0 is none */
 extern char *rinq_trace_setting;	/* NULL or empty: none */
 extern bool rinq_validate_raw;
 

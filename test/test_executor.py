@@ -216,3 +216,91 @@ class Executor(case.PeerCase):
             os.kill(pid, signal.SIGCONT)
             wait_until(lambda: db.sql("SELECT id FROM rinq_sessions"), lambda rows: rows == [[last]], timeout=20)
             self.assertGreater(int(db.peer()["events_missed"]), 0)
+
+    # a limit of the listener's own, and by the setting
+
+    def limited(self, setting=None, body="INSERT INTO effects VALUES (req.command); PERFORM pg_sleep((req.payload #>> '{}')::float8); RETURN req.payload;", **options):
+        """A database that naps, or does something else, for at most so long."""
+        db = self.database()
+        db.sql("CREATE TABLE effects (x text)")
+        if setting is not None:
+            db.sql("ALTER DATABASE \"%s\" SET rinq.handler_timeout = '%s'" % (db.name, setting))
+        db.handler("nap", body)
+        db.sql("SELECT rinq_listen('limited', 'nap(rinq_request)'%s)" % "".join(", %s => %s" % option for option in options.items()))
+        return db
+
+    def limits_logged(self):
+        return self.server.log_since(self.log_start).count("LOG:  rinq ended a handler: the handler took longer than its limit of 200 ms")
+
+    def check_limited(self, db):
+        """A call that may wait for long, one without a deadline, and an executed command, which is acknowledged; then another request."""
+        for options in ({"timeout": 60}, {}):
+            message = self.remote.call_async("limited", "called", 60, **options)
+            with self.assertRaisesRegex(RemoteError, "longer than its limit of 200 ms"):
+                self.remote.response(message, timeout=20).result()
+        self.remote.execute("limited", "executed", 60)
+        wait_until(self.limits_logged, lambda n: n == 3, 20, "three ends in the log")
+        self.assertEqual(self.remote.call("limited", "next", 0, timeout=20), 0)
+        wait_until(lambda: dict(self.world.broker.table("list_queues", "name", "messages"))["cmd.limited"], lambda n: n == "0", 20, "nothing left on the broker")
+        self.assertEqual(db.sql("SELECT x FROM effects"), [["next"]])
+        self.assertEqual(self.limits_logged(), 3)
+        self.assertNotIn("canceling statement", self.server.log_since(self.log_start))
+
+    def test_limit_of_the_listener(self):
+        self.check_limited(self.limited(timeout="'200 ms'"))
+
+    def test_limit_by_the_setting(self):
+        self.check_limited(self.limited(setting="200ms"))
+
+    def test_limit_of_the_listener_before_the_setting(self):
+        self.check_limited(self.limited(setting="1ms", timeout="'200 ms'"))
+
+    def test_deadline_before_the_limit(self):
+        self.limited(timeout="'30 s'")
+        with self.assertRaises(CallTimeout):
+            self.remote.call("limited", "x", 60, timeout=0.3)
+        self.server.wait_log("because the deadline of its request has passed", self.log_start)
+        self.assertNotIn("longer than its limit", self.server.log_since(self.log_start))
+
+    def test_limit_counts_for_calls_of_the_handler(self):
+        """A handler that waits for an answer is ended by its own limit, and the call that it made has that for a deadline."""
+        self.limited(timeout="'200 ms'", body="RETURN rinq_call(req.command, 'x', timeout => '60 s');")
+        deadlines = []
+        self.remote.serve("outside", lambda request: deadlines.append(request.deadline))
+        self.remote.call("limited", "outside", timeout=20)
+        self.assertIsNotNone(deadlines[0])
+        with self.assertRaisesRegex(RemoteError, "longer than its limit of 200 ms"):
+            self.remote.call("limited", "nobody.there", timeout=20)
+
+    def test_limit_counts_for_all_transactions_of_an_attempt(self):
+        """A handler that fails by a serialization failure again and again."""
+        db = self.limited(timeout="'200 ms'", body="RAISE EXCEPTION 'once more' USING errcode = '40001';")
+        started = db.value("SELECT clock_timestamp()")
+        message = self.remote.call_async("limited", "x", 0, timeout=60)
+        with self.assertRaises(RemoteError):
+            self.remote.response(message, timeout=30).result()
+        self.assertLess(float(db.value("SELECT extract(epoch FROM clock_timestamp() - '%s')" % started)), 30)
+
+    def test_limit_of_a_handler_that_does_not_end(self):
+        """It catches the cancellation: its process ends, and the request is answered and not handled again."""
+        db = self.limited(timeout="'200 ms'", body="""IF req.command = 'next' THEN RETURN 1; END IF;
+            PERFORM nextval('handled');
+            LOOP BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP;""")
+        db.sql("CREATE SEQUENCE handled")
+        message = self.remote.call_async("limited", "x", 0)
+        with self.assertRaisesRegex(RemoteError, "longer than its limit of 200 ms"):
+            self.remote.response(message, timeout=60).result()
+        self.assertEqual(self.remote.call("limited", "next", 0, timeout=20), 1)
+        self.assertEqual(db.value("SELECT last_value FROM handled"), "1")
+
+    def test_limit_of_a_subscription(self):
+        """Its handlers have no deadline and no argument for a limit: the setting is theirs, too."""
+        db = self.limited(setting="200ms")
+        db.sql("""CREATE FUNCTION hear(n rinq_notification) RETURNS void LANGUAGE plpgsql AS $$
+            BEGIN INSERT INTO effects VALUES (n.type); PERFORM pg_sleep(CASE n.type WHEN 'long' THEN 60 ELSE 0 END); END $$;
+            SELECT rinq_subscribe('heard', 'heard', 'hear(rinq_notification)', '{"kind": "heard"}')""")
+        db.wait_subscription("heard")
+        for kind in ("long", "short"):
+            db.sql("SELECT rinq_notify_many('heard', '%s', '{kind=heard}')" % kind)
+        wait_until(lambda: db.sql("SELECT x FROM effects"), lambda rows: rows == [["short"]], 20, "the next one")
+        wait_until(self.limits_logged, lambda n: n == 1, 20, "the end in the log")

@@ -96,6 +96,20 @@ class Behind(case.Case):
             return True
         return False
 
+    def test_limit_of_handlers_is_not_for_the_standby(self):
+        """The handler is done: what has no standby yet is not acknowledged because time passes."""
+        namespace = "kept-" + self.db.name
+        self.db.sql("SELECT rinq_listen('%s', 'keep(rinq_request)', timeout => '200 ms')" % namespace)
+        self.assertIs(self.remote.call(namespace, "x", 1), True)
+        self.stop_standby()
+        call = self.remote.call_async(namespace, "x", 7)
+        self.wait_waiting(1)
+        since = self.server.value("SELECT clock_timestamp()")
+        wait_until(lambda: self.server.value("SELECT clock_timestamp() > '%s'::timestamptz + interval '300 ms'" % since), lambda passed: passed == "t")
+        self.wait_waiting(1)
+        self.standby.start()
+        self.assertIs(self.remote.response(call, timeout=20).result(), True)
+
     def test_many_commits_in_doubt(self):
         """More than 64 transactions commit after a count of the rows that they have packed before: the number that rinq.max_outbox is compared with is right soon."""
         count = 70

@@ -50,6 +50,7 @@ pack_listener(StringInfo list, const RinqListener *listener)
 	rinq_put_oid(&fields, RINQ_LISTENER_OWNER, listener->owner);
 	rinq_put_uint32(&fields, RINQ_LISTENER_MAX_CONCURRENT, (uint32) listener->max_concurrent);
 	rinq_put_flag(&fields, RINQ_LISTENER_DEDUPLICATE, listener->deduplicate);
+	rinq_put_uint32(&fields, RINQ_LISTENER_TIMEOUT, (uint32) listener->timeout);
 	rinq_put_bytes(&fields, RINQ_LISTENER_PROBLEM, config_text_bytes(listener->problem));
 	rinq_fields_append(list, &fields);
 }
@@ -68,6 +69,7 @@ unpack_listener(RinqBytes *list)
 	listener->owner = rinq_get_oid(&fields, RINQ_LISTENER_OWNER);
 	listener->max_concurrent = (int32) rinq_get_uint32(&fields, RINQ_LISTENER_MAX_CONCURRENT);
 	listener->deduplicate = rinq_get_flag(&fields, RINQ_LISTENER_DEDUPLICATE);
+	listener->timeout = (int32) rinq_get_uint32(&fields, RINQ_LISTENER_TIMEOUT);
 	listener->problem = copy_config_text(&fields, RINQ_LISTENER_PROBLEM);
 	return listener;
 }

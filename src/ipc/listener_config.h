@@ -24,6 +24,8 @@ typedef struct RinqListener
 	Oid			owner;			/* of the function, when it was registered */
 	int32		max_concurrent; /* requests that run at a time; 0 is no limit */
 	bool		deduplicate;
+	int32		timeout;		/* ms that a handler may take; 0: as the
+								 * setting says */
 	char	   *problem;		/* why it cannot be served; NULL when it can */
 } RinqListener;
 

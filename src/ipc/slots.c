@@ -137,6 +137,7 @@ rinq_slots_init(RinqSlots *slots, LWLock *queue_lock, LWLock *request_lock)
 
 		pg_atomic_init_u32(&slot->state, RINQ_SLOT_FREE);
 		pg_atomic_init_u32(&slot->claim, RINQ_CLAIMED_BY_PEER);
+		pg_atomic_init_u64(&slot->limit, 0);
 		slot->serial = 0;
 		slot->large = InvalidDsaPointer;
 		slot->length = 0;

@@ -160,6 +160,8 @@ typedef struct RinqSlot
 	bool		redelivered;	/* requests: the broker has sent it before */
 	bool		deduplicate;	/* requests: one that was handled is not
 								 * handled again */
+	int32		timeout;		/* requests: ms of the listener's own; 0: as
+								 * the setting says */
 	bool		async;			/* calls: no process waits for it now */
 	bool		in_handler;		/* calls: made by a handler, which may finish
 								 * at a stop */
@@ -168,6 +170,9 @@ typedef struct RinqSlot
 	RinqMessageId id;			/* calls: allocated by the backend */
 	int64		deadline;		/* these two on the monotonic clock; 0 is none */
 	int64		queued_at;
+	pg_atomic_uint64 limit;		/* requests: when their listener's or the
+								 * setting's time is over, once that is known
+								 * to the executor; 0 is never */
 	RinqOutcome outcome;
 	dsa_pointer large;			/* the fields, when they are not inline */
 	uint32		length;			/* of the packed fields */

@@ -34,6 +34,7 @@
 #include "utils/regproc.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(rinq_listen);
 PG_FUNCTION_INFO_V1(rinq_unlisten);
@@ -102,12 +103,13 @@ rinq_handler_input(Oid func, RinqWork work, RinqOperationInput *input)
 
 /*
  * rinq_listen(namespace text, handler regprocedure, max_concurrent integer,
- * deduplicate boolean) returns void
+ * deduplicate boolean, timeout interval) returns void
  *
  * Has requests to a namespace handled by a function, as the current role; in
  * effect from commit on.  At most max_concurrent are handled at the same time,
  * NULL for no limit; with deduplicate, a request is not handled again that was
- * handled already.  A listener of one's own is replaced.
+ * handled already; and a handler may take as long as timeout says, NULL for
+ * what the setting says.  A listener of one's own is replaced.
  */
 Datum
 rinq_listen(PG_FUNCTION_ARGS)
@@ -115,9 +117,9 @@ rinq_listen(PG_FUNCTION_ARGS)
 	char	   *namespace;
 	Oid			schema = rinq_internal_schema();
 	Oid			func;
-	Oid			types[7] = {TEXTOID, TEXTOID, OIDOID, BOOLOID, OIDOID, INT4OID, BOOLOID};
-	Datum		values[7];
-	char		nulls[7];
+	Oid			types[] = {TEXTOID, TEXTOID, OIDOID, BOOLOID, OIDOID, INT4OID, BOOLOID, INT4OID};
+	Datum		values[lengthof(types)];
+	char		nulls[lengthof(types)];
 
 	rinq_refuse_parallel(fcinfo);
 	namespace = rinq_namespace_argument(fcinfo, 0);
@@ -142,17 +144,21 @@ rinq_listen(PG_FUNCTION_ARGS)
 	values[5] = PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2);
 	nulls[5] = PG_ARGISNULL(2) ? 'n' : ' ';
 	values[6] = BoolGetDatum(!PG_ARGISNULL(3) && PG_GETARG_BOOL(3));
+	nulls[7] = PG_ARGISNULL(4) ? 'n' : ' ';
+	values[7] = PG_ARGISNULL(4) ? (Datum) 0 :
+		Int32GetDatum((int32) rinq_interval_ms(PG_GETARG_INTERVAL_P(4)));
 	if (rinq_own_table_write(schema, TABLE_NAME,
 							 "INSERT INTO %s AS l"
-							 " (namespace, handler, role, owner, max_concurrent, deduplicate)"
+							 " (namespace, handler, role, owner, max_concurrent, deduplicate, timeout_ms)"
 							 " VALUES ($1, $2, rinq_internal.role_reference($3),"
-							 " rinq_internal.role_reference($5), $6, $7)"
+							 " rinq_internal.role_reference($5), $6, $7, $8)"
 							 " ON CONFLICT (namespace) DO UPDATE"
 							 " SET handler = excluded.handler, role = excluded.role,"
 							 " owner = excluded.owner, max_concurrent = excluded.max_concurrent,"
-							 " deduplicate = excluded.deduplicate, identity = excluded.identity"
+							 " deduplicate = excluded.deduplicate, timeout_ms = excluded.timeout_ms,"
+							 " identity = excluded.identity"
 							 " WHERE rinq_internal.role_oid(l.role) OPERATOR(pg_catalog.=) $3 OR $4",
-							 7, types, values, nulls) == 0)
+							 lengthof(types), types, values, nulls) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("namespace \"%s\" is listened to by another role", namespace),

@@ -33,11 +33,9 @@
 #include "protocol/payload.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/timeout.h"
 #include "worker/cleanup.h"
 #include "worker/handler.h"
 #include "worker/inbox.h"
@@ -45,6 +43,7 @@
 #include "worker/notify_bridge.h"
 #include "worker/purge.h"
 #include "worker/response.h"
+#include "worker/time_limit.h"
 
 /* ms without work after which the last statistics are written */
 #define STATS_DELAY 500
@@ -89,7 +88,9 @@ terminate_executor(SIGNAL_ARGS)
 
 /*
  * Give back what this process was running: it ends in the middle of it, and
- * its transaction is already rolled back.
+ * its transaction is already rolled back.  A request whose handler has used up
+ * its time, and did not end when it was cancelled, is answered instead: it
+ * would only do the same again.
  */
 static void
 give_back(int code, Datum arg)
@@ -106,6 +107,11 @@ give_back(int code, Datum arg)
 	me->request = RINQ_NO_SLOT;
 	rinq_slot_clear(slot);
 	slot->outcome = RINQ_OUTCOME_GIVEN_BACK;
+	if (rinq_limit_passed())
+	{
+		rinq_log_limit(NULL);
+		rinq_result_plainly(slot, rinq_limit_text());
+	}
 	if (rinq_slot_move(slot, RINQ_SLOT_RUNNING, RINQ_SLOT_DONE))
 		rinq_event_put(database, RINQ_EVENT_RESULT, index, slot->serial);
 	else
@@ -160,27 +166,6 @@ attach_executor(void)
 }
 
 /*
- * Let the request's deadline, or the role's own limit, end the statement.  The
- * deadline has a timer of its own, since PostgreSQL's go by the wall clock.
- */
-static void
-arm_timeout(int64 deadline)
-{
-	if (StatementTimeout > 0)
-		enable_timeout_after(STATEMENT_TIMEOUT, StatementTimeout);
-	if (deadline != 0)
-		rinq_cancel_at(deadline);
-}
-
-static void
-disarm_timeout(void)
-{
-	disable_timeout(STATEMENT_TIMEOUT, false);
-	rinq_cancel_at(0);
-	QueryCancelPending = false;
-}
-
-/*
  * Have the request handled; true when it was handled before, and this is its
  * response again.
  */
@@ -219,7 +204,7 @@ run_handler(RinqSlot *slot, const RinqFields *fields)
 	rinq_handler_entered = false;
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	arm_timeout(slot->deadline);
+	rinq_limit_arm(slot);
 	was_handled = call_handler(slot, fields, &payload);
 	if (!rinq_result_success(slot, payload))
 	{
@@ -237,7 +222,8 @@ run_handler(RinqSlot *slot, const RinqFields *fields)
 	if (slot->work == RINQ_WORK_REQUEST)
 		rinq_commit_durably();
 	CommitTransactionCommand();
-	disarm_timeout();
+	rinq_limit_disarm();
+	rinq_limit_end();
 	if (slot->deduplicate && !was_handled)
 		rinq_purge_count(database, slot->wants_response ? payload.len : 0);
 }
@@ -265,6 +251,8 @@ may_retry(const RinqSlot *slot, const ErrorData *error, int tries)
 	if (error->sqlerrcode != ERRCODE_T_R_SERIALIZATION_FAILURE &&
 		error->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED)
 		return false;
+	if (rinq_limit_passed())
+		return false;
 	if (slot->deadline == 0)
 		return tries < MAX_TRIES;
 	return rinq_clock_ms() < slot->deadline;
@@ -275,15 +263,14 @@ may_retry(const RinqSlot *slot, const ErrorData *error, int tries)
  * time as the transaction that it collided with.
  */
 static void
-pause_before_retry(int64 deadline, int tries)
+pause_before_retry(int64 end, int tries)
 {
 	static uint32 wait_event = 0;
 	double		longest = rinq_backoff_after(tries + 1, FIRST_PAUSE, LONGEST_PAUSE);
 	int64		now = rinq_clock_ms();
 	int64		until = now + 1 + (int64) (longest * (0.5 + rinq_random_fraction() / 2));
 
-	if (deadline != 0)
-		until = Min(until, deadline);
+	until = rinq_clock_earlier(until, end);
 	for (; now < until; now = rinq_clock_ms())
 	{
 		ResetLatch(MyLatch);
@@ -400,7 +387,8 @@ respond_to_request(RinqSlot *slot, MemoryContext context)
 		slot->outcome = RINQ_OUTCOME_EXPIRED;
 		return;
 	}
-	inherit_request(&fields, slot->deadline);
+	rinq_limit_begin(slot);
+	inherit_request(&fields, rinq_limit_moment(slot));
 	about.callback = tell_about_request;
 	about.arg = &fields;
 	about.previous = error_context_stack;
@@ -411,10 +399,11 @@ respond_to_request(RinqSlot *slot, MemoryContext context)
 		{
 			rinq_cleanup_session();
 			MemoryContextSwitchTo(context);
-			pause_before_retry(slot->deadline, tries);
+			pause_before_retry(rinq_limit_moment(slot), tries);
 		}
 	}
 	error_context_stack = about.previous;
+	rinq_limit_end();
 	memset(&rinq_inherited, 0, sizeof(rinq_inherited));
 }
 
@@ -492,6 +481,7 @@ rinq_executor_main(Datum arg)
 	LWLockRelease(slots->request_lock);
 	(void) rinq_dsa();			/* attached where an error does no harm */
 	rinq_handler_init();
+	rinq_limit_init();
 	rinq_cleanup_init();
 	context = AllocSetContextCreate(TopMemoryContext, "rinq request",
 									ALLOCSET_DEFAULT_SIZES);

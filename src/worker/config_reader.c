@@ -168,7 +168,8 @@ read_listeners(const char *schema, MemoryContext context)
 	List	   *listeners = NIL;
 	uint64		i;
 
-	run_config_query("SELECT " COMMON_COLUMNS ", COALESCE(t.max_concurrent, 0), t.deduplicate"
+	run_config_query("SELECT " COMMON_COLUMNS ", COALESCE(t.max_concurrent, 0), t.deduplicate,"
+					 " COALESCE(t.timeout_ms, 0)"
 					 " FROM %s.listener t ORDER BY t.namespace", schema, "listeners");
 	for (i = 0; i < SPI_processed; i++)
 	{
@@ -181,6 +182,7 @@ read_listeners(const char *schema, MemoryContext context)
 		read_common(row, desc, listener, context);
 		listener->max_concurrent = DatumGetInt32(SPI_getbinval(row, desc, 5, &isnull));
 		listener->deduplicate = DatumGetBool(SPI_getbinval(row, desc, 6, &isnull));
+		listener->timeout = DatumGetInt32(SPI_getbinval(row, desc, 7, &isnull));
 		old = MemoryContextSwitchTo(context);
 		listeners = lappend(listeners, listener);
 		MemoryContextSwitchTo(old);

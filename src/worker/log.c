@@ -16,6 +16,7 @@
 #include "worker/handler.h"
 #include "worker/log.h"
 #include "worker/response.h"
+#include "worker/time_limit.h"
 
 #define INTERVAL 10000			/* ms in which that number is logged */
 #define MAX_IN_INTERVAL 10
@@ -83,6 +84,25 @@ log_deadline(const ErrorData *error)
 }
 
 /*
+ * Log that a handler was ended because it took longer than its listener, or
+ * the setting, allows; with the error if it was one that ended it.
+ */
+void
+rinq_log_limit(const ErrorData *error)
+{
+	ErrorContextCallback *context = error_context_stack;
+
+	if (error != NULL)
+		error_context_stack = NULL;
+	ereport(LOG,
+			(errcode(ERRCODE_QUERY_CANCELED),
+			 errmsg("rinq ended a handler: %s", rinq_limit_text()),
+			 errhint("The limit is the timeout of its listener, or else \"rinq.handler_timeout\"."),
+			 error != NULL && error->context != NULL ? errcontext("%s", error->context) : 0));
+	error_context_stack = context;
+}
+
+/*
  * Log the error that has ended a request, as it is known to PostgreSQL at this
  * moment, in a PG_CATCH.  A failure that the application defines is no error.
  */
@@ -91,7 +111,9 @@ rinq_log_failed_request(RinqDatabase *db, const RinqSlot *slot, ErrorData *error
 {
 	if (rinq_result_is_failure(error))
 		return;
-	if (!rinq_handler_entered)
+	if (rinq_result_is_over_limit(slot, error))
+		rinq_log_limit(error);
+	else if (!rinq_handler_entered)
 	{
 		if (slot->work == RINQ_WORK_REQUEST)
 			rinq_count(db, RINQ_REQUESTS_UNHANDLED);

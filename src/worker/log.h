@@ -12,6 +12,7 @@
 
 #include "ipc/slots.h"
 
+extern void rinq_log_limit(const ErrorData *error);
 extern void rinq_log_failed_request(RinqDatabase *db, const RinqSlot *slot, ErrorData *error);
 
 #endif							/* RINQ_LOG_H */

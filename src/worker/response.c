@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 #include "worker/cleanup.h"
 #include "worker/response.h"
+#include "worker/time_limit.h"
 
 #define ROOM_INTERVAL 10		/* ms between looks for payload memory */
 
@@ -181,6 +182,17 @@ rinq_result_is_late(const RinqSlot *slot, const ErrorData *error)
 }
 
 /*
+ * Tell whether a handler was ended because it took longer than its limit: it
+ * was cancelled, or a call of its own has ended by that limit.
+ */
+bool
+rinq_result_is_over_limit(const RinqSlot *slot, const ErrorData *error)
+{
+	return !rinq_result_is_late(slot, error) && rinq_limit_passed() &&
+		(error->sqlerrcode == ERRCODE_QUERY_CANCELED || error->sqlerrcode == ERRCODE_RINQ_TIMEOUT);
+}
+
+/*
  * Turn the error that ended a handler into a result.  Its message is all
  * that leaves the server; the log has the rest.
  */
@@ -192,6 +204,8 @@ respond_error(RinqSlot *slot, ErrorData *error)
 		rinq_slot_clear(slot);
 		slot->outcome = RINQ_OUTCOME_EXPIRED;
 	}
+	else if (rinq_result_is_over_limit(slot, error))
+		rinq_result_plainly(slot, rinq_limit_text());
 	else if (rinq_result_is_failure(error))
 		respond_failure(slot);
 	else

@@ -20,6 +20,7 @@ extern void rinq_result_plainly(RinqSlot *slot, const char *ascii);
 extern bool rinq_result_success(RinqSlot *slot, RinqBytes payload);
 extern bool rinq_result_is_failure(ErrorData *error);
 extern bool rinq_result_is_late(const RinqSlot *slot, const ErrorData *error);
+extern bool rinq_result_is_over_limit(const RinqSlot *slot, const ErrorData *error);
 extern void rinq_result_error(RinqSlot *slot, ErrorData *error, MemoryContext context);
 
 #endif							/* RINQ_WORKER_RESPONSE_H */

@@ -141,6 +141,8 @@ enqueue_inbound(RinqInbound * request, const RinqListener *listener)
 	slot->wants_response = request->reply != RINQ_REPLY_NONE;
 	slot->redelivered = request->redelivered && request->work == RINQ_WORK_REQUEST;
 	slot->deduplicate = listener->deduplicate;
+	slot->timeout = listener->timeout;
+	pg_atomic_write_u64(&slot->limit, 0);
 	slot->deadline = request->deadline;
 	slot->queued_at = rinq_peer.now;
 	slot->outcome = RINQ_OUTCOME_NONE;

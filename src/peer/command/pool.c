@@ -458,9 +458,18 @@ is_role_served(const RinqDemand * demand, int *total, int *index)
 	return coming || (of_role > 0 && fresh);
 }
 
+/* Return when the handler of a request in a slot has to have ended; 0 is never. */
+static int64
+find_end_of_time(uint32 index)
+{
+	RinqSlot   *slot = &rinq_peer.slots->slot[index];
+
+	return rinq_clock_earlier(slot->deadline, (int64) pg_atomic_read_u64(&slot->limit));
+}
+
 /*
- * End executors whose handler goes on long after its deadline, because it
- * caught the cancellation.  Returns when to look again, or 0.
+ * End executors whose handler goes on long after its deadline or its listener's
+ * limit, because it caught the cancellation.  Returns when to look again, or 0.
  */
 static int64
 end_overtime(void)
@@ -477,7 +486,7 @@ end_overtime(void)
 		int64		deadline = 0;
 
 		if (seen[i].state == RINQ_EXECUTOR_BUSY && seen[i].request < rinq_peer.slots->num_slots)
-			deadline = rinq_peer.slots->slot[seen[i].request].deadline;
+			deadline = find_end_of_time(seen[i].request);
 		if (deadline != 0 && rinq_peer.now - OVERTIME > deadline)
 			end_executor(i);
 	}
