@@ -1,6 +1,8 @@
 """Durable messages through faults: what was committed is received, by id; twice only where a confirm was lost."""
 
 import collections
+import os
+import signal
 import threading
 
 import pika
@@ -329,6 +331,35 @@ class Claimed(Case):
         collector.wait(3)
         self.assertEqual(collector.payloads, [3, 4, 1])
         self.wait_empty(one)
+
+    def stopped_while(self, one, two, pid):
+        """The entry of one database is wanted for another one while a process is still connected to the first, and held up."""
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            self.server.configure(rinq__databases=two.name)
+            one.wait_peer(lambda row: row["state"] == "stopped", description="the peer to end")
+            wait_until(lambda: float(self.server.psql("SELECT extract(epoch FROM clock_timestamp() - state_change) FROM pg_stat_activity"
+                                                      " WHERE backend_type = 'rinq launcher'")[0][0]),
+                       lambda seconds: seconds > 0.5, description="the launcher to be at rest")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        two.wait_peer(timeout=5)
+
+    def test_another_database_gets_the_entry_in_the_same_reload(self):
+        """Whichever process leaves last, the entry is given on then."""
+        one = self.database()
+        two = self.database(wait=False)
+        remote = self.peer(prefetch=0)
+        collector = Collector(remote, "given-on")
+        process = "SELECT pid FROM pg_stat_activity WHERE datname = '%s' AND backend_type = 'rinq %s'"
+        one.handler("echo", "RETURN req.payload;")
+        one.listen("given-echo", "echo")
+        self.assertEqual(remote.call("given-echo", "x", 1, timeout=10), 1)
+        self.stopped_while(one, two, int(self.server.psql(process % (one.name, "executor"))[0][0]))
+        two.sql("SELECT rinq_execute('given-on', 'x', '1')")
+        collector.wait(1)
+        self.wait_empty(two)
+        self.stopped_while(two, one, int(self.server.psql(process % (two.name, "outbox"))[0][0]))
 
 
 class Space(Case):

@@ -569,6 +569,34 @@ rinq_slots_peer_gone(RinqDatabase *db)
 }
 
 /*
+ * Free the places of workers that a peer which has ended has registered, or was
+ * about to, and that did not get to run.  One that comes after all sees that it
+ * is not expected, and leaves.
+ */
+void
+rinq_forget_unattached(RinqDatabase *db)
+{
+	RinqSlots  *slots = rinq_slots_of(db);
+	int			i;
+
+	Assert(LWLockHeldByMeInMode(rinq_shared->lock, LW_EXCLUSIVE));
+	if (db->outbox.state == RINQ_WORKER_STARTING && db->outbox.pid == 0)
+		db->outbox.state = RINQ_WORKER_NONE;
+	LWLockAcquire(slots->request_lock, LW_EXCLUSIVE);
+	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
+	{
+		RinqExecutorSlot *executor = &db->executors[i];
+
+		if (executor->state == RINQ_EXECUTOR_STARTING && executor->pid == 0)
+		{
+			executor->serial++;
+			executor->state = RINQ_EXECUTOR_FREE;
+		}
+	}
+	LWLockRelease(slots->request_lock);
+}
+
+/*
  * Tell whether neither an executor nor the reader is connected to the
  * database, or about to be.
  */

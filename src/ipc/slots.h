@@ -304,6 +304,7 @@ extern int	rinq_request_put(RinqDatabase *db, uint32 index);
 extern uint32 rinq_request_take(RinqDatabase *db, RinqExecutorSlot *me);
 extern bool rinq_request_remove(RinqDatabase *db, uint32 index);
 
+extern void rinq_forget_unattached(RinqDatabase *db);
 extern bool rinq_database_is_left(RinqDatabase *db);
 
 #endif							/* RINQ_IPC_SLOTS_H */

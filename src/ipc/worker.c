@@ -77,3 +77,17 @@ rinq_worker_attach(RinqWorkerArgs *args)
 		elog(ERROR, "rinq worker started with bad arguments");
 	return &rinq_shared->databases[args->database];
 }
+
+/*
+ * Tell those who may wait for it that a worker has left the database: a command
+ * that needs it empty, the peer, which may want another one, and the launcher,
+ * which gives the entry to the next database once all have left.
+ */
+void
+rinq_worker_left(RinqDatabase *db)
+{
+	Assert(!LWLockHeldByMe(rinq_shared->lock));
+	ConditionVariableBroadcast(&db->changed);
+	rinq_wake_peer(db);
+	rinq_wake_launcher();
+}

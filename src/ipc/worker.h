@@ -37,5 +37,6 @@ extern bool rinq_start_worker(const char *kind, const char *entry,
 							  const RinqWorkerArgs *args,
 							  BackgroundWorkerHandle **handle);
 extern RinqDatabase *rinq_worker_attach(RinqWorkerArgs *args);
+extern void rinq_worker_left(RinqDatabase *db);
 
 #endif							/* RINQ_WORKER_H */

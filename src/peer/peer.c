@@ -109,6 +109,7 @@ attach_peer(void)
 	{
 		/* what came between the last peer's end and this one's start */
 		rinq_slots_peer_gone(db);
+		rinq_forget_unattached(db);
 		rinq_sendqueue_open(db);
 		db->peer.state = RINQ_WORKER_RUNNING;
 		db->peer.pid = MyProcPid;

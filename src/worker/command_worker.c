@@ -131,8 +131,7 @@ executor_gone(int code, Datum arg)
 		me->pid = 0;
 	}
 	LWLockRelease(slots->request_lock);
-	ConditionVariableBroadcast(&database->changed);
-	rinq_wake_peer(database);
+	rinq_worker_left(database);
 }
 
 /* take possession of the slot this process was started for */
@@ -467,7 +466,10 @@ rinq_executor_main(Datum arg)
 	bool		timed_out;
 
 	if (!attach_executor())
+	{
+		rinq_worker_left(database);
 		proc_exit(0);
+	}
 	on_shmem_exit(executor_gone, (Datum) 0);
 	before_shmem_exit(give_back, (Datum) 0);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);

@@ -55,8 +55,7 @@ reader_gone(int code, Datum arg)
 		database->reader.procno = RINQ_NO_PROC;
 	}
 	LWLockRelease(rinq_shared->lock);
-	ConditionVariableBroadcast(&database->changed);
-	rinq_wake_launcher();
+	rinq_worker_left(database);
 }
 
 /*

@@ -15,14 +15,8 @@
 
 #include "compat.h"
 
-#include "access/heapam.h"
-#include "access/htup_details.h"
-#include "access/table.h"
-#include "access/tableam.h"
-#include "access/xact.h"
 #include "base/backoff.h"
 #include "base/clock.h"
-#include "catalog/pg_database.h"
 #include "guc.h"
 #include "ipc/slots.h"
 #include "ipc/worker.h"
@@ -31,7 +25,7 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
+#include "worker/database_list.h"
 
 #define FIRST_START_DELAY 100	/* ms */
 #define LAST_START_DELAY 30000	/* ms */
@@ -54,12 +48,6 @@ typedef struct Supervision
 	int64		peer_started;
 } Supervision;
 
-typedef struct FoundDatabase
-{
-	Oid			oid;
-	NameData	name;
-} FoundDatabase;
-
 static Supervision *supervision;
 
 /* databases that no entry was free for */
@@ -80,86 +68,13 @@ launcher_gone(int code, Datum arg)
 	LWLockRelease(rinq_shared->lock);
 }
 
-static List *
-list_databases(MemoryContext context)
-{
-	List	   *found = NIL;
-	Relation	rel;
-	TableScanDesc scan;
-	HeapTuple	tuple;
-
-	StartTransactionCommand();
-	(void) GetTransactionSnapshot();
-	rel = table_open(DatabaseRelationId, AccessShareLock);
-	scan = table_beginscan_catalog(rel, 0, NULL);
-	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
-	{
-		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
-		MemoryContext old;
-		FoundDatabase *entry;
-
-		if (!form->datallowconn || form->datistemplate ||
-			form->datconnlimit == DATCONNLIMIT_INVALID_DB ||
-			!rinq_database_is_served(NameStr(form->datname)))
-			continue;
-		old = MemoryContextSwitchTo(context);
-		entry = palloc(sizeof(FoundDatabase));
-		entry->oid = form->oid;
-		entry->name = form->datname;
-		found = lappend(found, entry);
-		MemoryContextSwitchTo(old);
-	}
-	table_endscan(scan);
-	table_close(rel, AccessShareLock);
-	CommitTransactionCommand();
-	return found;
-}
-
-/*
- * Databases that may be served, as of the last look; and those of them that
- * were found without the extension, and need not be looked into before a
- * transaction there says that it has made one.
- */
-static List *served = NIL;
-static List *known_absent = NIL;
-
-static void
-remember_oid(List **oids, Oid oid)
-{
-	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-
-	*oids = list_append_unique_oid(*oids, oid);
-	MemoryContextSwitchTo(old);
-}
-
-/* Remember the databases that are there, and no others. */
-static void
-remember_found(List *found)
-{
-	List	   *absent = NIL;
-	ListCell   *lc;
-
-	list_free(served);
-	served = NIL;
-	foreach(lc, found)
-	{
-		FoundDatabase *entry = lfirst(lc);
-
-		remember_oid(&served, entry->oid);
-		if (list_member_oid(known_absent, entry->oid))
-			remember_oid(&absent, entry->oid);
-	}
-	list_free(known_absent);
-	known_absent = absent;
-}
-
 /* Tell whether the reader has found that the extension is not there. */
 static bool
 found_absent(const RinqDatabase *db)
 {
 	Assert(LWLockHeldByMe(rinq_shared->lock));
 	return db->presence == RINQ_ABSENT && db->read_done == db->read_wanted &&
-		list_member_oid(served, db->oid);
+		rinq_may_be_served(db->oid);
 }
 
 /*
@@ -176,16 +91,13 @@ scan_databases(void)
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
 	rinq_shared->rescan = false;
 	if (rinq_shared->recheck)
-	{
-		list_free(known_absent);
-		known_absent = NIL;
-	}
+		rinq_forget_absent();
 	rinq_shared->recheck = false;
 	LWLockRelease(rinq_shared->lock);
 
 	context = AllocSetContextCreate(TopMemoryContext, "rinq databases",
 									ALLOCSET_DEFAULT_SIZES);
-	found = list_databases(context);
+	found = rinq_list_databases(context);
 
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
 	for (i = 0; i < rinq_shared->num_databases; i++)
@@ -195,7 +107,7 @@ scan_databases(void)
 
 		foreach(lc, found)
 		{
-			FoundDatabase *entry = lfirst(lc);
+			RinqFoundDatabase *entry = lfirst(lc);
 
 			if (entry->oid == db->oid)
 			{
@@ -220,10 +132,10 @@ scan_databases(void)
 	entries_missing = false;
 	foreach(lc, found)
 	{
-		FoundDatabase *entry = lfirst(lc);
+		RinqFoundDatabase *entry = lfirst(lc);
 		RinqDatabase *db = rinq_find_database(entry->oid);
 
-		if (db != NULL || list_member_oid(known_absent, entry->oid))
+		if (db != NULL || rinq_known_absent(entry->oid))
 			continue;
 		db = rinq_claim_database(entry->oid);
 		if (db == NULL)
@@ -235,7 +147,7 @@ scan_databases(void)
 		db->read_wanted++;
 	}
 	LWLockRelease(rinq_shared->lock);
-	remember_found(found);
+	rinq_remember_databases(found);
 	MemoryContextDelete(context);
 }
 
@@ -368,6 +280,19 @@ first_readers(void)
 	return count;
 }
 
+/*
+ * Hold a database for absent that the last look has not found to be served: a
+ * reader that began before has said since that the extension is there.  What
+ * was made known after that look is left to the next one.
+ */
+static void
+note_not_served(RinqDatabase *db)
+{
+	Assert(LWLockHeldByMeInMode(rinq_shared->lock, LW_EXCLUSIVE));
+	if (!rinq_shared->rescan && !rinq_may_be_served(db->oid))
+		db->presence = RINQ_ABSENT;
+}
+
 /* return when to look again, 0 for no particular time; the lock is held */
 static int64
 supervise_reader(RinqDatabase *db, Supervision *sup, Start *start)
@@ -409,6 +334,7 @@ note_peer_end(RinqDatabase *db, Supervision *sup)
 	int			jitter;
 
 	rinq_slots_peer_gone(db);
+	rinq_forget_unattached(db);
 	sup->peer_seen = false;
 	if (rinq_clock_ms() - sup->peer_started >= STABLE_AFTER)
 		db->start_delay = 0;
@@ -486,7 +412,7 @@ release_if_unused(RinqDatabase *db, Supervision *sup)
 		db->peer.state != RINQ_WORKER_NONE || !rinq_database_is_left(db))
 		return InvalidDsaPointer;
 	if (found_absent(db))
-		remember_oid(&known_absent, db->oid);
+		rinq_remember_absent(db->oid);
 	if (entries_missing)
 		rinq_shared->rescan = true;
 	config = db->config;
@@ -575,6 +501,7 @@ supervise_database(RinqDatabase *db, Supervision *sup)
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
 	if (OidIsValid(db->oid))
 	{
+		note_not_served(db);
 		next = rinq_clock_earlier(supervise_reader(db, sup, &reader), supervise_peer(db, sup, &peer));
 		config = release_if_unused(db, sup);
 	}

@@ -77,8 +77,7 @@ worker_gone(int code, Datum arg)
 		database->outbox.procno = RINQ_NO_PROC;
 	}
 	LWLockRelease(rinq_shared->lock);
-	ConditionVariableBroadcast(&database->changed);
-	rinq_wake_peer(database);
+	rinq_worker_left(database);
 }
 
 static bool

@@ -55,36 +55,12 @@ static Failing failing[MAX_ROLES];
 static bool told_no_workers;
 static int64 last_reap;
 
-/*
- * Free places that the last peer reserved without getting to register their
- * executors.  One that was registered after all sees the serial, and leaves.
- */
-static void
-forget_unregistered(void)
-{
-	int			i;
-
-	LWLockAcquire(rinq_peer.slots->request_lock, LW_EXCLUSIVE);
-	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
-	{
-		RinqExecutorSlot *executor = &rinq_peer.db->executors[i];
-
-		if (executor->state == RINQ_EXECUTOR_STARTING && executor->pid == 0)
-		{
-			executor->serial++;
-			executor->state = RINQ_EXECUTOR_FREE;
-		}
-	}
-	LWLockRelease(rinq_peer.slots->request_lock);
-}
-
 void
 rinq_pool_init(void)
 {
 	memset(handles, 0, sizeof(handles));
 	memset(failing, 0, sizeof(failing));
 	told_no_workers = false;
-	forget_unregistered();
 }
 
 static void
