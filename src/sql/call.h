@@ -28,10 +28,6 @@ enum
 	RINQ_RESULT_COLUMNS
 };
 
-RINQ_NORETURN extern void rinq_call_raise(const RinqResult *result, const char *namespace,
-										  const char *command);
-extern int64 rinq_call_deadline(const Interval *timeout);
-extern char *rinq_result_text(const RinqResult *result);
 extern Datum rinq_result_datum(const RinqResult *result, RinqPayloadForm form, bool *isnull,
 							   const char *namespace, const char *command);
 extern void rinq_result_row(const RinqResult *result, const char *namespace, const char *command,

@@ -20,6 +20,7 @@
 #include "guc.h"
 #include "protocol/payload.h"
 #include "sql/call.h"
+#include "sql/call_outcome.h"
 #include "sql/resultset.h"
 #include "sql/session_ref.h"
 #include "utils/array.h"

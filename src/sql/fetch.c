@@ -36,7 +36,7 @@
 #include "protocol/packed.h"
 #include "protocol/payload.h"
 #include "sql/arguments.h"
-#include "sql/call.h"
+#include "sql/call_outcome.h"
 #include "sql/session_ref.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"

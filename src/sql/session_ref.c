@@ -21,7 +21,7 @@
 #include "protocol/packed.h"
 #include "protocol/payload.h"
 #include "sql/arguments.h"
-#include "sql/call.h"
+#include "sql/call_outcome.h"
 #include "sql/session_ref.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
