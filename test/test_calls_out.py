@@ -1,6 +1,8 @@
 """SQL calls commands that the independent peer serves."""
 
 import concurrent.futures
+import os
+import signal
 import threading
 import time
 
@@ -221,6 +223,25 @@ class CallsOut(case.Case):
         self.assertEqual(self.recording.wait_settled(delivery), "reject")
         wait_until(self.dropped, lambda count: count == before + 1, description="the late answer to be counted")
         self.assertEqual(self.db.call("out", "echo", "after"), "after")
+
+    def test_response_before_the_peer_knows_that_nobody_waits(self):
+        """It arrives together with the word that the call was given up, and is dropped, whichever the peer sees first."""
+        before = self.db.peer()
+        pid = int(before["pid"])
+        gate = self.gate("both")
+        pending = self.db.start(call_sql("both", "x", timeout=0.7))
+        request = self.request().properties["message_id"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            self.assertSqlState(pending.error(), "RQ003")
+            self.remote.publish_raw("cmd.rsp", request, cbor2.dumps("late"), type="s", correlation_id=request)
+            delivery = self.deliveries(routing_key=request)[0]
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        gate.open()
+        self.assertEqual(self.recording.wait_settled(delivery), "reject")
+        wait_until(self.dropped, lambda count: count == before["responses_dropped"] + 1, description="the late answer to be counted")
+        self.assertEqual(self.db.peer()["responses_received"], before["responses_received"])
 
     def test_duplicate_response(self):
         before = self.dropped()

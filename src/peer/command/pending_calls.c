@@ -95,22 +95,22 @@ init_text_result(RinqFields *result, RinqOperation op, const char *text)
 }
 
 /*
- * End a call: put the result into its slot and wake the backend, unless
- * that has stopped waiting.  True when it gets all of the result.
+ * Put the result of a call into its slot and wake the backend; false when that
+ * has stopped waiting.  "written" is false when it gets a text instead of a
+ * result that there is no room for.
  */
-bool
-rinq_pending_finish(uint32 index, RinqOutcome outcome, const RinqFields *result)
+static bool
+put_result(uint32 index, RinqOutcome outcome, const RinqFields *result, bool *written)
 {
 	RinqSlot   *slot = &rinq_peer.slots->slot[index];
 	int			owner = slot->owner;
-	bool		written;
 
 	Assert(index < rinq_peer.slots->num_calls);
 	Assert(result->kind == rinq_result_kind(slot->op));
 	rinq_pending_forget(index);
 	slot->outcome = outcome;
-	written = rinq_slot_write(slot, result);
-	if (!written)
+	*written = rinq_slot_write(slot, result);
+	if (!*written)
 	{
 		RinqFields	text;
 
@@ -122,7 +122,30 @@ rinq_pending_finish(uint32 index, RinqOutcome outcome, const RinqFields *result)
 	if (!rinq_slot_move(slot, RINQ_SLOT_QUEUED, RINQ_SLOT_DONE))
 		return false;
 	rinq_peer_wake_later(owner);
-	return written;
+	return true;
+}
+
+/*
+ * End a call: put the result into its slot and wake the backend, unless
+ * that has stopped waiting.  True when it gets all of the result.
+ */
+bool
+rinq_pending_finish(uint32 index, RinqOutcome outcome, const RinqFields *result)
+{
+	bool		written;
+
+	return put_result(index, outcome, result, &written) && written;
+}
+
+/* End a call with nothing but a text; false when no backend waits for it. */
+static bool
+put_text_result(uint32 index, RinqOutcome outcome, const char *text)
+{
+	RinqFields	result;
+	bool		written;
+
+	init_text_result(&result, rinq_peer.slots->slot[index].op, text);
+	return put_result(index, outcome, &result, &written);
 }
 
 /*
@@ -131,51 +154,73 @@ rinq_pending_finish(uint32 index, RinqOutcome outcome, const RinqFields *result)
 void
 rinq_pending_finish_text(uint32 index, RinqOutcome outcome, const char *text)
 {
-	RinqFields	result;
-
-	init_text_result(&result, rinq_peer.slots->slot[index].op, text);
-	rinq_pending_finish(index, outcome, &result);
+	(void) put_text_result(index, outcome, text);
 }
 
-/* Hand a response to the call it is for. */
-static void
-deliver_response(Pending * entry, const RinqDelivery *delivery)
+/* Put a response with a payload, or an error, into the slot of its call; false when no backend waits for it. */
+static bool
+put_response(uint32 index, const RinqDelivery *delivery)
 {
 	const RinqMessage *msg = &delivery->message;
+	RinqOutcome outcome = RINQ_OUTCOME_SUCCESS;
 	RinqFields	result;
+	bool		written;
+
+	rinq_fields_init(&result, RINQ_KIND_RESULT);
+	switch (msg->type.data[0])
+	{
+		case 's':
+			rinq_put_bytes(&result, RINQ_RESULT_PAYLOAD, delivery->body);
+			break;
+		case 'e':
+			outcome = RINQ_OUTCOME_ERROR;
+			rinq_put_bytes(&result, RINQ_RESULT_TEXT, delivery->body);
+			break;
+		default:
+			outcome = RINQ_OUTCOME_FAILURE;
+			rinq_put_bytes(&result, RINQ_RESULT_FAILURE_TYPE, msg->target);
+			rinq_put_bytes(&result, RINQ_RESULT_TEXT, msg->failure_message);
+			rinq_put_bytes(&result, RINQ_RESULT_PAYLOAD, delivery->body);
+			break;
+	}
+	return put_result(index, outcome, &result, &written);
+}
+
+/* Hand a response to the call it is for; false when no backend waits for it. */
+static bool
+deliver_response(uint32 index, const RinqDelivery *delivery)
+{
+	const RinqMessage *msg = &delivery->message;
 	char		kind = msg->type.len == 1 ? msg->type.data[0] : '\0';
+
+	if (delivery->oversize)
+		return put_text_result(index, RINQ_OUTCOME_TOO_LARGE, "");
+	if (delivery->malformed_headers)
+		return put_text_result(index, RINQ_OUTCOME_MALFORMED, "its headers cannot be read");
+	if (kind == 's' || kind == 'e' || (kind == 'f' && msg->target.len > 0))
+		return put_response(index, delivery);
+	return put_text_result(index, RINQ_OUTCOME_MALFORMED,
+						   kind == 'f' ? "it is a failure without a type" : "its type is unknown");
+}
+
+/*
+ * Hand a response to what waits for it: false when that has stopped waiting,
+ * whether or not the peer was told so already.
+ */
+static bool
+hand_response(Pending * entry, const RinqDelivery *delivery)
+{
 	uint32		index = entry->call.index;
 
-	if (entry->handler != NULL)
-		entry->handler(index, delivery);
-	else if (delivery->oversize)
-		rinq_pending_finish_text(index, RINQ_OUTCOME_TOO_LARGE, "");
-	else if (delivery->malformed_headers)
-		rinq_pending_finish_text(index, RINQ_OUTCOME_MALFORMED, "its headers cannot be read");
-	else if (kind == 's')
+	if (!rinq_waits(&entry->call))
 	{
-		rinq_fields_init(&result, RINQ_KIND_RESULT);
-		rinq_put_bytes(&result, RINQ_RESULT_PAYLOAD, delivery->body);
-		rinq_pending_finish(index, RINQ_OUTCOME_SUCCESS, &result);
+		rinq_pending_forget(index);
+		return false;
 	}
-	else if (kind == 'e')
-	{
-		rinq_fields_init(&result, RINQ_KIND_RESULT);
-		rinq_put_bytes(&result, RINQ_RESULT_TEXT, delivery->body);
-		rinq_pending_finish(index, RINQ_OUTCOME_ERROR, &result);
-	}
-	else if (kind == 'f' && msg->target.len > 0)
-	{
-		rinq_fields_init(&result, RINQ_KIND_RESULT);
-		rinq_put_bytes(&result, RINQ_RESULT_FAILURE_TYPE, msg->target);
-		rinq_put_bytes(&result, RINQ_RESULT_TEXT, msg->failure_message);
-		rinq_put_bytes(&result, RINQ_RESULT_PAYLOAD, delivery->body);
-		rinq_pending_finish(index, RINQ_OUTCOME_FAILURE, &result);
-	}
-	else if (kind == 'f')
-		rinq_pending_finish_text(index, RINQ_OUTCOME_MALFORMED, "it is a failure without a type");
-	else
-		rinq_pending_finish_text(index, RINQ_OUTCOME_MALFORMED, "its type is unknown");
+	if (entry->handler == NULL)
+		return deliver_response(index, delivery);
+	entry->handler(index, delivery);
+	return true;
 }
 
 /*
@@ -199,26 +244,16 @@ rinq_pending_response(const RinqDelivery *delivery)
 		entry = hash_search(pending, &key, HASH_FIND, NULL);
 	}
 
-	/* late, or repeated */
-	if (entry == NULL)
+	if (entry != NULL && hand_response(entry, delivery))
 	{
-		rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
-		(void) rinq_basic_reject(rinq_peer.conn, delivery->channel,
-								 delivery->delivery_tag, false);
+		rinq_count(rinq_peer.db, RINQ_RESPONSES_RECEIVED);
+		(void) rinq_basic_ack(rinq_peer.conn, delivery->channel, delivery->delivery_tag, false);
 		return;
 	}
 
-	if (rinq_waits(&entry->call))
-	{
-		rinq_count(rinq_peer.db, RINQ_RESPONSES_RECEIVED);
-		deliver_response(entry, delivery);
-	}
-	else
-	{
-		rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
-		rinq_pending_forget(entry->call.index);
-	}
-	(void) rinq_basic_ack(rinq_peer.conn, delivery->channel, delivery->delivery_tag, false);
+	/* late, or repeated */
+	rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
+	(void) rinq_basic_reject(rinq_peer.conn, delivery->channel, delivery->delivery_tag, false);
 }
 
 /*
