@@ -1,8 +1,10 @@
 """Hosts whose administrators have decided something: the type of queues, who makes the exchanges."""
 
+import unittest
+
 import pika
 
-from rinqtest import case
+from rinqtest import case, versions
 from rinqtest.cluster import call_sql
 from rinqtest.waiting import wait_until
 
@@ -109,6 +111,50 @@ class PlainHosts(HostCase):
         db.handler("echo", "RETURN req.payload;")
         db.listen("from.here", "echo")
         self.assertEqual(remote.call("from.here", "x", 8), 8)
+
+
+class ReplicatedQueues(HostCase):
+    """An administrator has made queues of namespaces beforehand, as quorum queues, and lets the broker take them for classic ones."""
+
+    vhost = "replicated"
+    settings = {"rinq.max_attempts": "2"}
+
+    @classmethod
+    def setUpClass(cls):
+        broker = case.shared_world().broker
+        if not versions.broker_takes_quorum_for_classic(broker):
+            raise unittest.SkipTest("RabbitMQ before 3.13 has no relaxed redeclaration")
+        cls.relax(broker, "true")
+        cls.addClassCleanup(cls.relax, broker, "false")
+        super().setUpClass()
+
+    @staticmethod
+    def relax(broker, value):
+        broker.ctl("eval", "application:set_env(rabbit, quorum_relaxed_checks_on_redeclaration, %s)." % value)
+
+    def make_queue(self, namespace):
+        def make(channel):
+            channel.exchange_declare("cmd.bal", "direct")
+            channel.queue_declare("cmd." + namespace, durable=True, arguments={"x-queue-type": "quorum"})
+            channel.queue_bind("cmd." + namespace, "cmd.bal", namespace)
+        self.on_channel(make)
+
+    def test_works(self):
+        self.make_queue("kept.safe")
+        db = self.database()
+        self.assertServes(db, "kept.safe")
+        self.assertIn("quorum", self.queue_types()["cmd.kept.safe"])
+        self.assertEqual(db.peer()["last_error"], None)
+
+    def test_attempts(self):
+        """A request that ends its executor each time is given up by the peer, before the broker does."""
+        self.make_queue("ends.badly")
+        db = self.database()
+        db.handler("fatal", "PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(60); RETURN NULL;")
+        db.listen("ends.badly", "fatal")
+        db.sql("SELECT rinq_execute('ends.badly', 'x')")
+        wait_until(lambda: db.value("SELECT count(*) FROM rinq_inbox_dead_letter"), lambda n: n == "1", 60, "the request to be given up")
+        wait_until(lambda: dict(self.world.broker.table("list_queues", "-p", self.vhost, "name", "messages"))["cmd.ends.badly"], lambda n: n == "0", 20)
 
 
 class PassiveExchanges(HostCase):

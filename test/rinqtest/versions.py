@@ -74,6 +74,11 @@ def broker_settings():
     return {"max_message_size": str(_MAX_MESSAGE_SIZE)}
 
 
+def broker_takes_quorum_for_classic(broker):
+    """Whether a broker can let a quorum queue pass where a classic one is declared."""
+    return tuple(map(int, broker.ctl("version").strip().split(".")[:2])) >= (3, 13)
+
+
 def cppcheck_suppressions():
     """Kinds of messages of newer versions of cppcheck that say nothing of the sources.
 
