@@ -313,11 +313,13 @@ CREATE FUNCTION @extschema@.rinq_listen(
     namespace text, handler regprocedure, max_concurrent integer DEFAULT NULL,
     deduplicate boolean DEFAULT false, timeout interval DEFAULT NULL)
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_listen(text, regprocedure, integer, boolean, interval) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_listen(text, regprocedure, integer, boolean, interval) IS
     'Has requests to a namespace handled by a function that takes a rinq_request and returns jsonb, or a rinq_raw_request and bytea, running as the current role; effective at commit';
 
 CREATE FUNCTION @extschema@.rinq_unlisten(namespace text)
     RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_unlisten(text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_unlisten(text) IS
     'Stops listening to a namespace, effective at commit; false when there was no listener';
 
@@ -335,6 +337,7 @@ CREATE FUNCTION @extschema@.rinq_call(
     namespace text, command text, payload jsonb DEFAULT NULL, timeout interval DEFAULT NULL,
     session text DEFAULT NULL)
     RETURNS jsonb AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
+REVOKE ALL ON FUNCTION @extschema@.rinq_call(text, text, jsonb, interval, text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_call(text, text, jsonb, interval, text) IS
     'Calls a command of whichever peer listens to the namespace, waits for its response, and returns the payload';
 
@@ -343,6 +346,7 @@ CREATE FUNCTION @extschema@.rinq_call_raw(
     session text DEFAULT NULL)
     RETURNS bytea AS 'MODULE_PATHNAME'
     LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
+REVOKE ALL ON FUNCTION @extschema@.rinq_call_raw(text, text, bytea, interval, text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_call_raw(text, text, bytea, interval, text) IS
     'Calls a command with a payload in CBOR, and returns the payload of the response in CBOR';
 
@@ -359,6 +363,7 @@ CREATE FUNCTION @extschema@.rinq_call_async(
     namespace text, command text, payload jsonb DEFAULT NULL, timeout interval DEFAULT NULL,
     session text DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+REVOKE ALL ON FUNCTION @extschema@.rinq_call_async(text, text, jsonb, interval, text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_call_async(text, text, jsonb, interval, text) IS
     'Calls a command without waiting for the response; returns the message id, for rinq_await';
 
@@ -367,18 +372,21 @@ CREATE FUNCTION @extschema@.rinq_call_async_raw(
     session text DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME'
     LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+REVOKE ALL ON FUNCTION @extschema@.rinq_call_async_raw(text, text, bytea, interval, text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_call_async_raw(text, text, bytea, interval, text) IS
     'Calls a command with a payload in CBOR, without waiting for the response';
 
 CREATE FUNCTION @extschema@.rinq_await(
     id @extschema@.rinq_message_id, timeout interval DEFAULT NULL)
     RETURNS jsonb AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
+REVOKE ALL ON FUNCTION @extschema@.rinq_await(@extschema@.rinq_message_id, interval) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_await(@extschema@.rinq_message_id, interval) IS
     'Waits for the response to an asynchronous call of this connection, and returns the payload';
 
 CREATE FUNCTION @extschema@.rinq_await_raw(
     id @extschema@.rinq_message_id, timeout interval DEFAULT NULL)
     RETURNS bytea AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
+REVOKE ALL ON FUNCTION @extschema@.rinq_await_raw(@extschema@.rinq_message_id, interval) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_await_raw(@extschema@.rinq_message_id, interval) IS
     'Waits for the response to an asynchronous call of this connection, and returns the payload in CBOR';
 
@@ -402,11 +410,13 @@ REVOKE ALL ON FUNCTION @extschema@.rinq_await_all(@extschema@.rinq_message_id[],
 CREATE FUNCTION @extschema@.rinq_await_any(
     ids @extschema@.rinq_message_id[], timeout interval DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
+REVOKE ALL ON FUNCTION @extschema@.rinq_await_any(@extschema@.rinq_message_id[], interval) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_await_any(@extschema@.rinq_message_id[], interval) IS
     'Waits until one of several asynchronous calls has ended, and returns its id; NULL when the timeout has passed';
 
 CREATE FUNCTION @extschema@.rinq_cancel(id @extschema@.rinq_message_id)
     RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_cancel(@extschema@.rinq_message_id) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_cancel(@extschema@.rinq_message_id) IS
     'Gives an asynchronous call of this connection up; false when it is not known';
 
@@ -539,6 +549,7 @@ BEGIN ATOMIC
     SELECT rinq_internal.require_own_relation('rinq_internal.outbox_0'::regclass);
     SELECT rinq_internal.outbox_dead_letter_retry(id);
 END;
+REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_dead_letter_retry(@extschema@.rinq_message_id) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_outbox_dead_letter_retry(@extschema@.rinq_message_id) IS
     'Has a message sent again that was set aside; false when there is none of this id';
 
@@ -562,6 +573,7 @@ BEGIN ATOMIC
     SELECT rinq_internal.require_own_relation('rinq_internal.outbox_dead_letter'::regclass);
     SELECT rinq_internal.outbox_dead_letter_delete(id);
 END;
+REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_dead_letter_delete(@extschema@.rinq_message_id) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_outbox_dead_letter_delete(@extschema@.rinq_message_id) IS
     'Deletes a message that was set aside; false when there is none of this id';
 
@@ -615,6 +627,7 @@ CREATE FUNCTION @extschema@.rinq_outbox_peer_status(
     OUT direct boolean, OUT in_flight bigint, OUT retrying bigint, OUT attempts integer,
     OUT last_error text, OUT waits_for text)
     RETURNS record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL SAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_peer_status() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_outbox_peer_status() IS
     'What the peer knows of durable messages; see the view rinq_outbox_status';
 
@@ -649,6 +662,7 @@ CREATE FUNCTION @extschema@.rinq_execute(
     namespace text, command text, payload jsonb DEFAULT NULL, timeout interval DEFAULT NULL,
     durable boolean DEFAULT true, session text DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, jsonb, interval, boolean, text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_execute(text, text, jsonb, interval, boolean, text) IS
     'Has a command executed by whichever peer listens to the namespace, when the transaction commits; returns the message id';
 
@@ -657,6 +671,7 @@ CREATE FUNCTION @extschema@.rinq_execute_raw(
     durable boolean DEFAULT true, session text DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME'
     LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_execute_raw(text, text, bytea, interval, boolean, text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_execute_raw(text, text, bytea, interval, boolean, text) IS
     'Has a command executed, with a payload in CBOR';
 
@@ -755,6 +770,7 @@ BEGIN ATOMIC
     SELECT rinq_internal.require_own_relation('rinq_internal.inbox_dead_letter'::regclass);
     SELECT rinq_internal.inbox_dead_letter_retry(id);
 END;
+REVOKE ALL ON FUNCTION @extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id) IS
     'Has a request that was given up executed again, as a new message whose id is returned; NULL when there is none of this id';
 
@@ -781,6 +797,7 @@ BEGIN ATOMIC
     SELECT rinq_internal.require_own_relation('rinq_internal.inbox_dead_letter'::regclass);
     SELECT rinq_internal.inbox_dead_letter_delete(id);
 END;
+REVOKE ALL ON FUNCTION @extschema@.rinq_inbox_dead_letter_delete(@extschema@.rinq_message_id) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_inbox_dead_letter_delete(@extschema@.rinq_message_id) IS
     'Deletes a request that was given up; false when there is none of this id';
 
@@ -856,54 +873,64 @@ COMMENT ON FUNCTION @extschema@.rinq_freeze(text, text) IS
 
 CREATE FUNCTION @extschema@.rinq_session()
     RETURNS @extschema@.rinq_session_id AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_session() IS
     'The session of this connection, which ends with it';
 
 CREATE FUNCTION @extschema@.rinq_session_create()
     RETURNS @extschema@.rinq_session_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_create() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_session_create() IS
     'Makes a session that lives until it is destroyed, or the peer loses its connection to the broker';
 
 CREATE FUNCTION @extschema@.rinq_session_destroy(session text)
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_destroy(text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_session_destroy(text) IS
     'Destroys a session, or only if it still is at a revision; at once, whatever becomes of the transaction';
 
 CREATE FUNCTION @extschema@.rinq_session_revision(session text)
     RETURNS @extschema@.rinq_revision AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_revision(text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_session_revision(text) IS
     'The current revision of a session, of whichever peer';
 
 CREATE FUNCTION @extschema@.rinq_session_get(session text, namespace text, key text)
     RETURNS text AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_get(text, text, text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_session_get(text, text, text) IS
     'The value of an attribute of a session, now or at a revision; empty when there is none';
 
 CREATE FUNCTION @extschema@.rinq_session_get_many(session text, namespace text, keys text[])
     RETURNS SETOF @extschema@.rinq_attribute AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_get_many(text, text, text[]) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_session_get_many(text, text, text[]) IS
     'Several attributes of a session, as of the same revision';
 
 CREATE FUNCTION @extschema@.rinq_session_update(
     session text, namespace text, VARIADIC attributes @extschema@.rinq_attribute[])
     RETURNS @extschema@.rinq_revision AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_update(text, text, @extschema@.rinq_attribute[]) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_session_update(text, text, @extschema@.rinq_attribute[]) IS
     'Sets attributes of a session, or only if it still is at a revision, and returns the new one; at once, whatever becomes of the transaction';
 
 CREATE FUNCTION @extschema@.rinq_session_update(session text, namespace text, attributes jsonb)
     RETURNS @extschema@.rinq_revision AS 'MODULE_PATHNAME', 'rinq_session_update_jsonb'
     LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_update(text, text, jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_session_update(text, text, jsonb) IS
     'Sets attributes of a session from an object';
 
 CREATE FUNCTION @extschema@.rinq_session_update(session text, namespace text, attributes text)
     RETURNS @extschema@.rinq_revision AS 'MODULE_PATHNAME', 'rinq_session_update_text'
     LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_update(text, text, text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_session_update(text, text, text) IS
     'Sets attributes of a session from an object in the text form of JSON';
 
 CREATE FUNCTION @extschema@.rinq_session_clear(session text, namespace text)
     RETURNS @extschema@.rinq_revision AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_clear(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_session_clear(text, text) IS
     'Empties all attributes of a session in a namespace, and returns the new revision; at once, whatever becomes of the transaction';
 
@@ -937,6 +964,7 @@ COMMENT ON COLUMN @extschema@.rinq_response.trace_id IS 'Id that the call shares
 
 CREATE FUNCTION @extschema@.rinq_session_on_response(session text, handler regprocedure)
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_on_response(text, regprocedure) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_session_on_response(text, regprocedure) IS
     'Has responses to asynchronous calls of a session handled by a function that takes a rinq_response, running as the current role; NULL for no longer';
 
@@ -1110,6 +1138,7 @@ COMMENT ON COLUMN @extschema@.rinq_notification.trace_id IS 'Id that the notific
 CREATE FUNCTION @extschema@.rinq_session_listen(
     session text, namespace text, handler regprocedure DEFAULT NULL, channel text DEFAULT NULL)
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_listen(text, text, regprocedure, text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_session_listen(text, text, regprocedure, text) IS
     'Has notifications to a session, in a namespace, handled by a function that takes a rinq_notification, running as the current role; or forwarded to a channel of LISTEN and NOTIFY; or, with neither, buffered for rinq_notifications; at once, whatever becomes of the transaction';
 
@@ -1128,6 +1157,7 @@ BEGIN ATOMIC
     WITH f AS MATERIALIZED (SELECT @extschema@.rinq_fetch_notifications(timeout, session, max_rows) AS n)
     SELECT (f.n).* FROM f;
 END;
+REVOKE ALL ON FUNCTION @extschema@.rinq_notifications(interval, text, integer) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_notifications(interval, text, integer) IS
     'Returns, and forgets, notifications that were buffered for a session, which is the one of this connection if it is NULL; waits for the next one when there is none; those that the statement does not read stay';
 
@@ -1212,11 +1242,13 @@ SELECT pg_catalog.pg_extension_config_dump('rinq_internal.subscription', '');
 CREATE FUNCTION @extschema@.rinq_subscribe(
     name text, namespace text, handler regprocedure, attributes jsonb DEFAULT '{}')
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_subscribe(text, text, regprocedure, jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_subscribe(text, text, regprocedure, jsonb) IS
     'Has notifications to a session with these attributes, which the peer makes whenever it connects, handled by a function that takes a rinq_notification, running as the current role; from commit on';
 
 CREATE FUNCTION @extschema@.rinq_unsubscribe(name text)
     RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_unsubscribe(text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_unsubscribe(text) IS
     'Ends a durable subscription, from commit on; false when there was none';
 
@@ -1244,35 +1276,41 @@ COMMENT ON COLUMN @extschema@.rinq_subscriptions.session IS 'Session that receiv
 
 CREATE FUNCTION @extschema@.rinq_session_unlisten(session text, namespace text)
     RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_session_unlisten(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_session_unlisten(text, text) IS
     'Ends that a session listens to notifications in a namespace; false when it did not';
 
 CREATE FUNCTION @extschema@.rinq_notify(
     namespace text, type text, target text, payload jsonb DEFAULT NULL, session text DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_notify(text, text, text, jsonb, text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_notify(text, text, text, jsonb, text) IS
     'Notifies one session when the transaction commits; returns the message id';
 
 CREATE FUNCTION @extschema@.rinq_notify_raw(
     namespace text, type text, target text, payload bytea DEFAULT NULL, session text DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_notify_raw(text, text, text, bytea, text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_notify_raw(text, text, text, bytea, text) IS
     'Notifies one session when the transaction commits, with a payload in CBOR; returns the message id';
 
 CREATE FUNCTION @extschema@.rinq_notify_trigger()
     RETURNS trigger AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_notify_trigger() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_notify_trigger() IS
     'Trigger function that notifies of changes of a table when the transaction commits; its arguments are a namespace, a type, a constraint or the column that names the session, and options';
 
 CREATE FUNCTION @extschema@.rinq_notify_many(
     namespace text, type text, filter @extschema@.rinq_constraint, payload jsonb DEFAULT NULL, session text DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, jsonb, text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, jsonb, text) IS
     'Notifies all sessions that listen to the namespace and match the constraint when the transaction commits; returns the message id';
 
 CREATE FUNCTION @extschema@.rinq_notify_many_raw(
     namespace text, type text, filter @extschema@.rinq_constraint, payload bytea DEFAULT NULL, session text DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many_raw(text, text, @extschema@.rinq_constraint, bytea, text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_notify_many_raw(text, text, @extschema@.rinq_constraint, bytea, text) IS
     'Notifies all sessions that listen to the namespace and match the constraint when the transaction commits, with a payload in CBOR; returns the message id';
 
@@ -1301,11 +1339,13 @@ COMMENT ON FUNCTION @extschema@.rinq_version() IS
 
 CREATE FUNCTION @extschema@.rinq_stop(graceful boolean DEFAULT true)
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_stop(boolean) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_stop(boolean) IS
     'Takes this database off the network until rinq_start or the next start of the server; a graceful stop lets finish what runs';
 
 CREATE FUNCTION @extschema@.rinq_start()
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_start() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_start() IS
     'Has this database be a peer again, after rinq_stop';
 
@@ -1334,6 +1374,7 @@ CREATE FUNCTION @extschema@.rinq_peer_status(
     OUT longest_turn double precision, OUT longest_turn_cpu double precision,
     OUT last_error_at timestamptz, OUT next_attempt timestamptz)
     RETURNS record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL SAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_peer_status() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_peer_status() IS
     'State and counters of the peer of this database; see the view rinq_peer';
 
@@ -1530,6 +1571,7 @@ BEGIN ATOMIC
           SELECT FROM pg_catalog.pg_index x WHERE x.indrelid OPERATOR(pg_catalog.=) c.oid AND x.indisprimary)))
     ORDER BY 1, 2, 3;
 END;
+REVOKE ALL ON FUNCTION @extschema@.rinq_check() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_check() IS
     'Names what makes the extension less safe than it was made: privileges, triggers, owners, and functions that pass for its own; no rows when all is well';
 
@@ -1545,48 +1587,6 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA rinq_internal FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION rinq_internal.role_oid(rinq_internal.role_reference),
     rinq_internal.handler_problem(text, boolean, rinq_internal.role_reference, rinq_internal.role_reference) TO PUBLIC;
 
-REVOKE ALL ON FUNCTION @extschema@.rinq_call(text, text, jsonb, interval, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_call_async(text, text, jsonb, interval, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_await(@extschema@.rinq_message_id, interval) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_await_any(@extschema@.rinq_message_id[], interval) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_cancel(@extschema@.rinq_message_id) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_call_raw(text, text, bytea, interval, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_call_async_raw(text, text, bytea, interval, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_await_raw(@extschema@.rinq_message_id, interval) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_execute_raw(text, text, bytea, interval, boolean, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_listen(text, regprocedure, integer, boolean, interval) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_unlisten(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_stop(boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_start() FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_peer_status() FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, jsonb, interval, boolean, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_dead_letter_retry(@extschema@.rinq_message_id) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_dead_letter_delete(@extschema@.rinq_message_id) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_inbox_dead_letter_delete(@extschema@.rinq_message_id) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_session() FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_session_create() FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_session_destroy(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_session_revision(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_session_get(text, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_session_get_many(text, text, text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_session_update(text, text, @extschema@.rinq_attribute[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_session_update(text, text, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_session_update(text, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_session_clear(text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_session_on_response(text, regprocedure) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_notify(text, text, text, jsonb, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_notify_raw(text, text, text, bytea, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many(text, text, @extschema@.rinq_constraint, jsonb, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_notify_many_raw(text, text, @extschema@.rinq_constraint, bytea, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_session_listen(text, text, regprocedure, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_notifications(interval, text, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_notify_trigger() FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_subscribe(text, text, regprocedure, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_unsubscribe(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_session_unlisten(text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_peer_status() FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.rinq_check() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.rinq_check(), @extschema@.rinq_outbox_peer_status() TO pg_monitor;
 GRANT SELECT ON @extschema@.rinq_listeners, @extschema@.rinq_sessions, @extschema@.rinq_session_attributes, @extschema@.rinq_stored_notifications,
     @extschema@.rinq_subscriptions TO PUBLIC;
