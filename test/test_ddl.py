@@ -134,6 +134,19 @@ class Ddl(case.Case):
             session.execute("COMMIT")
         self.works(self.db)
 
+    def test_tables_are_locked_one_after_the_other_while_they_are_read(self):
+        """The reader never waits for one of them while it has another: a command cannot be in a deadlock with it."""
+        waits = ("DO $$ BEGIN FOR i IN 1 .. 250 LOOP PERFORM pg_stat_clear_snapshot(); PERFORM pg_sleep(0.002);"
+                 " EXIT WHEN EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'rinq reader' AND datname = current_database()"
+                 " AND wait_event_type = 'Lock'); END LOOP; END $$")
+        with self.db.session() as session:
+            for first, second in (("subscription", "listener"), ("identity", "subscription")):
+                session.execute("BEGIN; SET LOCAL deadlock_timeout = '1ms'; LOCK TABLE rinq_internal.%s IN ACCESS EXCLUSIVE MODE" % first)
+                self.server.configure()
+                session.execute("%s; LOCK TABLE rinq_internal.%s IN ACCESS EXCLUSIVE MODE" % (waits, second))
+                session.execute("COMMIT")
+        self.works(self.db)
+
     # the database
 
     def test_drop_database(self):

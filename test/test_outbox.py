@@ -332,10 +332,11 @@ class Claimed(Case):
         self.assertEqual(collector.payloads, [3, 4, 1])
         self.wait_empty(one)
 
-    def stopped_while(self, one, two, pid):
+    def stopped_while(self, one, two, pid, then=lambda: None):
         """The entry of one database is wanted for another one while a process is still connected to the first, and held up."""
         os.kill(pid, signal.SIGSTOP)
         try:
+            then()
             self.server.configure(rinq__databases=two.name)
             one.wait_peer(lambda row: row["state"] == "stopped", description="the peer to end")
             wait_until(lambda: float(self.server.psql("SELECT extract(epoch FROM clock_timestamp() - state_change) FROM pg_stat_activity"
@@ -360,6 +361,11 @@ class Claimed(Case):
         collector.wait(1)
         self.wait_empty(two)
         self.stopped_while(two, one, int(self.server.psql(process % (two.name, "outbox"))[0][0]))
+        with one.session() as session:
+            session.execute("BEGIN; LOCK TABLE rinq_internal.listener")
+            self.server.configure()
+            reader = wait_until(lambda: self.server.psql(process % (one.name, "reader")), len, description="a reader that tries again")
+            self.stopped_while(one, two, int(reader[0][0]), lambda: session.execute("COMMIT"))
 
 
 class Space(Case):

@@ -213,24 +213,53 @@ rinq_config_publish(RinqDatabase *db, Oid dboid, const RinqReading *reading)
 	rinq_wake_peer(db);
 }
 
-/* Copy the newest configuration; return NULL when there is none. */
+/* Return the packed configuration, NULL when there is none, and its serial; the lock is held. */
+static const PackedConfig *
+newest_packed_config(RinqDatabase *db, uint32 *serial, Size *size)
+{
+	const PackedConfig *packed;
+
+	Assert(LWLockHeldByMe(rinq_shared->lock));
+	*serial = db->config_serial;
+	*size = 0;
+	if (!DsaPointerIsValid(db->config))
+		return NULL;
+	packed = dsa_get_address(rinq_dsa(), db->config);
+	*size = offsetof(PackedConfig, data) + (Size) packed->listeners + packed->subscriptions;
+	return packed;
+}
+
+/*
+ * Copy the newest configuration; return NULL when there is none.  What it needs
+ * is allocated without the lock, and the copy is made unless that is too little
+ * by then.
+ */
 static PackedConfig *
 copy_packed_config(RinqDatabase *db, uint32 *serial)
 {
 	PackedConfig *copy = NULL;
+	Size		room = 0;
+	Size		size;
 
-	LWLockAcquire(rinq_shared->lock, LW_SHARED);
-	*serial = db->config_serial;
-	if (DsaPointerIsValid(db->config))
+	(void) rinq_dsa();			/* attaching allocates, too */
+	for (;;)
 	{
-		const PackedConfig *packed = dsa_get_address(rinq_dsa(), db->config);
-		Size		size = offsetof(PackedConfig, data) + (Size) packed->listeners + packed->subscriptions;
+		const PackedConfig *packed;
 
+		LWLockAcquire(rinq_shared->lock, LW_SHARED);
+		packed = newest_packed_config(db, serial, &size);
+		if (packed != NULL && size <= room)
+			memcpy(copy, packed, size);
+		LWLockRelease(rinq_shared->lock);
+		if (packed != NULL && size <= room)
+			return copy;
+		if (copy != NULL)
+			pfree(copy);
+		if (packed == NULL)
+			return NULL;
 		copy = palloc(size);
-		memcpy(copy, packed, size);
+		room = size;
 	}
-	LWLockRelease(rinq_shared->lock);
-	return copy;
 }
 
 /*

@@ -23,6 +23,7 @@
 #include "backend/own_schema.h"
 #include "backend/own_version.h"
 #include "backend/prepared.h"
+#include "base/clock.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
 #include "executor/spi.h"
@@ -33,12 +34,17 @@
 #include "protocol/attribute.h"
 #include "protocol/payload.h"
 #include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
 #include "tcop/tcopprot.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+
+#define LOCK_RETRY 50			/* ms until locks are tried for again */
+#define LOCK_PATIENCE 5000		/* ms until another reader has to come */
 
 static RinqWorkerArgs args;
 static RinqDatabase *database;
@@ -330,15 +336,65 @@ read_identity_or_version(RinqIdentities *identities)
 	tell_suspended(identities);
 }
 
-/* Read all that there is to find, in one transaction. */
-static void
+/*
+ * Lock what is read, without waiting: what waits for this process may have what
+ * it would wait for.  False when a command has any of it; all is released with
+ * the transaction.  Identities and listeners may be written, too.
+ */
+static bool
+try_lock_own_tables(void)
+{
+	static const char *const names[] = {"listener", "subscription", "identity"};
+	Oid			schema;
+	int			i;
+
+	if (!rinq_try_lock_extension())
+		return false;
+	schema = rinq_internal_schema();
+	for (i = 0; OidIsValid(schema) && i < lengthof(names); i++)
+	{
+		Oid			relid = get_relname_relid(names[i], schema);
+
+		if (OidIsValid(relid) && !ConditionalLockRelationOid(relid, RowExclusiveLock))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Begin the transaction in which all is read.  False when commands have had the
+ * tables all the time, upon which the launcher starts another reader, later.
+ */
+static bool
+begin_reading(void)
+{
+	static uint32 wait_event = 0;
+	int64		deadline = rinq_clock_ms() + LOCK_PATIENCE;
+
+	for (;;)
+	{
+		StartTransactionCommand();
+		if (try_lock_own_tables())
+			return true;
+		CommitTransactionCommand();
+		if (rinq_clock_ms() >= deadline)
+			return false;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOCK_RETRY,
+						 RINQ_WAIT_EVENT(wait_event, "RinqReaderRetry"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/* Read all that there is to find, in one transaction; false when that cannot be done now. */
+static bool
 read_database(RinqReading *reading, MemoryContext context)
 {
 	RinqConfig	config = {NIL, NIL};
 	char	   *schema;
 
-	StartTransactionCommand();
-	rinq_lock_extension();
+	if (!begin_reading())
+		return false;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
 	schema = extension_schema();
@@ -359,6 +415,7 @@ read_database(RinqReading *reading, MemoryContext context)
 	CommitTransactionCommand();
 	if (reading->presence == RINQ_PRESENT)
 		reading->config = rinq_config_pack(&config);
+	return true;
 }
 
 void
@@ -383,16 +440,16 @@ rinq_reader_main(Datum arg)
 	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_SESSION);
 
 	/*
-	 * much less than deadlock_timeout, which counts from when a user's
-	 * command began to wait: the reader, which comes again, gives way and not
-	 * the command
+	 * Rows and indexes may still be waited for.  This is much less than
+	 * deadlock_timeout, which counts from when a user's command began to
+	 * wait: the reader, which comes again, gives way and not the command.
 	 */
 	SetConfigOption("lock_timeout", "100ms", PGC_SUSET, PGC_S_SESSION);
 	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_SESSION);
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_SESSION);
 	pgstat_report_activity(STATE_RUNNING, "rinq: reading listeners");
 
-	read_database(&reading, context);
-	rinq_config_publish(database, args.dboid, &reading);
+	if (read_database(&reading, context))
+		rinq_config_publish(database, args.dboid, &reading);
 	proc_exit(0);
 }
