@@ -299,6 +299,7 @@ class Claimed(Case):
         return world
 
     def setUp(self):
+        self.server.configure(rinq__databases=None)
         self.log_start = self.server.log_mark()
         self._peers = []
 
