@@ -17,7 +17,7 @@
 #include "ipc/slots.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "worker/outbox_worker.h"
+#include "worker/outbox_fetch.h"
 
 typedef struct Fetch
 {

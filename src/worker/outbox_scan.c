@@ -26,7 +26,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
-#include "worker/outbox_worker.h"
+#include "worker/outbox_scan.h"
 
 #define PIECE_ROWS 4096			/* read in one transaction, if they are small */
 #define MAX_AHEAD (4 * RINQ_OUTBOX_PIECE)	/* bytes that the peer has not
@@ -53,7 +53,6 @@ typedef struct Scan
 
 static Scan scan = {InvalidDsaPointer};
 static MemoryContext scan_context;
-static RinqScanSnapshot *snapshot;	/* in which the rows were counted last */
 
 void
 rinq_scan_init(void)
@@ -77,19 +76,9 @@ copy_snapshot_out(Snapshot current)
 	copy->count = current->xcnt;
 	if (current->xcnt > 0)
 		memcpy(copy->xip, current->xip, current->xcnt * sizeof(TransactionId));
-	if (snapshot != NULL)
-		pfree(snapshot);
-	snapshot = copy;
-}
-
-/*
- * Add what transactions have committed that the last count could not see.
- */
-void
-rinq_scan_settle(void)
-{
-	if (snapshot != NULL)
-		rinq_depth_settle(rinq_outbox_worker.db, snapshot);
+	if (rinq_outbox_worker.counted != NULL)
+		pfree(rinq_outbox_worker.counted);
+	rinq_outbox_worker.counted = copy;
 }
 
 /*
@@ -109,7 +98,7 @@ find_rows(bool direct, Size *count)
 	rinq_depth_snapshot_taken(db);
 	copy_snapshot_out(GetActiveSnapshot());
 	refs = rinq_outbox_scan(db, &rinq_outbox_worker.tables, count);
-	rinq_depth_counted(db, before, *count, snapshot);
+	rinq_depth_counted(db, before, *count, rinq_outbox_worker.counted);
 	return refs;
 }
 
@@ -325,9 +314,9 @@ rinq_scan_turn(void)
 		return begin_scan();
 	if (!scan.told)
 	{
-		scan.told = rinq_outbox_report(RINQ_CHUNK_SNAPSHOT, snapshot,
+		scan.told = rinq_outbox_report(RINQ_CHUNK_SNAPSHOT, rinq_outbox_worker.counted,
 									   offsetof(RinqScanSnapshot, xip) +
-									   snapshot->count * sizeof(TransactionId), scan.number);
+									   rinq_outbox_worker.counted->count * sizeof(TransactionId), scan.number);
 		return scan.told ? RINQ_TURN_DONE : RINQ_TURN_LATER;
 	}
 	if (scan.unfit != NIL)

@@ -20,12 +20,8 @@
 
 #include "compat.h"
 
-#include "access/xact.h"
-#include "backend/own_schema.h"
-#include "backend/request_context.h"
 #include "base/clock.h"
 #include "guc.h"
-#include "ipc/outbox_depth.h"
 #include "ipc/slots.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -33,8 +29,9 @@
 #include "storage/latch.h"
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
-#include "worker/outbox_worker.h"
+#include "worker/outbox_fetch.h"
+#include "worker/outbox_scan.h"
+#include "worker/outbox_transaction.h"
 
 #define FIRST_ROTATE_DELAY 100	/* ms between looks at the tables */
 #define FILLED_ROTATE_DELAY 1000	/* at most, while messages are on their
@@ -44,8 +41,6 @@
 								 * what little is left */
 #define RETRY_DELAY 50			/* ms until something is tried again */
 
-RinqOutboxWorker rinq_outbox_worker;
-
 #define database (rinq_outbox_worker.db)
 #define queue (rinq_outbox_worker.queue)
 #define args (rinq_outbox_worker.args)
@@ -53,14 +48,7 @@ RinqOutboxWorker rinq_outbox_worker;
 /* the order that is carried out */
 static dsa_pointer current = InvalidDsaPointer;
 
-/*
- * Whether rows were deleted since the tables were found in order, and since that
- * was seen to at an idle moment; an earlier process may have left some to do.
- * And when the tables are looked at again: the delay grows while one cannot be
- * truncated.
- */
-static bool rotation_wanted = true;
-static bool tidy_wanted = true;
+/* when the tables are looked at again: the delay grows while one cannot be truncated */
 static int64 next_rotation;
 static int	rotate_delay = FIRST_ROTATE_DELAY;
 static int64 idle_since;		/* no order was carried out */
@@ -113,150 +101,7 @@ forget_orders(int code, Datum arg)
 	rinq_scan_forget();
 }
 
-/*
- * Begin a transaction, and open the tables in it.  False when that would have
- * to wait for a lock.
- */
-bool
-rinq_outbox_begin(const char *activity, LOCKMODE mode)
-{
-	bool		locked;
-
-	pgstat_report_activity(STATE_RUNNING, activity);
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-
-	locked = rinq_try_lock_extension();
-
-	/* dropped, or about to be: then there is nothing to do, ever */
-	rinq_outbox_worker.schema = rinq_internal_schema();
-	if (!rinq_outbox_exists(rinq_outbox_worker.schema))
-		proc_exit(0);
-	if (!locked ||
-		!rinq_outbox_open(rinq_outbox_worker.schema, mode, &rinq_outbox_worker.tables))
-	{
-		CommitTransactionCommand();
-		MemoryContextSwitchTo(rinq_outbox_worker.context);
-		return false;
-	}
-	MemoryContextSwitchTo(rinq_outbox_worker.context);
-	return true;
-}
-
-/*
- * Take the snapshot to read with.
- */
-void
-rinq_outbox_snapshot(void)
-{
-	PushActiveSnapshot(GetTransactionSnapshot());
-}
-
-void
-rinq_outbox_end(void)
-{
-	PopActiveSnapshot();
-	rinq_outbox_close(&rinq_outbox_worker.tables);
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(rinq_outbox_worker.context);
-	pgstat_report_stat(false);
-}
-
-/* ---------------- reports ---------------- */
-
-/*
- * Allocate a chunk for a report; the peer is told when there is no memory for
- * it.
- */
-static dsa_pointer
-alloc_report(RinqChunkKind kind, Size size, uint32 scan)
-{
-	dsa_pointer pointer = rinq_chunk_alloc(kind, size);
-
-	if (DsaPointerIsValid(pointer))
-	{
-		queue->starved = false;
-		rinq_chunk(pointer)->scan = scan;
-	}
-	else if (!queue->starved)
-	{
-		queue->starved = true;
-		rinq_wake_peer(database);
-	}
-	return pointer;
-}
-
-static void
-hand_over(dsa_pointer pointer)
-{
-	if (!rinq_sendqueue_report(database, pointer, args.incarnation))
-		proc_exit(0);
-}
-
-/*
- * Hand a report over; false when there is no memory for it.
- */
-bool
-rinq_outbox_report(RinqChunkKind kind, const void *data, Size size, uint32 scan)
-{
-	dsa_pointer pointer = alloc_report(kind, size, scan);
-
-	if (!DsaPointerIsValid(pointer))
-		return false;
-	memcpy(RINQ_CHUNK_DATA(rinq_chunk(pointer)), data, size);
-	hand_over(pointer);
-	return true;
-}
-
-/*
- * Report messages, which become one chunk.
- */
-bool
-rinq_outbox_report_messages(RinqChunkKind kind, const RinqOutboxRead *read, uint32 scan)
-{
-	dsa_pointer pointer = alloc_report(kind, read->bytes, scan);
-	char	   *to;
-	ListCell   *lc;
-
-	if (!DsaPointerIsValid(pointer))
-		return false;
-	to = RINQ_CHUNK_DATA(rinq_chunk(pointer));
-	foreach(lc, read->messages)
-	{
-		RinqOutbound *message = lfirst(lc);
-
-		memcpy(to, message, message->length);
-		to += message->length;
-	}
-	rinq_chunk(pointer)->count = (uint32) list_length(read->messages);
-	rinq_chunk(pointer)->has_durable = true;
-	hand_over(pointer);
-	return true;
-}
-
-/*
- * Answer in the chunk of the order itself.
- */
-void
-rinq_outbox_report_with(dsa_pointer *order, RinqChunkKind kind)
-{
-	dsa_pointer pointer = *order;
-
-	*order = InvalidDsaPointer;
-	rinq_chunk(pointer)->kind = kind;
-	hand_over(pointer);
-}
-
 /* ---------------- space ---------------- */
-
-/* Note that rows were deleted.  The peer has another process see to it if this one cannot. */
-static void
-want_tidying(void)
-{
-	rotation_wanted = true;
-	tidy_wanted = true;
-	queue->untidy = true;
-}
 
 static RinqRotation
 rotate_outbox_tables(bool idle)
@@ -276,7 +121,7 @@ rotate_outbox_tables(bool idle)
 static int64
 next_tidy_time(void)
 {
-	if (rotation_wanted)
+	if (rinq_outbox_worker.rotation_wanted)
 		return next_rotation;
 	return Max(next_rotation, idle_since + Min(IDLE_MOMENT, rinq_executor_idle_timeout));
 }
@@ -299,12 +144,12 @@ tidy_outbox(void)
 	MemoryContextReset(rinq_outbox_worker.context);
 	if (idle && result != RINQ_ROTATION_BLOCKED)
 	{
-		rotation_wanted = false;
-		tidy_wanted = false;
+		rinq_outbox_worker.rotation_wanted = false;
+		rinq_outbox_worker.tidy_wanted = false;
 		queue->untidy = false;
 	}
 	else if (result == RINQ_ROTATION_DONE)
-		rotation_wanted = false;
+		rinq_outbox_worker.rotation_wanted = false;
 	if (result == RINQ_ROTATION_DONE)
 		rotate_delay = FIRST_ROTATE_DELAY;
 	else
@@ -322,80 +167,16 @@ may_worker_leave(void)
 {
 	if (database->outbox_yields)
 	{
-		if (tidy_wanted)
+		if (rinq_outbox_worker.tidy_wanted)
 			tidy_outbox();
 		return true;
 	}
-	if (tidy_wanted && rinq_clock_ms() >= next_tidy_time())
+	if (rinq_outbox_worker.tidy_wanted && rinq_clock_ms() >= next_tidy_time())
 		tidy_outbox();
-	return !tidy_wanted && rinq_clock_ms() >= idle_since + rinq_executor_idle_timeout;
+	return !rinq_outbox_worker.tidy_wanted && rinq_clock_ms() >= idle_since + rinq_executor_idle_timeout;
 }
 
 /* ---------------- orders ---------------- */
-
-/*
- * Count rows that were removed; transactions that have added any of them, and
- * whose rows are not counted yet, are counted first.
- */
-static void
-count_removed(Size rows)
-{
-	rinq_scan_settle();
-	rinq_depth_removed(database, rows);
-}
-
-static void
-log_set_aside(int attempts, const char *reason)
-{
-	ereport(WARNING,
-			(errmsg("rinq has set a message of database \"%s\" aside after %d attempts: %s",
-					NameStr(database->name), attempts, reason),
-			 errhint("Look at the view rinq_outbox_dead_letter.")));
-}
-
-/*
- * Set rows aside that cannot be sent as they are.  False when that could not be
- * done now.  What another transaction is changing, and all while the table for them is
- * locked or not as rinq made it, is left to the next check.
- */
-bool
-rinq_outbox_set_unfit_aside(List *unfit)
-{
-	Size		moved = 0;
-	ListCell   *lc;
-
-	if (!rinq_outbox_begin("rinq: setting messages aside", RowExclusiveLock))
-		return false;
-	rinq_outbox_snapshot();
-	foreach(lc, unfit)
-	{
-		RinqOutboxUnfit *row = lfirst(lc);
-
-		if (!rinq_outbox_set_aside(&rinq_outbox_worker.tables, rinq_outbox_worker.schema,
-								   &row->ref, 0, row->reason))
-			continue;
-		moved++;
-		log_set_aside(0, row->reason);
-	}
-	rinq_outbox_end();
-	count_removed(moved);
-	want_tidying();
-	return true;
-}
-
-/*
- * Return references to the rows of items, whose ids are known.
- */
-RinqOutboxRowRef *
-rinq_outbox_row_refs(MemoryContext context, const RinqOutboxItem *items, Size count)
-{
-	RinqOutboxRowRef *refs = MemoryContextAllocZero(context, Max(count, 1) * sizeof(RinqOutboxRowRef));
-	Size		i;
-
-	for (i = 0; i < count; i++)
-		refs[i].item = items[i];
-	return refs;
-}
 
 /* remove rows; what is not there, or was removed, is reported, and so is what is left */
 static bool
@@ -418,8 +199,7 @@ remove_rows(RinqChunk *chunk)
 		items[i].postponed = refs[i].found;
 		removed += refs[i].found ? 0 : 1;
 	}
-	count_removed(removed);
-	want_tidying();
+	rinq_outbox_removed(removed);
 	return true;
 }
 
@@ -447,15 +227,14 @@ set_failed_aside(RinqChunk *chunk)
 		if (!ref.item.postponed)
 		{
 			moved++;
-			log_set_aside(failed[i].attempts, failed[i].error);
+			rinq_outbox_log_aside(failed[i].attempts, failed[i].error);
 		}
 
 		/* an item is smaller than what it takes the place of */
 		items[i] = ref.item;
 	}
 	rinq_outbox_end();
-	count_removed(moved);
-	want_tidying();
+	rinq_outbox_removed(moved);
 	return true;
 }
 
@@ -540,7 +319,7 @@ do_turn(void)
 	turn = run_outbox_turn();
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextReset(rinq_outbox_worker.context);
-	rinq_scan_settle();
+	rinq_outbox_settle();
 	return turn;
 }
 
@@ -585,7 +364,7 @@ ms_until_next_turn(RinqOutboxTurn turn)
 
 	if (turn == RINQ_TURN_LATER)
 		return RETRY_DELAY;
-	return Max(1, (tidy_wanted ? next_tidy_time() : idle_since + rinq_executor_idle_timeout) - now);
+	return Max(1, (rinq_outbox_worker.tidy_wanted ? next_tidy_time() : idle_since + rinq_executor_idle_timeout) - now);
 }
 
 void
@@ -594,7 +373,7 @@ rinq_outbox_main(Datum arg)
 	uint32		wait_event = 0;
 
 	init_outbox_worker();
-	queue->untidy = true;
+	rinq_outbox_want_tidying();
 	idle_since = rinq_clock_ms();
 	for (;;)
 	{

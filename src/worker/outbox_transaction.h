@@ -1,16 +1,14 @@
 /*-------------------------------------------------------------------------
  *
- * outbox_worker.h
- *	  The parts of the outbox worker, and what they ask of each other.
- *
- *	outbox_worker.c	the process: its loop, its orders, tidying up
- *	outbox_scan.c	scans: finding all rows, and reading them piece by piece
- *	outbox_fetch.c	reading single messages again
+ * outbox_transaction.h
+ *	  What the parts of the outbox worker share: its state, transactions on the
+ *	  tables, reports to the peer, counting what was removed, and setting
+ *	  messages aside.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef RINQ_OUTBOX_WORKER_H
-#define RINQ_OUTBOX_WORKER_H
+#ifndef RINQ_WORKER_OUTBOX_TRANSACTION_H
+#define RINQ_WORKER_OUTBOX_TRANSACTION_H
 
 #include "postgres.h"
 
@@ -39,11 +37,19 @@ typedef struct RinqOutboxWorker
 	/* of the transaction at hand */
 	Oid			schema;
 	RinqOutboxTables tables;
+
+	RinqScanSnapshot *counted;	/* what the last count of the rows saw */
+
+	/*
+	 * whether rows were deleted since the tables were found in order, and
+	 * since that was seen to at an idle moment
+	 */
+	bool		rotation_wanted;
+	bool		tidy_wanted;
 } RinqOutboxWorker;
 
 extern RinqOutboxWorker rinq_outbox_worker;
 
-/* outbox_worker.c */
 extern bool rinq_outbox_begin(const char *activity, LOCKMODE mode);
 extern void rinq_outbox_snapshot(void);
 extern void rinq_outbox_end(void);
@@ -51,24 +57,13 @@ extern bool rinq_outbox_report(RinqChunkKind kind, const void *data, Size size, 
 extern bool rinq_outbox_report_messages(RinqChunkKind kind, const RinqOutboxRead *read,
 										uint32 scan);
 extern void rinq_outbox_report_with(dsa_pointer *order, RinqChunkKind kind);
+extern void rinq_outbox_want_tidying(void);
+extern void rinq_outbox_settle(void);
+extern void rinq_outbox_removed(Size rows);
+extern void rinq_outbox_log_aside(int attempts, const char *reason);
 extern bool rinq_outbox_set_unfit_aside(List *unfit);
 
 extern RinqOutboxRowRef *rinq_outbox_row_refs(MemoryContext context, const RinqOutboxItem *items,
 											  Size count);
 
-/* outbox_fetch.c */
-extern void rinq_fetch_init(void);
-extern void rinq_fetch_order(dsa_pointer order);
-extern RinqOutboxTurn rinq_fetch_turn(void);
-extern void rinq_fetch_forget(void);
-
-/* outbox_scan.c */
-extern void rinq_scan_init(void);
-extern void rinq_scan_order(dsa_pointer order);
-extern RinqOutboxTurn rinq_scan_turn(void);
-extern bool rinq_scan_runs(void);
-extern List *rinq_scan_check(dsa_pointer *order);
-extern void rinq_scan_settle(void);
-extern void rinq_scan_forget(void);
-
-#endif							/* RINQ_OUTBOX_WORKER_H */
+#endif							/* RINQ_WORKER_OUTBOX_TRANSACTION_H */
