@@ -9,6 +9,8 @@
 #   make hostile SCALE=20 SEED=1   sends the peer that much more of the random input that make check sends it
 #   make format, make format-check   lays out the C files as pgindent does, or says which are not so; make typedefs first for new types
 #   make lint, make lint-deep   says what is wrong with the sources without running them: in seconds, and in minutes
+#   make deb, make dist, make rpm, make oci   packages of it, under build/
+#   make check-packages   builds them, and uses Debian's from installation to removal in a root folder of its own
 #   make, make install, make installcheck   as for any extension
 
 EXTENSION = rinq
@@ -37,7 +39,7 @@ REGRESS_OPTS = --inputdir=.
 EXTRA_CLEAN = exports.txt exports.list test/unit/build test/bench/raw test/bench/execute
 
 # the targets that set up what they need do not need PostgreSQL's makefiles
-ifneq ($(filter demo check matrix check-upgrade bench soak hostile format format-check lint lint-deep,$(MAKECMDGOALS)),)
+ifneq ($(filter demo check matrix check-upgrade bench soak hostile format format-check lint lint-deep deb dist rpm oci check-packages,$(MAKECMDGOALS)),)
 
 .PHONY: demo check check-upgrade bench soak hostile
 demo check check-upgrade bench soak hostile:
@@ -66,6 +68,12 @@ lint:
 	@tools/lint
 lint-deep:
 	@tools/lint --deep
+
+.PHONY: deb dist rpm oci check-packages
+deb dist rpm oci:
+	@tools/package $@
+check-packages:
+	@test/packages
 
 else
 

@@ -55,6 +55,13 @@
 	object_ownercheck(RelationRelationId, (rel), (role))
 #endif
 
+/* 18 shows name and version of a library in pg_get_loaded_modules() */
+#if PG_VERSION_NUM >= 180000
+#define RINQ_MODULE_MAGIC(number) PG_MODULE_MAGIC_EXT(.name = "rinq", .version = number)
+#else
+#define RINQ_MODULE_MAGIC(number) PG_MODULE_MAGIC
+#endif
+
 /* 17 numbers processes from 0 and renames the fields */
 #if PG_VERSION_NUM >= 170000
 #define RINQ_MY_PROCNO ((int) MyProcNumber)

@@ -21,8 +21,9 @@
 #include "ipc/shared.h"
 #include "ipc/startup.h"
 #include "ipc/worker.h"
+#include "version.h"
 
-PG_MODULE_MAGIC;
+RINQ_MODULE_MAGIC(RINQ_VERSION);
 
 extern PGDLLEXPORT void _PG_init(void);
 
