@@ -231,7 +231,7 @@ class Load:
             Account("news, remote", at_least_once=False, at_most_once=True),
             Account("news, subscription", at_least_once=False, at_most_once=True))}
         self.calls_out = Answers("calls of the peer", TOLERATED | {"ConnectionError", "BrokenPipeError", "RuntimeError"})
-        self.calls_in = Answers("calls of SQL functions", {"CallTimeout", "ConnectionError", "RemoteError", "TimeoutError", "ChannelWrongStateError"})
+        self.calls_in = Answers("calls of SQL functions", {"CallTimeout", "ConnectionError", "ConnectionClosedByBroker", "RemoteError", "TimeoutError", "ChannelWrongStateError"})
         self.sender = world.database("soak_sender")
         self.sender.sql(SENDER_SQL)
         self.sender.sql("SELECT rinq_subscribe('soak', 'soak.news', 'hear(rinq_notification)')")
