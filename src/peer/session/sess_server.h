@@ -13,6 +13,6 @@
 #include "base/bytes.h"
 #include "lib/stringinfo.h"
 
-extern char rinq_sess_serve(RinqBytes command, RinqBytes data, StringInfo response);
+extern char rinq_sess_serve(RinqBytes command, RinqBytes payload, StringInfo response);
 
 #endif							/* RINQ_PEER_SESSION_SESS_SERVER_H */
