@@ -262,6 +262,17 @@ class Executor(case.PeerCase):
         self.server.wait_log("because the deadline of its request has passed", self.log_start)
         self.assertNotIn("longer than its limit", self.server.log_since(self.log_start))
 
+    def test_deadline_of_a_request_that_failed_ends_no_other(self):
+        """Listeners with and without a limit share an executor: what was set for one request is not left for the next."""
+        db = self.limited(timeout="'30 s'", body="RAISE EXCEPTION 'no';")
+        db.handler("free", "PERFORM pg_sleep(1.5); RETURN to_jsonb(pg_backend_pid());")
+        db.listen("free", "free")
+        pid = self.remote.call("free", "x", timeout=20)
+        with self.assertRaisesRegex(RemoteError, "^no$"):
+            self.remote.call("limited", "x", timeout=1)
+        message = self.remote.call_async("free", "x")
+        self.assertEqual(self.remote.response(message, timeout=20).result(), pid)
+
     def test_limit_counts_for_calls_of_the_handler(self):
         """A handler that waits for an answer is ended by its own limit, and the call that it made has that for a deadline."""
         self.limited(timeout="'200 ms'", body="RETURN rinq_call(req.command, 'x', timeout => '60 s');")

@@ -31,7 +31,6 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "backend/request_context.h"
-#include "base/clock.h"
 #include "base/request_end.h"
 #include "catalog/namespace.h"
 #include "commands/async.h"
@@ -48,6 +47,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 #include "worker/cleanup.h"
+#include "worker/time_limit.h"
 
 /* whom this process was before it handled anything */
 static Oid	first_session_user;
@@ -190,8 +190,7 @@ rinq_end_failed_transaction(MemoryContext context)
 {
 	Assert(InterruptHoldoffCount > 0);
 	disable_all_timeouts(false);
-	rinq_cancel_at(0);
-	QueryCancelPending = false;
+	rinq_limit_disarm();
 	AbortCurrentTransaction();
 	PortalErrorCleanup();
 	if (MyReplicationSlot != NULL)

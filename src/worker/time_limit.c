@@ -30,19 +30,26 @@
 static int	limit_length = 0;	/* ms */
 static int64 limit_moment = 0;	/* on the monotonic clock */
 
+/* the handler's transaction runs, and may be cancelled by the limit */
+static bool armed = false;
+
 /* the request's deadline, which goes on when the limit is taken back */
 static int64 armed_deadline = 0;
 
 /*
  * Take the limit back when the handler and all triggers that wait for the
- * commit are done.
+ * commit are done.  A cancellation that came before that still ends the
+ * handler, and not the commit's wait for a standby.  Other transactions of an
+ * attempt, that keep books or clean up, have no limit.
  */
 static void
 release_limit(XactEvent event, void *arg)
 {
-	if (event != XACT_EVENT_PRE_COMMIT || limit_moment == 0)
+	if (event != XACT_EVENT_PRE_COMMIT || !armed)
 		return;
+	armed = false;
 	rinq_cancel_at(armed_deadline);
+	CHECK_FOR_INTERRUPTS();
 }
 
 void
@@ -97,14 +104,20 @@ rinq_limit_arm(const RinqSlot *slot)
 
 	if (StatementTimeout > 0)
 		enable_timeout_after(STATEMENT_TIMEOUT, StatementTimeout);
+	armed = limit_moment != 0;
 	armed_deadline = slot->deadline;
 	if (moment != 0)
 		rinq_cancel_at(moment);
 }
 
+/*
+ * Have nothing cancelled any more: the transaction is over, or is to be rolled
+ * back.
+ */
 void
 rinq_limit_disarm(void)
 {
+	armed = false;
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	rinq_cancel_at(0);
 	QueryCancelPending = false;
