@@ -11,6 +11,7 @@ import cbor2
 from rinqtest import case
 from rinqtest.cluster import call_sql
 from rinqtest.peer import CallTimeout, Failure, Raw, RemoteError
+from rinqtest.proxy import BROKER
 from rinqtest.waiting import wait_until
 
 MEBIBYTE = 1024 * 1024
@@ -216,6 +217,32 @@ class Executor(case.PeerCase):
             os.kill(pid, signal.SIGCONT)
             wait_until(lambda: db.sql("SELECT id FROM rinq_sessions"), lambda rows: rows == [[last]], timeout=20)
             self.assertGreater(int(db.peer()["events_missed"]), 0)
+
+    def test_results_told_twice_of_responses_that_wait(self):
+        """The inbox runs over while a response waits for room in the connection: it is sent once, when there is room."""
+        db, remote = self.database(), self.remote
+        pid = int(db.peer()["pid"])
+        self.addCleanup(os.kill, pid, signal.SIGCONT)
+        db.handler("large", "PERFORM pg_advisory_xact_lock_shared(1); RETURN to_jsonb(repeat('x', 200000));")
+        db.listen("large", "large")
+        executors = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'rinq executor' AND "
+        with db.session() as holder:
+            holder.execute("SELECT pg_advisory_lock(1)")
+            calls = [remote.call_async("large", "x", None, timeout=60) for _ in range(2)]
+            wait_until(lambda: db.value(executors + "wait_event = 'advisory'"), lambda count: int(count) == 2, timeout=20, description="two handlers")
+            os.kill(pid, signal.SIGSTOP)
+            # the first response is larger than any that the broker has taken: the second one waits until that is confirmed
+            self.world.proxy.silence(BROKER)
+            holder.execute("SELECT pg_advisory_unlock(1)")
+            wait_until(lambda: db.value(executors + "state = 'active'"), lambda count: int(count) == 0, timeout=20, description="their results")
+            holder.execute("\n".join(["\\c", "SELECT rinq_session();"] * 600))
+        os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: int(db.peer()["events_missed"]), timeout=20, description="the inbox to run over")
+        for call in calls:
+            self.assertEqual(remote.response(call, timeout=20).result(), "x" * 200000)
+        self.world.proxy.resume()
+        self.assertEqual(remote.response(remote.call_async("large", "x", None, timeout=60), timeout=20).result(), "x" * 200000)
+        self.assertEqual(int(db.peer()["pid"]), pid)
 
     # a limit of the listener's own, and by the setting
 

@@ -363,7 +363,9 @@ finish_slot(uint32 index)
 }
 
 /*
- * Take the result of a request that an executor has finished with.
+ * Take the result of a request that an executor has finished with.  That may be
+ * told again, when the inbox had no room for all: one whose response waits for
+ * room in the connection is in the list already.
  */
 void
 rinq_dispatch_result(uint32 index, uint32 serial)
@@ -374,7 +376,7 @@ rinq_dispatch_result(uint32 index, uint32 serial)
 		return;
 	slot = &rinq_peer.slots->slot[index];
 	if (in_slot[index] == NULL || slot->serial != serial ||
-		rinq_slot_state(slot) != RINQ_SLOT_DONE)
+		rinq_slot_state(slot) != RINQ_SLOT_DONE || list_member_int(unsent, (int) index))
 		return;
 	if (finish_slot(index))
 		fill_slots();
