@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 
 #include "base/backoff.h"
+#include "base/burst.h"
 #include "base/clock.h"
 #include "base/dsn.h"
 #include "guc.h"
@@ -306,7 +307,7 @@ on_blocked(void *arg, bool blocked, const char *reason)
 	SpinLockAcquire(&rinq_peer.db->mutex);
 	rinq_peer.db->status.blocked = blocked;
 	SpinLockRelease(&rinq_peer.db->mutex);
-	if (rinq_too_often(&logged, MAX_BLOCKS_LOGGED))
+	if (rinq_too_often(&logged, rinq_peer.now, MAX_BLOCKS_LOGGED))
 		return;
 	if (blocked)
 		ereport(WARNING,

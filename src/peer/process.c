@@ -13,12 +13,12 @@
 
 #include "compat.h"
 
+#include "base/burst.h"
 #include "peer/process.h"
 #include "protocol/payload.h"
 #include "utils/memutils.h"
 
 #define MAX_WAKE 64				/* processes woken at the end of a turn */
-#define LOG_INTERVAL 10000		/* ms between log entries about bad input */
 
 RinqPeer	rinq_peer;
 
@@ -90,18 +90,15 @@ rinq_peer_ask_for_reading(void)
 void
 rinq_peer_log_input(const char *what, const RinqDelivery *delivery)
 {
-	static int64 last_logged = 0;
-	static uint64 suppressed = 0;
+	static RinqBurst logged;
+	uint64		suppressed;
 	char		exchange[RINQ_DISPLAY_LEN];
 	char		key[RINQ_DISPLAY_LEN];
 	char		id[RINQ_DISPLAY_LEN];
 	char		trace[RINQ_DISPLAY_LEN];
 
-	if (last_logged != 0 && rinq_peer.now - last_logged < LOG_INTERVAL)
-	{
-		suppressed++;
+	if (!rinq_may_log(&logged, rinq_peer.now, &suppressed))
 		return;
-	}
 	ereport(LOG,
 			(errmsg("rinq peer %s rejected a message: %s", rinq_peer.id_text, what),
 			 errdetail_internal("Exchange \"%s\", routing key \"%s\", message id \"%s\", trace id \"%s\"; "
@@ -113,8 +110,6 @@ rinq_peer_log_input(const char *what, const RinqDelivery *delivery)
 													  delivery->message.correlation_id :
 													  delivery->message.message_id, trace),
 								suppressed)));
-	last_logged = rinq_peer.now;
-	suppressed = 0;
 }
 
 /*

@@ -22,7 +22,6 @@
 #define SLICE 2000				/* µs */
 #define WINDOW 60000000			/* µs: the longest turn is told of one to two
 								 * of these */
-#define BURST_WINDOW 10000		/* ms in which events of a kind are counted */
 
 /* a turn's length, or a time, in µs */
 typedef struct TurnTimes
@@ -104,21 +103,4 @@ rinq_slice_over(void)
 	INSTR_TIME_SET_CURRENT(elapsed);
 	INSTR_TIME_SUBTRACT(elapsed, slice_start);
 	return INSTR_TIME_GET_MICROSEC(elapsed) >= SLICE;
-}
-
-/*
- * Note an event, and tell whether there were more than "most" of its kind in a
- * few seconds: what the broker makes a peer do is not done as fast as it can.
- */
-bool
-rinq_too_often(RinqBurst *burst, int most)
-{
-	if (burst->count == 0 || rinq_peer.now - burst->since > BURST_WINDOW)
-	{
-		burst->since = rinq_peer.now;
-		burst->count = 0;
-	}
-	if (burst->count <= most)
-		burst->count++;
-	return burst->count > most;
 }

@@ -15,13 +15,4 @@ extern void rinq_turn_end(void);
 extern void rinq_slice_begin(void);
 extern bool rinq_slice_over(void);
 
-/* how many events of a kind there were lately; all zero at first */
-typedef struct RinqBurst
-{
-	int64		since;
-	int			count;
-} RinqBurst;
-
-extern bool rinq_too_often(RinqBurst *burst, int most);
-
 #endif							/* RINQ_PEER_TURN_H */

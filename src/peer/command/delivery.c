@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "base/backoff.h"
+#include "base/burst.h"
 #include "base/clock.h"
 #include "base/hash_table.h"
 #include "guc.h"
@@ -27,7 +28,6 @@
 #define LAST_RETURN_DELAY 60000 /* ms, of one that goes back again and again */
 #define MAX_RETURNED 4096		/* requests whose returns are counted */
 #define RETURN_MEMORY (10 * LAST_RETURN_DELAY)	/* ms that a count is kept */
-#define RETURN_LOG_INTERVAL 10000	/* ms between log entries about returns */
 #define MAX_UNBALANCED 10000	/* that wait, and cannot wait at the broker */
 
 /* of those that wait, what the broker keeps no count of; of each kind of work */
@@ -229,18 +229,15 @@ count_return(const RinqInbound * request)
 static void
 log_return(const RinqInbound * request)
 {
-	static int64 last_logged = 0;
-	static uint64 suppressed = 0;
+	static RinqBurst logged;
+	uint64		suppressed;
 	char		id[RINQ_DISPLAY_LEN];
 	char		ns[RINQ_DISPLAY_LEN];
 	char		command[RINQ_DISPLAY_LEN];
 	char		trace[RINQ_DISPLAY_LEN];
 
-	if (last_logged != 0 && rinq_peer.now - last_logged < RETURN_LOG_INTERVAL)
-	{
-		suppressed++;
+	if (!rinq_may_log(&logged, rinq_peer.now, &suppressed))
 		return;
-	}
 	ereport(LOG,
 			(errmsg("rinq peer %s gives request %s back to the broker again, since its handler did not end",
 					rinq_peer.id_text, rinq_text_for_display(rinq_get_bytes(&request->fields, RINQ_REQUEST_ID), id)),
@@ -250,8 +247,6 @@ log_return(const RinqInbound * request)
 								rinq_text_for_display(rinq_get_bytes(&request->fields, RINQ_REQUEST_COMMAND), command),
 								rinq_text_for_display(rinq_get_bytes(&request->fields, RINQ_REQUEST_TRACE), trace), suppressed),
 			 errhint("From now on it goes back later and later.")));
-	last_logged = rinq_peer.now;
-	suppressed = 0;
 }
 
 /*

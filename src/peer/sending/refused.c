@@ -20,6 +20,7 @@
  */
 #include "postgres.h"
 
+#include "base/burst.h"
 #include "peer/process.h"
 #include "peer/sending/publisher_internal.h"
 
@@ -27,8 +28,6 @@
 #define REPLY_PRECONDITION_FAILED 406
 #define MAX_IDLE_CLOSES 3		/* of a channel with nothing on its way, in a
 								 * row */
-#define LOG_INTERVAL 10000		/* ms between log entries about refused
-								 * messages */
 
 /* Tell whether the broker's words name this exchange, in quotes. */
 static bool
@@ -90,20 +89,15 @@ drop_taken(RinqPublishChannel *ch, const RinqAgain *refused)
 static void
 log_refused(const RinqAmqpChannelClosed *info)
 {
-	static int64 last_logged = 0;
-	static uint64 suppressed = 0;
+	static RinqBurst logged;
+	uint64		suppressed;
 
-	if (last_logged != 0 && rinq_peer.now - last_logged < LOG_INTERVAL)
-	{
-		suppressed++;
+	if (!rinq_may_log(&logged, rinq_peer.now, &suppressed))
 		return;
-	}
 	ereport(LOG,
 			(errmsg("rinq peer %s: the broker refused a message: %u %s",
 					rinq_peer.id_text, info->code, info->text),
 			 errdetail_internal(UINT64_FORMAT " more since the last such entry.", suppressed)));
-	last_logged = rinq_peer.now;
-	suppressed = 0;
 }
 
 /*

@@ -14,6 +14,7 @@
 
 #include "compat.h"
 
+#include "base/burst.h"
 #include "guc.h"
 #include "peer/process.h"
 #include "peer/topology/bindings.h"
@@ -22,7 +23,6 @@
 #include "peer/topology/mending.h"
 #include "peer/topology/namespaces.h"
 #include "peer/topology/topology.h"
-#include "peer/turn.h"
 #include "utils/memutils.h"
 
 #define MAX_CLOSES 5			/* of the peer's own channels, in a few
@@ -263,7 +263,7 @@ rinq_topology_channel_closed(const RinqAmqpChannelClosed *info)
 		return;
 	}
 	if (!info->request_failed && info->channel < CHANNEL_NAMESPACES &&
-		rinq_too_often(&closes, MAX_CLOSES))
+		rinq_too_often(&closes, rinq_peer.now, MAX_CLOSES))
 	{
 		char		reason[RINQ_LAST_ERROR_LEN];
 
@@ -276,7 +276,7 @@ rinq_topology_channel_closed(const RinqAmqpChannelClosed *info)
 		rinq_mending_refused(info, NULL);
 	else if (step != 0 && RINQ_COOKIE_INDEX(info->cookie) < rinq_topology_count())
 		failed = rinq_topology_at(RINQ_COOKIE_INDEX(info->cookie));
-	if (failed == NULL && !rinq_too_often(&logged, MAX_CLOSES))
+	if (failed == NULL && !rinq_too_often(&logged, rinq_peer.now, MAX_CLOSES))
 		ereport(LOG,
 				(errmsg("rinq peer %s: the broker closed channel %u after %s: %u %s",
 						rinq_peer.id_text, info->channel, info->method,
