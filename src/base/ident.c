@@ -74,6 +74,13 @@ take_char(Cursor *cur, char c)
 	return true;
 }
 
+/* Take a number and what comes before it. */
+static bool
+take_number(Cursor *cur, char before, uint32_t *value)
+{
+	return take_char(cur, before) && take_uint32(cur, value);
+}
+
 static bool
 take_peer(Cursor *cur, RinqPeerId *id)
 {
@@ -90,27 +97,6 @@ take_peer(Cursor *cur, RinqPeerId *id)
 	return true;
 }
 
-static bool
-take_session(Cursor *cur, RinqSessionId *id)
-{
-	return take_peer(cur, &id->peer) && take_char(cur, '.') &&
-		take_uint32(cur, &id->seq);
-}
-
-static bool
-take_ref(Cursor *cur, RinqRef *ref)
-{
-	return take_session(cur, &ref->session) && take_char(cur, '@') &&
-		take_uint32(cur, &ref->revision);
-}
-
-static bool
-take_message(Cursor *cur, RinqMessageId *id)
-{
-	return take_ref(cur, &id->ref) && take_char(cur, '#') &&
-		take_uint32(cur, &id->seq) && id->seq != 0;
-}
-
 static Cursor
 cursor_over(const char *text, size_t len)
 {
@@ -122,53 +108,72 @@ cursor_over(const char *text, size_t len)
 	return cur;
 }
 
+/* the forms of text, each of which is the one before and a number */
+typedef enum IdForm
+{
+	ID_OF_PEER,
+	ID_OF_SESSION,
+	ID_OF_REF,
+	ID_OF_MESSAGE
+} IdForm;
+
+/* Parse one form of text into the part of a message's id that it stands for. */
+static bool
+parse_id(const char *text, size_t len, IdForm form, RinqMessageId *id)
+{
+	Cursor		cur = cursor_over(text, len);
+
+	memset(id, 0, sizeof(*id)); /* the bytes between its parts, too */
+	if (!take_peer(&cur, &id->ref.session.peer))
+		return false;
+	if (form >= ID_OF_SESSION && !take_number(&cur, '.', &id->ref.session.seq))
+		return false;
+	if (form >= ID_OF_REF && !take_number(&cur, '@', &id->ref.revision))
+		return false;
+	if (form >= ID_OF_MESSAGE && (!take_number(&cur, '#', &id->seq) || id->seq == 0))
+		return false;
+	return cur.pos == cur.end;
+}
+
 bool
 rinq_peer_id_parse(const char *text, size_t len, RinqPeerId *out)
 {
-	Cursor		cur = cursor_over(text, len);
-	RinqPeerId	id;
+	RinqMessageId id;
 
-	memset(&id, 0, sizeof(id)); /* the bytes between its parts, too */
-	if (!take_peer(&cur, &id) || cur.pos != cur.end)
+	if (!parse_id(text, len, ID_OF_PEER, &id))
 		return false;
-	*out = id;
+	*out = id.ref.session.peer;
 	return true;
 }
 
 bool
 rinq_session_id_parse(const char *text, size_t len, RinqSessionId *out)
 {
-	Cursor		cur = cursor_over(text, len);
-	RinqSessionId id;
+	RinqMessageId id;
 
-	memset(&id, 0, sizeof(id)); /* the bytes between its parts, too */
-	if (!take_session(&cur, &id) || cur.pos != cur.end)
+	if (!parse_id(text, len, ID_OF_SESSION, &id))
 		return false;
-	*out = id;
+	*out = id.ref.session;
 	return true;
 }
 
 bool
 rinq_ref_parse(const char *text, size_t len, RinqRef *out)
 {
-	Cursor		cur = cursor_over(text, len);
-	RinqRef		ref;
+	RinqMessageId id;
 
-	memset(&ref, 0, sizeof(ref));	/* the bytes between its parts, too */
-	if (!take_ref(&cur, &ref) || cur.pos != cur.end)
+	if (!parse_id(text, len, ID_OF_REF, &id))
 		return false;
-	*out = ref;
+	*out = id.ref;
 	return true;
 }
 
 bool
 rinq_message_id_parse(const char *text, size_t len, RinqMessageId *out)
 {
-	Cursor		cur = cursor_over(text, len);
 	RinqMessageId id;
 
-	memset(&id, 0, sizeof(id)); /* the bytes between its parts, too */
-	if (!take_message(&cur, &id) || cur.pos != cur.end)
+	if (!parse_id(text, len, ID_OF_MESSAGE, &id))
 		return false;
 	*out = id;
 	return true;
