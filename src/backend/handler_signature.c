@@ -9,10 +9,9 @@
 
 #include "access/htup_details.h"
 #include "backend/handler_signature.h"
-#include "catalog/dependency.h"
+#include "backend/own_schema.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
-#include "commands/extension.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
@@ -29,9 +28,7 @@ is_own_type(Oid type, const char *name)
 		return false;
 	named = strcmp(NameStr(((Form_pg_type) GETSTRUCT(tuple))->typname), name) == 0;
 	ReleaseSysCache(tuple);
-	return named &&
-		getExtensionOfObject(TypeRelationId, type) ==
-		get_extension_oid("rinq", true);
+	return named && rinq_is_extension_object(TypeRelationId, type);
 }
 
 /* Say why a function cannot take requests. */

@@ -22,7 +22,7 @@
 #include "access/relation.h"
 #include "access/table.h"
 #include "backend/own_access.h"
-#include "catalog/dependency.h"
+#include "backend/own_schema.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_trigger.h"
@@ -36,14 +36,6 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
-
-static bool
-is_extension_relation(Oid relid)
-{
-	Oid			extension = get_extension_oid("rinq", true);
-
-	return OidIsValid(extension) && getExtensionOfObject(RelationRelationId, relid) == extension;
-}
 
 /* Find the relation of a trigger that was made just now. */
 static Oid
@@ -77,7 +69,7 @@ rinq_own_access_created(ObjectAccessType access, Oid classId, Oid objectId)
 	if (access != OAT_POST_CREATE || classId != TriggerRelationId || creating_extension)
 		return;
 	relid = relation_of_trigger(objectId);
-	if (get_rel_relkind(relid) == RELKIND_VIEW && is_extension_relation(relid))
+	if (get_rel_relkind(relid) == RELKIND_VIEW && rinq_is_extension_object(RelationRelationId, relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("view \"%s\" cannot have triggers", get_rel_name(relid)),
@@ -127,7 +119,7 @@ search_relation(Oid relid, Search *search)
 	if (list_member_oid(search->seen, relid))
 		return false;
 	search->seen = lappend_oid(search->seen, relid);
-	if (is_extension_relation(relid) && !rinq_is_table_owner(relid, GetUserId()))
+	if (rinq_is_extension_object(RelationRelationId, relid) && !rinq_is_table_owner(relid, GetUserId()))
 	{
 		search->found = relid;
 		return true;

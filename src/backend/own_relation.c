@@ -28,14 +28,11 @@
 #include "backend/own_schema.h"
 #include "backend/own_version.h"
 #include "backend/parallel.h"
-#include "catalog/dependency.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_extension.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
-#include "commands/extension.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
@@ -100,29 +97,6 @@ remember_sound(Oid relid)
 }
 
 /*
- * Find out who owns the extension; InvalidOid when it is not there.
- */
-Oid
-rinq_extension_owner(void)
-{
-	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	Oid			owner = InvalidOid;
-
-	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
-				CStringGetDatum("rinq"));
-	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		owner = ((Form_pg_extension) GETSTRUCT(tuple))->extowner;
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return owner;
-}
-
-/*
  * Tell whether a trigger calls a function that is meant for these tables,
  * always.  Before a row, most of these functions would have it ignored.
  */
@@ -132,7 +106,7 @@ is_own_trigger(const Trigger *trigger)
 	Oid			function = trigger->tgfoid;
 
 	if (trigger->tgqual != NULL || get_func_namespace(function) != rinq_internal_schema() ||
-		getExtensionOfObject(ProcedureRelationId, function) != get_extension_oid("rinq", true))
+		!rinq_is_extension_object(ProcedureRelationId, function))
 		return false;
 	return !TRIGGER_FOR_ROW(trigger->tgtype) || !TRIGGER_FOR_BEFORE(trigger->tgtype) ||
 		strcmp(get_func_name(function), "keep_local") == 0;

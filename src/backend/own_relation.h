@@ -19,7 +19,6 @@ typedef enum RinqOwnUse
 	RINQ_OWN_WRITE
 } RinqOwnUse;
 
-extern Oid	rinq_extension_owner(void);
 extern char *rinq_own_relation_problem(Relation rel, RinqOwnUse use);
 extern void rinq_check_own_relation(Relation rel, RinqOwnUse use);
 

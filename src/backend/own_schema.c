@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * backend/own_schema.c
- *	  Where the extension is: its schemas, and keeping it from being dropped.
+ *	  Where the extension is: its schemas, what belongs to it, and keeping it from being
+ *	  dropped.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,7 +19,10 @@
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/inval.h"
+#include "utils/rel.h"
 #include "utils/syscache.h"
 
 /* the schema of the tables, as it was found, until a schema changes */
@@ -28,26 +32,72 @@ static Oid	internal_schema = InvalidOid;
 static Oid	own_extension = InvalidOid;
 
 /*
+ * Look up the extension in this database; false, with nothing found, when it is
+ * not there.  Its version is palloc'd.
+ */
+bool
+rinq_find_extension(RinqExtension * found)
+{
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	memset(found, 0, sizeof(*found));
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
+				CStringGetDatum("rinq"));
+	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		Form_pg_extension form = (Form_pg_extension) GETSTRUCT(tuple);
+		bool		isnull;
+		Datum		version = heap_getattr(tuple, Anum_pg_extension_extversion,
+										   RelationGetDescr(rel), &isnull);
+
+		found->oid = form->oid;
+		found->schema = form->extnamespace;
+		found->owner = form->extowner;
+		found->version = isnull ? NULL : TextDatumGetCString(version);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return OidIsValid(found->oid);
+}
+
+/*
  * Return the schema that the extension lives in; InvalidOid when it is not there.
  */
 Oid
 rinq_extension_schema(void)
 {
-	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	Oid			result = InvalidOid;
-	HeapTuple	tuple;
+	RinqExtension extension;
 
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_extension extension = (Form_pg_extension) GETSTRUCT(tuple);
+	(void) rinq_find_extension(&extension);
+	return extension.schema;
+}
 
-		if (strcmp(NameStr(extension->extname), "rinq") == 0)
-			result = extension->extnamespace;
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return result;
+/*
+ * Return who owns the extension; InvalidOid when it is not there.
+ */
+Oid
+rinq_extension_owner(void)
+{
+	RinqExtension extension;
+
+	(void) rinq_find_extension(&extension);
+	return extension.owner;
+}
+
+/*
+ * Tell whether an object of a catalog is the extension's.
+ */
+bool
+rinq_is_extension_object(Oid classId, Oid objectId)
+{
+	Oid			extension = getExtensionOfObject(classId, objectId);
+
+	return OidIsValid(extension) && extension == get_extension_oid("rinq", true);
 }
 
 static void

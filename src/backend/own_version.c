@@ -16,45 +16,10 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/table.h"
+#include "backend/own_schema.h"
 #include "backend/own_version.h"
-#include "catalog/indexing.h"
-#include "catalog/pg_extension.h"
 #include "commands/extension.h"
-#include "utils/builtins.h"
-#include "utils/fmgroids.h"
-#include "utils/rel.h"
 #include "version.h"
-
-/*
- * Find the version of the objects in this database, palloc'd; NULL when the
- * extension is not there.
- */
-static char *
-objects_version(void)
-{
-	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	char	   *version = NULL;
-	bool		isnull = true;
-	Datum		value = (Datum) 0;
-
-	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
-				CStringGetDatum("rinq"));
-	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		value = heap_getattr(tuple, Anum_pg_extension_extversion, RelationGetDescr(rel), &isnull);
-	if (!isnull)
-		version = TextDatumGetCString(value);
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return version;
-}
 
 /*
  * Compare two versions, number by number, of which a missing one counts as zero.
@@ -96,7 +61,12 @@ judge_version(const char *version)
 RinqOwnVersion
 rinq_own_version(void)
 {
-	return creating_extension ? RINQ_OBJECTS_FIT : judge_version(objects_version());
+	RinqExtension extension;
+
+	if (creating_extension)
+		return RINQ_OBJECTS_FIT;
+	(void) rinq_find_extension(&extension);
+	return judge_version(extension.version);
 }
 
 /*
@@ -105,23 +75,23 @@ rinq_own_version(void)
 char *
 rinq_own_version_problem(void)
 {
-	char	   *version;
+	RinqExtension extension;
 	char	   *problem = NULL;
 
 	if (creating_extension)
 		return NULL;
-	version = objects_version();
-	switch (judge_version(version))
+	(void) rinq_find_extension(&extension);
+	switch (judge_version(extension.version))
 	{
 		case RINQ_OBJECTS_FIT:
 			break;
 		case RINQ_OBJECTS_TOO_OLD:
 			problem = psprintf("the extension in this database has version %s, and the library needs " RINQ_OLDEST_OBJECTS " or later",
-							   version);
+							   extension.version);
 			break;
 		case RINQ_OBJECTS_TOO_NEW:
 			problem = psprintf("the extension in this database has version %s, and the library that the server has loaded is " RINQ_VERSION,
-							   version);
+							   extension.version);
 			break;
 	}
 	return problem;
