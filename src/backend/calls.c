@@ -417,14 +417,31 @@ submit_call(RinqDatabase *db, uint32 index, const RinqFields *fields)
 						   rinq_payload_memory)));
 }
 
-/* number a call: with an id that was allocated before, or one of this process's session */
+/*
+ * Number a call, with an id that was allocated before, or one of this process's
+ * session; having no number left for it is an error, which frees the slot.
+ */
 static void
-number_call(RinqDatabase *db, RinqSlot *slot, const RinqMessageId *id)
+number_call(RinqDatabase *db, uint32 index, const RinqMessageId *id)
 {
+	RinqSlots  *slots = rinq_slots_of(db);
+	RinqSlot   *slot = &slots->slot[index];
+
 	if (id != NULL)
+	{
 		slot->id = *id;
-	else
+		return;
+	}
+	PG_TRY();
+	{
 		(void) rinq_session_allocate_id(db, slot->client, &slot->id);
+	}
+	PG_CATCH();
+	{
+		rinq_slot_free(slots, index);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 }
 
 /*
@@ -438,10 +455,9 @@ rinq_call_submit(RinqDatabase *db, const RinqFields *fields, int64 deadline, boo
 				 const RinqMessageId *id)
 {
 	uint32		index = new_slot(db, RINQ_OP_CALL, deadline);
-	RinqSlot   *slot = &rinq_slots_of(db)->slot[index];
 
-	slot->async = async;
-	number_call(db, slot, id);
+	rinq_slots_of(db)->slot[index].async = async;
+	number_call(db, index, id);
 	submit_call(db, index, fields);
 	return index;
 }
@@ -458,7 +474,7 @@ rinq_call_try_submit(RinqDatabase *db, const RinqFields *fields, int64 deadline,
 
 	if (index == RINQ_NO_SLOT)
 		return index;
-	number_call(db, &rinq_slots_of(db)->slot[index], id);
+	number_call(db, index, id);
 	return try_submit(db, index, fields) ? index : RINQ_NO_SLOT;
 }
 
