@@ -151,13 +151,6 @@ class Scratch:
             raise RuntimeError("%s: exit status %d\n%s" % (" ".join(argv), done.returncode, done.stdout))
         return done
 
-    def detach(self):
-        """Leave folder and processes behind on purpose (the demonstration's KEEP=1)."""
-        self._closed = True
-        atexit.unregister(self.close)
-        self._watchdog.kill()
-        self._watchdog.wait()
-
     def close(self):
         if self._closed:
             return
