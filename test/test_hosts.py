@@ -30,15 +30,6 @@ class HostCase(case.Case):
         cls.addClassCleanup(world.close)
         return world
 
-    def setUp(self):
-        self.log_start = self.server.log_mark()
-        self._peers = []
-
-    def tearDown(self):
-        for peer in self._peers:
-            peer.close()
-        self.assertEqual(self.server.crashes(self.log_start), [])
-
     def peer(self, **options):
         return super().peer(vhost=self.vhost, **options)
 

@@ -300,13 +300,7 @@ class Claimed(Case):
 
     def setUp(self):
         self.server.configure(rinq__databases=None)
-        self.log_start = self.server.log_mark()
-        self._peers = []
-
-    def tearDown(self):
-        for peer in self._peers:
-            peer.close()
-        self.assertEqual(self.server.crashes(self.log_start), [])
+        super().setUp()
 
     def test_another_database_has_the_entry_when_a_transaction_commits(self):
         one = self.database()
@@ -375,15 +369,6 @@ class Space(Case):
         world = case.new_world("outbox-space", settings={"rinq.executor_idle_timeout": "1s"}, proxied=False)
         cls.addClassCleanup(world.close)
         return world
-
-    def setUp(self):
-        self.log_start = self.server.log_mark()
-        self._peers = []
-
-    def tearDown(self):
-        for peer in self._peers:
-            peer.close()
-        self.assertEqual(self.server.crashes(self.log_start), [])
 
     def test_bounded_with_an_old_transaction(self):
         db = self.database()

@@ -27,8 +27,7 @@ class LeastPermissions(case.Case):
 
     @classmethod
     def setUpClass(cls):
-        cls.world = cls.make_world()
-        cls.server = cls.world.server
+        super().setUpClass()
         cls.db = cls.world.database()
         cls.remote = cls.world.peer(vhost="rinq")
 
@@ -37,11 +36,8 @@ class LeastPermissions(case.Case):
         cls.remote.close()
         cls.world.close()
 
-    def setUp(self):
-        self.log_start = self.server.log_mark()
-
     def tearDown(self):
-        self.assertEqual(self.server.crashes(self.log_start), [])
+        super().tearDown()
         self.assertNoSecret(self.server.log_since(self.log_start), "a long password")
 
     def queue_exists(self, name):

@@ -24,15 +24,6 @@ class UpgradeCase(case.Case):
         cls.addClassCleanup(world.close)
         return world
 
-    def setUp(self):
-        self.log_start = self.server.log_mark()
-        self._peers = []
-
-    def tearDown(self):
-        for peer in self._peers:
-            peer.close()
-        self.assertEqual(self.server.crashes(self.log_start), [])
-
     def old_database(self, wait=False):
         db = self.database(extension=False)
         db.sql("CREATE EXTENSION rinq VERSION '%s'" % PRESENT)
