@@ -40,9 +40,7 @@ class Messages(case.Case):
         self.rng = random.Random(SEED)
 
     def channel(self):
-        broker = self.world.broker
-        connection = pika.BlockingConnection(pika.ConnectionParameters(
-            "127.0.0.1", broker.port, credentials=pika.PlainCredentials(broker.user, broker.password)))
+        connection = self.world.broker.connect()
         self.addCleanup(lambda: connection.is_open and connection.close())
         return connection, connection.channel()
 

@@ -2,8 +2,6 @@
 
 import unittest
 
-import pika
-
 from rinqtest import case, versions
 from rinqtest.cluster import call_sql
 from rinqtest.waiting import wait_until
@@ -35,13 +33,8 @@ class HostCase(case.Case):
 
     def on_channel(self, function):
         """Do something to the virtual host as its administrator would."""
-        broker = self.world.broker
-        connection = pika.BlockingConnection(pika.ConnectionParameters(
-            "127.0.0.1", broker.port, self.vhost, pika.PlainCredentials(broker.user, broker.password)))
-        try:
+        with self.world.broker.connect(self.vhost) as connection:
             return function(connection.channel())
-        finally:
-            connection.close()
 
     def queue_types(self):
         return {row[0]: row[1] for row in self.world.broker.table("list_queues", "-p", self.vhost, "name", "type")}

@@ -5,8 +5,6 @@ import os
 import signal
 import threading
 
-import pika
-
 from rinqtest import case
 from rinqtest.collector import Collector
 from rinqtest.proxy import BROKER
@@ -74,9 +72,7 @@ class Case(case.Case):
 
     def raw(self):
         """A channel that shares nothing with any peer, for queues as an administrator handles them."""
-        broker = self.world.broker
-        connection = pika.BlockingConnection(pika.ConnectionParameters(
-            "127.0.0.1", broker.port, credentials=pika.PlainCredentials(broker.user, broker.password)))
+        connection = self.world.broker.connect()
         self.addCleanup(lambda: connection.is_open and connection.close())
         return connection.channel()
 

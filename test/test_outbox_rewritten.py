@@ -1,7 +1,5 @@
 """Tables of the outbox that somebody rewrites, moves rows in, or locks, while messages are on their way: identity, not place, says which row is whose."""
 
-import pika
-
 from rinqtest import case
 from rinqtest.collector import Collector
 from rinqtest.proxy import CLIENT
@@ -30,9 +28,7 @@ class Rewritten(case.Case):
 
     def raw(self):
         """A channel that shares nothing with any peer, for queues as an administrator handles them."""
-        broker = self.world.broker
-        connection = pika.BlockingConnection(pika.ConnectionParameters(
-            "127.0.0.1", broker.port, credentials=pika.PlainCredentials(broker.user, broker.password)))
+        connection = self.world.broker.connect()
         self.addCleanup(lambda: connection.is_open and connection.close())
         return connection.channel()
 

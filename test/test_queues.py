@@ -2,8 +2,6 @@
 
 import time
 
-import pika
-
 from rinqtest import case
 from rinqtest.cluster import call_sql
 from rinqtest.fakebroker import FakeBroker
@@ -38,13 +36,8 @@ class Case(case.Case):
 
     def on_channel(self, function):
         """Do something to the broker as an administrator would, from nobody's connection."""
-        broker = self.world.broker
-        connection = pika.BlockingConnection(pika.ConnectionParameters(
-            "127.0.0.1", broker.port, credentials=pika.PlainCredentials(broker.user, broker.password)))
-        try:
+        with self.world.broker.connect() as connection:
             return function(connection.channel())
-        finally:
-            connection.close()
 
     def publish(self, exchange, key, namespace, payload=b"", **properties):
         message = self.remote.next_id()

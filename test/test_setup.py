@@ -41,8 +41,7 @@ class LeastPermissions(case.Case):
         self.assertNoSecret(self.server.log_since(self.log_start), "a long password")
 
     def queue_exists(self, name):
-        with pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", self.broker.port, "rinq", pika.PlainCredentials(
-                self.broker.user, self.broker.password))) as connection:
+        with self.broker.connect("rinq") as connection:
             try:
                 connection.channel().queue_declare(name, passive=True)
             except pika.exceptions.ChannelClosedByBroker as error:

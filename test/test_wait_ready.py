@@ -1,7 +1,5 @@
 """rinq_wait_ready: what is committed is served when it returns, and what is missing is named when it does not."""
 
-import pika
-
 from rinqtest import case
 from rinqtest.cluster import Database
 from rinqtest.waiting import wait_until
@@ -21,9 +19,7 @@ class Ready(case.PeerCase):
         self.db.sql("SELECT rinq_subscribe('%s', '%s', 'hear(rinq_notification)')" % (name, namespace))
 
     def on_channel(self, function):
-        broker = self.world.broker
-        with pika.BlockingConnection(pika.ConnectionParameters(
-                "127.0.0.1", broker.port, credentials=pika.PlainCredentials(broker.user, broker.password))) as connection:
+        with self.world.broker.connect() as connection:
             return function(connection.channel())
 
     def test_right_after_create_extension(self):

@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 
+import pika
+
 from . import versions
 from .scratch import free_port
 from .waiting import WaitTimeout, wait_until
@@ -152,6 +154,11 @@ class Broker:
     def restart(self, kill=False):
         self.kill() if kill else self.stop()
         return self.start()
+
+    def connect(self, vhost="/"):
+        """A connection that shares nothing with any peer, for what an administrator does; to be closed, or used with `with`."""
+        return pika.BlockingConnection(pika.ConnectionParameters(
+            "127.0.0.1", self.port, vhost, pika.PlainCredentials(self.user, self.password)))
 
     def ctl(self, *arguments, timeout=180):
         """Run rabbitmqctl against this node; returns what it printed."""

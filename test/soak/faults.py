@@ -108,13 +108,8 @@ class Faults:
         self.load.service.renew.set()
 
     def administrate(self, act):
-        broker = self.world.broker
-        connection = pika.BlockingConnection(pika.ConnectionParameters(
-            "127.0.0.1", broker.port, credentials=pika.PlainCredentials(broker.user, broker.password)))
-        try:
+        with self.world.broker.connect() as connection:
             act(connection.channel())
-        finally:
-            connection.close()
 
     # processes
 
