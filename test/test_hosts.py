@@ -55,6 +55,11 @@ class QuorumHosts(HostCase):
     vhost = "quorum"
     host_options = ("--default-queue-type", "quorum")
 
+    def test_of_that_kind(self):
+        """What the other tests rest on: who says no type gets a quorum queue."""
+        self.on_channel(lambda channel: channel.queue_declare("by.default", durable=True))
+        self.assertIn("quorum", self.queue_types()["by.default"])
+
     def test_namespace(self):
         db = self.database()
         self.assertServes(db, "served")
