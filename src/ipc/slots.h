@@ -171,8 +171,8 @@ typedef struct RinqSlot
 	int64		deadline;		/* these two on the monotonic clock; 0 is none */
 	int64		queued_at;
 	pg_atomic_uint64 limit;		/* requests: when their listener's or the
-								 * setting's time is over, once that is known
-								 * to the executor; 0 is never */
+								 * setting's time is over, while the handler
+								 * runs; 0 is never */
 	RinqOutcome outcome;
 	dsa_pointer large;			/* the fields, when they are not inline */
 	uint32		length;			/* of the packed fields */

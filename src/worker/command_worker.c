@@ -107,7 +107,7 @@ give_back(int code, Datum arg)
 	me->request = RINQ_NO_SLOT;
 	rinq_slot_clear(slot);
 	slot->outcome = RINQ_OUTCOME_GIVEN_BACK;
-	if (rinq_limit_passed())
+	if (rinq_limit_is_overrun())
 	{
 		rinq_log_limit(NULL);
 		rinq_result_plainly(slot, rinq_limit_text());

@@ -30,11 +30,20 @@
 static int	limit_length = 0;	/* ms */
 static int64 limit_moment = 0;	/* on the monotonic clock */
 
-/* the handler's transaction runs, and may be cancelled by the limit */
-static bool armed = false;
+/* whose handler's transaction runs, and may be cancelled by the limit */
+static RinqSlot *armed = NULL;
 
 /* the request's deadline, which goes on when the limit is taken back */
 static int64 armed_deadline = 0;
+
+/* Have the limit end nothing any more, neither here nor by the peer. */
+static void
+take_back(void)
+{
+	if (armed != NULL)
+		pg_atomic_write_u64(&armed->limit, 0);
+	armed = NULL;
+}
 
 /*
  * Take the limit back when the handler and all triggers that wait for the
@@ -45,9 +54,9 @@ static int64 armed_deadline = 0;
 static void
 release_limit(XactEvent event, void *arg)
 {
-	if (event != XACT_EVENT_PRE_COMMIT || !armed)
+	if (event != XACT_EVENT_PRE_COMMIT || armed == NULL)
 		return;
-	armed = false;
+	take_back();
 	rinq_cancel_at(armed_deadline);
 	CHECK_FOR_INTERRUPTS();
 }
@@ -59,15 +68,14 @@ rinq_limit_init(void)
 }
 
 /*
- * Begin an attempt at a request, and let the peer know when it has to be over.
+ * Begin an attempt at a request.
  */
 void
-rinq_limit_begin(RinqSlot *slot)
+rinq_limit_begin(const RinqSlot *slot)
 {
 	Assert(slot->timeout >= 0 && limit_moment == 0);
 	limit_length = slot->timeout != 0 ? slot->timeout : rinq_handler_timeout;
 	limit_moment = limit_length == 0 ? 0 : rinq_clock_ms() + limit_length;
-	pg_atomic_write_u64(&slot->limit, (uint64) limit_moment);
 }
 
 /* Forget the limit: the attempt is over, whatever has become of it. */
@@ -85,6 +93,15 @@ rinq_limit_passed(void)
 }
 
 /*
+ * Tell whether the limit has passed for a handler that still runs.
+ */
+bool
+rinq_limit_is_overrun(void)
+{
+	return armed != NULL && rinq_limit_passed();
+}
+
+/*
  * Return when the handler has to be done; 0 is never.
  */
 int64
@@ -95,17 +112,22 @@ rinq_limit_moment(const RinqSlot *slot)
 
 /*
  * Have the statement cancelled when its time is over.  Deadline and limit have
- * a timer of their own, since PostgreSQL's go by the wall clock.
+ * a timer of their own, since PostgreSQL's go by the wall clock.  The peer knows
+ * the limit, too, and ends the process of a handler that goes on.
  */
 void
-rinq_limit_arm(const RinqSlot *slot)
+rinq_limit_arm(RinqSlot *slot)
 {
 	int64		moment = rinq_limit_moment(slot);
 
 	if (StatementTimeout > 0)
 		enable_timeout_after(STATEMENT_TIMEOUT, StatementTimeout);
-	armed = limit_moment != 0;
 	armed_deadline = slot->deadline;
+	if (limit_moment != 0)
+	{
+		armed = slot;
+		pg_atomic_write_u64(&slot->limit, (uint64) limit_moment);
+	}
 	if (moment != 0)
 		rinq_cancel_at(moment);
 }
@@ -117,7 +139,7 @@ rinq_limit_arm(const RinqSlot *slot)
 void
 rinq_limit_disarm(void)
 {
-	armed = false;
+	take_back();
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	rinq_cancel_at(0);
 	QueryCancelPending = false;

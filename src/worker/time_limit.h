@@ -13,11 +13,12 @@
 #include "ipc/slots.h"
 
 extern void rinq_limit_init(void);
-extern void rinq_limit_begin(RinqSlot *slot);
+extern void rinq_limit_begin(const RinqSlot *slot);
 extern void rinq_limit_end(void);
 extern bool rinq_limit_passed(void);
+extern bool rinq_limit_is_overrun(void);
 extern int64 rinq_limit_moment(const RinqSlot *slot);
-extern void rinq_limit_arm(const RinqSlot *slot);
+extern void rinq_limit_arm(RinqSlot *slot);
 extern void rinq_limit_disarm(void);
 
 /* what a caller is told, as long as the limit holds */
