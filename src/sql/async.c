@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * backend/async_calls.c
+ * sql/async.c
  *	  rinq_call_async, rinq_await and its like, and rinq_cancel: calls that are
  *	  made now and waited for later, in the same connection.
  *

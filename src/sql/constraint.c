@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * protocol/constraint.c
+ * sql/constraint.c
  *	  The type rinq_constraint, and the functions that build constraints.
  *
  * A value is the constraint's CBOR form, which was checked when it was made,

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * ipc/session_ids.c
+ * sql/session.c
  *	  Sessions in SQL: having them, reading and changing their attributes.
  *
  * Sessions are Rinq's, and not the database's: what is done to them is done at
