@@ -88,9 +88,9 @@ acknowledge_request(RinqInbound * request)
  * late, and acknowledge the request; false, with nothing done, when the
  * connection has no room for it now.
  */
-bool
-rinq_inbound_respond(RinqInbound * request, char type, RinqBytes failure_type, RinqBytes text,
-					 RinqBytes payload)
+static bool
+respond_to_inbound(RinqInbound * request, char type, RinqBytes failure_type, RinqBytes text,
+				   RinqBytes payload)
 {
 	RinqMessage msg;
 	RinqMsgStatus status;
@@ -158,8 +158,8 @@ rinq_inbound_respond(RinqInbound * request, char type, RinqBytes failure_type, R
 		 * what does not fit into the headers, or into the broker; this surely
 		 * does
 		 */
-		return rinq_inbound_respond(request, 'e', failure_type,
-									rinq_bytes_str(rinq_publish_problem(status)), payload);
+		return respond_to_inbound(request, 'e', failure_type,
+								  rinq_bytes_str(rinq_publish_problem(status)), payload);
 	}
 	ereport(LOG,
 			(errmsg("rinq peer %s could not send a response: %s",
@@ -178,8 +178,8 @@ rinq_inbound_respond(RinqInbound * request, char type, RinqBytes failure_type, R
 bool
 rinq_inbound_respond_error(RinqInbound * request, const char *text)
 {
-	return rinq_inbound_respond(request, 'e', rinq_bytes(NULL, 0), rinq_bytes_str(text),
-								rinq_bytes(NULL, 0));
+	return respond_to_inbound(request, 'e', rinq_bytes(NULL, 0), rinq_bytes_str(text),
+							  rinq_bytes(NULL, 0));
 }
 
 /*
@@ -197,16 +197,16 @@ rinq_inbound_result(RinqSlot *slot, RinqInbound * request)
 	switch (slot->outcome)
 	{
 		case RINQ_OUTCOME_SUCCESS:
-			return rinq_inbound_respond(request, 's', none, none,
-										rinq_get_bytes(&fields, RINQ_RESULT_PAYLOAD));
+			return respond_to_inbound(request, 's', none, none,
+									  rinq_get_bytes(&fields, RINQ_RESULT_PAYLOAD));
 		case RINQ_OUTCOME_FAILURE:
-			return rinq_inbound_respond(request, 'f',
-										rinq_get_bytes(&fields, RINQ_RESULT_FAILURE_TYPE),
-										rinq_get_bytes(&fields, RINQ_RESULT_TEXT),
-										rinq_get_bytes(&fields, RINQ_RESULT_PAYLOAD));
+			return respond_to_inbound(request, 'f',
+									  rinq_get_bytes(&fields, RINQ_RESULT_FAILURE_TYPE),
+									  rinq_get_bytes(&fields, RINQ_RESULT_TEXT),
+									  rinq_get_bytes(&fields, RINQ_RESULT_PAYLOAD));
 		case RINQ_OUTCOME_ERROR:
-			return rinq_inbound_respond(request, 'e', none,
-										rinq_get_bytes(&fields, RINQ_RESULT_TEXT), none);
+			return respond_to_inbound(request, 'e', none,
+									  rinq_get_bytes(&fields, RINQ_RESULT_TEXT), none);
 		case RINQ_OUTCOME_EXPIRED:
 			rinq_inbound_settle(request);
 			return true;
@@ -238,9 +238,9 @@ send_unsent_response(RinqInbound * request)
 	RinqBytes	none = rinq_bytes(NULL, 0);
 	RinqBytes	response = request->body;
 
-	return rinq_inbound_respond(request, request->response_type, request->response_type == 'f' ? response : none,
-								request->response_type == 'e' ? response : none,
-								request->response_type == 's' ? response : none);
+	return respond_to_inbound(request, request->response_type, request->response_type == 'f' ? response : none,
+							  request->response_type == 'e' ? response : none,
+							  request->response_type == 's' ? response : none);
 }
 
 /*

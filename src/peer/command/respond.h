@@ -14,8 +14,6 @@
 #include "ipc/slots.h"
 #include "peer/command/delivery.h"
 
-extern bool rinq_inbound_respond(RinqInbound * request, char type, RinqBytes failure_type,
-								 RinqBytes text, RinqBytes payload);
 extern bool rinq_inbound_respond_error(RinqInbound * request, const char *text);
 extern bool rinq_inbound_result(RinqSlot *slot, RinqInbound * request);
 extern void rinq_inbound_respond_soon(RinqInbound * request);

@@ -30,7 +30,6 @@ enum
 #define RINQ_COOKIE_STEP(cookie) ((int) ((cookie) >> 32))
 #define RINQ_COOKIE_INDEX(cookie) ((uint32) (cookie))
 
-
 #define RINQ_OWN_QUEUE_SIZE 16
 #define RINQ_COMMAND_QUEUE_SIZE (RINQ_NAMESPACE_MAXLEN + 8)
 
