@@ -129,15 +129,9 @@ put_text(TupleTableSlot *slot, int column, RinqBytes wire)
 static void
 put_bytea_column(TupleTableSlot *slot, int column, RinqBytes value)
 {
-	bytea	   *copy;
-
 	slot->tts_isnull[column] = value.data == NULL;
-	if (value.data == NULL)
-		return;
-	copy = palloc(VARHDRSZ + value.len);
-	SET_VARSIZE(copy, VARHDRSZ + value.len);
-	memcpy(VARDATA(copy), value.data, value.len);
-	slot->tts_values[column] = PointerGetDatum(copy);
+	if (value.data != NULL)
+		slot->tts_values[column] = PointerGetDatum(rinq_bytes_to_bytea(value));
 }
 
 /*

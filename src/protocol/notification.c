@@ -61,13 +61,7 @@ rinq_notification_row(const RinqFields *fields, Datum *values, bool *nulls)
 	values[COLUMN_PAYLOAD] = PointerGetDatum(payload);
 	values[COLUMN_IS_MULTICAST] = BoolGetDatum(constraint.data != NULL);
 	nulls[COLUMN_CONSTRAINT] = constraint.data == NULL;
-	if (constraint.data != NULL)
-	{
-		bytea	   *value = palloc(VARHDRSZ + constraint.len);
 
-		/* the peer has read it, so it is a value of the type as it is */
-		SET_VARSIZE(value, VARHDRSZ + constraint.len);
-		memcpy(VARDATA(value), constraint.data, constraint.len);
-		values[COLUMN_CONSTRAINT] = PointerGetDatum(value);
-	}
+	/* the peer has read it, so it is a value of the type as it is */
+	values[COLUMN_CONSTRAINT] = PointerGetDatum(rinq_bytes_to_bytea(constraint));
 }

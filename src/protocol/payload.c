@@ -99,8 +99,6 @@ rinq_payload_from_raw(bytea *raw)
 bytea *
 rinq_payload_to_raw(RinqBytes body)
 {
-	bytea	   *raw;
-
 	if (body.len == 0)
 		return NULL;
 	if (body.len > MaxAllocSize - VARHDRSZ)
@@ -109,10 +107,7 @@ rinq_payload_to_raw(RinqBytes body)
 				 errmsg("payload of %zu bytes is too large for bytea", body.len)));
 	if (rinq_validate_raw)
 		rinq_cbor_check((const uint8 *) body.data, body.len);
-	raw = palloc(body.len + VARHDRSZ);
-	SET_VARSIZE(raw, body.len + VARHDRSZ);
-	memcpy(VARDATA(raw), body.data, body.len);
-	return raw;
+	return rinq_bytes_to_bytea(body);
 }
 
 /*
@@ -232,4 +227,18 @@ rinq_bytes_copy(RinqBytes bytes)
 	if (bytes.len > 0)
 		memcpy(copy, bytes.data, bytes.len);
 	return rinq_bytes(copy, bytes.len);
+}
+
+/*
+ * Copy bytes into a value of type bytea, which is empty when they are absent.
+ */
+bytea *
+rinq_bytes_to_bytea(RinqBytes bytes)
+{
+	bytea	   *value = palloc(VARHDRSZ + bytes.len);
+
+	SET_VARSIZE(value, VARHDRSZ + bytes.len);
+	if (bytes.len > 0)
+		memcpy(VARDATA(value), bytes.data, bytes.len);
+	return value;
 }

@@ -54,13 +54,8 @@ check_size(size_t len)
 static bytea *
 constraint_value(StringInfo cbor)
 {
-	bytea	   *result;
-
 	check_size(cbor->len);
-	result = palloc(VARHDRSZ + cbor->len);
-	SET_VARSIZE(result, VARHDRSZ + cbor->len);
-	memcpy(VARDATA(result), cbor->data, cbor->len);
-	return result;
+	return rinq_bytes_to_bytea(rinq_bytes(cbor->data, cbor->len));
 }
 
 static bytea *

@@ -43,17 +43,6 @@
 
 #define LOCK_TIMEOUT "5s"		/* of what is written down before an attempt */
 
-static Datum
-bytea_datum(RinqBytes bytes)
-{
-	bytea	   *result = palloc(VARHDRSZ + bytes.len);
-
-	SET_VARSIZE(result, VARHDRSZ + bytes.len);
-	if (bytes.len > 0)
-		memcpy(VARDATA(result), bytes.data, bytes.len);
-	return PointerGetDatum(result);
-}
-
 static void
 digest_update(pg_cryptohash_ctx *context, const void *data, size_t len)
 {
@@ -104,7 +93,7 @@ digest_datum(const RinqSlot *slot, const RinqFields *fields)
 		elog(ERROR, "could not compute a digest of a request");
 	}
 	pg_cryptohash_free(context);
-	return bytea_datum(rinq_bytes((const char *) digest, sizeof(digest)));
+	return PointerGetDatum(rinq_bytes_to_bytea(rinq_bytes((const char *) digest, sizeof(digest))));
 }
 
 /* Return an integer of the first row that a statement has returned. */
@@ -172,7 +161,7 @@ record_dead(const RinqSlot *slot, const RinqFields *fields, int attempts, const 
 	values[1] = rinq_text_datum(rinq_get_bytes(fields, RINQ_REQUEST_SOURCE));
 	values[2] = rinq_text_datum(rinq_get_bytes(fields, RINQ_REQUEST_NAMESPACE));
 	values[3] = rinq_text_datum(rinq_get_bytes(fields, RINQ_REQUEST_COMMAND));
-	values[4] = bytea_datum(rinq_get_bytes(fields, RINQ_REQUEST_PAYLOAD));
+	values[4] = PointerGetDatum(rinq_bytes_to_bytea(rinq_get_bytes(fields, RINQ_REQUEST_PAYLOAD)));
 	if (rinq_get_bytes(fields, RINQ_REQUEST_PAYLOAD).len == 0)
 		nulls[4] = 'n';
 	values[5] = rinq_text_datum(rinq_get_bytes(fields, RINQ_REQUEST_TRACE));
@@ -269,7 +258,7 @@ rinq_inbox_handled(const RinqSlot *slot, const RinqFields *fields, RinqBytes pay
 	rinq_own_table_open(&table, rinq_internal_schema(), "inbox_handled");
 	values[0] = rinq_text_datum(rinq_get_bytes(fields, RINQ_REQUEST_ID));
 	values[1] = digest_datum(slot, fields);
-	values[2] = bytea_datum(payload);
+	values[2] = PointerGetDatum(rinq_bytes_to_bytea(payload));
 	(void) rinq_own_table_execute(psprintf("UPDATE %s SET payload = $3"
 										   " WHERE id OPERATOR(pg_catalog.=) $1"
 										   " AND digest OPERATOR(pg_catalog.=) $2", table.name),
