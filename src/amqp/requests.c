@@ -16,7 +16,7 @@
 
 #define FIFO_INITIAL	16
 
-/* queue.declare: name, flags, table with one entry, and the like */
+/* beside the names: flags, lengths, and both arguments of queue.declare */
 #define ARGS_FIXED		64
 
 /* By RinqRequestKind. */
