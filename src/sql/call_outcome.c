@@ -108,7 +108,7 @@ rinq_call_raise(const RinqResult *result, const char *namespace, const char *com
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("the queue of namespace \"%s\" cannot be used", namespace),
 					 errdetail_internal("%s", result_text(result)),
-					 errhint("Delete or change the queue on the broker.")));
+					 errhint("With 403, grant the permission that the broker's user lacks; with 406, delete the queue or make it anew.")));
 			break;
 		case RINQ_OUTCOME_NOT_TAKEN:
 			ereport(ERROR,

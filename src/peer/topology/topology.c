@@ -103,6 +103,7 @@ rinq_topology_connection_lost(void)
 		ns->retry_at = 0;
 		ns->retry_delay = 0;
 		ns->lost_at = 0;
+		ns->mend_after = 0;
 		ns->notifications = NOTIFICATIONS_UNBOUND;
 		ns->binds = 0;
 		rinq_topology_hooks->bound(ns, "the connection to the broker was lost");
@@ -180,7 +181,7 @@ namespace_failed(RinqNamespace * ns, const RinqAmqpChannelClosed *info)
 		ereport(WARNING,
 				(errmsg("rinq cannot listen to namespace \"%s\"", ns->name),
 				 errdetail_internal("%s", text),
-				 errhint("Delete or change the queue on the broker; the peer tries again by itself.")));
+				 errhint("With 403, grant the permission that the broker's user lacks; with 406, delete the queue or make it anew. The peer tries again by itself.")));
 	SpinLockAcquire(&rinq_peer.db->mutex);
 	strlcpy(rinq_peer.db->status.last_error, text, RINQ_LAST_ERROR_LEN);
 	SpinLockRelease(&rinq_peer.db->mutex);
