@@ -140,6 +140,8 @@ rinq_claim_database(Oid dboid)
 	db->adopted = false;
 	pg_atomic_write_u32(&db->executor_terminated, 0);
 	pg_atomic_write_u64(&db->responses_dropped_to, 0);
+	pg_atomic_write_u64(&db->longest_turn, 0);
+	pg_atomic_write_u64(&db->longest_turn_cpu, 0);
 	pg_atomic_write_u64(&db->last_purge, 0);
 	pg_atomic_write_u64(&db->purge_told, 0);
 	pg_atomic_write_u32(&db->purger, 0);
