@@ -17,7 +17,7 @@
 #include "compat.h"
 #include "guc.h"
 
-#include "base/dsn.h"
+#include "base/broker.h"
 #include "utils/builtins.h"
 #include "utils/varlena.h"
 
@@ -110,16 +110,16 @@ set_dsn(char **newval, void **extra, bool valid, const char *text)
 static bool
 check_dsn(char **newval, void **extra, GucSource source)
 {
-	RinqDsn		dsn;
-	char		errbuf[256];
+	RinqBroker	broker;
+	char		errbuf[512];
 
 	/* a parallel worker is given the placeholder; it has no use for the DSN */
 	if (strcmp(*newval, DSN_PLACEHOLDER) == 0)
 		return true;
 
-	if (rinq_dsn_parse(*newval, &dsn, errbuf, sizeof(errbuf)))
+	if (rinq_broker_parse(*newval, &broker, errbuf, sizeof(errbuf)))
 	{
-		rinq_dsn_wipe(&dsn);
+		rinq_broker_wipe(&broker);
 		return set_dsn(newval, extra, true, *newval);
 	}
 
@@ -156,18 +156,18 @@ assign_dsn(const char *newval, void *extra)
 static const char *
 show_dsn(void)
 {
-	static char buf[512];
-	RinqDsn		dsn;
-	char		errbuf[256];
+	static char buf[1024];
+	RinqBroker	broker;
+	char		errbuf[512];
 
 	if (rinq_amqp_dsn_problem != NULL)
 		return "(invalid)";
 	if (rinq_amqp_dsn == NULL ||
-		!rinq_dsn_parse(rinq_amqp_dsn, &dsn, errbuf, sizeof(errbuf)))
+		!rinq_broker_parse(rinq_amqp_dsn, &broker, errbuf, sizeof(errbuf)))
 		return DSN_PLACEHOLDER;
-	strlcpy(buf, "amqp://", sizeof(buf));
-	rinq_dsn_describe(&dsn, buf + strlen(buf), sizeof(buf) - strlen(buf));
-	rinq_dsn_wipe(&dsn);
+	strlcpy(buf, broker.sslmode == RINQ_SSL_DISABLE ? "amqp://" : "amqps://", sizeof(buf));
+	rinq_broker_describe_all(&broker, buf + strlen(buf), sizeof(buf) - strlen(buf));
+	rinq_broker_wipe(&broker);
 	return buf;
 }
 

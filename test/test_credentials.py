@@ -65,7 +65,7 @@ class Credentials(case.Case):
         self.give(os.path.join(self.folder, "pipe"))
         for path, reason in ((self.file("group", b"x", 0o640), "group or world access"), (self.file("world", b"x", 0o604), "group or world access"),
                              (self.file("empty", b""), "not a password"), (self.file("nul", b"a\0b"), "not a password"),
-                             (self.file("long", b"x" * 256), "longer than 255 bytes"), (self.file("unreadable", b"x", 0o000), "could not open"),
+                             (self.file("long", b"x" * 8192), "longer than 8191 bytes"), (self.file("unreadable", b"x", 0o000), "could not open"),
                              (os.path.join(self.folder, "absent"), "could not open"), (self.folder, "not a regular file"),
                              (os.path.join(self.folder, "pipe"), "not a regular file")):
             with self.subTest(path):

@@ -35,7 +35,7 @@ static bool
 copy_config(RinqConn *conn, const RinqConnConfig *config)
 {
 	conn->user = copy_short(config->user);
-	conn->password = copy_short(config->password);
+	conn->password = strdup(config->password);
 	conn->vhost = copy_short(config->vhost);
 	conn->product = copy_short(config->product);
 	conn->version = copy_short(config->version);

@@ -80,7 +80,7 @@ typedef enum RinqConnErrorClass
 
 /*
  * Copied by rinq_conn_create(), texts included; none of them may be NULL.  Of
- * user, password, vhost, product and version, the first 255 bytes count.
+ * user, vhost, product and version, the first 255 bytes count.
  */
 typedef struct RinqConnConfig
 {

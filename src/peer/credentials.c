@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "guc.h"
+#include "base/broker.h"
 #include "peer/credentials.h"
 
 /*
@@ -80,15 +80,35 @@ take_line(char *text, ssize_t len, const char *path, char *password, size_t pass
 	return true;
 }
 
+/* Read as much of the file as a password can have, and the end of its line. */
+static ssize_t
+read_start(int fd, char *text, size_t size)
+{
+	size_t		len = 0;
+
+	while (len < size)
+	{
+		ssize_t		n = read(fd, text + len, size - len);
+
+		if (n == 0)
+			break;
+		if (n < 0 && errno != EINTR)
+			return -1;
+		if (n > 0)
+			len += (size_t) n;
+	}
+	return (ssize_t) len;
+}
+
 /*
- * Read the password from the file that rinq.amqp_password_file names.  On
- * failure return false with an error, and leave the password alone.
+ * Read the password from a file.  On failure return false with an error, and
+ * leave the password alone.
  */
 bool
-rinq_password_read(char *password, size_t password_size, char *error, size_t size)
+rinq_password_read(const char *path, char *password, size_t password_size,
+				   char *error, size_t size)
 {
-	const char *path = rinq_amqp_password_file;
-	char		text[2048];
+	char		text[RINQ_PASSWORD_SIZE + 2];
 	ssize_t		len = 0;
 	bool		ok;
 
@@ -103,7 +123,7 @@ rinq_password_read(char *password, size_t password_size, char *error, size_t siz
 	ok = check_file(fd, path, error, size);
 	if (ok)
 	{
-		len = read(fd, text, sizeof(text));
+		len = read_start(fd, text, sizeof(text));
 		ok = len >= 0;
 		if (!ok)
 			snprintf(error, size, "could not read file \"%s\": %s", path, strerror(errno));

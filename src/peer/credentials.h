@@ -10,6 +10,7 @@
 
 #include "postgres.h"
 
-extern bool rinq_password_read(char *password, size_t password_size, char *error, size_t size);
+extern bool rinq_password_read(const char *path, char *password, size_t password_size,
+							   char *error, size_t size);
 
 #endif							/* RINQ_PEER_CREDENTIALS_H */

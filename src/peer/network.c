@@ -20,14 +20,13 @@
 #include "base/backoff.h"
 #include "base/burst.h"
 #include "base/clock.h"
-#include "base/dsn.h"
 #include "guc.h"
 #include "ipc/session_ids.h"
+#include "peer/broker.h"
 #include "peer/command/dispatch.h"
 #include "peer/command/invoker.h"
 #include "peer/command/pending_calls.h"
 #include "peer/command/server.h"
-#include "peer/credentials.h"
 #include "peer/network.h"
 #include "peer/notification/matching.h"
 #include "peer/notification/subscriptions.h"
@@ -66,11 +65,10 @@ static int64 connected_at;
 static unsigned address_turn;	/* which of several addresses is next */
 static int	id_attempts;
 static int64 setup_deadline;	/* for all that comes between login and ready */
-static char broker[RINQ_DSN_DESCRIBE_SIZE];
+static char broker[RINQ_BROKER_DESCRIBE_SIZE];
 static char told_error[RINQ_LAST_ERROR_LEN];	/* last one in the log */
-static char *connected_dsn = NULL;
-static char connected_password[RINQ_DSN_PART_SIZE]; /* of the file; empty:
-													 * there is none */
+static RinqBroker in_use;		/* what the connection was made with */
+static unsigned host_turn;		/* which of several hosts is next */
 static bool told_product;
 
 static void
@@ -398,7 +396,7 @@ connection_ended(const char *reason)
  * its latch and its socket.
  */
 static bool
-resolve_broker(const RinqDsn *dsn, struct sockaddr_storage *address, socklen_t *len,
+resolve_broker(const RinqBroker *from, int host_index, struct sockaddr_storage *address, socklen_t *len,
 			   char *error, size_t size)
 {
 	struct addrinfo hints;
@@ -412,14 +410,14 @@ resolve_broker(const RinqDsn *dsn, struct sockaddr_storage *address, socklen_t *
 	memset(&hints, 0, sizeof(hints));
 	hints.ai_socktype = SOCK_STREAM;
 	hints.ai_flags = AI_NUMERICSERV;
-	snprintf(port, sizeof(port), "%d", dsn->port);
+	snprintf(port, sizeof(port), "%d", rinq_broker_port(from, host_index));
 	found = NULL;
-	rc = getaddrinfo(dsn->host, port, &hints, &found);
+	rc = getaddrinfo(from->hosts[host_index].host, port, &hints, &found);
 	if (rc == 0 && found == NULL)
 		rc = EAI_NONAME;
 	if (rc != 0)
 	{
-		snprintf(error, size, "could not resolve host \"%s\": %s", dsn->host,
+		snprintf(error, size, "could not resolve host \"%s\": %s", from->hosts[host_index].host,
 				 gai_strerror(rc));
 		return false;
 	}
@@ -436,117 +434,77 @@ resolve_broker(const RinqDsn *dsn, struct sockaddr_storage *address, socklen_t *
 	return true;
 }
 
+/* Tell whether the broker is another one than that of the connection, or the login there. */
 static bool
-find_dsn(RinqDsn *dsn, char *error, size_t size)
+broker_changed(void)
 {
-	char		problem[RINQ_LAST_ERROR_LEN];
-
-	if (rinq_amqp_dsn_problem != NULL)
-	{
-		snprintf(error, size, "\"rinq.amqp_dsn\" is invalid: %s", rinq_amqp_dsn_problem);
-		return false;
-	}
-	if (rinq_amqp_dsn == NULL || !rinq_dsn_parse(rinq_amqp_dsn, dsn, problem, sizeof(problem)))
-	{
-		strlcpy(error, "\"rinq.amqp_dsn\" is not set", size);
-		return false;
-	}
-	return true;
-}
-
-/* Take a password from the file, in place of one in the DSN. */
-static bool
-use_password_file(RinqDsn *dsn, char *error, size_t size)
-{
-	char		problem[RINQ_LAST_ERROR_LEN];
-
-	if (rinq_amqp_password_file == NULL || rinq_amqp_password_file[0] == '\0')
-		return true;
-	if (!rinq_password_read(dsn->password, sizeof(dsn->password), problem, sizeof(problem)))
-	{
-		snprintf(error, size, "no password from \"rinq.amqp_password_file\": %s", problem);
-		return false;
-	}
-	strlcpy(connected_password, dsn->password, sizeof(connected_password));
-	return true;
-}
-
-/* Tell whether the password is another one than that of the connection. */
-static bool
-password_changed(void)
-{
-	char		password[RINQ_DSN_PART_SIZE] = "";
+	RinqBroker	now;
 	char		error[RINQ_LAST_ERROR_LEN];
 	bool		changed;
 
-	if (rinq_amqp_password_file != NULL && rinq_amqp_password_file[0] != '\0' &&
-		!rinq_password_read(password, sizeof(password), error, sizeof(error)))
+	if (!rinq_peer_broker(&now, error, sizeof(error)))
 	{
+		if (rinq_peer.conn == NULL)
+			return true;
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIG_FILE_ERROR),
-				 errmsg("no password from \"rinq.amqp_password_file\""),
-				 errdetail_internal("%s", error),
+				 errmsg("%s", error),
 				 errhint("The peer cannot connect again after its connection is lost.")));
 		return false;
 	}
-	changed = strcmp(password, connected_password) != 0;
-	explicit_bzero(password, sizeof(password));
+	changed = memcmp(&now, &in_use, sizeof(now)) != 0;
+	rinq_broker_wipe(&now);
 	return changed;
+}
+
+static void
+connect_to(const RinqBroker *to, const struct sockaddr_storage *address, socklen_t address_len)
+{
+	RinqConnConfig config;
+
+	memset(&config, 0, sizeof(config));
+	config.user = to->user;
+	config.password = to->password;
+	config.vhost = to->vhost;
+	config.product = rinq_product[0] != '\0' ? rinq_product : "rinq for PostgreSQL";
+	config.version = "rinq-postgresql/" RINQ_VERSION;
+	config.peer = broker;
+	config.heartbeat = to->heartbeat >= 0 ? to->heartbeat : rinq_amqp_heartbeat;
+	config.connection_timeout = to->connection_timeout >= 0 ?
+		to->connection_timeout : rinq_amqp_connection_timeout;
+	config.max_body = rinq_payload_limit();
+	config.max_backlog = Max(MIN_BACKLOG, 2 * rinq_payload_limit());
+	rinq_peer.conn = rinq_conn_create(&config, &callbacks, NULL);
+	if (rinq_peer.conn != NULL)
+		rinq_conn_connect(rinq_peer.conn, (const struct sockaddr *) address, address_len, rinq_peer.now);
 }
 
 static void
 start_connecting(void)
 {
-	RinqDsn		dsn;
-	RinqConnConfig config;
 	struct sockaddr_storage address;
 	socklen_t	address_len = 0;
 	char		error[RINQ_LAST_ERROR_LEN];
-	bool		ok;
+	int			host;
 
-	if (connected_dsn != NULL)
-		pfree(connected_dsn);
-	connected_dsn = NULL;
-	connected_password[0] = '\0';
-	if (!find_dsn(&dsn, error, sizeof(error)))
+	if (!rinq_peer_broker(&in_use, error, sizeof(error)))
 	{
 		broker[0] = '\0';
 		connection_ended(error);
 		return;
 	}
-	connected_dsn = MemoryContextStrdup(TopMemoryContext, rinq_amqp_dsn);
-	rinq_dsn_describe(&dsn, broker, sizeof(broker));
+	host = (int) (host_turn++ % (unsigned) in_use.nhosts);
+	rinq_broker_describe(&in_use, host, broker, sizeof(broker));
 	set_state(RINQ_NET_CONNECTING, NULL);
 
-	ok = use_password_file(&dsn, error, sizeof(error)) &&
-		resolve_broker(&dsn, &address, &address_len, error, sizeof(error));
-	if (ok)
+	if (!resolve_broker(&in_use, host, &address, &address_len, error, sizeof(error)))
 	{
-		memset(&config, 0, sizeof(config));
-		config.user = dsn.user;
-		config.password = dsn.password;
-		config.vhost = dsn.vhost;
-		config.product = rinq_product[0] != '\0' ? rinq_product : "rinq for PostgreSQL";
-		config.version = "rinq-postgresql/" RINQ_VERSION;
-		config.peer = broker;
-		config.heartbeat = dsn.heartbeat >= 0 ? dsn.heartbeat : rinq_amqp_heartbeat;
-		config.connection_timeout = dsn.connection_timeout >= 0 ?
-			dsn.connection_timeout : rinq_amqp_connection_timeout;
-		config.max_body = rinq_payload_limit();
-		config.max_backlog = Max(MIN_BACKLOG, 2 * rinq_payload_limit());
-		rinq_peer.conn = rinq_conn_create(&config, &callbacks, NULL);
-		if (rinq_peer.conn == NULL)
-		{
-			ok = false;
-			strlcpy(error, "out of memory", sizeof(error));
-		}
-		else
-			rinq_conn_connect(rinq_peer.conn, (struct sockaddr *) &address, address_len,
-							  rinq_peer.now);
-	}
-	rinq_dsn_wipe(&dsn);
-	if (!ok)
 		connection_ended(error);
+		return;
+	}
+	connect_to(&in_use, &address, address_len);
+	if (rinq_peer.conn == NULL)
+		connection_ended("out of memory");
 }
 
 /*
@@ -623,8 +581,7 @@ rinq_network_reload(void)
 		return;
 	if (rinq_peer.conn != NULL)
 		rinq_conn_set_max_body(rinq_peer.conn, rinq_payload_limit());
-	if (connected_dsn != NULL && rinq_amqp_dsn != NULL &&
-		strcmp(connected_dsn, rinq_amqp_dsn) == 0 && !password_changed())
+	if (!broker_changed())
 		return;
 	delay = 0;
 	next_attempt = 0;

@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #include "amqp/connection.h"
-#include "base/dsn.h"
+#include "base/broker.h"
 #include "base/ident.h"
 
 #define CHANNEL			1
@@ -56,23 +56,23 @@ must(RinqMsgStatus status)
 }
 
 static inline RinqConn *
-connect_to(const RinqDsn *dsn, const RinqConnCallbacks *callbacks, void *arg)
+connect_to(const RinqBroker *dsn, const RinqConnCallbacks *callbacks, void *arg)
 {
 	RinqConnConfig config = {0};
-	char		peer[RINQ_DSN_DESCRIBE_SIZE];
+	char		peer[RINQ_BROKER_DESCRIBE_SIZE];
 	char		port[16];
 	struct addrinfo *addr;
 	RinqConn   *conn;
 
-	snprintf(port, sizeof(port), "%d", dsn->port);
-	if (getaddrinfo(dsn->host, port, NULL, &addr) != 0)
-		die("cannot resolve", dsn->host);
+	snprintf(port, sizeof(port), "%d", rinq_broker_port(dsn, 0));
+	if (getaddrinfo(dsn->hosts[0].host, port, NULL, &addr) != 0)
+		die("cannot resolve", dsn->hosts[0].host);
 	config.user = dsn->user;
 	config.password = dsn->password;
 	config.vhost = dsn->vhost;
 	config.product = "raw";
 	config.version = "1";
-	config.peer = rinq_dsn_describe(dsn, peer, sizeof(peer));
+	config.peer = rinq_broker_describe(dsn, 0, peer, sizeof(peer));
 	config.heartbeat = 20;
 	config.connection_timeout = 10000;
 	config.max_body = 1024 * 1024;

@@ -179,7 +179,7 @@ int
 main(int argc, char **argv)
 {
 	Run			run = {0};
-	RinqDsn		dsn;
+	RinqBroker	dsn;
 	char		err[256];
 
 	run.publishes = argc == 6 && strcmp(argv[1], "publish") == 0;
@@ -190,7 +190,7 @@ main(int argc, char **argv)
 				"       %s publish DSN NAMESPACE COUNT OUTSTANDING\n", argv[0], argv[0]);
 		return 2;
 	}
-	if (!rinq_dsn_parse(argv[2], &dsn, err, sizeof(err)))
+	if (!rinq_broker_parse(argv[2], &dsn, err, sizeof(err)))
 		die("address", err);
 	run.namespace = argv[3];
 	run.total = atoll(argv[4]);

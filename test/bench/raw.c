@@ -154,7 +154,7 @@ turn(Side *side)
 }
 
 static void
-run_server(Side *side, const RinqDsn *dsn, int ready_fd)
+run_server(Side *side, const RinqBroker *dsn, int ready_fd)
 {
 	/* ends with the client, whatever happens to that */
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -169,7 +169,7 @@ run_server(Side *side, const RinqDsn *dsn, int ready_fd)
 }
 
 static void
-run_client(Side *side, const RinqDsn *dsn)
+run_client(Side *side, const RinqBroker *dsn)
 {
 	side->conn = connect_to(dsn, &callbacks, side);
 	while (!side->ready)
@@ -210,7 +210,7 @@ main(int argc, char **argv)
 {
 	Side		client = {0};
 	Side		server = {0};
-	RinqDsn		dsn;
+	RinqBroker	dsn;
 	char		err[256];
 	char		byte;
 	int			pipefd[2];
@@ -221,7 +221,7 @@ main(int argc, char **argv)
 		fprintf(stderr, "usage: %s DSN OUTSTANDING COUNT\n", argv[0]);
 		return 2;
 	}
-	if (!rinq_dsn_parse(argv[1], &dsn, err, sizeof(err)))
+	if (!rinq_broker_parse(argv[1], &dsn, err, sizeof(err)))
 		die("address", err);
 	client.outstanding = atoi(argv[2]);
 	client.warmup = atoll(argv[3]) / 10;

@@ -17,13 +17,13 @@
 #include <unistd.h>
 
 #include "amqp/connection.h"
-#include "base/dsn.h"
+#include "base/broker.h"
 #include "check.h"
 
 #define TEXT(s) rinq_bytes_str(s)
 #define PATIENCE_MS 10000
 
-static RinqDsn dsn;
+static RinqBroker dsn;
 static RinqConn *conn;
 static char said[65536];
 static size_t said_len;
@@ -159,10 +159,10 @@ forget(void)
 }
 
 static void
-start(const RinqDsn *where)
+start(const RinqBroker *where)
 {
 	RinqConnConfig config = {0};
-	char		peer[RINQ_DSN_DESCRIBE_SIZE];
+	char		peer[RINQ_BROKER_DESCRIBE_SIZE];
 	char		port[16];
 	struct addrinfo *addr;
 
@@ -172,16 +172,16 @@ start(const RinqDsn *where)
 	config.vhost = where->vhost;
 	config.product = "broker_test";
 	config.version = "0";
-	config.peer = rinq_dsn_describe(where, peer, sizeof(peer));
+	config.peer = rinq_broker_describe(where, 0, peer, sizeof(peer));
 	config.heartbeat = 1;
 	config.connection_timeout = 5000;
 	config.max_body = 20 * 1024 * 1024;
 	config.max_backlog = 64 * 1024 * 1024;
 	conn = rinq_conn_create(&config, &callbacks, NULL);
-	snprintf(port, sizeof(port), "%d", where->port);
-	if (getaddrinfo(where->host, port, NULL, &addr) != 0)
+	snprintf(port, sizeof(port), "%d", rinq_broker_port(where, 0));
+	if (getaddrinfo(where->hosts[0].host, port, NULL, &addr) != 0)
 	{
-		printf("cannot resolve %s\n", where->host);
+		printf("cannot resolve %s\n", where->hosts[0].host);
 		exit(1);
 	}
 	rinq_conn_connect(conn, addr->ai_addr, addr->ai_addrlen, now_ms());
@@ -199,7 +199,7 @@ start_open(void)
 static void
 test_refused_logins(void)
 {
-	RinqDsn		wrong = dsn;
+	RinqBroker	wrong = dsn;
 
 	strcpy(wrong.password, "wrong-s3cret");
 	start(&wrong);
@@ -359,7 +359,7 @@ main(int argc, char **argv)
 		fprintf(stderr, "usage: %s DSN\n", argv[0]);
 		return 2;
 	}
-	if (!rinq_dsn_parse(argv[1], &dsn, err, sizeof(err)))
+	if (!rinq_broker_parse(argv[1], &dsn, err, sizeof(err)))
 	{
 		fprintf(stderr, "%s\n", err);
 		return 2;
