@@ -19,6 +19,8 @@ STAYS = {
     "synchronous commit": ("SET synchronous_commit = off", "SHOW synchronous_commit", "on"),
     "role": ("SET ROLE {role}", "SELECT current_user::text || current_setting('role')", "postgresnone"),
     "session authorization": ("SET SESSION AUTHORIZATION {role}", "SELECT session_user::text || current_user::text", "postgrespostgres"),
+    "session authorization after a change of roles": ("ALTER ROLE {role} CONNECTION LIMIT 100; SET SESSION AUTHORIZATION {role}",
+                                                     "SELECT session_user::text || current_user::text", "postgrespostgres"),
     "setting at commit": ("INSERT INTO late VALUES ($$SET work_mem = '1MB'$$)", "SHOW work_mem", "4MB"),
     "setting by function at commit": ("INSERT INTO late VALUES ($$SELECT set_config('search_path', 'nowhere', false)$$)",
                                       "SHOW search_path", '"$user", public'),

@@ -104,6 +104,16 @@ rinq_cleanup_configured(void)
 }
 
 /*
+ * Reset one setting.  SetPGVariable() would look roles up, which it cannot
+ * outside of a transaction.
+ */
+static void
+reset_setting(const char *name)
+{
+	(void) set_config_option(name, NULL, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SET, true, 0, false);
+}
+
+/*
  * Reset settings and roles outside of transactions, so that the next one does
  * not begin under those of the last request.
  */
@@ -111,11 +121,10 @@ static void
 reset_settings(void)
 {
 	if (GetSessionUserId() != first_session_user)
-		SetPGVariable("session_authorization", NIL, false);
+		reset_setting("session_authorization");
 	ResetAllOptions();
 	if (GetCurrentRoleId() != first_role || GetUserId() != first_user)
-		(void) set_config_option("role", NULL, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SET,
-								 true, 0, false);
+		reset_setting("role");
 }
 
 static void

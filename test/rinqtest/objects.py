@@ -38,7 +38,9 @@ SELECT 'type ' || t.oid::regtype, concat_ws(E'\\n', t.typtype, t.typowner::regro
 FROM members m JOIN pg_type t ON m.classid = 'pg_type'::regclass AND t.oid = m.objid;
 
 SELECT 'attribute ' || t.oid::regtype || '.' || a.attname, concat_ws(E'\\n', format_type(a.atttypid, a.atttypmod), a.attnum, col_description(t.typrelid, a.attnum))
-FROM members m JOIN pg_type t ON m.classid = 'pg_type'::regclass AND t.oid = m.objid AND t.typtype = 'c'
+FROM members m JOIN pg_type t ON m.classid = 'pg_type'::regclass AND t.oid = m.objid
+    -- row types of tables are members from PostgreSQL 17 on, and are shown as columns
+    JOIN pg_class r ON r.oid = t.typrelid AND r.relkind = 'c'
     JOIN pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped;
 
 SELECT 'operator ' || o.oid::regoperator, concat_ws(E'\\n', o.oprowner::regrole, o.oprcode, o.oprcom::regoperator, o.oprnegate::regoperator, o.oprrest, o.oprjoin,
