@@ -229,6 +229,31 @@ class NotTaken(Scripted):
             self.assertTrue(self.fake.recording.events("queue.bind", since=sent[0].number, queue="cmd.ns"))
         self.assertSamePeer()
 
+    def test_binding_that_routes_nothing(self):
+        """The broker has the binding and returns every message, and binding again changes nothing: it has to be unbound first.
+
+        Not at once, since a binding may take a moment to reach the broker's other nodes, and works for others meanwhile.
+        """
+        dead = {"cmd.ns"}
+        self.fake.on("queue.unbind", lambda _connection, event: dead.discard(event.queue))
+
+        def publish(connection, event):
+            if "cmd." + event.routing_key in dead:
+                connection.send_raw(message_frames(event.channel, "basic.return", {"code": 312, "text": "NO_ROUTE", "exchange": event.exchange,
+                                                                                   "routing_key": event.routing_key}, event.properties, event.body))
+            return False
+        self.fake.on("basic.publish", publish)
+        self.connect()
+        self.assertSqlState(self.db.error(call_sql("ns", "x", 1, 60)), "55000")
+        self.assertFalse(self.fake.recording.events("queue.unbind", queue="cmd.ns"))
+        wait_until(lambda: self.db.error(call_sql("ns", "x", 2, 0.2)).sqlstate, lambda state: state == "RQ003", description="a call that is not returned")
+        unbound = self.fake.recording.events("queue.unbind", queue="cmd.ns")
+        self.assertEqual([(event.exchange, event.routing_key) for event in unbound], [("cmd.bal", "ns")])
+        self.assertTrue(self.fake.recording.events("queue.bind", since=unbound[0].number, queue="cmd.ns"))
+        self.db.sql("SELECT rinq_execute('ns', 'x')")
+        wait_until(lambda: self.db.value("SELECT depth FROM rinq_outbox_status"), lambda depth: depth == "0", description="an empty outbox")
+        self.assertSamePeer()
+
     def test_asynchronous_call_that_is_returned_twice(self):
         self.return_calls()
         self.connect()

@@ -135,7 +135,8 @@ rinq_unbind_notifications(RinqNamespace * ns)
 }
 
 /*
- * Declare and bind a namespace's queue; the replies have these steps.
+ * Declare and bind a namespace's queue, unbound before if that is asked for; the
+ * replies have these steps.
  */
 void
 rinq_bind_command_queue(RinqNamespace * ns, uint16 channel, int step, int last_step)
@@ -151,6 +152,9 @@ rinq_bind_command_queue(RinqNamespace * ns, uint16 channel, int step, int last_s
 	 */
 	rinq_queue_declare(rinq_peer.conn, channel, queue, true, false, 3, "classic",
 					   RINQ_COOKIE(step, ns->index));
+	if (ns->unbind_first)
+		rinq_queue_unbind(rinq_peer.conn, channel, queue, rinq_bytes_str("cmd.bal"),
+						  rinq_bytes_str(ns->name), RINQ_COOKIE(step, ns->index));
 	rinq_queue_bind(rinq_peer.conn, channel, queue, rinq_bytes_str("cmd.bal"),
 					rinq_bytes_str(ns->name), RINQ_COOKIE(last_step, ns->index));
 }

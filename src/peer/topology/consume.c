@@ -114,13 +114,15 @@ rinq_consume_namespace(RinqNamespace * ns)
 	char		buf[RINQ_COMMAND_QUEUE_SIZE];
 	RinqBytes	queue = rinq_command_queue(ns, buf);
 
-	if (!rinq_peer.ready || rinq_peer.stopping || ns->consuming || ns->listener == NULL)
+	if (!rinq_peer.ready || rinq_peer.stopping || ns->listener == NULL)
 		return;
 	if (ns->state != NAMESPACE_DECLARED)
 	{
 		rinq_declare_namespace(ns);
 		return;
 	}
+	if (ns->consuming)
+		return;
 	ns->consuming = true;
 	ns->consumed = false;
 	rinq_bind_multicast(ns, STEP_NAMESPACE);
@@ -211,13 +213,14 @@ rinq_consume_configure(List *listeners)
 }
 
 /*
- * Have a namespace's queue tried again later.
+ * Have a namespace's queue tried again later.  A consumer that the broker has not
+ * ended goes on meanwhile; a second one by its name would be an error.
  */
 void
 rinq_consume_retry_later(RinqNamespace * ns)
 {
 	rinq_declare_end(ns, NAMESPACE_FAILED);
-	ns->consuming = false;
+	ns->consuming = ns->consuming && rinq_amqp_channel_usable(rinq_peer.conn, ns->channel);
 	ns->retry_delay = rinq_backoff_next(ns->retry_delay, FIRST_RETRY_DELAY, LAST_RETRY_DELAY);
 	ns->retry_at = rinq_peer.now + ns->retry_delay;
 	if (ns->listener != NULL)

@@ -25,6 +25,8 @@
 #define SOONEST 1000			/* ms between rounds, whatever is returned */
 #define REFUSED_PAUSE 600000	/* ms, for a queue that could not be declared
 								 * again */
+#define BINDING_SETTLES 1000	/* ms in which a new binding may not have
+								 * reached all nodes of the broker */
 
 static int64 last_round;		/* when the latest one began */
 static bool soon;				/* the next one does not wait for the interval */
@@ -105,12 +107,19 @@ mend_portion(void)
 /*
  * Declare again the queue of a namespace, or its binding, which are gone since the
  * broker has returned a message to it; for listeners of this peer, too.
+ *
+ * RabbitMQ 4.3 may know a binding that it does not route by, after its exchange
+ * was deleted and declared in the same moment, and takes no notice when it is
+ * made again.  To unbind one that is not there is no error.
  */
 void
 rinq_mend_namespace(RinqNamespace * ns)
 {
 	if (ns->state == NAMESPACE_DECLARED)
+	{
+		ns->unbind_first = rinq_peer.now - ns->bound_at >= BINDING_SETTLES;
 		ns->state = NAMESPACE_UNDECLARED;
+	}
 	rinq_declare_namespace(ns);
 	rinq_mending_soon();
 }

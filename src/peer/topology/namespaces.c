@@ -90,6 +90,8 @@ rinq_topology_namespace(RinqBytes name, int limit)
 	ns->state = NAMESPACE_UNDECLARED;
 	ns->declare_channel = 0;
 	ns->declare_since = 0;
+	ns->bound_at = 0;
+	ns->unbind_first = false;
 	ns->mend_after = 0;
 	ns->channel = 0;
 	ns->consuming = false;

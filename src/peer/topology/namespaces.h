@@ -32,6 +32,10 @@ typedef struct RinqNamespace
 	dlist_node	declaring;		/* while it is being declared (declare.c) */
 	uint16		declare_channel;	/* where */
 	int64		declare_since;
+	int64		bound_at;		/* when the broker has confirmed its binding
+								 * on this connection, first; 0: not yet */
+	bool		unbind_first;	/* a binding that routes nothing is not mended
+								 * by binding again (mending.c) */
 	int64		mend_after;		/* the queue is not declared again before
 								 * (mending.c) */
 	uint16		channel;		/* that consumes its requests; 0 is none yet */

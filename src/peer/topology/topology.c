@@ -103,6 +103,8 @@ rinq_topology_connection_lost(void)
 		ns->retry_at = 0;
 		ns->retry_delay = 0;
 		ns->lost_at = 0;
+		ns->bound_at = 0;
+		ns->unbind_first = false;
 		ns->mend_after = 0;
 		ns->notifications = NOTIFICATIONS_UNBOUND;
 		ns->binds = 0;
@@ -121,6 +123,23 @@ became_ready(void)
 	rinq_mending_opened();
 	for (i = 0; i < rinq_topology_count(); i++)
 		rinq_consume_namespace(rinq_topology_at(i));
+}
+
+/* Go on with a namespace whose queue is there, and bound. */
+static void
+queue_declared(RinqNamespace * ns)
+{
+	rinq_declare_end(ns, NAMESPACE_DECLARED);
+	ns->unbind_first = false;
+	if (ns->bound_at == 0)
+		ns->bound_at = rinq_peer.now;
+	if (ns->listener == NULL)
+		ns->retry_delay = 0;	/* else when it is consumed, too */
+	rinq_topology_hooks->declared(ns, RINQ_OUTCOME_SUCCESS, NULL);
+	if (ns->consuming && rinq_peer.ready && !rinq_peer.stopping)
+		rinq_bind_multicast(ns, STEP_NAMESPACE);	/* it may have been that
+													 * which was refused */
+	rinq_consume_namespace(ns);
 }
 
 /*
@@ -144,11 +163,7 @@ rinq_topology_reply(const RinqReply *reply)
 			ns = rinq_topology_at(RINQ_COOKIE_INDEX(reply->cookie));
 			if (ns->state != NAMESPACE_DECLARING)
 				break;
-			rinq_declare_end(ns, NAMESPACE_DECLARED);
-			if (ns->listener == NULL)
-				ns->retry_delay = 0;
-			rinq_topology_hooks->declared(ns, RINQ_OUTCOME_SUCCESS, NULL);
-			rinq_consume_namespace(ns);
+			queue_declared(ns);
 			break;
 		case STEP_SUBSCRIBE:
 			ns = rinq_topology_at(RINQ_COOKIE_INDEX(reply->cookie));
