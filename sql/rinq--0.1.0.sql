@@ -233,6 +233,7 @@ CREATE TABLE rinq_internal.listener (
     max_concurrent integer CHECK (max_concurrent > 0),
     deduplicate boolean NOT NULL DEFAULT false,
     timeout_ms integer CHECK (timeout_ms > 0),
+    on_standby boolean NOT NULL DEFAULT false,
     identity uuid NOT NULL DEFAULT rinq_internal.identity()
 );
 COMMENT ON TABLE rinq_internal.listener IS
@@ -251,6 +252,8 @@ COMMENT ON COLUMN rinq_internal.listener.deduplicate IS
     'Whether a request that was handled already is not handled again when it is delivered again';
 COMMENT ON COLUMN rinq_internal.listener.timeout_ms IS
     'How many milliseconds a handler may take for a request, NULL for what rinq.handler_timeout says';
+COMMENT ON COLUMN rinq_internal.listener.on_standby IS
+    'Whether standbys serve the namespace as well, where rinq.standby is on';
 COMMENT ON COLUMN rinq_internal.listener.identity IS
     'Identity of the database when it was registered';
 
@@ -294,7 +297,7 @@ SELECT pg_catalog.pg_extension_config_dump('rinq_internal.listener', '');
 CREATE VIEW @extschema@.rinq_listeners WITH (security_barrier) AS
     SELECT l.namespace, l.handler, rinq_internal.role_oid(l.role)::pg_catalog.regrole AS role,
            rinq_internal.role_oid(l.owner)::pg_catalog.regrole AS owner, l.max_concurrent, l.deduplicate,
-           l.timeout_ms OPERATOR(pg_catalog.*) '1 millisecond'::pg_catalog.interval AS timeout,
+           l.timeout_ms OPERATOR(pg_catalog.*) '1 millisecond'::pg_catalog.interval AS timeout, l.on_standby,
            rinq_internal.handler_problem(l.handler, false, l.role, l.owner) AS problem
     FROM rinq_internal.listener l
     WHERE pg_catalog.pg_has_role(rinq_internal.role_oid(l.role), 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
@@ -307,14 +310,16 @@ COMMENT ON COLUMN @extschema@.rinq_listeners.owner IS 'Owner of the function whe
 COMMENT ON COLUMN @extschema@.rinq_listeners.max_concurrent IS 'How many of its requests are handled at the same time, NULL for no limit but that of the executors';
 COMMENT ON COLUMN @extschema@.rinq_listeners.deduplicate IS 'Whether a request that was handled already is not handled again when it is delivered again';
 COMMENT ON COLUMN @extschema@.rinq_listeners.timeout IS 'How long a handler may take for a request, NULL for what rinq.handler_timeout says';
+COMMENT ON COLUMN @extschema@.rinq_listeners.on_standby IS 'Whether standbys serve the namespace as well, where rinq.standby is on';
 COMMENT ON COLUMN @extschema@.rinq_listeners.problem IS 'Why its requests cannot be handled now, NULL when they can';
 
 CREATE FUNCTION @extschema@.rinq_listen(
     namespace text, handler regprocedure, max_concurrent integer DEFAULT NULL,
-    deduplicate boolean DEFAULT false, timeout interval DEFAULT NULL)
+    deduplicate boolean DEFAULT false, timeout interval DEFAULT NULL,
+    on_standby boolean DEFAULT false)
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-REVOKE ALL ON FUNCTION @extschema@.rinq_listen(text, regprocedure, integer, boolean, interval) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.rinq_listen(text, regprocedure, integer, boolean, interval) IS
+REVOKE ALL ON FUNCTION @extschema@.rinq_listen(text, regprocedure, integer, boolean, interval, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_listen(text, regprocedure, integer, boolean, interval, boolean) IS
     'Has requests to a namespace handled by a function that takes a rinq_request and returns jsonb, or a rinq_raw_request and bytea, running as the current role; effective at commit';
 
 CREATE FUNCTION @extschema@.rinq_unlisten(namespace text)

@@ -26,6 +26,7 @@
 
 int			rinq_max_databases = 8;
 bool		rinq_start_suspended = false;
+bool		rinq_standby = false;
 int			rinq_max_calls = 1024;
 int			rinq_payload_memory = 128;
 const char *rinq_amqp_dsn = NULL;
@@ -261,6 +262,11 @@ define_server_settings(void)
 							 "Starts all databases suspended, until rinq_adopt() is called in each.",
 							 "For servers that run from copies of others.",
 							 &rinq_start_suspended,
+							 false, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("rinq.standby",
+							 "Runs peers on a standby, which serve the namespaces whose listeners say so.",
+							 "Their handlers only read; what is to be written, or sent durably, is refused.",
+							 &rinq_standby,
 							 false, PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.max_calls",
 							"Sets the number of calls that one database can have in flight.",

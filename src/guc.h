@@ -13,6 +13,7 @@
 /* fixed at server start */
 extern int	rinq_max_databases;
 extern bool rinq_start_suspended;
+extern bool rinq_standby;
 extern int	rinq_max_calls;
 extern int	rinq_payload_memory;	/* MB */
 

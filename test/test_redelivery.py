@@ -114,7 +114,7 @@ class Redelivery(case.Case):
     def test_attempts_of_a_role_that_only_reads(self):
         self.server.configure(**{"rinq.max_attempts": "1"})
         self.db.role("only_reads")
-        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean, interval), rinq_unlisten(text) TO only_reads")
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean, interval, boolean), rinq_unlisten(text) TO only_reads")
         self.db.handler("end_it", "PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(10); RETURN NULL;")
         self.db.listen("reads", "end_it", role="only_reads")
         self.db.sql("ALTER ROLE only_reads SET default_transaction_read_only = on")

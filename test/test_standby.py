@@ -1,6 +1,15 @@
-"""What the functions say on a standby, where nothing can be sent and no peer runs."""
+"""Standbys: without rinq.standby, where nothing can be sent and no peer runs; with it, where reads are served; and what promotion changes."""
+
+import collections
+import os
+import time
 
 from rinqtest import case
+from rinqtest.broker import Broker
+from rinqtest.cluster import Database
+from rinqtest.collector import Collector
+from rinqtest.peer import RemoteError
+from rinqtest.waiting import wait_until
 
 
 class Standby(case.Case):
@@ -47,3 +56,191 @@ class Standby(case.Case):
             self.assertSqlState(error, "0A000", "stored notifications cannot be read during recovery")
             self.assertIn("primary", error.hint)
             self.assertEqual(session.value("SELECT rinq_from_cbor(rinq_to_cbor('[1]'))"), "[1]")
+
+
+class Following(case.Case):
+    """A primary and standbys that serve, each with a name of its own in cluster_name; new ones for each test, with one broker."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.broker = Broker(case.scratch(), name=cls.__name__.lower() + "-broker").start()
+        cls.addClassCleanup(cls.broker.kill)
+
+    def make_servers(self, standbys, **settings):
+        self.world = case.new_world(self.id().rpartition(".")[2], settings={"cluster_name": "'primary'"}, broker=self.broker, proxied=False)
+        self.addCleanup(self.world.close)
+        self.server = self.world.server
+        self.db = self.world.database()
+        self.db.handler("who", "RETURN jsonb_build_array(current_setting('cluster_name'), pg_is_in_recovery());")
+        self.db.sql("CREATE TABLE kept (p jsonb)")
+        self.db.handler("keep", "INSERT INTO kept VALUES (req.payload); RETURN 'true';")
+        self.db.sql("SELECT rinq_listen('read', 'who(rinq_request)', on_standby => true), rinq_listen('write', 'keep(rinq_request)', on_standby => true),"
+                    " rinq_listen('primary', 'who(rinq_request)')")
+        self.standbys = [self.make_standby("standby%d" % n, **settings) for n in range(1, standbys + 1)]
+        self.remote = self.world.peer()
+
+    def make_standby(self, name, **settings):
+        server = self.server.make_standby("%s-%s" % (self.id().rpartition(".")[2], name), dict({
+            "primary_conninfo": "'host=%s port=%d user=postgres'" % (self.server.socket_folder, self.server.port), "rinq.standby": "on",
+            "cluster_name": "'%s'" % name}, **settings))
+        self.addCleanup(lambda: server.running and server.stop("immediate"))
+        return server.start()
+
+    def on(self, server):
+        return Database(server, self.db.name)
+
+    def wait_serving(self, namespace, consumers):
+        wait_until(lambda: self.remote.queue_consumers("cmd." + namespace), lambda n: n == consumers, 20, "%d consumers of %s" % (consumers, namespace))
+
+    def setUp(self):
+        # the world is made by the test
+        self._peers = []
+
+    def tearDown(self):
+        self.assertEqual(self.server.crashes(), [])
+        for standby in self.standbys:
+            self.assertEqual(standby.crashes(), [])
+
+
+class Serving(Following):
+    def test_calls_are_shared_by_all(self):
+        self.make_servers(2)
+        self.wait_serving("read", 3)
+        self.assertEqual(self.remote.queue_consumers("cmd.primary"), 1)
+        calls = [self.remote.call_async("read", "who", timeout=60) for _ in range(1000)]
+        answers = [self.remote.response(call, timeout=60).result() for call in calls]
+        shares = collections.Counter(name for name, _ in answers)
+        self.assertEqual(sum(shares.values()), 1000)
+        for name in ("primary", "standby1", "standby2"):
+            self.assertGreater(shares[name], 200, shares)
+        self.assertEqual({name: recovering for name, recovering in answers}, {"primary": False, "standby1": True, "standby2": True})
+
+    def test_what_a_standby_does_and_refuses(self):
+        self.make_servers(1)
+        standby = self.on(self.standbys[0])
+        self.wait_serving("read", 2)
+        with self.subTest("it is a peer of its own"):
+            self.assertNotEqual(standby.wait_peer()["peer_id"], self.db.peer()["peer_id"])
+            self.assertEqual(standby.value("SELECT rinq_wait_ready('10 s')"), "")
+        with self.subTest("it calls"):
+            self.assertEqual(standby.call("primary", "who"), ["primary", False])
+        with self.subTest("it has sessions, which other peers can read and notify"), standby.session() as session:
+            self.assertEqual(session.value("SELECT rinq_session_update(rinq_session(), 'auth', '{\"user\": \"ann\"}') IS NULL"), "f")
+            session.execute("SELECT rinq_session_listen(rinq_session(), 'news')")
+            self.remote.notify("news", "hello", session.value("SELECT rinq_session()"), {"n": 1})
+            self.assertEqual(session.value("SELECT payload FROM rinq_notifications('10 s') LIMIT 1"), '{"n": 1}')
+            error = session.error("SELECT rinq_session_listen(rinq_session(), 'news', channel => 'here')")
+            self.assertSqlState(error, "25006", "channel")
+        with self.subTest("it sends from memory, and nothing durable"):
+            collector = Collector(self.remote, "elsewhere")
+            error = standby.error("SELECT rinq_execute('elsewhere', 'x', '1')")
+            self.assertSqlState(error, "25006", "durable")
+            self.assertIn("primary", error.hint)
+            standby.sql("SELECT rinq_execute('elsewhere', 'x', '1', durable => false)")
+            self.assertEqual([request.payload for request in collector.wait(1)], [1])
+        with self.subTest("writing is an error for who waits"):
+            outcomes = set()
+            for number in range(12):
+                try:
+                    outcomes.add(self.remote.call("write", "keep", number))
+                except RemoteError as error:
+                    outcomes.add(str(error))
+            self.assertEqual(outcomes, {True, "cannot execute INSERT in a read-only transaction"})
+        with self.subTest("and left to the primary where no process waits"):
+            self.db.sql("DELETE FROM kept")
+            for number in range(12):
+                self.remote.execute("write", "keep", number)
+            wait_until(lambda: self.db.value("SELECT count(DISTINCT p) FROM kept"), lambda n: n == "12", 20, "all commands to be executed")
+
+    def test_it_follows_what_is_committed(self):
+        self.make_servers(1)
+        self.wait_serving("read", 2)
+        self.db.sql("SELECT rinq_listen('later', 'who(rinq_request)', on_standby => true)")
+        self.wait_serving("later", 2)
+        self.db.sql("SELECT rinq_unlisten('read')")
+        self.wait_serving("read", 0)
+        second = self.world.database()
+        second.handler("who", "RETURN '\"second\"';")
+        second.sql("SELECT rinq_listen('second', 'who(rinq_request)', on_standby => true)")
+        self.wait_serving("second", 2)
+        second.drop()
+        self.wait_serving("second", 0)
+        with self.subTest("an idle standby looks for a promotion, and for no more than was replayed"):
+            self.assertEqual(self.standbys[0].value("SELECT count(*) FROM pg_stat_activity WHERE backend_type IN ('rinq reader', 'rinq outbox')"), "0")
+
+    def test_on_standby_contradicts_deduplication(self):
+        self.make_servers(0)
+        error = self.db.error("SELECT rinq_listen('x', 'who(rinq_request)', deduplicate => true, on_standby => true)")
+        self.assertSqlState(error, "22023", "standby")
+
+
+class Promotion(Following):
+    def test_the_outbox_goes_on(self):
+        self.make_servers(1)
+        standby = self.standbys[0]
+        self.wait_serving("read", 2)
+        collector = Collector(self.remote, "elsewhere")
+        self.db.sql("SELECT rinq_execute('elsewhere', 'x', to_jsonb(n)) FROM generate_series(1, 50) n")
+        collector.wait(50)
+        self.db.sql("SELECT rinq_stop(false)")
+        self.db.sql("SELECT rinq_execute('elsewhere', 'x', to_jsonb(n)) FROM generate_series(51, 100) n")
+        wait_until(lambda: standby.value("SELECT pg_last_wal_replay_lsn() >= '%s'" % self.server.value("SELECT pg_current_wal_lsn()")), lambda v: v == "t", 20)
+        self.server.kill()
+        own = self.on(standby)
+        before = own.peer()["peer_id"]
+        with own.session() as waiting:
+            waiting.start("SELECT rinq_call('primary', 'who', timeout => '20 s')")
+            started = time.monotonic()
+            standby.psql("SELECT pg_promote()")
+            self.wait_serving("primary", 1)
+            took = time.monotonic() - started
+            self.assertEqual(waiting.finish(), [['["standby1", false]']])
+        self.assertLess(took, 2)
+        self.assertEqual(own.peer()["peer_id"], before, "the peer stays")
+        collector.wait(100, timeout=20)
+        own.sql("SELECT rinq_execute('elsewhere', 'x', '101')")
+        collector.wait(101)
+        self.assertEqual(collector.payloads, list(range(1, 102)))
+        wait_until(lambda: own.value("SELECT depth FROM rinq_outbox_status"), lambda n: n == "0", 20)
+        self.assertTrue(self.remote.call("write", "keep", 1))
+
+    def test_a_copy_that_is_started_for_itself(self):
+        """A base backup without standby.signal cannot be told from the primary after a failover."""
+        self.make_servers(0)
+        collector = Collector(self.remote, "elsewhere")
+        self.db.sql("SELECT rinq_stop(false)")
+        self.db.sql("SELECT rinq_execute('elsewhere', 'x', '1')")
+        for name, settings, consumers in (("none", {"rinq.databases": "''"}, 0), ("suspended", {"rinq.start_suspended": "on"}, 0), ("twin", {}, 1)):
+            with self.subTest(name):
+                copy = self.server.make_standby(name, settings)
+                os.unlink(os.path.join(copy.data, "standby.signal"))
+                self.addCleanup(lambda copy=copy: copy.running and copy.stop("immediate"))
+                copy.start()
+                database = self.on(copy)
+                if consumers == 0:
+                    error = database.error("SELECT rinq_wait_ready('20 s')")
+                    self.assertSqlState(error, "55000")
+                    self.assertEqual(self.remote.queue_consumers("cmd.read"), 0)
+                    self.assertEqual(collector.payloads, [])
+                    self.assertEqual(database.value("SELECT peer_id FROM rinq_peer"), None)
+                else:
+                    self.wait_serving("read", consumers)
+                    collector.wait(1)
+                copy.stop()
+
+    def test_a_former_primary_that_comes_back_as_a_standby(self):
+        self.make_servers(1)
+        self.wait_serving("read", 2)
+        self.server.stop()
+        self.standbys[0].psql("SELECT pg_promote()")
+        self.wait_serving("primary", 1)
+        with open(os.path.join(self.server.data, "standby.signal"), "w"):
+            pass
+        self.server.settings["primary_conninfo"] = "'host=%s port=%d user=postgres'" % (self.standbys[0].socket_folder, self.standbys[0].port)
+        self.server.settings["recovery_target_timeline"] = "'latest'"
+        self.server._write_settings()
+        self.server.start()
+        own = self.on(self.server)
+        self.assertSqlState(own.error("SELECT rinq_wait_ready('20 s')"), "55000")
+        self.assertEqual(self.remote.queue_consumers("cmd.read"), 1)
+        self.assertEqual(self.remote.queue_consumers("cmd.primary"), 1)

@@ -206,13 +206,22 @@ rinq_require_peer(void)
 }
 
 /*
+ * Tell whether this server is a standby on which no peers run.
+ */
+static bool
+is_unserved_standby(void)
+{
+	return !rinq_standby && RecoveryInProgress();
+}
+
+/*
  * Tell whether a peer could still come up by itself.  The launcher may not
  * have looked yet at this database, or be about to start its peer.
  */
 static bool
 may_come_up(RinqDatabase *db)
 {
-	if (RecoveryInProgress())
+	if (is_unserved_standby())
 		return false;
 	if (db == NULL)
 		return !rinq_shared->scanned;
@@ -242,11 +251,12 @@ rinq_require_coming_peer(void)
 {
 	RinqDatabase *db = rinq_my_database();
 
-	if (RecoveryInProgress())
+	if (is_unserved_standby())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the rinq peer of this database is not running"),
-				 errdetail("This server is a standby; peers run when it has been promoted.")));
+				 errdetail("This server is a standby; peers run when it has been promoted."),
+				 errhint("Set \"rinq.standby\" to have peers on a standby, too.")));
 	if (stays_away(db))
 		raise_not_running(db);
 	return db;

@@ -293,8 +293,9 @@ rinq_identity_read(RinqDatabase *db, Oid schema, RinqIdentities *found)
 	memset(found, 0, sizeof(*found));
 	count = read_identities(found, claims);
 	judge_all(db, claims, count, found);
-	if (found->suspended != RINQ_NOT_SUSPENDED)
-		return;
+	if (found->suspended != RINQ_NOT_SUSPENDED || RecoveryInProgress())
+		return;					/* a standby writes nothing, and has the
+								 * primary's origin */
 	if (found->count == 0 || any_template(claims, count))
 	{
 		renew_identity(schema, &found->list[0].id);

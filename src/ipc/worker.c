@@ -3,7 +3,8 @@
  * ipc/worker.c
  *	  Registering the extension's background workers.
  *
- * The launcher alone is restarted by the postmaster.  All others are
+ * They run when recovery has ended; with rinq.standby, from when a standby can
+ * be read.  The launcher alone is restarted by the postmaster.  All others are
  * registered as never to be restarted, because the process that started them
  * knows when, and whether, they should run again.
  *
@@ -13,8 +14,18 @@
 
 #include "compat.h"
 
+#include "guc.h"
 #include "ipc/worker.h"
 #include "storage/latch.h"
+
+/*
+ * Tell from when on workers run: on a standby only where that is wanted.
+ */
+static BgWorkerStartTime
+start_time(void)
+{
+	return rinq_standby ? BgWorkerStart_ConsistentState : BgWorkerStart_RecoveryFinished;
+}
 
 /*
  * Register the launcher; called while the server loads the library.
@@ -26,7 +37,7 @@ rinq_register_launcher(void)
 
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_start_time = start_time();
 	worker.bgw_restart_time = 1;
 	strlcpy(worker.bgw_library_name, "rinq", BGW_MAXLEN);
 	strlcpy(worker.bgw_function_name, "rinq_launcher_main", BGW_MAXLEN);
@@ -52,7 +63,7 @@ rinq_start_worker(const char *kind, const char *entry,
 	Assert(!LWLockHeldByMe(rinq_shared->lock));
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_start_time = start_time();
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_notify_pid = MyProcPid;
 	strlcpy(worker.bgw_library_name, "rinq", BGW_MAXLEN);

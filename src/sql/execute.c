@@ -10,6 +10,7 @@
 
 #include "compat.h"
 
+#include "access/xlog.h"
 #include "backend/calls.h"
 #include "backend/commit_queue.h"
 #include "backend/outbox.h"
@@ -23,7 +24,6 @@
 #include "guc.h"
 #include "sql/arguments.h"
 #include "sql/send.h"
-#include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
@@ -60,7 +60,12 @@ require_database(bool durable)
 	 * said here, since a standby's databases are not served, which is another
 	 * error
 	 */
-	PreventCommandDuringRecovery("rinq_execute()");
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("cannot send durable messages during recovery"),
+				 errdetail("They are written into the outbox of the primary server."),
+				 errhint("Execute the command on the primary, or with durable => false.")));
 	db = rinq_require_database();
 	if ((int64) pg_atomic_read_u64(&db->outbox_depth) + rinq_transaction_durable() >= rinq_max_outbox)
 		ereport(ERROR,

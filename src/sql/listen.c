@@ -101,15 +101,27 @@ rinq_handler_input(Oid func, RinqWork work, RinqOperationInput *input)
 	input->handler_owner = rinq_function_owner(func);
 }
 
+/* Refuse what contradicts: a standby cannot note what was handled. */
+static void
+check_on_standby(bool on_standby, bool deduplicate)
+{
+	if (on_standby && deduplicate)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a listener that deduplicates cannot serve on a standby"),
+				 errdetail("What was handled is written down, and a standby writes nothing.")));
+}
+
 /*
  * rinq_listen(namespace text, handler regprocedure, max_concurrent integer,
- * deduplicate boolean, timeout interval) returns void
+ * deduplicate boolean, timeout interval, on_standby boolean) returns void
  *
  * Has requests to a namespace handled by a function, as the current role; in
  * effect from commit on.  At most max_concurrent are handled at the same time,
  * NULL for no limit; with deduplicate, a request is not handled again that was
  * handled already; and a handler may take as long as timeout says, NULL for
- * what the setting says.  A listener of one's own is replaced.
+ * what the setting says.  With on_standby, standbys serve the namespace as well.
+ * A listener of one's own is replaced.
  */
 Datum
 rinq_listen(PG_FUNCTION_ARGS)
@@ -117,7 +129,7 @@ rinq_listen(PG_FUNCTION_ARGS)
 	char	   *namespace;
 	Oid			schema = rinq_internal_schema();
 	Oid			func;
-	Oid			types[] = {TEXTOID, TEXTOID, OIDOID, BOOLOID, OIDOID, INT4OID, BOOLOID, INT4OID};
+	Oid			types[] = {TEXTOID, TEXTOID, OIDOID, BOOLOID, OIDOID, INT4OID, BOOLOID, INT4OID, BOOLOID};
 	Datum		values[lengthof(types)];
 	char		nulls[lengthof(types)];
 
@@ -147,15 +159,18 @@ rinq_listen(PG_FUNCTION_ARGS)
 	nulls[7] = PG_ARGISNULL(4) ? 'n' : ' ';
 	values[7] = PG_ARGISNULL(4) ? (Datum) 0 :
 		Int32GetDatum((int32) rinq_interval_ms(PG_GETARG_INTERVAL_P(4)));
+	values[8] = BoolGetDatum(!PG_ARGISNULL(5) && PG_GETARG_BOOL(5));
+	check_on_standby(DatumGetBool(values[8]), DatumGetBool(values[6]));
 	if (rinq_own_table_write(schema, TABLE_NAME,
 							 "INSERT INTO %s AS l"
-							 " (namespace, handler, role, owner, max_concurrent, deduplicate, timeout_ms)"
+							 " (namespace, handler, role, owner, max_concurrent, deduplicate, timeout_ms, on_standby)"
 							 " VALUES ($1, $2, rinq_internal.role_reference($3),"
-							 " rinq_internal.role_reference($5), $6, $7, $8)"
+							 " rinq_internal.role_reference($5), $6, $7, $8, $9)"
 							 " ON CONFLICT (namespace) DO UPDATE"
 							 " SET handler = excluded.handler, role = excluded.role,"
 							 " owner = excluded.owner, max_concurrent = excluded.max_concurrent,"
 							 " deduplicate = excluded.deduplicate, timeout_ms = excluded.timeout_ms,"
+							 " on_standby = excluded.on_standby,"
 							 " identity = excluded.identity"
 							 " WHERE rinq_internal.role_oid(l.role) OPERATOR(pg_catalog.=) $3 OR $4",
 							 lengthof(types), types, values, nulls) == 0)

@@ -9,6 +9,7 @@
 
 #include "compat.h"
 
+#include "access/xlog.h"
 #include "backend/parallel.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -53,6 +54,12 @@ rinq_session_listen(PG_FUNCTION_ARGS)
 					 errmsg("invalid channel \"%s\"", input.channel),
 					 errdetail("The name of a channel has 1 to %d bytes.", NAMEDATALEN - 1)));
 		rinq_check_handler_role(GetUserId());
+		if (RecoveryInProgress())
+			ereport(ERROR,
+					(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+					 errmsg("cannot forward notifications to a channel during recovery"),
+					 errdetail("NOTIFY is not available on a standby."),
+					 errhint("Give a handler, or fetch them with rinq_notifications.")));
 	}
 	rinq_operate(RINQ_OP_LISTEN, &session, &input, &result);
 	PG_RETURN_VOID();

@@ -17,6 +17,7 @@
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "backend/handler_rules.h"
 #include "backend/identity.h"
 #include "backend/own_relation.h"
@@ -175,7 +176,9 @@ read_listeners(const char *schema, MemoryContext context)
 
 	run_config_query("SELECT " COMMON_COLUMNS ", COALESCE(t.max_concurrent, 0), t.deduplicate,"
 					 " COALESCE(t.timeout_ms, 0)"
-					 " FROM %s.listener t ORDER BY t.namespace", schema, "listeners");
+					 " FROM %s.listener t"
+					 " WHERE t.on_standby OR NOT pg_catalog.pg_is_in_recovery()"
+					 " ORDER BY t.namespace", schema, "listeners");
 	for (i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
@@ -406,7 +409,7 @@ read_database(RinqReading *reading, MemoryContext context)
 		{
 			if (may_read("listener"))
 				config.listeners = read_listeners(schema, context);
-			if (may_read("subscription"))
+			if (!RecoveryInProgress() && may_read("subscription"))
 				config.durable = read_subscriptions(schema, context);
 		}
 	}

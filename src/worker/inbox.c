@@ -23,6 +23,7 @@
 #include "compat.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "backend/commit_queue.h"
 #include "backend/handler_rules.h"
 #include "backend/own_schema.h"
@@ -341,7 +342,8 @@ rinq_inbox_give_up(RinqSlot *slot, const RinqFields *fields, MemoryContext conte
 {
 	Attempt		attempt;
 
-	if (!slot->redelivered || rinq_max_attempts == 0)
+	/* a standby counts nothing; the peer waits longer between its attempts */
+	if (!slot->redelivered || rinq_max_attempts == 0 || RecoveryInProgress())
 		return false;
 	attempt.slot = slot;
 	attempt.fields = fields;

@@ -15,6 +15,8 @@
 
 #include "compat.h"
 
+#include "access/xlog.h"
+#include "access/xlogrecovery.h"
 #include "base/backoff.h"
 #include "base/clock.h"
 #include "guc.h"
@@ -33,6 +35,11 @@
 #define ATTACH_TIMEOUT 10000	/* ms for an adopted worker to show up */
 #define REGISTER_RETRY 250		/* ms until a full worker table is tried again */
 #define COMPLAIN_INTERVAL 60000 /* ms between log entries about that */
+#define PROMOTION_CHECK 250		/* ms between looks whether a standby was
+								 * promoted */
+#define FOLLOW_INTERVAL 5000	/* ms between looks at what was replayed */
+#define FOLLOW_ABSENT 12		/* of these looks, one looks again for the
+								 * extension where it was not */
 #define MAX_FIRST_READERS 4		/* that look at databases for the first time,
 								 * at once */
 
@@ -49,6 +56,12 @@ typedef struct Supervision
 } Supervision;
 
 static Supervision *supervision;
+
+/* of a standby: nothing there tells this process what is committed */
+static bool following = false;
+static int64 next_follow;
+static uint32 follows;
+static XLogRecPtr followed_to;
 
 /* databases that no entry was free for */
 static bool entries_missing = false;
@@ -569,6 +582,60 @@ read_served_databases(void)
 	LWLockRelease(rinq_shared->lock);
 }
 
+/*
+ * Have all read again that is served, when the standby has been promoted: from
+ * now on all listeners count, and the outbox is this server's.
+ */
+static void
+note_promotion(void)
+{
+	int			i;
+
+	following = false;
+	ereport(LOG, (errmsg("rinq peers go on as those of a primary server")));
+	read_served_databases();
+	rinq_shared->recheck = rinq_shared->rescan = true;
+	for (i = 0; i < rinq_shared->num_databases; i++)
+		rinq_wake_peer(&rinq_shared->databases[i]);
+}
+
+/*
+ * Find out what a standby has replayed: databases, the extension, listeners.
+ */
+static void
+look_at_replayed(void)
+{
+	XLogRecPtr	replayed = GetXLogReplayRecPtr(NULL);
+
+	next_follow = clock_ms_after(FOLLOW_INTERVAL);
+	if (replayed == followed_to)
+		return;
+	followed_to = replayed;
+	read_served_databases();
+	rinq_shared->rescan = true;
+	if (++follows % FOLLOW_ABSENT == 0)
+		rinq_shared->recheck = true;
+}
+
+/*
+ * Keep up with the primary while this server is a standby.  Returns how long the
+ * launcher may sleep at most, -1 for as long as it likes.
+ */
+static long
+follow_primary(void)
+{
+	if (!following)
+		return -1L;
+	if (!RecoveryInProgress())
+	{
+		note_promotion();
+		return -1L;
+	}
+	if (!is_ahead(next_follow))
+		look_at_replayed();
+	return PROMOTION_CHECK;
+}
+
 void
 rinq_launcher_main(Datum arg)
 {
@@ -591,10 +658,13 @@ rinq_launcher_main(Datum arg)
 	rinq_shared->launcher_pid = MyProcPid;
 	rinq_shared->rescan = true;
 	LWLockRelease(rinq_shared->lock);
+	following = RecoveryInProgress();
+	next_follow = clock_ms_after(FOLLOW_INTERVAL);
 
 	while (!ShutdownRequestPending)
 	{
 		long		timeout;
+		long		limit;
 
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
@@ -606,11 +676,14 @@ rinq_launcher_main(Datum arg)
 			complained_at = 0;
 			read_served_databases();
 		}
+		limit = follow_primary();
 		if (rinq_shared->rescan)
 			scan_databases();
 
 		pgstat_report_activity(STATE_RUNNING, "rinq: supervising peers");
 		timeout = supervise_workers();
+		if (limit >= 0)
+			timeout = timeout < 0 ? limit : Min(timeout, limit);
 		pgstat_report_activity(STATE_IDLE, "rinq: supervising peers");
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |

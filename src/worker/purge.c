@@ -24,6 +24,7 @@
 #include "compat.h"
 
 #include "access/htup_details.h"
+#include "access/xlog.h"
 #include "backend/own_schema.h"
 #include "backend/own_tables.h"
 #include "base/clock.h"
@@ -107,7 +108,7 @@ is_purge_due(RinqDatabase *db)
 	int64		interval = Min(INTERVAL, INT64CONST(1000) * rinq_dedup_retention);
 	uint32		nobody = 0;
 
-	if (now < db->purge_not_before)
+	if (now < db->purge_not_before || RecoveryInProgress())
 		return false;
 	if (!db->purge_more && now - (int64) pg_atomic_read_u64(&db->last_purge) < interval &&
 		(!db->handled_counted || !limit_reached(db)))

@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "guc.h"
 #include "peer/command/delivery.h"
 #include "peer/command/respond.h"
@@ -183,6 +184,16 @@ rinq_inbound_respond_error(RinqInbound * request, const char *text)
 }
 
 /*
+ * Tell whether a failed request is left to the primary: no process waits for it,
+ * and a standby cannot keep it.  Only one that any peer may handle can be left.
+ */
+static bool
+is_for_primary(const RinqInbound * request)
+{
+	return request->reply == RINQ_REPLY_NONE && request->balanced && RecoveryInProgress();
+}
+
+/*
  * Answer a request with what its executor has left in the slot; false when the
  * connection has no room for it.
  */
@@ -194,6 +205,12 @@ rinq_inbound_result(RinqSlot *slot, RinqInbound * request)
 
 	Assert(request->work == RINQ_WORK_REQUEST && rinq_slot_state(slot) == RINQ_SLOT_DONE);
 	rinq_slot_read(slot, RINQ_KIND_RESULT, &fields);
+	if ((slot->outcome == RINQ_OUTCOME_FAILURE || slot->outcome == RINQ_OUTCOME_ERROR) &&
+		is_for_primary(request))
+	{
+		rinq_inbound_give_back(request);
+		return true;
+	}
 	switch (slot->outcome)
 	{
 		case RINQ_OUTCOME_SUCCESS:

@@ -426,7 +426,7 @@ rinq_intake_scan(const RinqTaken * current)
 
 	if (the_queue()->starved && DsaPointerIsValid(deferred.first))
 		shed_deferred();
-	if (scanning || !rinq_peer.ready)
+	if (scanning || !rinq_peer.ready || !rinq_outbox_is_ours())
 		return 0;
 	rinq_sendqueue_state(the_queue(), &mode, &round);
 	if (!is_before(done_round, round) || some_go_first(current))

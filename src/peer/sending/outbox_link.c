@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "peer/process.h"
 #include "peer/sending/outbox_link.h"
 #include "utils/memutils.h"
@@ -47,6 +48,16 @@ worker_start_failed(void)
 }
 
 /*
+ * Tell whether this server sends what is in the outbox: a standby leaves that to
+ * the primary, until it is promoted.
+ */
+bool
+rinq_outbox_is_ours(void)
+{
+	return !RecoveryInProgress();
+}
+
+/*
  * Tell whether the worker is there, or on its way; starts it if not.
  */
 bool
@@ -62,6 +73,7 @@ rinq_outbox_link_up(void)
 	 */
 	if (worker != NULL)
 		return true;
+	Assert(rinq_outbox_is_ours());
 	if (rinq_peer.stopping || rinq_peer.now < start_after)
 		return false;
 	start_after = rinq_peer.now + START_RETRY;

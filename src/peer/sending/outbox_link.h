@@ -14,6 +14,7 @@
 
 #define RINQ_SENDER_RETRY 10	/* ms until something is tried again */
 
+extern bool rinq_outbox_is_ours(void);
 extern bool rinq_outbox_link_up(void);
 extern bool rinq_outbox_link_lost(void);
 extern bool rinq_outbox_tell(RinqChunkKind kind, const void *data, Size size, uint32 count);

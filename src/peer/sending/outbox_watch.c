@@ -90,7 +90,7 @@ rinq_outbox_watch(bool idle, bool scans)
 
 	if (last_check == 0)
 		last_check = rinq_peer.now;
-	if (!rinq_peer.ready || under_way)
+	if (!rinq_peer.ready || under_way || !rinq_outbox_is_ours())
 		return 0;
 	if (scans)
 	{
