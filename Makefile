@@ -103,6 +103,7 @@ docs/architecture.svg: docs/architecture.dot
 
 # headers are few, and everything is quick to build
 $(OBJS): $(wildcard src/*.h src/*/*.h src/*/*/*.h) rinq.control
-$(OBJS): override CFLAGS += -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -Wno-cast-function-type
+# before C23: the headers of PostgreSQL 15 declare functions that take functions as that does not have it any more, and gcc has it by default from 15 on
+$(OBJS): override CFLAGS += -std=gnu17 -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -Wno-cast-function-type
 
 endif

@@ -181,6 +181,13 @@
 #define PG_SIG_IGN SIG_IGN
 #endif
 
+/* 19 tells a handler of a signal who has sent it: what it passes on */
+#if PG_VERSION_NUM >= 190000
+#define RINQ_SIGNAL_ARGS postgres_signal_arg, pg_siginfo
+#else
+#define RINQ_SIGNAL_ARGS postgres_signal_arg
+#endif
+
 /* 19 includes less where it is not needed for the header itself */
 #if PG_VERSION_NUM >= 190000
 #include "access/genam.h"

@@ -73,7 +73,7 @@ terminate_executor(SIGNAL_ARGS)
 	int			save_errno = errno;
 
 	if (!busy || pg_atomic_read_u32(&me->end_now) != 0 || database->peer.procno == RINQ_NO_PROC)
-		die(postgres_signal_arg);
+		die(RINQ_SIGNAL_ARGS);
 	else
 	{
 		end_when_done = true;

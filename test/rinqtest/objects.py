@@ -3,9 +3,10 @@
 MEMBERS = "SELECT classid, objid FROM pg_depend WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'" \
           " AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'rinq')"
 
-# each returns the name of an object, and what there is to say of it; OIDs must not show, for they differ
+# each returns the name of an object, and what there is to say of it; OIDs must not show, for they differ; nor must whether privileges that are those of any new
+# function are written down, or how PostgreSQL 18 calls what earlier versions have no constraints for, which pg_upgrade does not keep
 QUERIES = """
-SELECT 'function ' || p.oid::regprocedure, concat_ws(E'\\n', pg_get_functiondef(p.oid), p.proowner::regrole, {acl}(p.proacl), p.procost, p.prorows)
+SELECT 'function ' || p.oid::regprocedure, concat_ws(E'\\n', pg_get_functiondef(p.oid), p.proowner::regrole, {acl}(coalesce(p.proacl, acldefault('f', p.proowner))), p.procost, p.prorows)
 FROM members m JOIN pg_proc p ON m.classid = 'pg_proc'::regclass AND p.oid = m.objid WHERE p.prokind IN ('f', 'p', 'w');
 
 SELECT 'relation ' || c.oid::regclass, concat_ws(E'\\n', c.relkind, c.relpersistence, c.relreplident, c.relowner::regrole, c.reloptions::text, {acl}(c.relacl),
@@ -27,7 +28,7 @@ FROM members m JOIN pg_index i ON m.classid = 'pg_class'::regclass AND i.indreli
 
 SELECT 'constraint ' || coalesce(conrelid::regclass::text, '') || ' ' || coalesce(contypid::regtype::text, '') || ' ' || conname,
     concat_ws(E'\\n', pg_get_constraintdef(oid), obj_description(oid, 'pg_constraint'))
-FROM pg_constraint WHERE (conrelid IN (SELECT objid FROM members WHERE classid = 'pg_class'::regclass)
+FROM pg_constraint WHERE contype <> 'n' AND (conrelid IN (SELECT objid FROM members WHERE classid = 'pg_class'::regclass)
     OR contypid IN (SELECT objid FROM members WHERE classid = 'pg_type'::regclass));
 
 SELECT 'trigger ' || t.tgrelid::regclass || ' ' || t.tgname, concat_ws(E'\\n', pg_get_triggerdef(t.oid), t.tgenabled, obj_description(t.oid, 'pg_trigger'))
@@ -57,7 +58,8 @@ SELECT 'comment on ' || i.type || ' ' || i.identity, obj_description(m.objid, m.
 FROM members m, pg_identify_object(m.classid, m.objid, 0) i;
 
 SELECT 'initial privileges of ' || i.type || ' ' || i.identity, {acl}(p.initprivs)
-FROM pg_init_privs p JOIN members m ON m.classid = p.classoid AND m.objid = p.objoid, pg_identify_object(p.classoid, p.objoid, p.objsubid) i;
+FROM pg_init_privs p JOIN members m ON m.classid = p.classoid AND m.objid = p.objoid, pg_identify_object(p.classoid, p.objoid, p.objsubid) i
+WHERE NOT EXISTS (SELECT FROM pg_proc f WHERE p.classoid = 'pg_proc'::regclass AND f.oid = p.objoid AND {acl}(p.initprivs) = {acl}(acldefault('f', f.proowner)));
 
 SELECT 'manifest of ' || relation, shape FROM rinq_internal.manifest;
 

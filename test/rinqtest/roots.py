@@ -160,6 +160,17 @@ class Root:
         text = capture(self.command(["dpkg-query", "-W", "-f", "${Version}", package]))
         return re.sub(r"^\d+:|-[^-]*$|[+~](dfsg|ds|really|deb).*", "", text)
 
+    def postgresql(self):
+        """The version of the PostgreSQL that is installed, "-" when there is none."""
+        words = capture(self.command(["pg_config", "--version"])).split()
+        return words[1] if len(words) > 1 else "-"
+
+    def missing_libraries(self, folder, other):
+        """What the programs and libraries of a folder need that another root folder has not: name and path."""
+        needed = capture(self.command(["sh", "-c", 'find "$0" -type f \\( -name "*.so" -o -path "*/bin/*" \\) -exec ldd {} + 2>/dev/null', folder]))
+        there = capture(other.command(["ldconfig", "-p"]))
+        return {name: path for name, path in re.findall(r"^\s*(\S+) => (/\S+) ", needed, re.M) if "\t%s " % name not in there}
+
 
 def capture(argv):
     try:

@@ -70,12 +70,16 @@ def _rows(text):
 
 
 class Server:
-    """One cluster. stage: the folder the extension was installed into (DESTDIR), None when it is in the system's."""
+    """One cluster. stage: the folder the extension was installed into (DESTDIR), None when it is in the system's.
 
-    def __init__(self, scratch, stage=None, name="server", preload=True, settings=None, environment=None):
+    command: the pg_config of its PostgreSQL, None for the one that is tested.
+    """
+
+    def __init__(self, scratch, stage=None, name="server", preload=True, settings=None, environment=None, command=None):
         self.scratch = scratch
         self.stage = stage
-        self.bindir = pg_config("--bindir")
+        self.command = command
+        self.bindir = pg_config("--bindir", command)
         self.port = free_port()
         self.data = scratch.path(name, "data")
         self.socket_folder = scratch.make_folder(name, owned=True)
@@ -83,7 +87,7 @@ class Server:
         self.environment = environment or {}
         self.settings = dict(_SETTINGS, unix_socket_directories="'%s'" % self.socket_folder, port=str(self.port))
         if stage is not None:
-            self.settings.update(versions.stage_settings(stage))
+            self.settings.update(versions.stage_settings(stage, command))
         if preload:
             self.settings["shared_preload_libraries"] = "'rinq'"
         self.settings.update(settings or {})
@@ -92,11 +96,12 @@ class Server:
         self._initialise()
 
     def _initialise(self):
-        template = self.scratch.path("initdb")
+        name = "initdb-%d" % versions.postgresql(self.command)
+        template = self.scratch.path(name)
         if not os.path.isdir(template):
-            folder = self.scratch.make_folder("initdb", owned=True, private=True)
+            folder = self.scratch.make_folder(name, owned=True, private=True)
             self.scratch.run([self.tool("initdb"), "--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8",
-                              "--locale", "C.UTF-8", "-D", folder], unprivileged=True, cwd="/")
+                              "--locale", "C.UTF-8", *versions.initdb_options(self.command), "-D", folder], unprivileged=True, cwd="/")
         self.scratch.run(["cp", "-a", template, self.data], unprivileged=True, cwd="/")
         os.chmod(self.data, 0o700)
         self._write_settings()
@@ -122,6 +127,14 @@ class Server:
         standby._write_settings()
         self.scratch.run(["touch", os.path.join(standby.data, "standby.signal")], unprivileged=True, cwd="/")
         return standby
+
+    def upgrade(self, old, *options):
+        """Take over what a server of the same or an older version has, which is stopped, with pg_upgrade."""
+        folder = self.scratch.make_folder(os.path.basename(os.path.dirname(self.data)), "upgrade", owned=True)
+        self.scratch.run([self.tool("pg_upgrade"), "-b", old.bindir, "-B", self.bindir, "-d", old.data, "-D", self.data, "-U", "postgres",
+                          "-s", self.socket_folder, "-p", str(old.port), "-P", str(self.port), *options],
+                         unprivileged=True, cwd=folder, timeout=300, env=self.base_environment())
+        return self
 
     def tool(self, name):
         return os.path.join(self.bindir, name)
@@ -394,13 +407,14 @@ def build(top, scratch, flags="", arguments=()):
     return source
 
 
-def install(source, scratch):
+def install(source, scratch, command=None):
     """make install of a built tree; returns what to give to Server(stage=...)."""
-    if not supports_stage(scratch):
-        make(source, "install")
+    arguments = ["install", "PG_CONFIG=" + (command or versions.pg_config_command())]
+    if not supports_stage(scratch, command):
+        make(source, *arguments)
         return None
     stage = scratch.path("stage")
-    make(source, "install", "DESTDIR=" + stage)
+    make(source, *arguments, "DESTDIR=" + stage)
     return stage
 
 
@@ -416,10 +430,10 @@ def make(folder, *arguments):
         raise BuildError(done.stdout)
 
 
-def supports_stage(scratch):
+def supports_stage(scratch, command=None):
     """Whether the server can load an extension from outside its own folders (before 18 a setting of Debian's builds)."""
-    server = Server(scratch, name="probe", preload=False)
-    probe = scratch.run([server.tool("postgres"), "-D", server.data, "-C", versions.stage_setting()], unprivileged=True,
+    server = Server(scratch, name="probe", preload=False, command=command)
+    probe = scratch.run([server.tool("postgres"), "-D", server.data, "-C", versions.stage_setting(command)], unprivileged=True,
                         check=False, cwd="/")
     shutil.rmtree(scratch.path("probe"))
     return probe.returncode == 0

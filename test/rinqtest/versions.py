@@ -11,14 +11,45 @@ _BROKER_FOLDERS = ("/usr/lib/rabbitmq/bin", "/usr/local/lib/rabbitmq/bin", "/opt
 _MAX_MESSAGE_SIZE = 134217728
 
 
-def pg_config(what):
-    command = os.environ.get("PG_CONFIG", "pg_config")
-    return subprocess.run([command, what], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+def pg_config_command():
+    """The pg_config of the PostgreSQL that is tested."""
+    return os.environ.get("PG_CONFIG", "pg_config")
 
 
-def postgresql():
+def pg_config(what, command=None):
+    """What a pg_config says, by default that of the PostgreSQL that is tested."""
+    return subprocess.run([command or pg_config_command(), what], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def postgresql(command=None):
     """The major version of PostgreSQL."""
-    return int(re.search(r"\d+", pg_config("--version")).group())
+    return int(re.search(r"\d+", pg_config("--version", command)).group())
+
+
+def upgrade_path():
+    """The pg_config of each PostgreSQL that pg_upgrade is to go through, the oldest first and the tested one last; see test/matrix.
+
+    Where there is no older one, there are two servers of the same version, which pg_upgrade takes as well.
+    """
+    older = os.environ.get("RINQ_OLDER_POSTGRESQL", "").split()
+    return (older or [pg_config_command()]) + [pg_config_command()]
+
+
+def knows_column_marks(command):
+    """Whether the programs of a PostgreSQL can read what servers write down of each column since the minor versions of November 2026 (15.20, 17.12)."""
+    with open(os.path.join(pg_config("--bindir", command), "pg_dump"), "rb") as file:
+        return b"attversion" in file.read()
+
+
+def forget_column_marks(server, database):
+    """As the minor version before leaves them, for programs that are older than the server, which would stop at any table."""
+    server.psql("UPDATE pg_attribute SET attoptions = (SELECT array_agg(o) FROM unnest(attoptions) o WHERE o !~ '^pg_attver=')"
+                " WHERE attoptions::text ~ 'pg_attver='", database)
+
+
+def initdb_options(command=None):
+    """Options with which the servers of all versions are alike in what pg_upgrade wants to be alike."""
+    return ["--no-data-checksums"] if postgresql(command) >= 18 else []
 
 
 def handlers_need_login():
@@ -31,20 +62,20 @@ def wait_event(name):
     return ("Extension", name if postgresql() >= 17 else "Extension")
 
 
-def stage_settings(stage):
+def stage_settings(stage, command=None):
     """Settings with which a server finds an extension that was installed under a folder (DESTDIR)."""
-    libdir, sharedir = (os.path.join(stage, pg_config(what).lstrip("/")) for what in ("--pkglibdir", "--sharedir"))
+    libdir, sharedir = (os.path.join(stage, pg_config(what, command).lstrip("/")) for what in ("--pkglibdir", "--sharedir"))
     settings = {"dynamic_library_path": "'%s:$libdir'" % libdir}
-    if postgresql() >= 18:
+    if postgresql(command) >= 18:
         settings["extension_control_path"] = "'%s:$system'" % sharedir
     else:
         settings["extension_destdir"] = "'%s'" % stage  # of Debian's builds; without it tests install where the server looks
     return settings
 
 
-def stage_setting():
+def stage_setting(command=None):
     """The one of these that not every build has."""
-    return "extension_control_path" if postgresql() >= 18 else "extension_destdir"
+    return "extension_control_path" if postgresql(command) >= 18 else "extension_destdir"
 
 
 def broker_root():
