@@ -1,11 +1,18 @@
 """Upgrades: of the objects in a database, and of the library before and after them.
 
-There is but one version yet.  The next one is made up: a column, a table, a view and a function more.
+The next one is made up: a column, a table, a view and a function more than the present one has.
 """
+
+import os
+import re
+import shutil
+import subprocess
+import unittest
 
 from rinqtest import case, objects
 from rinqtest.cluster import SqlError, call_sql
-from rinqtest.nextversion import NEXT, NextVersion, present_version
+from rinqtest.nextversion import NEXT, TOP, NextVersion, present_version, replace, versions
+from rinqtest.scratch import Scratch
 from rinqtest.waiting import wait_until
 
 PRESENT = present_version()
@@ -24,9 +31,9 @@ class UpgradeCase(case.Case):
         cls.addClassCleanup(world.close)
         return world
 
-    def old_database(self, wait=False):
+    def old_database(self, wait=False, version=PRESENT):
         db = self.database(extension=False)
-        db.sql("CREATE EXTENSION rinq VERSION '%s'" % PRESENT)
+        db.sql("CREATE EXTENSION rinq VERSION '%s'" % version)
         if wait:
             db.wait_peer()
         return db
@@ -46,14 +53,17 @@ class StillServed(UpgradeCase):
     oldest = PRESENT
 
     def test_upgraded_is_as_fresh(self):
-        old, fresh = self.old_database(), self.database(wait=False)
-        self.update(old)
-        upgraded, made = objects.of_extension(old), objects.of_extension(fresh)
+        made = objects.of_extension(self.database(wait=False))
         self.assertGreater(len(made), 500)
         self.assertIn("function public.rinq_made_up()", made)
-        self.assertEqual({name: upgraded.get(name) for name in made if upgraded.get(name) != made[name]},
-                         {name: made[name] for name in made if upgraded.get(name) != made[name]})
-        self.assertEqual(set(upgraded) - set(made), set())
+        for version in versions():
+            with self.subTest(version=version):
+                old = self.old_database(version=version)
+                self.update(old)
+                upgraded = objects.of_extension(old)
+                self.assertEqual({name: upgraded.get(name) for name in made if upgraded.get(name) != made[name]},
+                                 {name: made[name] for name in made if upgraded.get(name) != made[name]})
+                self.assertEqual(set(upgraded) - set(made), set())
 
     def test_differences_are_seen(self):
         """What the comparison is worth: each of these shows, and where it should."""
@@ -144,7 +154,11 @@ class NotServed(UpgradeCase):
         """Each that can be called without knowing its arguments: a result, or an error."""
         values = {"text": "'x'", "text[]": "'{x}'", "jsonb": "'1'", "jsonb[]": "'{1}'", "bytea": "'\\xf6'", "bytea[]": "'{}'", "boolean": "true",
                   "integer": "1", "bigint": "1", "interval": "'1 s'"}
-        db = self.old_database()
+        for version in versions():
+            with self.subTest(version=version):
+                self.call_all(self.old_database(version=version), values)
+
+    def call_all(self, db, values):
         functions = db.sql("SELECT p.oid::regprocedure, p.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype)"
                            " FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'"
                            " JOIN pg_extension e ON e.oid = d.refobjid WHERE e.extname = 'rinq' AND p.prolang = (SELECT oid FROM pg_language WHERE lanname = 'c')")
@@ -163,6 +177,60 @@ class NotServed(UpgradeCase):
                     self.assertNotIn(error.sqlstate, ("XX000", None), "%s(%s): %s" % (name, arguments, error))
             called += 1
         self.assertGreater(called, 50)
+
+
+class Frozen(unittest.TestCase):
+    """The scripts of a version that was released stay as they are."""
+
+    def setUp(self):
+        scratch = Scratch(prefix="rinq-frozen-")
+        self.addCleanup(scratch.close)
+        self.tree = scratch.make_folder("tree")
+        for name in ("sql", "tools"):
+            shutil.copytree(os.path.join(TOP, name), os.path.join(self.tree, name))
+        shutil.copy(os.path.join(TOP, "rinq.control"), self.tree)
+        self.frozen("--freeze")
+
+    def frozen(self, *arguments):
+        return subprocess.run([os.path.join(self.tree, "tools", "frozen"), *arguments], stdout=subprocess.PIPE, text=True).stdout
+
+    def write(self, name, text, mode="w"):
+        with open(os.path.join(self.tree, "sql", name), mode) as file:
+            file.write(text)
+
+        self.own = [name for name in os.listdir(os.path.join(self.tree, "sql")) if re.search(r"^rinq--.*(?<=--)%s\.sql$" % re.escape(PRESENT), name)][0]
+
+    def test_scripts_here(self):
+        done = subprocess.run([os.path.join(TOP, "tools", "frozen")], stdout=subprocess.PIPE, text=True)
+        self.assertEqual((done.returncode, done.stdout), (0, ""))
+
+    def test_changed(self):
+        self.assertEqual(self.frozen(), "")
+        self.write(self.own, "-- more\n", "a")
+        self.assertRegex(self.frozen(), r"has changed, but version %s is released: .* write the change into sql/rinq--%s--NEXT.sql" % (PRESENT, PRESENT))
+        self.assertIn("has changed", self.frozen("--freeze"), "nothing is frozen in the place of another")
+        replace(os.path.join(self.tree, "rinq.control"), "^default_version = .*", "default_version = '%s'" % NEXT)
+        self.assertRegex(self.frozen(), r"write the change into sql/rinq--%s--%s.sql" % (PRESENT, NEXT))
+
+    def test_removed(self):
+        os.unlink(os.path.join(self.tree, "sql", self.own))
+        self.assertIn("is missing", self.frozen())
+
+    def test_next_version(self):
+        """It has to be reached from each one before, by a script that is frozen in its turn."""
+        replace(os.path.join(self.tree, "rinq.control"), "^default_version = .*", "default_version = '%s'" % NEXT)
+        self.assertRegex(self.frozen(), r"nothing leads from version %s, .* write sql/rinq--%s--%s.sql" % (PRESENT, PRESENT, NEXT))
+        self.write("rinq--%s.sql" % NEXT, "-- all of it anew\n")
+        self.assertIn("is of no version to come", self.frozen())
+        os.unlink(os.path.join(self.tree, "sql", "rinq--%s.sql" % NEXT))
+        script = "rinq--%s--%s.sql" % (PRESENT, NEXT)
+        self.write(script, "-- what is new\n")
+        self.assertEqual(self.frozen(), "")
+        self.write(script, "-- what is new, and more\n")
+        self.assertEqual(self.frozen(), "", "it is not released yet")
+        self.assertEqual(self.frozen("--freeze"), "frozen: sql/%s\n" % script)
+        self.write(script, "-- what is new\n")
+        self.assertIn("has changed", self.frozen())
 
 
 class NewObjectsOldLibrary(case.Case):

@@ -29,12 +29,16 @@ def present_version():
         return re.search(r"^default_version = '([^']+)'", file.read(), re.M).group(1)
 
 
+def versions():
+    """All versions up to the present one that an extension can be created with: each is made by an install script, or leads on from one."""
+    names = [re.match(r"rinq--(?:[^-]+--)?([^-]+)\.sql$", name) for name in os.listdir(os.path.join(TOP, "sql"))]
+    return sorted({name.group(1) for name in names if name}, key=lambda version: [int(part) for part in version.split(".")])
+
+
 def make_tree(tree):
     """The sources of the next version, whose library works with the objects of every version before it."""
     shutil.copytree(TOP, tree, symlinks=True, ignore=shutil.ignore_patterns(".git", "build", "*.o", "*.bc", "*.so", "__pycache__", "results"))
-    for script in os.listdir(DATA):
-        if script.endswith(".sql"):
-            shutil.copy(os.path.join(DATA, script), os.path.join(tree, "sql", script))
+    shutil.copy(os.path.join(DATA, "next.sql"), os.path.join(tree, "sql", "rinq--%s--%s.sql" % (present_version(), NEXT)))
     replace(os.path.join(tree, "rinq.control"), r"^default_version = .*", "default_version = '%s'" % NEXT)
     replace(os.path.join(tree, VERSION), r"^#define RINQ_VERSION .*", '#define RINQ_VERSION "%s"' % NEXT)
     with open(os.path.join(DATA, "made_up.c")) as more, open(os.path.join(tree, "src", "sql", "status.c"), "a") as file:

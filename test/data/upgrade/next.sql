@@ -1,4 +1,4 @@
-/* rinq: from 0.1.0 to 9.9.0, a version that was made up to try what an upgrade does */
+/* rinq: from the present version to 9.9.0, which was made up to try what an upgrade does */
 
 -- complain if this file is read by psql, instead of ALTER EXTENSION
 \echo Use "ALTER EXTENSION rinq UPDATE TO '9.9.0'" to load this file. \quit
