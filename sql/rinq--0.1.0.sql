@@ -521,6 +521,207 @@ COMMENT ON COLUMN rinq_internal.outbox_dead_letter.attempts IS 'How often the me
 COMMENT ON COLUMN rinq_internal.outbox_dead_letter.error IS 'Why it was set aside';
 COMMENT ON COLUMN rinq_internal.outbox_dead_letter.set_aside IS 'When it was set aside';
 
+-- src/backend/outbox_waiting.c writes this table, src/worker/outbox_release.c reads it; values of "due" that are no time say what a message waits for:
+-- '-infinity' for the outbox worker to look at it, 'infinity' for the one before of its ordering
+CREATE TABLE rinq_internal.outbox_waiting (
+    LIKE rinq_internal.outbox_0 INCLUDING ALL,
+    role oid NOT NULL,
+    key text COLLATE "C",
+    ordering text COLLATE "C",
+    due timestamptz NOT NULL,
+    place bigint NOT NULL,
+    PRIMARY KEY (id)
+);
+COMMENT ON TABLE rinq_internal.outbox_waiting IS
+    'Durable messages that go into the outbox later, at a time or after another one; see the view rinq_outbox';
+COMMENT ON COLUMN rinq_internal.outbox_waiting.role IS 'Role that has written it';
+COMMENT ON COLUMN rinq_internal.outbox_waiting.key IS 'Its key, NULL for none';
+COMMENT ON COLUMN rinq_internal.outbox_waiting.ordering IS 'What it is ordered by, NULL for nothing';
+COMMENT ON COLUMN rinq_internal.outbox_waiting.due IS 'When it is looked at: a time, -infinity for now, infinity for when the one before is through';
+COMMENT ON COLUMN rinq_internal.outbox_waiting.place IS 'Its place among those of the same ordering: microseconds since 2000 when it was written, or will be due';
+CREATE INDEX outbox_waiting_due ON rinq_internal.outbox_waiting (due, place);
+CREATE INDEX outbox_waiting_ordering ON rinq_internal.outbox_waiting (role, ordering, place);
+
+CREATE TABLE rinq_internal.outbox_ordered (
+    role oid,
+    ordering text COLLATE "C",
+    id text NOT NULL,
+    database oid NOT NULL,
+    PRIMARY KEY (role, ordering)
+);
+COMMENT ON TABLE rinq_internal.outbox_ordered IS
+    'Of each ordering, the message that is in the outbox, or was set aside; those after it wait';
+COMMENT ON COLUMN rinq_internal.outbox_ordered.role IS 'Role that has written it';
+COMMENT ON COLUMN rinq_internal.outbox_ordered.ordering IS 'What it is ordered by';
+COMMENT ON COLUMN rinq_internal.outbox_ordered.id IS 'Message id';
+COMMENT ON COLUMN rinq_internal.outbox_ordered.database IS 'Database that it was written in';
+CREATE INDEX outbox_ordered_id ON rinq_internal.outbox_ordered (id);
+
+CREATE TABLE rinq_internal.outbox_key (
+    role oid,
+    namespace text COLLATE "C",
+    key text COLLATE "C",
+    id text NOT NULL,
+    used timestamptz NOT NULL,
+    database oid NOT NULL,
+    PRIMARY KEY (role, namespace, key)
+);
+COMMENT ON TABLE rinq_internal.outbox_key IS
+    'Keys of durable messages, for as long as rinq.key_retention says';
+COMMENT ON COLUMN rinq_internal.outbox_key.role IS 'Role that has used it';
+COMMENT ON COLUMN rinq_internal.outbox_key.namespace IS 'Namespace that the message was sent to';
+COMMENT ON COLUMN rinq_internal.outbox_key.key IS 'The key';
+COMMENT ON COLUMN rinq_internal.outbox_key.id IS 'Message id';
+COMMENT ON COLUMN rinq_internal.outbox_key.used IS 'When it was used, or when the message is due';
+COMMENT ON COLUMN rinq_internal.outbox_key.database IS 'Database that it was used in';
+CREATE INDEX outbox_key_used ON rinq_internal.outbox_key (used);
+CREATE INDEX outbox_key_id ON rinq_internal.outbox_key (id);
+
+CREATE FUNCTION rinq_internal.outbox_look() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'rinq_outbox_look' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION rinq_internal.outbox_look() IS
+    'Has messages that wait looked at, when they were written by hand or may go on';
+CREATE TRIGGER outbox_look AFTER INSERT OR UPDATE OR DELETE ON rinq_internal.outbox_waiting
+    FOR EACH STATEMENT EXECUTE FUNCTION rinq_internal.outbox_look();
+COMMENT ON TRIGGER outbox_look ON rinq_internal.outbox_waiting IS
+    'Has messages that wait looked at, when they were written by hand or may go on';
+
+-- The outbox worker waits for no other process: what another transaction has locked is left where it is.  Of an ordering, the one with the
+-- lowest place goes, and the others are blocked by it; none goes, and none is blocked, while that one is locked.
+CREATE FUNCTION rinq_internal.outbox_release(here oid, before timestamptz, most integer, most_bytes bigint)
+    RETURNS SETOF rinq_internal.outbox_waiting LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+    WITH candidate AS MATERIALIZED (
+        SELECT x.id, x.role, x.ordering, x.ordered
+        FROM (SELECT w.id, w.role, w.ordering,
+                     w.ordering IS NOT NULL AND w.database OPERATOR(pg_catalog.=) here AS ordered,
+                     pg_catalog.sum(pg_catalog.octet_length(w.payload))
+                         OVER (ORDER BY w.due, w.place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+              FROM rinq_internal.outbox_waiting w
+              WHERE w.due OPERATOR(pg_catalog.<=) before
+              ORDER BY w.due, w.place LIMIT most) x
+        WHERE x.bytes_before IS NULL OR x.bytes_before OPERATOR(pg_catalog.<) most_bytes
+    ), line AS MATERIALIZED (
+        SELECT c.role, c.ordering,
+               EXISTS (SELECT FROM rinq_internal.outbox_ordered o
+                       WHERE o.role OPERATOR(pg_catalog.=) c.role AND o.ordering OPERATOR(pg_catalog.=) c.ordering) AS busy,
+               (SELECT w.id FROM rinq_internal.outbox_waiting w
+                WHERE w.role OPERATOR(pg_catalog.=) c.role AND w.ordering OPERATOR(pg_catalog.=) c.ordering
+                  AND (w.due OPERATOR(pg_catalog.<=) before OR w.due OPERATOR(pg_catalog.=) 'infinity')
+                  AND w.database OPERATOR(pg_catalog.=) here
+                ORDER BY w.place, w.seq LIMIT 1) AS first
+        FROM (SELECT DISTINCT c.role, c.ordering FROM candidate c WHERE c.ordered) c
+    ), locked AS MATERIALIZED (
+        SELECT w.id FROM rinq_internal.outbox_waiting w
+        WHERE w.id OPERATOR(pg_catalog.=) ANY (ARRAY(
+            SELECT c.id FROM candidate c UNION SELECT l.first FROM line l WHERE NOT l.busy))
+        FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM rinq_internal.outbox_waiting w
+        WHERE w.id OPERATOR(pg_catalog.=) ANY (ARRAY(
+            SELECT k.id FROM locked k JOIN candidate c ON c.id OPERATOR(pg_catalog.=) k.id WHERE NOT c.ordered
+            UNION ALL
+            SELECT k.id FROM locked k JOIN line l ON l.first OPERATOR(pg_catalog.=) k.id WHERE NOT l.busy))
+        RETURNING w.*
+    ), entered AS (
+        INSERT INTO rinq_internal.outbox_ordered (role, ordering, id, database)
+        SELECT g.role, g.ordering, g.id, g.database FROM gone g
+        WHERE g.ordering IS NOT NULL AND g.database OPERATOR(pg_catalog.=) here
+    ), blocked AS (
+        UPDATE rinq_internal.outbox_waiting w SET due = 'infinity'
+        WHERE w.id OPERATOR(pg_catalog.=) ANY (ARRAY(
+            SELECT k.id FROM locked k JOIN candidate c ON c.id OPERATOR(pg_catalog.=) k.id AND c.ordered
+            JOIN line l ON l.role OPERATOR(pg_catalog.=) c.role AND l.ordering OPERATOR(pg_catalog.=) c.ordering
+            WHERE l.busy OR (l.first OPERATOR(pg_catalog.<>) c.id AND EXISTS (
+                SELECT FROM locked f WHERE f.id OPERATOR(pg_catalog.=) l.first))))
+        RETURNING w.*
+    )
+    SELECT g.* FROM (SELECT * FROM gone UNION ALL SELECT * FROM blocked) g ORDER BY g.due, g.place;
+END;
+COMMENT ON FUNCTION rinq_internal.outbox_release(oid, timestamptz, integer, bigint) IS
+    'For the outbox worker: takes messages out that may be sent now, and blocks those whose ordering has one under way; returns both, the latter due at infinity';
+
+-- What comes after a message in its ordering is looked at when it is through; the orderings that are locked are left to the next time.
+CREATE FUNCTION rinq_internal.outbox_through(ids text[])
+    RETURNS SETOF text LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+    WITH through AS MATERIALIZED (
+        SELECT o.id, (SELECT w.id FROM rinq_internal.outbox_waiting w
+                      WHERE w.role OPERATOR(pg_catalog.=) o.role AND w.ordering OPERATOR(pg_catalog.=) o.ordering
+                        AND w.due OPERATOR(pg_catalog.=) 'infinity'
+                      ORDER BY w.place, w.seq LIMIT 1) AS next
+        FROM rinq_internal.outbox_ordered o
+        WHERE o.id OPERATOR(pg_catalog.=) ANY (ids)
+        FOR UPDATE SKIP LOCKED
+    ), locked AS MATERIALIZED (
+        SELECT w.id FROM rinq_internal.outbox_waiting w
+        WHERE w.id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT t.next FROM through t))
+        FOR UPDATE SKIP LOCKED
+    ), looked_at AS (
+        UPDATE rinq_internal.outbox_waiting w SET due = '-infinity'
+        WHERE w.id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT k.id FROM locked k))
+    ), removed AS (
+        DELETE FROM rinq_internal.outbox_ordered o
+        WHERE o.id OPERATOR(pg_catalog.=) ANY (ARRAY(
+            SELECT t.id FROM through t
+            WHERE t.next IS NULL OR EXISTS (SELECT FROM locked k WHERE k.id OPERATOR(pg_catalog.=) t.next)))
+        RETURNING o.id
+    )
+    SELECT o.id FROM rinq_internal.outbox_ordered o
+    WHERE o.id OPERATOR(pg_catalog.=) ANY (ids) AND NOT EXISTS (SELECT FROM removed r WHERE r.id OPERATOR(pg_catalog.=) o.id);
+END;
+COMMENT ON FUNCTION rinq_internal.outbox_through(text[]) IS
+    'Has the next message looked at of each ordering that one of these was the first of; returns those that it could not do that for now';
+
+CREATE FUNCTION rinq_internal.outbox_mend(here oid) RETURNS bigint LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+    DELETE FROM rinq_internal.outbox_ordered o
+    WHERE o.id OPERATOR(pg_catalog.=) ANY (ARRAY(
+        SELECT x.id FROM rinq_internal.outbox_ordered x
+        WHERE x.database OPERATOR(pg_catalog.<>) here OR NOT (
+            EXISTS (SELECT FROM rinq_internal.outbox_0 t WHERE t.id OPERATOR(pg_catalog.=) x.id)
+            OR EXISTS (SELECT FROM rinq_internal.outbox_1 t WHERE t.id OPERATOR(pg_catalog.=) x.id)
+            OR EXISTS (SELECT FROM rinq_internal.outbox_2 t WHERE t.id OPERATOR(pg_catalog.=) x.id)
+            OR EXISTS (SELECT FROM rinq_internal.outbox_3 t WHERE t.id OPERATOR(pg_catalog.=) x.id)
+            OR EXISTS (SELECT FROM rinq_internal.outbox_dead_letter t WHERE t.id OPERATOR(pg_catalog.=) x.id))
+        FOR UPDATE OF x SKIP LOCKED));
+    UPDATE rinq_internal.outbox_waiting w SET due = '-infinity'
+    WHERE w.id OPERATOR(pg_catalog.=) ANY (ARRAY(
+        SELECT x.id FROM rinq_internal.outbox_waiting x
+        WHERE (x.database OPERATOR(pg_catalog.<>) here AND x.due OPERATOR(pg_catalog.<>) '-infinity')
+           OR (x.due OPERATOR(pg_catalog.=) 'infinity' AND NOT EXISTS (
+               SELECT FROM rinq_internal.outbox_ordered o
+               WHERE o.role OPERATOR(pg_catalog.=) x.role AND o.ordering OPERATOR(pg_catalog.=) x.ordering))
+        FOR UPDATE OF x SKIP LOCKED));
+    SELECT pg_catalog.count(*) FROM rinq_internal.outbox_waiting;
+END;
+COMMENT ON FUNCTION rinq_internal.outbox_mend(oid) IS
+    'For the outbox worker that begins: sets right what the last one has left, or a copy of the database brought along; returns how many messages wait';
+
+CREATE FUNCTION rinq_internal.outbox_forget_keys(before timestamptz, most integer) RETURNS bigint LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+    WITH d AS (
+        DELETE FROM rinq_internal.outbox_key k
+        USING (SELECT x.role, x.namespace, x.key FROM rinq_internal.outbox_key x
+               WHERE x.used OPERATOR(pg_catalog.<) before
+               ORDER BY x.used LIMIT most FOR UPDATE SKIP LOCKED) o
+        WHERE k.role OPERATOR(pg_catalog.=) o.role AND k.namespace OPERATOR(pg_catalog.=) o.namespace
+          AND k.key OPERATOR(pg_catalog.=) o.key
+        RETURNING 1
+    )
+    SELECT pg_catalog.count(*) FROM d;
+END;
+COMMENT ON FUNCTION rinq_internal.outbox_forget_keys(timestamptz, integer) IS
+    'For the outbox worker: forgets keys that were used before a time';
+
+CREATE FUNCTION rinq_internal.outbox_next(OUT due timestamptz, OUT oldest_key timestamptz) LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+    SELECT (SELECT pg_catalog.min(w.due) FROM rinq_internal.outbox_waiting w WHERE w.due OPERATOR(pg_catalog.<) 'infinity'),
+           (SELECT pg_catalog.min(k.used) FROM rinq_internal.outbox_key k);
+END;
+COMMENT ON FUNCTION rinq_internal.outbox_next() IS
+    'For the outbox worker: when there is something to do next';
+
 -- A function in SQL locks all its tables when it begins.  So those below lock the
 -- extension first, and have another one use the tables: DROP EXTENSION locks in
 -- that order, too.
@@ -564,7 +765,18 @@ BEGIN ATOMIC
     WITH d AS (
         DELETE FROM rinq_internal.outbox_dead_letter o
         WHERE o.id OPERATOR(pg_catalog.=) outbox_dead_letter_delete.id::pg_catalog.text
-        RETURNING 1
+        RETURNING o.id
+    ), p AS (
+        DELETE FROM rinq_internal.outbox_ordered o USING d
+        WHERE o.id OPERATOR(pg_catalog.=) d.id
+        RETURNING o.role, o.ordering
+    ), n AS (
+        UPDATE rinq_internal.outbox_waiting w SET due = '-infinity' FROM p
+        WHERE w.id OPERATOR(pg_catalog.=) (
+            SELECT x.id FROM rinq_internal.outbox_waiting x
+            WHERE x.role OPERATOR(pg_catalog.=) p.role AND x.ordering OPERATOR(pg_catalog.=) p.ordering
+              AND x.due OPERATOR(pg_catalog.=) 'infinity'
+            ORDER BY x.place, x.seq LIMIT 1)
     )
     SELECT EXISTS (SELECT FROM d);
 END;
@@ -576,16 +788,51 @@ CREATE FUNCTION @extschema@.rinq_outbox_dead_letter_delete(id @extschema@.rinq_m
     SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     SELECT rinq_internal.require_own_relation('rinq_internal.outbox_dead_letter'::regclass);
+    SELECT rinq_internal.require_own_relation('rinq_internal.outbox_ordered'::regclass);
+    SELECT rinq_internal.require_own_relation('rinq_internal.outbox_waiting'::regclass);
     SELECT rinq_internal.outbox_dead_letter_delete(id);
 END;
 REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_dead_letter_delete(@extschema@.rinq_message_id) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_outbox_dead_letter_delete(@extschema@.rinq_message_id) IS
     'Deletes a message that was set aside; false when there is none of this id';
 
+-- src/sql/execute_cancel.c calls it, as the owner of the tables; "who" is the current role
+CREATE FUNCTION rinq_internal.outbox_waiting_cancel(id text, who oid) RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+    WITH d AS (
+        DELETE FROM rinq_internal.outbox_waiting w
+        WHERE w.id OPERATOR(pg_catalog.=) outbox_waiting_cancel.id
+          AND (pg_catalog.pg_has_role(who, w.role, 'USAGE') OR pg_catalog.has_function_privilege(
+              who, '@extschema@.rinq_outbox_dead_letter_retry(@extschema@.rinq_message_id)'::pg_catalog.regprocedure, 'EXECUTE'))
+        RETURNING w.id, w.role, w.namespace, w.key, w.ordering
+    ), k AS (
+        DELETE FROM rinq_internal.outbox_key k USING d
+        WHERE k.role OPERATOR(pg_catalog.=) d.role AND k.namespace OPERATOR(pg_catalog.=) d.namespace
+          AND k.key OPERATOR(pg_catalog.=) d.key AND k.id OPERATOR(pg_catalog.=) d.id
+    ), n AS (
+        UPDATE rinq_internal.outbox_waiting w SET due = '-infinity' FROM d
+        WHERE w.id OPERATOR(pg_catalog.=) (
+            SELECT x.id FROM rinq_internal.outbox_waiting x
+            WHERE x.role OPERATOR(pg_catalog.=) d.role AND x.ordering OPERATOR(pg_catalog.=) d.ordering
+              AND x.due OPERATOR(pg_catalog.=) 'infinity' AND x.id OPERATOR(pg_catalog.<>) d.id
+            ORDER BY x.place, x.seq LIMIT 1)
+    )
+    SELECT EXISTS (SELECT FROM d);
+END;
+COMMENT ON FUNCTION rinq_internal.outbox_waiting_cancel(text, oid) IS
+    'Does what rinq_execute_cancel does, for a role';
+
+CREATE FUNCTION @extschema@.rinq_execute_cancel(id @extschema@.rinq_message_id)
+    RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE STRICT;
+REVOKE ALL ON FUNCTION @extschema@.rinq_execute_cancel(@extschema@.rinq_message_id) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_execute_cancel(@extschema@.rinq_message_id) IS
+    'Takes a message back that waits for its time, or for the one before it; false when it is on its way, was sent, or is not one of the current role';
+
 CREATE VIEW @extschema@.rinq_outbox WITH (security_barrier) AS
     SELECT o.id, o.namespace, o.command, o.payload, o.trace_id, o.deadline,
            timestamptz '2000-01-01 00:00:00+00' OPERATOR(pg_catalog.+)
-               (o.seq::pg_catalog.float8 OPERATOR(pg_catalog.*) interval '1 microsecond') AS created
+               (o.seq::pg_catalog.float8 OPERATOR(pg_catalog.*) interval '1 microsecond') AS created,
+           'sending' AS state, NULL::timestamptz AS due, k.key, r.ordering
     FROM (
         SELECT * FROM rinq_internal.outbox_0
         UNION ALL
@@ -595,17 +842,33 @@ CREATE VIEW @extschema@.rinq_outbox WITH (security_barrier) AS
         UNION ALL
         SELECT * FROM rinq_internal.outbox_3
     ) o
+    LEFT JOIN rinq_internal.outbox_ordered r ON r.id OPERATOR(pg_catalog.=) o.id
+    LEFT JOIN rinq_internal.outbox_key k ON k.id OPERATOR(pg_catalog.=) o.id
     WHERE pg_catalog.has_function_privilege(
+        '@extschema@.rinq_outbox_dead_letter_retry(@extschema@.rinq_message_id)'::pg_catalog.regprocedure, 'EXECUTE')
+    UNION ALL
+    SELECT w.id, w.namespace, w.command, w.payload, w.trace_id, w.deadline,
+           timestamptz '2000-01-01 00:00:00+00' OPERATOR(pg_catalog.+)
+               (w.seq::pg_catalog.float8 OPERATOR(pg_catalog.*) interval '1 microsecond'),
+           CASE WHEN w.due OPERATOR(pg_catalog.=) 'infinity' THEN 'ordered'
+                WHEN w.due OPERATOR(pg_catalog.>) pg_catalog.now() THEN 'delayed' ELSE 'ready' END,
+           CASE WHEN pg_catalog.isfinite(w.due) THEN w.due END, w.key, w.ordering
+    FROM rinq_internal.outbox_waiting w
+    WHERE pg_catalog.pg_has_role(w.role, 'USAGE') OR pg_catalog.has_function_privilege(
         '@extschema@.rinq_outbox_dead_letter_retry(@extschema@.rinq_message_id)'::pg_catalog.regprocedure, 'EXECUTE');
 COMMENT ON VIEW @extschema@.rinq_outbox IS
-    'Durable messages that the broker has not confirmed yet; empty for roles that may not execute rinq_outbox_dead_letter_retry';
+    'Durable messages that the broker has not confirmed yet; roles that may not execute rinq_outbox_dead_letter_retry see only their own that wait to be sent later';
 COMMENT ON COLUMN @extschema@.rinq_outbox.id IS 'Message id';
 COMMENT ON COLUMN @extschema@.rinq_outbox.namespace IS 'Namespace that the command is sent to';
 COMMENT ON COLUMN @extschema@.rinq_outbox.command IS 'Name of the command';
 COMMENT ON COLUMN @extschema@.rinq_outbox.payload IS 'Payload in CBOR, NULL or empty for nil';
 COMMENT ON COLUMN @extschema@.rinq_outbox.trace_id IS 'Trace id, NULL when it is the message id';
 COMMENT ON COLUMN @extschema@.rinq_outbox.deadline IS 'Time after which the message is not sent any more, NULL for none';
-COMMENT ON COLUMN @extschema@.rinq_outbox.created IS 'When the message was written';
+COMMENT ON COLUMN @extschema@.rinq_outbox.created IS 'When the message was written; of one that was delayed or ordered and is being sent, since when it is';
+COMMENT ON COLUMN @extschema@.rinq_outbox.state IS 'sending; or before that: delayed, until it is due; ordered, until the one before it is sent; ready, about to be sent';
+COMMENT ON COLUMN @extschema@.rinq_outbox.due IS 'When it will be sent, of one that is delayed';
+COMMENT ON COLUMN @extschema@.rinq_outbox.key IS 'Its key, NULL for none';
+COMMENT ON COLUMN @extschema@.rinq_outbox.ordering IS 'What it is ordered by, NULL for nothing';
 
 CREATE VIEW @extschema@.rinq_outbox_dead_letter WITH (security_barrier) AS
     SELECT o.id, o.namespace, o.command, o.payload, o.trace_id, o.deadline,
@@ -638,7 +901,7 @@ COMMENT ON FUNCTION @extschema@.rinq_outbox_peer_status() IS
 
 CREATE VIEW @extschema@.rinq_outbox_status AS
     SELECT o.depth, o.oldest, d.dead, s.in_flight, s.retrying, s.attempts, s.last_error, s.direct,
-           s.waits_for
+           s.waits_for, w.waiting, w.next_due
     FROM (SELECT pg_catalog.sum(t.depth)::bigint AS depth,
                  timestamptz '2000-01-01 00:00:00+00' OPERATOR(pg_catalog.+)
                      (pg_catalog.min(t.seq)::pg_catalog.float8 OPERATOR(pg_catalog.*) interval '1 microsecond') AS oldest
@@ -650,6 +913,8 @@ CREATE VIEW @extschema@.rinq_outbox_status AS
                 UNION ALL
                 SELECT pg_catalog.count(*), pg_catalog.min(o.seq) FROM rinq_internal.outbox_3 o) t) o,
          (SELECT pg_catalog.count(*) AS dead FROM rinq_internal.outbox_dead_letter) d,
+         (SELECT pg_catalog.count(*) AS waiting, pg_catalog.min(w.due) FILTER (WHERE pg_catalog.isfinite(w.due)) AS next_due
+          FROM rinq_internal.outbox_waiting w) w,
          @extschema@.rinq_outbox_peer_status() s;
 COMMENT ON VIEW @extschema@.rinq_outbox_status IS
     'How many durable messages wait, since when, and why';
@@ -662,23 +927,37 @@ COMMENT ON COLUMN @extschema@.rinq_outbox_status.attempts IS 'Highest number of 
 COMMENT ON COLUMN @extschema@.rinq_outbox_status.last_error IS 'Why the broker did not take a message, last';
 COMMENT ON COLUMN @extschema@.rinq_outbox_status.direct IS 'Whether transactions hand messages over, or they are left for the outbox to be scanned';
 COMMENT ON COLUMN @extschema@.rinq_outbox_status.waits_for IS 'Why messages wait of which none has moved for five seconds, NULL when there are none';
+COMMENT ON COLUMN @extschema@.rinq_outbox_status.waiting IS 'Messages that wait for their time, or for the one before them; these are not in the outbox yet';
+COMMENT ON COLUMN @extschema@.rinq_outbox_status.next_due IS 'When the next of those is due that wait for their time';
 
 CREATE FUNCTION @extschema@.rinq_execute(
     namespace text, command text, payload jsonb DEFAULT NULL, timeout interval DEFAULT NULL,
-    durable boolean DEFAULT true, session text DEFAULT NULL)
+    durable boolean DEFAULT true, session text DEFAULT NULL, deliver_after interval DEFAULT NULL,
+    deliver_at timestamptz DEFAULT NULL, key text DEFAULT NULL, ordering text DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, jsonb, interval, boolean, text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.rinq_execute(text, text, jsonb, interval, boolean, text) IS
+REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, jsonb, interval, boolean, text, interval, timestamptz, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_execute(text, text, jsonb, interval, boolean, text, interval, timestamptz, text, text) IS
     'Has a command executed by whichever peer listens to the namespace, when the transaction commits; returns the message id';
 
 CREATE FUNCTION @extschema@.rinq_execute_raw(
     namespace text, command text, payload bytea DEFAULT NULL, timeout interval DEFAULT NULL,
-    durable boolean DEFAULT true, session text DEFAULT NULL)
+    durable boolean DEFAULT true, session text DEFAULT NULL, deliver_after interval DEFAULT NULL,
+    deliver_at timestamptz DEFAULT NULL, key text DEFAULT NULL, ordering text DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME'
     LANGUAGE C VOLATILE PARALLEL UNSAFE;
-REVOKE ALL ON FUNCTION @extschema@.rinq_execute_raw(text, text, bytea, interval, boolean, text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.rinq_execute_raw(text, text, bytea, interval, boolean, text) IS
+REVOKE ALL ON FUNCTION @extschema@.rinq_execute_raw(text, text, bytea, interval, boolean, text, interval, timestamptz, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_execute_raw(text, text, bytea, interval, boolean, text, interval, timestamptz, text, text) IS
     'Has a command executed, with a payload in CBOR';
+
+CREATE FUNCTION @extschema@.rinq_execute_many(
+    namespace text, command text, payloads jsonb[], timeout interval DEFAULT NULL,
+    durable boolean DEFAULT true, session text DEFAULT NULL, deliver_after interval DEFAULT NULL,
+    deliver_at timestamptz DEFAULT NULL, ordering text DEFAULT NULL)
+    RETURNS SETOF @extschema@.rinq_message_id AS 'MODULE_PATHNAME'
+    LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 100;
+REVOKE ALL ON FUNCTION @extschema@.rinq_execute_many(text, text, jsonb[], interval, boolean, text, interval, timestamptz, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_execute_many(text, text, jsonb[], interval, boolean, text, interval, timestamptz, text) IS
+    'Has a command executed once for each payload, when the transaction commits; returns the message ids in the same order';
 
 -- ---------------------------------------------------------------------
 -- what is recorded of requests
@@ -763,7 +1042,7 @@ BEGIN ATOMIC
                 WHERE o.id OPERATOR(pg_catalog.=) r.id ORDER BY o.recorded, o.digest LIMIT 1)
         RETURNING r.namespace, r.command, r.payload
     )
-    SELECT @extschema@.rinq_execute_raw(d.namespace, d.command, d.payload, NULL::interval, true, NULL::text) FROM d;
+    SELECT @extschema@.rinq_execute_raw(d.namespace, d.command, d.payload) FROM d;
 END;
 COMMENT ON FUNCTION rinq_internal.inbox_dead_letter_retry(@extschema@.rinq_message_id) IS
     'Does what rinq_inbox_dead_letter_retry does, which has locked the extension before its tables';

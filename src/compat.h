@@ -214,4 +214,11 @@
 #define RINQ_NORETURN __attribute__((noreturn))
 #endif
 
+/* PostgreSQL 19 computes offsets when a description made by hand is complete. */
+#if PG_VERSION_NUM >= 190000
+#define rinq_finish_tupdesc(desc) TupleDescFinalize(desc)
+#else
+#define rinq_finish_tupdesc(desc) ((void) 0)
+#endif
+
 #endif							/* RINQ_COMPAT_H */

@@ -56,6 +56,7 @@ int			rinq_notification_retention = 3600;
 int			rinq_session_cache = 32;
 int			rinq_prune_interval = 180;
 int			rinq_dedup_retention = 86400;
+int			rinq_key_retention = 86400;
 int			rinq_dedup_max_requests = 10000000;
 int			rinq_dedup_max_size = 1024;
 int			rinq_shutdown_timeout = 5000;
@@ -401,6 +402,11 @@ define_work_settings(void)
 							"rinq_execute refuses further ones.",
 							&rinq_max_outbox,
 							1000000, 1, INT_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.key_retention",
+							"Sets how long it is remembered that a key was used for a message.",
+							"The second use of a key in that time sends nothing.",
+							&rinq_key_retention,
+							86400, 1, INT_MAX, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.outbox_check_interval",
 							"Sets how often the outbox is compared with what the peer knows of it.",
 							"While nothing is sent and nothing waits, a tenth as often.",

@@ -196,7 +196,7 @@ class Execute(case.Case):
     def test_privileges(self):
         self.db.role("ex_nobody")
         self.db.role("ex_user")
-        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_execute(text, text, jsonb, interval, boolean, text) TO ex_user")
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_execute TO ex_user")
         collector = self.collect("ex-role")
         self.assertSqlState(self.db.error(execute("ex-role", 1), role="ex_nobody"), "42501")
         self.db.sql(execute("ex-role", 2), role="ex_user")

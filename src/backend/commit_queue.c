@@ -28,6 +28,7 @@
 #include "backend/request_context.h"
 #include "base/clock.h"
 #include "guc.h"
+#include "ipc/outbox_due.h"
 #include "ipc/slots.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
@@ -56,6 +57,10 @@ typedef struct Totals
 	Size		plain_bytes;	/* of the others alone */
 	bool		overflowed;		/* some durable ones are in the outbox only */
 	bool		scan;			/* rows were written by hand */
+	bool		waits;			/* messages were added to those that wait, or
+								 * taken from them: */
+	int64		waiting;		/* how many, and */
+	TimestampTz due;			/* when to look at them */
 } Totals;
 
 /* where a subtransaction began */
@@ -276,10 +281,34 @@ rinq_send_scan_at_commit(RinqDatabase *db)
 	totals.scan = true;
 }
 
+void
+rinq_wait_at_commit(RinqDatabase *db, TimestampTz due, int64 rows)
+{
+	begin_commit_queue(db);
+	set_mark();
+	totals.due = totals.waits ? Min(totals.due, due) : due;
+	totals.waits = true;
+	totals.waiting += rows;
+}
+
 int64
 rinq_transaction_durable(void)
 {
-	return totals.durable;
+	return totals.durable + totals.waiting;
+}
+
+/*
+ * Tell the peer of messages that wait, now that the transaction has committed;
+ * nothing here can fail.
+ */
+static void
+hand_over_waiting(void)
+{
+	if (database->oid != MyDatabaseId)
+		return;
+	rinq_waiting_add(database, totals.waiting);
+	if (rinq_due_lower(database, totals.due))
+		rinq_wake_peer(database);
 }
 
 /* Copy a buffer's messages, all or only those that are not durable. */
@@ -421,7 +450,7 @@ rinq_commit_durably(void)
 static void
 commit_queue_xact_callback(XactEvent event, void *arg)
 {
-	if (last_buffer == NULL && last_mark == NULL && totals.durable == 0 && !totals.scan)
+	if (last_buffer == NULL && last_mark == NULL && totals.durable == 0 && !totals.scan && !totals.waits)
 		return;
 	switch (event)
 	{
@@ -447,6 +476,8 @@ commit_queue_xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 			if (totals.durable + totals.plain > 0 || totals.scan)
 				rinq_sendqueue_commit(database, &packed);
+			if (totals.waits)
+				hand_over_waiting();
 			reset_commit_queue();
 			break;
 		case XACT_EVENT_ABORT:

@@ -87,8 +87,8 @@ rinq_outbox_open_table(Oid relid, int columns, LOCKMODE mode)
  * goes on after a restart where it was, and tells when the message was
  * written.
  */
-static int64
-next_seq(RinqDatabase *db)
+int64
+rinq_outbox_next_seq(RinqDatabase *db)
 {
 	uint64		old = pg_atomic_read_u64(&db->outbox_seq);
 	uint64		now = (uint64) GetCurrentTimestamp();
@@ -134,28 +134,21 @@ put_bytea_column(TupleTableSlot *slot, int column, RinqBytes value)
 		slot->tts_values[column] = PointerGetDatum(rinq_bytes_to_bytea(value));
 }
 
-/*
- * Write a message into the outbox, and its place into the message.
- */
-void
-rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutbound *message,
-				   const RinqFields *fields)
+/* Write a row into the table that is written now, and its place into the message. */
+static void
+insert_outbox_row(RinqDatabase *db, Oid schema, RinqOutbound *message,
+				  const RinqFields *fields, const char *id, Oid from)
 {
 	int			table = (int) (pg_atomic_read_u32(&db->outbox_table) % RINQ_OUTBOX_TABLES);
 	Relation	rel;
 	TupleTableSlot *slot;
-	char		id[RINQ_MESSAGE_ID_SIZE];
 
-	PreventCommandIfReadOnly("rinq_execute()");
-	rinq_lock_extension();
-	Assert(message->durable && message->item.id.seq != 0);
 	rel = rinq_outbox_open_table(rinq_outbox_table(schema, table), OUTBOX_COLUMNS, RowExclusiveLock);
 	rinq_check_own_relation(rel, RINQ_OWN_WRITE);
 	slot = table_slot_create(rel, NULL);
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, 0, OUTBOX_COLUMNS * sizeof(bool));
-	rinq_message_id_format(&message->item.id, id, sizeof(id));
-	slot->tts_values[COLUMN_SEQ] = Int64GetDatum(next_seq(db));
+	slot->tts_values[COLUMN_SEQ] = Int64GetDatum(rinq_outbox_next_seq(db));
 	slot->tts_values[COLUMN_ID] = CStringGetTextDatum(id);
 	put_text(slot, COLUMN_NAMESPACE, rinq_get_bytes(fields, RINQ_SEND_NAMESPACE));
 	put_text(slot, COLUMN_COMMAND, rinq_get_bytes(fields, RINQ_SEND_COMMAND));
@@ -163,7 +156,7 @@ rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutbound *message,
 	put_text(slot, COLUMN_TRACE_ID, rinq_get_bytes(fields, RINQ_SEND_TRACE));
 	slot->tts_isnull[COLUMN_DEADLINE] = message->deadline == 0;
 	slot->tts_values[COLUMN_DEADLINE] = TimestampTzGetDatum(rinq_timestamp_of_ms(message->deadline));
-	slot->tts_values[COLUMN_DATABASE] = ObjectIdGetDatum(MyDatabaseId);
+	slot->tts_values[COLUMN_DATABASE] = ObjectIdGetDatum(from);
 	put_bytea_column(slot, COLUMN_SPAN_CONTEXT, rinq_get_bytes(fields, RINQ_SEND_SPAN));
 	put_bytea_column(slot, COLUMN_TRACEPARENT, rinq_get_bytes(fields, RINQ_SEND_TRACEPARENT));
 	put_bytea_column(slot, COLUMN_TRACESTATE, rinq_get_bytes(fields, RINQ_SEND_TRACESTATE));
@@ -174,6 +167,34 @@ rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutbound *message,
 	message->item.tid = slot->tts_tid;
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, NoLock);
+}
+
+/*
+ * Write a message into the outbox, and its place into the message.
+ */
+void
+rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutbound *message,
+				   const RinqFields *fields)
+{
+	char		id[RINQ_MESSAGE_ID_SIZE];
+
+	PreventCommandIfReadOnly("rinq_execute()");
+	rinq_lock_extension();
+	Assert(message->durable && message->item.id.seq != 0);
+	rinq_message_id_format(&message->item.id, id, sizeof(id));
+	insert_outbox_row(db, schema, message, fields, id, MyDatabaseId);
+}
+
+/*
+ * Write a message that has waited into the outbox, in a transaction of the
+ * outbox worker, which has the tables open; its id is no id if somebody has
+ * written it by hand.
+ */
+void
+rinq_outbox_move(RinqDatabase *db, Oid schema, RinqOutbound *message,
+				 const RinqFields *fields, const char *id, Oid database)
+{
+	insert_outbox_row(db, schema, message, fields, id, database);
 }
 
 /*

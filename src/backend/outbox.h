@@ -55,6 +55,7 @@ typedef struct RinqOutboxRead
 } RinqOutboxRead;
 
 /* writing, in the sender's transaction */
+extern int64 rinq_outbox_next_seq(RinqDatabase *db);
 extern void rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutbound *message,
 							   const RinqFields *fields);
 
@@ -78,6 +79,8 @@ extern void rinq_outbox_search(const RinqOutboxTables *tables, List *refs);
 extern bool rinq_outbox_has_any(const RinqOutboxTables *tables, int64 *seqs, Size count);
 extern void rinq_outbox_remove(const RinqOutboxTables *tables, RinqOutboxRowRef *refs,
 							   Size count);
+extern void rinq_outbox_move(RinqDatabase *db, Oid schema, RinqOutbound *message,
+							 const RinqFields *fields, const char *id, Oid database);
 extern bool rinq_outbox_set_aside(const RinqOutboxTables *tables, Oid schema,
 								  RinqOutboxRowRef *ref, int attempts, const char *error);
 

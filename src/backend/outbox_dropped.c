@@ -35,12 +35,13 @@ is_outbox_table(Oid relid)
 		if (rinq_outbox_table(schema, i) == relid)
 			return true;
 	}
-	return false;
+	return get_relname_relid("outbox_waiting", schema) == relid;
 }
 
 /*
  * Count the rows of a table that is about to be dropped, if it is one of the
- * outbox, and return whether it is.  It is locked already.
+ * outbox, or that of messages that wait, and return whether it is.  It is locked
+ * already.
  */
 bool
 rinq_outbox_table_dropped(Oid relid)

@@ -41,6 +41,16 @@ rinq_scan_sees(const RinqScanSnapshot *snapshot, FullTransactionId xid)
 }
 
 /*
+ * Count rows that the outbox worker has added itself, in a transaction that is
+ * over; it counts in no other one meanwhile.
+ */
+void
+rinq_depth_added(RinqDatabase *db, Size rows)
+{
+	pg_atomic_fetch_add_u64(&db->outbox_depth, rows);
+}
+
+/*
  * Rows were removed.
  */
 void

@@ -12,6 +12,7 @@
 
 #include "ipc/sendqueue.h"
 
+extern void rinq_depth_added(RinqDatabase *db, Size rows);
 extern void rinq_depth_removed(RinqDatabase *db, Size rows);
 extern uint64 rinq_depth_begin_count(RinqDatabase *db);
 extern void rinq_depth_snapshot_taken(RinqDatabase *db);

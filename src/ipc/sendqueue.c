@@ -19,6 +19,7 @@
 #include "compat.h"
 
 #include "guc.h"
+#include "ipc/outbox_due.h"
 #include "ipc/sendqueue.h"
 #include "miscadmin.h"
 
@@ -489,7 +490,9 @@ rinq_sendqueue_want_scan(RinqDatabase *db)
 	if (left)
 		leave_direct_mode(queue);
 	LWLockRelease(queue->lock);
-	if (left)
+
+	/* and so there may be in what waits */
+	if (rinq_due_lower(db, DT_NOBEGIN) || left)
 		rinq_wake_peer(db);
 }
 

@@ -78,14 +78,18 @@ typedef enum RinqChunkKind
 	RINQ_CHUNK_REMOVED,			/* items that are not in the outbox any more,
 								 * or "postponed" */
 	RINQ_CHUNK_LISTED,			/* items of the oldest rows */
+	RINQ_CHUNK_RELEASED,		/* messages that have waited, and are in the
+								 * outbox now */
+	RINQ_CHUNK_LOOKED,			/* these were all */
 
 	/* to the outbox worker */
 	RINQ_CHUNK_SCAN,			/* read everything */
 	RINQ_CHUNK_FETCH,			/* items to read again */
 	RINQ_CHUNK_REMOVE,			/* items that the broker has confirmed */
 	RINQ_CHUNK_SET_ASIDE,		/* failed ones */
-	RINQ_CHUNK_CHECK			/* list as many of the oldest rows as fit, and
+	RINQ_CHUNK_CHECK,			/* list as many of the oldest rows as fit, and
 								 * count all */
+	RINQ_CHUNK_LOOK				/* look which of those that wait may be sent */
 } RinqChunkKind;
 
 typedef struct RinqChunk

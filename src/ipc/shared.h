@@ -225,6 +225,10 @@ typedef struct RinqDatabase
 	/* the outbox: rows, and which table is written now */
 	pg_atomic_uint64 outbox_depth;
 	pg_atomic_uint64 outbox_seq;
+
+	/* messages that wait, roughly; and when to look at them (ipc/outbox_due.h) */
+	pg_atomic_uint64 outbox_waiting;
+	pg_atomic_uint64 outbox_due;
 	pg_atomic_uint32 outbox_table;
 
 	/* of the peer's event loop, in the last minute or two; µs */

@@ -10,109 +10,55 @@
 
 #include "compat.h"
 
-#include "access/xlog.h"
 #include "backend/calls.h"
 #include "backend/commit_queue.h"
-#include "backend/outbox.h"
+#include "backend/outbox_waiting.h"
 #include "backend/own_schema.h"
+#include "backend/own_tables.h"
 #include "backend/parallel.h"
-#include "backend/request_context.h"
-#include "base/clock.h"
+#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "funcapi.h"
-#include "guc.h"
+#include "protocol/payload.h"
 #include "sql/arguments.h"
-#include "sql/send.h"
+#include "sql/execution.h"
+#include "sql/resultset.h"
+#include "tcop/utility.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
-#include "utils/timestamp.h"
+#include "utils/jsonb.h"
 
 PG_FUNCTION_INFO_V1(rinq_execute);
 PG_FUNCTION_INFO_V1(rinq_execute_raw);
+PG_FUNCTION_INFO_V1(rinq_execute_many);
+PG_FUNCTION_INFO_V1(rinq_execute_cancel);
 PG_FUNCTION_INFO_V1(rinq_outbox_rescan);
+PG_FUNCTION_INFO_V1(rinq_outbox_look);
 PG_FUNCTION_INFO_V1(rinq_outbox_peer_status);
 
+/* arguments beyond those of RINQ_EXECUTE_NAMESPACE and so on */
 enum
 {
-	ARG_NAMESPACE,
-	ARG_COMMAND,
-	ARG_PAYLOAD,
-	ARG_TIMEOUT,
-	ARG_DURABLE,
-	ARG_SESSION
+	ARG_KEY = RINQ_EXECUTE_DELIVER_AT + 1,
+	ARG_ORDERING,
+	ARG_MANY_ORDERING = ARG_KEY
 };
-
-/*
- * Return the database's entry, which is all that durable messages need; others
- * need the peer.  Raises an error when too many durable messages wait.
- */
-static RinqDatabase *
-require_database(bool durable)
-{
-	RinqDatabase *db;
-
-	rinq_require_preloaded();
-	if (!durable)
-		return rinq_require_peer();
-
-	/*
-	 * said here, since a standby's databases are not served, which is another
-	 * error
-	 */
-	if (RecoveryInProgress())
-		ereport(ERROR,
-				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
-				 errmsg("cannot send durable messages during recovery"),
-				 errdetail("They are written into the outbox of the primary server."),
-				 errhint("Execute the command on the primary, or with durable => false.")));
-	db = rinq_require_database();
-	if ((int64) pg_atomic_read_u64(&db->outbox_depth) + rinq_transaction_durable() >= rinq_max_outbox)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many durable messages wait to be sent"),
-				 errdetail("The setting \"rinq.max_outbox\" allows %d.", rinq_max_outbox),
-				 errhint("Look at the view rinq_outbox_status.")));
-	return db;
-}
 
 static Datum
 execute_command(FunctionCallInfo fcinfo, RinqPayloadForm form)
 {
-	bool		durable = PG_ARGISNULL(ARG_DURABLE) || PG_GETARG_BOOL(ARG_DURABLE);
-	char	   *namespace;
-	char	   *command;
-	RinqDatabase *db;
-	RinqFields	fields;
-	RinqOutbound message;
-	char		id[RINQ_MESSAGE_ID_SIZE];
+	RinqExecution execution;
 
 	rinq_refuse_parallel(fcinfo);
-	namespace = rinq_namespace_argument(fcinfo, ARG_NAMESPACE);
-	command = rinq_text_argument(fcinfo, ARG_COMMAND, "command");
-	db = require_database(durable);
-	rinq_fields_init(&fields, RINQ_KIND_SEND);
-	rinq_put_bytes(&fields, RINQ_SEND_NAMESPACE, rinq_bytes_str(namespace));
-	rinq_put_bytes(&fields, RINQ_SEND_COMMAND, rinq_command_bytes(command));
-	rinq_put_bytes(&fields, RINQ_SEND_PAYLOAD, rinq_payload_argument(fcinfo, ARG_PAYLOAD, form));
-	rinq_send_inherited(&fields);
-
-	memset(&message, 0, sizeof(message));
-	message.durable = durable;
-	if (!PG_ARGISNULL(ARG_TIMEOUT))
-		message.deadline = rinq_wall_ms() + rinq_interval_ms(PG_GETARG_INTERVAL_P(ARG_TIMEOUT));
-	rinq_send_allocate_id_argument(fcinfo, ARG_SESSION, db, &message.item.id);
-	if (durable)
-		rinq_outbox_insert(db, rinq_internal_schema(), &message, &fields);
-	rinq_send_at_commit(db, &message, &fields);
-
-	rinq_message_id_format(&message.item.id, id, sizeof(id));
-	PG_RETURN_DATUM(CStringGetTextDatum(id));
+	rinq_execution_begin(fcinfo, ARG_KEY, ARG_ORDERING, &execution);
+	PG_RETURN_DATUM(rinq_execution_send(&execution, rinq_payload_argument(fcinfo, RINQ_EXECUTE_PAYLOAD, form)));
 }
 
 /*
  * rinq_execute(namespace text, command text, payload jsonb, timeout interval,
- * durable boolean, session text) returns rinq_message_id
+ * durable boolean, session text, deliver_after interval, deliver_at timestamptz,
+ * key text, ordering text) returns rinq_message_id
  *
  * Has a command executed by whichever peer listens to the namespace, when and
  * if the transaction commits; no process waits for it.
@@ -124,8 +70,8 @@ rinq_execute(PG_FUNCTION_ARGS)
 }
 
 /*
- * rinq_execute_raw(namespace text, command text, payload bytea, timeout
- * interval, durable boolean, session text) returns rinq_message_id
+ * rinq_execute_raw(namespace text, command text, payload bytea, …) returns
+ * rinq_message_id
  *
  * The same with CBOR, which is passed on untouched.
  */
@@ -133,6 +79,65 @@ Datum
 rinq_execute_raw(PG_FUNCTION_ARGS)
 {
 	return execute_command(fcinfo, RINQ_PAYLOAD_RAW);
+}
+
+/*
+ * rinq_execute_many(namespace text, command text, payloads jsonb[], timeout
+ * interval, durable boolean, session text, deliver_after interval, deliver_at
+ * timestamptz, ordering text) returns setof rinq_message_id
+ *
+ * Does the same once for each payload, and returns the ids in the same order.
+ */
+Datum
+rinq_execute_many(PG_FUNCTION_ARGS)
+{
+	RinqResultSet set;
+	RinqExecution execution;
+	Datum	   *payloads;
+	bool	   *nulls;
+	int			count;
+	int			i;
+
+	rinq_refuse_parallel(fcinfo);
+	rinq_resultset_begin_scalar(fcinfo, &set);
+	rinq_execution_begin(fcinfo, -1, ARG_MANY_ORDERING, &execution);
+	if (PG_ARGISNULL(RINQ_EXECUTE_PAYLOAD))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("payloads must not be null")));
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(RINQ_EXECUTE_PAYLOAD), JSONBOID, -1, false, TYPALIGN_INT,
+					  &payloads, &nulls, &count);
+	for (i = 0; i < count; i++)
+	{
+		bool		isnull = false;
+		Datum		id;
+
+		CHECK_FOR_INTERRUPTS();
+		if (i > 0)
+			rinq_execution_next(&execution);
+		id = rinq_execution_send(&execution, rinq_payload_from_jsonb(nulls[i] ? NULL : DatumGetJsonbP(payloads[i])));
+		rinq_resultset_put(&set, &id, &isnull);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * rinq_execute_cancel(id rinq_message_id) returns boolean
+ *
+ * Takes a message back that waits for its time, or for the one before it.
+ */
+Datum
+rinq_execute_cancel(PG_FUNCTION_ARGS)
+{
+	char	   *id = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	RinqDatabase *db;
+
+	rinq_refuse_parallel(fcinfo);
+	rinq_require_preloaded();
+	PreventCommandDuringRecovery("rinq_execute_cancel()");
+	PreventCommandIfReadOnly("rinq_execute_cancel()");
+	db = rinq_require_database();
+	PG_RETURN_BOOL(rinq_outbox_cancel(db, rinq_internal_schema(), id));
 }
 
 /*
@@ -154,6 +159,28 @@ rinq_outbox_rescan(PG_FUNCTION_ARGS)
 	db = rinq_preloaded() ? rinq_my_database() : NULL;
 	if (db != NULL)
 		rinq_send_scan_at_commit(db);
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * outbox_look() returns trigger
+ *
+ * On the table of messages that wait, for rows that are written by hand: has
+ * them looked at.
+ */
+Datum
+rinq_outbox_look(PG_FUNCTION_ARGS)
+{
+	RinqDatabase *db;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("outbox_look must be called as a trigger")));
+	rinq_refuse_parallel(fcinfo);
+	db = rinq_preloaded() && !rinq_own_tables_in_use() ? rinq_my_database() : NULL;
+	if (db != NULL)
+		rinq_wait_at_commit(db, DT_NOBEGIN, 0);
 	return PointerGetDatum(NULL);
 }
 

@@ -21,6 +21,7 @@ typedef struct RinqResultSet
 } RinqResultSet;
 
 extern void rinq_resultset_begin(FunctionCallInfo fcinfo, RinqResultSet *set, int columns);
+extern void rinq_resultset_begin_scalar(FunctionCallInfo fcinfo, RinqResultSet *set);
 extern void rinq_resultset_put(RinqResultSet *set, Datum *values, bool *nulls);
 
 #endif							/* RINQ_RESULTSET_H */

@@ -30,6 +30,7 @@
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 #include "worker/outbox_fetch.h"
+#include "worker/outbox_release.h"
 #include "worker/outbox_scan.h"
 #include "worker/outbox_transaction.h"
 
@@ -98,6 +99,7 @@ forget_orders(int code, Datum arg)
 	rinq_chunk_free(current);
 	current = InvalidDsaPointer;
 	rinq_fetch_forget();
+	rinq_release_forget();
 	rinq_scan_forget();
 }
 
@@ -173,7 +175,8 @@ may_worker_leave(void)
 	}
 	if (rinq_outbox_worker.tidy_wanted && rinq_clock_ms() >= next_tidy_time())
 		tidy_outbox();
-	return !rinq_outbox_worker.tidy_wanted && rinq_clock_ms() >= idle_since + rinq_executor_idle_timeout;
+	return !rinq_outbox_worker.tidy_wanted && !rinq_release_pending() &&
+		rinq_clock_ms() >= idle_since + rinq_executor_idle_timeout;
 }
 
 /* ---------------- orders ---------------- */
@@ -198,6 +201,8 @@ remove_rows(RinqChunk *chunk)
 		items[i] = refs[i].item;
 		items[i].postponed = refs[i].found;
 		removed += refs[i].found ? 0 : 1;
+		if (!refs[i].found)
+			rinq_release_removed(&items[i].id);
 	}
 	rinq_outbox_removed(removed);
 	return true;
@@ -268,6 +273,10 @@ carry_out(void)
 			rinq_fetch_order(current);
 			current = InvalidDsaPointer;
 			break;
+		case RINQ_CHUNK_LOOK:
+			rinq_release_order(current);
+			current = InvalidDsaPointer;
+			break;
 		case RINQ_CHUNK_REMOVE:
 			if (!remove_rows(chunk))
 				return false;
@@ -290,6 +299,22 @@ carry_out(void)
 	return true;
 }
 
+/* Go on with a scan, or with messages that wait: one after the other when both have something to do. */
+static RinqOutboxTurn
+scan_or_release(void)
+{
+	static bool release_first = false;
+	RinqOutboxTurn first;
+	RinqOutboxTurn second;
+
+	release_first = !release_first;
+	first = release_first ? rinq_release_turn() : rinq_scan_turn();
+	if (first == RINQ_TURN_DONE)
+		return first;
+	second = release_first ? rinq_scan_turn() : rinq_release_turn();
+	return second == RINQ_TURN_NOTHING ? first : second;
+}
+
 /* Do one thing, if there is one that can be done. */
 static RinqOutboxTurn
 run_outbox_turn(void)
@@ -304,7 +329,7 @@ run_outbox_turn(void)
 	turn = rinq_fetch_turn();
 	if (turn == RINQ_TURN_DONE)
 		return turn;
-	other = rinq_scan_turn();
+	other = scan_or_release();
 	if (other != RINQ_TURN_NOTHING)
 		return other;
 	return turn;
@@ -354,6 +379,7 @@ init_outbox_worker(void)
 													   ALLOCSET_DEFAULT_SIZES);
 	rinq_scan_init();
 	rinq_fetch_init();
+	rinq_release_init();
 }
 
 /* Return the ms until the next look, if nothing happens before. */

@@ -23,6 +23,7 @@
 #include "peer/process.h"
 #include "peer/sending/intake.h"
 #include "peer/sending/outbox_link.h"
+#include "peer/sending/outbox_look.h"
 #include "peer/sending/outbox_watch.h"
 #include "peer/sending/sent.h"
 #include "utils/memutils.h"
@@ -227,7 +228,8 @@ drop_stored(void)
 	stored.last = InvalidDsaPointer;
 	while (DsaPointerIsValid(pointer = rinq_chunks_take(&all)))
 	{
-		if (rinq_chunk(pointer)->kind == RINQ_CHUNK_FETCHED)
+		if (rinq_chunk(pointer)->kind == RINQ_CHUNK_FETCHED ||
+			rinq_chunk(pointer)->kind == RINQ_CHUNK_RELEASED)
 			rinq_chunks_add(&stored, pointer);
 		else
 			rinq_sendqueue_free(the_queue(), pointer);
@@ -254,6 +256,12 @@ take_report(RinqChunk *chunk, RinqTaken * current)
 			return true;
 		case RINQ_CHUNK_FETCHED:
 			return false;
+		case RINQ_CHUNK_RELEASED:
+			rinq_sent_expect(chunk);
+			return false;
+		case RINQ_CHUNK_LOOKED:
+			rinq_outbox_looked();
+			return true;
 		case RINQ_CHUNK_SNAPSHOT:
 			if (!is_current_scan(chunk))
 				return true;

@@ -24,6 +24,7 @@
 #include "peer/sending/intake.h"
 #include "peer/sending/notification.h"
 #include "peer/sending/outbox_link.h"
+#include "peer/sending/outbox_look.h"
 #include "peer/sending/outbox_watch.h"
 #include "peer/sending/publisher.h"
 #include "peer/sending/sender.h"
@@ -82,6 +83,7 @@ rinq_sender_init(void)
 {
 	rinq_sent_init();
 	rinq_intake_init();
+	rinq_outbox_look_init();
 }
 
 /* ---------------- the broker's answers ---------------- */
@@ -455,6 +457,7 @@ rinq_sender_step(bool calls)
 		rinq_sent_worker_lost();
 		rinq_intake_worker_lost();
 		rinq_outbox_watch_worker_lost();
+		rinq_outbox_look_worker_lost();
 	}
 	obstacle = send_chunks();
 	next = rinq_intake_scan(&current);
@@ -462,6 +465,7 @@ rinq_sender_step(bool calls)
 	next = rinq_clock_earlier(next, rinq_outbox_watch(obstacle == OBSTACLE_NONE && !rinq_intake_busy(),
 													  rinq_intake_scans()));
 	next = rinq_clock_earlier(next, rinq_outbox_watch_space());
+	next = rinq_clock_earlier(next, rinq_outbox_look_when_due());
 	next = rinq_clock_earlier(next, rinq_outbox_look_for_stall(obstacle_text(obstacle)));
 	show_status();
 	if (obstacle == OBSTACLE_TURN)

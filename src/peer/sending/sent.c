@@ -52,6 +52,8 @@ struct RinqSent
 	int64		retry_at;
 	bool		returned;		/* by the broker, which is about to confirm it */
 	bool		hopeless;		/* another attempt would fail, too */
+	bool		expected;		/* the outbox worker has announced it, before
+								 * it was sent for the first time */
 	char	   *error;			/* of the last attempt, NULL for none */
 	dlist_node	node;			/* in one of the lists, but for those
 								 * published or fetched */
@@ -157,6 +159,7 @@ rinq_sent_begin(const RinqOutbound *outbound)
 	{
 		message->attempts = 0;
 		message->hopeless = false;
+		message->expected = false;
 		message->error = NULL;
 	}
 	message->item = outbound->item;
@@ -167,14 +170,14 @@ rinq_sent_begin(const RinqOutbound *outbound)
 
 /*
  * Undo rinq_sent_begin for a message that was not published, since it has to
- * wait: one that was fetched is still expected, others come as if for the
- * first time.
+ * wait: one that was fetched, or announced, is still expected, others come as if
+ * for the first time.
  */
 void
 rinq_sent_undo(RinqSent * message)
 {
 	Assert(message->state == SENT_PUBLISHED);
-	if (message->attempts == 0)
+	if (message->attempts == 0 && !message->expected)
 	{
 		forget_sent(message);
 		return;
@@ -271,6 +274,30 @@ rinq_sent_reported(const RinqMessageId *id, bool nack)
 }
 
 /* ---------------- what the outbox worker says ---------------- */
+
+/*
+ * Take notice of messages that have waited, before they are sent: a scan that
+ * finds them from now on is told that they are known.
+ */
+void
+rinq_sent_expect(RinqChunk *chunk)
+{
+	Size		at = 0;
+
+	while (at < chunk->size)
+	{
+		RinqOutbound *outbound = rinq_chunk_message(chunk, at);
+		RinqSent   *message = rinq_sent_begin(outbound);
+
+		if (message != NULL)
+		{
+			message->expected = true;
+			message->state = SENT_FETCHING;
+			num_fetching++;
+		}
+		at += outbound->length;
+	}
+}
 
 /*
  * Mark messages that a scan has found, and that are known here already.

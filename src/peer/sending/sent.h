@@ -23,6 +23,7 @@ extern void rinq_sent_returned(RinqSent * message);
 extern void rinq_sent_failed(RinqSent * message, const char *error);
 extern void rinq_sent_refused(RinqSent * message, const char *error, bool for_good);
 extern void rinq_sent_reported(const RinqMessageId *id, bool nack);
+extern void rinq_sent_expect(RinqChunk *chunk);
 extern void rinq_sent_sift(RinqChunk *chunk);
 extern void rinq_sent_removed(const RinqOutboxItem *items, uint32 count);
 extern bool rinq_sent_see(const RinqOutboxItem *item);

@@ -1,0 +1,78 @@
+/*-------------------------------------------------------------------------
+ *
+ * ipc/outbox_due.c
+ *	  When the outbox worker is to look at messages that wait.
+ *
+ * That is one time of the wall clock, which transactions move to an earlier one
+ * when they have committed.  The outbox worker takes it, before the snapshot
+ * that it looks with, and puts back what it has found is next: a transaction
+ * that the snapshot does not see has moved it again by then.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "guc.h"
+#include "ipc/outbox_due.h"
+#include "utils/timestamp.h"
+
+#define KEY_SLACK 60			/* s that a key may stay for after its time, so
+								 * that many are forgotten at once */
+
+/*
+ * Return when to look; DT_NOBEGIN is now, DT_NOEND never.
+ */
+TimestampTz
+rinq_due(RinqDatabase *db)
+{
+	return (TimestampTz) pg_atomic_read_u64(&db->outbox_due);
+}
+
+/*
+ * Begin to look: there is no such time until one is found, or a transaction
+ * says so.
+ */
+TimestampTz
+rinq_due_take(RinqDatabase *db)
+{
+	return (TimestampTz) pg_atomic_exchange_u64(&db->outbox_due, (uint64) DT_NOEND);
+}
+
+/*
+ * Have messages looked at no later than at a time; true when that is earlier
+ * than what was known.
+ */
+bool
+rinq_due_lower(RinqDatabase *db, TimestampTz due)
+{
+	uint64		old = pg_atomic_read_u64(&db->outbox_due);
+
+	while (due < (TimestampTz) old)
+	{
+		if (pg_atomic_compare_exchange_u64(&db->outbox_due, &old, (uint64) due))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Return when a key is forgotten that is used at a time.
+ */
+TimestampTz
+rinq_key_expiry(TimestampTz used)
+{
+	return TimestampTzPlusMilliseconds(used, INT64CONST(1000) * ((int64) rinq_key_retention + KEY_SLACK));
+}
+
+/*
+ * Count messages that wait, or with a negative number, do not any more.
+ */
+void
+rinq_waiting_add(RinqDatabase *db, int64 rows)
+{
+	uint64		old = pg_atomic_read_u64(&db->outbox_waiting);
+
+	while (!pg_atomic_compare_exchange_u64(&db->outbox_waiting, &old,
+										   (uint64) Max((int64) old + rows, 0)))
+		;
+}

@@ -1,0 +1,22 @@
+/*-------------------------------------------------------------------------
+ *
+ * ipc/outbox_due.h
+ *	  When the outbox worker is to look at messages that wait.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_OUTBOX_DUE_H
+#define RINQ_OUTBOX_DUE_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "ipc/shared.h"
+
+extern TimestampTz rinq_due(RinqDatabase *db);
+extern TimestampTz rinq_due_take(RinqDatabase *db);
+extern bool rinq_due_lower(RinqDatabase *db, TimestampTz due);
+extern TimestampTz rinq_key_expiry(TimestampTz used);
+extern void rinq_waiting_add(RinqDatabase *db, int64 rows);
+
+#endif							/* RINQ_OUTBOX_DUE_H */

@@ -1,0 +1,539 @@
+/*-------------------------------------------------------------------------
+ *
+ * outbox_release.c
+ *	  Moving messages that wait into the outbox, when they may be sent.
+ *
+ * The peer says when to look.  What is found goes from one table to the other in
+ * one transaction, and then to the peer.  Statements in SQL, which the install
+ * script defines, say which messages these are: those whose time has come, and
+ * of each ordering the first, while none of it is in the outbox.
+ *
+ * Which messages in the outbox are the first of an ordering is in a table, and
+ * in the memory of this process too, so that removing rows costs no more than a
+ * look into that.  The process that begins reads the table, and sets right what
+ * the one before has not got to.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/table.h"
+#include "backend/own_relation.h"
+#include "backend/own_tables.h"
+#include "base/clock.h"
+#include "base/hash_table.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "guc.h"
+#include "ipc/outbox_depth.h"
+#include "ipc/outbox_due.h"
+#include "ipc/slots.h"
+#include "miscadmin.h"
+#include "protocol/payload.h"
+#include "storage/lmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "worker/outbox_release.h"
+
+#define PIECE_MESSAGES 500		/* moved in one transaction, */
+#define PIECE_KEYS 2000			/* and keys forgotten */
+#define MAX_AHEAD (4 * RINQ_OUTBOX_PIECE)	/* bytes that the peer has not
+											 * sent */
+#define KEYS_INTERVAL (60 * USECS_PER_SEC)	/* between looks for old keys */
+#define UNUSABLE_DELAY (10 * USECS_PER_SEC) /* until tables are looked at again
+											 * that are not as rinq made them */
+#define TELL_INTERVAL 600000	/* ms between log entries about these */
+
+/* columns of what outbox_release() returns, from 1 on: those of the outbox come first */
+enum
+{
+	RELEASED_ID = 2,
+	RELEASED_NAMESPACE,
+	RELEASED_COMMAND,
+	RELEASED_PAYLOAD,
+	RELEASED_TRACE_ID,
+	RELEASED_DEADLINE,
+	RELEASED_DATABASE,
+	RELEASED_SPAN_CONTEXT,
+	RELEASED_TRACEPARENT,
+	RELEASED_TRACESTATE,
+	RELEASED_ROLE,
+	RELEASED_KEY,
+	RELEASED_ORDERING,
+	RELEASED_DUE
+};
+
+/* what a look has come to */
+typedef struct Look
+{
+	RinqOutboxRead read;		/* messages for the peer */
+	Size		moved;			/* rows */
+	Size		blocked;		/* rows, until the one before is through */
+	bool		odd;			/* some of them only a scan can deal with */
+	TimestampTz next;			/* when to look again */
+	bool		busy;			/* something could not be done now */
+} Look;
+
+static const char *const own_tables[] = {"outbox_waiting", "outbox_ordered", "outbox_key"};
+
+static dsa_pointer order = InvalidDsaPointer;	/* to look, that is carried out */
+static bool mended;				/* by this process */
+static HTAB *firsts;			/* ids of messages that are the first of an
+								 * ordering */
+static RinqMessageId *through;	/* of these, rows that were removed */
+static int	num_through;
+static int	room_through;
+
+void
+rinq_release_init(void)
+{
+	firsts = rinq_make_hash_table("rinq ordered messages", 64, sizeof(RinqMessageId), sizeof(RinqMessageId), TopMemoryContext);
+
+	/* have the peer say so once, for what an earlier process has left */
+	if (rinq_due_lower(rinq_outbox_worker.db, DT_NOBEGIN))
+		rinq_wake_peer(rinq_outbox_worker.db);
+}
+
+/*
+ * Take the peer's order to look.
+ */
+void
+rinq_release_order(dsa_pointer pointer)
+{
+	Assert(!DsaPointerIsValid(order));
+	order = pointer;
+}
+
+/*
+ * Tell whether this process must not leave, since it knows what no other one
+ * does.
+ */
+bool
+rinq_release_pending(void)
+{
+	return DsaPointerIsValid(order) || num_through > 0;
+}
+
+/*
+ * Give up what is left to do.
+ */
+void
+rinq_release_forget(void)
+{
+	rinq_chunk_free(order);
+	order = InvalidDsaPointer;
+}
+
+/* ---------------- orderings ---------------- */
+
+static void
+remember_first(const RinqMessageId *id)
+{
+	RinqMessageId key;
+
+	rinq_message_id_key(id, &key);
+	(void) hash_search(firsts, &key, HASH_ENTER, NULL);
+}
+
+/*
+ * Note that a row was removed: if it was the first of an ordering, the next is
+ * looked at.
+ */
+void
+rinq_release_removed(const RinqMessageId *id)
+{
+	RinqMessageId key;
+	bool		found;
+
+	if (hash_get_num_entries(firsts) == 0)
+		return;
+	rinq_message_id_key(id, &key);
+	(void) hash_search(firsts, &key, HASH_REMOVE, &found);
+	if (!found)
+		return;
+	if (num_through == room_through)
+	{
+		room_through = Max(64, room_through * 2);
+		through = through == NULL ?
+			MemoryContextAlloc(TopMemoryContext, room_through * sizeof(RinqMessageId)) :
+			repalloc(through, room_through * sizeof(RinqMessageId));
+	}
+	through[num_through++] = *id;
+	(void) rinq_due_lower(rinq_outbox_worker.db, DT_NOBEGIN);
+}
+
+/* Return the ids of messages that are through, as an array of texts. */
+static Datum
+through_array(void)
+{
+	Datum	   *ids = palloc(Max(num_through, 1) * sizeof(Datum));
+	int			i;
+
+	for (i = 0; i < num_through; i++)
+	{
+		char		text[RINQ_MESSAGE_ID_SIZE];
+
+		rinq_message_id_format(&through[i], text, sizeof(text));
+		ids[i] = CStringGetTextDatum(text);
+	}
+	return PointerGetDatum(construct_array(ids, num_through, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/* Keep only those of the messages that are through that a statement has returned. */
+static void
+keep_through(void)
+{
+	uint64		row;
+
+	num_through = 0;
+	for (row = 0; row < SPI_processed; row++)
+	{
+		char	   *text = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 1);
+
+		if (rinq_message_id_parse(text, strlen(text), &through[num_through]))
+			num_through++;
+	}
+}
+
+static void
+pass_on(Look *look)
+{
+	Oid			type = TEXTARRAYOID;
+	Datum		ids;
+
+	if (num_through == 0)
+		return;
+	ids = through_array();
+	(void) rinq_own_table_execute("SELECT t FROM rinq_internal.outbox_through($1) t", 1, &type, &ids, NULL);
+	keep_through();
+	look->busy |= num_through > 0;
+}
+
+/* Read which messages are the first of their orderings. */
+static void
+read_firsts(void)
+{
+	uint64		row;
+
+	(void) rinq_own_table_execute("SELECT o.id FROM rinq_internal.outbox_ordered o", 0, NULL, NULL, NULL);
+	for (row = 0; row < SPI_processed; row++)
+	{
+		char	   *text = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 1);
+		RinqMessageId id;
+
+		if (rinq_message_id_parse(text, strlen(text), &id))
+			remember_first(&id);
+	}
+}
+
+/* ---------------- tables ---------------- */
+
+static void
+tell_unusable(Relation rel, const char *problem)
+{
+	static int64 told_at = 0;
+
+	if (told_at != 0 && rinq_clock_ms() - told_at < TELL_INTERVAL)
+		return;
+	told_at = rinq_clock_ms();
+	ereport(WARNING,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("rinq cannot send delayed and ordered messages, because the table \"%s\" is not as rinq made it",
+					RelationGetRelationName(rel)),
+			 errdetail_internal("The table cannot be used: %s.", problem),
+			 errhint("Remove what was added; rinq_check() lists it.")));
+}
+
+/* Lock the tables; false when that would have to wait. */
+static bool
+lock_own_tables(Oid schema)
+{
+	Oid			dead = get_relname_relid("outbox_dead_letter", schema);
+	int			i;
+
+	for (i = 0; i < (int) lengthof(own_tables); i++)
+	{
+		Oid			relid = get_relname_relid(own_tables[i], schema);
+
+		if (!OidIsValid(relid) || !ConditionalLockRelationOid(relid, RowExclusiveLock))
+			return false;
+	}
+	return OidIsValid(dead) && ConditionalLockRelationOid(dead, AccessShareLock);
+}
+
+/* Tell whether the tables, which are locked, are as rinq made them. */
+static bool
+are_usable(Oid schema)
+{
+	bool		usable = true;
+	int			i;
+
+	for (i = 0; i < (int) lengthof(own_tables) && usable; i++)
+	{
+		Relation	rel = table_open(get_relname_relid(own_tables[i], schema), NoLock);
+		char	   *problem = rinq_own_relation_problem(rel, RINQ_OWN_WRITE);
+
+		usable = problem == NULL;
+		if (!usable)
+			tell_unusable(rel, problem);
+		table_close(rel, NoLock);
+	}
+	return usable;
+}
+
+/* ---------------- looking ---------------- */
+
+/* Set right what an earlier process has left, and count what waits. */
+static void
+mend_waiting(void)
+{
+	Oid			type = OIDOID;
+	Datum		here = ObjectIdGetDatum(MyDatabaseId);
+	bool		isnull;
+	int64		count;
+
+	(void) rinq_own_table_execute("SELECT rinq_internal.outbox_mend($1)", 1, &type, &here, NULL);
+	count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	pg_atomic_write_u64(&rinq_outbox_worker.db->outbox_waiting, (uint64) count);
+	read_firsts();
+}
+
+/* Return a column of a released row as bytes, which nothing else owns. */
+static RinqBytes
+released_bytes(HeapTuple tuple, TupleDesc desc, int column)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(tuple, desc, column, &isnull);
+	bytea	   *bytes;
+
+	if (isnull)
+		return rinq_bytes(NULL, 0);
+	bytes = DatumGetByteaPP(value);
+	return rinq_bytes(VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
+}
+
+static RinqBytes
+released_text(HeapTuple tuple, TupleDesc desc, int column)
+{
+	char	   *text = SPI_getvalue(tuple, desc, column);
+
+	return text == NULL ? rinq_bytes(NULL, 0) : rinq_text_to_wire(text);
+}
+
+static void
+read_released(HeapTuple tuple, TupleDesc desc, RinqFields *fields)
+{
+	rinq_fields_init(fields, RINQ_KIND_SEND);
+	rinq_put_bytes(fields, RINQ_SEND_NAMESPACE, released_text(tuple, desc, RELEASED_NAMESPACE));
+	rinq_put_bytes(fields, RINQ_SEND_COMMAND, released_text(tuple, desc, RELEASED_COMMAND));
+	rinq_put_bytes(fields, RINQ_SEND_PAYLOAD, released_bytes(tuple, desc, RELEASED_PAYLOAD));
+	rinq_put_bytes(fields, RINQ_SEND_TRACE, released_text(tuple, desc, RELEASED_TRACE_ID));
+	rinq_put_bytes(fields, RINQ_SEND_SPAN, released_bytes(tuple, desc, RELEASED_SPAN_CONTEXT));
+	rinq_put_bytes(fields, RINQ_SEND_TRACEPARENT, released_bytes(tuple, desc, RELEASED_TRACEPARENT));
+	rinq_put_bytes(fields, RINQ_SEND_TRACESTATE, released_bytes(tuple, desc, RELEASED_TRACESTATE));
+}
+
+/* Add a message to those for the peer. */
+static void
+add_for_peer(Look *look, const RinqOutbound *message, const RinqFields *fields)
+{
+	MemoryContext old = MemoryContextSwitchTo(rinq_outbox_worker.context);
+	RinqOutbound *copy = palloc_extended(rinq_outbound_size(fields), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+
+	*copy = *message;
+	rinq_outbound_write(copy, fields);
+	look->read.messages = lappend(look->read.messages, copy);
+	look->read.bytes += copy->length;
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Move a row into the outbox.  What cannot be sent as it is, or is another
+ * database's, is left to a scan, which sets it aside.
+ */
+static void
+move_released(Look *look, HeapTuple tuple, TupleDesc desc)
+{
+	char	   *id = SPI_getvalue(tuple, desc, RELEASED_ID);
+	RinqOutbound message;
+	RinqFields	fields;
+	Datum		deadline;
+	Oid			from;
+	bool		isnull;
+	bool		no_deadline;
+
+	memset(&message, 0, sizeof(message));
+	message.durable = true;
+	deadline = SPI_getbinval(tuple, desc, RELEASED_DEADLINE, &no_deadline);
+	if (!no_deadline)
+		message.deadline = rinq_ms_of_timestamp(DatumGetTimestampTz(deadline));
+	from = DatumGetObjectId(SPI_getbinval(tuple, desc, RELEASED_DATABASE, &isnull));
+	read_released(tuple, desc, &fields);
+	rinq_outbox_move(rinq_outbox_worker.db, rinq_outbox_worker.schema, &message, &fields, id, from);
+	look->moved++;
+	if (!rinq_message_id_parse(id, strlen(id), &message.item.id) || from != MyDatabaseId ||
+		rinq_get_bytes(&fields, RINQ_SEND_PAYLOAD).len > rinq_payload_limit())
+		look->odd = true;
+	else
+		add_for_peer(look, &message, &fields);
+	if (from == MyDatabaseId && message.item.id.seq != 0 && SPI_getvalue(tuple, desc, RELEASED_ORDERING) != NULL)
+		remember_first(&message.item.id);
+}
+
+/* Move what may be sent now. */
+static void
+release_due(Look *look, TimestampTz now)
+{
+	Oid			types[4] = {OIDOID, TIMESTAMPTZOID, INT4OID, INT8OID};
+	Datum		values[4];
+	SPITupleTable *rows;
+	uint64		count;
+	uint64		row;
+
+	values[0] = ObjectIdGetDatum(MyDatabaseId);
+	values[1] = TimestampTzGetDatum(now);
+	values[2] = Int32GetDatum(PIECE_MESSAGES);
+	values[3] = Int64GetDatum(RINQ_OUTBOX_PIECE);
+	count = rinq_own_table_execute("SELECT r.* FROM rinq_internal.outbox_release($1, $2, $3, $4) r", 4, types, values, NULL);
+	rows = SPI_tuptable;
+	for (row = 0; row < count; row++)
+	{
+		bool		isnull;
+
+		if (DatumGetTimestampTz(SPI_getbinval(rows->vals[row], rows->tupdesc, RELEASED_DUE, &isnull)) == DT_NOEND)
+			look->blocked++;
+		else
+			move_released(look, rows->vals[row], rows->tupdesc);
+	}
+}
+
+static void
+forget_old_keys(Look *look, TimestampTz now)
+{
+	Oid			types[2] = {TIMESTAMPTZOID, INT4OID};
+	Datum		values[2];
+	bool		isnull;
+
+	values[0] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, -INT64CONST(1000) * rinq_key_retention));
+	values[1] = Int32GetDatum(PIECE_KEYS);
+	(void) rinq_own_table_execute("SELECT rinq_internal.outbox_forget_keys($1, $2)", 2, types, values, NULL);
+	if (DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)) == PIECE_KEYS)
+		look->next = DT_NOBEGIN;
+}
+
+/* Find out when there is something to do next. */
+static void
+find_next_look(Look *look, TimestampTz now)
+{
+	Datum		value;
+	bool		isnull;
+
+	(void) rinq_own_table_execute("SELECT n.due, n.oldest_key FROM rinq_internal.outbox_next() n", 0, NULL, NULL, NULL);
+	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (!isnull)
+		look->next = Min(look->next, DatumGetTimestampTz(value));
+	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
+	if (!isnull)
+		look->next = Min(look->next, Max(rinq_key_expiry(DatumGetTimestampTz(value)), now + KEYS_INTERVAL));
+}
+
+/* Look, in a transaction that has a snapshot. */
+static void
+look_at_waiting(Look *look)
+{
+	static TimestampTz keys_after = DT_NOBEGIN;
+	TimestampTz now = GetCurrentTimestamp();
+	RinqOwnTable table;
+
+	rinq_own_table_open(&table, rinq_outbox_worker.schema, "outbox_waiting");
+	if (!mended)
+		mend_waiting();
+	pass_on(look);
+	release_due(look, now);
+	if (now >= keys_after || now < keys_after - KEYS_INTERVAL)
+	{
+		keys_after = now + KEYS_INTERVAL;
+		forget_old_keys(look, now);
+	}
+	find_next_look(look, now);
+	rinq_own_table_close(&table);
+}
+
+/*
+ * Tell the peer of the messages that were moved, now that they are committed;
+ * those that it cannot be told of, it finds by a scan.
+ */
+static void
+hand_over_released(const Look *look)
+{
+	RinqDatabase *db = rinq_outbox_worker.db;
+
+	if (look->moved == 0)
+		return;
+	rinq_depth_added(db, look->moved);
+	rinq_waiting_add(db, -(int64) look->moved);
+	if (look->odd ||
+		(look->read.messages != NIL && !rinq_outbox_report_messages(RINQ_CHUNK_RELEASED, &look->read, 0)))
+		rinq_sendqueue_want_scan(db);
+}
+
+/* Look once, and tell the peer what was found; false when tables are locked. */
+static bool
+look_once(Look *look)
+{
+	bool		usable;
+
+	look->next = DT_NOEND;
+	if (!rinq_outbox_begin("rinq: sending delayed and ordered messages", RowExclusiveLock))
+		return false;
+	(void) rinq_due_take(rinq_outbox_worker.db);
+	rinq_outbox_snapshot();
+	if (!lock_own_tables(rinq_outbox_worker.schema))
+	{
+		rinq_outbox_end();
+		return false;
+	}
+	usable = are_usable(rinq_outbox_worker.schema);
+	if (usable)
+		look_at_waiting(look);
+	else
+		look->next = GetCurrentTimestamp() + UNUSABLE_DELAY;
+	rinq_outbox_end();
+	mended |= usable;
+	hand_over_released(look);
+	return true;
+}
+
+/*
+ * Do a turn's work on the order to look, if there is one.
+ */
+RinqOutboxTurn
+rinq_release_turn(void)
+{
+	RinqSendQueue *queue = rinq_outbox_worker.queue;
+	Look		look;
+
+	if (!DsaPointerIsValid(order))
+		return RINQ_TURN_NOTHING;
+
+	/* set before looking, so that the peer does not miss it */
+	queue->worker_waits = true;
+	pg_memory_barrier();
+	if (rinq_sendqueue_report_bytes(queue) >= MAX_AHEAD)
+		return RINQ_TURN_LATER;
+	queue->worker_waits = false;
+	memset(&look, 0, sizeof(look));
+	if (!look_once(&look))
+		return RINQ_TURN_LATER;
+	if (look.next <= GetCurrentTimestamp() || look.busy)
+		return look.moved > 0 || look.blocked > 0 ? RINQ_TURN_DONE : RINQ_TURN_LATER;
+	(void) rinq_due_lower(rinq_outbox_worker.db, look.next);
+	rinq_outbox_report_with(&order, RINQ_CHUNK_LOOKED);
+	return RINQ_TURN_DONE;
+}
