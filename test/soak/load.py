@@ -21,6 +21,37 @@ DECLARE
 BEGIN
   INSERT INTO sent VALUES (rinq_execute('soak.' || account, command, jsonb_build_object('n', n, 'pad', repeat('x', size))), account, n, size);
 END $$;
+CREATE TABLE keyed (key text, id text);
+CREATE TABLE entity (name text PRIMARY KEY, n bigint DEFAULT 0);
+INSERT INTO entity SELECT 'entity ' || i FROM generate_series(1, 5) i;
+CREATE FUNCTION post_later(delay interval) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  n bigint := nextval('number');
+  id text := rinq_execute('soak.later', 'x', jsonb_build_object('n', n), deliver_after => delay);
+BEGIN
+  INSERT INTO sent VALUES (id, 'later', n, 0);
+  RETURN id;
+END $$;
+CREATE FUNCTION take_back(taken text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  IF rinq_execute_cancel(taken) THEN
+    DELETE FROM sent WHERE id = taken;
+  END IF;
+END $$;
+CREATE FUNCTION post_ordered(which text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  m bigint;
+BEGIN
+  UPDATE entity SET n = n + 1 WHERE name = which RETURNING n INTO m;
+  INSERT INTO sent VALUES (rinq_execute('soak.ordered', 'x', jsonb_build_object('e', which, 'n', m), ordering => which), 'ordered', m, 0);
+END $$;
+CREATE FUNCTION post_keyed(which text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  one text := rinq_execute('soak.keyed', 'x', '1', key => which);
+BEGIN
+  INSERT INTO keyed VALUES (which, one);
+  INSERT INTO sent SELECT one, 'keyed', nextval('number'), 0 WHERE NOT EXISTS (SELECT FROM sent s WHERE s.id = one);
+END $$;
 CREATE FUNCTION tell(account text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
   n bigint := nextval('number');
@@ -134,6 +165,38 @@ class Writer(SqlWorker):
         self.session.execute("BEGIN; SET LOCAL synchronous_commit = off; %s COMMIT;" % self.post())
 
 
+class LaterWriter(SqlWorker):
+    """Commits messages that are delayed, taken back, ordered, or sent twice with one key."""
+
+    def begin(self):
+        super().begin()
+        self.prefix = "%x" % self.random.getrandbits(60)
+        self.keys = 0
+
+    def step(self):
+        self.random.choice((self.delayed, self.taken_back, self.ordered, self.ordered, self.keyed))()
+        self.stopping.wait(self.load.pause * 2)
+
+    def post(self, most=5000):
+        return "SELECT post_later('%d ms')" % self.random.randrange(most)
+
+    def delayed(self):
+        self.session.execute("BEGIN; SAVEPOINT a; %s; ROLLBACK TO a; %s; COMMIT" % (self.post(), self.post()))
+
+    def taken_back(self):
+        id = self.session.value(self.post(300))
+        self.stopping.wait(self.random.random() / 5)
+        self.session.execute("SELECT take_back('%s')" % id)
+
+    def ordered(self):
+        self.session.execute("SELECT post_ordered('entity %d')" % self.random.randrange(1, 6))
+
+    def keyed(self):
+        key = quote("%s %d" % (self.prefix, self.keys - self.random.randrange(3)))
+        self.session.execute("SELECT post_keyed(%s)" % key)
+        self.keys += 1
+
+
 class LargeWriter(SqlWorker):
     """Now and then, a durable message larger than the broker takes, which must be set aside and hold back no other."""
 
@@ -193,6 +256,9 @@ class Service(Worker):
         peer = self.load.world.peer(prefetch=200)
         self._peer = peer
         peer.serve("soak.remote", self.receive)
+        peer.serve("soak.later", lambda request: self.load.accounts["later"].arrive(request.id))
+        peer.serve("soak.keyed", lambda request: self.load.accounts["keyed"].arrive(request.id))
+        peer.serve("soak.ordered", self.receive_ordered)
         peer.serve("soak.echo", lambda request: request.payload)
         peer.listen_notifications("soak.news", 1, lambda one: self.load.accounts["news, remote"].arrive(one.payload["n"]))
         self.peer = peer
@@ -201,6 +267,13 @@ class Service(Worker):
         payload = request.payload
         self.load.sizes[payload["n"]] = len(payload["pad"])
         self.load.accounts["remote"].arrive(request.id)
+
+    def receive_ordered(self, request):
+        """The first arrivals of each entity are in order; a message that comes again may come late."""
+        entity, n = request.payload["e"], request.payload["n"]
+        last = self.load.last_of.get(entity, 0)
+        self.load.accounts["ordered"].arrive(request.id, n <= last + 1)
+        self.load.last_of[entity] = max(n, last)
 
     def step(self):
         if self.renew.is_set() or not self.peer.connected:
@@ -226,8 +299,11 @@ class Load:
         self.pause = pause
         self.too_large = too_large
         self.sizes = {}
+        self.last_of = {}
+        self.keys_used_twice = []
         self.accounts = {account.name: account for account in (
             Account("remote"), Account("once", at_most_once=True), Account("often"),
+            Account("later"), Account("ordered"), Account("keyed"),
             Account("news, remote", at_least_once=False, at_most_once=True),
             Account("news, subscription", at_least_once=False, at_most_once=True))}
         self.calls_out = Answers("calls of the peer", TOLERATED | {"ConnectionError", "BrokenPipeError", "RuntimeError"})
@@ -239,7 +315,7 @@ class Load:
         self.receiver = world.database("soak_receiver")
         self.receiver.sql(RECEIVER_SQL)
         self.service = Service(self)
-        self.workers = [self.service] + [Writer(self) for _ in range(writers)] + [Notifier(self), Caller(self), RemoteCaller(self)]
+        self.workers = [self.service] + [Writer(self) for _ in range(writers)] + [LaterWriter(self), LaterWriter(self), Notifier(self), Caller(self), RemoteCaller(self)]
         if too_large is not None:
             self.workers.append(LargeWriter(self))
 
@@ -276,6 +352,7 @@ class Load:
         self.accounts["remote"].set_aside = {id for (id,) in self.sender.sql("SELECT id FROM rinq_outbox_dead_letter")}
         self.accounts["remote"].wrong = [n for _, account, n, size in sent
                                          if account == "remote" and self.sizes.get(int(n), int(size)) != int(size)]
+        self.keys_used_twice = [key for (key,) in self.sender.sql("SELECT key FROM keyed GROUP BY key HAVING count(DISTINCT id) > 1")]
         for name in ("once", "often"):
             self.accounts[name].arrived.clear()
             self.accounts[name].arrived.update(id for (id,) in self.receiver.sql("SELECT id FROM handled WHERE account = " + quote(name)))
@@ -285,14 +362,17 @@ class Load:
     def missing(self):
         """How many messages that must arrive are still to come, those in the outbox included."""
         self.read_committed()
-        depth = int(self.sender.value("SELECT depth FROM rinq_outbox_status"))
+        depth = int(self.sender.value("SELECT depth + waiting FROM rinq_outbox_status"))
         return depth + sum(len(account.missing()) for account in self.accounts.values() if account.at_least_once)
 
     def outbox_size(self):
         return int(self.sender.value("SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relname ~ '^outbox_[0-3]$'"))
 
     def problems(self):
-        return [problem for part in list(self.accounts.values()) + [self.calls_out, self.calls_in] for problem in part.problems()]
+        found = [problem for part in list(self.accounts.values()) + [self.calls_out, self.calls_in] for problem in part.problems()]
+        if self.keys_used_twice:
+            found.append("keyed: %d keys were used for several messages, such as %s" % (len(self.keys_used_twice), self.keys_used_twice[0]))
+        return found
 
     def lines(self):
         return [part.line() for part in list(self.accounts.values()) + [self.calls_out, self.calls_in]]
