@@ -530,6 +530,8 @@ CREATE TABLE rinq_internal.outbox_waiting (
     ordering text COLLATE "C",
     due timestamptz NOT NULL,
     place bigint NOT NULL,
+    clock bigint,
+    life timestamptz,
     PRIMARY KEY (id)
 );
 COMMENT ON TABLE rinq_internal.outbox_waiting IS
@@ -539,6 +541,8 @@ COMMENT ON COLUMN rinq_internal.outbox_waiting.key IS 'Its key, NULL for none';
 COMMENT ON COLUMN rinq_internal.outbox_waiting.ordering IS 'What it is ordered by, NULL for nothing';
 COMMENT ON COLUMN rinq_internal.outbox_waiting.due IS 'When it is looked at: a time, -infinity for now, infinity for when the one before is through';
 COMMENT ON COLUMN rinq_internal.outbox_waiting.place IS 'Its place among those of the same ordering: microseconds since 2000 when it was written, or will be due';
+COMMENT ON COLUMN rinq_internal.outbox_waiting.clock IS 'When it is delayed by an interval: milliseconds that the wall clock was ahead of the monotonic one, so that a step of the former changes nothing';
+COMMENT ON COLUMN rinq_internal.outbox_waiting.life IS 'Since when the server ran then; in another life of it the monotonic clock is another one';
 CREATE INDEX outbox_waiting_due ON rinq_internal.outbox_waiting (due, place);
 CREATE INDEX outbox_waiting_ordering ON rinq_internal.outbox_waiting (role, ordering, place);
 
@@ -697,6 +701,22 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION rinq_internal.outbox_mend(oid) IS
     'For the outbox worker that begins: sets right what the last one has left, or a copy of the database brought along; returns how many messages wait';
+
+CREATE FUNCTION rinq_internal.outbox_follow_clock(now_ahead bigint, this_life timestamptz) RETURNS void LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+    UPDATE rinq_internal.outbox_waiting w
+    SET due = w.due OPERATOR(pg_catalog.+) (interval '1 millisecond' OPERATOR(pg_catalog.*) (now_ahead OPERATOR(pg_catalog.-) w.clock)::pg_catalog.float8),
+        deadline = w.deadline OPERATOR(pg_catalog.+) (interval '1 millisecond' OPERATOR(pg_catalog.*) (now_ahead OPERATOR(pg_catalog.-) w.clock)::pg_catalog.float8),
+        place = w.place OPERATOR(pg_catalog.+) (1000 OPERATOR(pg_catalog.*) (now_ahead OPERATOR(pg_catalog.-) w.clock)),
+        clock = now_ahead
+    WHERE w.id OPERATOR(pg_catalog.=) ANY (ARRAY(
+        SELECT x.id FROM rinq_internal.outbox_waiting x
+        WHERE x.life OPERATOR(pg_catalog.=) this_life AND pg_catalog.abs(x.clock OPERATOR(pg_catalog.-) now_ahead) OPERATOR(pg_catalog.>) 500
+          AND pg_catalog.isfinite(x.due)
+        FOR UPDATE SKIP LOCKED));
+END;
+COMMENT ON FUNCTION rinq_internal.outbox_follow_clock(bigint, timestamptz) IS
+    'For the outbox worker: has messages that are delayed by an interval go by the wall clock as it is now';
 
 CREATE FUNCTION rinq_internal.outbox_forget_keys(before timestamptz, most integer) RETURNS bigint LANGUAGE sql VOLATILE PARALLEL UNSAFE
 BEGIN ATOMIC

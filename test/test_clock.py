@@ -20,7 +20,7 @@ STEPS = (-HOUR, HOUR, 0)
 class Sources(unittest.TestCase):
     """Who reads the wall clock: clock.c, and those that store or show when something was."""
 
-    ALLOWED = {"base/clock.c", "backend/outbox.c", "backend/outbox_rows.c", "worker/purge.c", "worker/inbox.c", "worker/notify_bridge.c", "peer/network.c", "peer/session/sessions.c"}
+    ALLOWED = {"base/clock.c", "backend/outbox.c", "backend/outbox_rows.c", "backend/outbox_waiting.c", "sql/execution.c", "peer/sending/outbox_look.c", "worker/outbox_release.c", "worker/purge.c", "worker/inbox.c", "worker/notify_bridge.c", "peer/network.c", "peer/session/sessions.c"}
 
     def test_readers(self):
         top = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "src")
@@ -76,6 +76,20 @@ class Steps(case.Case):
             self.recording.wait("heartbeat", 2, 10, sender=BROKER, since=mark)
             self.assertEqual(self.db.call("echo", "x", seconds, timeout=5), seconds)
             self.assertSameConnection()
+
+    def test_delayed_messages(self):
+        """An interval is one, whatever the wall clock says; a time of the wall clock comes when that says so."""
+        collector = Collector(self.remote, "delayed")
+        after = self.db.value("SELECT rinq_execute('delayed', 'x', deliver_after => '1500 ms')")
+        self.clock.step(-HOUR)
+        collector.wait(1, 15)
+        self.assertEqual(collector.ids, [after])
+        hour = self.db.value("SELECT rinq_execute('delayed', 'x', deliver_after => '1 h')")
+        at = self.db.value("SELECT rinq_execute('delayed', 'x', deliver_at => clock_timestamp() + interval '30 min')")
+        self.clock.step(0)
+        collector.wait(2, 15)
+        self.assertEqual(collector.ids, [after, at])
+        self.assertEqual(self.db.value("SELECT rinq_execute_cancel('%s')" % hour), "t")
 
     def test_reconnect(self):
         for seconds in STEPS:

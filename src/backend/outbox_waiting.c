@@ -194,9 +194,11 @@ rinq_outbox_wait(RinqDatabase *db, Oid schema, const RinqOutbound *message,
 	add_text(&arguments, delivery->ordering);
 	add_argument(&arguments, TIMESTAMPTZOID, TimestampTzGetDatum(delivery->due), false);
 	add_argument(&arguments, INT8OID, Int64GetDatum(delayed ? delivery->due : seq), false);
+	add_argument(&arguments, INT8OID, Int64GetDatum(rinq_clock_difference()), !delayed || !delivery->after);
+	add_argument(&arguments, TIMESTAMPTZOID, TimestampTzGetDatum(PgStartTime), !delayed || !delivery->after);
 	(void) execute_with(psprintf("INSERT INTO %s (seq, id, namespace, command, payload, trace_id, deadline, database,"
-								 " span_context, traceparent, tracestate, role, key, ordering, due, place)"
-								 " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+								 " span_context, traceparent, tracestate, role, key, ordering, due, place, clock, life)"
+								 " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
 								 table.name), &arguments);
 	rinq_own_table_close(&table);
 	rinq_wait_at_commit(db, delivery->due, 1);

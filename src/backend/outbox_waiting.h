@@ -21,6 +21,8 @@
 typedef struct RinqDelivery
 {
 	TimestampTz due;			/* DT_NOBEGIN: at once */
+	bool		after;			/* that is some time from now, not a time of
+								 * the wall clock */
 	char	   *key;			/* NULL: none */
 	char	   *ordering;		/* NULL: none */
 } RinqDelivery;

@@ -87,8 +87,8 @@ measure_difference(void)
  * a deadline that goes from one clock to the other and back, in whatever
  * processes, is what it was.
  */
-static int64
-clock_difference(void)
+int64
+rinq_clock_difference(void)
 {
 	int64		found = measure_difference();
 	int64		used;
@@ -118,7 +118,7 @@ rinq_clock_of_wall(int64 wall)
 
 	if (wall == 0)
 		return 0;
-	if (pg_sub_s64_overflow(wall, clock_difference(), &ms))
+	if (pg_sub_s64_overflow(wall, rinq_clock_difference(), &ms))
 		return wall > 0 ? PG_INT64_MAX : 1;
 	return Max(ms, 1);
 }
@@ -134,7 +134,7 @@ rinq_wall_of_clock(int64 ms)
 	Assert(ms >= 0);
 	if (ms == 0)
 		return 0;
-	if (pg_add_s64_overflow(ms, clock_difference(), &wall))
+	if (pg_add_s64_overflow(ms, rinq_clock_difference(), &wall))
 		return PG_INT64_MAX;
 	return Max(wall, 1);
 }

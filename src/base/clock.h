@@ -28,6 +28,9 @@ extern int64 rinq_wall_ms(void);
 extern TimestampTz rinq_timestamp_of_ms(int64 wall);
 extern int64 rinq_ms_of_timestamp(TimestampTz timestamp);
 
+/* the wall clock minus the monotonic one, in ms */
+extern int64 rinq_clock_difference(void);
+
 /* deadlines; 0 is none on either clock */
 extern int64 rinq_clock_of_wall(int64 wall);
 extern int64 rinq_wall_of_clock(int64 ms);

@@ -16,6 +16,8 @@
 #include "ipc/outbox_due.h"
 #include "utils/timestamp.h"
 
+#define CLOCK_STEP 500			/* ms of the wall clock that are a step, and no
+								 * adjustment */
 #define KEY_SLACK 60			/* s that a key may stay for after its time, so
 								 * that many are forgotten at once */
 
@@ -53,6 +55,18 @@ rinq_due_lower(RinqDatabase *db, TimestampTz due)
 			return true;
 	}
 	return false;
+}
+
+/*
+ * Tell whether the wall clock was stepped since messages that are delayed by an
+ * interval were made to go by it; "difference" is that of the clocks now.
+ */
+bool
+rinq_due_clock_stepped(RinqDatabase *db, int64 difference)
+{
+	int64		known = (int64) pg_atomic_read_u64(&db->outbox_clock);
+
+	return known != 0 && (difference - known > CLOCK_STEP || known - difference > CLOCK_STEP);
 }
 
 /*

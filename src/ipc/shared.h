@@ -229,6 +229,9 @@ typedef struct RinqDatabase
 	/* messages that wait, roughly; and when to look at them (ipc/outbox_due.h) */
 	pg_atomic_uint64 outbox_waiting;
 	pg_atomic_uint64 outbox_due;
+	pg_atomic_uint64 outbox_clock;	/* the difference of the clocks that those
+									 * that were delayed by an interval go by;
+									 * 0 is not known */
 	pg_atomic_uint32 outbox_table;
 
 	/* of the peer's event loop, in the last minute or two; µs */

@@ -141,6 +141,7 @@ read_delivery(FunctionCallInfo fcinfo, int key, int ordering, RinqExecution *exe
 	execution->delivery.key = key_argument(fcinfo, key, "key");
 	execution->delivery.ordering = key_argument(fcinfo, ordering, "ordering");
 	check_delivery(fcinfo, execution, delayed);
+	execution->delivery.after = !PG_ARGISNULL(RINQ_EXECUTE_DELIVER_AFTER);
 	if (delayed)
 		execution->delivery.due = due_argument(fcinfo, GetCurrentTimestamp());
 }

@@ -304,6 +304,26 @@ mend_waiting(void)
 	read_firsts();
 }
 
+/*
+ * Have messages that are delayed by an interval wait for that, although the wall
+ * clock was stepped since they were written, in this life of the server.
+ */
+static void
+follow_clock(bool first)
+{
+	RinqDatabase *db = rinq_outbox_worker.db;
+	int64		difference = rinq_clock_difference();
+	Oid			types[2] = {INT8OID, TIMESTAMPTZOID};
+	Datum		values[2];
+
+	if (!first && !rinq_due_clock_stepped(db, difference))
+		return;
+	values[0] = Int64GetDatum(difference);
+	values[1] = TimestampTzGetDatum(PgStartTime);
+	(void) rinq_own_table_execute("SELECT rinq_internal.outbox_follow_clock($1, $2)", 2, types, values, NULL);
+	pg_atomic_write_u64(&db->outbox_clock, (uint64) difference);
+}
+
 /* Return a column of a released row as bytes, which nothing else owns. */
 static RinqBytes
 released_bytes(HeapTuple tuple, TupleDesc desc, int column)
@@ -448,12 +468,14 @@ static void
 look_at_waiting(Look *look)
 {
 	static TimestampTz keys_after = DT_NOBEGIN;
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now;
 	RinqOwnTable table;
 
 	rinq_own_table_open(&table, rinq_outbox_worker.schema, "outbox_waiting");
 	if (!mended)
 		mend_waiting();
+	follow_clock(!mended);
+	now = GetCurrentTimestamp();
 	pass_on(look);
 	release_due(look, now);
 	if (now >= keys_after || now < keys_after - KEYS_INTERVAL)

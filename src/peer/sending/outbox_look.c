@@ -14,6 +14,7 @@
 
 #include "compat.h"
 
+#include "base/clock.h"
 #include "ipc/outbox_due.h"
 #include "peer/process.h"
 #include "peer/sending/outbox_link.h"
@@ -45,7 +46,7 @@ rinq_outbox_look_when_due(void)
 	if (due == DT_NOEND || under_way || !rinq_peer.ready || !rinq_outbox_is_ours())
 		return 0;
 	now = GetCurrentTimestamp();
-	if (due > now)
+	if (due > now && !rinq_due_clock_stepped(rinq_peer.db, rinq_clock_difference()))
 		return rinq_peer.now + Min((due - now) / 1000 + 1, CLOCK_CHECK);
 	if (!rinq_outbox_link_up() || !rinq_outbox_tell(RINQ_CHUNK_LOOK, NULL, 0, 0))
 		return rinq_peer.now + RINQ_SENDER_RETRY;
