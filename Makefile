@@ -27,9 +27,10 @@ SHLIB_EXPORTS = exports.txt
 # them as usual, for sanitizers, which do not get along with that; what is in LINK_MORE comes in addition.
 ifdef LINK_LIBRARIES
 PG_CPPFLAGS += -DRINQ_LINK_LIBRARIES
-SHLIB_LINK = -lrabbitmq -lcbor $(LINK_MORE)
+SHLIB_LINK = -lrabbitmq -lcbor -lssl -lcrypto $(LINK_MORE)
 else
-SHLIB_LINK = $(LINK_MORE)
+# OpenSSL is linked to the server itself already, and its names carry versions
+SHLIB_LINK = -lssl -lcrypto $(LINK_MORE)
 endif
 
 # setup comes first: it creates the extension for the others

@@ -1676,7 +1676,8 @@ CREATE FUNCTION @extschema@.rinq_peer_status(
     OUT notifications_received bigint, OUT notifications_rejected bigint,
     OUT notifications_dropped bigint, OUT notifications_failed bigint, OUT events_missed bigint,
     OUT longest_turn double precision, OUT longest_turn_cpu double precision,
-    OUT last_error_at timestamptz, OUT next_attempt timestamptz)
+    OUT last_error_at timestamptz, OUT next_attempt timestamptz,
+    OUT tls_version text, OUT tls_cipher text, OUT tls_certificate_expires timestamptz)
     RETURNS record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL SAFE;
 REVOKE ALL ON FUNCTION @extschema@.rinq_peer_status() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_peer_status() IS
@@ -1684,7 +1685,7 @@ COMMENT ON FUNCTION @extschema@.rinq_peer_status() IS
 
 CREATE VIEW @extschema@.rinq_peer AS
     SELECT pg_catalog.current_database() AS database, s.pid, s.peer_id, s.state, s.broker,
-           s.broker_version, s.blocked, s.connected_since, s.last_error, s.last_error_at, s.next_attempt, s.reconnects,
+           s.broker_version, s.tls_version, s.tls_cipher, s.tls_certificate_expires, s.blocked, s.connected_since, s.last_error, s.last_error_at, s.next_attempt, s.reconnects,
            s.calls_sent, s.responses_received, s.responses_dropped, s.requests_received,
            s.requests_rejected, s.requests_requeued, s.requests_expired, s.requests_unhandled, s.responses_sent,
            s.messages_sent, s.messages_dropped, s.notifications_received,
@@ -1699,6 +1700,9 @@ COMMENT ON COLUMN @extschema@.rinq_peer.peer_id IS 'Id of the peer on the networ
 COMMENT ON COLUMN @extschema@.rinq_peer.state IS 'stopped, suspended, starting, connecting, connected, disconnected, or stopping';
 COMMENT ON COLUMN @extschema@.rinq_peer.broker IS 'Broker as host:port/vhost';
 COMMENT ON COLUMN @extschema@.rinq_peer.broker_version IS 'Version the broker reported';
+COMMENT ON COLUMN @extschema@.rinq_peer.tls_version IS 'Version of TLS of the connection, like TLSv1.3; NULL in plain text, or without a connection';
+COMMENT ON COLUMN @extschema@.rinq_peer.tls_cipher IS 'Cipher of the connection; NULL in plain text';
+COMMENT ON COLUMN @extschema@.rinq_peer.tls_certificate_expires IS 'Until when the certificate is valid that the broker has shown; NULL in plain text';
 COMMENT ON COLUMN @extschema@.rinq_peer.blocked IS 'Whether the broker takes no messages for want of memory or disk';
 COMMENT ON COLUMN @extschema@.rinq_peer.connected_since IS 'When the current connection was made';
 COMMENT ON COLUMN @extschema@.rinq_peer.last_error IS 'What went wrong last; why it is suspended, when it is';

@@ -16,7 +16,7 @@ SET rinq.no_such_setting = 1;
 -- the password is shown nowhere, and a wrong value is not quoted
 ALTER SYSTEM SET rinq.amqp_dsn = 'amqp://user:secret@host:port/';
 ALTER SYSTEM SET rinq.amqp_dsn = 'http://user:secret@host/';
-ALTER SYSTEM SET rinq.amqp_dsn = 'amqps://user:secret@host/';
+ALTER SYSTEM SET rinq.amqp_dsn = 'amqps://user:secret@host/?sslmode=disable';
 SELECT setting LIKE 'amqp://%' AS shown, setting LIKE '%@%' AS credentials,
        boot_val, reset_val
 FROM pg_settings WHERE name = 'rinq.amqp_dsn';

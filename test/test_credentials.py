@@ -129,7 +129,7 @@ class Credentials(case.Case):
         self.assertSqlState(self.db.error("SHOW rinq.amqp_password_file", role="nobody_in_particular"), "42501")
 
     def test_invalid_address_at_the_start(self):
-        for dsn, reason in (("amqps://u:s3cret@127.0.0.1/", "encrypted connections"), ("amqp://u:s3cret@127.0.0.1:99999/", "the port is not"),
+        for dsn, reason in (("amqps://u:s3cret@127.0.0.1/?sslmode=disable", "contradict"), ("amqp://u:s3cret@127.0.0.1:99999/", "the port is not"),
                             ("rabbit:5672", "does not begin with")):
             with self.subTest(dsn):
                 self.server.configure(reload=False, rinq__amqp_dsn=dsn, rinq__amqp_password_file=None)

@@ -22,6 +22,9 @@
 
 #define METHOD_POOL_PAGE	4096
 
+/* Reads in one step: records of TLS may be tiny, and many of them wait. */
+#define MAX_RECEIVES		256
+
 /* ---------------- creation and destruction ---------------- */
 
 /* Copies at most as much as fits into a short string. */
@@ -44,9 +47,33 @@ copy_config(RinqConn *conn, const RinqConnConfig *config)
 	conn->connection_timeout = config->connection_timeout;
 	conn->max_body = config->max_body;
 	conn->max_backlog = config->max_backlog;
+	conn->sasl_external = config->sasl_external;
 	return conn->user != NULL && conn->password != NULL &&
 		conn->vhost != NULL && conn->product != NULL &&
 		conn->version != NULL && conn->peer != NULL;
+}
+
+/*
+ * Read what TLS needs.  Files that are no good do not keep the connection from
+ * being made, but from being connected: that is where errors are told.  False
+ * when out of memory.
+ */
+static bool
+prepare_tls(RinqConn *conn, const RinqTlsConfig *config)
+{
+	char		problem[RINQ_TLS_ERROR_SIZE];
+	RinqTlsContext *context;
+
+	if (config == NULL)
+		return true;
+	context = rinq_tls_context_new(config, problem, sizeof(problem));
+	if (context == NULL)
+	{
+		conn->tls_problem = strdup(problem);
+		return conn->tls_problem != NULL;
+	}
+	conn->tls = rinq_tls_new(context);
+	return conn->tls != NULL;
 }
 
 RinqConn *
@@ -64,7 +91,7 @@ rinq_conn_create(const RinqConnConfig *config, const RinqConnCallbacks *callback
 	conn->frame_max = RINQ_FRAME_MAX;
 	init_amqp_pool(&conn->pool, METHOD_POOL_PAGE);
 	conn->in = malloc(RINQ_INPUT_SIZE);
-	if (conn->in == NULL || !copy_config(conn, config))
+	if (conn->in == NULL || !copy_config(conn, config) || !prepare_tls(conn, config->tls))
 	{
 		rinq_conn_destroy(conn);
 		return NULL;
@@ -83,6 +110,8 @@ rinq_conn_destroy(RinqConn *conn)
 	empty_amqp_pool(&conn->pool);
 	rinq_out_free(conn);
 	rinq_conn_forget_credentials(conn);
+	rinq_tls_free(conn->tls);
+	free(conn->tls_problem);
 	free(conn->in);
 	free(conn->vhost);
 	free(conn->product);
@@ -116,6 +145,12 @@ rinq_conn_connect(RinqConn *conn, const struct sockaddr *addr, socklen_t addrlen
 	conn->last_tx = now_ms;
 	conn->give_up_at = now_ms + conn->connection_timeout;
 
+	if (conn->tls_problem != NULL)
+	{
+		rinq_conn_fail(conn, RINQ_CONN_ERR_TLS, "could not set up TLS for %s: %s",
+					   conn->peer, conn->tls_problem);
+		return;
+	}
 	conn->fd = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (conn->fd < 0)
 	{
@@ -153,6 +188,19 @@ finish_connect(RinqConn *conn)
 		return false;
 	}
 	conn->state = RINQ_CONN_HANDSHAKE;
+	rinq_transport_begin(conn);
+	return conn->state != RINQ_CONN_CLOSED;
+}
+
+/* Tell whether AMQP has begun, and begin with it as soon as that can be. */
+static bool
+finish_transport(RinqConn *conn)
+{
+	if (conn->greeted)
+		return true;
+	if (!rinq_transport_ready(conn))
+		return false;
+	conn->greeted = true;
 	rinq_handshake_begin(conn);
 	return conn->state != RINQ_CONN_CLOSED;
 }
@@ -161,17 +209,42 @@ finish_connect(RinqConn *conn)
 
 typedef enum ReceiveResult
 {
-	RECEIVE_FULL,				/* the buffer is full, there may be more */
+	RECEIVE_MORE,				/* the buffer is full, or there is more */
 	RECEIVE_SHORT,				/* got all there was */
 	RECEIVE_NOTHING,
 	RECEIVE_FAILED
 } ReceiveResult;
 
+/* End the connection that gives no more input, for the reason there is. */
+static void
+receive_failed(RinqConn *conn, RinqIoResult result)
+{
+	int			error = errno;
+	const char *text = rinq_transport_error(conn);
+
+	if (conn->state == RINQ_CONN_CLOSING)
+		rinq_conn_end(conn);	/* good enough for a goodbye */
+	else if (text[0] != '\0')
+		rinq_conn_fail(conn, RINQ_CONN_ERR_TLS, "TLS with %s failed: %s", conn->peer, text);
+	else if (result == RINQ_IO_FAILED)
+		rinq_conn_fail(conn, RINQ_CONN_ERR_IO, "lost the connection to %s: %s",
+					   conn->peer, strerror(error));
+	else if (conn->state == RINQ_CONN_HANDSHAKE && conn->in_end == 0 && !conn->start_seen && conn->tls == NULL)
+		rinq_conn_fail(conn, RINQ_CONN_ERR_IO,
+					   "%s closed the connection without giving a reason, as a server may that expects TLS on this port",
+					   conn->peer);
+	else
+		rinq_conn_fail(conn, RINQ_CONN_ERR_IO,
+					   "%s closed the connection without giving a reason",
+					   conn->peer);
+}
+
 static ReceiveResult
 receive_bytes(RinqConn *conn)
 {
 	size_t		room;
-	ssize_t		n;
+	size_t		received;
+	RinqIoResult result;
 
 	if (conn->in_start > 0)
 	{
@@ -181,30 +254,17 @@ receive_bytes(RinqConn *conn)
 	}
 	room = RINQ_INPUT_SIZE - conn->in_end;
 	RINQ_ASSERT(room > 0);
-	do
-		n = recv(conn->fd, conn->in + conn->in_end, room, MSG_DONTWAIT);
-	while (n < 0 && errno == EINTR);
-
-	if (n > 0)
-	{
-		conn->in_end += (size_t) n;
-		RINQ_ASSERT(conn->in_end <= RINQ_INPUT_SIZE);
-		conn->last_rx = conn->now;
-		return (size_t) n == room ? RECEIVE_FULL : RECEIVE_SHORT;
-	}
-	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+	result = rinq_transport_receive(conn, conn->in + conn->in_end, room, &received);
+	if (result == RINQ_IO_AGAIN)
 		return RECEIVE_NOTHING;
-
-	if (conn->state == RINQ_CONN_CLOSING)
-		rinq_conn_end(conn);	/* good enough for a goodbye */
-	else if (n == 0)
-		rinq_conn_fail(conn, RINQ_CONN_ERR_IO,
-					   "%s closed the connection without giving a reason",
-					   conn->peer);
-	else
-		rinq_conn_fail(conn, RINQ_CONN_ERR_IO, "lost the connection to %s: %s",
-					   conn->peer, strerror(errno));
-	return RECEIVE_FAILED;
+	if (result != RINQ_IO_DONE)
+	{
+		receive_failed(conn, result);
+		return RECEIVE_FAILED;
+	}
+	conn->in_end += received;
+	RINQ_ASSERT(conn->in_end <= RINQ_INPUT_SIZE);
+	return received == room || rinq_transport_has_more(conn) ? RECEIVE_MORE : RECEIVE_SHORT;
 }
 
 /* Read and handles up to max_frames frames.  True if the input has run dry. */
@@ -214,7 +274,7 @@ read_frames(RinqConn *conn, int max_frames)
 	bool		got_all = false;
 	int			frames = 0;
 
-	for (;;)
+	for (int receives = 0; receives < MAX_RECEIVES;)
 	{
 		RinqFrameResult result = rinq_frame_next(conn);
 
@@ -234,19 +294,21 @@ read_frames(RinqConn *conn, int max_frames)
 		 */
 		if (got_all && conn->send_errno == 0)
 			return false;
+		receives++;
 		switch (receive_bytes(conn))
 		{
-			case RECEIVE_FULL:
+			case RECEIVE_MORE:
 				break;
 			case RECEIVE_SHORT:
 				got_all = true;
 				break;
 			case RECEIVE_NOTHING:
-				return true;
+				return !rinq_transport_has_more(conn);
 			case RECEIVE_FAILED:
 				return false;
 		}
 	}
+	return false;
 }
 
 /*
@@ -265,8 +327,9 @@ check_deadlines(RinqConn *conn, bool input_dry)
 				rinq_conn_fail(conn, RINQ_CONN_ERR_TIMEOUT,
 							   "timed out after %d ms while %s %s",
 							   conn->connection_timeout,
-							   conn->state == RINQ_CONN_CONNECTING ?
-							   "connecting to" : "logging in at", conn->peer);
+							   conn->state == RINQ_CONN_CONNECTING ? "connecting to" :
+							   conn->greeted ? "logging in at" : "agreeing on TLS with",
+							   conn->peer);
 			break;
 		case RINQ_CONN_CLOSING:
 			if (conn->now >= conn->give_up_at)
@@ -301,6 +364,11 @@ rinq_conn_step(RinqConn *conn, int64_t now_ms, int max_frames)
 	}
 	if (conn->state == RINQ_CONN_CLOSED)
 		return false;
+	if (!finish_transport(conn))
+	{
+		check_deadlines(conn, true);
+		return rinq_transport_has_more(conn);
+	}
 
 	rinq_out_send(conn);
 	input_dry = read_frames(conn, max_frames);
@@ -314,13 +382,13 @@ rinq_conn_step(RinqConn *conn, int64_t now_ms, int max_frames)
 	if (conn->state == RINQ_CONN_CLOSED)
 		return false;
 	rinq_out_send(conn);
-	return rinq_frame_ready(conn);
+	return rinq_frame_ready(conn) || rinq_transport_has_more(conn);
 }
 
 void
 rinq_conn_flush(RinqConn *conn, int64_t now_ms)
 {
-	if (conn->state == RINQ_CONN_CLOSED || conn->state == RINQ_CONN_CONNECTING)
+	if (conn->state == RINQ_CONN_CLOSED || !conn->greeted)
 		return;
 	conn->now = now_ms;
 	rinq_out_send(conn);

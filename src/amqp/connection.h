@@ -4,7 +4,7 @@
  *	  A connection to an AMQP 0-9-1 broker that never blocks.
  *
  * Responsible for everything between a connected address and whole messages:
- * login, frames, heartbeats, channels, pipelined requests and their replies,
+ * TLS, login, frames, heartbeats, channels, pipelined requests and their replies,
  * deliveries, returns, confirms.  It owns one non-blocking socket and one
  * output buffer.  Not responsible for resolving names, for reconnecting, for
  * waiting (the owner's event loop does that), or for the meaning of messages.
@@ -16,8 +16,9 @@
  *
  *		more = rinq_conn_step(conn, now, 64);
  *		if (rinq_conn_state(conn) == RINQ_CONN_CLOSED) ... destroy, reconnect
- *		wait, unless "more", for: rinq_conn_fd() readable, and writable too if
- *		rinq_conn_wants_write(), and for the time rinq_conn_next_deadline()
+ *		wait, unless "more", for: rinq_conn_fd() readable if
+ *		rinq_conn_wants_read(), writable if rinq_conn_wants_write(), and for
+ *		the time rinq_conn_next_deadline()
  *
  * Ownership.  The connection copies everything it is given.  Everything a
  * callback receives by pointer is valid only until the callback returns.
@@ -46,6 +47,7 @@
 #include <sys/socket.h>
 
 #include "amqp/message.h"
+#include "amqp/tls.h"
 #include "base/bytes.h"
 
 typedef struct RinqConn RinqConn;
@@ -59,7 +61,7 @@ typedef struct RinqConn RinqConn;
 typedef enum RinqConnState
 {
 	RINQ_CONN_CONNECTING,		/* before and during TCP connect */
-	RINQ_CONN_HANDSHAKE,		/* login and tuning */
+	RINQ_CONN_HANDSHAKE,		/* TLS, login and tuning */
 	RINQ_CONN_OPEN,
 	RINQ_CONN_CLOSING,			/* we asked the broker to close */
 	RINQ_CONN_CLOSED			/* final; the socket is closed */
@@ -70,6 +72,7 @@ typedef enum RinqConnErrorClass
 	RINQ_CONN_ERR_NONE,			/* not closed, or closed at our request */
 	RINQ_CONN_ERR_REFUSED,		/* could not connect */
 	RINQ_CONN_ERR_TIMEOUT,		/* connect or login took too long */
+	RINQ_CONN_ERR_TLS,			/* no agreement on TLS, or what it needs */
 	RINQ_CONN_ERR_AUTH,			/* credentials or virtual host refused */
 	RINQ_CONN_ERR_CLOSED_BY_BROKER, /* orderly close with a reason */
 	RINQ_CONN_ERR_IO,			/* connection lost */
@@ -97,6 +100,9 @@ typedef struct RinqConnConfig
 	size_t		max_backlog;	/* publishing is refused while this many bytes
 								 * wait to be sent; of all else, some MB more
 								 * may wait, and then the connection ends */
+	const RinqTlsConfig *tls;	/* NULL is plain text */
+	bool		sasl_external;	/* log in with the certificate of TLS, in
+								 * place of user and password */
 } RinqConnConfig;
 
 /* The requests that the broker answers, in order per channel. */
@@ -239,6 +245,7 @@ extern void rinq_conn_destroy(RinqConn *conn);
  * rinq_conn_close() when the connection becomes CLOSED.
  */
 extern int	rinq_conn_fd(const RinqConn *conn);
+extern bool rinq_conn_wants_read(const RinqConn *conn);
 extern bool rinq_conn_wants_write(const RinqConn *conn);
 extern int64_t rinq_conn_next_deadline(const RinqConn *conn);
 
@@ -257,6 +264,25 @@ extern bool rinq_conn_blocked(const RinqConn *conn);
 /* Known from login on, "" before.  See rinq_broker_version_check(). */
 extern const char *rinq_conn_server_product(const RinqConn *conn);
 extern const char *rinq_conn_server_version(const RinqConn *conn);
+
+/* Of TLS, "" and 0 without it; the end of the broker's certificate in seconds since 1970. */
+extern const char *rinq_conn_tls_version(const RinqConn *conn);
+extern const char *rinq_conn_tls_cipher(const RinqConn *conn);
+extern int64_t rinq_conn_tls_certificate_end(const RinqConn *conn);
+
+/*
+ * Read the files of the configuration again, which may have changed, and tell
+ * whether the connection can stay as it is.  Only with TLS.
+ */
+extern RinqTlsChange rinq_conn_tls_compare(const RinqConn *conn, const RinqTlsConfig *config,
+										   char *error, size_t size);
+
+/*
+ * Tell whether what is sent leaves this machine: the other end has no address
+ * of this one.  Known once connected.
+ */
+extern bool rinq_conn_leaves_machine(const RinqConn *conn);
+extern bool rinq_leaves_machine(const struct sockaddr *ours, const struct sockaddr *theirs);
 
 /* Negotiated values, valid when OPEN. */
 extern uint32_t rinq_conn_frame_max(const RinqConn *conn);

@@ -8,6 +8,7 @@
  *	connection.c	life, event loop step, deadlines
  *	failure.c		errors, and the end
  *	info.c			what the owner may ask, which brokers will do
+ *	transport.c		bytes to and from the socket, plain or through TLS (tls.h)
  *	output.c		the output buffer and the encoding of methods
  *	method.c		names of methods, and their arguments
  *	framing.c		cutting the input into frames, dispatching them
@@ -24,6 +25,7 @@
 #include "amqp/codec.h"
 #include "amqp/connection.h"
 #include "amqp/table.h"
+#include "amqp/tls.h"
 #include "base/invariant.h"
 
 /* The largest frame we agree to, and the least the standard allows. */
@@ -39,6 +41,9 @@
 #define RINQ_CONTENT_HEAD		12
 
 #define RINQ_SHORT_STRING_MAX	255
+
+/* Room for what went wrong, with the name of the broker. */
+#define RINQ_CONN_ERROR_SIZE	1024
 
 /* Room for a text from the broker (a short string) after cleaning. */
 #define RINQ_TEXT_SIZE			256
@@ -124,12 +129,17 @@ struct RinqConn
 	int			connection_timeout;
 	size_t		max_body;
 	size_t		max_backlog;
+	bool		sasl_external;
 
 	RinqConnState state;
 	RinqConnErrorClass error_class;
-	char		error[768];
+	char		error[RINQ_CONN_ERROR_SIZE];
 
 	int			fd;
+	RinqTls    *tls;			/* NULL is plain text */
+	char	   *tls_problem;	/* why there is no TLS although there should
+								 * be */
+	bool		greeted;		/* AMQP has begun */
 	int			send_errno;		/* sending failed; reported once nothing more
 								 * can be read */
 
@@ -184,6 +194,14 @@ extern void rinq_conn_forget_credentials(RinqConn *conn);
 /* info.c */
 extern void rinq_conn_clean_text(const RinqConn *conn, RinqBytes text,
 								 char *buf, size_t size);
+
+/* transport.c */
+extern RinqIoResult rinq_transport_receive(RinqConn *conn, void *buf, size_t room, size_t *received);
+extern bool rinq_transport_has_more(const RinqConn *conn);
+extern RinqIoResult rinq_transport_send(RinqConn *conn, const void *data, size_t len, size_t *sent);
+extern const char *rinq_transport_error(const RinqConn *conn);
+extern void rinq_transport_begin(RinqConn *conn);
+extern bool rinq_transport_ready(RinqConn *conn);
 
 /* output.c */
 extern bool rinq_out_reserve(RinqConn *conn, size_t len);

@@ -44,7 +44,11 @@ void
 rinq_conn_end(RinqConn *conn)
 {
 	if (conn->fd >= 0)
+	{
+		if (conn->tls != NULL)
+			rinq_tls_goodbye(conn->tls);
 		close(conn->fd);
+	}
 	conn->fd = -1;
 	conn->state = RINQ_CONN_CLOSED;
 	conn->blocked = false;

@@ -206,6 +206,13 @@ announced_size(const uint8_t *head)
 		(uint32_t) head[5] << 8 | (uint32_t) head[6];
 }
 
+/* Tell whether input begins like TLS: an alert or a handshake, of any version. */
+static bool
+is_tls_record(const uint8_t *head, size_t len)
+{
+	return (head[0] == 0x15 || head[0] == 0x16) && (len < 2 || head[1] == 0x03);
+}
+
 /*
  * Explain input that is no frame: a server that does not like our version
  * answers with "AMQP" and its own version, and then hangs up.
@@ -224,6 +231,10 @@ not_a_frame(RinqConn *conn)
 		rinq_conn_protocol_error(conn, "the server wants AMQP version %u.%u.%u instead of 0.9.1",
 								 head[5], head[6], head[7]);
 	}
+	else if (conn->state == RINQ_CONN_HANDSHAKE && !conn->start_seen && conn->tls == NULL && is_tls_record(head, len))
+		rinq_conn_fail(conn, RINQ_CONN_ERR_TLS,
+					   "%s speaks TLS on this port, and not AMQP in plain text: use amqps:// or an sslmode",
+					   conn->peer);
 	else if (conn->state == RINQ_CONN_HANDSHAKE && !conn->start_seen)
 		rinq_conn_protocol_error(conn, "the server does not speak AMQP");
 	else

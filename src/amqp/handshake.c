@@ -102,7 +102,14 @@ capability_entry(const char *key)
 	return entry;
 }
 
-/* Append connection.start-ok with the given SASL PLAIN response. */
+/* Return the name of the mechanism to log in by. */
+static const char *
+sasl_mechanism(const RinqConn *conn)
+{
+	return conn->sasl_external ? "EXTERNAL" : "PLAIN";
+}
+
+/* Append connection.start-ok with the given response of the mechanism. */
 static bool
 put_start_ok(RinqConn *conn, RinqBytes response)
 {
@@ -127,7 +134,7 @@ put_start_ok(RinqConn *conn, RinqBytes response)
 
 	m.client_properties.entries = properties;
 	m.client_properties.num_entries = 3;
-	m.mechanism = rinq_to_amqp(rinq_bytes_str("PLAIN"));
+	m.mechanism = rinq_to_amqp(rinq_bytes_str(sasl_mechanism(conn)));
 	m.response = rinq_to_amqp(response);
 	m.locale = rinq_to_amqp(rinq_bytes_str("en_US"));
 	return rinq_out_method(conn, 0, AMQP_CONNECTION_START_OK_METHOD, &m,
@@ -135,8 +142,9 @@ put_start_ok(RinqConn *conn, RinqBytes response)
 						   strlen(conn->version) + response.len);
 }
 
+/* Log in with user and password. */
 static void
-send_start_ok(RinqConn *conn)
+send_password(RinqConn *conn)
 {
 	size_t		userlen = strlen(conn->user);
 	size_t		passlen = strlen(conn->password);
@@ -155,6 +163,16 @@ send_start_ok(RinqConn *conn)
 		free(response);
 	}
 	if (!ok)
+		rinq_conn_no_memory(conn);
+}
+
+/* Log in; by EXTERNAL, the certificate says who this is. */
+static void
+send_start_ok(RinqConn *conn)
+{
+	if (!conn->sasl_external)
+		send_password(conn);
+	else if (!put_start_ok(conn, rinq_bytes("", 0)))
 		rinq_conn_no_memory(conn);
 }
 
@@ -182,8 +200,10 @@ handle_start(RinqConn *conn, RinqBytes args)
 	else if (major != 0 || minor != 9)
 		rinq_conn_protocol_error(conn, "the server speaks AMQP version %u.%u instead of 0.9.1",
 								 major, minor);
-	else if (!list_contains(mechanisms, "PLAIN"))
+	else if (!list_contains(mechanisms, sasl_mechanism(conn)))
 		rinq_conn_fail(conn, RINQ_CONN_ERR_AUTH,
+					   conn->sasl_external ?
+					   "%s does not offer login with a certificate (mechanism EXTERNAL, for RabbitMQ plugin rabbitmq_auth_mechanism_ssl)" :
 					   "%s does not offer login with a password (mechanism PLAIN)",
 					   conn->peer);
 	else

@@ -5,8 +5,11 @@
  *
  *-------------------------------------------------------------------------
  */
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "amqp/connection_internal.h"
 
@@ -22,13 +25,21 @@ rinq_conn_fd(const RinqConn *conn)
 	return conn->fd;
 }
 
+/* Tell whether input is of use; without that, waiting for it would not wait. */
+bool
+rinq_conn_wants_read(const RinqConn *conn)
+{
+	return conn->fd >= 0 && (conn->tls == NULL || !rinq_tls_holds_read(conn->tls));
+}
+
 bool
 rinq_conn_wants_write(const RinqConn *conn)
 {
 	if (conn->fd < 0)
 		return false;
 	return conn->state == RINQ_CONN_CONNECTING ||
-		(conn->out_start < conn->out_end && conn->send_errno == 0);
+		(conn->tls != NULL && rinq_tls_wants_write(conn->tls)) ||
+		(conn->out_start < conn->out_end && conn->send_errno == 0 && (conn->tls == NULL || !rinq_tls_holds_write(conn->tls)));
 }
 
 int64_t
@@ -94,6 +105,80 @@ const char *
 rinq_conn_server_version(const RinqConn *conn)
 {
 	return conn->server_version;
+}
+
+const char *
+rinq_conn_tls_version(const RinqConn *conn)
+{
+	return conn->tls != NULL ? rinq_tls_version(conn->tls) : "";
+}
+
+const char *
+rinq_conn_tls_cipher(const RinqConn *conn)
+{
+	return conn->tls != NULL ? rinq_tls_cipher(conn->tls) : "";
+}
+
+int64_t
+rinq_conn_tls_certificate_end(const RinqConn *conn)
+{
+	return conn->tls != NULL ? rinq_tls_certificate_end(conn->tls) : 0;
+}
+
+/* Tell whether an address is of the loopback interface, or of no network at all. */
+static bool
+is_loopback(const struct sockaddr *address)
+{
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *) address;
+	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *) address;
+
+	if (address->sa_family == AF_INET)
+		return (ntohl(v4->sin_addr.s_addr) >> 24) == 127;
+	if (address->sa_family != AF_INET6)
+		return true;
+	return IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr) ||
+		(IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr) && v6->sin6_addr.s6_addr[12] == 127);
+}
+
+/* Tell whether two addresses are the same but for ports. */
+static bool
+same_host(const struct sockaddr *a, const struct sockaddr *b)
+{
+	if (a->sa_family != b->sa_family)
+		return false;
+	if (a->sa_family == AF_INET)
+		return ((const struct sockaddr_in *) a)->sin_addr.s_addr ==
+			((const struct sockaddr_in *) b)->sin_addr.s_addr;
+	return a->sa_family == AF_INET6 &&
+		IN6_ARE_ADDR_EQUAL(&((const struct sockaddr_in6 *) a)->sin6_addr,
+						   &((const struct sockaddr_in6 *) b)->sin6_addr);
+}
+
+/* Tell whether what goes from one address to the other leaves the machine. */
+bool
+rinq_leaves_machine(const struct sockaddr *ours, const struct sockaddr *theirs)
+{
+	return !is_loopback(theirs) && !same_host(ours, theirs);
+}
+
+bool
+rinq_conn_leaves_machine(const RinqConn *conn)
+{
+	struct sockaddr_storage ours = {0};
+	struct sockaddr_storage theirs = {0};
+	socklen_t	ours_len = sizeof(ours);
+	socklen_t	theirs_len = sizeof(theirs);
+
+	return conn->fd >= 0 &&
+		getsockname(conn->fd, (struct sockaddr *) &ours, &ours_len) == 0 &&
+		getpeername(conn->fd, (struct sockaddr *) &theirs, &theirs_len) == 0 &&
+		rinq_leaves_machine((struct sockaddr *) &ours, (struct sockaddr *) &theirs);
+}
+
+RinqTlsChange
+rinq_conn_tls_compare(const RinqConn *conn, const RinqTlsConfig *config, char *error, size_t size)
+{
+	return conn->tls != NULL ? rinq_tls_compare(conn->tls, config, error, size) : RINQ_TLS_SAME;
 }
 
 uint32_t

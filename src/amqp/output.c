@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "amqp/connection_internal.h"
 
@@ -180,20 +179,20 @@ rinq_out_send(RinqConn *conn)
 {
 	while (conn->out_start < conn->out_end && conn->send_errno == 0)
 	{
-		ssize_t		n = send(conn->fd, conn->out + conn->out_start,
-							 conn->out_end - conn->out_start,
-							 MSG_DONTWAIT | MSG_NOSIGNAL);
+		size_t		sent;
+		RinqIoResult result = rinq_transport_send(conn, conn->out + conn->out_start,
+												  conn->out_end - conn->out_start, &sent);
 
-		if (n >= 0)
+		if (result == RINQ_IO_AGAIN)
+			return;
+		if (result != RINQ_IO_DONE)
+			conn->send_errno = errno;
+		else
 		{
-			conn->out_start += (size_t) n;
+			conn->out_start += sent;
 			RINQ_ASSERT(conn->out_start <= conn->out_end);
 			conn->last_tx = conn->now;
 		}
-		else if (errno == EAGAIN || errno == EWOULDBLOCK)
-			return;
-		else if (errno != EINTR)
-			conn->send_errno = errno;
 	}
 	if (conn->out_start == conn->out_end)
 		reset_drained(conn);

@@ -190,7 +190,7 @@ append_encoded(char *buf, size_t size, size_t *len, char c)
 static size_t
 append_host(const RinqBroker *broker, int host_index, char *buf, size_t size)
 {
-	const		RinqBrokerHost *host = &broker->hosts[host_index];
+	const RinqBrokerHost *host = &broker->hosts[host_index];
 	bool		v6 = strchr(host->host, ':') != NULL;
 	char		port[16];
 	size_t		len = 0;

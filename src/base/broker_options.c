@@ -88,7 +88,7 @@ parse_port(const char *text, size_t len, int *out)
 
 /* Take over the name of a host, or its address; when empty, leave what is there. */
 static bool
-set_host(RinqBrokerHost * out, const char *text, size_t len, bool encoded,
+set_host(RinqBrokerHost *out, const char *text, size_t len, bool encoded,
 		 char *err, size_t errsize)
 {
 	if (len == 0)
@@ -115,7 +115,7 @@ set_host(RinqBrokerHost * out, const char *text, size_t len, bool encoded,
 
 /* Parse host, host:port, [v6], [v6]:port, or :port. */
 static bool
-parse_hostport(RinqBrokerHost * out, const char *text, size_t len, bool encoded,
+parse_hostport(RinqBrokerHost *out, const char *text, size_t len, bool encoded,
 			   char *err, size_t errsize)
 {
 	const char *end = text + len;
@@ -152,7 +152,7 @@ parse_hostport(RinqBrokerHost * out, const char *text, size_t len, bool encoded,
 }
 
 static void
-set_default_host(RinqBrokerHost * out)
+set_default_host(RinqBrokerHost *out)
 {
 	memset(out, 0, sizeof(*out));
 	strcpy(out->host, "localhost");
@@ -452,7 +452,11 @@ check_tls(const RinqBroker *broker, char *err, size_t errsize)
 		return fail_parse(err, errsize, "options \"sslcert\" and \"sslkey\" need each other");
 	if (strcmp(broker->sslrootcert, "system") == 0 && broker->sslmode != RINQ_SSL_VERIFY_FULL)
 		return fail_parse(err, errsize, "option \"sslrootcert\" \"system\" needs option \"sslmode\" \"verify-full\"");
-	return fail_parse(err, errsize, "encrypted connections (\"amqps://\", option \"sslmode\") are not supported by this version");
+	if (broker->sslmode == RINQ_SSL_VERIFY_CA && broker->sslrootcert[0] == '\0')
+		return fail_parse(err, errsize, "option \"sslmode\" \"verify-ca\" needs option \"sslrootcert\"");
+	if (broker->sslmode == RINQ_SSL_REQUIRE && broker->sslcrl[0] != '\0' && broker->sslrootcert[0] == '\0')
+		return fail_parse(err, errsize, "option \"sslcrl\" needs option \"sslrootcert\"");
+	return true;
 }
 
 bool

@@ -25,7 +25,7 @@
 
 #define RINQ_MAX_EXECUTORS 64
 #define RINQ_NO_PROC (-1)
-#define RINQ_LAST_ERROR_LEN 256
+#define RINQ_LAST_ERROR_LEN 1024
 
 /* what is known about the extension in a database */
 typedef enum RinqPresence
@@ -158,6 +158,14 @@ typedef struct RinqOutboxStatus
 } RinqOutboxStatus;
 
 /* what the view rinq_peer shows; written by the peer under "mutex" */
+/* How the connection is encrypted; all empty and 0 when it is not. */
+typedef struct RinqEncryption
+{
+	char		version[16];
+	char		cipher[64];
+	TimestampTz certificate_end;	/* of the broker's */
+} RinqEncryption;
+
 typedef struct RinqStatus
 {
 	RinqNetState net;
@@ -167,6 +175,7 @@ typedef struct RinqStatus
 	char		peer_id[40];
 	char		broker[256];	/* host:port/vhost */
 	char		broker_version[64];
+	RinqEncryption encryption;
 	TimestampTz connected_since;
 	TimestampTz last_error_at;
 	int64		next_attempt;	/* to connect, while disconnected */

@@ -27,6 +27,7 @@
 #include "peer/command/invoker.h"
 #include "peer/command/pending_calls.h"
 #include "peer/command/server.h"
+#include "peer/encryption.h"
 #include "peer/network.h"
 #include "peer/notification/matching.h"
 #include "peer/notification/subscriptions.h"
@@ -69,6 +70,7 @@ static char broker[RINQ_BROKER_DESCRIBE_SIZE];
 static char told_error[RINQ_LAST_ERROR_LEN];	/* last one in the log */
 static RinqBroker in_use;		/* what the connection was made with */
 static unsigned host_turn;		/* which of several hosts is next */
+static int	host_in_use;
 static bool told_product;
 
 static void
@@ -77,11 +79,17 @@ set_state(RinqNetState state, const char *error)
 	RinqStatus *status = &rinq_peer.db->status;
 	TimestampTz now = GetCurrentTimestamp();
 	const char *version = state == RINQ_NET_CONNECTED ? rinq_conn_server_version(rinq_peer.conn) : "";
+	RinqEncryption encryption;
+
+	memset(&encryption, 0, sizeof(encryption));
+	if (state == RINQ_NET_CONNECTED)
+		rinq_encryption_describe(rinq_peer.conn, &encryption);
 
 	SpinLockAcquire(&rinq_peer.db->mutex);
 	status->net = state;
 	status->blocked = false;
 	strlcpy(status->broker, broker, sizeof(status->broker));
+	status->encryption = encryption;
 	if (state == RINQ_NET_CONNECTED)
 	{
 		strlcpy(status->peer_id, rinq_peer.id_text, sizeof(status->peer_id));
@@ -199,6 +207,7 @@ on_open(void *arg)
 		rinq_peer_fail("the broker allows too few channels for one connection");
 		return;
 	}
+	rinq_encryption_check_plain(rinq_peer.conn, &in_use, broker);
 	setup_deadline = rinq_peer.now + rinq_amqp_connection_timeout;
 	rinq_amqp_channel_open(rinq_peer.conn, CHANNEL_COMMANDS, 0);
 	rinq_amqp_channel_open(rinq_peer.conn, CHANNEL_RESPONSES, 0);
@@ -461,6 +470,7 @@ static void
 connect_to(const RinqBroker *to, const struct sockaddr_storage *address, socklen_t address_len)
 {
 	RinqConnConfig config;
+	RinqTlsConfig tls;
 
 	memset(&config, 0, sizeof(config));
 	config.user = to->user;
@@ -474,6 +484,8 @@ connect_to(const RinqBroker *to, const struct sockaddr_storage *address, socklen
 		to->connection_timeout : rinq_amqp_connection_timeout;
 	config.max_body = rinq_payload_limit();
 	config.max_backlog = Max(MIN_BACKLOG, 2 * rinq_payload_limit());
+	config.tls = rinq_encryption_config(to, host_in_use, &tls);
+	config.sasl_external = to->sasl_external;
 	rinq_peer.conn = rinq_conn_create(&config, &callbacks, NULL);
 	if (rinq_peer.conn != NULL)
 		rinq_conn_connect(rinq_peer.conn, (const struct sockaddr *) address, address_len, rinq_peer.now);
@@ -494,6 +506,7 @@ start_connecting(void)
 		return;
 	}
 	host = (int) (host_turn++ % (unsigned) in_use.nhosts);
+	host_in_use = host;
 	rinq_broker_describe(&in_use, host, broker, sizeof(broker));
 	set_state(RINQ_NET_CONNECTING, NULL);
 
@@ -571,23 +584,27 @@ rinq_network_flush(void)
 }
 
 /*
- * Look at reloaded settings: another broker, or other credentials, need
- * another connection.
+ * Look at reloaded settings, and at files that may have changed: another
+ * broker, or other credentials, need another connection.
  */
 void
 rinq_network_reload(void)
 {
+	char		reason[RINQ_LAST_ERROR_LEN];
+
 	if (rinq_peer.stopping)
 		return;
 	if (rinq_peer.conn != NULL)
 		rinq_conn_set_max_body(rinq_peer.conn, rinq_payload_limit());
-	if (!broker_changed())
+	if (broker_changed())
+		strlcpy(reason, "address or password of the broker was changed", sizeof(reason));
+	else if (rinq_peer.conn == NULL || !rinq_encryption_reload(rinq_peer.conn, &in_use, host_in_use, reason, sizeof(reason)))
 		return;
 	delay = 0;
 	next_attempt = 0;
 	if (rinq_peer.conn != NULL)
 	{
-		connection_ended("address or password of the broker was changed");
+		connection_ended(reason);
 		delay = 0;
 		next_attempt = 0;
 	}

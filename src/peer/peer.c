@@ -51,7 +51,7 @@
 static WaitEventSet *wait_set = NULL;
 static int	wait_fd = -1;		/* the socket that is in the set */
 static int	socket_event;
-static bool wait_writable;
+static int	wait_events;		/* of the socket */
 
 /* Release all who wait for this process, which ends, whatever the reason. */
 static void
@@ -213,7 +213,8 @@ static void
 prepare_wait(void)
 {
 	int			fd = rinq_peer.conn == NULL ? -1 : rinq_conn_fd(rinq_peer.conn);
-	bool		writable = fd >= 0 && rinq_conn_wants_write(rinq_peer.conn);
+	int			events = fd < 0 ? 0 : (rinq_conn_wants_read(rinq_peer.conn) ? WL_SOCKET_READABLE : 0) |
+		(rinq_conn_wants_write(rinq_peer.conn) ? WL_SOCKET_WRITEABLE : 0);
 
 	if (wait_set == NULL || fd != wait_fd)
 	{
@@ -223,17 +224,14 @@ prepare_wait(void)
 		AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 		AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 		if (fd >= 0)
-			socket_event = AddWaitEventToSet(wait_set,
-											 WL_SOCKET_READABLE | (writable ? WL_SOCKET_WRITEABLE : 0),
-											 fd, NULL, NULL);
+			socket_event = AddWaitEventToSet(wait_set, events, fd, NULL, NULL);
 		wait_fd = fd;
-		wait_writable = writable;
+		wait_events = events;
 	}
-	else if (fd >= 0 && writable != wait_writable)
+	else if (fd >= 0 && events != wait_events)
 	{
-		ModifyWaitEvent(wait_set, socket_event,
-						WL_SOCKET_READABLE | (writable ? WL_SOCKET_WRITEABLE : 0), NULL);
-		wait_writable = writable;
+		ModifyWaitEvent(wait_set, socket_event, events, NULL);
+		wait_events = events;
 	}
 }
 

@@ -21,7 +21,7 @@
 PG_FUNCTION_INFO_V1(rinq_peer_status);
 PG_FUNCTION_INFO_V1(rinq_version);
 
-#define STATUS_COLUMNS (8 + RINQ_NUM_COUNTERS + 4)
+#define STATUS_COLUMNS (8 + RINQ_NUM_COUNTERS + 7)
 
 static const char *
 state_name(const RinqStatus *status, bool suspended)
@@ -59,6 +59,16 @@ set_duration(Datum *values, bool *nulls, int column, const pg_atomic_uint64 *us,
 	nulls[column] = !known;
 	if (known)
 		values[column] = Float8GetDatum(pg_atomic_read_u64((pg_atomic_uint64 *) us) / 1000.0);
+}
+
+/* Set three columns; NULL without encryption, or without a connection. */
+static void
+set_encryption(Datum *values, bool *nulls, int column, const RinqEncryption *encryption)
+{
+	set_text(values, nulls, column, encryption->version);
+	set_text(values, nulls, column + 1, encryption->cipher);
+	nulls[column + 2] = encryption->certificate_end == 0;
+	values[column + 2] = TimestampTzGetDatum(encryption->certificate_end);
 }
 
 /*
@@ -130,6 +140,7 @@ rinq_peer_status(PG_FUNCTION_ARGS)
 	if (!nulls[11 + RINQ_NUM_COUNTERS])
 		values[11 + RINQ_NUM_COUNTERS] =
 			TimestampTzGetDatum(rinq_timestamp_of_ms(rinq_wall_of_clock(status.next_attempt)));
+	set_encryption(values, nulls, 12 + RINQ_NUM_COUNTERS, &status.encryption);
 
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
 }

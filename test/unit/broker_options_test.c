@@ -91,7 +91,6 @@ test_refused(void)
 {
 	char		text[400];
 
-	refused("amqps://u:s3cret@h", "not supported by this version");
 	refused("http://u:s3cret@h", "does not begin with");
 	refused("u:s3cret@h", "does not begin with");
 	refused("amqp://u:s3cret@h:port", "port");
@@ -260,7 +259,8 @@ test_tls_options(void)
 	contradicts("sasl_mechanism=EXTERNAL", "needs encryption");
 	contradicts("sasl_mechanism=EXTERNAL sslmode=require", "option \"sslcert\"");
 	refused("amqps://u:s3cret@h?sslmode=disable", "contradict");
-	refused("amqp://u:s3cret@h?sslmode=require", "not supported by this version");
+	contradicts("sslmode=verify-ca", "needs option \"sslrootcert\"");
+	contradicts("sslmode=require sslcrl=x", "option \"sslcrl\" needs");
 }
 
 static void

@@ -597,7 +597,7 @@ test_frame_limit(void)
 		put_deliver(f, 1, (uint64_t) i);
 		put_header(f, 1, 0, NULL, 0);
 	}
-	CHECK(send(f->fd, f->out, f->out_len, 0) > 0);
+	CHECK(fake_send_only(f));
 	CHECK(rinq_conn_step(f->conn, f->now, 3));
 	CHECK_STR(fake_log(f), "delivery 1 tag=1 tag|ex|key ns=ns \"\"\n");
 	CHECK(rinq_conn_step(f->conn, f->now, 1));

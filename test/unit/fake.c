@@ -14,9 +14,28 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "certs.h"
 #include "fake.h"
 
 FakeSettings fake_settings;
+
+/* What is used with RINQ_TEST_TLS. */
+static RinqTlsConfig plain_config = {.host = "",.rootcert = "",.crl = "",.cert = "",.key = "",.min_version = TLS1_2_VERSION};
+
+static SSL_CTX *
+default_server(void)
+{
+	static SSL_CTX *server;
+
+	if (server == NULL)
+	{
+		Cert		cert = cert_make("fake", NULL, -1, 1, NULL, false);
+
+		server = server_make(&cert);
+		cert_free(&cert);
+	}
+	return server;
+}
 
 void
 fake_defaults(void)
@@ -26,6 +45,17 @@ fake_defaults(void)
 	fake_settings.max_body = 1000000;
 	fake_settings.max_backlog = 10000000;
 	fake_settings.password = "s3cret";
+	fake_settings.server = NULL;
+	fake_settings.tls = NULL;
+	fake_settings.sasl_external = false;
+	fake_settings.piece = 0;
+	fake_settings.stop_after = -1;
+	fake_settings.damage_at = -1;
+	if (getenv("RINQ_TEST_TLS") != NULL)
+	{
+		fake_settings.server = default_server();
+		fake_settings.tls = &plain_config;
+	}
 }
 
 static void
@@ -183,6 +213,8 @@ fake_unconnected(void)
 	config.connection_timeout = fake_settings.timeout;
 	config.max_body = fake_settings.max_body;
 	config.max_backlog = fake_settings.max_backlog;
+	config.tls = fake_settings.tls;
+	config.sasl_external = fake_settings.sasl_external;
 	f->conn = rinq_conn_create(&config, &callbacks, f);
 	must(f->conn != NULL, "create");
 	return f;
@@ -202,8 +234,22 @@ fake_new(void)
 	must(listen(f->listener, 1) == 0, "listen");
 	must(getsockname(f->listener, (struct sockaddr *) &addr, &len) == 0, "getsockname");
 	rinq_conn_connect(f->conn, (struct sockaddr *) &addr, len, f->now);
+	if (rinq_conn_state(f->conn) == RINQ_CONN_CLOSED)
+		return f;				/* it did not get that far */
 	f->fd = accept(f->listener, NULL, NULL);
 	must(f->fd >= 0, "accept");
+	f->piece = fake_settings.piece;
+	f->stop_after = fake_settings.stop_after;
+	f->damage_at = fake_settings.damage_at;
+	if (fake_settings.server != NULL)
+	{
+		f->ssl = SSL_new(fake_settings.server);
+		f->from_wire = BIO_new(BIO_s_mem());
+		f->to_wire = BIO_new(BIO_s_mem());
+		BIO_set_mem_eof_return(f->from_wire, -1);
+		SSL_set_bio(f->ssl, f->from_wire, f->to_wire);
+		SSL_set_accept_state(f->ssl);
+	}
 	return f;
 }
 
@@ -230,6 +276,7 @@ void
 fake_free(Fake *f)
 {
 	rinq_conn_destroy(f->conn);
+	SSL_free(f->ssl);
 	if (f->fd >= 0)
 		close(f->fd);
 	if (f->listener >= 0)
@@ -428,10 +475,69 @@ put_body(Fake *f, int channel, const void *data, size_t len)
 
 /* ---------------- sending, stepping, looking ---------------- */
 
+/* Take what the connection has put onto the wire, into the broker's end of TLS. */
+static void
+drain_wire(Fake *f)
+{
+	char		buf[65536];
+	ssize_t		n;
+
+	while ((n = recv(f->fd, buf, sizeof(buf), MSG_DONTWAIT)) > 0)
+		must(BIO_write(f->from_wire, buf, (int) n) == n, "memory");
+	if (!SSL_is_init_finished(f->ssl))
+		(void) SSL_do_handshake(f->ssl);
+}
+
+/* Receive as recv() does. */
+static ssize_t
+receive_some(Fake *f, void *buf, size_t room)
+{
+	if (f->ssl == NULL)
+		return recv(f->fd, buf, room, MSG_DONTWAIT);
+	return SSL_read(f->ssl, buf, (int) room);
+}
+
+bool
+fake_flush(Fake *f)
+{
+	unsigned char buf[65536];
+	bool		any = false;
+
+	for (;;)
+	{
+		size_t		room = f->piece > 0 && f->piece < sizeof(buf) ? f->piece : sizeof(buf);
+		int			n;
+
+		if (f->stop_after >= 0)
+			room = f->wire_count + (long) room > f->stop_after ? (size_t) (f->stop_after - f->wire_count) : room;
+		n = room > 0 ? BIO_read(f->to_wire, buf, (int) room) : 0;
+		if (n <= 0)
+			return any;
+		if (f->damage_at >= f->wire_count && f->damage_at < f->wire_count + n)
+			buf[f->damage_at - f->wire_count] ^= 0x55;
+		f->wire_count += n;
+		any = true;
+		for (int at = 0; at < n;)
+		{
+			ssize_t		sent = send(f->fd, buf + at, (size_t) (n - at), MSG_DONTWAIT | MSG_NOSIGNAL);
+
+			if (sent > 0)
+				at += (int) sent;
+			else if (errno != EAGAIN)
+				return any;
+			while (rinq_conn_step(f->conn, f->now, 3))
+				;
+		}
+	}
+}
+
 void
 fake_drain(Fake *f)
 {
 	ssize_t		n;
+
+	if (f->ssl != NULL)
+		drain_wire(f);
 
 	do
 	{
@@ -441,7 +547,7 @@ fake_drain(Fake *f)
 			f->in = realloc(f->in, f->in_cap);
 			must(f->in != NULL, "memory");
 		}
-		n = recv(f->fd, f->in + f->in_len, f->in_cap - f->in_len, MSG_DONTWAIT);
+		n = receive_some(f, f->in + f->in_len, f->in_cap - f->in_len);
 		if (n > 0)
 			f->in_len += (size_t) n;
 	} while (n > 0);
@@ -450,13 +556,34 @@ fake_drain(Fake *f)
 void
 fake_step(Fake *f)
 {
+	bool		any;
+
 	do
 	{
 		while (rinq_conn_step(f->conn, f->now, 3))
 			;
 		if (f->fd >= 0)
 			fake_drain(f);
-	} while (rinq_conn_wants_write(f->conn));
+		any = f->fd >= 0 && f->ssl != NULL && fake_flush(f);
+	} while (rinq_conn_wants_write(f->conn) || any);
+}
+
+/* Send as send() does. */
+static ssize_t
+send_some(Fake *f, const void *data, size_t len)
+{
+	int			n;
+
+	if (f->ssl == NULL)
+		return send(f->fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (f->fd < 0)
+	{
+		errno = EPIPE;
+		return -1;
+	}
+	n = SSL_write(f->ssl, data, (int) len);
+	errno = n > 0 ? 0 : EPIPE;
+	return n;
 }
 
 /* Sends out[from..to) in as many steps as the socket needs. */
@@ -465,7 +592,7 @@ send_range(Fake *f, size_t from, size_t to)
 {
 	while (from < to)
 	{
-		ssize_t		n = send(f->fd, f->out + from, to - from, MSG_DONTWAIT | MSG_NOSIGNAL);
+		ssize_t		n = send_some(f, f->out + from, to - from);
 
 		if (n > 0)
 			from += (size_t) n;
@@ -482,6 +609,22 @@ fake_send(Fake *f)
 	send_range(f, 0, f->out_len);
 	f->out_len = 0;
 	fake_step(f);
+}
+
+bool
+fake_send_only(Fake *f)
+{
+	unsigned char buf[65536];
+	int			n = (int) f->out_len;
+	bool		ok = send_some(f, f->out, f->out_len) == (ssize_t) f->out_len;
+
+	if (f->ssl != NULL)
+	{
+		n = BIO_read(f->to_wire, buf, sizeof(buf));
+		ok = ok && n > 0 && send(f->fd, buf, (size_t) n, MSG_NOSIGNAL) == n;
+	}
+	f->out_len = 0;
+	return ok;
 }
 
 void

@@ -5,7 +5,8 @@
  *
  * Both ends live in the test's only thread, joined by a Unix socket, whose
  * bytes arrive at once: nothing has to be waited for.  Time is what the test
- * says it is.
+ * says it is.  With TLS, the broker's end of that is in the same thread, too;
+ * RINQ_TEST_TLS in the environment has all connections use it.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,6 +14,8 @@
 #define RINQ_TEST_FAKE_H
 
 #include <setjmp.h>
+
+#include <openssl/ssl.h>
 
 #include "amqp/connection.h"
 
@@ -29,6 +32,15 @@ typedef struct Fake
 	int			listener;
 	int			fd;				/* the broker's end */
 	int64_t		now;
+
+	/* TLS at the broker's end: what came of the wire, and goes there */
+	SSL		   *ssl;			/* NULL is plain text */
+	BIO		   *from_wire;
+	BIO		   *to_wire;
+	size_t		piece;			/* bytes put onto the wire at once; 0 is all */
+	long		stop_after;		/* bytes put onto the wire at all; -1 is all */
+	long		damage_at;		/* which of them is changed; -1 is none */
+	long		wire_count;		/* of them so far */
 
 	/* what the broker is about to send */
 	unsigned char *out;
@@ -59,6 +71,12 @@ typedef struct FakeSettings
 	size_t		max_body;
 	size_t		max_backlog;
 	const char *password;
+	SSL_CTX    *server;			/* with TLS: what the broker presents */
+	const RinqTlsConfig *tls;	/* and what the connection makes of it */
+	bool		sasl_external;
+	size_t		piece;
+	long		stop_after;
+	long		damage_at;
 } FakeSettings;
 
 extern FakeSettings fake_settings;
@@ -97,9 +115,13 @@ extern void put_body(Fake *f, int channel, const void *data, size_t len);
 
 /* sending and stepping */
 extern void fake_send(Fake *f); /* all at once, then step */
+extern bool fake_send_only(Fake *f);	/* all at once, without a step */
 extern void fake_send_bytewise(Fake *f);	/* a step after every byte */
 extern void fake_step(Fake *f); /* until there is no more to do */
 extern void fake_hang_up(Fake *f);
+
+/* puts onto the wire what TLS at the broker's end has ready; true if anything */
+extern bool fake_flush(Fake *f);
 
 /* takes over whatever the connection has sent, for the functions below */
 extern void fake_drain(Fake *f);
