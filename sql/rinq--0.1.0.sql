@@ -1729,6 +1729,51 @@ COMMENT ON COLUMN @extschema@.rinq_peer.longest_turn IS 'Longest turn of the eve
 COMMENT ON COLUMN @extschema@.rinq_peer.longest_turn_cpu IS 'Most processor time of a turn in the last minute or two, in milliseconds: without what other processes of the machine have taken';
 
 -- ---------------------------------------------------------------------
+-- where the broker of a database is
+-- ---------------------------------------------------------------------
+
+CREATE FUNCTION rinq_internal.server_validator(options text[], catalog oid) RETURNS void
+    AS 'MODULE_PATHNAME', 'rinq_server_validator' LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION rinq_internal.server_validator(text[], oid) IS
+    'Checks the options of foreign servers that say where the broker of a database is, and of their user mappings';
+
+CREATE FOREIGN DATA WRAPPER rinq VALIDATOR rinq_internal.server_validator;
+COMMENT ON FOREIGN DATA WRAPPER rinq IS
+    'Its servers say where the broker of this database is; those count that belong to superusers or the owner of the extension. It has no foreign tables';
+
+-- more than one while a dump is restored; so nothing is unique here
+CREATE TABLE rinq_internal.chosen_server (
+    name text COLLATE "C" NOT NULL
+);
+COMMENT ON TABLE rinq_internal.chosen_server IS
+    'Foreign server that rinq_use_server has chosen; empty when it has not';
+COMMENT ON COLUMN rinq_internal.chosen_server.name IS 'Name of the server';
+
+CREATE FUNCTION rinq_internal.server_chosen() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'rinq_server_chosen' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION rinq_internal.server_chosen() IS
+    'Has the peer read which server was chosen when the transaction commits';
+
+CREATE TRIGGER server_chosen
+    AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON rinq_internal.chosen_server
+    FOR EACH STATEMENT EXECUTE FUNCTION rinq_internal.server_chosen();
+COMMENT ON TRIGGER server_chosen ON rinq_internal.chosen_server IS
+    'Makes the choice of a server effective at commit, however it is made';
+CREATE TRIGGER server_chosen_row
+    AFTER INSERT OR UPDATE OR DELETE ON rinq_internal.chosen_server
+    FOR EACH ROW EXECUTE FUNCTION rinq_internal.server_chosen();
+COMMENT ON TRIGGER server_chosen_row ON rinq_internal.chosen_server IS
+    'The same where triggers for statements do not fire';
+
+SELECT pg_catalog.pg_extension_config_dump('rinq_internal.chosen_server', '');
+
+CREATE FUNCTION @extschema@.rinq_use_server(name text)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_use_server(text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_use_server(text) IS
+    'Chooses the foreign server that says where the broker of this database is, from commit on; NULL for the only one there is. For superusers and the owner of the extension, whatever is granted';
+
+-- ---------------------------------------------------------------------
 -- what should not be
 -- ---------------------------------------------------------------------
 
@@ -1889,6 +1934,7 @@ COMMENT ON FUNCTION @extschema@.rinq_check() IS
 
 ALTER TABLE rinq_internal.outbox_dead_letter REPLICA IDENTITY FULL;
 ALTER TABLE rinq_internal.identity REPLICA IDENTITY FULL;
+ALTER TABLE rinq_internal.chosen_server REPLICA IDENTITY FULL;
 SELECT rinq_internal.protect_tables();
 SELECT rinq_internal.take_default_privileges();
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA rinq_internal FROM PUBLIC;

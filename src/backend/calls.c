@@ -14,6 +14,7 @@
 #include "compat.h"
 
 #include "access/xlog.h"
+#include "backend/bus_access.h"
 #include "backend/calls.h"
 #include "backend/identity.h"
 #include "backend/request_context.h"
@@ -287,7 +288,8 @@ rinq_require_database(void)
 }
 
 /*
- * Return this database's entry when its peer is connected.  A peer that is
+ * Return this database's entry when its peer is connected, to a role that may
+ * use the bus.  A peer that is
  * starting, or connecting for the first time, is waited for; one that has
  * failed to connect is not, since it is not known how long that will last.
  */
@@ -299,6 +301,7 @@ rinq_require_connection(int64 deadline)
 	RinqStatus	status;
 
 	rinq_require_preloaded();
+	rinq_check_bus_access(GetUserId());
 	for (;;)
 	{
 		ConditionVariable *changed;

@@ -19,6 +19,7 @@
 #include "compat.h"
 
 #include "access/htup_details.h"
+#include "backend/bus_access.h"
 #include "backend/handler_rules.h"
 #include "backend/handler_signature.h"
 #include "backend/own_relation.h"
@@ -123,7 +124,7 @@ rinq_role_obstacle(const RinqRoleReference *role)
 		return "its role is not permitted to log in";
 	if (!rinq_can_connect(MyDatabaseId, role->role))
 		return "its role may not connect to the database";
-	return NULL;
+	return rinq_bus_obstacle(role->role);
 }
 
 /*
@@ -245,6 +246,9 @@ rinq_handler_obstacle(Oid func, const char *name, Oid role, Oid owner)
 	if (!rinq_can_use_schema(get_func_namespace(func), role) || !rinq_can_execute(func, role))
 		return psprintf("Role \"%s\" may not execute function %s.",
 						GetUserNameFromId(role, false), name);
+	if (rinq_bus_obstacle(role) != NULL)
+		return psprintf("Role \"%s\" may not use the server that says where the broker is.",
+						GetUserNameFromId(role, false));
 	return NULL;
 }
 

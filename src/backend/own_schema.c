@@ -165,7 +165,30 @@ rinq_lock_extension(void)
 }
 
 /*
- * Try to do the same without waiting: false when it is being dropped.
+ * Do the same for as long as it takes to read a table; return what is to be
+ * unlocked, InvalidOid for nothing.
+ */
+Oid
+rinq_lock_extension_briefly(void)
+{
+	Oid			extension;
+
+	if (!OidIsValid(rinq_internal_schema()))
+		return InvalidOid;
+	extension = own_extension;
+	LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+	return extension;
+}
+
+void
+rinq_unlock_extension(Oid extension)
+{
+	if (OidIsValid(extension))
+		UnlockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+}
+
+/*
+ * Try to keep the extension so without waiting: false when it is being dropped.
  */
 bool
 rinq_try_lock_extension(void)

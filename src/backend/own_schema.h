@@ -29,6 +29,8 @@ extern Oid	rinq_extension_owner(void);
 extern bool rinq_is_extension_object(Oid classId, Oid objectId);
 extern Oid	rinq_internal_schema(void);
 extern void rinq_lock_extension(void);
+extern Oid	rinq_lock_extension_briefly(void);
+extern void rinq_unlock_extension(Oid extension);
 extern bool rinq_try_lock_extension(void);
 
 #endif							/* RINQ_OWN_SCHEMA_H */

@@ -30,6 +30,7 @@
 #include "backend/own_schema.h"
 #include "backend/registration.h"
 #include "backend/request_context.h"
+#include "backend/server_ddl.h"
 #include "backend/utility_hook.h"
 #include "base/clock.h"
 #include "catalog/objectaccess.h"
@@ -188,7 +189,7 @@ utility_hook_xact_callback(XactEvent event, void *arg)
 			if (reread_at_commit)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("cannot PREPARE a transaction that has changed rinq's listeners")));
+						 errmsg("cannot PREPARE a transaction that has changed rinq's listeners or servers")));
 			if (rescan_at_end)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -283,6 +284,8 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 	rinq_own_access_created(access, classId, objectId);
 	if (rinq_own_ddl_noticed(access, classId, objectId))
 		read_own_tables_again();
+	if (rinq_server_ddl_noticed(access, classId, objectId))
+		rinq_utility_hook_reread_at_commit();
 	if (access == OAT_DROP && classId == RelationRelationId && subId == 0 &&
 		rinq_outbox_table_dropped(objectId))
 		register_callback();
@@ -496,6 +499,8 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 												 * may not run any more */
 	if (IsA(command, ReassignOwnedStmt))
 		tell_about_reassigning((ReassignOwnedStmt *) command);
+	if (rinq_server_ddl_done(command))
+		rinq_utility_hook_reread_at_commit();
 	if (committing)
 		rescan_outbox();
 	else if (rinq_own_ddl_done(command))

@@ -1,8 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * listener_config.c
- *	  Handing the listeners and durable subscriptions of a database from the
- *	  reader to the peer.
+ *	  Handing the listeners and durable subscriptions of a database, and the
+ *	  options of its broker, from the reader to the peer.
+ *
+ * Overwrite what has held a password before it is given back: memory of the
+ * payload area is used again for messages.
  *
  *-------------------------------------------------------------------------
  */
@@ -15,11 +18,12 @@
 #include "lib/stringinfo.h"
 #include "protocol/packed.h"
 
-/* a configuration in the payload area: two lists, one behind the other */
+/* a configuration in the payload area: three lists, one behind the other */
 typedef struct PackedConfig
 {
 	uint32		listeners;		/* bytes of each */
 	uint32		subscriptions;
+	uint32		server;
 	char		data[FLEXIBLE_ARRAY_MEMBER];
 } PackedConfig;
 
@@ -114,6 +118,53 @@ unpack_subscription(RinqBytes *list)
 	return subscription;
 }
 
+static void
+pack_server(StringInfo list, const RinqServerConfig *server)
+{
+	RinqFields	fields;
+	ListCell   *lc;
+
+	rinq_fields_init(&fields, RINQ_KIND_SERVER);
+	rinq_put_bytes(&fields, RINQ_SERVER_NAME, config_text_bytes(server->name));
+	rinq_put_bytes(&fields, RINQ_SERVER_PROBLEM, config_text_bytes(server->problem));
+	rinq_fields_append(list, &fields);
+	foreach(lc, server->options)
+	{
+		const RinqServerOption *option = lfirst(lc);
+
+		rinq_fields_init(&fields, RINQ_KIND_SERVER_OPTION);
+		rinq_put_bytes(&fields, RINQ_SERVER_OPTION_NAME, config_text_bytes(option->name));
+		rinq_put_bytes(&fields, RINQ_SERVER_OPTION_VALUE, config_text_bytes(option->value));
+		rinq_fields_append(list, &fields);
+	}
+}
+
+static RinqServerOption *
+unpack_server_option(RinqBytes *list)
+{
+	RinqServerOption *option = palloc0(sizeof(RinqServerOption));
+	RinqFields	fields;
+
+	if (!rinq_fields_read(&fields, RINQ_KIND_SERVER_OPTION, list))
+		elog(ERROR, "corrupt configuration in rinq's shared memory");
+	option->name = copy_config_text(&fields, RINQ_SERVER_OPTION_NAME);
+	option->value = copy_config_text(&fields, RINQ_SERVER_OPTION_VALUE);
+	return option;
+}
+
+static void
+unpack_server(RinqBytes *list, RinqServerConfig *server)
+{
+	RinqFields	fields;
+
+	if (!rinq_fields_read(&fields, RINQ_KIND_SERVER, list))
+		elog(ERROR, "corrupt configuration in rinq's shared memory");
+	server->name = copy_config_text(&fields, RINQ_SERVER_NAME);
+	server->problem = copy_config_text(&fields, RINQ_SERVER_PROBLEM);
+	while (list->len > 0)
+		server->options = lappend(server->options, unpack_server_option(list));
+}
+
 /*
  * Pack the listeners, and the subscriptions as far as there is room for them:
  * without a configuration, listeners would not be served either.
@@ -150,13 +201,17 @@ rinq_config_pack(const RinqConfig *config)
 {
 	StringInfoData listeners;
 	StringInfoData subscriptions;
+	StringInfoData server;
 	PackedConfig *packed;
 	dsa_pointer result;
 
 	initStringInfo(&listeners);
 	initStringInfo(&subscriptions);
+	initStringInfo(&server);
 	pack_lists(config, &listeners, &subscriptions);
-	result = dsa_allocate_extended(rinq_dsa(), offsetof(PackedConfig, data) + listeners.len + subscriptions.len,
+	pack_server(&server, &config->server);
+	result = dsa_allocate_extended(rinq_dsa(),
+								   offsetof(PackedConfig, data) + listeners.len + subscriptions.len + server.len,
 								   DSA_ALLOC_NO_OOM);
 	if (!DsaPointerIsValid(result))
 		ereport(ERROR,
@@ -166,11 +221,36 @@ rinq_config_pack(const RinqConfig *config)
 	packed = dsa_get_address(rinq_dsa(), result);
 	packed->listeners = (uint32) listeners.len;
 	packed->subscriptions = (uint32) subscriptions.len;
+	packed->server = (uint32) server.len;
 	memcpy(packed->data, listeners.data, listeners.len);
 	memcpy(packed->data + listeners.len, subscriptions.data, subscriptions.len);
+	memcpy(packed->data + listeners.len + subscriptions.len, server.data, server.len);
+	explicit_bzero(server.data, server.len);
 	pfree(listeners.data);
 	pfree(subscriptions.data);
+	pfree(server.data);
 	return result;
+}
+
+static Size
+packed_config_size(const PackedConfig *packed)
+{
+	return offsetof(PackedConfig, data) + (Size) packed->listeners + packed->subscriptions + packed->server;
+}
+
+/*
+ * Give back a configuration that no process reads any more.
+ */
+void
+rinq_config_free(dsa_pointer config)
+{
+	PackedConfig *packed;
+
+	if (!DsaPointerIsValid(config))
+		return;
+	packed = dsa_get_address(rinq_dsa(), config);
+	explicit_bzero(packed, packed_config_size(packed));
+	dsa_free(rinq_dsa(), config);
 }
 
 /*
@@ -202,8 +282,7 @@ rinq_config_publish(RinqDatabase *db, Oid dboid, const RinqReading *reading)
 	name = db->name;
 	LWLockRelease(rinq_shared->lock);
 
-	if (DsaPointerIsValid(unused))
-		dsa_free(rinq_dsa(), unused);
+	rinq_config_free(unused);
 	if (resumed && reading->presence == RINQ_PRESENT)
 		ereport(LOG,
 				(errmsg("rinq does not suspend database \"%s\" any more",
@@ -225,7 +304,7 @@ newest_packed_config(RinqDatabase *db, uint32 *serial, Size *size)
 	if (!DsaPointerIsValid(db->config))
 		return NULL;
 	packed = dsa_get_address(rinq_dsa(), db->config);
-	*size = offsetof(PackedConfig, data) + (Size) packed->listeners + packed->subscriptions;
+	*size = packed_config_size(packed);
 	return packed;
 }
 
@@ -274,6 +353,7 @@ rinq_config_fetch(RinqDatabase *db, RinqConfig *config, uint32 *serial)
 
 	config->listeners = NIL;
 	config->durable = NIL;
+	memset(&config->server, 0, sizeof(config->server));
 	if (packed == NULL)
 		return;
 	list = rinq_bytes(packed->data, packed->listeners);
@@ -282,5 +362,8 @@ rinq_config_fetch(RinqDatabase *db, RinqConfig *config, uint32 *serial)
 	list = rinq_bytes(packed->data + packed->listeners, packed->subscriptions);
 	while (list.len > 0)
 		config->durable = lappend(config->durable, unpack_subscription(&list));
+	list = rinq_bytes(packed->data + packed->listeners + packed->subscriptions, packed->server);
+	unpack_server(&list, &config->server);
+	explicit_bzero(packed, packed_config_size(packed));
 	pfree(packed);
 }

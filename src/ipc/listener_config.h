@@ -2,7 +2,8 @@
  *
  * listener_config.h
  *	  What the reader found in a database, handed to the peer through shared
- *	  memory: the namespaces it listens to, and its durable subscriptions.
+ *	  memory: the namespaces it listens to, its durable subscriptions, and
+ *	  where its broker is.
  *
  *-------------------------------------------------------------------------
  */
@@ -42,10 +43,29 @@ typedef struct RinqDurableSubscription
 								 * (protocol/attribute.h) */
 } RinqDurableSubscription;
 
+/* an option of base/broker.h */
+typedef struct RinqServerOption
+{
+	const char *name;
+	const char *value;			/* in UTF-8; may be a secret */
+} RinqServerOption;
+
+/*
+ * The foreign server that says where the broker is.  With neither a name nor a
+ * problem there is none, and the settings say so.
+ */
+typedef struct RinqServerConfig
+{
+	char	   *name;
+	char	   *problem;		/* why it cannot be used; NULL when it can */
+	List	   *options;		/* of RinqServerOption; none with a problem */
+} RinqServerConfig;
+
 typedef struct RinqConfig
 {
 	List	   *listeners;		/* of RinqListener */
 	List	   *durable;		/* of RinqDurableSubscription */
+	RinqServerConfig server;
 } RinqConfig;
 
 /* all that the reader finds in a database */
@@ -61,6 +81,7 @@ typedef struct RinqReading
 
 extern dsa_pointer rinq_config_pack(const RinqConfig *config);
 extern void rinq_config_publish(RinqDatabase *db, Oid dboid, const RinqReading *reading);
+extern void rinq_config_free(dsa_pointer config);
 extern void rinq_config_fetch(RinqDatabase *db, RinqConfig *config, uint32 *serial);
 
 #endif							/* RINQ_IPC_LISTENER_CONFIG_H */

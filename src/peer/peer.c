@@ -276,10 +276,10 @@ run_turn(void)
 	rinq_peer.now = rinq_clock_ms();
 	rinq_turn_begin();
 	rinq_slice_begin();
+	read_config();
 	more = rinq_network_step();
 	if (rinq_peer.conn != conn)
 		forget_socket();
-	read_config();
 	rinq_slice_begin();
 	more |= read_inbox();
 	rinq_slice_begin();

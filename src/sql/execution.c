@@ -15,6 +15,7 @@
 #include "compat.h"
 
 #include "access/xlog.h"
+#include "backend/bus_access.h"
 #include "backend/calls.h"
 #include "backend/commit_queue.h"
 #include "backend/outbox.h"
@@ -41,6 +42,7 @@ require_database(bool durable)
 	RinqDatabase *db;
 
 	rinq_require_preloaded();
+	rinq_check_bus_access(GetUserId());
 	if (!durable)
 		return rinq_require_peer();
 

@@ -15,6 +15,7 @@
 #include "compat.h"
 
 #include "access/htup_details.h"
+#include "backend/bus_access.h"
 #include "backend/handler_rules.h"
 #include "backend/handler_signature.h"
 #include "backend/own_schema.h"
@@ -88,6 +89,7 @@ rinq_check_handler(Oid func, RinqWork work, Oid role)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(func));
 	rinq_check_superuser_handler(func, role);
 	rinq_check_handler_role(role);
+	rinq_check_bus_access(role);
 }
 
 /*

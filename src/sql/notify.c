@@ -13,6 +13,7 @@
 
 #include "compat.h"
 
+#include "backend/bus_access.h"
 #include "backend/calls.h"
 #include "backend/parallel.h"
 #include "fmgr.h"
@@ -45,6 +46,7 @@ send_by_arguments(FunctionCallInfo fcinfo, RinqOutbound *message, RinqBytes cons
 	char		id[RINQ_MESSAGE_ID_SIZE];
 
 	rinq_require_preloaded();
+	rinq_check_bus_access(GetUserId());
 	db = rinq_require_peer();
 	rinq_send_allocate_id_argument(fcinfo, ARG_SESSION, db, &message->item.id);
 	rinq_send_notification(db, message, true, namespace, type, payload, constraint);

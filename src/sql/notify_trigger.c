@@ -14,6 +14,7 @@
 
 #include "compat.h"
 
+#include "backend/bus_access.h"
 #include "backend/calls.h"
 #include "backend/parallel.h"
 #include "cbor/stream.h"
@@ -404,6 +405,16 @@ database_of(const RinqTriggerPlan *plan)
 	return rinq_require_peer();
 }
 
+/*
+ * Check that the owner of the table may use the bus: who attached the trigger.
+ * Those who write the table need not.
+ */
+static void
+check_owner_of_table(const RinqTriggerContext *about)
+{
+	rinq_check_bus_access(about->data->tg_relation->rd_rel->relowner);
+}
+
 static void
 notify_by_trigger(FunctionCallInfo fcinfo, RinqTriggerContext *about)
 {
@@ -413,6 +424,7 @@ notify_by_trigger(FunctionCallInfo fcinfo, RinqTriggerContext *about)
 
 	if (db == NULL)
 		return;
+	check_owner_of_table(about);
 	settings = rinq_trigger_fix_settings(plan);
 	if (TRIGGER_FIRED_FOR_ROW(about->data->tg_event))
 		send_row(db, plan, about);

@@ -18,6 +18,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "backend/bus_server.h"
 #include "backend/handler_rules.h"
 #include "backend/identity.h"
 #include "backend/own_relation.h"
@@ -302,6 +303,15 @@ read_subscriptions(const char *schema, MemoryContext context)
 	return subscriptions;
 }
 
+static void
+read_server(RinqServerConfig *server, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+
+	rinq_bus_server_read(server);
+	MemoryContextSwitchTo(old);
+}
+
 /* say in the log that a database has become suspended */
 static void
 tell_suspended(const RinqIdentities *identities)
@@ -347,7 +357,7 @@ read_identity_or_version(RinqIdentities *identities)
 static bool
 try_lock_own_tables(void)
 {
-	static const char *const names[] = {"listener", "subscription", "identity"};
+	static const char *const names[] = {"listener", "subscription", "identity", RINQ_CHOSEN_TABLE};
 	Oid			schema;
 	int			i;
 
@@ -393,9 +403,10 @@ begin_reading(void)
 static bool
 read_database(RinqReading *reading, MemoryContext context)
 {
-	RinqConfig	config = {NIL, NIL};
+	RinqConfig	config;
 	char	   *schema;
 
+	memset(&config, 0, sizeof(config));
 	if (!begin_reading())
 		return false;
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -411,6 +422,7 @@ read_database(RinqReading *reading, MemoryContext context)
 				config.listeners = read_listeners(schema, context);
 			if (!RecoveryInProgress() && may_read("subscription"))
 				config.durable = read_subscriptions(schema, context);
+			read_server(&config.server, context);
 		}
 	}
 	SPI_finish();

@@ -20,6 +20,7 @@
 #include "base/backoff.h"
 #include "base/clock.h"
 #include "guc.h"
+#include "ipc/listener_config.h"
 #include "ipc/slots.h"
 #include "ipc/worker.h"
 #include "pgstat.h"
@@ -520,8 +521,7 @@ supervise_database(RinqDatabase *db, Supervision *sup)
 	}
 	LWLockRelease(rinq_shared->lock);
 
-	if (DsaPointerIsValid(config))
-		dsa_free(rinq_dsa(), config);
+	rinq_config_free(config);
 	if (reader.wanted)
 	{
 		retry = register_wanted(db, &reader, "rinq reader", "rinq_reader_main",
