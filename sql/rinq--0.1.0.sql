@@ -1677,7 +1677,7 @@ CREATE FUNCTION @extschema@.rinq_peer_status(
     OUT notifications_dropped bigint, OUT notifications_failed bigint, OUT events_missed bigint,
     OUT longest_turn double precision, OUT longest_turn_cpu double precision,
     OUT last_error_at timestamptz, OUT next_attempt timestamptz,
-    OUT tls_version text, OUT tls_cipher text, OUT tls_certificate_expires timestamptz)
+    OUT tls_version text, OUT tls_cipher text, OUT tls_certificate_expires timestamptz, OUT server text)
     RETURNS record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL SAFE;
 REVOKE ALL ON FUNCTION @extschema@.rinq_peer_status() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_peer_status() IS
@@ -1685,7 +1685,7 @@ COMMENT ON FUNCTION @extschema@.rinq_peer_status() IS
 
 CREATE VIEW @extschema@.rinq_peer AS
     SELECT pg_catalog.current_database() AS database, s.pid, s.peer_id, s.state, s.broker,
-           s.broker_version, s.tls_version, s.tls_cipher, s.tls_certificate_expires, s.blocked, s.connected_since, s.last_error, s.last_error_at, s.next_attempt, s.reconnects,
+           s.server, s.broker_version, s.tls_version, s.tls_cipher, s.tls_certificate_expires, s.blocked, s.connected_since, s.last_error, s.last_error_at, s.next_attempt, s.reconnects,
            s.calls_sent, s.responses_received, s.responses_dropped, s.requests_received,
            s.requests_rejected, s.requests_requeued, s.requests_expired, s.requests_unhandled, s.responses_sent,
            s.messages_sent, s.messages_dropped, s.notifications_received,
@@ -1699,6 +1699,7 @@ COMMENT ON COLUMN @extschema@.rinq_peer.pid IS 'Process id of the peer, NULL whe
 COMMENT ON COLUMN @extschema@.rinq_peer.peer_id IS 'Id of the peer on the network, new with each connection';
 COMMENT ON COLUMN @extschema@.rinq_peer.state IS 'stopped, suspended, starting, connecting, connected, disconnected, or stopping';
 COMMENT ON COLUMN @extschema@.rinq_peer.broker IS 'Broker as host:port/vhost';
+COMMENT ON COLUMN @extschema@.rinq_peer.server IS 'Foreign server that has said where the broker is, NULL when rinq.amqp_dsn has';
 COMMENT ON COLUMN @extschema@.rinq_peer.broker_version IS 'Version the broker reported';
 COMMENT ON COLUMN @extschema@.rinq_peer.tls_version IS 'Version of TLS of the connection, like TLSv1.3; NULL in plain text, or without a connection';
 COMMENT ON COLUMN @extschema@.rinq_peer.tls_cipher IS 'Cipher of the connection; NULL in plain text';
@@ -1741,6 +1742,13 @@ CREATE FOREIGN DATA WRAPPER rinq VALIDATOR rinq_internal.server_validator;
 COMMENT ON FOREIGN DATA WRAPPER rinq IS
     'Its servers say where the broker of this database is; those count that belong to superusers or the owner of the extension. It has no foreign tables';
 
+-- its owner has to be a superuser, and all else may change hands
+CREATE FUNCTION rinq_internal.give_wrapper() RETURNS void
+    AS 'MODULE_PATHNAME', 'rinq_give_wrapper' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION rinq_internal.give_wrapper() IS
+    'For the scripts of the extension: has the foreign-data wrapper belong to the bootstrap superuser';
+SELECT rinq_internal.give_wrapper();
+
 -- more than one while a dump is restored; so nothing is unique here
 CREATE TABLE rinq_internal.chosen_server (
     name text COLLATE "C" NOT NULL
@@ -1766,6 +1774,11 @@ COMMENT ON TRIGGER server_chosen_row ON rinq_internal.chosen_server IS
     'The same where triggers for statements do not fire';
 
 SELECT pg_catalog.pg_extension_config_dump('rinq_internal.chosen_server', '');
+
+CREATE FUNCTION rinq_internal.server_problem() RETURNS text
+    AS 'MODULE_PATHNAME', 'rinq_server_problem' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION rinq_internal.server_problem() IS
+    'Why the foreign servers do not say where the broker is, NULL when they do or there is none';
 
 CREATE FUNCTION @extschema@.rinq_use_server(name text)
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -1873,6 +1886,29 @@ BEGIN ATOMIC
            pg_catalog.format('its owner, role "%s", is not a superuser; what is registered by roles that it may not act as is not run', r.rolname),
            'Use REASSIGN OWNED BY, with a superuser as the new owner.'
     FROM extension e JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) e.extowner WHERE NOT r.rolsuper
+    UNION ALL
+    SELECT 'error', 'server of the broker', p.problem,
+           'The peer makes no connection as long as this is so. Use ALTER SERVER, ALTER USER MAPPING or rinq_use_server().'
+    FROM rinq_internal.server_problem() p (problem) WHERE p.problem IS NOT NULL
+    UNION ALL
+    SELECT 'warning', pg_catalog.pg_describe_object('pg_catalog.pg_foreign_server'::regclass, s.oid, 0),
+           pg_catalog.format('it does not count, since role "%s" is neither a superuser nor the owner of the extension', r.rolname),
+           'Drop it, or use ALTER SERVER ... OWNER TO after having looked at its options.'
+    FROM own o JOIN pg_catalog.pg_foreign_server s ON s.srvfdw OPERATOR(pg_catalog.=) o.objid
+      AND o.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_foreign_data_wrapper'::regclass
+    JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) s.srvowner CROSS JOIN extension e
+    WHERE NOT r.rolsuper AND r.oid OPERATOR(pg_catalog.<>) e.extowner
+    UNION ALL
+    SELECT 'warning', pg_catalog.pg_describe_object(o.classid, o.objid, 0),
+           pg_catalog.format('%s has the privilege %s',
+                             CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0::oid THEN 'everybody'
+                                  ELSE pg_catalog.format('role "%s"', pg_catalog.pg_get_userbyid(a.grantee)) END,
+                             a.privilege_type),
+           'Use REVOKE: the servers that such a role makes do not count.'
+    FROM own o JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid OPERATOR(pg_catalog.=) o.objid
+      AND o.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_foreign_data_wrapper'::regclass
+    CROSS JOIN LATERAL pg_catalog.aclexplode(w.fdwacl) a CROSS JOIN extension e
+    WHERE a.grantee OPERATOR(pg_catalog.<>) ALL (ARRAY[w.fdwowner, e.extowner])
     UNION ALL
     SELECT 'warning', pg_catalog.format('trigger %I on %I.%I', t.tgname, i.nspname, c.relname),
            'it does not always fire, as after a restore with --disable-triggers',

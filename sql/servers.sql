@@ -99,7 +99,9 @@ CREATE SERVER mine FOREIGN DATA WRAPPER rinq OPTIONS (hosts 'evil', passfile '/e
 CREATE SERVER mine FOREIGN DATA WRAPPER rinq OPTIONS (hosts 'evil', sslkey '/etc/passwd');
 CREATE SERVER mine FOREIGN DATA WRAPPER rinq OPTIONS (hosts 'evil', sslrootcert 'system', sslmode 'verify-full');
 CREATE USER MAPPING FOR PUBLIC SERVER mine OPTIONS (user 'evil', password 'x');
+\set VERBOSITY sqlstate
 ALTER SERVER mine OWNER TO regress_rinq_dba;
+\set VERBOSITY terse
 RESET ROLE;
 SELECT rinq_use_server('mine');
 SELECT rinq_use_server('neither');
@@ -126,7 +128,7 @@ REVOKE USAGE ON FOREIGN SERVER "the Bus" FROM regress_rinq_app;
 SET ROLE regress_rinq_app;
 SELECT rinq_call('servers', 'x');
 \set VERBOSITY terse
-SELECT * FROM rinq_call_many('{servers}', 'x');
+SELECT * FROM rinq_call_many('servers', 'x', '{null}');
 SELECT rinq_call_async('servers', 'x');
 SELECT rinq_execute('servers', 'x');
 SELECT rinq_execute('servers', 'x', durable => false);
@@ -195,17 +197,65 @@ SELECT count(rinq_execute('servers', 'x'));
 ROLLBACK;
 RESET ROLE;
 
--- the owner of the extension, when it is not a superuser
+-- a trigger sends for the owner of its table, whoever writes
+CREATE SERVER bus FOREIGN DATA WRAPPER rinq OPTIONS (hosts 'a');
+CREATE TRIGGER t AFTER INSERT ON watched FOR EACH ROW EXECUTE FUNCTION rinq_notify_trigger('servers', 'x', '{*}');
+SET ROLE regress_rinq_app;
+BEGIN;
+INSERT INTO watched VALUES (1);
+ROLLBACK;
+RESET ROLE;
+ALTER TABLE watched OWNER TO regress_rinq_app;
+INSERT INTO watched VALUES (1);
+
+-- one who is no superuser any more, or has nothing any more
+CREATE USER MAPPING FOR PUBLIC SERVER bus OPTIONS (user 'u', password 'x');
+ALTER SERVER bus OWNER TO regress_rinq_dba;
+SELECT rinq_use_server('bus');
+SELECT rinq_internal.server_problem();
+ALTER ROLE regress_rinq_dba NOSUPERUSER;
+SELECT rinq_internal.server_problem();
+ALTER ROLE regress_rinq_dba SUPERUSER;
+-- his own credentials come before those of PUBLIC
+CREATE USER MAPPING FOR regress_rinq_dba SERVER bus OPTIONS (user 'u');
+SELECT rinq_internal.server_problem();
+DROP USER MAPPING FOR regress_rinq_dba SERVER bus;
+DROP USER MAPPING FOR PUBLIC SERVER bus;
+SELECT rinq_internal.server_problem();
+ALTER SERVER bus OPTIONS (ADD sasl_mechanism 'EXTERNAL');
+SELECT rinq_internal.server_problem();
+ALTER SERVER bus OPTIONS (DROP sasl_mechanism, DROP hosts);
+SELECT rinq_internal.server_problem();
+DROP OWNED BY regress_rinq_dba CASCADE;
+SELECT rinq_internal.server_problem();
+SELECT rinq_use_server(NULL);
+SELECT rinq_internal.server_problem();
+CREATE SERVER one FOREIGN DATA WRAPPER rinq OPTIONS (hosts 'a');
+CREATE SERVER two FOREIGN DATA WRAPPER rinq OPTIONS (hosts 'a');
+SELECT rinq_internal.server_problem();
+
+-- the owner of the extension, when he is not a superuser, has no files read
+DROP TABLE watched;
+DROP EXTENSION rinq CASCADE;
+SET ROLE regress_rinq_dba;
+CREATE EXTENSION rinq;
+RESET ROLE;
 REASSIGN OWNED BY regress_rinq_dba TO regress_rinq_owner;
 GRANT USAGE ON FOREIGN DATA WRAPPER rinq TO regress_rinq_owner;
 SET ROLE regress_rinq_owner;
 CREATE SERVER mine FOREIGN DATA WRAPPER rinq OPTIONS (hosts 'a');
+CREATE SERVER other FOREIGN DATA WRAPPER rinq OPTIONS (hosts 'a');
 SELECT rinq_use_server('mine');
+CREATE USER MAPPING FOR PUBLIC SERVER mine OPTIONS (user 'u', password 'x');
+SELECT rinq_internal.server_problem();
 RESET ROLE;
-DROP SERVER mine CASCADE;
-
-DROP FUNCTION handler, on_notification, send;
-DROP TABLE watched;
+ALTER USER MAPPING FOR PUBLIC SERVER mine OPTIONS (DROP password, ADD passfile '/run/secrets/broker');
+SELECT rinq_internal.server_problem();
+SET ROLE regress_rinq_owner;
+ALTER USER MAPPING FOR PUBLIC SERVER mine OPTIONS (SET user 'v');
+RESET ROLE;
+SELECT severity, subject, message FROM rinq_check();
+DROP EXTENSION rinq CASCADE;
 DROP OWNED BY regress_rinq_app, regress_rinq_owner, regress_rinq_dba;
 DROP ROLE regress_rinq_app, regress_rinq_owner, regress_rinq_dba;
-SELECT severity, subject, message FROM rinq_check();
+CREATE EXTENSION rinq;

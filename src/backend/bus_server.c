@@ -80,7 +80,13 @@ server_of_tuple(HeapTuple tuple, TupleDesc desc)
 	return server;
 }
 
-/* List the servers of the wrapper, those that do not count included. */
+static int
+compare_server_names(const ListCell *one, const ListCell *other)
+{
+	return strcmp(((const RinqServer *) lfirst(one))->name, ((const RinqServer *) lfirst(other))->name);
+}
+
+/* List the servers of the wrapper by name, those that do not count included. */
 static List *
 list_servers(void)
 {
@@ -101,6 +107,7 @@ list_servers(void)
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
+	list_sort(servers, compare_server_names);
 	return servers;
 }
 
@@ -193,7 +200,7 @@ read_chosen(char **problem)
 
 /* Say why a server that was chosen cannot be used; NULL when it can. */
 static char *
-chosen_problem(const char *name, const RinqServer *server)
+chosen_problem(const char *name, const RinqServer * server)
 {
 	char	   *owner;
 
@@ -208,7 +215,7 @@ chosen_problem(const char *name, const RinqServer *server)
 
 /* Use the server that was chosen. */
 static void
-use_chosen(RinqBusServer *found, List *servers, const char *name)
+use_chosen(RinqBusServer * found, List *servers, const char *name)
 {
 	RinqServer *server = server_in_list(servers, name);
 
@@ -221,7 +228,7 @@ use_chosen(RinqBusServer *found, List *servers, const char *name)
 
 /* Use the only server that counts. */
 static void
-use_only_server(RinqBusServer *found, List *servers)
+use_only_server(RinqBusServer * found, List *servers)
 {
 	StringInfoData names;
 	ListCell   *lc;
@@ -250,7 +257,7 @@ use_only_server(RinqBusServer *found, List *servers)
  * Find the server of this database, in the current memory context.
  */
 void
-rinq_bus_server_find(RinqBusServer *found)
+rinq_bus_server_find(RinqBusServer * found)
 {
 	List	   *servers = list_servers();
 	List	   *chosen;
@@ -289,7 +296,7 @@ mapping_options(Oid user, Oid server, List **options)
  * only the owner and superusers can make either of them.
  */
 static List *
-credentials_of(const RinqServer *server)
+credentials_of(const RinqServer * server)
 {
 	List	   *options = NIL;
 
@@ -302,7 +309,7 @@ credentials_of(const RinqServer *server)
  * Read what the peer has to know of the server, in the current memory context.
  */
 void
-rinq_bus_server_read(RinqServerConfig *config)
+rinq_bus_server_read(RinqServerConfig * config)
 {
 	RinqBusServer found;
 	char	   *problem;

@@ -123,7 +123,7 @@ grants_bus_server(GrantStmt *stmt)
 	return false;
 }
 
-/* The choice follows the name of the server. */
+/* Write down the new name of a server that was chosen. */
 static void
 rename_choice(RenameStmt *stmt)
 {

@@ -26,8 +26,10 @@
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
+#include "utils/varlena.h"
 
-#define MAX_DISTANCE 4			/* edits between a misspelt name and the one meant */
+#define MAX_DISTANCE 4			/* edits between a misspelt name and the one
+								 * meant */
 
 typedef struct KnownOption
 {
@@ -72,21 +74,21 @@ find_known_option(const char *name)
 }
 
 static bool
-belongs_to_catalog(const KnownOption *option, Oid catalog)
+belongs_to_catalog(const KnownOption * option, Oid catalog)
 {
 	return (catalog == ForeignServerRelationId && option->of_server) ||
 		(catalog == UserMappingRelationId && option->of_mapping);
 }
 
 static const char *
-broker_option_name(const KnownOption *option)
+broker_option_name(const KnownOption * option)
 {
 	return option->broker_name != NULL ? option->broker_name : option->name;
 }
 
 /* Tell whether an option has the server read a file; "system" stands for no file. */
 static bool
-names_file(const KnownOption *option, const char *value)
+names_file(const KnownOption * option, const char *value)
 {
 	return option->is_file &&
 		!(strcmp(option->name, "sslrootcert") == 0 && strcmp(value, "system") == 0);
@@ -138,7 +140,7 @@ append_valid_options(StringInfo hint, Oid catalog)
 static char *
 hint_for_option(const char *name, Oid catalog)
 {
-	const KnownOption *elsewhere = find_known_option(name);
+	const		KnownOption *elsewhere = find_known_option(name);
 	const char *closest = closest_option(name, catalog);
 	StringInfoData hint;
 
@@ -158,7 +160,7 @@ hint_for_option(const char *name, Oid catalog)
 static void
 check_server_option(RinqBroker *broker, DefElem *element, Oid catalog)
 {
-	const KnownOption *option = find_known_option(element->defname);
+	const		KnownOption *option = find_known_option(element->defname);
 	const char *value = defGetString(element);
 	char		problem[1024];
 
@@ -180,7 +182,7 @@ check_server_option(RinqBroker *broker, DefElem *element, Oid catalog)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid value for option \"%s\"", option->name),
-				 errdetail_internal("%s", problem)));
+				 errdetail("The value cannot be used: %s.", problem)));
 }
 
 /* Refuse options of which one would be without effect. */
@@ -262,7 +264,7 @@ add_server_options(List *list, List *elements, Oid catalog, List *before, bool m
 	foreach(lc, elements)
 	{
 		DefElem    *element = lfirst(lc);
-		const KnownOption *known = find_known_option(element->defname);
+		const		KnownOption *known = find_known_option(element->defname);
 		char	   *value = defGetString(element);
 		RinqServerOption *option;
 

@@ -176,6 +176,8 @@ typedef struct RinqStatus
 	char		broker[256];	/* host:port/vhost */
 	char		broker_version[64];
 	RinqEncryption encryption;
+	char		server[NAMEDATALEN];	/* foreign server that has said where
+										 * the broker is; empty: the settings */
 	TimestampTz connected_since;
 	TimestampTz last_error_at;
 	int64		next_attempt;	/* to connect, while disconnected */

@@ -11,7 +11,10 @@
 #include "postgres.h"
 
 #include "base/broker.h"
+#include "ipc/listener_config.h"
 
+extern bool rinq_peer_broker_configure(RinqServerConfig * config);
+extern const char *rinq_peer_broker_server(void);
 extern bool rinq_peer_broker(RinqBroker *broker, char *error, size_t size);
 
 #endif							/* RINQ_PEER_BROKER_H */

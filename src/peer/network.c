@@ -69,6 +69,7 @@ static int64 setup_deadline;	/* for all that comes between login and ready */
 static char broker[RINQ_BROKER_DESCRIBE_SIZE];
 static char told_error[RINQ_LAST_ERROR_LEN];	/* last one in the log */
 static RinqBroker in_use;		/* what the connection was made with */
+static char server_in_use[NAMEDATALEN]; /* that has said so; empty: none */
 static unsigned host_turn;		/* which of several hosts is next */
 static int	host_in_use;
 static bool told_product;
@@ -90,6 +91,7 @@ set_state(RinqNetState state, const char *error)
 	status->blocked = false;
 	strlcpy(status->broker, broker, sizeof(status->broker));
 	status->encryption = encryption;
+	strlcpy(status->server, server_in_use, sizeof(status->server));
 	if (state == RINQ_NET_CONNECTED)
 	{
 		strlcpy(status->peer_id, rinq_peer.id_text, sizeof(status->peer_id));
@@ -443,6 +445,23 @@ resolve_broker(const RinqBroker *from, int host_index, struct sockaddr_storage *
 	return true;
 }
 
+/* Show why the connection that there is could not be made again. */
+static void
+tell_broker_problem(const char *problem)
+{
+	RinqStatus *status = &rinq_peer.db->status;
+	TimestampTz now = GetCurrentTimestamp();
+
+	SpinLockAcquire(&rinq_peer.db->mutex);
+	strlcpy(status->last_error, problem, sizeof(status->last_error));
+	status->last_error_at = now;
+	SpinLockRelease(&rinq_peer.db->mutex);
+	ereport(WARNING,
+			(errcode(ERRCODE_CONFIG_FILE_ERROR),
+			 errmsg("%s", problem),
+			 errhint("The peer cannot connect again after its connection is lost.")));
+}
+
 /* Tell whether the broker is another one than that of the connection, or the login there. */
 static bool
 broker_changed(void)
@@ -455,10 +474,7 @@ broker_changed(void)
 	{
 		if (rinq_peer.conn == NULL)
 			return true;
-		ereport(WARNING,
-				(errcode(ERRCODE_CONFIG_FILE_ERROR),
-				 errmsg("%s", error),
-				 errhint("The peer cannot connect again after its connection is lost.")));
+		tell_broker_problem(error);
 		return false;
 	}
 	changed = memcmp(&now, &in_use, sizeof(now)) != 0;
@@ -499,6 +515,7 @@ start_connecting(void)
 	char		error[RINQ_LAST_ERROR_LEN];
 	int			host;
 
+	strlcpy(server_in_use, rinq_peer_broker_server(), sizeof(server_in_use));
 	if (!rinq_peer_broker(&in_use, error, sizeof(error)))
 	{
 		broker[0] = '\0';
@@ -584,8 +601,8 @@ rinq_network_flush(void)
 }
 
 /*
- * Look at reloaded settings, and at files that may have changed: another
- * broker, or other credentials, need another connection.
+ * Look at reloaded settings, or another server, and at files that may have
+ * changed: another broker, or other credentials, need another connection.
  */
 void
 rinq_network_reload(void)

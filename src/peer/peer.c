@@ -24,6 +24,7 @@
 #include "peer/command/pending_calls.h"
 #include "peer/command/pool.h"
 #include "peer/hooks.h"
+#include "peer/broker.h"
 #include "peer/network.h"
 #include "peer/notification/matching.h"
 #include "peer/notification/subscriptions.h"
@@ -140,6 +141,8 @@ read_config(void)
 	rinq_consume_configure(config.listeners);
 	rinq_durable_configure(config.durable);
 	rinq_dispatch_configured();
+	if (rinq_peer_broker_configure(&config.server))
+		rinq_network_reload();
 	MemoryContextSwitchTo(old);
 }
 

@@ -88,8 +88,8 @@ rinq_check_handler(Oid func, RinqWork work, Oid role)
 	if (!rinq_can_execute(func, role))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(func));
 	rinq_check_superuser_handler(func, role);
-	rinq_check_handler_role(role);
 	rinq_check_bus_access(role);
+	rinq_check_handler_role(role);
 }
 
 /*

@@ -17,7 +17,9 @@
 #include "backend/parallel.h"
 #include "backend/server_options.h"
 #include "backend/utility_hook.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
+#include "commands/defrem.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "storage/lmgr.h"
@@ -28,8 +30,10 @@
 #include "utils/rel.h"
 
 PG_FUNCTION_INFO_V1(rinq_server_validator);
+PG_FUNCTION_INFO_V1(rinq_give_wrapper);
 PG_FUNCTION_INFO_V1(rinq_use_server);
 PG_FUNCTION_INFO_V1(rinq_server_chosen);
+PG_FUNCTION_INFO_V1(rinq_server_problem);
 
 /*
  * rinq_internal.server_validator(text[], oid) returns void
@@ -41,6 +45,20 @@ Datum
 rinq_server_validator(PG_FUNCTION_ARGS)
 {
 	rinq_check_server_options(untransformRelOptions(PG_GETARG_DATUM(0)), PG_GETARG_OID(1));
+	PG_RETURN_VOID();
+}
+
+/*
+ * rinq_internal.give_wrapper() returns void
+ *
+ * Has the foreign-data wrapper belong to the bootstrap superuser, so that the
+ * extension can be given to a role that is no superuser.
+ */
+Datum
+rinq_give_wrapper(PG_FUNCTION_ARGS)
+{
+	if (superuser_arg(BOOTSTRAP_SUPERUSERID))
+		(void) AlterForeignDataWrapperOwner(RINQ_WRAPPER, BOOTSTRAP_SUPERUSERID);
 	PG_RETURN_VOID();
 }
 
@@ -135,4 +153,22 @@ rinq_server_chosen(PG_FUNCTION_ARGS)
 	CacheInvalidateRelcache(((TriggerData *) fcinfo->context)->tg_relation);
 	rinq_utility_hook_reread_at_commit();
 	return PointerGetDatum(NULL);
+}
+
+/*
+ * rinq_internal.server_problem() returns text
+ *
+ * Says why the foreign servers do not say where the broker is; NULL when they
+ * do, or there is none.
+ */
+Datum
+rinq_server_problem(PG_FUNCTION_ARGS)
+{
+	RinqServerConfig config;
+
+	rinq_refuse_parallel(fcinfo);
+	rinq_bus_server_read(&config);
+	if (config.problem == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(config.problem));
 }

@@ -21,7 +21,7 @@
 PG_FUNCTION_INFO_V1(rinq_peer_status);
 PG_FUNCTION_INFO_V1(rinq_version);
 
-#define STATUS_COLUMNS (8 + RINQ_NUM_COUNTERS + 7)
+#define STATUS_COLUMNS (8 + RINQ_NUM_COUNTERS + 8)
 
 static const char *
 state_name(const RinqStatus *status, bool suspended)
@@ -141,6 +141,7 @@ rinq_peer_status(PG_FUNCTION_ARGS)
 		values[11 + RINQ_NUM_COUNTERS] =
 			TimestampTzGetDatum(rinq_timestamp_of_ms(rinq_wall_of_clock(status.next_attempt)));
 	set_encryption(values, nulls, 12 + RINQ_NUM_COUNTERS, &status.encryption);
+	set_text(values, nulls, 15 + RINQ_NUM_COUNTERS, status.server);
 
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
 }
