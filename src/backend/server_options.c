@@ -157,6 +157,33 @@ hint_for_option(const char *name, Oid catalog)
 	return hint.data;
 }
 
+/*
+ * Convert a value to UTF-8; return NULL when it has no such form, since the
+ * error would quote some of it.  Converting text leaves nothing behind that an
+ * abort would have to undo.
+ */
+static const char *
+option_to_wire(const char *value)
+{
+	MemoryContext current = CurrentMemoryContext;
+	const char *volatile result = NULL;
+
+	PG_TRY();
+	{
+		result = pg_server_to_any(value, (int) strlen(value), PG_UTF8);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_CHARACTER_NOT_IN_REPERTOIRE &&
+			geterrcode() != ERRCODE_UNTRANSLATABLE_CHARACTER)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(current);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	return result;
+}
+
 static void
 check_server_option(RinqBroker *broker, DefElem *element, Oid catalog)
 {
@@ -178,6 +205,11 @@ check_server_option(RinqBroker *broker, DefElem *element, Oid catalog)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("option \"%s\" must not be empty", option->name)));
+	value = option_to_wire(value);
+	if (value == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNTRANSLATABLE_CHARACTER),
+				 errmsg("the value of option \"%s\" has no form in UTF-8", option->name)));
 	if (!rinq_broker_set_option(broker, broker_option_name(option), value, problem, sizeof(problem)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -251,6 +283,20 @@ is_overridden(const char *name, List *mapping)
 		(strcmp(name, "passfile") == 0 && has_option(mapping, "password"));
 }
 
+/* Say why an option cannot be used; NULL when it can. */
+static char *
+option_obstacle(const DefElem *element, const char *value, Oid catalog, bool may_read_files)
+{
+	const KnownOption *known = find_known_option(element->defname);
+
+	if (known == NULL || !belongs_to_catalog(known, catalog))
+		return psprintf("the option \"%s\" is not known", element->defname);
+	if (names_file(known, value) && !may_read_files)
+		return psprintf("the option \"%s\" names a file, and the owner of the server is not a superuser",
+						known->name);
+	return NULL;
+}
+
 /*
  * Add options of an object to a list, but for those that "before" overrides; NIL
  * with a problem when one of them cannot be used.
@@ -264,23 +310,20 @@ add_server_options(List *list, List *elements, Oid catalog, List *before, bool m
 	foreach(lc, elements)
 	{
 		DefElem    *element = lfirst(lc);
-		const		KnownOption *known = find_known_option(element->defname);
 		char	   *value = defGetString(element);
+		const char *converted = option_to_wire(value);
 		RinqServerOption *option;
 
-		if (known == NULL || !belongs_to_catalog(known, catalog))
-			*problem = psprintf("the option \"%s\" is not known", element->defname);
-		else if (names_file(known, value) && !may_read_files)
-			*problem = psprintf("the option \"%s\" names a file, and the owner of the server is not a superuser",
-								known->name);
+		*problem = option_obstacle(element, value, catalog, may_read_files);
+		if (*problem == NULL && converted == NULL)
+			*problem = psprintf("the option \"%s\" has no form in UTF-8", element->defname);
 		if (*problem != NULL)
 			return NIL;
-		if (is_overridden(broker_option_name(known), before))
-			continue;
 		option = palloc(sizeof(RinqServerOption));
-		option->name = broker_option_name(known);
-		option->value = pg_server_to_any(value, (int) strlen(value), PG_UTF8);
-		list = lappend(list, option);
+		option->name = broker_option_name(find_known_option(element->defname));
+		option->value = converted;
+		if (!is_overridden(option->name, before))
+			list = lappend(list, option);
 	}
 	return list;
 }

@@ -280,6 +280,11 @@ run_turn(void)
 	rinq_turn_begin();
 	rinq_slice_begin();
 	read_config();
+
+	/* at once: the next connection may have the address of this one, too */
+	if (rinq_peer.conn != conn)
+		forget_socket();
+	conn = rinq_peer.conn;
 	more = rinq_network_step();
 	if (rinq_peer.conn != conn)
 		forget_socket();
