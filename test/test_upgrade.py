@@ -189,6 +189,7 @@ class Frozen(unittest.TestCase):
         for name in ("sql", "tools"):
             shutil.copytree(os.path.join(TOP, name), os.path.join(self.tree, name))
         shutil.copy(os.path.join(TOP, "rinq.control"), self.tree)
+        self.own = [name for name in os.listdir(os.path.join(self.tree, "sql")) if re.search(r"^rinq--.*(?<=--)%s\.sql$" % re.escape(PRESENT), name)][0]
         self.frozen("--freeze")
 
     def frozen(self, *arguments):
@@ -197,8 +198,6 @@ class Frozen(unittest.TestCase):
     def write(self, name, text, mode="w"):
         with open(os.path.join(self.tree, "sql", name), mode) as file:
             file.write(text)
-
-        self.own = [name for name in os.listdir(os.path.join(self.tree, "sql")) if re.search(r"^rinq--.*(?<=--)%s\.sql$" % re.escape(PRESENT), name)][0]
 
     def test_scripts_here(self):
         done = subprocess.run([os.path.join(TOP, "tools", "frozen")], stdout=subprocess.PIPE, text=True)
