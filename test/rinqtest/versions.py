@@ -42,7 +42,7 @@ def knows_column_marks(command):
 
 
 def forget_column_marks(server, database):
-    """As the minor version before leaves them, for programs that are older than the server, which would stop at any table."""
+    """As the minor version before leaves them, for a pg_upgrade that is older than the server and would stop at any table; the server is to be stopped then."""
     server.psql("UPDATE pg_attribute SET attoptions = (SELECT array_agg(o) FROM unnest(attoptions) o WHERE o !~ '^pg_attver=')"
                 " WHERE attoptions::text ~ 'pg_attver='", database)
 
