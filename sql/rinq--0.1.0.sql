@@ -1958,11 +1958,19 @@ BEGIN ATOMIC
     WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND c.relname OPERATOR(pg_catalog.!~) '^(outbox_[0-9]+|manifest)$'
       AND (c.relreplident OPERATOR(pg_catalog.=) 'n' OR (c.relreplident OPERATOR(pg_catalog.=) 'd' AND NOT EXISTS (
           SELECT FROM pg_catalog.pg_index x WHERE x.indrelid OPERATOR(pg_catalog.=) c.oid AND x.indisprimary)))
+    UNION ALL
+    SELECT 'warning', 'setting max_worker_processes', pg_catalog.format('it is %s, and the first served database needs %s', w.present, w.needed),
+           pg_catalog.format('Set it to %s, and %s more for each further database, and restart the server.', w.needed, w.each_database)
+    FROM (SELECT s.present, s.each_database, s.each_database OPERATOR(pg_catalog.+) 2 OPERATOR(pg_catalog.+) s.logical AS needed
+          FROM (SELECT pg_catalog.current_setting('max_worker_processes')::pg_catalog.int4 AS present,
+                       coalesce(pg_catalog.current_setting('rinq.command_workers', true)::pg_catalog.int4, 4) OPERATOR(pg_catalog.+) 2 AS each_database,
+                       (pg_catalog.current_setting('max_logical_replication_workers') OPERATOR(pg_catalog.<>) '0')::pg_catalog.int4 AS logical) s) w
+    WHERE w.present OPERATOR(pg_catalog.<) w.needed
     ORDER BY 1, 2, 3;
 END;
 REVOKE ALL ON FUNCTION @extschema@.rinq_check() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_check() IS
-    'Names what makes the extension less safe than it was made: privileges, triggers, owners, and functions that pass for its own; no rows when all is well';
+    'Names what makes the extension less safe than it was made: privileges, triggers, owners, and functions that pass for its own; and too few workers; no rows when all is well';
 
 -- ---------------------------------------------------------------------
 -- privileges: what sends or listens is granted by hand

@@ -84,7 +84,7 @@ class MajorCase(case.Case):
         return server
 
     def make_server(self, installation, name):
-        server = Server(self.world.scratch, installation.stage, name=name, command=installation.command,
+        server = Server(self.world.scratch, installation.stage, name=name, command=installation.command, bindir=installation.bindir,
                         settings={"rinq.amqp_dsn": quote(self.nowhere), "rinq.max_attempts": "1", "rinq.send_attempts": "1"})
         self.addCleanup(lambda: server.stop("immediate") if server.running else None)
         return server

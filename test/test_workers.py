@@ -56,6 +56,14 @@ class Short(case.Case):
         wait_until(lambda: self.db.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'rinq executor'"), lambda n: n == "3",
                    description="executors in all places")
 
+    def test_check_says_how_many(self):
+        check = "SELECT severity, subject, message, hint FROM rinq_check()"
+        self.assertEqual(self.db.sql(check), [["warning", "setting max_worker_processes", "it is 6, and the first served database needs 9",
+                                               "Set it to 9, and 6 more for each further database, and restart the server."]])
+        self.server.configure(rinq__command_workers="1")
+        self.addCleanup(self.server.configure, rinq__command_workers="4")
+        wait_until(lambda: self.db.sql(check), lambda rows: rows == [], description="enough of them for one executor")
+
     def test_outbox_and_reader_get_a_place(self):
         self.load()
         mark = self.server.log_mark()

@@ -72,14 +72,14 @@ def _rows(text):
 class Server:
     """One cluster. stage: the folder the extension was installed into (DESTDIR), None when it is in the system's.
 
-    command: the pg_config of its PostgreSQL, None for the one that is tested.
+    command: the pg_config of its PostgreSQL, None for the one that is tested; bindir: where its programs are, if not where that says.
     """
 
-    def __init__(self, scratch, stage=None, name="server", preload=True, settings=None, environment=None, command=None):
+    def __init__(self, scratch, stage=None, name="server", preload=True, settings=None, environment=None, command=None, bindir=None):
         self.scratch = scratch
         self.stage = stage
         self.command = command
-        self.bindir = pg_config("--bindir", command)
+        self.bindir = bindir or pg_config("--bindir", command)
         self.port = free_port()
         self.data = scratch.path(name, "data")
         self.socket_folder = scratch.make_folder(name, owned=True)

@@ -35,6 +35,11 @@ def upgrade_path():
     return (older or [pg_config_command()]) + [pg_config_command()]
 
 
+def upgrade_needs_own_folders(command):
+    """Whether pg_upgrade looks for libraries in the server's own folder only, whatever dynamic_library_path says: Debian's older builds have extension_destdir."""
+    return postgresql(command) >= 18
+
+
 def knows_column_marks(command):
     """Whether the programs of a PostgreSQL can read what servers write down of each column since the minor versions of November 2026 (15.20, 17.12)."""
     with open(os.path.join(pg_config("--bindir", command), "pg_dump"), "rb") as file:
