@@ -252,6 +252,12 @@ extern int64_t rinq_conn_next_deadline(const RinqConn *conn);
 extern RinqConnState rinq_conn_state(const RinqConn *conn);
 extern RinqConnErrorClass rinq_conn_error_class(const RinqConn *conn);
 
+/*
+ * Tell whether the broker has closed the connection because a queue was to be
+ * declared or bound, as far as it says.  Which queue, it does not say.
+ */
+extern bool rinq_conn_closed_by_declaration(const RinqConn *conn);
+
 /* One lower-case sentence without final full stop; "" if there is no error. */
 extern const char *rinq_conn_error(const RinqConn *conn);
 

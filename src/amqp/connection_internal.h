@@ -134,6 +134,7 @@ struct RinqConn
 	RinqConnState state;
 	RinqConnErrorClass error_class;
 	char		error[RINQ_CONN_ERROR_SIZE];
+	bool		declaring_closed;	/* the broker closed it because of a queue */
 
 	int			fd;
 	RinqTls    *tls;			/* NULL is plain text */

@@ -13,6 +13,8 @@
 
 #define CODE_ACCESS_REFUSED		403
 #define CODE_NOT_ALLOWED		530
+#define CODE_INTERNAL_ERROR		541
+#define CLASS_QUEUE				50
 #define CODE_REPLY_SUCCESS		200
 
 /* More than enough for the fixed parts of connection.start-ok. */
@@ -287,6 +289,13 @@ rinq_send_connection_close(RinqConn *conn)
 	(void) rinq_out_method(conn, 0, AMQP_CONNECTION_CLOSE_METHOD, &m, 32);
 }
 
+/* Say what there is to know of a reason that a broker's own words do not explain. */
+static const char *
+explain_code(unsigned code)
+{
+	return code == CODE_INTERNAL_ERROR ? " (a node says so when it cannot reach the majority of its cluster)" : "";
+}
+
 static void
 closed_by_broker(RinqConn *conn, RinqBytes args)
 {
@@ -299,6 +308,8 @@ closed_by_broker(RinqConn *conn, RinqBytes args)
 		return;
 	code = m->reply_code;
 	rinq_conn_clean_text(conn, rinq_from_amqp(m->reply_text), text, sizeof(text));
+	conn->declaring_closed = m->class_id == CLASS_QUEUE ||
+		(m->class_id == 0 && code == CODE_INTERNAL_ERROR);
 
 	/* a courtesy, for what the socket still takes */
 	if (rinq_out_method(conn, 0, AMQP_CONNECTION_CLOSE_OK_METHOD, &ok, 1))
@@ -312,7 +323,8 @@ closed_by_broker(RinqConn *conn, RinqBytes args)
 					   conn->peer, code, text);
 	else
 		rinq_conn_fail(conn, RINQ_CONN_ERR_CLOSED_BY_BROKER,
-					   "%s closed the connection: %u %s", conn->peer, code, text);
+					   "%s closed the connection: %u %s%s", conn->peer, code, text,
+					   explain_code(code));
 }
 
 static void

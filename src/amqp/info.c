@@ -77,6 +77,12 @@ rinq_conn_error_class(const RinqConn *conn)
 	return conn->error_class;
 }
 
+bool
+rinq_conn_closed_by_declaration(const RinqConn *conn)
+{
+	return conn->declaring_closed;
+}
+
 const char *
 rinq_conn_error(const RinqConn *conn)
 {

@@ -36,6 +36,7 @@
 #include "peer/sending/sender.h"
 #include "peer/session/sessions.h"
 #include "peer/topology/bindings.h"
+#include "peer/topology/consume.h"
 #include "peer/topology/topology.h"
 #include "peer/turn.h"
 #include "pgstat.h"
@@ -252,15 +253,17 @@ on_reply(void *arg, const RinqReply *reply)
 static void
 on_channel_closed(void *arg, const RinqAmqpChannelClosed *info)
 {
+	bool		is_identity = info->request_failed && IS_IDENTITY(info->cookie);
 	char		reason[RINQ_LAST_ERROR_LEN];
 
-	if (!info->request_failed || !IS_IDENTITY(info->cookie))
+	if (!is_identity && rinq_publisher_channel_closed(info))
+		return;
+	if (rinq_peer.ready)
 	{
-		if (!rinq_publisher_channel_closed(info))
-			rinq_topology_channel_closed(info);
+		rinq_topology_channel_closed(info);
 		return;
 	}
-	if (info->code == 405)
+	if (is_identity && info->code == 405)
 	{
 		rinq_amqp_channel_open(rinq_peer.conn, CHANNEL_TOPOLOGY, 0);
 		release_identity((int) (uint32) info->cookie);
@@ -587,7 +590,11 @@ rinq_network_step(void)
 			rinq_peer.ready = false;
 		}
 		else
+		{
+			if (rinq_peer.ready && rinq_conn_closed_by_declaration(rinq_peer.conn))
+				rinq_consume_closed_connection();
 			connection_ended(reason[0] != '\0' ? reason : "the connection was closed");
+		}
 		return false;
 	}
 	return more;
@@ -617,11 +624,14 @@ rinq_network_reload(void)
 		strlcpy(reason, "address or password of the broker was changed", sizeof(reason));
 	else if (rinq_peer.conn == NULL || !rinq_encryption_reload(rinq_peer.conn, &in_use, host_in_use, reason, sizeof(reason)))
 		return;
+	rinq_topology_another_broker();
+	lost_delay = 0;
 	delay = 0;
 	next_attempt = 0;
 	if (rinq_peer.conn != NULL)
 	{
 		connection_ended(reason);
+		lost_delay = 0;
 		delay = 0;
 		next_attempt = 0;
 	}

@@ -22,26 +22,38 @@ class Broker:
     user = "rinq"
     vhost = "/"
 
-    def __init__(self, scratch, name="broker", rabbit=()):
-        """rabbit: (key, Erlang term) pairs for the environment of the application."""
+    def __init__(self, scratch, name="broker", rabbit=(), cluster=(), kernel=""):
+        """rabbit: (key, Erlang term) pairs for the environment of the application; kernel: arguments for Erlang.
+
+        cluster: nodes that this one joins when it is started for the first time; the first of them has made the cluster.
+        """
         self.scratch = scratch
         self.name = name
         self.port = free_port()
-        self.epmd_port = free_port()
         self.dist_port = free_port()
         self.ctl_port = free_port()
         self.node = "rinq%d@localhost" % self.port
-        # a password that can be searched for wherever it must not be
-        self.password = "s3cret" + os.urandom(6).hex()
+        self._kernel = kernel
+        self._founder = cluster[0] if cluster else self
+        if not cluster:
+            self.epmd_port = free_port()
+            # a password that can be searched for wherever it must not be
+            self.password = "s3cret" + os.urandom(6).hex()
+            self._cookie = os.urandom(16).hex().upper()
+        else:
+            self.epmd_port, self.password, self._cookie = self._founder.epmd_port, self._founder.password, self._founder._cookie
         self._rabbit = dict(versions.broker_settings(), **dict(rabbit))
+        if cluster:
+            self._rabbit["cluster_nodes"] = "{[%s], disc}" % ", ".join("'%s'" % node.node for node in (*cluster, self))
         self._process = None
+        self.frozen = False
         self._epmd = None
         self.folder = scratch.make_folder(name, owned=True)
         for part in ("data", "log"):
             scratch.make_folder(name, part, owned=True)
         cookie = os.path.join(self.folder, ".erlang.cookie")
         with open(cookie, "w") as file:
-            file.write(os.urandom(16).hex().upper())
+            file.write(self._cookie)
         os.chmod(cookie, 0o400)
         if scratch.user is not None:
             os.chown(cookie, scratch.user.pw_uid, scratch.user.pw_gid)
@@ -61,7 +73,7 @@ class Broker:
         return "amqp://%s:%s@127.0.0.1:%d/%s" % (self.user, password or self.password, port or self.port, vhost)
 
     def environment(self):
-        loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
+        loopback = "-kernel inet_dist_use_interface {127,0,0,1} " + self._kernel
         keep = {key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL") if key in os.environ}
         keep.update({
             "HOME": self.folder,
@@ -108,10 +120,13 @@ class Broker:
                 self.kill()
         return self._start(timeout)
 
-    def _start(self, timeout):
+    def _start_epmd(self):
         if self._epmd is None:
             self._epmd = self._spawn(["epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1"],
                                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def _start(self, timeout):
+        self._founder._start_epmd()
         with open(os.path.join(self.folder, "log", "console"), "ab") as log:
             self._process = self._spawn([versions.broker_tool("rabbitmq-server")], env=self.environment(), stdout=log, stderr=log)
         wait_until(self._answers, timeout=timeout, description="RabbitMQ to answer\n" + self.log_tail(), interval=0.05)
@@ -134,11 +149,17 @@ class Broker:
         """An orderly stop, as an administrator would do it."""
         self._finish(signal.SIGTERM, timeout)
 
+    def freeze(self):
+        """SIGSTOP: connections stay, and nothing comes any more; kill() ends it."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        self.frozen = True
+
     def kill(self):
         """kill -9: connections break without a word."""
         self._finish(signal.SIGKILL, 10)
 
     def _finish(self, number, timeout):
+        self.frozen = False
         if self._process is None:
             return
         process, self._process = self._process, None

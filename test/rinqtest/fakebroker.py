@@ -9,7 +9,7 @@ import threading
 import time
 
 from .proxy import CLIENT, Recording
-from .wire import METHOD, Assembler, Event, Field, FrameReader, frame_bytes, message_frames, method_bytes
+from .wire import METHOD, NUMBERS, Assembler, Event, Field, FrameReader, frame_bytes, message_frames, method_bytes
 
 
 class Connection:
@@ -24,6 +24,7 @@ class Connection:
         self._deaf = False
         self._closed = threading.Event()
         self._confirms = {}
+        self._refused = set()  # channels, 0 for the connection, on which nothing counts until the client has agreed to the end
         self._lock = threading.Lock()
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -48,6 +49,20 @@ class Connection:
     def close_channel(self, channel, code, text):
         self.send(channel, "channel.close", code=code, text=text)
         return True
+
+    def refuse(self, event, code, text, level="channel"):
+        """End the channel, or the connection, because of a method, as RabbitMQ does: what came after it on its way here is not looked at."""
+        channel = event.channel if level == "channel" else 0
+        class_id, method_id = NUMBERS[event.name]
+        self._refused.add(channel)
+        self.send(channel, level + ".close", code=code, text=text, class_id=class_id, method_id=method_id)
+        return True
+
+    def _is_refused(self, event):
+        if event.channel in self._refused and event.name in ("channel.close-ok", "connection.close-ok"):
+            self._refused.discard(event.channel)
+            return True
+        return event.channel in self._refused or 0 in self._refused
 
     def deliver(self, queue, exchange, routing_key, body=b"", tag=1, **properties):
         """Hand a message to the consumer of a queue; queue may be the end of its name."""
@@ -100,6 +115,8 @@ class Connection:
 
     def _react(self, event):
         self.broker.recording.add(event)
+        if self._is_refused(event):
+            return
         if event.name == "basic.publish" and event.channel in self._confirms:
             self._confirms[event.channel] += 1
         reaction = self.broker.reactions.get(event.name)

@@ -110,9 +110,18 @@ def broker_settings():
     return {"max_message_size": str(_MAX_MESSAGE_SIZE)}
 
 
+def _broker_version(broker):
+    return tuple(map(int, broker.ctl("version").strip().split(".")[:2]))
+
+
 def broker_takes_quorum_for_classic(broker):
     """Whether a broker can let a quorum queue pass where a classic one is declared."""
-    return tuple(map(int, broker.ctl("version").strip().split(".")[:2])) >= (3, 13)
+    return _broker_version(broker) >= (3, 13)
+
+
+def broker_nodes(broker):
+    """How many nodes a cluster needs so that those that are left can declare something when one is down: from 4.2 on, a majority."""
+    return 3 if _broker_version(broker) >= (4, 2) else 2
 
 
 def cppcheck_suppressions():

@@ -20,6 +20,7 @@ enum
 	STEP_SETUP_LAST,
 	STEP_BIND,					/* of cmd.<namespace>, the last of its steps */
 	STEP_NAMESPACE,				/* its other steps */
+	STEP_MULTICAST,				/* binding to requests to all its peers */
 	STEP_CONSUME,
 	STEP_SUBSCRIBE,				/* the last binding for notifications */
 	STEP_AGAIN_OWN,				/* of what is there already: the peer's own */

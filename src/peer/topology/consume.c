@@ -20,7 +20,10 @@
 #include "peer/topology/namespaces.h"
 
 #define FIRST_RETRY_DELAY 1000	/* ms */
-#define LAST_RETRY_DELAY 60000	/* ms */
+#define LAST_RETRY_DELAY 15000	/* ms */
+#define FIRST_SUSPECT_DELAY 5000	/* ms, for a queue that costs all others
+									 * the connection */
+#define LAST_SUSPECT_DELAY 300000	/* ms */
 #define LOST_AGAIN 10000		/* ms within which what is lost a second time
 								 * has to wait */
 
@@ -125,7 +128,8 @@ rinq_consume_namespace(RinqNamespace * ns)
 		return;
 	ns->consuming = true;
 	ns->consumed = false;
-	rinq_bind_multicast(ns, STEP_NAMESPACE);
+	ns->multicast_bound = false;
+	rinq_bind_multicast(ns, STEP_MULTICAST);
 	rinq_basic_consume(rinq_peer.conn, consuming_channel(ns), queue, queue, false,
 					   RINQ_COOKIE(STEP_CONSUME, ns->index));
 }
@@ -225,6 +229,35 @@ rinq_consume_retry_later(RinqNamespace * ns)
 	ns->retry_at = rinq_peer.now + ns->retry_delay;
 	if (ns->listener != NULL)
 		next_retry = rinq_clock_earlier(next_retry, ns->retry_at);
+}
+
+/* Have a namespace's queue tried again later, in another connection. */
+static void
+suspect_namespace(RinqNamespace * ns)
+{
+	ns->suspect = true;
+	ns->retry_delay = rinq_backoff_next(ns->retry_delay, FIRST_SUSPECT_DELAY, LAST_SUSPECT_DELAY);
+	ns->retry_at = rinq_peer.now + ns->retry_delay;
+	next_retry = rinq_clock_earlier(next_retry, ns->retry_at);
+}
+
+/*
+ * Note that the broker has closed the connection because of a queue.  It does
+ * not say which: those that it was at have to wait, longer each time, so that
+ * the others have the next connection for themselves.
+ */
+void
+rinq_consume_closed_connection(void)
+{
+	uint32		i;
+
+	for (i = 0; i < rinq_topology_count(); i++)
+	{
+		RinqNamespace *ns = rinq_topology_at(i);
+
+		if (ns->state == NAMESPACE_DECLARING && rinq_declare_oldest(ns->declare_channel) == ns)
+			suspect_namespace(ns);
+	}
 }
 
 /*

@@ -181,14 +181,22 @@ rinq_declare_end(RinqNamespace * ns, RinqNamespaceState state)
 	ns->state = state;
 }
 
+/* Tell whether a queue is not to be declared now, since that may cost the connection. */
+static bool
+has_to_wait(const RinqNamespace * ns)
+{
+	return ns->suspect && ns->retry_at > rinq_peer.now;
+}
+
 /*
- * Declare the queue of a namespace, if that is neither done nor under way.
+ * Declare the queue of a namespace, if that is neither done nor under way, nor put
+ * off.
  */
 void
 rinq_declare_namespace(RinqNamespace * ns)
 {
 	if (ns->state == NAMESPACE_DECLARING || ns->state == NAMESPACE_DECLARED ||
-		!rinq_peer.ready)
+		has_to_wait(ns) || !rinq_peer.ready)
 		return;
 	begin_declaring(ns);
 	rinq_bind_command_queue(ns, ns->declare_channel, STEP_NAMESPACE, STEP_BIND);
@@ -247,8 +255,8 @@ rinq_declare_elsewhere(uint16 channel, bool oldest_stays)
 }
 
 /*
- * Say why a declaration that is under way is not to be waited for any longer
- * than "patience" ms, in a text that lives until the next one is asked for; or
+ * Say why a declaration that is put off, or under way, is not to be waited for
+ * any longer than "patience" ms, in a text that lives until the next one is asked for; or
  * return NULL. A broker that is silent altogether is not to be blamed on a
  * queue.
  */
@@ -258,6 +266,12 @@ rinq_declare_problem(const RinqNamespace * ns, int patience)
 	static char text[RINQ_LAST_ERROR_LEN];
 	int64		waited = rinq_peer.now - ns->declare_since;
 
+	if (has_to_wait(ns))
+	{
+		snprintf(text, sizeof(text), "the broker closed the connection when queue \"cmd.%s\" was declared, which is tried again in " INT64_FORMAT " ms",
+				 ns->name, ns->retry_at - rinq_peer.now);
+		return text;
+	}
 	if (ns->state != NAMESPACE_DECLARING || waited < patience ||
 		last_reply < ns->declare_since + SLOW_AFTER)
 		return NULL;

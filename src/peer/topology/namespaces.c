@@ -96,9 +96,11 @@ rinq_topology_namespace(RinqBytes name, int limit)
 	ns->channel = 0;
 	ns->consuming = false;
 	ns->consumed = false;
+	ns->multicast_bound = false;
 	ns->listener = NULL;
 	ns->retry_at = 0;
 	ns->retry_delay = 0;
+	ns->suspect = false;
 	ns->lost_at = 0;
 	ns->waiting = NIL;
 	ns->started = 0;

@@ -41,9 +41,13 @@ typedef struct RinqNamespace
 	uint16		channel;		/* that consumes its requests; 0 is none yet */
 	bool		consuming;		/* requested from the broker */
 	bool		consumed;		/* and confirmed by it, while "consuming" */
+	bool		multicast_bound;	/* likewise, the binding to requests that
+									 * all peers of the namespace get */
 	RinqListener *listener;		/* NULL when no session listens */
 	int64		retry_at;		/* when a failed one is tried again */
 	int			retry_delay;
+	bool		suspect;		/* the broker closed the connection when its
+								 * queue was declared; outlives connections */
 	int64		lost_at;		/* when the broker has ended consuming, the
 								 * last time */
 	List	   *waiting;		/* calls, as slot indexes and serials */

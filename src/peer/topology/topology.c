@@ -97,11 +97,14 @@ rinq_topology_connection_lost(void)
 	{
 		RinqNamespace *ns = rinq_topology_at(i);
 
-		ns->state = NAMESPACE_UNDECLARED;
+		ns->state = ns->suspect ? NAMESPACE_FAILED : NAMESPACE_UNDECLARED;
 		ns->channel = 0;
 		ns->consuming = false;
-		ns->retry_at = 0;
-		ns->retry_delay = 0;
+		if (!ns->suspect)
+		{
+			ns->retry_at = 0;
+			ns->retry_delay = 0;
+		}
 		ns->lost_at = 0;
 		ns->bound_at = 0;
 		ns->unbind_first = false;
@@ -112,6 +115,19 @@ rinq_topology_connection_lost(void)
 		rinq_topology_hooks->declared(ns, RINQ_OUTCOME_CONNECTION_LOST,
 									  "the connection to the broker was lost before the request was sent");
 	}
+}
+
+/*
+ * Forget which namespaces' queues a broker has closed the connection for, since
+ * the next connection is to another one.
+ */
+void
+rinq_topology_another_broker(void)
+{
+	uint32		i;
+
+	for (i = 0; i < rinq_topology_count(); i++)
+		rinq_topology_at(i)->suspect = false;
 }
 
 static void
@@ -131,13 +147,14 @@ queue_declared(RinqNamespace * ns)
 {
 	rinq_declare_end(ns, NAMESPACE_DECLARED);
 	ns->unbind_first = false;
+	ns->suspect = false;
 	if (ns->bound_at == 0)
 		ns->bound_at = rinq_peer.now;
 	if (ns->listener == NULL)
 		ns->retry_delay = 0;	/* else when it is consumed, too */
 	rinq_topology_hooks->declared(ns, RINQ_OUTCOME_SUCCESS, NULL);
 	if (ns->consuming && rinq_peer.ready && !rinq_peer.stopping)
-		rinq_bind_multicast(ns, STEP_NAMESPACE);	/* it may have been that
+		rinq_bind_multicast(ns, STEP_MULTICAST);	/* it may have been that
 													 * which was refused */
 	rinq_consume_namespace(ns);
 }
@@ -173,6 +190,9 @@ rinq_topology_reply(const RinqReply *reply)
 			if (ns->notifications == NOTIFICATIONS_BINDING)
 				ns->notifications = NOTIFICATIONS_BOUND;
 			rinq_topology_hooks->bound(ns, NULL);
+			break;
+		case STEP_MULTICAST:
+			rinq_topology_at(RINQ_COOKIE_INDEX(reply->cookie))->multicast_bound = true;
 			break;
 		case STEP_CONSUME:
 			ns = rinq_topology_at(RINQ_COOKIE_INDEX(reply->cookie));
@@ -325,6 +345,8 @@ rinq_topology_channel_closed(const RinqAmqpChannelClosed *info)
 			ns->binds = 0;
 			if (ns->notifications == NOTIFICATIONS_BINDING)
 				bind_notifications(ns);
+			if (ns->consuming && !ns->multicast_bound && ns != failed)
+				rinq_bind_multicast(ns, STEP_MULTICAST);
 		}
 		if (ns->channel == info->channel && ns->consuming)
 			(void) rinq_consume_lost(ns);

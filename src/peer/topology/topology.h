@@ -15,6 +15,7 @@
 
 extern void rinq_topology_opened(void);
 extern void rinq_topology_connection_lost(void);
+extern void rinq_topology_another_broker(void);
 extern void rinq_topology_reply(const RinqReply *reply);
 extern void rinq_topology_channel_closed(const RinqAmqpChannelClosed *info);
 extern void rinq_topology_cancelled(RinqBytes consumer_tag);
