@@ -151,10 +151,10 @@ class Outages(case.Case):
         self.assertIn("cmd." + namespace, error.text)
 
     def assertAllArrives(self):
-        """What was stored on the lost node, and what waited for it."""
+        """What was stored on the lost node, and what waited for it, which is tried again once a minute at least."""
         self.db.listen(self.stored, "keep")
         for namespace in self.sent:
-            self.wait_arrived(namespace, 30)
+            self.wait_arrived(namespace, 90)
         self.wait_outbox_empty()
         self.assertEqual(self.remote.call(self.near, "x", -1, timeout=10), -1)
 
