@@ -187,8 +187,8 @@ rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutbound *message,
 
 /*
  * Write a message that has waited into the outbox, in a transaction of the
- * outbox worker, which has the tables open; its id is no id if somebody has
- * written it by hand.
+ * outbox worker, which has the tables open; its id is no id if it was
+ * written by hand.
  */
 void
 rinq_outbox_move(RinqDatabase *db, Oid schema, RinqOutbound *message,

@@ -168,6 +168,7 @@ void
 rinq_outbox_wait(RinqDatabase *db, Oid schema, const RinqOutbound *message,
 				 const RinqFields *fields, const RinqDelivery *delivery)
 {
+	static SPIPlanPtr plan = NULL;
 	bool		delayed = delivery->due != DT_NOBEGIN;
 	int64		seq = rinq_outbox_next_seq(db);
 	Oid			role = GetUserId();
@@ -196,10 +197,11 @@ rinq_outbox_wait(RinqDatabase *db, Oid schema, const RinqOutbound *message,
 	add_argument(&arguments, INT8OID, Int64GetDatum(delayed ? delivery->due : seq), false);
 	add_argument(&arguments, INT8OID, Int64GetDatum(rinq_clock_difference()), !delayed || !delivery->after);
 	add_argument(&arguments, TIMESTAMPTZOID, TimestampTzGetDatum(PgStartTime), !delayed || !delivery->after);
-	(void) execute_with(psprintf("INSERT INTO %s (seq, id, namespace, command, payload, trace_id, deadline, database,"
-								 " span_context, traceparent, tracestate, role, key, ordering, due, place, clock, life)"
-								 " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
-								 table.name), &arguments);
+	(void) rinq_own_table_execute_kept(&plan,
+									   "INSERT INTO rinq_internal.outbox_waiting (seq, id, namespace, command, payload, trace_id, deadline, database,"
+									   " span_context, traceparent, tracestate, role, key, ordering, due, place, clock, life)"
+									   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
+									   arguments.count, arguments.types, arguments.values, arguments.nulls);
 	rinq_own_table_close(&table);
 	rinq_wait_at_commit(db, delivery->due, 1);
 }

@@ -116,6 +116,31 @@ rinq_own_table_execute(const char *query, int nargs, Oid *types, Datum *values,
 	return SPI_processed;
 }
 
+/*
+ * Run a statement that is prepared the first time that the process runs it, and
+ * the plan kept in "plan".  PostgreSQL plans it anew when what it is about has
+ * changed.
+ */
+uint64
+rinq_own_table_execute_kept(SPIPlanPtr * plan, const char *query, int nargs, Oid *types,
+							Datum *values, const char *nulls)
+{
+	int			result;
+
+	if (*plan == NULL)
+	{
+		SPIPlanPtr	prepared = SPI_prepare(query, nargs, types);
+
+		if (prepared == NULL || SPI_keepplan(prepared) != 0)
+			elog(ERROR, "could not prepare a statement: %s", SPI_result_code_string(SPI_result));
+		*plan = prepared;
+	}
+	result = SPI_execute_plan(*plan, values, nulls, false, 0);
+	if (result < 0)
+		elog(ERROR, "could not execute a statement: %s", SPI_result_code_string(result));
+	return SPI_processed;
+}
+
 void
 rinq_own_table_close(RinqOwnTable *table)
 {

@@ -11,6 +11,8 @@
 
 #include "postgres.h"
 
+struct _SPI_plan;
+
 /* a table, and what to put back when done with it */
 typedef struct RinqOwnTable
 {
@@ -23,6 +25,8 @@ typedef struct RinqOwnTable
 extern void rinq_own_table_open(RinqOwnTable *table, Oid schema, const char *name);
 extern uint64 rinq_own_table_execute(const char *query, int nargs, Oid *types, Datum *values,
 									 const char *nulls);
+extern uint64 rinq_own_table_execute_kept(struct _SPI_plan **plan, const char *query, int nargs,
+										  Oid *types, Datum *values, const char *nulls);
 extern bool rinq_own_tables_in_use(void);
 extern void rinq_own_table_close(RinqOwnTable *table);
 extern uint64 rinq_own_table_write(Oid schema, const char *name, const char *query, int nargs,

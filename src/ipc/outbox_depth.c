@@ -47,7 +47,11 @@ rinq_scan_sees(const RinqScanSnapshot *snapshot, FullTransactionId xid)
 void
 rinq_depth_added(RinqDatabase *db, Size rows)
 {
+	RinqSendQueue *queue = rinq_sendqueue_of(db);
+
+	LWLockAcquire(queue->lock, LW_EXCLUSIVE);
 	pg_atomic_fetch_add_u64(&db->outbox_depth, rows);
+	LWLockRelease(queue->lock);
 }
 
 /*

@@ -16,10 +16,10 @@
 #include "ipc/outbox_due.h"
 #include "utils/timestamp.h"
 
-#define CLOCK_STEP 500			/* ms of the wall clock that are a step, and no
-								 * adjustment */
-#define KEY_SLACK 60			/* s that a key may stay for after its time, so
-								 * that many are forgotten at once */
+#define CLOCK_STEP 500			/* ms of the wall clock that are a step, and
+								 * no adjustment */
+#define KEY_SLACK 60			/* s that a key may stay for after its time,
+								 * so that many are forgotten at once */
 
 /*
  * Return when to look; DT_NOBEGIN is now, DT_NOEND never.

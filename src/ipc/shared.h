@@ -237,7 +237,10 @@ typedef struct RinqDatabase
 	pg_atomic_uint64 outbox_depth;
 	pg_atomic_uint64 outbox_seq;
 
-	/* messages that wait, roughly; and when to look at them (ipc/outbox_due.h) */
+	/*
+	 * messages that wait, roughly; and when to look at them
+	 * (ipc/outbox_due.h)
+	 */
 	pg_atomic_uint64 outbox_waiting;
 	pg_atomic_uint64 outbox_due;
 	pg_atomic_uint64 outbox_clock;	/* the difference of the clocks that those

@@ -150,7 +150,7 @@ read_delivery(FunctionCallInfo fcinfo, int key, int ordering, RinqExecution *exe
 
 /* Return the deadline of a message: from when it is to be sent. */
 static int64
-deadline_argument(FunctionCallInfo fcinfo, const RinqExecution *execution)
+sending_deadline(FunctionCallInfo fcinfo, const RinqExecution *execution)
 {
 	int64		from = rinq_wall_ms();
 
@@ -175,7 +175,7 @@ rinq_execution_begin(FunctionCallInfo fcinfo, int key_argument, int ordering_arg
 	execution->command = rinq_text_argument(fcinfo, RINQ_EXECUTE_COMMAND, "command");
 	execution->db = require_database(execution->durable);
 	read_delivery(fcinfo, key_argument, ordering_argument, execution);
-	execution->deadline = deadline_argument(fcinfo, execution);
+	execution->deadline = sending_deadline(fcinfo, execution);
 }
 
 /* ---------------- sending ---------------- */

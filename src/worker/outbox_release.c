@@ -46,8 +46,9 @@
 #define MAX_AHEAD (4 * RINQ_OUTBOX_PIECE)	/* bytes that the peer has not
 											 * sent */
 #define KEYS_INTERVAL (60 * USECS_PER_SEC)	/* between looks for old keys */
-#define UNUSABLE_DELAY (10 * USECS_PER_SEC) /* until tables are looked at again
-											 * that are not as rinq made them */
+#define UNUSABLE_DELAY (10 * USECS_PER_SEC) /* until tables are looked at
+											 * again that are not as rinq made
+											 * them */
 #define TELL_INTERVAL 600000	/* ms between log entries about these */
 
 /* columns of what outbox_release() returns, from 1 on: those of the outbox come first */
@@ -82,7 +83,11 @@ typedef struct Look
 
 static const char *const own_tables[] = {"outbox_waiting", "outbox_ordered", "outbox_key"};
 
-static dsa_pointer order = InvalidDsaPointer;	/* to look, that is carried out */
+/* what is read besides: dead letters, and what the tables are to look like */
+static const char *const read_tables[] = {"outbox_dead_letter", "manifest"};
+
+static dsa_pointer order = InvalidDsaPointer;	/* to look, that is carried
+												 * out */
 static bool mended;				/* by this process */
 static HTAB *firsts;			/* ids of messages that are the first of an
 								 * ordering */
@@ -250,21 +255,30 @@ tell_unusable(Relation rel, const char *problem)
 			 errhint("Remove what was added; rinq_check() lists it.")));
 }
 
-/* Lock the tables; false when that would have to wait. */
+static bool
+try_lock_tables(Oid schema, const char *const *names, int count, LOCKMODE mode)
+{
+	int			i;
+
+	for (i = 0; i < count; i++)
+	{
+		Oid			relid = get_relname_relid(names[i], schema);
+
+		if (!OidIsValid(relid) || !ConditionalLockRelationOid(relid, mode))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Lock all tables that are used; false when that would have to wait.  A command
+ * that locks them in another order is in no deadlock with this process.
+ */
 static bool
 lock_own_tables(Oid schema)
 {
-	Oid			dead = get_relname_relid("outbox_dead_letter", schema);
-	int			i;
-
-	for (i = 0; i < (int) lengthof(own_tables); i++)
-	{
-		Oid			relid = get_relname_relid(own_tables[i], schema);
-
-		if (!OidIsValid(relid) || !ConditionalLockRelationOid(relid, RowExclusiveLock))
-			return false;
-	}
-	return OidIsValid(dead) && ConditionalLockRelationOid(dead, AccessShareLock);
+	return try_lock_tables(schema, own_tables, lengthof(own_tables), RowExclusiveLock) &&
+		try_lock_tables(schema, read_tables, lengthof(read_tables), AccessShareLock);
 }
 
 /* Tell whether the tables, which are locked, are as rinq made them. */
