@@ -200,7 +200,7 @@ read_chosen(char **problem)
 
 /* Say why a server that was chosen cannot be used; NULL when it can. */
 static char *
-chosen_problem(const char *name, const RinqServer * server)
+chosen_problem(const char *name, const RinqServer *server)
 {
 	char	   *owner;
 
@@ -215,7 +215,7 @@ chosen_problem(const char *name, const RinqServer * server)
 
 /* Use the server that was chosen. */
 static void
-use_chosen(RinqBusServer * found, List *servers, const char *name)
+use_chosen(RinqBusServer *found, List *servers, const char *name)
 {
 	RinqServer *server = server_in_list(servers, name);
 
@@ -228,7 +228,7 @@ use_chosen(RinqBusServer * found, List *servers, const char *name)
 
 /* Use the only server that counts. */
 static void
-use_only_server(RinqBusServer * found, List *servers)
+use_only_server(RinqBusServer *found, List *servers)
 {
 	StringInfoData names;
 	ListCell   *lc;
@@ -257,7 +257,7 @@ use_only_server(RinqBusServer * found, List *servers)
  * Find the server of this database, in the current memory context.
  */
 void
-rinq_bus_server_find(RinqBusServer * found)
+rinq_bus_server_find(RinqBusServer *found)
 {
 	List	   *servers = list_servers();
 	List	   *chosen;
@@ -296,7 +296,7 @@ mapping_options(Oid user, Oid server, List **options)
  * only the owner and superusers can make either of them.
  */
 static List *
-credentials_of(const RinqServer * server)
+credentials_of(const RinqServer *server)
 {
 	List	   *options = NIL;
 
@@ -309,7 +309,7 @@ credentials_of(const RinqServer * server)
  * Read what the peer has to know of the server, in the current memory context.
  */
 void
-rinq_bus_server_read(RinqServerConfig * config)
+rinq_bus_server_read(RinqServerConfig *config)
 {
 	RinqBusServer found;
 	char	   *problem;

@@ -39,8 +39,8 @@ typedef struct RinqBusServer
 
 extern Oid	rinq_wrapper(void);
 extern bool rinq_server_counts(Oid owner);
-extern RinqServer * rinq_server_by_name(const char *name);
-extern void rinq_bus_server_find(RinqBusServer * found);
-extern void rinq_bus_server_read(RinqServerConfig * config);
+extern RinqServer *rinq_server_by_name(const char *name);
+extern void rinq_bus_server_find(RinqBusServer *found);
+extern void rinq_bus_server_read(RinqServerConfig *config);
 
 #endif							/* RINQ_BUS_SERVER_H */

@@ -74,21 +74,21 @@ find_known_option(const char *name)
 }
 
 static bool
-belongs_to_catalog(const KnownOption * option, Oid catalog)
+belongs_to_catalog(const KnownOption *option, Oid catalog)
 {
 	return (catalog == ForeignServerRelationId && option->of_server) ||
 		(catalog == UserMappingRelationId && option->of_mapping);
 }
 
 static const char *
-broker_option_name(const KnownOption * option)
+broker_option_name(const KnownOption *option)
 {
 	return option->broker_name != NULL ? option->broker_name : option->name;
 }
 
 /* Tell whether an option has the server read a file; "system" stands for no file. */
 static bool
-names_file(const KnownOption * option, const char *value)
+names_file(const KnownOption *option, const char *value)
 {
 	return option->is_file &&
 		!(strcmp(option->name, "sslrootcert") == 0 && strcmp(value, "system") == 0);
@@ -140,7 +140,7 @@ append_valid_options(StringInfo hint, Oid catalog)
 static char *
 hint_for_option(const char *name, Oid catalog)
 {
-	const		KnownOption *elsewhere = find_known_option(name);
+	const KnownOption *elsewhere = find_known_option(name);
 	const char *closest = closest_option(name, catalog);
 	StringInfoData hint;
 
@@ -187,7 +187,7 @@ option_to_wire(const char *value)
 static void
 check_server_option(RinqBroker *broker, DefElem *element, Oid catalog)
 {
-	const		KnownOption *option = find_known_option(element->defname);
+	const KnownOption *option = find_known_option(element->defname);
 	const char *value = defGetString(element);
 	char		problem[1024];
 

@@ -119,7 +119,7 @@ unpack_subscription(RinqBytes *list)
 }
 
 static void
-pack_server(StringInfo list, const RinqServerConfig * server)
+pack_server(StringInfo list, const RinqServerConfig *server)
 {
 	RinqFields	fields;
 	ListCell   *lc;
@@ -130,7 +130,7 @@ pack_server(StringInfo list, const RinqServerConfig * server)
 	rinq_fields_append(list, &fields);
 	foreach(lc, server->options)
 	{
-		const		RinqServerOption *option = lfirst(lc);
+		const RinqServerOption *option = lfirst(lc);
 
 		rinq_fields_init(&fields, RINQ_KIND_SERVER_OPTION);
 		rinq_put_bytes(&fields, RINQ_SERVER_OPTION_NAME, config_text_bytes(option->name));
@@ -153,7 +153,7 @@ unpack_server_option(RinqBytes *list)
 }
 
 static void
-unpack_server(RinqBytes *list, RinqServerConfig * server)
+unpack_server(RinqBytes *list, RinqServerConfig *server)
 {
 	RinqFields	fields;
 

@@ -27,7 +27,7 @@ is_same_text(const char *one, const char *other)
 }
 
 static bool
-is_configured(const RinqServerConfig * config)
+is_configured(const RinqServerConfig *config)
 {
 	ListCell   *one;
 	ListCell   *other;
@@ -38,8 +38,8 @@ is_configured(const RinqServerConfig * config)
 		return false;
 	forboth(one, config->options, other, configured.options)
 	{
-		const		RinqServerOption *a = lfirst(one);
-		const		RinqServerOption *b = lfirst(other);
+		const RinqServerOption *a = lfirst(one);
+		const RinqServerOption *b = lfirst(other);
 
 		if (!is_same_text(a->name, b->name) || !is_same_text(a->value, b->value))
 			return false;
@@ -49,7 +49,7 @@ is_configured(const RinqServerConfig * config)
 
 /* Free a configuration, and overwrite its secrets. */
 static void
-forget_server(RinqServerConfig * config)
+forget_server(RinqServerConfig *config)
 {
 	ListCell   *lc;
 
@@ -74,7 +74,7 @@ forget_server(RinqServerConfig * config)
  * is what there was.
  */
 bool
-rinq_peer_broker_configure(RinqServerConfig * config)
+rinq_peer_broker_configure(RinqServerConfig *config)
 {
 	if (is_configured(config))
 	{
@@ -106,7 +106,7 @@ read_server_options(RinqBroker *broker, char *error, size_t size)
 	rinq_broker_init(broker);
 	foreach(lc, configured.options)
 	{
-		const		RinqServerOption *option = lfirst(lc);
+		const RinqServerOption *option = lfirst(lc);
 
 		ok = ok && rinq_broker_set_option(broker, option->name, option->value, problem, sizeof(problem));
 	}

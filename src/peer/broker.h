@@ -13,7 +13,7 @@
 #include "base/broker.h"
 #include "ipc/listener_config.h"
 
-extern bool rinq_peer_broker_configure(RinqServerConfig * config);
+extern bool rinq_peer_broker_configure(RinqServerConfig *config);
 extern const char *rinq_peer_broker_server(void);
 extern bool rinq_peer_broker(RinqBroker *broker, char *error, size_t size);
 

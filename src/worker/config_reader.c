@@ -304,7 +304,7 @@ read_subscriptions(const char *schema, MemoryContext context)
 }
 
 static void
-read_server(RinqServerConfig * server, MemoryContext context)
+read_server(RinqServerConfig *server, MemoryContext context)
 {
 	MemoryContext old = MemoryContextSwitchTo(context);
 
