@@ -95,6 +95,8 @@ class Connections(ServerCase):
         self.stays(before)
         self.db.sql("CREATE SERVER bus FOREIGN DATA WRAPPER rinq OPTIONS (hosts %s, vhost %s)" % (quote(self.hosts), quote(VHOST)))
         self.keeps(before, "there is no user mapping")
+        error = self.db.error("SELECT rinq_wait_ready('0.2 s')")
+        self.assertSqlState(error, "08001", "a foreign server that can be used .server .bus. cannot be used: there is no user mapping")
         self.db.sql("CREATE USER MAPPING FOR postgres SERVER bus OPTIONS (user %s, password %s)"
                     % (quote(self.broker.user), quote(self.broker.password)))
         self.connected_to(VHOST)

@@ -95,6 +95,15 @@ rinq_peer_broker_server(void)
 	return configured.name == NULL ? "" : configured.name;
 }
 
+/*
+ * Say why no foreign server can be used; NULL when one can, or there is none.
+ */
+const char *
+rinq_peer_broker_problem(void)
+{
+	return configured.problem;
+}
+
 /* Set the options of the foreign server. */
 static bool
 read_server_options(RinqBroker *broker, char *error, size_t size)

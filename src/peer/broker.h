@@ -15,6 +15,7 @@
 
 extern bool rinq_peer_broker_configure(RinqServerConfig *config);
 extern const char *rinq_peer_broker_server(void);
+extern const char *rinq_peer_broker_problem(void);
 extern bool rinq_peer_broker(RinqBroker *broker, char *error, size_t size);
 
 #endif							/* RINQ_PEER_BROKER_H */

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "peer/broker.h"
 #include "peer/notification/subscriptions.h"
 #include "peer/operation/readiness.h"
 #include "peer/process.h"
@@ -62,6 +63,14 @@ append_subscriptions(StringInfo list)
 	append_rest(list, count);
 }
 
+/* Append the foreign server, when the connection is still that of an earlier one. */
+static void
+append_server(StringInfo list)
+{
+	if (rinq_peer_broker_problem() != NULL)
+		appendStringInfo(list, "a foreign server that can be used (%s)", rinq_peer_broker_problem());
+}
+
 /*
  * Append what is configured and not served yet, in words; nothing when all is.
  */
@@ -73,6 +82,7 @@ rinq_unready_list(StringInfo list)
 		appendStringInfoString(list, "the newest listeners and subscriptions");
 		return;
 	}
+	append_server(list);
 	append_namespaces(list);
 	append_subscriptions(list);
 }
