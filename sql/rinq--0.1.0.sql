@@ -463,7 +463,8 @@ CREATE TABLE rinq_internal.outbox_0 (
     database oid NOT NULL,
     span_context bytea,
     traceparent bytea,
-    tracestate bytea
+    tracestate bytea,
+    is_call boolean
 );
 COMMENT ON COLUMN rinq_internal.outbox_0.seq IS 'Number in the order of sending: microseconds since 2000 when it was written';
 COMMENT ON COLUMN rinq_internal.outbox_0.id IS 'Message id';
@@ -476,6 +477,7 @@ COMMENT ON COLUMN rinq_internal.outbox_0.database IS 'Database that it was writt
 COMMENT ON COLUMN rinq_internal.outbox_0.span_context IS 'OpenTracing context, NULL for none';
 COMMENT ON COLUMN rinq_internal.outbox_0.traceparent IS 'W3C trace context: its traceparent, NULL for none';
 COMMENT ON COLUMN rinq_internal.outbox_0.tracestate IS 'W3C trace context: its tracestate, NULL for none';
+COMMENT ON COLUMN rinq_internal.outbox_0.is_call IS 'Whether it is a durable call, whose answer is sent to the mailbox; NULL for no';
 
 CREATE TABLE rinq_internal.outbox_1 (LIKE rinq_internal.outbox_0 INCLUDING ALL);
 CREATE TABLE rinq_internal.outbox_2 (LIKE rinq_internal.outbox_0 INCLUDING ALL);
@@ -754,11 +756,11 @@ BEGIN ATOMIC
         RETURNING o.*
     ), i AS (
         INSERT INTO rinq_internal.outbox_0
-            (seq, id, namespace, command, payload, trace_id, deadline, database, span_context, traceparent, tracestate)
+            (seq, id, namespace, command, payload, trace_id, deadline, database, span_context, traceparent, tracestate, is_call)
         SELECT d.seq, d.id, d.namespace, d.command, d.payload, d.trace_id, d.deadline,
                (SELECT b.oid FROM pg_catalog.pg_database b
                 WHERE b.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()),
-               d.span_context, d.traceparent, d.tracestate
+               d.span_context, d.traceparent, d.tracestate, d.is_call
         FROM d
         RETURNING 1
     )
@@ -1314,6 +1316,182 @@ COMMENT ON COLUMN @extschema@.rinq_session_attributes.value IS 'Its value, empty
 COMMENT ON COLUMN @extschema@.rinq_session_attributes.is_frozen IS 'Whether it can be changed no more';
 COMMENT ON COLUMN @extschema@.rinq_session_attributes.created_at IS 'Revision at which it was first set';
 COMMENT ON COLUMN @extschema@.rinq_session_attributes.updated_at IS 'Revision at which it was last changed';
+
+-- ---------------------------------------------------------------------
+-- durable calls
+-- ---------------------------------------------------------------------
+
+CREATE FUNCTION rinq_internal.new_mailbox_id() RETURNS text
+    AS 'MODULE_PATHNAME', 'rinq_new_mailbox_id' LANGUAGE C VOLATILE;
+COMMENT ON FUNCTION rinq_internal.new_mailbox_id() IS
+    'Makes up a peer id that no other has, for a mailbox';
+
+CREATE TABLE rinq_internal.mailbox (
+    database oid PRIMARY KEY,
+    id text COLLATE "C" NOT NULL DEFAULT rinq_internal.new_mailbox_id(),
+    created timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+COMMENT ON TABLE rinq_internal.mailbox IS
+    'The peer id that answers to durable calls are sent to, and that sessions of durable messages belong to';
+COMMENT ON COLUMN rinq_internal.mailbox.database IS 'Database that it was made in; a copy of that has another one';
+COMMENT ON COLUMN rinq_internal.mailbox.id IS 'Peer id of the mailbox';
+COMMENT ON COLUMN rinq_internal.mailbox.created IS 'When it was made';
+INSERT INTO rinq_internal.mailbox (database)
+    SELECT b.oid FROM pg_catalog.pg_database b
+    WHERE b.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
+
+CREATE TRIGGER listener_changed
+    AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON rinq_internal.mailbox
+    FOR EACH STATEMENT EXECUTE FUNCTION rinq_internal.listener_changed();
+COMMENT ON TRIGGER listener_changed ON rinq_internal.mailbox IS
+    'Makes another mailbox effective at commit';
+
+-- src/sql/durable_call.c, src/worker/answers.c and src/worker/answer_handler.c read and write this table
+CREATE TABLE rinq_internal.durable_call (
+    id text COLLATE "C" PRIMARY KEY,
+    role oid NOT NULL,
+    namespace text NOT NULL,
+    command text NOT NULL,
+    payload bytea,
+    trace_id text,
+    span_context bytea,
+    traceparent bytea,
+    tracestate bytea,
+    created timestamptz NOT NULL,
+    deadline timestamptz,
+    resend_ms integer CHECK (resend_ms > 0),
+    asked integer NOT NULL DEFAULT 1,
+    asked_last timestamptz NOT NULL,
+    handler text,
+    handler_owner oid,
+    outcome text,
+    answered timestamptz,
+    result bytea,
+    failure_type text,
+    message text,
+    attempts integer NOT NULL DEFAULT 0,
+    error text,
+    due timestamptz
+);
+COMMENT ON TABLE rinq_internal.durable_call IS
+    'Durable calls, until their answer is handled; see the view rinq_durable_calls';
+COMMENT ON COLUMN rinq_internal.durable_call.id IS 'Message id of the request';
+COMMENT ON COLUMN rinq_internal.durable_call.role IS 'Role that has made the call, and as which its handler runs';
+COMMENT ON COLUMN rinq_internal.durable_call.namespace IS 'Namespace that was called';
+COMMENT ON COLUMN rinq_internal.durable_call.command IS 'Name of the command';
+COMMENT ON COLUMN rinq_internal.durable_call.payload IS 'Payload of the request in CBOR, NULL for nil';
+COMMENT ON COLUMN rinq_internal.durable_call.trace_id IS 'Trace id, NULL when it is the message id';
+COMMENT ON COLUMN rinq_internal.durable_call.span_context IS 'OpenTracing context, NULL for none';
+COMMENT ON COLUMN rinq_internal.durable_call.traceparent IS 'W3C trace context: its traceparent, NULL for none';
+COMMENT ON COLUMN rinq_internal.durable_call.tracestate IS 'W3C trace context: its tracestate, NULL for none';
+COMMENT ON COLUMN rinq_internal.durable_call.created IS 'When the call was made';
+COMMENT ON COLUMN rinq_internal.durable_call.deadline IS 'When it ends without an answer, NULL for never';
+COMMENT ON COLUMN rinq_internal.durable_call.resend_ms IS 'Milliseconds without an answer after which it is asked again, NULL for never';
+COMMENT ON COLUMN rinq_internal.durable_call.asked IS 'How often it was asked';
+COMMENT ON COLUMN rinq_internal.durable_call.asked_last IS 'When it was asked last';
+COMMENT ON COLUMN rinq_internal.durable_call.handler IS 'Function that handles the outcome: its number and its name; NULL for none';
+COMMENT ON COLUMN rinq_internal.durable_call.handler_owner IS 'Owner of that function when the call was made';
+COMMENT ON COLUMN rinq_internal.durable_call.outcome IS 'What has become of it, NULL while nothing has';
+COMMENT ON COLUMN rinq_internal.durable_call.answered IS 'When that was known';
+COMMENT ON COLUMN rinq_internal.durable_call.result IS 'Payload of the answer in CBOR, NULL for nil';
+COMMENT ON COLUMN rinq_internal.durable_call.failure_type IS 'Type of a failure, else NULL';
+COMMENT ON COLUMN rinq_internal.durable_call.message IS 'Message of a failure or error, or why there is no answer';
+COMMENT ON COLUMN rinq_internal.durable_call.attempts IS 'How often the handler was tried and has failed';
+COMMENT ON COLUMN rinq_internal.durable_call.error IS 'What the handler has failed with last';
+COMMENT ON COLUMN rinq_internal.durable_call.due IS 'When to look at it again, NULL for never';
+CREATE INDEX durable_call_due ON rinq_internal.durable_call (due) WHERE due IS NOT NULL;
+
+CREATE FUNCTION @extschema@.rinq_call_durable(
+    namespace text, command text, payload jsonb DEFAULT NULL, on_response regprocedure DEFAULT NULL,
+    timeout interval DEFAULT NULL, resend interval DEFAULT NULL)
+    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_call_durable(text, text, jsonb, regprocedure, interval, interval) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_call_durable(text, text, jsonb, regprocedure, interval, interval) IS
+    'Calls a command when the transaction commits; its outcome, whenever that comes, is handled once by a function that takes a rinq_response, running as the current role, or kept for rinq_result; returns the message id';
+
+CREATE FUNCTION @extschema@.rinq_call_durable_raw(
+    namespace text, command text, payload bytea DEFAULT NULL, on_response regprocedure DEFAULT NULL,
+    timeout interval DEFAULT NULL, resend interval DEFAULT NULL)
+    RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_call_durable_raw(text, text, bytea, regprocedure, interval, interval) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_call_durable_raw(text, text, bytea, regprocedure, interval, interval) IS
+    'Makes a durable call with a payload in CBOR';
+
+CREATE FUNCTION @extschema@.rinq_durable_call_cancel(id @extschema@.rinq_message_id)
+    RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_durable_call_cancel(@extschema@.rinq_message_id) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_durable_call_cancel(@extschema@.rinq_message_id) IS
+    'Ends a durable call that waits for its answer: its outcome is "cancelled"; deletes one whose handler was given up; false when there is none of this id';
+
+CREATE FUNCTION @extschema@.rinq_durable_call_resend(id @extschema@.rinq_message_id)
+    RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_durable_call_resend(@extschema@.rinq_message_id) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_durable_call_resend(@extschema@.rinq_message_id) IS
+    'Asks again with the same id, for a durable call that waits for its answer; false when there is none of this id';
+
+CREATE FUNCTION @extschema@.rinq_durable_call_retry(id @extschema@.rinq_message_id)
+    RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_durable_call_retry(@extschema@.rinq_message_id) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_durable_call_retry(@extschema@.rinq_message_id) IS
+    'Has the handler of a durable call run again that has failed; false when there is none of this id';
+
+CREATE FUNCTION @extschema@.rinq_result(id @extschema@.rinq_message_id)
+    RETURNS @extschema@.rinq_response AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_result(@extschema@.rinq_message_id) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_result(@extschema@.rinq_message_id) IS
+    'The outcome of a durable call without a handler, NULL while there is none';
+
+CREATE FUNCTION @extschema@.rinq_result_raw(
+    id @extschema@.rinq_message_id,
+    OUT outcome text, OUT payload bytea, OUT failure_type text, OUT message text)
+    RETURNS record AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.rinq_result_raw(@extschema@.rinq_message_id) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_result_raw(@extschema@.rinq_message_id) IS
+    'The outcome of a durable call without a handler, with its payload in CBOR; NULL while there is none';
+
+CREATE FUNCTION @extschema@.rinq_wait(id @extschema@.rinq_message_id, timeout interval DEFAULT NULL)
+    RETURNS @extschema@.rinq_response AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
+REVOKE ALL ON FUNCTION @extschema@.rinq_wait(@extschema@.rinq_message_id, interval) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_wait(@extschema@.rinq_message_id, interval) IS
+    'Waits for the outcome of a durable call without a handler, from whichever connection';
+
+CREATE VIEW @extschema@.rinq_durable_calls WITH (security_barrier) AS
+    SELECT c.id, c.role::pg_catalog.regrole AS role, c.namespace, c.command,
+           CASE WHEN NOT EXISTS (
+                    SELECT FROM rinq_internal.mailbox m
+                    JOIN pg_catalog.pg_database b ON b.oid OPERATOR(pg_catalog.=) m.database
+                    WHERE b.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+                      AND m.id OPERATOR(pg_catalog.=) pg_catalog.split_part(c.id, '.', 1)) THEN 'abandoned'
+                WHEN c.outcome IS NULL THEN 'waiting'
+                WHEN c.handler IS NULL THEN 'answered'
+                WHEN c.due IS NULL THEN 'failed'
+                ELSE 'handling' END AS state,
+           c.created, pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) c.created AS age,
+           c.deadline, c.asked, c.asked_last, c.outcome, c.answered,
+           CASE WHEN c.handler IS NOT NULL THEN
+               pg_catalog.regexp_replace(c.handler, '^[0-9]+ ', '') END AS handler,
+           c.attempts, c.error,
+           CASE WHEN c.outcome IS NOT NULL AND c.handler IS NOT NULL THEN c.due END AS next_attempt
+    FROM rinq_internal.durable_call c
+    WHERE pg_catalog.pg_has_role(c.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+COMMENT ON VIEW @extschema@.rinq_durable_calls IS
+    'Durable calls of roles whose privileges one has, until their outcome is handled, or for rinq.result_retention; all of them for members of pg_monitor';
+COMMENT ON COLUMN @extschema@.rinq_durable_calls.id IS 'Message id of the request';
+COMMENT ON COLUMN @extschema@.rinq_durable_calls.role IS 'Role that has made the call, and as which its handler runs';
+COMMENT ON COLUMN @extschema@.rinq_durable_calls.namespace IS 'Namespace that was called';
+COMMENT ON COLUMN @extschema@.rinq_durable_calls.command IS 'Name of the command';
+COMMENT ON COLUMN @extschema@.rinq_durable_calls.state IS 'waiting for an answer; answered, its outcome being kept; handling, when its handler runs or will; failed, when the handler was given up; or abandoned, since it was made by a database that this one is a copy of';
+COMMENT ON COLUMN @extschema@.rinq_durable_calls.created IS 'When the call was made';
+COMMENT ON COLUMN @extschema@.rinq_durable_calls.age IS 'How long ago that is';
+COMMENT ON COLUMN @extschema@.rinq_durable_calls.deadline IS 'When it ends without an answer, NULL for never';
+COMMENT ON COLUMN @extschema@.rinq_durable_calls.asked IS 'How often it was asked';
+COMMENT ON COLUMN @extschema@.rinq_durable_calls.asked_last IS 'When it was asked last';
+COMMENT ON COLUMN @extschema@.rinq_durable_calls.outcome IS 'success, failure, error, timeout, not sent, or cancelled; NULL while there is none';
+COMMENT ON COLUMN @extschema@.rinq_durable_calls.answered IS 'When the outcome was known';
+COMMENT ON COLUMN @extschema@.rinq_durable_calls.handler IS 'Function that handles the outcome, NULL for none';
+COMMENT ON COLUMN @extschema@.rinq_durable_calls.attempts IS 'How often the handler has failed';
+COMMENT ON COLUMN @extschema@.rinq_durable_calls.error IS 'What it has failed with last';
+COMMENT ON COLUMN @extschema@.rinq_durable_calls.next_attempt IS 'When the handler runs at the latest, NULL when it does not';
 
 -- ---------------------------------------------------------------------
 -- notifications
@@ -1986,7 +2164,7 @@ GRANT EXECUTE ON FUNCTION rinq_internal.role_oid(rinq_internal.role_reference),
     rinq_internal.handler_problem(text, boolean, rinq_internal.role_reference, rinq_internal.role_reference) TO PUBLIC;
 
 GRANT EXECUTE ON FUNCTION @extschema@.rinq_check(), @extschema@.rinq_outbox_peer_status() TO pg_monitor;
-GRANT SELECT ON @extschema@.rinq_listeners, @extschema@.rinq_sessions, @extschema@.rinq_session_attributes, @extschema@.rinq_stored_notifications,
+GRANT SELECT ON @extschema@.rinq_durable_calls, @extschema@.rinq_listeners, @extschema@.rinq_sessions, @extschema@.rinq_session_attributes, @extschema@.rinq_stored_notifications,
     @extschema@.rinq_subscriptions TO PUBLIC;
 GRANT SELECT ON @extschema@.rinq_outbox_status TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.rinq_peer_status() TO pg_monitor;

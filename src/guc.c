@@ -57,6 +57,8 @@ int			rinq_session_cache = 32;
 int			rinq_prune_interval = 180;
 int			rinq_dedup_retention = 86400;
 int			rinq_key_retention = 86400;
+int			rinq_result_retention = 86400;
+int			rinq_mailbox_patience = 120000;
 int			rinq_dedup_max_requests = 10000000;
 int			rinq_dedup_max_size = 1024;
 int			rinq_shutdown_timeout = 5000;
@@ -471,6 +473,20 @@ define_work_settings(void)
 							 true, PGC_USERSET, 0, NULL, NULL, NULL);
 }
 
+static void
+define_durable_settings(void)
+{
+	DefineCustomIntVariable("rinq.result_retention",
+							"Sets how long the outcome of a durable call is kept that has no handler.",
+							NULL, &rinq_result_retention,
+							86400, 1, INT_MAX, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.mailbox_patience",
+							"Sets how long another server may have this database's mailbox until it takes another one.",
+							"It has to be longer than a broker takes to notice that a connection is lost.",
+							&rinq_mailbox_patience,
+							120000, 100, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
 void
 rinq_define_settings(void)
 {
@@ -479,5 +495,6 @@ rinq_define_settings(void)
 		define_server_settings();
 	define_network_settings();
 	define_work_settings();
+	define_durable_settings();
 	MarkGUCPrefixReserved("rinq");
 }

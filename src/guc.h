@@ -46,6 +46,8 @@ extern int	rinq_retry_delay;	/* ms */
 extern int	rinq_max_attempts;
 extern int	rinq_dedup_retention;	/* s */
 extern int	rinq_key_retention; /* s */
+extern int	rinq_result_retention;	/* s */
+extern int	rinq_mailbox_patience;	/* ms */
 extern int	rinq_dedup_max_requests;
 extern int	rinq_dedup_max_size;	/* MB */
 extern int	rinq_shutdown_timeout;	/* ms */

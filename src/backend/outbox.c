@@ -160,6 +160,8 @@ insert_outbox_row(RinqDatabase *db, Oid schema, RinqOutbound *message,
 	put_bytea_column(slot, COLUMN_SPAN_CONTEXT, rinq_get_bytes(fields, RINQ_SEND_SPAN));
 	put_bytea_column(slot, COLUMN_TRACEPARENT, rinq_get_bytes(fields, RINQ_SEND_TRACEPARENT));
 	put_bytea_column(slot, COLUMN_TRACESTATE, rinq_get_bytes(fields, RINQ_SEND_TRACESTATE));
+	slot->tts_isnull[COLUMN_IS_CALL] = message->kind != RINQ_SEND_DURABLE_CALL;
+	slot->tts_values[COLUMN_IS_CALL] = BoolGetDatum(true);
 	ExecStoreVirtualTuple(slot);
 	table_tuple_insert(rel, slot, GetCurrentCommandId(true), TABLE_INSERT_NO_LOGICAL,
 					   NULL);

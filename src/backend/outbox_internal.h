@@ -26,6 +26,7 @@ enum
 	COLUMN_SPAN_CONTEXT,
 	COLUMN_TRACEPARENT,
 	COLUMN_TRACESTATE,
+	COLUMN_IS_CALL,
 	OUTBOX_COLUMNS,
 
 	/* of the table for those that were set aside */

@@ -19,6 +19,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "backend/durable_calls.h"
 #include "backend/outbox_internal.h"
 #include "backend/own_relation.h"
 #include "base/clock.h"
@@ -215,6 +216,15 @@ wire_bytes(TupleTableSlot *slot, int column)
 	return rinq_bytes(VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
 }
 
+static bool
+is_call(TupleTableSlot *slot)
+{
+	bool		isnull;
+	Datum		value = slot_getattr(slot, COLUMN_IS_CALL + 1, &isnull);
+
+	return !isnull && DatumGetBool(value);
+}
+
 /* Make a row the message that it stands for, palloc'd. */
 static RinqOutbound *
 make_message(TupleTableSlot *slot, const RinqOutboxItem *item)
@@ -235,6 +245,7 @@ make_message(TupleTableSlot *slot, const RinqOutboxItem *item)
 
 	message = palloc_extended(rinq_outbound_size(&fields), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	message->durable = true;
+	message->kind = is_call(slot) ? RINQ_SEND_DURABLE_CALL : RINQ_SEND_COMMAND_REQUEST;
 	message->item = *item;
 	deadline = slot_getattr(slot, COLUMN_DEADLINE + 1, &isnull);
 	if (!isnull)
@@ -570,12 +581,25 @@ typedef struct SetAside
 	const char *error;
 } SetAside;
 
+/*
+ * End a durable call that is not sent: that is its outcome, and nobody has to
+ * look at the message.
+ */
+static bool
+end_unsent_call(const RinqOutboxTables *tables, RinqOutboxRowRef *ref, const char *error)
+{
+	return rinq_durable_call_not_sent(&ref->item.id, rinq_message_from_wire(rinq_bytes_str(error))) &&
+		delete_row(tables, ref);
+}
+
 static bool
 set_row_aside(const RinqOutboxTables *tables, RinqOutboxRowRef *ref, void *arg)
 {
 	SetAside   *aside = arg;
 	TupleTableSlot *to = aside->to;
 
+	if (is_call(tables->slots[ref->item.table]) && !ref->foreign)
+		return end_unsent_call(tables, ref, aside->error);
 	copy_row(tables->slots[ref->item.table], to);
 	to->tts_values[COLUMN_ATTEMPTS] = Int32GetDatum(aside->attempts);
 	to->tts_values[COLUMN_ERROR] =

@@ -22,7 +22,6 @@
 #include "backend/own_schema.h"
 #include "backend/own_tables.h"
 #include "catalog/namespace.h"
-#include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -116,25 +115,45 @@ rinq_own_table_execute(const char *query, int nargs, Oid *types, Datum *values,
 	return SPI_processed;
 }
 
+static void
+keep_plan(SPIPlanPtr *plan, const char *query, int nargs, Oid *types)
+{
+	SPIPlanPtr	made;
+
+	if (*plan != NULL)
+		return;
+	made = SPI_prepare(query, nargs, types);
+	if (made == NULL || SPI_keepplan(made) != 0)
+		elog(ERROR, "could not prepare a statement: %s", SPI_result_code_string(SPI_result));
+	*plan = made;
+}
+
 /*
- * Run a statement that is prepared the first time that the process runs it, and
- * the plan kept in "plan".  PostgreSQL plans it anew when what it is about has
- * changed.
+ * Run a query whose plan is kept, on the active snapshot.
  */
 uint64
-rinq_own_table_execute_kept(SPIPlanPtr * plan, const char *query, int nargs, Oid *types,
+rinq_own_table_read_kept(SPIPlanPtr *plan, const char *query, int nargs, Oid *types, Datum *values)
+{
+	int			result;
+
+	keep_plan(plan, query, nargs, types);
+	result = SPI_execute_plan(*plan, values, NULL, true, 0);
+	if (result < 0)
+		elog(ERROR, "could not execute a query: %s", SPI_result_code_string(result));
+	return SPI_processed;
+}
+
+/*
+ * Run a statement whose plan is kept for the next time; its text is always the
+ * same, and so are the types of its arguments.
+ */
+uint64
+rinq_own_table_execute_kept(SPIPlanPtr *plan, const char *query, int nargs, Oid *types,
 							Datum *values, const char *nulls)
 {
 	int			result;
 
-	if (*plan == NULL)
-	{
-		SPIPlanPtr	prepared = SPI_prepare(query, nargs, types);
-
-		if (prepared == NULL || SPI_keepplan(prepared) != 0)
-			elog(ERROR, "could not prepare a statement: %s", SPI_result_code_string(SPI_result));
-		*plan = prepared;
-	}
+	keep_plan(plan, query, nargs, types);
 	result = SPI_execute_plan(*plan, values, nulls, false, 0);
 	if (result < 0)
 		elog(ERROR, "could not execute a statement: %s", SPI_result_code_string(result));

@@ -11,7 +11,7 @@
 
 #include "postgres.h"
 
-struct _SPI_plan;
+#include "executor/spi.h"
 
 /* a table, and what to put back when done with it */
 typedef struct RinqOwnTable
@@ -25,8 +25,10 @@ typedef struct RinqOwnTable
 extern void rinq_own_table_open(RinqOwnTable *table, Oid schema, const char *name);
 extern uint64 rinq_own_table_execute(const char *query, int nargs, Oid *types, Datum *values,
 									 const char *nulls);
-extern uint64 rinq_own_table_execute_kept(struct _SPI_plan **plan, const char *query, int nargs,
+extern uint64 rinq_own_table_execute_kept(SPIPlanPtr *plan, const char *query, int nargs,
 										  Oid *types, Datum *values, const char *nulls);
+extern uint64 rinq_own_table_read_kept(SPIPlanPtr *plan, const char *query, int nargs, Oid *types,
+									   Datum *values);
 extern bool rinq_own_tables_in_use(void);
 extern void rinq_own_table_close(RinqOwnTable *table);
 extern uint64 rinq_own_table_write(Oid schema, const char *name, const char *query, int nargs,

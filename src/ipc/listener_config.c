@@ -24,6 +24,8 @@ typedef struct PackedConfig
 	uint32		listeners;		/* bytes of each */
 	uint32		subscriptions;
 	uint32		server;
+	RinqPeerId	mailbox;
+	bool		mailbox_used;
 	char		data[FLEXIBLE_ARRAY_MEMBER];
 } PackedConfig;
 
@@ -222,6 +224,8 @@ rinq_config_pack(const RinqConfig *config)
 	packed->listeners = (uint32) listeners.len;
 	packed->subscriptions = (uint32) subscriptions.len;
 	packed->server = (uint32) server.len;
+	packed->mailbox = config->mailbox;
+	packed->mailbox_used = config->mailbox_used;
 	memcpy(packed->data, listeners.data, listeners.len);
 	memcpy(packed->data + listeners.len, subscriptions.data, subscriptions.len);
 	memcpy(packed->data + listeners.len + subscriptions.len, server.data, server.len);
@@ -354,8 +358,12 @@ rinq_config_fetch(RinqDatabase *db, RinqConfig *config, uint32 *serial)
 	config->listeners = NIL;
 	config->durable = NIL;
 	memset(&config->server, 0, sizeof(config->server));
+	memset(&config->mailbox, 0, sizeof(config->mailbox));
+	config->mailbox_used = false;
 	if (packed == NULL)
 		return;
+	config->mailbox = packed->mailbox;
+	config->mailbox_used = packed->mailbox_used;
 	list = rinq_bytes(packed->data, packed->listeners);
 	while (list.len > 0)
 		config->listeners = lappend(config->listeners, unpack_listener(&list));

@@ -66,6 +66,8 @@ typedef struct RinqConfig
 	List	   *listeners;		/* of RinqListener */
 	List	   *durable;		/* of RinqDurableSubscription */
 	RinqServerConfig server;
+	RinqPeerId	mailbox;		/* of the database; zero is none */
+	bool		mailbox_used;	/* something hangs on it */
 } RinqConfig;
 
 /* all that the reader finds in a database */

@@ -25,7 +25,8 @@
 
 typedef enum RinqSendKind
 {
-	RINQ_SEND_COMMAND_REQUEST,
+	RINQ_SEND_COMMAND_REQUEST,	/* that is executed */
+	RINQ_SEND_DURABLE_CALL,		/* whose answer is sent to the mailbox */
 	RINQ_SEND_NOTIFICATION,		/* to one session */
 	RINQ_SEND_MULTICAST			/* to those that match */
 } RinqSendKind;
@@ -47,6 +48,43 @@ typedef struct RinqOutboxFailed
 	int			attempts;
 	char		error[RINQ_LAST_ERROR_LEN];
 } RinqOutboxFailed;
+
+/* what has become of an answer to a durable call */
+typedef enum RinqAnswerState
+{
+	RINQ_ANSWER_UNKNOWN,		/* nobody waits for it any more */
+	RINQ_ANSWER_STORED,
+	RINQ_ANSWER_POSTPONED		/* another transaction has the call's row */
+} RinqAnswerState;
+
+/* answers, as the peer hands them over: packed fields (RINQ_KIND_ANSWER) */
+typedef struct RinqAnswerBatch
+{
+	uint32		bytes;			/* of these; the chunk has room for the report */
+	char		data[FLEXIBLE_ARRAY_MEMBER];
+} RinqAnswerBatch;
+
+/* a durable call, in reports */
+typedef struct RinqCallItem
+{
+	RinqMessageId id;
+	RinqAnswerState state;		/* of an answer to it */
+	Oid			role;			/* as which its handler is to run; InvalidOid:
+								 * there is none */
+} RinqCallItem;
+
+/* an order to see to durable calls whose time has come, and the report of it */
+typedef struct RinqCallLook
+{
+	uint32		room;			/* for items */
+	bool		first;			/* of this peer, which runs no handler yet */
+	int64		next;			/* when to look again, on the wall clock; 0 is
+								 * never */
+	RinqCallItem items[FLEXIBLE_ARRAY_MEMBER];
+} RinqCallLook;
+
+/* ms after which a handler that was to run is thought of again */
+#define RINQ_CALL_LEASE 10000
 
 /* a message: this, and then its fields (RINQ_KIND_SEND) */
 typedef struct RinqOutbound
@@ -81,6 +119,8 @@ typedef enum RinqChunkKind
 	RINQ_CHUNK_RELEASED,		/* messages that have waited, and are in the
 								 * outbox now */
 	RINQ_CHUNK_LOOKED,			/* these were all */
+	RINQ_CHUNK_ANSWERED,		/* what has become of answers */
+	RINQ_CHUNK_CALLS_DUE,		/* durable calls whose handler is to run */
 
 	/* to the outbox worker */
 	RINQ_CHUNK_SCAN,			/* read everything */
@@ -89,7 +129,10 @@ typedef enum RinqChunkKind
 	RINQ_CHUNK_SET_ASIDE,		/* failed ones */
 	RINQ_CHUNK_CHECK,			/* list as many of the oldest rows as fit, and
 								 * count all */
-	RINQ_CHUNK_LOOK				/* look which of those that wait may be sent */
+	RINQ_CHUNK_LOOK,			/* look which of those that wait may be sent */
+	RINQ_CHUNK_ANSWERS,			/* answers to durable calls: store them */
+	RINQ_CHUNK_CALLS_LOOK,		/* see to durable calls whose time has come */
+	RINQ_CHUNK_NEW_MAILBOX		/* have another mailbox than this one */
 } RinqChunkKind;
 
 typedef struct RinqChunk

@@ -95,6 +95,7 @@ init_database(RinqDatabase *db, Size slots_offset, LWLock *locks)
 	pg_atomic_init_u64(&db->outbox_depth, 0);
 	pg_atomic_init_u64(&db->outbox_seq, 0);
 	pg_atomic_init_u32(&db->outbox_table, 0);
+	pg_atomic_init_u64(&db->durable_due, 0);
 	pg_atomic_init_u64(&db->longest_turn, 0);
 	pg_atomic_init_u64(&db->longest_turn_cpu, 0);
 	pg_atomic_init_u64(&db->handled_rows, 0);

@@ -25,6 +25,7 @@
 #include "peer/command/pool.h"
 #include "peer/hooks.h"
 #include "peer/broker.h"
+#include "peer/mailbox/answers.h"
 #include "peer/network.h"
 #include "peer/notification/matching.h"
 #include "peer/notification/subscriptions.h"
@@ -36,6 +37,7 @@
 #include "peer/session/sessions.h"
 #include "peer/topology/consume.h"
 #include "peer/topology/declare.h"
+#include "peer/topology/mailbox.h"
 #include "peer/topology/mending.h"
 #include "peer/turn.h"
 #include "pgstat.h"
@@ -140,6 +142,7 @@ read_config(void)
 	rinq_config_fetch(rinq_peer.db, &config, &rinq_peer.config_seen);
 	rinq_consume_configure(config.listeners);
 	rinq_durable_configure(config.durable);
+	rinq_mailbox_configure(&config.mailbox, config.mailbox_used);
 	rinq_dispatch_configured();
 	if (rinq_peer_broker_configure(&config.server))
 		rinq_network_reload();
@@ -301,6 +304,8 @@ run_turn(void)
 	next = rinq_clock_earlier(next, rinq_publisher_step());
 	next = rinq_clock_earlier(next, rinq_invoker_retry(take_call));
 	next = rinq_clock_earlier(next, rinq_sender_step(rinq_pending_any()));
+	next = rinq_clock_earlier(next, rinq_mailbox_step());
+	next = rinq_clock_earlier(next, rinq_answers_step());
 	next = rinq_clock_earlier(next, rinq_session_cache_prune());
 	rinq_slice_begin();
 	next = rinq_clock_earlier(next, rinq_durable_step());

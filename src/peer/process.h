@@ -23,7 +23,9 @@
 #define CHANNEL_PUBLISH 4		/* sends calls, responses and notifications */
 #define CHANNEL_CONFIRMED 5		/* sends what transactions have committed */
 #define CHANNEL_NOTIFICATIONS 6 /* consumes notifications */
-#define CHANNEL_NAMESPACES 7	/* from here on: each consumes a namespace's
+#define CHANNEL_MAILBOX 7		/* declares and consumes the mailbox, if there
+								 * is one */
+#define CHANNEL_NAMESPACES 8	/* from here on: each consumes a namespace's
 								 * requests */
 
 typedef struct RinqPeer

@@ -36,8 +36,8 @@
  * Return the database's entry, which is all that durable messages need; others
  * need the peer.  Raises an error when too many durable messages wait.
  */
-static RinqDatabase *
-require_database(bool durable)
+RinqDatabase *
+rinq_send_require_database(bool durable)
 {
 	RinqDatabase *db;
 
@@ -73,7 +73,7 @@ require_database(bool durable)
 void
 rinq_execution_next(RinqExecution *execution)
 {
-	execution->db = require_database(execution->durable);
+	execution->db = rinq_send_require_database(execution->durable);
 }
 
 /* ---------------- when it is sent ---------------- */
@@ -173,7 +173,7 @@ rinq_execution_begin(FunctionCallInfo fcinfo, int key_argument, int ordering_arg
 	execution->durable = PG_ARGISNULL(RINQ_EXECUTE_DURABLE) || PG_GETARG_BOOL(RINQ_EXECUTE_DURABLE);
 	execution->namespace = rinq_namespace_argument(fcinfo, RINQ_EXECUTE_NAMESPACE);
 	execution->command = rinq_text_argument(fcinfo, RINQ_EXECUTE_COMMAND, "command");
-	execution->db = require_database(execution->durable);
+	execution->db = rinq_send_require_database(execution->durable);
 	read_delivery(fcinfo, key_argument, ordering_argument, execution);
 	execution->deadline = sending_deadline(fcinfo, execution);
 }

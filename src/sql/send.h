@@ -15,6 +15,7 @@
 #include "ipc/sendqueue.h"
 #include "sql/session_ref.h"
 
+extern RinqDatabase *rinq_send_require_database(bool durable);
 extern void rinq_send_inherited(RinqFields *fields);
 extern void rinq_send_allocate_id(RinqDatabase *db, RinqMessageId *id);
 extern void rinq_send_allocate_id_argument(FunctionCallInfo fcinfo, int n, RinqDatabase *db,

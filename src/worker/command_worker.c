@@ -36,6 +36,7 @@
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "worker/answer_handler.h"
 #include "worker/cleanup.h"
 #include "worker/handler.h"
 #include "worker/inbox.h"
@@ -178,6 +179,12 @@ call_handler(RinqSlot *slot, const RinqFields *fields, RinqBytes *payload)
 		*payload = rinq_bytes(NULL, 0);
 		return false;
 	}
+	if (rinq_is_stored_answer(slot, fields))
+	{
+		rinq_answer_handle(fields);
+		*payload = rinq_bytes(NULL, 0);
+		return false;
+	}
 	if (slot->deduplicate && rinq_inbox_was_handled(slot, fields, payload))
 		return true;
 	*payload = rinq_handler_call(slot->work, fields, slot->handler_owner, slot->deadline,
@@ -311,6 +318,8 @@ try_request(RinqSlot *slot, const RinqFields *fields, int tries, MemoryContext c
 		return true;
 	if (!retry)
 		rinq_result_error(slot, error, context);
+	if (!retry && rinq_is_stored_answer(slot, fields))
+		rinq_answer_failed(slot, fields, error, context);
 	FreeErrorData(error);
 	return !retry;
 }
@@ -362,9 +371,13 @@ show_activity(const RinqFields *fields)
 	char		namespace[RINQ_DISPLAY_LEN];
 	char		command[RINQ_DISPLAY_LEN];
 
-	snprintf(activity, sizeof(activity), "rinq: %s::%s",
-			 rinq_text_for_display(rinq_get_bytes(fields, common->namespace), namespace),
-			 rinq_text_for_display(rinq_get_bytes(fields, common->subject), command));
+	if (rinq_get_bytes(fields, common->namespace).data == NULL)
+		snprintf(activity, sizeof(activity), "rinq: outcome of %s",
+				 rinq_text_for_display(rinq_get_bytes(fields, common->id), command));
+	else
+		snprintf(activity, sizeof(activity), "rinq: %s::%s",
+				 rinq_text_for_display(rinq_get_bytes(fields, common->namespace), namespace),
+				 rinq_text_for_display(rinq_get_bytes(fields, common->subject), command));
 	debug_query_string = activity;
 	pgstat_report_activity(STATE_RUNNING, activity);
 	SetCurrentStatementStartTimestamp();
@@ -392,7 +405,8 @@ respond_to_request(RinqSlot *slot, MemoryContext context)
 	about.arg = &fields;
 	about.previous = error_context_stack;
 	error_context_stack = &about;
-	if (!rinq_inbox_give_up(slot, &fields, context))
+	if (rinq_is_stored_answer(slot, &fields) ? !rinq_answer_give_up(slot, &fields, context) :
+		!rinq_inbox_give_up(slot, &fields, context))
 	{
 		for (tries = 1; !try_request(slot, &fields, tries, context); tries++)
 		{

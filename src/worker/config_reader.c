@@ -19,6 +19,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "backend/bus_server.h"
+#include "backend/durable_calls.h"
 #include "backend/handler_rules.h"
 #include "backend/identity.h"
 #include "backend/own_relation.h"
@@ -44,6 +45,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "worker/mailbox_reader.h"
 
 #define LOCK_RETRY 50			/* ms until locks are tried for again */
 #define LOCK_PATIENCE 5000		/* ms until another reader has to come */
@@ -358,6 +360,7 @@ static bool
 try_lock_own_tables(void)
 {
 	static const char *const names[] = {"listener", "subscription", "identity", RINQ_CHOSEN_TABLE};
+	static const char *const names[] = {"listener", "subscription", "identity", "mailbox", RINQ_DURABLE_CALL_TABLE};
 	Oid			schema;
 	int			i;
 
@@ -423,6 +426,8 @@ read_database(RinqReading *reading, MemoryContext context)
 			if (!RecoveryInProgress() && may_read("subscription"))
 				config.durable = read_subscriptions(schema, context);
 			read_server(&config.server, context);
+			if (!RecoveryInProgress() && may_read("mailbox") && may_read(RINQ_DURABLE_CALL_TABLE))
+				rinq_mailbox_read(&config);
 		}
 	}
 	SPI_finish();

@@ -29,6 +29,7 @@
 #include "pgstat.h"
 #include "protocol/notification.h"
 #include "protocol/payload.h"
+#include "protocol/response.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
@@ -56,21 +57,6 @@ enum
 	REQUEST_DEADLINE,
 	REQUEST_IS_RESPONSE_REQUIRED,
 	REQUEST_COLUMNS
-};
-
-/* columns of rinq_response, likewise */
-enum
-{
-	RESPONSE_ID,
-	RESPONSE_SESSION,
-	RESPONSE_NAMESPACE,
-	RESPONSE_COMMAND,
-	RESPONSE_OUTCOME,
-	RESPONSE_PAYLOAD,
-	RESPONSE_FAILURE_TYPE,
-	RESPONSE_MESSAGE,
-	RESPONSE_TRACE_ID,
-	RESPONSE_COLUMNS
 };
 
 typedef struct Handler
@@ -281,68 +267,16 @@ build_request(const Handler *handler, const RinqFields *fields, int64 deadline,
 	return HeapTupleGetDatum(tuple);
 }
 
-static const char *
-outcome_name(RinqOutcome outcome)
-{
-	Assert(outcome == RINQ_OUTCOME_SUCCESS || outcome == RINQ_OUTCOME_FAILURE ||
-		   outcome == RINQ_OUTCOME_ERROR);
-	return outcome == RINQ_OUTCOME_SUCCESS ? "success" :
-		outcome == RINQ_OUTCOME_FAILURE ? "failure" : "error";
-}
-
-/*
- * Return the session of a message id, which is that with a revision and a
- * number behind it.
- */
-static Datum
-source_session_datum(RinqBytes id)
-{
-	const char *at = memchr(id.data, '@', id.len);
-
-	return rinq_text_datum(rinq_bytes(id.data, at == NULL ? id.len : (size_t) (at - id.data)));
-}
-
-/* Put a text that a peer may have left out. */
-static void
-put_text_if_any(Datum *values, bool *nulls, int column, RinqBytes text)
-{
-	nulls[column] = text.data == NULL;
-	if (text.data != NULL)
-		values[column] = rinq_text_datum(text);
-}
-
 static Datum
 build_response(const Handler *handler, const RinqFields *fields)
 {
-	static const Oid column_types[RESPONSE_COLUMNS] = {
-		TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID, TEXTOID
-	};
 	TupleDesc	desc;
-	Datum		values[RESPONSE_COLUMNS];
-	bool		nulls[RESPONSE_COLUMNS];
+	Datum		values[RINQ_RESPONSE_COLUMNS];
+	bool		nulls[RINQ_RESPONSE_COLUMNS];
 	HeapTuple	tuple;
-	RinqBytes	message = rinq_get_bytes(fields, RINQ_RESPONSE_MESSAGE);
-	RinqOutcome outcome = (RinqOutcome) rinq_get_uint32(fields, RINQ_RESPONSE_OUTCOME);
-	Jsonb	   *payload = outcome == RINQ_OUTCOME_ERROR ? NULL :
-		rinq_payload_to_jsonb(rinq_get_bytes(fields, RINQ_RESPONSE_PAYLOAD));
 
-	desc = rinq_row_type(handler->request_type, column_types, RESPONSE_COLUMNS);
-	memset(nulls, 0, sizeof(nulls));
-	values[RESPONSE_ID] = rinq_text_datum(rinq_get_bytes(fields, RINQ_RESPONSE_ID));
-	values[RESPONSE_SESSION] = source_session_datum(rinq_get_bytes(fields, RINQ_RESPONSE_ID));
-	put_text_if_any(values, nulls, RESPONSE_NAMESPACE, rinq_get_bytes(fields, RINQ_RESPONSE_NAMESPACE));
-	put_text_if_any(values, nulls, RESPONSE_COMMAND, rinq_get_bytes(fields, RINQ_RESPONSE_COMMAND));
-	values[RESPONSE_OUTCOME] = CStringGetTextDatum(outcome_name(outcome));
-	nulls[RESPONSE_PAYLOAD] = payload == NULL;
-	values[RESPONSE_PAYLOAD] = PointerGetDatum(payload);
-	nulls[RESPONSE_FAILURE_TYPE] = rinq_get_bytes(fields, RINQ_RESPONSE_FAILURE_TYPE).len == 0;
-	if (!nulls[RESPONSE_FAILURE_TYPE])
-		values[RESPONSE_FAILURE_TYPE] = rinq_text_datum(rinq_get_bytes(fields, RINQ_RESPONSE_FAILURE_TYPE));
-	nulls[RESPONSE_MESSAGE] = message.len == 0;
-	if (!nulls[RESPONSE_MESSAGE])
-		values[RESPONSE_MESSAGE] = CStringGetTextDatum(rinq_message_from_wire(message));
-	values[RESPONSE_TRACE_ID] = rinq_text_datum(rinq_get_bytes(fields, RINQ_RESPONSE_TRACE));
-
+	rinq_response_row(fields, values, nulls);
+	desc = rinq_row_type(handler->request_type, rinq_response_types, RINQ_RESPONSE_COLUMNS);
 	tuple = heap_form_tuple(desc, values, nulls);
 	ReleaseTupleDesc(desc);
 	return HeapTupleGetDatum(tuple);

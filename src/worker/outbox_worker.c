@@ -29,6 +29,7 @@
 #include "storage/latch.h"
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
+#include "worker/answers.h"
 #include "worker/outbox_fetch.h"
 #include "worker/outbox_release.h"
 #include "worker/outbox_scan.h"
@@ -291,6 +292,22 @@ carry_out(void)
 			if (!check_scan(&current))
 				return false;
 			rinq_outbox_report_with(&current, RINQ_CHUNK_LISTED);
+			break;
+		case RINQ_CHUNK_ANSWERS:
+			if (!rinq_answers_store(current))
+				return false;
+			rinq_outbox_report_with(&current, RINQ_CHUNK_ANSWERED);
+			break;
+		case RINQ_CHUNK_CALLS_LOOK:
+			if (!rinq_calls_look(current))
+				return false;
+			rinq_outbox_report_with(&current, RINQ_CHUNK_CALLS_DUE);
+			break;
+		case RINQ_CHUNK_NEW_MAILBOX:
+			if (!rinq_mailbox_renew(current))
+				return false;
+			rinq_chunk_free(current);
+			current = InvalidDsaPointer;
 			break;
 		default:
 			Assert(false);

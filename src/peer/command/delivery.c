@@ -125,6 +125,8 @@ rinq_inbound_free_body(RinqInbound * request)
 void
 rinq_inbound_free(RinqInbound * request)
 {
+	if (request->ended != NULL)
+		request->ended(request);
 	rinq_inbound_free_body(request);
 	if (request->own.handler != NULL)
 		pfree(request->own.handler);

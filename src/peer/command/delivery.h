@@ -28,7 +28,8 @@ typedef enum RinqReplyMode
 typedef struct RinqLane RinqLane;
 
 /* what is remembered of it until it is settled, or handled */
-typedef struct RinqInbound
+typedef struct RinqInbound RinqInbound;
+struct RinqInbound
 {
 	dlist_node	node;			/* in its lane, or in a list of those that
 								 * wait for something else */
@@ -55,8 +56,11 @@ typedef struct RinqInbound
 								 * handler and body; they point into "texts" */
 	int			body_field;		/* which of them the body is */
 	RinqBytes	body;			/* freed once it is in a slot */
+	RinqMessageId id;			/* of a durable call */
+	void		(*ended) (RinqInbound * request);	/* is told before it is
+													 * freed; NULL: nobody is */
 	char		texts[FLEXIBLE_ARRAY_MEMBER];
-} RinqInbound;
+};
 
 extern void rinq_inbound_register(RinqInbound * request, Size body_len);
 extern bool rinq_inbound_too_many(RinqWork work);

@@ -139,7 +139,8 @@ enqueue_inbound(RinqInbound * request, const RinqListener *listener)
 	slot->owner = RINQ_NO_PROC;
 	slot->role = listener->role;
 	slot->wants_response = request->reply != RINQ_REPLY_NONE;
-	slot->redelivered = request->redelivered && request->work == RINQ_WORK_REQUEST;
+	slot->redelivered = request->redelivered &&
+		(request->work == RINQ_WORK_REQUEST || request->ended != NULL);
 	slot->deduplicate = listener->deduplicate;
 	slot->timeout = listener->timeout;
 	pg_atomic_write_u64(&slot->limit, 0);

@@ -21,6 +21,7 @@
 #include "peer/process.h"
 #include "peer/session/sess_server.h"
 #include "peer/session/sessions.h"
+#include "protocol/response.h"
 #include "utils/memutils.h"
 
 /*
@@ -124,7 +125,7 @@ make_request(const RinqDelivery *delivery, const RinqMessageId *id)
 }
 
 static RinqInbound *
-make_response(const RinqDelivery *delivery, const RinqMessageId *id, RinqOutcome outcome)
+make_response(const RinqDelivery *delivery, const RinqMessageId *id, const char *outcome)
 {
 	const RinqMessage *msg = &delivery->message;
 	RinqFields	fields;
@@ -133,9 +134,9 @@ make_response(const RinqDelivery *delivery, const RinqMessageId *id, RinqOutcome
 	rinq_fields_init(&fields, RINQ_KIND_RESPONSE);
 	put_common_fields(&fields, delivery, id, source);
 	rinq_put_bytes(&fields, RINQ_RESPONSE_COMMAND, msg->command);
-	rinq_put_uint32(&fields, RINQ_RESPONSE_OUTCOME, outcome);
+	rinq_put_bytes(&fields, RINQ_RESPONSE_OUTCOME, rinq_bytes_str(outcome));
 	rinq_put_bytes(&fields, RINQ_RESPONSE_FAILURE_TYPE, msg->target);
-	if (outcome == RINQ_OUTCOME_ERROR)
+	if (strcmp(outcome, RINQ_RESPONSE_IS_ERROR) == 0)
 		return make_inbound(delivery, RINQ_WORK_RESPONSE, &fields, RINQ_RESPONSE_MESSAGE);
 	rinq_put_bytes(&fields, RINQ_RESPONSE_MESSAGE, msg->failure_message);
 	return make_inbound(delivery, RINQ_WORK_RESPONSE, &fields, RINQ_RESPONSE_PAYLOAD);
@@ -209,6 +210,27 @@ serve_session(RinqInbound * request)
 	rinq_inbound_respond_soon(request);
 }
 
+/*
+ * Tell what a response says; NULL when that makes no sense.
+ */
+const char *
+rinq_server_outcome(const RinqMessage *msg)
+{
+	if (msg->type.len != 1)
+		return NULL;
+	switch (msg->type.data[0])
+	{
+		case 's':
+			return RINQ_RESPONSE_IS_SUCCESS;
+		case 'f':
+			return msg->target.len > 0 ? RINQ_RESPONSE_IS_FAILURE : NULL;
+		case 'e':
+			return RINQ_RESPONSE_IS_ERROR;
+		default:
+			return NULL;
+	}
+}
+
 /* Have a handler run for what no caller waits for. */
 static void
 add_one_way(RinqInbound * request, const RinqListener *handler)
@@ -224,25 +246,6 @@ add_one_way(RinqInbound * request, const RinqListener *handler)
 	rinq_dispatch_add(request);
 }
 
-/* Tell what a response says; RINQ_OUTCOME_NONE when that makes no sense. */
-static RinqOutcome
-response_outcome(const RinqMessage *msg)
-{
-	if (msg->type.len != 1)
-		return RINQ_OUTCOME_NONE;
-	switch (msg->type.data[0])
-	{
-		case 's':
-			return RINQ_OUTCOME_SUCCESS;
-		case 'f':
-			return msg->target.len > 0 ? RINQ_OUTCOME_FAILURE : RINQ_OUTCOME_NONE;
-		case 'e':
-			return RINQ_OUTCOME_ERROR;
-		default:
-			return RINQ_OUTCOME_NONE;
-	}
-}
-
 /*
  * Have a response handled by the function of the session that it is for.  False
  * when it makes no sense, or too much waits already.
@@ -250,12 +253,12 @@ response_outcome(const RinqMessage *msg)
 static bool
 handle_response(const RinqDelivery *delivery)
 {
-	RinqOutcome outcome = response_outcome(&delivery->message);
+	const char *outcome = rinq_server_outcome(&delivery->message);
 	RinqMessageId id;
 	RinqSession *session;
 
 	if (delivery->oversize || delivery->malformed_headers ||
-		rinq_inbound_too_many(RINQ_WORK_RESPONSE) || outcome == RINQ_OUTCOME_NONE ||
+		rinq_inbound_too_many(RINQ_WORK_RESPONSE) || outcome == NULL ||
 		!rinq_message_id_parse(delivery->routing_key.data, delivery->routing_key.len, &id) ||
 		!rinq_peer_id_equal(&id.ref.session.peer, &rinq_peer.id))
 		return false;
@@ -264,6 +267,37 @@ handle_response(const RinqDelivery *delivery)
 		return false;
 	add_one_way(make_response(delivery, &id, outcome), session->on_response);
 	return true;
+}
+
+/*
+ * Have the handler of a durable call run, as a role, whose outcome is in its
+ * row.  "ended" is told when that is over, whatever has become of it.
+ */
+void
+rinq_server_stored_answer(const RinqMessageId *id, Oid role, bool redelivered,
+						  void (*ended) (RinqInbound * request))
+{
+	RinqFields	fields;
+	RinqInbound *request;
+	char		text[RINQ_MESSAGE_ID_SIZE];
+
+	rinq_fields_init(&fields, RINQ_KIND_RESPONSE);
+	rinq_put_bytes(&fields, RINQ_RESPONSE_ID,
+				   rinq_bytes(text, rinq_message_id_format(id, text, sizeof(text))));
+	rinq_put_flag(&fields, RINQ_RESPONSE_STORED, true);
+	request = MemoryContextAllocZero(TopMemoryContext,
+									 offsetof(RinqInbound, texts) + rinq_fields_bytes(&fields));
+	request->work = RINQ_WORK_RESPONSE;
+	request->fields = fields;
+	(void) rinq_fields_move(&request->fields, request->texts);
+	request->body_field = RINQ_RESPONSE_PAYLOAD;
+	request->channel = CHANNEL_MAILBOX;
+	request->redelivered = redelivered;
+	request->id = *id;
+	request->ended = ended;
+	request->own.role = role;
+	rinq_inbound_register(request, 0);
+	rinq_dispatch_add(request);
 }
 
 /*

@@ -13,6 +13,7 @@
 #include "amqp/connection.h"
 #include "ipc/listener_config.h"
 #include "ipc/slots.h"
+#include "peer/command/delivery.h"
 #include "peer/session/sessions.h"
 
 /* room for fields of a notification that are not in its delivery */
@@ -23,6 +24,9 @@ typedef struct RinqNotificationTexts
 } RinqNotificationTexts;
 
 extern void rinq_server_request(const RinqDelivery *delivery);
+extern const char *rinq_server_outcome(const RinqMessage *msg);
+extern void rinq_server_stored_answer(const RinqMessageId *id, Oid role, bool redelivered,
+									  void (*ended) (RinqInbound * request));
 extern void rinq_server_response(const RinqDelivery *delivery);
 extern bool rinq_server_notification_fields(RinqFields *fields, const RinqDelivery *delivery,
 											const RinqSession * session,

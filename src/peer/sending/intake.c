@@ -236,6 +236,17 @@ drop_stored(void)
 	}
 }
 
+static RinqReportTaker other_reports = NULL;
+
+/*
+ * Have reports of other things than messages taken by a function.
+ */
+void
+rinq_intake_set_taker(RinqReportTaker taker)
+{
+	other_reports = taker;
+}
+
 static bool
 is_current_scan(const RinqChunk *chunk)
 {
@@ -261,6 +272,10 @@ take_report(RinqChunk *chunk, RinqTaken * current)
 			return false;
 		case RINQ_CHUNK_LOOKED:
 			rinq_outbox_looked();
+			return true;
+		case RINQ_CHUNK_ANSWERED:
+		case RINQ_CHUNK_CALLS_DUE:
+			other_reports(chunk);
 			return true;
 		case RINQ_CHUNK_SNAPSHOT:
 			if (!is_current_scan(chunk))

@@ -29,6 +29,10 @@ typedef struct RinqTaken
 	uint32		round;			/* of the transaction, if so */
 } RinqTaken;
 
+/* takes what the outbox worker reports of other things than messages */
+typedef void (*RinqReportTaker) (RinqChunk *chunk);
+
+extern void rinq_intake_set_taker(RinqReportTaker taker);
 extern void rinq_intake_init(void);
 extern bool rinq_intake_next(RinqTaken * taken);
 extern void rinq_intake_sent(RinqTaken * taken);

@@ -23,6 +23,7 @@
 static BackgroundWorkerHandle *worker;
 static int64 start_after;
 static int64 complained_at;
+static uint32 losses;			/* workers that have ended */
 
 /*
  * Have executors make room for a worker that could not be started; it is tried
@@ -113,6 +114,7 @@ rinq_outbox_link_lost(void)
 		return false;
 	pfree(worker);
 	worker = NULL;
+	losses++;
 
 	/* one that did not get to run could not say so itself */
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
@@ -123,6 +125,15 @@ rinq_outbox_link_lost(void)
 	rinq_peer.slots->send.starved = false;
 	rinq_sendqueue_drop_orders(&rinq_peer.slots->send);
 	return true;
+}
+
+/*
+ * Count the workers that have ended, and done no more of what they were told.
+ */
+uint32
+rinq_outbox_link_losses(void)
+{
+	return losses;
 }
 
 /*

@@ -17,6 +17,7 @@
 extern bool rinq_outbox_is_ours(void);
 extern bool rinq_outbox_link_up(void);
 extern bool rinq_outbox_link_lost(void);
+extern uint32 rinq_outbox_link_losses(void);
 extern bool rinq_outbox_tell(RinqChunkKind kind, const void *data, Size size, uint32 count);
 extern bool rinq_outbox_tell_scan(uint32 number, uint32 round);
 extern bool rinq_outbox_tell_check(uint32 rows);

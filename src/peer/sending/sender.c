@@ -31,6 +31,7 @@
 #include "peer/sending/sent.h"
 #include "peer/sending/stall.h"
 #include "peer/topology/declare.h"
+#include "peer/topology/mailbox.h"
 #include "peer/topology/mending.h"
 #include "peer/topology/namespaces.h"
 #include "protocol/payload.h"
@@ -185,7 +186,9 @@ publish_outbound(const RinqOutbound *message, RinqNamespace * ns, const RinqFiel
 	 * for none
 	 */
 	msg.has_priority = true;
-	msg.priority = 0;
+	msg.priority = message->kind == RINQ_SEND_DURABLE_CALL ? 1 : 0;
+	if (message->kind == RINQ_SEND_DURABLE_CALL)
+		msg.reply_to = rinq_bytes_str("u");
 	rinq_message_set_deadline(&msg, rinq_clock_of_wall(message->deadline), expiration);
 	msg.ns = rinq_get_bytes(fields, RINQ_SEND_NAMESPACE);
 	msg.command = rinq_get_bytes(fields, RINQ_SEND_COMMAND);
@@ -250,6 +253,20 @@ find_namespace(RinqBytes name, bool durable, RinqNamespace * *ns, const char **p
 }
 
 /*
+ * Tell whether a message hangs on the mailbox, and that is not open yet; it is
+ * opened when the first one comes.  What is answered before would be lost.
+ */
+static bool
+is_mailbox_closed(const RinqOutbound *outbound)
+{
+	if (!outbound->durable || !rinq_mailbox_owns(&outbound->item.id.ref.session.peer) ||
+		rinq_mailbox_ready())
+		return false;
+	rinq_mailbox_want();
+	return true;
+}
+
+/*
  * Send a message; false, with nothing done, when it has to wait.
  */
 static bool
@@ -262,7 +279,7 @@ send_message(const RinqOutbound *outbound)
 	RinqMsgStatus status = RINQ_MSG_OK;
 
 	rinq_outbound_read(outbound, &fields);
-	if (outbound->kind != RINQ_SEND_COMMAND_REQUEST)
+	if (outbound->kind == RINQ_SEND_NOTIFICATION || outbound->kind == RINQ_SEND_MULTICAST)
 		return send_notification(outbound, &fields);
 	if (!find_namespace(rinq_get_bytes(&fields, RINQ_SEND_NAMESPACE), outbound->durable, &ns, &problem))
 		return false;
@@ -274,6 +291,17 @@ send_message(const RinqOutbound *outbound)
 		if (message != NULL)
 			rinq_sent_confirmed(message);
 		return true;
+	}
+	if (is_mailbox_closed(outbound))
+	{
+		rinq_sent_postponed(message);
+		return true;
+	}
+	if (problem == NULL && outbound->kind == RINQ_SEND_DURABLE_CALL &&
+		!rinq_mailbox_owns(&outbound->item.id.ref.session.peer))
+	{
+		rinq_peer_ask_for_reading();
+		problem = "the call is of another mailbox than the database has";
 	}
 	if (problem == NULL)
 	{

@@ -196,6 +196,17 @@ rinq_sent_confirmed(RinqSent * message)
 	set_confirmed(message);
 }
 
+/*
+ * Have a message sent a little later that cannot be sent yet, which is no
+ * attempt.
+ */
+void
+rinq_sent_postponed(RinqSent * message)
+{
+	Assert(message->state == SENT_PUBLISHED);
+	set_retry(message, rinq_peer.now + POSTPONE);
+}
+
 void
 rinq_sent_returned(RinqSent * message)
 {

@@ -19,6 +19,7 @@ extern RinqSent * rinq_sent_find(const RinqMessageId *id);
 extern RinqSent * rinq_sent_begin(const RinqOutbound *outbound);
 extern void rinq_sent_undo(RinqSent * message);
 extern void rinq_sent_confirmed(RinqSent * message);
+extern void rinq_sent_postponed(RinqSent * message);
 extern void rinq_sent_returned(RinqSent * message);
 extern void rinq_sent_failed(RinqSent * message, const char *error);
 extern void rinq_sent_refused(RinqSent * message, const char *error, bool for_good);

@@ -24,7 +24,9 @@ enum
 	STEP_CONSUME,
 	STEP_SUBSCRIBE,				/* the last binding for notifications */
 	STEP_AGAIN_OWN,				/* of what is there already: the peer's own */
-	STEP_AGAIN					/* and a namespace's */
+	STEP_AGAIN,					/* and a namespace's */
+	STEP_MAILBOX,				/* of the mailbox, */
+	STEP_MAILBOX_LAST			/* the last of its steps */
 };
 
 #define RINQ_COOKIE(step, index) (((uint64) (step) << 32) | (index))

@@ -17,6 +17,7 @@
 #include "peer/topology/bindings.h"
 #include "peer/topology/consume.h"
 #include "peer/topology/declare.h"
+#include "peer/topology/mailbox.h"
 #include "peer/topology/namespaces.h"
 
 #define FIRST_RETRY_DELAY 1000	/* ms */
@@ -161,6 +162,7 @@ rinq_consume_stop(void)
 	for (i = 0; i < rinq_topology_count(); i++)
 		unlisten_namespace(rinq_topology_at(i));
 	rinq_basic_cancel(rinq_peer.conn, CHANNEL_COMMANDS, rinq_own_queue(".req", queue), 0);
+	rinq_mailbox_stop();
 	rinq_basic_cancel(rinq_peer.conn, CHANNEL_NOTIFICATIONS, rinq_own_queue(".ntf", queue), 0);
 }
 

@@ -17,6 +17,7 @@
 #include "peer/process.h"
 #include "peer/topology/bindings.h"
 #include "peer/topology/declare.h"
+#include "peer/topology/mailbox.h"
 #include "peer/topology/mending.h"
 #include "peer/topology/namespaces.h"
 
@@ -72,6 +73,7 @@ begin_round(void)
 	next_portion = rinq_peer.now + PORTION_INTERVAL;	/* when there are
 														 * exchanges */
 	rinq_declare_own(true, 0);
+	rinq_mailbox_mend();
 }
 
 /*

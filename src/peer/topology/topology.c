@@ -20,6 +20,7 @@
 #include "peer/topology/bindings.h"
 #include "peer/topology/consume.h"
 #include "peer/topology/declare.h"
+#include "peer/topology/mailbox.h"
 #include "peer/topology/mending.h"
 #include "peer/topology/namespaces.h"
 #include "peer/topology/topology.h"
@@ -90,6 +91,7 @@ rinq_topology_connection_lost(void)
 	uint32		i;
 
 	rinq_consume_connection_lost();
+	rinq_mailbox_connection_lost();
 	memset(&closes, 0, sizeof(closes));
 	rinq_declare_connection_lost();
 
@@ -139,6 +141,7 @@ became_ready(void)
 	rinq_mending_opened();
 	for (i = 0; i < rinq_topology_count(); i++)
 		rinq_consume_namespace(rinq_topology_at(i));
+	rinq_mailbox_open();
 }
 
 /* Go on with a namespace whose queue is there, and bound. */
@@ -193,6 +196,9 @@ rinq_topology_reply(const RinqReply *reply)
 			break;
 		case STEP_MULTICAST:
 			rinq_topology_at(RINQ_COOKIE_INDEX(reply->cookie))->multicast_bound = true;
+			break;
+		case STEP_MAILBOX_LAST:
+			rinq_mailbox_opened();
 			break;
 		case STEP_CONSUME:
 			ns = rinq_topology_at(RINQ_COOKIE_INDEX(reply->cookie));
@@ -293,6 +299,12 @@ rinq_topology_channel_closed(const RinqAmqpChannelClosed *info)
 		rinq_peer_fail(reason);
 		return;
 	}
+	if (info->channel == CHANNEL_MAILBOX)
+	{
+		rinq_topology_hooks->channel_lost(info->channel);
+		rinq_mailbox_channel_closed(info);
+		return;
+	}
 	if (rinq_is_declare_channel(info->channel))
 	{
 		declare_channel_closed(info);
@@ -367,6 +379,8 @@ rinq_topology_cancelled(RinqBytes consumer_tag)
 
 	if (consumer_tag.len > 4 && memcmp(consumer_tag.data, "cmd.", 4) == 0)
 		ns = rinq_topology_find(rinq_bytes(consumer_tag.data + 4, consumer_tag.len - 4));
+	if (rinq_mailbox_cancelled(consumer_tag))
+		return;
 	rinq_own_queue(".req", queue);
 	if (ns == NULL)
 	{

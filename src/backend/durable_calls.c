@@ -1,0 +1,267 @@
+/*-------------------------------------------------------------------------
+ *
+ * backend/durable_calls.c
+ *	  The table of durable calls, as far as several kinds of processes use it.
+ *
+ * A row is made with its request, in one transaction.  It goes on as follows,
+ * each step in one transaction: an outcome is written into it, by the outbox
+ * worker or by a backend; then its handler runs in an executor, and the row is
+ * deleted with the effects of that.  "due" says when somebody has to look at
+ * it at the latest.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/xact.h"
+#include "backend/commit_queue.h"
+#include "backend/durable_calls.h"
+#include "backend/outbox.h"
+#include "backend/own_schema.h"
+#include "backend/own_tables.h"
+#include "base/clock.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "guc.h"
+#include "ipc/slots.h"
+#include "protocol/packed.h"
+#include "protocol/payload.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+PG_FUNCTION_INFO_V1(rinq_new_mailbox_id);
+
+/* what the current transaction tells the peer when it commits */
+static RinqDatabase *due_database = NULL;
+static int64 due_first = 0;
+
+/*
+ * new_mailbox_id() returns text
+ *
+ * Makes up a peer id for a mailbox.  No peer has to be asked: of all that begin
+ * in the same second, one in 65,535 has the same one, and mailboxes are made
+ * once for each database.
+ */
+Datum
+rinq_new_mailbox_id(PG_FUNCTION_ARGS)
+{
+	RinqPeerId	id;
+	char		text[RINQ_PEER_ID_SIZE];
+
+	id.clock = (uint64) (rinq_wall_ms() / 1000);
+	do
+	{
+		if (!pg_strong_random(&id.rand, sizeof(id.rand)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate a random peer id")));
+	} while (id.rand == 0);
+	rinq_peer_id_format(&id, text, sizeof(text));
+	PG_RETURN_TEXT_P(cstring_to_text(text));
+}
+
+/*
+ * Return the table of durable calls, InvalidOid when it is not there.
+ */
+Oid
+rinq_durable_call_table(void)
+{
+	Oid			schema = rinq_internal_schema();
+
+	return OidIsValid(schema) ? get_relname_relid(RINQ_DURABLE_CALL_TABLE, schema) : InvalidOid;
+}
+
+/*
+ * Note that the request of a durable call was not sent, and will not be, for
+ * the outbox worker.  No other transaction is waited for: false when one has
+ * the table or the row.
+ */
+bool
+rinq_durable_call_not_sent(const RinqMessageId *id, const char *error)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			relid = rinq_durable_call_table();
+	RinqOwnTable table;
+	Oid			types[3] = {TEXTOID, TEXTOID, INT4OID};
+	Datum		values[3];
+	char		text[RINQ_MESSAGE_ID_SIZE];
+	bool		done;
+	bool		isnull;
+
+	if (OidIsValid(relid) && !ConditionalLockRelationOid(relid, RowExclusiveLock))
+		return false;
+	rinq_message_id_format(id, text, sizeof(text));
+	rinq_own_table_open(&table, rinq_internal_schema(), RINQ_DURABLE_CALL_TABLE);
+	values[0] = CStringGetTextDatum(text);
+	values[1] = CStringGetTextDatum(error);
+	values[2] = Int32GetDatum(rinq_result_retention);
+	(void) rinq_own_table_execute_kept(&plan,
+									   "WITH l AS (SELECT c.id FROM rinq_internal.durable_call c"
+									   " WHERE c.id OPERATOR(pg_catalog.=) $1 AND c.outcome IS NULL"
+									   " FOR UPDATE SKIP LOCKED),"
+									   " u AS (UPDATE rinq_internal.durable_call c SET outcome = 'not sent', message = $2,"
+									   " answered = pg_catalog.now(), due = CASE WHEN c.handler IS NULL"
+									   " THEN pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => $3)"
+									   " ELSE pg_catalog.now() END"
+									   " FROM l WHERE c.id OPERATOR(pg_catalog.=) l.id RETURNING 1)"
+									   " SELECT EXISTS (SELECT FROM u) OR NOT EXISTS"
+									   " (SELECT FROM rinq_internal.durable_call c"
+									   " WHERE c.id OPERATOR(pg_catalog.=) $1 AND c.outcome IS NULL)",
+									   3, types, values, NULL);
+	done = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	rinq_own_table_close(&table);
+	if (done)
+		rinq_durable_call_due_at_commit(rinq_my_database(), rinq_wall_ms());
+	return done;
+}
+
+/* Return a text column of a row as it is sent; absent when it is NULL. */
+static RinqBytes
+row_text(HeapTuple row, TupleDesc desc, int column)
+{
+	char	   *text = SPI_getvalue(row, desc, column);
+
+	return text == NULL ? rinq_bytes(NULL, 0) : rinq_text_to_wire(text);
+}
+
+/* Return a column of bytes of a row; absent when it is NULL. */
+static RinqBytes
+row_bytes(HeapTuple row, TupleDesc desc, int column)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(row, desc, column, &isnull);
+	bytea	   *bytes;
+
+	if (isnull)
+		return rinq_bytes(NULL, 0);
+	bytes = DatumGetByteaPP(value);
+	return rinq_bytes(VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
+}
+
+/* Have the fields live in a memory context. */
+static void
+keep_fields(RinqFields *fields, MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+
+	(void) rinq_fields_copy(fields);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Make a row with an outcome, RINQ_DURABLE_OUTCOME_COLUMNS, a response.
+ */
+void
+rinq_durable_call_outcome(HeapTuple row, TupleDesc desc, MemoryContext context, RinqFields *fields)
+{
+	static const int texts[] = {
+		RINQ_RESPONSE_ID, RINQ_RESPONSE_NAMESPACE, RINQ_RESPONSE_COMMAND, RINQ_RESPONSE_OUTCOME,
+		RINQ_RESPONSE_FAILURE_TYPE, RINQ_RESPONSE_MESSAGE
+	};
+	int			i;
+
+	rinq_fields_init(fields, RINQ_KIND_RESPONSE);
+	for (i = 0; i < (int) lengthof(texts); i++)
+		rinq_put_bytes(fields, texts[i], row_text(row, desc, i + 1));
+	rinq_put_bytes(fields, RINQ_RESPONSE_PAYLOAD, row_bytes(row, desc, 7));
+	rinq_put_bytes(fields, RINQ_RESPONSE_TRACE, row_text(row, desc, 8));
+	rinq_put_bytes(fields, RINQ_RESPONSE_SPAN, row_bytes(row, desc, 9));
+	rinq_put_bytes(fields, RINQ_RESPONSE_TRACEPARENT, row_bytes(row, desc, 10));
+	rinq_put_bytes(fields, RINQ_RESPONSE_TRACESTATE, row_bytes(row, desc, 11));
+	rinq_put_bytes(fields, RINQ_RESPONSE_HANDLER, row_text(row, desc, 12));
+	keep_fields(fields, context);
+}
+
+/*
+ * Make a row, RINQ_DURABLE_REQUEST_COLUMNS, the request that it was made with.
+ */
+void
+rinq_durable_call_request(HeapTuple row, TupleDesc desc, MemoryContext context,
+						  RinqOutbound *message, RinqFields *fields)
+{
+	char	   *id = SPI_getvalue(row, desc, 1);
+	bool		isnull;
+	Datum		deadline = SPI_getbinval(row, desc, 9, &isnull);
+
+	memset(message, 0, sizeof(*message));
+	message->kind = RINQ_SEND_DURABLE_CALL;
+	message->durable = true;
+	if (!isnull)
+		message->deadline = rinq_ms_of_timestamp(DatumGetTimestampTz(deadline));
+	if (!rinq_message_id_parse(id, strlen(id), &message->item.id))
+		elog(ERROR, "malformed id of a durable call");
+	rinq_fields_init(fields, RINQ_KIND_SEND);
+	rinq_put_bytes(fields, RINQ_SEND_NAMESPACE, row_text(row, desc, 2));
+	rinq_put_bytes(fields, RINQ_SEND_COMMAND, row_text(row, desc, 3));
+	rinq_put_bytes(fields, RINQ_SEND_PAYLOAD, row_bytes(row, desc, 4));
+	rinq_put_bytes(fields, RINQ_SEND_TRACE, row_text(row, desc, 5));
+	rinq_put_bytes(fields, RINQ_SEND_SPAN, row_bytes(row, desc, 6));
+	rinq_put_bytes(fields, RINQ_SEND_TRACEPARENT, row_bytes(row, desc, 7));
+	rinq_put_bytes(fields, RINQ_SEND_TRACESTATE, row_bytes(row, desc, 8));
+	keep_fields(fields, context);
+}
+
+/*
+ * Have the request of a durable call sent when the transaction commits.
+ */
+void
+rinq_durable_call_ask(RinqDatabase *db, RinqOutbound *message, const RinqFields *fields)
+{
+	Assert(message->kind == RINQ_SEND_DURABLE_CALL && message->durable);
+	rinq_outbox_insert(db, rinq_internal_schema(), message, fields);
+	rinq_send_at_commit(db, message, fields);
+}
+
+/* Tell the peer of a database when it has to look at durable calls, at the latest. */
+static void
+tell_due(RinqDatabase *db, uint64 due)
+{
+	uint64		old = pg_atomic_read_u64(&db->durable_due);
+
+	while ((old == 0 || due < old) &&
+		   !pg_atomic_compare_exchange_u64(&db->durable_due, &old, due))
+		;
+	rinq_wake_peer(db);
+}
+
+static void
+due_xact_callback(XactEvent event, void *arg)
+{
+	if (due_database == NULL)
+		return;
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+			tell_due(due_database, (uint64) due_first);
+			/* FALLTHROUGH */
+		case XACT_EVENT_PREPARE:
+		case XACT_EVENT_ABORT:
+			due_database = NULL;
+			due_first = 0;
+			break;
+		default:
+			break;
+	}
+}
+
+/*
+ * Have the peer look at durable calls at a moment, on the wall clock in ms, if
+ * the transaction commits.  A rollback to a savepoint leaves it at that: the
+ * look finds nothing then.
+ */
+void
+rinq_durable_call_due_at_commit(RinqDatabase *db, int64 due)
+{
+	static bool registered = false;
+
+	if (db == NULL || due == 0)
+		return;
+	if (!registered)
+		RegisterXactCallback(due_xact_callback, NULL);
+	registered = true;
+	due_database = db;
+	due_first = rinq_clock_earlier(due_first, Max(due, 1));
+}

@@ -1,0 +1,240 @@
+/*-------------------------------------------------------------------------
+ *
+ * answer_handler.c
+ *	  Running the handler of a durable call, whose outcome is in its row.
+ *
+ * The row is locked, the handler called with what it has, and the row deleted,
+ * in one transaction: so the effects of an outcome happen once, however often
+ * an executor is sent here.  When the handler fails, the row stays, and says
+ * when it is tried again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "backend/durable_calls.h"
+#include "backend/own_schema.h"
+#include "backend/own_tables.h"
+#include "backend/request_context.h"
+#include "base/backoff.h"
+#include "base/clock.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "guc.h"
+#include "miscadmin.h"
+#include "protocol/payload.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "worker/answer_handler.h"
+#include "worker/handler.h"
+#include "worker/inbox.h"
+#include "worker/response.h"
+
+#define LOCK_TIMEOUT "5s"		/* of what is written down about attempts */
+#define FIRST_DELAY 1000		/* ms until a handler is tried again, longer
+								 * each time */
+#define LAST_DELAY 300000
+
+/* Run a statement on the row of the call. */
+static uint64
+execute_on_call(SPIPlanPtr *plan, const char *query, const RinqFields *fields)
+{
+	Oid			types[2] = {TEXTOID, OIDOID};
+	Datum		values[2];
+
+	values[0] = rinq_text_datum(rinq_get_bytes(fields, RINQ_RESPONSE_ID));
+	values[1] = ObjectIdGetDatum(GetUserId());
+	return rinq_own_table_execute_kept(plan, query, 2, types, values, NULL);
+}
+
+/*
+ * Lock the row of a call whose outcome is to be handled, and read it; false when
+ * there is none, or another process is at it.
+ */
+static bool
+lock_outcome(const RinqFields *fields, RinqFields *outcome, Oid *owner, MemoryContext context)
+{
+	static SPIPlanPtr plan = NULL;
+	RinqOwnTable table;
+	Oid			types[2] = {TEXTOID, OIDOID};
+	Datum		values[2];
+	bool		found;
+	bool		isnull;
+
+	values[0] = rinq_text_datum(rinq_get_bytes(fields, RINQ_RESPONSE_ID));
+	values[1] = ObjectIdGetDatum(GetUserId());
+	rinq_own_table_open(&table, rinq_internal_schema(), RINQ_DURABLE_CALL_TABLE);
+	found = rinq_own_table_execute_kept(&plan,
+										"SELECT " RINQ_DURABLE_OUTCOME_COLUMNS ", c.handler_owner"
+										" FROM rinq_internal.durable_call c WHERE c.id OPERATOR(pg_catalog.=) $1"
+										" AND c.role OPERATOR(pg_catalog.=) $2 AND c.outcome IS NOT NULL"
+										" AND c.handler IS NOT NULL AND c.due IS NOT NULL"
+										" FOR UPDATE SKIP LOCKED", 2, types, values, NULL) > 0;
+	if (found)
+	{
+		rinq_durable_call_outcome(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, context, outcome);
+		*owner = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+												RINQ_DURABLE_OUTCOME_COUNT + 1, &isnull));
+	}
+	rinq_own_table_close(&table);
+	return found;
+}
+
+/* Delete the row of a call whose outcome was handled. */
+static void
+delete_call(const RinqFields *fields)
+{
+	static SPIPlanPtr plan = NULL;
+	RinqOwnTable table;
+
+	rinq_own_table_open(&table, rinq_internal_schema(), RINQ_DURABLE_CALL_TABLE);
+	if (execute_on_call(&plan, "DELETE FROM rinq_internal.durable_call c"
+						" WHERE c.id OPERATOR(pg_catalog.=) $1"
+						" AND c.role OPERATOR(pg_catalog.=) $2", fields) != 1)
+		elog(ERROR, "a durable call has gone while its outcome was handled");
+	rinq_own_table_close(&table);
+}
+
+/* What is sent meanwhile belongs to the call, which was not known before. */
+static void
+inherit_call(const RinqFields *outcome)
+{
+	rinq_inherited.trace = rinq_get_bytes(outcome, RINQ_RESPONSE_TRACE);
+	rinq_inherited.span_context = rinq_get_bytes(outcome, RINQ_RESPONSE_SPAN);
+	rinq_inherited.traceparent = rinq_get_bytes(outcome, RINQ_RESPONSE_TRACEPARENT);
+	rinq_inherited.tracestate = rinq_get_bytes(outcome, RINQ_RESPONSE_TRACESTATE);
+}
+
+/*
+ * Handle the outcome of a call, in the current transaction.
+ */
+void
+rinq_answer_handle(const RinqFields *fields)
+{
+	static MemoryContext context = NULL;
+	RinqFields	outcome;
+	Oid			owner;
+
+	/* lives longer than the transaction, as what is inherited does */
+	if (context == NULL)
+		context = AllocSetContextCreate(TopMemoryContext, "rinq durable call", ALLOCSET_SMALL_SIZES);
+	MemoryContextReset(context);
+	if (!lock_outcome(fields, &outcome, &owner, context))
+		return;
+	inherit_call(&outcome);
+	(void) rinq_handler_call(RINQ_WORK_RESPONSE, &outcome, owner, 0, false);
+	delete_call(fields);
+}
+
+/* what is written down about an attempt */
+typedef struct Attempt
+{
+	const RinqFields *fields;
+	const char *error;
+	bool		count;			/* the attempt, which was not counted yet */
+	bool		failed;			/* set when it is tried again */
+	bool		given_up;
+} Attempt;
+
+/* Tell when a handler is tried again that has failed so often, on the wall clock; 0 for never. */
+static int64
+next_attempt(int attempts)
+{
+	if (rinq_max_attempts > 0 && attempts >= rinq_max_attempts)
+		return 0;
+	return rinq_wall_ms() + (int64) rinq_backoff_after(attempts, FIRST_DELAY, LAST_DELAY);
+}
+
+/*
+ * Count an attempt, and set when the next one is: when it has failed, by the
+ * attempts so far, and else when this one is not heard of.
+ */
+static void
+write_attempt(void *arg)
+{
+	static SPIPlanPtr count_plan = NULL;
+	static SPIPlanPtr lock_plan = NULL;
+	static SPIPlanPtr due_plan = NULL;
+	Attempt    *attempt = arg;
+	RinqOwnTable table;
+	Oid			types[4] = {TEXTOID, OIDOID, TEXTOID, TIMESTAMPTZOID};
+	Datum		values[4];
+	char		nulls[4] = {' ', ' ', ' ', ' '};
+	int			attempts;
+	int64		next;
+	bool		isnull;
+
+	rinq_own_table_open(&table, rinq_internal_schema(), RINQ_DURABLE_CALL_TABLE);
+	if (execute_on_call(attempt->count ? &count_plan : &lock_plan, attempt->count ?
+						"UPDATE rinq_internal.durable_call c SET attempts = c.attempts OPERATOR(pg_catalog.+) 1"
+						" WHERE c.id OPERATOR(pg_catalog.=) $1 AND c.role OPERATOR(pg_catalog.=) $2"
+						" AND c.due IS NOT NULL RETURNING c.attempts" :
+						"SELECT c.attempts FROM rinq_internal.durable_call c"
+						" WHERE c.id OPERATOR(pg_catalog.=) $1 AND c.role OPERATOR(pg_catalog.=) $2"
+						" AND c.due IS NOT NULL FOR UPDATE", attempt->fields) == 0)
+	{
+		rinq_own_table_close(&table);
+		return;
+	}
+	attempts = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	attempt->given_up = !attempt->failed && rinq_max_attempts > 0 && attempts > rinq_max_attempts;
+	if (attempt->failed || attempt->given_up)
+	{
+		next = next_attempt(attempts);
+		values[0] = rinq_text_datum(rinq_get_bytes(attempt->fields, RINQ_RESPONSE_ID));
+		values[1] = ObjectIdGetDatum(GetUserId());
+		values[2] = CStringGetTextDatum(attempt->error);
+		nulls[3] = next == 0 ? 'n' : ' ';
+		values[3] = TimestampTzGetDatum(rinq_timestamp_of_ms(next));
+		(void) rinq_own_table_execute_kept(&due_plan,
+										   "UPDATE rinq_internal.durable_call c SET error = $3, due = $4"
+										   " WHERE c.id OPERATOR(pg_catalog.=) $1"
+										   " AND c.role OPERATOR(pg_catalog.=) $2",
+										   4, types, values, nulls);
+		if (next != 0)
+			rinq_durable_call_due_at_commit(rinq_my_database(), next);
+	}
+	rinq_own_table_close(&table);
+}
+
+/*
+ * Count an attempt at a handler that may have ended its executor, or the whole
+ * server, each time.  After some of them it is given up; then the result is
+ * true.
+ */
+bool
+rinq_answer_give_up(RinqSlot *slot, const RinqFields *fields, MemoryContext context)
+{
+	Attempt		attempt;
+
+	if (!slot->redelivered)
+		return false;
+	memset(&attempt, 0, sizeof(attempt));
+	attempt.fields = fields;
+	attempt.count = true;
+	attempt.error = "the handler has not ended in any of its attempts";
+	rinq_keep_books(write_attempt, &attempt, true, LOCK_TIMEOUT, context);
+	if (attempt.given_up)
+		rinq_result_plainly(slot, "the handler was given up");
+	return attempt.given_up;
+}
+
+/*
+ * Have a handler tried again later that has failed, or given up after some
+ * attempts.
+ */
+void
+rinq_answer_failed(const RinqSlot *slot, const RinqFields *fields, const ErrorData *error,
+				   MemoryContext context)
+{
+	Attempt		attempt;
+
+	memset(&attempt, 0, sizeof(attempt));
+	attempt.fields = fields;
+	attempt.count = !slot->redelivered;
+	attempt.failed = true;
+	attempt.error = error->message != NULL ? error->message : "unknown error";
+	rinq_keep_books(write_attempt, &attempt, true, LOCK_TIMEOUT, context);
+}

@@ -1,0 +1,397 @@
+/*-------------------------------------------------------------------------
+ *
+ * answers.c
+ *	  Writing what has become of durable calls, for the outbox worker.
+ *
+ * The peer hands answers over, which are written into the rows of their calls;
+ * and now and then it has calls looked at whose time has come.  Handlers are run
+ * by executors, from the rows.  No other transaction is waited for: a row that
+ * another one has is left for later.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/xact.h"
+#include "backend/durable_calls.h"
+#include "backend/outbox.h"
+#include "backend/own_schema.h"
+#include "backend/own_tables.h"
+#include "base/clock.h"
+#include "catalog/pg_type.h"
+#include "guc.h"
+#include "ipc/slots.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "protocol/packed.h"
+#include "protocol/payload.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "worker/answers.h"
+#include "worker/outbox_transaction.h"
+
+#define MAX_STEP 1000			/* rows of a kind that one look deals with */
+
+/* how long a row with an outcome is left alone */
+#define DUE_WHEN_ANSWERED \
+	"CASE WHEN c.handler IS NULL THEN pg_catalog.now() OPERATOR(pg_catalog.+)" \
+	" pg_catalog.make_interval(secs => $1)" \
+	" ELSE pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => $2) END"
+
+static RinqOwnTable table;
+
+/*
+ * Begin a transaction on the table; false when that would have to wait for a
+ * lock.
+ */
+static bool
+begin_answers(const char *activity)
+{
+	Oid			relid;
+	bool		locked;
+
+	pgstat_report_activity(STATE_RUNNING, activity);
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	locked = rinq_try_lock_extension();
+	relid = rinq_durable_call_table();
+	if (!OidIsValid(relid))
+		proc_exit(0);			/* dropped: there is nothing to do, ever */
+	if (!locked || !ConditionalLockRelationOid(relid, RowExclusiveLock))
+	{
+		CommitTransactionCommand();
+		return false;
+	}
+	PushActiveSnapshot(GetTransactionSnapshot());
+	rinq_own_table_open(&table, rinq_internal_schema(), RINQ_DURABLE_CALL_TABLE);
+	return true;
+}
+
+static void
+end_answers(void)
+{
+	rinq_own_table_close(&table);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(rinq_outbox_worker.context);
+	pgstat_report_stat(false);
+	ConditionVariableBroadcast(&rinq_outbox_worker.db->changed);
+}
+
+/* Return the value of a column of the first row found. */
+static Datum
+first_value(int column, bool *isnull)
+{
+	Assert(SPI_processed > 0);
+	return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, isnull);
+}
+
+/* ---------------- answers ---------------- */
+
+/* Lock the row of a call that waits for its answer; say what is to be said of it if it does not. */
+static RinqAnswerState
+lock_call(Datum id)
+{
+	static SPIPlanPtr lock = NULL;
+	static SPIPlanPtr look = NULL;
+	Oid			types[1] = {TEXTOID};
+
+	if (rinq_own_table_execute_kept(&lock,
+									"SELECT c.id FROM rinq_internal.durable_call c"
+									" WHERE c.id OPERATOR(pg_catalog.=) $1 AND c.outcome IS NULL"
+									" FOR UPDATE SKIP LOCKED", 1, types, &id, NULL) > 0)
+		return RINQ_ANSWER_STORED;
+	return rinq_own_table_execute_kept(&look,
+									   "SELECT c.id FROM rinq_internal.durable_call c"
+									   " WHERE c.id OPERATOR(pg_catalog.=) $1 AND c.outcome IS NULL",
+									   1, types, &id, NULL) > 0 ? RINQ_ANSWER_POSTPONED : RINQ_ANSWER_UNKNOWN;
+}
+
+static void
+put_answer_text(Datum *value, char *isnull, RinqBytes text)
+{
+	*isnull = text.len == 0 ? 'n' : ' ';
+	*value = text.len == 0 ? (Datum) 0 : CStringGetTextDatum(rinq_message_from_wire(text));
+}
+
+/* Write an answer into the row of its call, which is locked; return as whom its handler runs. */
+static Oid
+write_answer(Datum id, const RinqFields *answer)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[7] = {INT4OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID};
+	RinqBytes	payload = rinq_get_bytes(answer, RINQ_ANSWER_PAYLOAD);
+	Datum		values[7];
+	char		nulls[7];
+	Datum		role;
+	bool		isnull;
+
+	memset(nulls, ' ', sizeof(nulls));
+	values[0] = Int32GetDatum(rinq_result_retention);
+	values[1] = Int32GetDatum(RINQ_CALL_LEASE / 1000);
+	values[2] = id;
+	put_answer_text(&values[3], &nulls[3], rinq_get_bytes(answer, RINQ_ANSWER_OUTCOME));
+	put_answer_text(&values[4], &nulls[4], rinq_get_bytes(answer, RINQ_ANSWER_FAILURE_TYPE));
+	put_answer_text(&values[5], &nulls[5], rinq_get_bytes(answer, RINQ_ANSWER_MESSAGE));
+	nulls[6] = payload.len == 0 ? 'n' : ' ';
+	values[6] = payload.len == 0 ? (Datum) 0 : PointerGetDatum(rinq_bytes_to_bytea(payload));
+	if (rinq_own_table_execute_kept(&plan,
+									"UPDATE rinq_internal.durable_call c SET outcome = $4, failure_type = $5,"
+									" message = $6, result = $7, answered = pg_catalog.now(), due = " DUE_WHEN_ANSWERED
+									" WHERE c.id OPERATOR(pg_catalog.=) $3"
+									" RETURNING CASE WHEN c.handler IS NOT NULL THEN c.role END",
+									lengthof(types), types, values, nulls) != 1)
+		elog(ERROR, "a durable call has gone while it was locked");
+	role = first_value(1, &isnull);
+	return isnull ? InvalidOid : DatumGetObjectId(role);
+}
+
+static void
+store_answer(const RinqFields *answer, RinqCallItem *item)
+{
+	char		text[RINQ_MESSAGE_ID_SIZE];
+	Datum		id;
+
+	memset(item, 0, sizeof(*item));
+	if (!rinq_get_message_id(answer, RINQ_ANSWER_ID, &item->id))
+		elog(ERROR, "corrupt message in rinq's shared memory");
+	rinq_message_id_format(&item->id, text, sizeof(text));
+	id = CStringGetTextDatum(text);
+	item->state = lock_call(id);
+	item->role = item->state == RINQ_ANSWER_STORED ? write_answer(id, answer) : InvalidOid;
+}
+
+/*
+ * Write answers into the rows of their calls; what has become of each is written
+ * over the order.  False when that has to wait.
+ */
+bool
+rinq_answers_store(dsa_pointer order)
+{
+	RinqChunk  *chunk = rinq_chunk(order);
+	const RinqAnswerBatch *batch = (const RinqAnswerBatch *) RINQ_CHUNK_DATA(chunk);
+	RinqBytes	list;
+	RinqCallItem *items;
+	RinqFields	answer;
+	uint32		count = 0;
+
+	if (!begin_answers("rinq: storing answers"))
+		return false;
+	if (batch->bytes > chunk->size - offsetof(RinqAnswerBatch, data))
+		elog(ERROR, "corrupt message in rinq's shared memory");
+	list = rinq_bytes(batch->data, batch->bytes);
+	items = MemoryContextAlloc(rinq_outbox_worker.context, Max(chunk->count, 1) * sizeof(RinqCallItem));
+	for (; count < chunk->count; count++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!rinq_fields_read(&answer, RINQ_KIND_ANSWER, &list))
+			elog(ERROR, "corrupt message in rinq's shared memory");
+		store_answer(&answer, &items[count]);
+	}
+	end_answers();
+	memcpy(rinq_chunk_items(chunk, sizeof(RinqCallItem)), items, count * sizeof(RinqCallItem));
+	return true;
+}
+
+/* ---------------- calls whose time has come ---------------- */
+
+/* conditions of rows "c" */
+#define IS_DUE " c.due OPERATOR(pg_catalog.<=) pg_catalog.now()"
+#define LIMITED " ORDER BY c.due LIMIT " CppAsString2(MAX_STEP) " FOR UPDATE SKIP LOCKED"
+
+/* Run a statement with the parameters that all of them may use. */
+static uint64
+look_for(const char *query, int32 room)
+{
+	Oid			types[4] = {INT4OID, INT4OID, OIDOID, INT4OID};
+	Datum		values[4];
+
+	values[0] = Int32GetDatum(rinq_result_retention);
+	values[1] = Int32GetDatum(RINQ_CALL_LEASE / 1000);
+	values[2] = ObjectIdGetDatum(MyDatabaseId);
+	values[3] = Int32GetDatum(room);
+	return rinq_own_table_execute(query, lengthof(types), types, values, NULL);
+}
+
+/* Leave calls alone that came with a copy of another database: they are that one's. */
+static void
+forget_foreign_calls(void)
+{
+	(void) look_for("UPDATE rinq_internal.durable_call c SET due = NULL WHERE c.due IS NOT NULL AND NOT EXISTS"
+					" (SELECT FROM rinq_internal.mailbox m WHERE m.database OPERATOR(pg_catalog.=) $3"
+					" AND m.id OPERATOR(pg_catalog.=) pg_catalog.split_part(c.id, '.', 1))", 0);
+}
+
+/* End calls whose deadline has passed without an answer. */
+static void
+end_late_calls(void)
+{
+	(void) look_for("UPDATE rinq_internal.durable_call c SET outcome = 'timeout',"
+					" message = 'there was no answer in time', answered = pg_catalog.now(), due ="
+					" CASE WHEN c.handler IS NULL THEN pg_catalog.now() OPERATOR(pg_catalog.+)"
+					" pg_catalog.make_interval(secs => $1) ELSE pg_catalog.now() END"
+					" WHERE c.id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT c.id FROM rinq_internal.durable_call c"
+					" WHERE c.outcome IS NULL AND c.deadline OPERATOR(pg_catalog.<=) pg_catalog.now()"
+					" AND" IS_DUE LIMITED "))", 0);
+}
+
+/* Delete outcomes that were kept for long enough. */
+static void
+delete_old_results(void)
+{
+	(void) look_for("DELETE FROM rinq_internal.durable_call c"
+					" WHERE c.id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT c.id FROM rinq_internal.durable_call c"
+					" WHERE c.outcome IS NOT NULL AND c.handler IS NULL AND" IS_DUE LIMITED "))", 0);
+}
+
+/* Ask again where that is wanted, and the answer did not come. */
+static void
+ask_again(void)
+{
+	RinqOutboxTables tables;
+	SPITupleTable *found;
+	uint64		count;
+	uint64		i;
+
+	/* no table of the outbox is waited for later */
+	if (!rinq_outbox_open(rinq_internal_schema(), RowExclusiveLock, &tables))
+		return;
+	rinq_outbox_close(&tables);
+	count = look_for("UPDATE rinq_internal.durable_call c SET"
+								 " asked = c.asked OPERATOR(pg_catalog.+) 1, asked_last = pg_catalog.now(),"
+								 " due = LEAST(c.deadline, pg_catalog.now() OPERATOR(pg_catalog.+)"
+								 " pg_catalog.make_interval(secs => c.resend_ms OPERATOR(pg_catalog./) 1000.0))"
+								 " WHERE c.id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT c.id FROM rinq_internal.durable_call c"
+								 " WHERE c.outcome IS NULL AND c.resend_ms IS NOT NULL AND" IS_DUE LIMITED "))"
+								 " RETURNING " RINQ_DURABLE_REQUEST_COLUMNS, 0);
+	found = SPI_tuptable;
+	for (i = 0; i < count; i++)
+	{
+		RinqOutbound message;
+		RinqFields	fields;
+
+		rinq_durable_call_request(found->vals[i], found->tupdesc, CurrentMemoryContext, &message, &fields);
+		rinq_durable_call_ask(rinq_outbox_worker.db, &message, &fields);
+	}
+}
+
+/*
+ * List calls whose handler is to run.  Of those that a peer before this one was
+ * at, nobody knows whether it still is; it has locked the row then.
+ */
+static uint32
+list_handlers(RinqCallLook *look)
+{
+	uint64		count = look_for(look->first ?
+								 "UPDATE rinq_internal.durable_call c SET due = pg_catalog.now()"
+								 " OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => $2)"
+								 " WHERE c.id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT c.id FROM rinq_internal.durable_call c"
+								 " WHERE c.outcome IS NOT NULL AND c.handler IS NOT NULL AND c.due IS NOT NULL"
+								 " AND (c.attempts OPERATOR(pg_catalog.=) 0 OR" IS_DUE ")"
+								 " ORDER BY c.due LIMIT $4 FOR UPDATE SKIP LOCKED)) RETURNING c.id, c.role" :
+								 "UPDATE rinq_internal.durable_call c SET due = pg_catalog.now()"
+								 " OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => $2)"
+								 " WHERE c.id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT c.id FROM rinq_internal.durable_call c"
+								 " WHERE c.outcome IS NOT NULL AND c.handler IS NOT NULL AND" IS_DUE
+								 " ORDER BY c.due LIMIT $4 FOR UPDATE SKIP LOCKED)) RETURNING c.id, c.role",
+								 (int32) look->room);
+	uint32		listed = 0;
+	uint64		i;
+
+	for (i = 0; i < count; i++)
+	{
+		RinqCallItem *item = &look->items[listed];
+		char	   *id = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
+		bool		isnull;
+
+		memset(item, 0, sizeof(*item));
+		if (!rinq_message_id_parse(id, strlen(id), &item->id))
+			continue;
+		item->state = RINQ_ANSWER_STORED;
+		item->role = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, &isnull));
+		listed++;
+	}
+	return listed;
+}
+
+/* Find out when to look again, on the wall clock; 0 for never. */
+static int64
+next_look(void)
+{
+	Datum		due;
+	bool		isnull;
+
+	if (look_for("SELECT c.due FROM rinq_internal.durable_call c WHERE c.due IS NOT NULL"
+				 " ORDER BY c.due LIMIT 1", 0) == 0)
+		return 0;
+	due = first_value(1, &isnull);
+	return Max(1, rinq_ms_of_timestamp(DatumGetTimestampTz(due)));
+}
+
+/*
+ * See to calls whose time has come; handlers that are to run are listed in the
+ * order itself.  False when that has to wait.
+ */
+bool
+rinq_calls_look(dsa_pointer order)
+{
+	RinqChunk  *chunk = rinq_chunk(order);
+	RinqCallLook *look = (RinqCallLook *) RINQ_CHUNK_DATA(chunk);
+	RinqCallLook *found;
+	Size		size = offsetof(RinqCallLook, items) + look->room * sizeof(RinqCallItem);
+	uint32		count;
+
+	if (!begin_answers("rinq: looking at durable calls"))
+		return false;
+	found = MemoryContextAllocZero(rinq_outbox_worker.context, size);
+	found->room = look->room;
+	found->first = look->first;
+	if (look->first)
+		forget_foreign_calls();
+	end_late_calls();
+	delete_old_results();
+	ask_again();
+	CommandCounterIncrement();
+	count = list_handlers(found);
+	CommandCounterIncrement();
+	found->next = next_look();
+	end_answers();
+	memcpy(look, found, size);
+	chunk->count = count;
+	return true;
+}
+
+/* ---------------- another mailbox ---------------- */
+
+/*
+ * Have another mailbox than the one that the order names, which another server
+ * has.  False when that has to wait.
+ */
+bool
+rinq_mailbox_renew(dsa_pointer order)
+{
+	char	   *id = pstrdup(RINQ_CHUNK_DATA(rinq_chunk(order)));
+	Oid			types[2] = {TEXTOID, OIDOID};
+	Datum		values[2];
+
+	if (!begin_answers("rinq: taking another mailbox"))
+		return false;
+	values[0] = CStringGetTextDatum(id);
+	values[1] = ObjectIdGetDatum(MyDatabaseId);
+	if (rinq_own_table_execute("UPDATE rinq_internal.mailbox m SET id = DEFAULT, created = DEFAULT"
+							   " WHERE m.database OPERATOR(pg_catalog.=) $2 AND m.id OPERATOR(pg_catalog.=) $1",
+							   2, types, values, NULL) > 0)
+		ereport(WARNING,
+				(errmsg("rinq gives database \"%s\" another mailbox, since another server has mailbox %s",
+						NameStr(rinq_outbox_worker.db->name), id),
+				 errhint("Durable calls that wait for answers are that server's; the view rinq_durable_calls shows them as abandoned.")));
+	forget_foreign_calls();
+	end_answers();
+	return true;
+}

@@ -1,0 +1,216 @@
+"""Durable calls: sent at commit, answered into the database's mailbox, their outcome handled once, whatever ends in between."""
+
+import json
+import re
+
+from rinqtest import case
+from rinqtest.peer import Failure, NoAnswer, RemoteError
+from rinqtest.waiting import wait_until
+
+HANDLER = ("CREATE TABLE outcome (n serial, id text, outcome text, payload jsonb, failure_type text, message text, trace_id text, command text, who name);"
+           "CREATE FUNCTION note(r rinq_response) RETURNS void LANGUAGE sql AS $$ INSERT INTO outcome (id, outcome, payload, failure_type, message, trace_id, command, who)"
+           " SELECT r.id, r.outcome, r.payload, r.failure_type, r.message, r.trace_id, r.command, current_user $$;")
+
+
+class DurableCalls(case.Case):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.db = cls.world.database()
+        cls.db.sql(HANDLER)
+        cls.remote = cls.world.peer()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.remote.close()
+        cls.db.drop()
+
+    def outcome(self, call):
+        """The row that the handler has written, as a list."""
+        query = "SELECT to_jsonb(o) FROM outcome o WHERE id = '%s'" % call
+        return json.loads(wait_until(lambda: self.db.value(query), bool, description="the outcome of " + call))
+
+    def test_success(self):
+        seen = []
+        self.remote.serve("dc-ok", lambda request: seen.append(request) or {"sum": request.payload["a"] + 1})
+        call = self.db.value("""SELECT rinq_call_durable('dc-ok', 'add', '{"a": 1}', 'note(rinq_response)')""")
+        outcome = self.outcome(call)
+        self.assertEqual((outcome["outcome"], outcome["payload"], outcome["failure_type"], outcome["message"], outcome["command"], outcome["trace_id"]),
+                         ("success", {"sum": 2}, None, None, "add", call))
+        self.assertEqual(len(seen), 1)
+        self.assertEqual({k: v for k, v in seen[0].properties.items()},
+                         {"message_id": call, "reply_to": "u", "delivery_mode": 2, "priority": 1})
+        self.assertEqual({name: tuple(field) for name, field in seen[0].headers.items()}, {"n": ("S", "dc-ok"), "c": ("S", "add")})
+        wait_until(lambda: self.db.value("SELECT count(*) FROM rinq_durable_calls WHERE id = '%s'" % call), lambda n: n == "0", description="no row")
+
+    def test_failure_and_error(self):
+        def fail(request):
+            raise Failure("no-stock", "nothing left", {"left": 0})
+
+        def err(request):
+            raise RuntimeError("it broke")
+
+        self.remote.serve("dc-fail", fail)
+        self.remote.serve("dc-err", err)
+        first = self.db.value("SELECT rinq_call_durable('dc-fail', 'x', NULL::jsonb, 'note(rinq_response)')")
+        second = self.db.value("SELECT rinq_call_durable('dc-err', 'x', NULL::jsonb, 'note(rinq_response)')")
+        outcome = self.outcome(first)
+        self.assertEqual((outcome["outcome"], outcome["payload"], outcome["failure_type"], outcome["message"]),
+                         ("failure", {"left": 0}, "no-stock", "nothing left"))
+        outcome = self.outcome(second)
+        self.assertEqual((outcome["outcome"], outcome["payload"], outcome["failure_type"]), ("error", None, None))
+        self.assertIn("it broke", outcome["message"])
+
+    def test_result_is_kept(self):
+        self.remote.serve("dc-keep", lambda request: request.payload)
+        call = self.db.value("SELECT rinq_call_durable('dc-keep', 'x', '[1]'::jsonb)")
+        row = self.db.value("SELECT to_jsonb(rinq_wait('%s', '20 s'))" % call)
+        self.assertEqual({k: v for k, v in json.loads(row).items() if v is not None},
+                         {"id": call, "session": call.partition("@")[0], "namespace": "dc-keep", "command": "x", "outcome": "success", "payload": [1],
+                          "trace_id": call})
+        self.assertEqual(self.db.value("SELECT outcome || payload::text FROM rinq_result_raw('%s')" % call), "success\\x8101")
+        self.assertEqual(self.db.value("SELECT (rinq_result('%s')).payload" % call), "[1]")
+        self.assertEqual(self.db.value("SELECT state FROM rinq_durable_calls WHERE id = '%s'" % call), "answered")
+        self.assertSqlState(self.db.error("SELECT rinq_result('00000001-0001.1@0#1')"), "42704")
+
+    def test_wait_before_commit(self):
+        with self.db.session() as session:
+            session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            call = session.value("SELECT rinq_call_durable('dc-late', 'x')")
+            self.assertSqlState(session.error("SELECT rinq_wait('%s')" % call), "55000")
+            session.execute("ROLLBACK")
+        self.assertEqual(self.db.value("SELECT count(*) FROM rinq_durable_calls WHERE id = '%s'" % call), "0")
+        self.remote.serve("dc-late", lambda request: 7)
+        with self.db.session() as session:
+            session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+            call = self.db.value("SELECT rinq_call_durable('dc-late', 'x')")
+            self.assertEqual(session.value("SELECT (rinq_wait('%s', '20 s')).payload" % call), "7")
+            session.execute("COMMIT")
+
+    def test_timeout(self):
+        call = self.db.value("SELECT rinq_call_durable('dc-nobody', 'x', NULL::jsonb, 'note(rinq_response)', '300 ms')")
+        self.assertEqual(self.outcome(call)["outcome"], "timeout")
+        call = self.db.value("SELECT rinq_call_durable('dc-nobody', 'x', timeout => '100 ms')")
+        self.assertEqual(self.db.value("SELECT (rinq_wait('%s', '20 s')).outcome" % call), "timeout")
+        call = self.db.value("SELECT rinq_call_durable('dc-nobody', 'x')")
+        self.assertSqlState(self.db.error("SELECT rinq_wait('%s', '50 ms')" % call), "RQ003")
+        self.assertEqual(self.db.value("SELECT rinq_result('%s') IS NULL" % call), "t")
+
+    def test_cancel(self):
+        call = self.db.value("SELECT rinq_call_durable('dc-cancel', 'x', NULL::jsonb, 'note(rinq_response)')")
+        self.assertEqual(self.db.value("SELECT state FROM rinq_durable_calls WHERE id = '%s'" % call), "waiting")
+        self.assertEqual(self.db.value("SELECT rinq_durable_call_cancel('%s')" % call), "t")
+        self.assertEqual(self.outcome(call)["outcome"], "cancelled")
+        wait_until(lambda: self.db.value("SELECT rinq_durable_call_cancel('%s')" % call), lambda v: v == "f", description="the row to go")
+        # the answer comes all the same, and finds no row
+        dropped = self.db.peer()["responses_dropped"]
+        self.remote.serve("dc-cancel", lambda request: 1)
+        wait_until(lambda: self.db.peer()["responses_dropped"], lambda n: int(n) > int(dropped), description="a dropped answer")
+        self.assertEqual(self.db.value("SELECT count(*) FROM outcome WHERE id = '%s'" % call), "1")
+
+    def test_answered_twice(self):
+        def twice(request):
+            for _ in range(2):
+                self.remote.publish_raw("cmd.rsp", request.id, b"\x01", {"n": "dc-twice", "c": "x"}, type="s", reply_to="u", correlation_id=request.trace_id)
+            return 1
+
+        self.remote.serve("dc-twice", twice)
+        dropped = int(self.db.peer()["responses_dropped"])
+        call = self.db.value("SELECT rinq_call_durable('dc-twice', 'x', NULL::jsonb, 'note(rinq_response)')")
+        self.outcome(call)
+        wait_until(lambda: int(self.db.peer()["responses_dropped"]), lambda n: n >= dropped + 2, description="two dropped answers")
+        self.assertEqual(self.db.value("SELECT count(*) FROM outcome WHERE id = '%s'" % call), "1")
+
+    def test_malformed_answers(self):
+        def bad(request):
+            self.remote.publish_raw("cmd.rsp", request.id, b"\x01", {"n": "dc-bad", "c": "x"}, type=request.payload, reply_to="u", correlation_id=request.trace_id)
+            raise NoAnswer()
+
+        self.remote.serve("dc-bad", bad)
+        for kind in ("f", "z", "ss"):
+            call = self.db.value("""SELECT rinq_call_durable('dc-bad', 'x', '"%s"'::jsonb)""" % kind)
+            self.assertEqual(self.db.value("SELECT r.outcome || ': ' || r.message FROM rinq_wait('%s', '20 s') r" % call),
+                             "error: the response is malformed")
+
+    def test_resend(self):
+        seen = []
+
+        def second(request):
+            seen.append(request.id)
+            if len(seen) < 2:
+                self.remote_drop(request)
+            return len(seen)
+
+        self.remote.serve("dc-again", second)
+        call = self.db.value("SELECT rinq_call_durable('dc-again', 'x')")
+        wait_until(lambda: len(seen), bool, description="the request")
+        wait_until(lambda: self.db.value("SELECT depth FROM rinq_outbox_status"), lambda n: n == "0", description="an empty outbox")
+        self.assertEqual(self.db.value("SELECT rinq_durable_call_resend('%s')" % call), "t")
+        self.assertEqual(self.db.value("SELECT (rinq_wait('%s', '20 s')).payload" % call), "2")
+        self.assertEqual(seen, [call, call])
+        self.assertEqual(self.db.value("SELECT rinq_durable_call_resend('%s')" % call), "f")
+        self.assertEqual(self.db.value("SELECT asked FROM rinq_durable_calls WHERE id = '%s'" % call), "2")
+
+    @staticmethod
+    def remote_drop(request):
+        from rinqtest.peer import Answered
+        raise Answered()
+
+    def test_resend_by_itself(self):
+        seen = []
+
+        def third(request):
+            seen.append(request.id)
+            if len(seen) < 3:
+                self.remote_drop(request)
+            return len(seen)
+
+        self.remote.serve("dc-self", third)
+        call = self.db.value("SELECT rinq_call_durable('dc-self', 'x', resend => '200 ms')")
+        self.assertEqual(self.db.value("SELECT (rinq_wait('%s', '20 s')).payload" % call), "3")
+        self.assertEqual(set(seen), {call})
+
+    def test_handler_fails(self):
+        self.db.sql("CREATE TABLE tries (t timestamptz); CREATE SEQUENCE tried;"
+                    "CREATE FUNCTION flaky(r rinq_response) RETURNS void LANGUAGE plpgsql AS $$ BEGIN INSERT INTO tries VALUES (now());"
+                    " IF nextval('tried') < 2 THEN RAISE 'not yet'; END IF; END $$;"
+                    "CREATE FUNCTION never(r rinq_response) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'never'; END $$")
+        self.remote.serve("dc-flaky", lambda request: 1)
+        call = self.db.value("SELECT rinq_call_durable('dc-flaky', 'x', on_response => 'flaky(rinq_response)')")
+        row = json.loads(wait_until(lambda: self.db.value("SELECT to_jsonb(c) FROM rinq_durable_calls c WHERE id = '%s' AND attempts = 1" % call), bool,
+                                    description="an attempt"))
+        self.assertEqual((row["state"], row["outcome"], row["error"], row["handler"]), ("handling", "success", "not yet", "public.flaky(rinq_response)"))
+        wait_until(lambda: self.db.value("SELECT count(*) FROM tries"), lambda n: n == "1", description="the second attempt")
+        self.assertEqual(self.db.value("SELECT count(*) FROM rinq_durable_calls WHERE id = '%s'" % call), "0")
+
+    def test_roles(self):
+        self.db.sql("CREATE ROLE dc_user LOGIN; CREATE ROLE dc_other LOGIN; GRANT EXECUTE ON FUNCTION rinq_call_durable(text, text, jsonb, regprocedure, interval, interval),"
+                    " rinq_result(rinq_message_id), rinq_durable_call_cancel(rinq_message_id) TO dc_user, dc_other; GRANT INSERT ON outcome TO dc_user; GRANT EXECUTE ON FUNCTION note(rinq_response) TO dc_user;"
+                    " GRANT USAGE ON SEQUENCE outcome_n_seq TO dc_user")
+        self.addCleanup(self.db.sql, "DROP OWNED BY dc_user, dc_other; DROP ROLE dc_user, dc_other")
+        self.remote.serve("dc-role", lambda request: 1)
+        call = self.db.value("SET ROLE dc_user; SELECT rinq_call_durable('dc-role', 'x', NULL::jsonb, 'note(rinq_response)')").split("\n")[-1]
+        self.assertEqual(self.outcome(call)["who"], "dc_user")
+        call = self.db.value("SET ROLE dc_user; SELECT rinq_call_durable('dc-nobody', 'x')").split("\n")[-1]
+        self.assertSqlState(self.db.error("SET ROLE dc_other; SELECT rinq_result('%s')" % call), "42704")
+        self.assertEqual(self.db.value("SET ROLE dc_other; SELECT rinq_durable_call_cancel('%s')" % call).split("\n")[-1], "f")
+        self.assertEqual(self.db.value("SET ROLE dc_other; SELECT count(*) FROM rinq_durable_calls").split("\n")[-1], "0")
+        self.assertEqual(self.db.value("SET ROLE dc_user; SELECT rinq_durable_call_cancel('%s')" % call).split("\n")[-1], "t")
+        self.assertEqual(self.db.value("SET ROLE dc_user; SELECT outcome FROM rinq_durable_calls WHERE id = '%s'" % call).split("\n")[-1], "cancelled")
+
+    def test_bad_arguments(self):
+        for statement, state in (("rinq_call_durable('_sess', 'x')", "22023"), ("rinq_call_durable('a', NULL)", "22004"),
+                                 ("rinq_call_durable('a', 'x', on_response => 'now()')", "42P13"), ("rinq_call_durable('a', 'x', timeout => '0')", "22023"),
+                                 ("rinq_call_durable('a', 'x', resend => '-1 s')", "22023"), ("rinq_call_durable_raw('a', 'x', '\\xff')", "22023")):
+            self.assertSqlState(self.db.error("SELECT " + statement), state)
+        self.assertEqual(self.db.value("SELECT rinq_durable_call_cancel(NULL) IS NULL"), "t")
+
+    def test_not_sent(self):
+        self.world.broker.ctl("set_policy", "-p", "rinq", "dcmax", "^cmd\\.dc-full$", '{"max-length":0,"overflow":"reject-publish"}', "--apply-to", "queues")
+        self.addCleanup(self.world.broker.ctl, "clear_policy", "-p", "rinq", "dcmax")
+        call = self.db.value("SELECT rinq_call_durable('dc-full', 'x', NULL::jsonb, 'note(rinq_response)')")
+        outcome = json.loads(wait_until(lambda: self.db.value("SELECT to_jsonb(o) FROM outcome o WHERE id = '%s'" % call), bool, 30, description="not sent"))
+        self.assertEqual(outcome["outcome"], "not sent")
+        self.assertIn("refused", outcome["message"])
+        self.assertEqual(self.db.value("SELECT count(*) FROM rinq_outbox_dead_letter"), "0")
+        self.assertEqual(self.db.value("SELECT depth FROM rinq_outbox_status"), "0")
