@@ -37,15 +37,15 @@
 								 * each time */
 #define LAST_DELAY 300000
 
-/* Run a statement on the row of the call. */
+/* Run a statement on the row of the call, which is a role's. */
 static uint64
-execute_on_call(SPIPlanPtr *plan, const char *query, const RinqFields *fields)
+execute_on_call(SPIPlanPtr *plan, const char *query, const RinqFields *fields, Oid role)
 {
 	Oid			types[2] = {TEXTOID, OIDOID};
 	Datum		values[2];
 
 	values[0] = rinq_text_datum(rinq_get_bytes(fields, RINQ_RESPONSE_ID));
-	values[1] = ObjectIdGetDatum(GetUserId());
+	values[1] = ObjectIdGetDatum(role);
 	return rinq_own_table_execute_kept(plan, query, 2, types, values, NULL);
 }
 
@@ -58,20 +58,15 @@ lock_outcome(const RinqFields *fields, RinqFields *outcome, Oid *owner, MemoryCo
 {
 	static SPIPlanPtr plan = NULL;
 	RinqOwnTable table;
-	Oid			types[2] = {TEXTOID, OIDOID};
-	Datum		values[2];
 	bool		found;
 	bool		isnull;
 
-	values[0] = rinq_text_datum(rinq_get_bytes(fields, RINQ_RESPONSE_ID));
-	values[1] = ObjectIdGetDatum(GetUserId());
 	rinq_own_table_open(&table, rinq_internal_schema(), RINQ_DURABLE_CALL_TABLE);
-	found = rinq_own_table_execute_kept(&plan,
-										"SELECT " RINQ_DURABLE_OUTCOME_COLUMNS ", c.handler_owner"
-										" FROM rinq_internal.durable_call c WHERE c.id OPERATOR(pg_catalog.=) $1"
-										" AND c.role OPERATOR(pg_catalog.=) $2 AND c.outcome IS NOT NULL"
-										" AND c.handler IS NOT NULL AND c.due IS NOT NULL"
-										" FOR UPDATE SKIP LOCKED", 2, types, values, NULL) > 0;
+	found = execute_on_call(&plan, "SELECT " RINQ_DURABLE_OUTCOME_COLUMNS ", c.handler_owner"
+							" FROM rinq_internal.durable_call c WHERE c.id OPERATOR(pg_catalog.=) $1"
+							" AND c.role OPERATOR(pg_catalog.=) $2 AND c.outcome IS NOT NULL"
+							" AND c.handler IS NOT NULL AND c.due IS NOT NULL"
+							" FOR UPDATE SKIP LOCKED", fields, table.saved_user) > 0;
 	if (found)
 	{
 		rinq_durable_call_outcome(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, context, outcome);
@@ -92,7 +87,7 @@ delete_call(const RinqFields *fields)
 	rinq_own_table_open(&table, rinq_internal_schema(), RINQ_DURABLE_CALL_TABLE);
 	if (execute_on_call(&plan, "DELETE FROM rinq_internal.durable_call c"
 						" WHERE c.id OPERATOR(pg_catalog.=) $1"
-						" AND c.role OPERATOR(pg_catalog.=) $2", fields) != 1)
+						" AND c.role OPERATOR(pg_catalog.=) $2", fields, table.saved_user) != 1)
 		elog(ERROR, "a durable call has gone while its outcome was handled");
 	rinq_own_table_close(&table);
 }
@@ -173,7 +168,7 @@ write_attempt(void *arg)
 						" AND c.due IS NOT NULL RETURNING c.attempts" :
 						"SELECT c.attempts FROM rinq_internal.durable_call c"
 						" WHERE c.id OPERATOR(pg_catalog.=) $1 AND c.role OPERATOR(pg_catalog.=) $2"
-						" AND c.due IS NOT NULL FOR UPDATE", attempt->fields) == 0)
+						" AND c.due IS NOT NULL FOR UPDATE", attempt->fields, table.saved_user) == 0)
 	{
 		rinq_own_table_close(&table);
 		return;
@@ -184,7 +179,7 @@ write_attempt(void *arg)
 	{
 		next = next_attempt(attempts);
 		values[0] = rinq_text_datum(rinq_get_bytes(attempt->fields, RINQ_RESPONSE_ID));
-		values[1] = ObjectIdGetDatum(GetUserId());
+		values[1] = ObjectIdGetDatum(table.saved_user);
 		values[2] = CStringGetTextDatum(attempt->error);
 		nulls[3] = next == 0 ? 'n' : ' ';
 		values[3] = TimestampTzGetDatum(rinq_timestamp_of_ms(next));

@@ -355,6 +355,12 @@ tell_about_request(void *arg)
 	char		namespace[RINQ_DISPLAY_LEN];
 	char		command[RINQ_DISPLAY_LEN];
 
+	if (rinq_get_bytes(fields, common->namespace).data == NULL)
+	{
+		errcontext("outcome of rinq durable call %s",
+				   rinq_text_for_display(rinq_get_bytes(fields, common->id), id));
+		return;
+	}
 	errcontext("rinq request %s to %s::%s, trace id %s",
 			   rinq_text_for_display(rinq_get_bytes(fields, common->id), id),
 			   rinq_text_for_display(rinq_get_bytes(fields, common->namespace), namespace),
