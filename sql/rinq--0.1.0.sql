@@ -1346,7 +1346,7 @@ CREATE TRIGGER listener_changed
 COMMENT ON TRIGGER listener_changed ON rinq_internal.mailbox IS
     'Makes another mailbox effective at commit';
 
--- src/sql/durable_call.c, src/worker/answers.c and src/worker/answer_handler.c read and write this table
+-- src/sql/durable_call.c, src/worker/durable_responses.c and src/worker/outcome_handler.c read and write this table
 CREATE TABLE rinq_internal.durable_call (
     id text COLLATE "C" PRIMARY KEY,
     role oid NOT NULL,

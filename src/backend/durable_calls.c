@@ -6,7 +6,7 @@
  * A row is made with its request, in one transaction.  It goes on as follows,
  * each step in one transaction: an outcome is written into it, by the outbox
  * worker or by a backend; then its handler runs in an executor, and the row is
- * deleted with the effects of that.  "due" says when somebody has to look at
+ * deleted with the effects of that.  "due" says when the outbox worker looks at
  * it at the latest.
  *
  *-------------------------------------------------------------------------

@@ -582,7 +582,7 @@ typedef struct SetAside
 } SetAside;
 
 /*
- * End a durable call that is not sent: that is its outcome, and nobody has to
+ * End a durable call that is not sent: that is its outcome, and no administrator has to
  * look at the message.
  */
 static bool

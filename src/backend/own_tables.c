@@ -116,7 +116,7 @@ rinq_own_table_execute(const char *query, int nargs, Oid *types, Datum *values,
 }
 
 static void
-keep_plan(SPIPlanPtr *plan, const char *query, int nargs, Oid *types)
+keep_plan(SPIPlanPtr * plan, const char *query, int nargs, Oid *types)
 {
 	SPIPlanPtr	made;
 
@@ -132,7 +132,7 @@ keep_plan(SPIPlanPtr *plan, const char *query, int nargs, Oid *types)
  * Run a query whose plan is kept, on the active snapshot.
  */
 uint64
-rinq_own_table_read_kept(SPIPlanPtr *plan, const char *query, int nargs, Oid *types, Datum *values)
+rinq_own_table_read_kept(SPIPlanPtr * plan, const char *query, int nargs, Oid *types, Datum *values)
 {
 	int			result;
 
@@ -148,7 +148,7 @@ rinq_own_table_read_kept(SPIPlanPtr *plan, const char *query, int nargs, Oid *ty
  * same, and so are the types of its arguments.
  */
 uint64
-rinq_own_table_execute_kept(SPIPlanPtr *plan, const char *query, int nargs, Oid *types,
+rinq_own_table_execute_kept(SPIPlanPtr * plan, const char *query, int nargs, Oid *types,
 							Datum *values, const char *nulls)
 {
 	int			result;

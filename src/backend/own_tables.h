@@ -25,9 +25,9 @@ typedef struct RinqOwnTable
 extern void rinq_own_table_open(RinqOwnTable *table, Oid schema, const char *name);
 extern uint64 rinq_own_table_execute(const char *query, int nargs, Oid *types, Datum *values,
 									 const char *nulls);
-extern uint64 rinq_own_table_execute_kept(SPIPlanPtr *plan, const char *query, int nargs,
+extern uint64 rinq_own_table_execute_kept(SPIPlanPtr * plan, const char *query, int nargs,
 										  Oid *types, Datum *values, const char *nulls);
-extern uint64 rinq_own_table_read_kept(SPIPlanPtr *plan, const char *query, int nargs, Oid *types,
+extern uint64 rinq_own_table_read_kept(SPIPlanPtr * plan, const char *query, int nargs, Oid *types,
 									   Datum *values);
 extern bool rinq_own_tables_in_use(void);
 extern void rinq_own_table_close(RinqOwnTable *table);

@@ -50,25 +50,25 @@ typedef struct RinqOutboxFailed
 } RinqOutboxFailed;
 
 /* what has become of an answer to a durable call */
-typedef enum RinqAnswerState
+typedef enum RinqStoreState
 {
-	RINQ_ANSWER_UNKNOWN,		/* nobody waits for it any more */
-	RINQ_ANSWER_STORED,
-	RINQ_ANSWER_POSTPONED		/* another transaction has the call's row */
-} RinqAnswerState;
+	RINQ_STORE_UNKNOWN,			/* no caller waits for it any more */
+	RINQ_STORE_DONE,
+	RINQ_STORE_POSTPONED		/* another transaction has the call's row */
+} RinqStoreState;
 
 /* answers, as the peer hands them over: packed fields (RINQ_KIND_ANSWER) */
-typedef struct RinqAnswerBatch
+typedef struct RinqResponseBatch
 {
 	uint32		bytes;			/* of these; the chunk has room for the report */
 	char		data[FLEXIBLE_ARRAY_MEMBER];
-} RinqAnswerBatch;
+} RinqResponseBatch;
 
 /* a durable call, in reports */
 typedef struct RinqCallItem
 {
 	RinqMessageId id;
-	RinqAnswerState state;		/* of an answer to it */
+	RinqStoreState state;		/* of an answer to it */
 	Oid			role;			/* as which its handler is to run; InvalidOid:
 								 * there is none */
 } RinqCallItem;
@@ -119,7 +119,7 @@ typedef enum RinqChunkKind
 	RINQ_CHUNK_RELEASED,		/* messages that have waited, and are in the
 								 * outbox now */
 	RINQ_CHUNK_LOOKED,			/* these were all */
-	RINQ_CHUNK_ANSWERED,		/* what has become of answers */
+	RINQ_CHUNK_RESPONSES_STORED,	/* what has become of answers */
 	RINQ_CHUNK_CALLS_DUE,		/* durable calls whose handler is to run */
 
 	/* to the outbox worker */
@@ -130,7 +130,7 @@ typedef enum RinqChunkKind
 	RINQ_CHUNK_CHECK,			/* list as many of the oldest rows as fit, and
 								 * count all */
 	RINQ_CHUNK_LOOK,			/* look which of those that wait may be sent */
-	RINQ_CHUNK_ANSWERS,			/* answers to durable calls: store them */
+	RINQ_CHUNK_RESPONSES,		/* answers to durable calls: store them */
 	RINQ_CHUNK_CALLS_LOOK,		/* see to durable calls whose time has come */
 	RINQ_CHUNK_NEW_MAILBOX		/* have another mailbox than this one */
 } RinqChunkKind;

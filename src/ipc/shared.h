@@ -248,8 +248,10 @@ typedef struct RinqDatabase
 									 * 0 is not known */
 	pg_atomic_uint32 outbox_table;
 
-	/* when a durable call has to be looked at, earlier than the peer knows; ms
-	 * of the wall clock, 0 is never */
+	/*
+	 * when a durable call has to be looked at, earlier than the peer knows;
+	 * ms of the wall clock, 0 is never
+	 */
 	pg_atomic_uint64 durable_due;
 
 	/* of the peer's event loop, in the last minute or two; µs */

@@ -13,7 +13,7 @@
 #include "peer/command/dispatch.h"
 #include "peer/command/invoker.h"
 #include "peer/hooks.h"
-#include "peer/mailbox/answers.h"
+#include "peer/mailbox/mailbox_responses.h"
 #include "peer/notification/buffer.h"
 #include "peer/notification/matching.h"
 #include "peer/notification/notifications.h"
@@ -63,7 +63,7 @@ on_channel_lost(uint16 channel)
 	if (channel == CHANNEL_NOTIFICATIONS)
 		rinq_notifications_channel_lost();
 	else if (channel == CHANNEL_MAILBOX)
-		rinq_answers_channel_lost();
+		rinq_mailbox_responses_lost();
 	else if (channel == CHANNEL_COMMANDS || channel >= CHANNEL_NAMESPACES)
 		rinq_dispatch_channel_lost(channel);
 }
@@ -84,5 +84,5 @@ rinq_hooks_init(void)
 {
 	rinq_sessions_init(&session_hooks);
 	rinq_topology_init(&topology_hooks);
-	rinq_answers_init();
+	rinq_mailbox_responses_init();
 }

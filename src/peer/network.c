@@ -28,7 +28,7 @@
 #include "peer/command/pending_calls.h"
 #include "peer/command/server.h"
 #include "peer/encryption.h"
-#include "peer/mailbox/answers.h"
+#include "peer/mailbox/mailbox_responses.h"
 #include "peer/network.h"
 #include "peer/notification/matching.h"
 #include "peer/notification/subscriptions.h"
@@ -288,7 +288,7 @@ on_delivery(void *arg, const RinqDelivery *delivery)
 	else if (delivery->channel == CHANNEL_NOTIFICATIONS)
 		rinq_notification(delivery);
 	else if (delivery->channel == CHANNEL_MAILBOX)
-		rinq_answers_delivery(delivery);
+		rinq_mailbox_delivery(delivery);
 	else
 		rinq_server_request(delivery);
 }
@@ -369,7 +369,7 @@ connection_ended(const char *reason)
 	rinq_peer.failure[0] = '\0';
 
 	rinq_topology_connection_lost();
-	rinq_answers_channel_lost();
+	rinq_mailbox_responses_lost();
 	rinq_publisher_connection_lost();
 	rinq_invoker_fail_all(reason, true);
 	rinq_sender_connection_lost();

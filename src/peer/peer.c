@@ -25,7 +25,7 @@
 #include "peer/command/pool.h"
 #include "peer/hooks.h"
 #include "peer/broker.h"
-#include "peer/mailbox/answers.h"
+#include "peer/mailbox/mailbox_responses.h"
 #include "peer/network.h"
 #include "peer/notification/matching.h"
 #include "peer/notification/subscriptions.h"
@@ -305,7 +305,7 @@ run_turn(void)
 	next = rinq_clock_earlier(next, rinq_invoker_retry(take_call));
 	next = rinq_clock_earlier(next, rinq_sender_step(rinq_pending_any()));
 	next = rinq_clock_earlier(next, rinq_mailbox_step());
-	next = rinq_clock_earlier(next, rinq_answers_step());
+	next = rinq_clock_earlier(next, rinq_mailbox_responses_step());
 	next = rinq_clock_earlier(next, rinq_session_cache_prune());
 	rinq_slice_begin();
 	next = rinq_clock_earlier(next, rinq_durable_step());

@@ -133,14 +133,14 @@ next_call_number(void)
 }
 
 static void
-put_call_value(DurableCall *call, int parameter, bool isnull, Datum value)
+put_call_value(DurableCall * call, int parameter, bool isnull, Datum value)
 {
 	call->nulls[parameter] = isnull ? 'n' : ' ';
 	call->values[parameter] = isnull ? (Datum) 0 : value;
 }
 
 static void
-put_call_text(DurableCall *call, int parameter, int field)
+put_call_text(DurableCall * call, int parameter, int field)
 {
 	RinqBytes	text = rinq_get_bytes(&call->fields, field);
 
@@ -148,7 +148,7 @@ put_call_text(DurableCall *call, int parameter, int field)
 }
 
 static void
-put_call_bytes(DurableCall *call, int parameter, int field)
+put_call_bytes(DurableCall * call, int parameter, int field)
 {
 	RinqBytes	bytes = rinq_get_bytes(&call->fields, field);
 
@@ -158,7 +158,7 @@ put_call_bytes(DurableCall *call, int parameter, int field)
 
 /* Put the handler of the outcome, if there is one. */
 static void
-put_call_handler(DurableCall *call, FunctionCallInfo fcinfo)
+put_call_handler(DurableCall * call, FunctionCallInfo fcinfo)
 {
 	bool		none = PG_ARGISNULL(ARG_ON_RESPONSE);
 	Oid			func = none ? InvalidOid : PG_GETARG_OID(ARG_ON_RESPONSE);
@@ -175,7 +175,7 @@ put_call_handler(DurableCall *call, FunctionCallInfo fcinfo)
 
 /* Put the moments at which something is to be done unless the answer has come. */
 static void
-put_call_times(DurableCall *call, FunctionCallInfo fcinfo, int64 now)
+put_call_times(DurableCall * call, FunctionCallInfo fcinfo, int64 now)
 {
 	int64		resend = PG_ARGISNULL(ARG_RESEND) ? 0 : rinq_interval_ms(PG_GETARG_INTERVAL_P(ARG_RESEND));
 	int64		due;
@@ -192,7 +192,7 @@ put_call_times(DurableCall *call, FunctionCallInfo fcinfo, int64 now)
 
 /* Put what the row has in common with the message. */
 static void
-put_call_request(DurableCall *call)
+put_call_request(DurableCall * call)
 {
 	char		suffix[RINQ_MESSAGE_ID_SIZE];
 
@@ -215,7 +215,7 @@ put_call_request(DurableCall *call)
  * may be without one of its own, and gets it here.
  */
 static void
-insert_durable_call(DurableCall *call)
+insert_durable_call(DurableCall * call)
 {
 	static SPIPlanPtr insert = NULL;
 	static SPIPlanPtr make_mailbox = NULL;

@@ -36,7 +36,7 @@
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "worker/answer_handler.h"
+#include "worker/outcome_handler.h"
 #include "worker/cleanup.h"
 #include "worker/handler.h"
 #include "worker/inbox.h"
@@ -179,9 +179,9 @@ call_handler(RinqSlot *slot, const RinqFields *fields, RinqBytes *payload)
 		*payload = rinq_bytes(NULL, 0);
 		return false;
 	}
-	if (rinq_is_stored_answer(slot, fields))
+	if (rinq_is_stored_outcome(slot, fields))
 	{
-		rinq_answer_handle(fields);
+		rinq_outcome_handle(fields);
 		*payload = rinq_bytes(NULL, 0);
 		return false;
 	}
@@ -318,8 +318,8 @@ try_request(RinqSlot *slot, const RinqFields *fields, int tries, MemoryContext c
 		return true;
 	if (!retry)
 		rinq_result_error(slot, error, context);
-	if (!retry && rinq_is_stored_answer(slot, fields))
-		rinq_answer_failed(slot, fields, error, context);
+	if (!retry && rinq_is_stored_outcome(slot, fields))
+		rinq_outcome_failed(slot, fields, error, context);
 	FreeErrorData(error);
 	return !retry;
 }
@@ -411,7 +411,7 @@ respond_to_request(RinqSlot *slot, MemoryContext context)
 	about.arg = &fields;
 	about.previous = error_context_stack;
 	error_context_stack = &about;
-	if (rinq_is_stored_answer(slot, &fields) ? !rinq_answer_give_up(slot, &fields, context) :
+	if (rinq_is_stored_outcome(slot, &fields) ? !rinq_outcome_give_up(slot, &fields, context) :
 		!rinq_inbox_give_up(slot, &fields, context))
 	{
 		for (tries = 1; !try_request(slot, &fields, tries, context); tries++)

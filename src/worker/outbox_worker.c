@@ -29,7 +29,7 @@
 #include "storage/latch.h"
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
-#include "worker/answers.h"
+#include "worker/durable_responses.h"
 #include "worker/outbox_fetch.h"
 #include "worker/outbox_release.h"
 #include "worker/outbox_scan.h"
@@ -293,13 +293,13 @@ carry_out(void)
 				return false;
 			rinq_outbox_report_with(&current, RINQ_CHUNK_LISTED);
 			break;
-		case RINQ_CHUNK_ANSWERS:
-			if (!rinq_answers_store(current))
+		case RINQ_CHUNK_RESPONSES:
+			if (!rinq_durable_store_responses(current))
 				return false;
-			rinq_outbox_report_with(&current, RINQ_CHUNK_ANSWERED);
+			rinq_outbox_report_with(&current, RINQ_CHUNK_RESPONSES_STORED);
 			break;
 		case RINQ_CHUNK_CALLS_LOOK:
-			if (!rinq_calls_look(current))
+			if (!rinq_durable_look_at_calls(current))
 				return false;
 			rinq_outbox_report_with(&current, RINQ_CHUNK_CALLS_DUE);
 			break;

@@ -58,7 +58,7 @@ struct RinqInbound
 	RinqBytes	body;			/* freed once it is in a slot */
 	RinqMessageId id;			/* of a durable call */
 	void		(*ended) (RinqInbound * request);	/* is told before it is
-													 * freed; NULL: nobody is */
+													 * freed; NULL: none is */
 	char		texts[FLEXIBLE_ARRAY_MEMBER];
 };
 

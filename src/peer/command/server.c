@@ -274,8 +274,8 @@ handle_response(const RinqDelivery *delivery)
  * row.  "ended" is told when that is over, whatever has become of it.
  */
 void
-rinq_server_stored_answer(const RinqMessageId *id, Oid role, bool redelivered,
-						  void (*ended) (RinqInbound * request))
+rinq_server_stored_outcome(const RinqMessageId *id, Oid role, bool redelivered,
+						   void (*ended) (RinqInbound * request))
 {
 	RinqFields	fields;
 	RinqInbound *request;

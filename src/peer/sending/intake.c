@@ -273,7 +273,7 @@ take_report(RinqChunk *chunk, RinqTaken * current)
 		case RINQ_CHUNK_LOOKED:
 			rinq_outbox_looked();
 			return true;
-		case RINQ_CHUNK_ANSWERED:
+		case RINQ_CHUNK_RESPONSES_STORED:
 		case RINQ_CHUNK_CALLS_DUE:
 			other_reports(chunk);
 			return true;

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * answer_handler.c
+ * outcome_handler.c
  *	  Running the handler of a durable call, whose outcome is in its row.
  *
  * The row is locked, the handler called with what it has, and the row deleted,
@@ -27,7 +27,7 @@
 #include "protocol/payload.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "worker/answer_handler.h"
+#include "worker/outcome_handler.h"
 #include "worker/handler.h"
 #include "worker/inbox.h"
 #include "worker/response.h"
@@ -39,7 +39,7 @@
 
 /* Run a statement on the row of the call, which is a role's. */
 static uint64
-execute_on_call(SPIPlanPtr *plan, const char *query, const RinqFields *fields, Oid role)
+execute_on_call(SPIPlanPtr * plan, const char *query, const RinqFields *fields, Oid role)
 {
 	Oid			types[2] = {TEXTOID, OIDOID};
 	Datum		values[2];
@@ -92,7 +92,7 @@ delete_call(const RinqFields *fields)
 	rinq_own_table_close(&table);
 }
 
-/* What is sent meanwhile belongs to the call, which was not known before. */
+/* Have what is sent meanwhile belong to the call, which was not known before. */
 static void
 inherit_call(const RinqFields *outcome)
 {
@@ -106,7 +106,7 @@ inherit_call(const RinqFields *outcome)
  * Handle the outcome of a call, in the current transaction.
  */
 void
-rinq_answer_handle(const RinqFields *fields)
+rinq_outcome_handle(const RinqFields *fields)
 {
 	static MemoryContext context = NULL;
 	RinqFields	outcome;
@@ -200,7 +200,7 @@ write_attempt(void *arg)
  * true.
  */
 bool
-rinq_answer_give_up(RinqSlot *slot, const RinqFields *fields, MemoryContext context)
+rinq_outcome_give_up(RinqSlot *slot, const RinqFields *fields, MemoryContext context)
 {
 	Attempt		attempt;
 
@@ -221,8 +221,8 @@ rinq_answer_give_up(RinqSlot *slot, const RinqFields *fields, MemoryContext cont
  * attempts.
  */
 void
-rinq_answer_failed(const RinqSlot *slot, const RinqFields *fields, const ErrorData *error,
-				   MemoryContext context)
+rinq_outcome_failed(const RinqSlot *slot, const RinqFields *fields, const ErrorData *error,
+					MemoryContext context)
 {
 	Attempt		attempt;
 

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * answers.c
+ * mailbox_responses.c
  *	  Writing what has become of durable calls, for the outbox worker.
  *
  * The peer hands answers over, which are written into the rows of their calls;
@@ -33,13 +33,13 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "worker/answers.h"
+#include "worker/durable_responses.h"
 #include "worker/outbox_transaction.h"
 
 #define MAX_STEP 1000			/* rows of a kind that one look deals with */
 
 /* how long a row with an outcome is left alone */
-#define DUE_WHEN_ANSWERED \
+#define DUE_WHEN_ENDED \
 	"CASE WHEN c.handler IS NULL THEN pg_catalog.now() OPERATOR(pg_catalog.+)" \
 	" pg_catalog.make_interval(secs => $1)" \
 	" ELSE pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => $2) END"
@@ -51,7 +51,7 @@ static RinqOwnTable table;
  * lock.
  */
 static bool
-begin_answers(const char *activity)
+begin_responses(const char *activity)
 {
 	Oid			relid;
 	bool		locked;
@@ -74,7 +74,7 @@ begin_answers(const char *activity)
 }
 
 static void
-end_answers(void)
+end_responses(void)
 {
 	rinq_own_table_close(&table);
 	PopActiveSnapshot();
@@ -95,7 +95,7 @@ first_value(int column, bool *isnull)
 /* ---------------- answers ---------------- */
 
 /* Lock the row of a call that waits for its answer; say what is to be said of it if it does not. */
-static RinqAnswerState
+static RinqStoreState
 lock_call(Datum id)
 {
 	static SPIPlanPtr lock = NULL;
@@ -106,15 +106,15 @@ lock_call(Datum id)
 									"SELECT c.id FROM rinq_internal.durable_call c"
 									" WHERE c.id OPERATOR(pg_catalog.=) $1 AND c.outcome IS NULL"
 									" FOR UPDATE SKIP LOCKED", 1, types, &id, NULL) > 0)
-		return RINQ_ANSWER_STORED;
+		return RINQ_STORE_DONE;
 	return rinq_own_table_execute_kept(&look,
 									   "SELECT c.id FROM rinq_internal.durable_call c"
 									   " WHERE c.id OPERATOR(pg_catalog.=) $1 AND c.outcome IS NULL",
-									   1, types, &id, NULL) > 0 ? RINQ_ANSWER_POSTPONED : RINQ_ANSWER_UNKNOWN;
+									   1, types, &id, NULL) > 0 ? RINQ_STORE_POSTPONED : RINQ_STORE_UNKNOWN;
 }
 
 static void
-put_answer_text(Datum *value, char *isnull, RinqBytes text)
+put_response_text(Datum *value, char *isnull, RinqBytes text)
 {
 	*isnull = text.len == 0 ? 'n' : ' ';
 	*value = text.len == 0 ? (Datum) 0 : CStringGetTextDatum(rinq_message_from_wire(text));
@@ -122,11 +122,11 @@ put_answer_text(Datum *value, char *isnull, RinqBytes text)
 
 /* Write an answer into the row of its call, which is locked; return as whom its handler runs. */
 static Oid
-write_answer(Datum id, const RinqFields *answer)
+write_response(Datum id, const RinqFields *response)
 {
 	static SPIPlanPtr plan = NULL;
 	Oid			types[7] = {INT4OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID};
-	RinqBytes	payload = rinq_get_bytes(answer, RINQ_ANSWER_PAYLOAD);
+	RinqBytes	payload = rinq_get_bytes(response, RINQ_MAILBOX_RESPONSE_PAYLOAD);
 	Datum		values[7];
 	char		nulls[7];
 	Datum		role;
@@ -136,14 +136,14 @@ write_answer(Datum id, const RinqFields *answer)
 	values[0] = Int32GetDatum(rinq_result_retention);
 	values[1] = Int32GetDatum(RINQ_CALL_LEASE / 1000);
 	values[2] = id;
-	put_answer_text(&values[3], &nulls[3], rinq_get_bytes(answer, RINQ_ANSWER_OUTCOME));
-	put_answer_text(&values[4], &nulls[4], rinq_get_bytes(answer, RINQ_ANSWER_FAILURE_TYPE));
-	put_answer_text(&values[5], &nulls[5], rinq_get_bytes(answer, RINQ_ANSWER_MESSAGE));
+	put_response_text(&values[3], &nulls[3], rinq_get_bytes(response, RINQ_MAILBOX_RESPONSE_OUTCOME));
+	put_response_text(&values[4], &nulls[4], rinq_get_bytes(response, RINQ_MAILBOX_RESPONSE_FAILURE_TYPE));
+	put_response_text(&values[5], &nulls[5], rinq_get_bytes(response, RINQ_MAILBOX_RESPONSE_MESSAGE));
 	nulls[6] = payload.len == 0 ? 'n' : ' ';
 	values[6] = payload.len == 0 ? (Datum) 0 : PointerGetDatum(rinq_bytes_to_bytea(payload));
 	if (rinq_own_table_execute_kept(&plan,
 									"UPDATE rinq_internal.durable_call c SET outcome = $4, failure_type = $5,"
-									" message = $6, result = $7, answered = pg_catalog.now(), due = " DUE_WHEN_ANSWERED
+									" message = $6, result = $7, answered = pg_catalog.now(), due = " DUE_WHEN_ENDED
 									" WHERE c.id OPERATOR(pg_catalog.=) $3"
 									" RETURNING CASE WHEN c.handler IS NOT NULL THEN c.role END",
 									lengthof(types), types, values, nulls) != 1)
@@ -153,18 +153,18 @@ write_answer(Datum id, const RinqFields *answer)
 }
 
 static void
-store_answer(const RinqFields *answer, RinqCallItem *item)
+store_response(const RinqFields *response, RinqCallItem * item)
 {
 	char		text[RINQ_MESSAGE_ID_SIZE];
 	Datum		id;
 
 	memset(item, 0, sizeof(*item));
-	if (!rinq_get_message_id(answer, RINQ_ANSWER_ID, &item->id))
+	if (!rinq_get_message_id(response, RINQ_MAILBOX_RESPONSE_ID, &item->id))
 		elog(ERROR, "corrupt message in rinq's shared memory");
 	rinq_message_id_format(&item->id, text, sizeof(text));
 	id = CStringGetTextDatum(text);
 	item->state = lock_call(id);
-	item->role = item->state == RINQ_ANSWER_STORED ? write_answer(id, answer) : InvalidOid;
+	item->role = item->state == RINQ_STORE_DONE ? write_response(id, response) : InvalidOid;
 }
 
 /*
@@ -172,29 +172,29 @@ store_answer(const RinqFields *answer, RinqCallItem *item)
  * over the order.  False when that has to wait.
  */
 bool
-rinq_answers_store(dsa_pointer order)
+rinq_durable_store_responses(dsa_pointer order)
 {
 	RinqChunk  *chunk = rinq_chunk(order);
-	const RinqAnswerBatch *batch = (const RinqAnswerBatch *) RINQ_CHUNK_DATA(chunk);
+	const		RinqResponseBatch *batch = (const RinqResponseBatch *) RINQ_CHUNK_DATA(chunk);
 	RinqBytes	list;
 	RinqCallItem *items;
-	RinqFields	answer;
+	RinqFields	response;
 	uint32		count = 0;
 
-	if (!begin_answers("rinq: storing answers"))
+	if (!begin_responses("rinq: storing answers"))
 		return false;
-	if (batch->bytes > chunk->size - offsetof(RinqAnswerBatch, data))
+	if (batch->bytes > chunk->size - offsetof(RinqResponseBatch, data))
 		elog(ERROR, "corrupt message in rinq's shared memory");
 	list = rinq_bytes(batch->data, batch->bytes);
 	items = MemoryContextAlloc(rinq_outbox_worker.context, Max(chunk->count, 1) * sizeof(RinqCallItem));
 	for (; count < chunk->count; count++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (!rinq_fields_read(&answer, RINQ_KIND_ANSWER, &list))
+		if (!rinq_fields_read(&response, RINQ_KIND_MAILBOX_RESPONSE, &list))
 			elog(ERROR, "corrupt message in rinq's shared memory");
-		store_answer(&answer, &items[count]);
+		store_response(&response, &items[count]);
 	}
-	end_answers();
+	end_responses();
 	memcpy(rinq_chunk_items(chunk, sizeof(RinqCallItem)), items, count * sizeof(RinqCallItem));
 	return true;
 }
@@ -264,12 +264,12 @@ ask_again(void)
 		return;
 	rinq_outbox_close(&tables);
 	count = look_for("UPDATE rinq_internal.durable_call c SET"
-								 " asked = c.asked OPERATOR(pg_catalog.+) 1, asked_last = pg_catalog.now(),"
-								 " due = LEAST(c.deadline, pg_catalog.now() OPERATOR(pg_catalog.+)"
-								 " pg_catalog.make_interval(secs => c.resend_ms OPERATOR(pg_catalog./) 1000.0))"
-								 " WHERE c.id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT c.id FROM rinq_internal.durable_call c"
-								 " WHERE c.outcome IS NULL AND c.resend_ms IS NOT NULL AND" IS_DUE LIMITED "))"
-								 " RETURNING " RINQ_DURABLE_REQUEST_COLUMNS, 0);
+					 " asked = c.asked OPERATOR(pg_catalog.+) 1, asked_last = pg_catalog.now(),"
+					 " due = LEAST(c.deadline, pg_catalog.now() OPERATOR(pg_catalog.+)"
+					 " pg_catalog.make_interval(secs => c.resend_ms OPERATOR(pg_catalog./) 1000.0))"
+					 " WHERE c.id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT c.id FROM rinq_internal.durable_call c"
+					 " WHERE c.outcome IS NULL AND c.resend_ms IS NOT NULL AND" IS_DUE LIMITED "))"
+					 " RETURNING " RINQ_DURABLE_REQUEST_COLUMNS, 0);
 	found = SPI_tuptable;
 	for (i = 0; i < count; i++)
 	{
@@ -283,10 +283,10 @@ ask_again(void)
 
 /*
  * List calls whose handler is to run.  Of those that a peer before this one was
- * at, nobody knows whether it still is; it has locked the row then.
+ * at, it is not known whether it still is; it has locked the row then.
  */
 static uint32
-list_handlers(RinqCallLook *look)
+list_handlers(RinqCallLook * look)
 {
 	uint64		count = look_for(look->first ?
 								 "UPDATE rinq_internal.durable_call c SET due = pg_catalog.now()"
@@ -313,7 +313,7 @@ list_handlers(RinqCallLook *look)
 		memset(item, 0, sizeof(*item));
 		if (!rinq_message_id_parse(id, strlen(id), &item->id))
 			continue;
-		item->state = RINQ_ANSWER_STORED;
+		item->state = RINQ_STORE_DONE;
 		item->role = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, &isnull));
 		listed++;
 	}
@@ -339,7 +339,7 @@ next_look(void)
  * order itself.  False when that has to wait.
  */
 bool
-rinq_calls_look(dsa_pointer order)
+rinq_durable_look_at_calls(dsa_pointer order)
 {
 	RinqChunk  *chunk = rinq_chunk(order);
 	RinqCallLook *look = (RinqCallLook *) RINQ_CHUNK_DATA(chunk);
@@ -347,7 +347,7 @@ rinq_calls_look(dsa_pointer order)
 	Size		size = offsetof(RinqCallLook, items) + look->room * sizeof(RinqCallItem);
 	uint32		count;
 
-	if (!begin_answers("rinq: looking at durable calls"))
+	if (!begin_responses("rinq: looking at durable calls"))
 		return false;
 	found = MemoryContextAllocZero(rinq_outbox_worker.context, size);
 	found->room = look->room;
@@ -361,7 +361,7 @@ rinq_calls_look(dsa_pointer order)
 	count = list_handlers(found);
 	CommandCounterIncrement();
 	found->next = next_look();
-	end_answers();
+	end_responses();
 	memcpy(look, found, size);
 	chunk->count = count;
 	return true;
@@ -380,7 +380,7 @@ rinq_mailbox_renew(dsa_pointer order)
 	Oid			types[2] = {TEXTOID, OIDOID};
 	Datum		values[2];
 
-	if (!begin_answers("rinq: taking another mailbox"))
+	if (!begin_responses("rinq: taking another mailbox"))
 		return false;
 	values[0] = CStringGetTextDatum(id);
 	values[1] = ObjectIdGetDatum(MyDatabaseId);
@@ -392,6 +392,6 @@ rinq_mailbox_renew(dsa_pointer order)
 						NameStr(rinq_outbox_worker.db->name), id),
 				 errhint("Durable calls that wait for answers are that server's; the view rinq_durable_calls shows them as abandoned.")));
 	forget_foreign_calls();
-	end_answers();
+	end_responses();
 	return true;
 }

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * answers.c
+ * mailbox_responses.c
  *	  Answers to durable calls, and the calls' handlers.
  *
  * Answers are handed to the outbox worker in batches, one batch at a time, which
@@ -24,7 +24,7 @@
 #include "guc.h"
 #include "lib/ilist.h"
 #include "peer/command/server.h"
-#include "peer/mailbox/answers.h"
+#include "peer/mailbox/mailbox_responses.h"
 #include "peer/process.h"
 #include "peer/sending/intake.h"
 #include "peer/sending/outbox_link.h"
@@ -40,14 +40,14 @@
 #define SOONEST_LOOK 100		/* ms between looks, whatever is due */
 
 /* an answer, until it is acknowledged */
-typedef struct Answer
+typedef struct MailboxResponse
 {
 	dlist_node	node;
 	uint64		tag;
 	bool		lost;			/* it is the broker's again */
 	uint32		size;
 	char		packed[FLEXIBLE_ARRAY_MEMBER];
-} Answer;
+} MailboxResponse;
 
 /* a durable call whose handler runs, or waits for an executor */
 typedef struct Handling
@@ -56,8 +56,8 @@ typedef struct Handling
 } Handling;
 
 static dlist_head arrived = DLIST_STATIC_INIT(arrived);
-static dlist_head told = DLIST_STATIC_INIT(told);	/* to the outbox worker, in
-													 * this order */
+static dlist_head told = DLIST_STATIC_INIT(told);	/* to the outbox worker,
+													 * in this order */
 static int64 tell_after;		/* not before */
 static HTAB *handling;
 
@@ -69,13 +69,13 @@ static char renewed[RINQ_PEER_ID_SIZE]; /* mailbox that the outbox worker was
 										 * told to have another one for */
 static uint32 losses_seen;		/* of outbox workers */
 
-static void take_report(RinqChunk *chunk);
+static void take_mailbox_report(RinqChunk *chunk);
 
 void
-rinq_answers_init(void)
+rinq_mailbox_responses_init(void)
 {
 	handling = rinq_make_hash_table("rinq durable calls", 64, sizeof(RinqMessageId), sizeof(Handling), TopMemoryContext);
-	rinq_intake_set_taker(take_report);
+	rinq_intake_set_taker(take_mailbox_report);
 }
 
 /* ---------------- what arrives ---------------- */
@@ -85,7 +85,7 @@ rinq_answers_init(void)
  * called, as elsewhere.
  */
 static void
-read_answer(const RinqDelivery *delivery, RinqFields *answer)
+read_response(const RinqDelivery *delivery, RinqFields *response)
 {
 	const RinqMessage *msg = &delivery->message;
 	const char *outcome = delivery->malformed_headers ? NULL : rinq_server_outcome(msg);
@@ -94,26 +94,26 @@ read_answer(const RinqDelivery *delivery, RinqFields *answer)
 
 	if (problem != NULL)
 	{
-		rinq_put_bytes(answer, RINQ_ANSWER_OUTCOME, rinq_bytes_str(RINQ_RESPONSE_IS_ERROR));
-		rinq_put_bytes(answer, RINQ_ANSWER_MESSAGE, rinq_bytes_str(problem));
+		rinq_put_bytes(response, RINQ_MAILBOX_RESPONSE_OUTCOME, rinq_bytes_str(RINQ_RESPONSE_IS_ERROR));
+		rinq_put_bytes(response, RINQ_MAILBOX_RESPONSE_MESSAGE, rinq_bytes_str(problem));
 		return;
 	}
-	rinq_put_bytes(answer, RINQ_ANSWER_OUTCOME, rinq_bytes_str(outcome));
+	rinq_put_bytes(response, RINQ_MAILBOX_RESPONSE_OUTCOME, rinq_bytes_str(outcome));
 	if (strcmp(outcome, RINQ_RESPONSE_IS_ERROR) == 0)
 	{
-		rinq_put_bytes(answer, RINQ_ANSWER_MESSAGE, delivery->body);
+		rinq_put_bytes(response, RINQ_MAILBOX_RESPONSE_MESSAGE, delivery->body);
 		return;
 	}
-	rinq_put_bytes(answer, RINQ_ANSWER_PAYLOAD, delivery->body);
+	rinq_put_bytes(response, RINQ_MAILBOX_RESPONSE_PAYLOAD, delivery->body);
 	if (strcmp(outcome, RINQ_RESPONSE_IS_FAILURE) != 0)
 		return;
-	rinq_put_bytes(answer, RINQ_ANSWER_FAILURE_TYPE, msg->target);
-	rinq_put_bytes(answer, RINQ_ANSWER_MESSAGE, msg->failure_message);
+	rinq_put_bytes(response, RINQ_MAILBOX_RESPONSE_FAILURE_TYPE, msg->target);
+	rinq_put_bytes(response, RINQ_MAILBOX_RESPONSE_MESSAGE, msg->failure_message);
 }
 
-/* Drop an answer that nobody waits for, which is a rejection on the wire. */
+/* Drop an answer that no caller waits for, which is a rejection on the wire. */
 static void
-drop_answer(uint64 tag)
+drop_response(uint64 tag)
 {
 	rinq_count(rinq_peer.db, RINQ_RESPONSES_DROPPED);
 	(void) rinq_basic_reject(rinq_peer.conn, CHANNEL_MAILBOX, tag, false);
@@ -123,29 +123,29 @@ drop_answer(uint64 tag)
  * Take what has arrived in the mailbox.
  */
 void
-rinq_answers_delivery(const RinqDelivery *delivery)
+rinq_mailbox_delivery(const RinqDelivery *delivery)
 {
 	RinqMessageId id;
 	RinqFields	fields;
-	Answer	   *answer;
+	MailboxResponse *response;
 	size_t		size;
 
 	if (!rinq_message_id_parse(delivery->routing_key.data, delivery->routing_key.len, &id) ||
 		!rinq_mailbox_owns(&id.ref.session.peer))
 	{
-		drop_answer(delivery->delivery_tag);
+		drop_response(delivery->delivery_tag);
 		return;
 	}
-	rinq_fields_init(&fields, RINQ_KIND_ANSWER);
-	rinq_put_message_id(&fields, RINQ_ANSWER_ID, &id);
-	read_answer(delivery, &fields);
+	rinq_fields_init(&fields, RINQ_KIND_MAILBOX_RESPONSE);
+	rinq_put_message_id(&fields, RINQ_MAILBOX_RESPONSE_ID, &id);
+	read_response(delivery, &fields);
 	size = rinq_fields_size(&fields);
-	answer = MemoryContextAllocHuge(TopMemoryContext, offsetof(Answer, packed) + size);
-	answer->tag = delivery->delivery_tag;
-	answer->lost = false;
-	answer->size = (uint32) size;
-	rinq_fields_write(&fields, answer->packed);
-	dlist_push_tail(&arrived, &answer->node);
+	response = MemoryContextAllocHuge(TopMemoryContext, offsetof(MailboxResponse, packed) + size);
+	response->tag = delivery->delivery_tag;
+	response->lost = false;
+	response->size = (uint32) size;
+	rinq_fields_write(&fields, response->packed);
+	dlist_push_tail(&arrived, &response->node);
 }
 
 /* Forget all answers that no worker was told of. */
@@ -153,7 +153,7 @@ static void
 forget_arrived(void)
 {
 	while (!dlist_is_empty(&arrived))
-		pfree(dlist_container(Answer, node, dlist_pop_head_node(&arrived)));
+		pfree(dlist_container(MailboxResponse, node, dlist_pop_head_node(&arrived)));
 }
 
 /*
@@ -161,13 +161,13 @@ forget_arrived(void)
  * again.
  */
 void
-rinq_answers_channel_lost(void)
+rinq_mailbox_responses_lost(void)
 {
 	dlist_iter	iter;
 
 	forget_arrived();
 	dlist_foreach(iter, &told)
-		dlist_container(Answer, node, iter.cur)->lost = true;
+		dlist_container(MailboxResponse, node, iter.cur)->lost = true;
 }
 
 /* ---------------- handlers ---------------- */
@@ -187,7 +187,7 @@ handler_ended(RinqInbound * request)
  * its row says when to look again, and else is looked at after a while.
  */
 static void
-run_answer_handler(const RinqCallItem *item, bool again)
+run_outcome_handler(const RinqCallItem * item, bool again)
 {
 	RinqMessageId key;
 	bool		found;
@@ -198,47 +198,47 @@ run_answer_handler(const RinqCallItem *item, bool again)
 	rinq_message_id_key(&item->id, &key);
 	(void) hash_search(handling, &key, HASH_ENTER, &found);
 	if (!found)
-		rinq_server_stored_answer(&item->id, item->role, again, handler_ended);
+		rinq_server_stored_outcome(&item->id, item->role, again, handler_ended);
 }
 
 /* ---------------- reports ---------------- */
 
 /* Settle an answer by what the outbox worker has made of it. */
 static void
-settle_answer(Answer *answer, const RinqCallItem *item)
+settle_response(MailboxResponse * response, const RinqCallItem * item)
 {
-	if (item->state == RINQ_ANSWER_POSTPONED)
+	if (item->state == RINQ_STORE_POSTPONED)
 	{
 		tell_after = rinq_peer.now + SOONEST_LOOK;
-		if (answer->lost)
-			pfree(answer);
+		if (response->lost)
+			pfree(response);
 		else
-			dlist_push_tail(&arrived, &answer->node);
+			dlist_push_tail(&arrived, &response->node);
 		return;
 	}
-	if (item->state == RINQ_ANSWER_STORED)
+	if (item->state == RINQ_STORE_DONE)
 		rinq_count(rinq_peer.db, RINQ_RESPONSES_RECEIVED);
-	if (!answer->lost && item->state == RINQ_ANSWER_STORED)
-		(void) rinq_basic_ack(rinq_peer.conn, CHANNEL_MAILBOX, answer->tag, false);
-	else if (!answer->lost)
-		drop_answer(answer->tag);
-	pfree(answer);
+	if (!response->lost && item->state == RINQ_STORE_DONE)
+		(void) rinq_basic_ack(rinq_peer.conn, CHANNEL_MAILBOX, response->tag, false);
+	else if (!response->lost)
+		drop_response(response->tag);
+	pfree(response);
 	if (OidIsValid(item->role))
-		run_answer_handler(item, false);
+		run_outcome_handler(item, false);
 }
 
 static void
-take_answered(const RinqCallItem *items, uint32 count)
+take_stored_responses(const RinqCallItem * items, uint32 count)
 {
 	uint32		i;
 
 	for (i = 0; i < count && !dlist_is_empty(&told); i++)
-		settle_answer(dlist_container(Answer, node, dlist_pop_head_node(&told)), &items[i]);
+		settle_response(dlist_container(MailboxResponse, node, dlist_pop_head_node(&told)), &items[i]);
 	Assert(i == count && dlist_is_empty(&told));
 }
 
 static void
-take_look(const RinqCallLook *look, uint32 count)
+take_look(const RinqCallLook * look, uint32 count)
 {
 	uint32		i;
 
@@ -247,15 +247,15 @@ take_look(const RinqCallLook *look, uint32 count)
 	if (look->next != 0)
 		next_look = rinq_clock_earlier(next_look, Max(rinq_clock_of_wall(look->next), rinq_peer.now + SOONEST_LOOK));
 	for (i = 0; i < count && i < look->room; i++)
-		run_answer_handler(&look->items[i], true);
+		run_outcome_handler(&look->items[i], true);
 }
 
 /* Take what the outbox worker reports. */
 static void
-take_report(RinqChunk *chunk)
+take_mailbox_report(RinqChunk *chunk)
 {
-	if (chunk->kind == RINQ_CHUNK_ANSWERED)
-		take_answered(rinq_chunk_items(chunk, sizeof(RinqCallItem)), chunk->count);
+	if (chunk->kind == RINQ_CHUNK_RESPONSES_STORED)
+		take_stored_responses(rinq_chunk_items(chunk, sizeof(RinqCallItem)), chunk->count);
 	else
 		take_look((const RinqCallLook *) RINQ_CHUNK_DATA(chunk), chunk->count);
 }
@@ -269,13 +269,13 @@ notice_lost_worker(void)
 	losses_seen = rinq_outbox_link_losses();
 	while (!dlist_is_empty(&told))
 	{
-		Answer	   *answer = dlist_container(Answer, node, dlist_tail_node(&told));
+		MailboxResponse *response = dlist_container(MailboxResponse, node, dlist_tail_node(&told));
 
-		dlist_delete(&answer->node);
-		if (answer->lost)
-			pfree(answer);
+		dlist_delete(&response->node);
+		if (response->lost)
+			pfree(response);
 		else
-			dlist_push_head(&arrived, &answer->node);
+			dlist_push_head(&arrived, &response->node);
 	}
 	if (looking)
 		next_look = rinq_peer.now;
@@ -298,11 +298,11 @@ measure_batch(Size *bytes)
 		return 0;
 	dlist_foreach(iter, &arrived)
 	{
-		const Answer *answer = dlist_container(Answer, node, iter.cur);
+		const		MailboxResponse *response = dlist_container(MailboxResponse, node, iter.cur);
 
-		if (count == room || (count > 0 && *bytes + answer->size > MAX_BATCH_BYTES))
+		if (count == room || (count > 0 && *bytes + response->size > MAX_BATCH_BYTES))
 			break;
-		*bytes += answer->size;
+		*bytes += response->size;
 		count++;
 	}
 	return count;
@@ -310,29 +310,29 @@ measure_batch(Size *bytes)
 
 /* Hand the next batch of answers over; false when that has to be tried again. */
 static bool
-tell_answers(void)
+tell_responses(void)
 {
 	Size		bytes;
 	uint32		count = measure_batch(&bytes);
 	dsa_pointer pointer;
-	RinqAnswerBatch *batch;
+	RinqResponseBatch *batch;
 
 	if (count == 0 || !rinq_outbox_link_up())
 		return count == 0;
-	pointer = rinq_chunk_alloc(RINQ_CHUNK_ANSWERS,
-							   Max(offsetof(RinqAnswerBatch, data) + bytes, count * sizeof(RinqCallItem)));
+	pointer = rinq_chunk_alloc(RINQ_CHUNK_RESPONSES,
+							   Max(offsetof(RinqResponseBatch, data) + bytes, count * sizeof(RinqCallItem)));
 	if (!DsaPointerIsValid(pointer))
 		return false;
-	batch = (RinqAnswerBatch *) RINQ_CHUNK_DATA(rinq_chunk(pointer));
+	batch = (RinqResponseBatch *) RINQ_CHUNK_DATA(rinq_chunk(pointer));
 	batch->bytes = 0;
 	rinq_chunk(pointer)->count = count;
 	while (count-- > 0)
 	{
-		Answer	   *answer = dlist_container(Answer, node, dlist_pop_head_node(&arrived));
+		MailboxResponse *response = dlist_container(MailboxResponse, node, dlist_pop_head_node(&arrived));
 
-		memcpy(batch->data + batch->bytes, answer->packed, answer->size);
-		batch->bytes += answer->size;
-		dlist_push_tail(&told, &answer->node);
+		memcpy(batch->data + batch->bytes, response->packed, response->size);
+		batch->bytes += response->size;
+		dlist_push_tail(&told, &response->node);
 	}
 	rinq_sendqueue_order(rinq_peer.db, pointer);
 	return true;
@@ -390,7 +390,7 @@ hear_of_looks(void)
  * 0.
  */
 int64
-rinq_answers_step(void)
+rinq_mailbox_responses_step(void)
 {
 	int64		next = 0;
 
@@ -398,7 +398,7 @@ rinq_answers_step(void)
 	hear_of_looks();
 	renew_mailbox();
 	if (!dlist_is_empty(&arrived) && dlist_is_empty(&told) &&
-		(rinq_peer.now < tell_after || !tell_answers()))
+		(rinq_peer.now < tell_after || !tell_responses()))
 		next = Max(tell_after, rinq_peer.now + RETRY_INTERVAL);
 	if (looking || next_look == 0 || rinq_peer.stopping)
 		return next;
