@@ -227,13 +227,22 @@ rinq_tls_describe_trust(const RinqTlsContext *context, int verify_error, X509 *c
 	snprintf(text, size, "the broker's certificate %s", what);
 }
 
+/* Tell whether the chain as such is not accepted, and not one certificate of it. */
+static bool
+is_about_trust(int verify_error)
+{
+	return verify_error == X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN ||
+		verify_error == X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT ||
+		verify_error == X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY;
+}
+
 static void
 explain_certificate(RinqTls *tls)
 {
 	char		which[320] = "its certificate";
 	char		what[RINQ_TLS_ERROR_SIZE - 400];
 
-	if (tls->verify_depth > 0)
+	if (tls->verify_depth > 0 && !is_about_trust(tls->verify_error))
 		snprintf(which, sizeof(which), "the certificate of its authority \"%.200s\"", tls->verify_subject);
 	switch (tls->verify_error)
 	{

@@ -107,7 +107,7 @@ handshake_failed(RinqConn *conn, RinqIoResult result)
 
 	if (error[0] != '\0')
 		rinq_conn_fail(conn, RINQ_CONN_ERR_TLS, "could not agree on TLS with %s: %s", conn->peer, error);
-	else if (result == RINQ_IO_EOF)
+	else if (result == RINQ_IO_EOF || (reason == ECONNRESET && rinq_tls_bytes_in(conn->tls) == 0))
 		rinq_conn_fail(conn, RINQ_CONN_ERR_TLS,
 					   rinq_tls_bytes_in(conn->tls) == 0 ?
 					   "could not agree on TLS with %s: it closed the connection without a word, as a server may that does not speak TLS on this port" :

@@ -1,4 +1,4 @@
-"""A throwaway RabbitMQ node: own name, ports, epmd, folders and cookie, loopback only, no plugins."""
+"""A throwaway RabbitMQ node: own name, ports, epmd, folders and cookie, loopback only, plugins only when asked for."""
 
 import os
 import signal
@@ -22,11 +22,12 @@ class Broker:
     user = "rinq"
     vhost = "/"
 
-    def __init__(self, scratch, name="broker", rabbit=(), cluster=(), kernel=""):
+    def __init__(self, scratch, name="broker", rabbit=(), cluster=(), kernel="", plugins=()):
         """rabbit: (key, Erlang term) pairs for the environment of the application; kernel: arguments for Erlang.
 
         cluster: nodes that this one joins when it is started for the first time; the first of them has made the cluster.
         """
+        self._plugins = plugins
         self.scratch = scratch
         self.name = name
         self.port = free_port()
@@ -67,7 +68,7 @@ class Broker:
         with open(os.path.join(self.folder, "rabbitmq.config"), "w") as file:
             file.write("[{rabbit, %s}].\n" % _erlang_table(entries))
         with open(os.path.join(self.folder, "enabled_plugins"), "w") as file:
-            file.write("[].\n")
+            file.write("[%s].\n" % ",".join(self._plugins))
 
     def dsn(self, port=None, password=None, vhost=""):
         return "amqp://%s:%s@127.0.0.1:%d/%s" % (self.user, password or self.password, port or self.port, vhost)

@@ -5,6 +5,7 @@ the connection and the decoded event, may send what it likes, and returns True w
 """
 
 import socket
+import ssl
 import threading
 import time
 
@@ -84,6 +85,8 @@ class Connection:
             0, CLIENT, self.number, channel, name, arguments, time.time()))
         greeted = False
         try:
+            if self.broker.tls is not None:
+                self.socket = self.broker.tls.wrap_socket(self.socket, server_side=True)
             while True:
                 if self._deaf:
                     self._closed.wait()
@@ -97,6 +100,8 @@ class Connection:
                 for frame in frames:
                     self.broker.largest_frame = max(self.broker.largest_frame, len(frame.payload) + 8)
                     assembler.add(frame)
+        except ssl.SSLError as error:
+            self.broker.refused.append(str(error))
         except (OSError, ValueError) as error:
             self.broker.trouble.append(str(error))
         self.socket.close()
@@ -110,7 +115,7 @@ class Connection:
             "consumer_priorities", "authentication_failure_close", "per_consumer_qos", "direct_reply_to")}
         properties = {"product": Field("S", self.broker.product), "version": Field("S", self.broker.version),
                       "capabilities": Field("F", capabilities)}
-        self.send(0, "connection.start", version_minor=9, server_properties=properties, mechanisms="PLAIN AMQPLAIN",
+        self.send(0, "connection.start", version_minor=9, server_properties=properties, mechanisms=self.broker.mechanisms,
                   locales="en_US")
 
     def _react(self, event):
@@ -182,9 +187,13 @@ class Connection:
 
 
 class FakeBroker:
-    """Listens on loopback; piecewise sends everything in pieces of that many bytes."""
+    """Listens on loopback; piecewise sends everything in pieces of that many bytes; tls is an SSLContext."""
 
-    def __init__(self, product="RabbitMQ", version="3.10.8", heartbeat=20, frame_max=131072, channel_max=2047, piecewise=0):
+    def __init__(self, product="RabbitMQ", version="3.10.8", heartbeat=20, frame_max=131072, channel_max=2047, piecewise=0, tls=None,
+                 mechanisms="PLAIN AMQPLAIN"):
+        self.tls = tls
+        self.mechanisms = mechanisms
+        self.refused = []
         self.product = product
         self.version = version
         self.heartbeat = heartbeat
