@@ -3,7 +3,9 @@
 import os
 import socket
 import ssl
+import subprocess
 import threading
+import unittest
 
 from rinqtest import case
 from rinqtest.broker import Broker
@@ -13,6 +15,7 @@ from rinqtest.fakebroker import FakeBroker
 from rinqtest.proxy import Proxy
 from rinqtest.scratch import free_port
 from rinqtest.server import quote
+from rinqtest.waiting import wait_until
 
 HOST = "DNS:localhost,IP:127.0.0.1"
 
@@ -127,7 +130,7 @@ class Rabbit(TlsCase):
         self.assertEqual(self.db.value("SELECT tls_certificate_expires - now() BETWEEN '19 days' AND '20 days' FROM rinq_peer"), "t")
         self.check_calls()
         remote = self.peer()
-        remote.listen("there", lambda request: request.payload)
+        remote.serve("there", lambda request: request.payload)
         self.assertEqual(self.db.value(call_sql("there", "hello", [1, 2])), "[1, 2]")
 
     def test_in_plain_text_nothing_is_shown(self):
@@ -173,7 +176,7 @@ class Rabbit(TlsCase):
         self.before = self.db.wait_new_peer(self.before)
         self.assertEqual(self.db.value(call_sql("echo", "hello", "x" * 2000, 20)), '"%s"' % ("x" * 2000))
         proxy.cut()
-        self.db.wait_new_peer(self.before)
+        self.server.wait_log("lost its connection to broker 127.0.0.1:%d/" % proxy.port, self.log_start)
 
     def test_silence_is_noticed(self):
         proxy = Proxy(self.tls_port, record=False)
@@ -189,6 +192,7 @@ class Rabbit(TlsCase):
                  "sslcert": copy(self.client.cert, "own.pem"), "sslkey": copy(self.client.key, "own.key")}
         self.use(**files)
         before = self.db.wait_new_peer(self.before)
+        begin = self.server.log_mark()
 
         def reload_keeps():
             mark = self.server.log_mark()
@@ -204,7 +208,7 @@ class Rabbit(TlsCase):
         reload_keeps()
         copy(renewed.key, "own.key", 0o644)
         self.server.wait_log("has group or world access", reload_keeps())
-        self.assertNotIn("lost its connection", self.server.log_since(self.log_start))
+        self.assertNotIn("lost its connection", self.server.log_since(begin))
         copy(renewed.key, "own.key")
 
         # whom the broker's certificate does not convince any more
@@ -222,6 +226,44 @@ class Rabbit(TlsCase):
         self.server.configure()
         self.server.wait_log("the client certificate is that of another subject", mark)
         self.db.wait_new_peer(before)
+
+
+class OtherMachine:
+    """A namespace of the network with a scripted broker, at an address that is kept for documents."""
+
+    PROGRAM = "import sys; sys.path.insert(0, %r); from rinqtest.fakebroker import FakeBroker; print(FakeBroker(host='0.0.0.0').port, flush=True); sys.stdin.read()"
+
+    def __init__(self):
+        net = os.getpid() % 64 * 4
+        self.name = "rinq%d" % os.getpid()
+        self.host = "198.51.100.%d" % (net + 2)
+        self._broker = None
+        try:
+            for command in ("ip netns add NAME", "ip link add NAMEa type veth peer name NAMEb netns NAME", "ip address add 198.51.100.%d/30 dev NAMEa" % (net + 1),
+                            "ip link set NAMEa up", "ip -n NAME address add %s/30 dev NAMEb" % self.host, "ip -n NAME link set NAMEb up"):
+                subprocess.run(command.replace("NAME", self.name).split(), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        except (OSError, subprocess.CalledProcessError) as error:
+            self.close()
+            raise unittest.SkipTest("no namespaces of the network here: %s" % error)
+        self._broker = subprocess.Popen(["ip", "netns", "exec", self.name, "/usr/bin/python3", "-c", self.PROGRAM % os.path.dirname(__file__)],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.port = int(self._broker.stdout.readline())
+
+    def close(self):
+        if self._broker is not None:
+            self._broker.communicate()
+        subprocess.run(["ip", "netns", "del", self.name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+class PlainText(TlsCase):
+    def test_warned_of_once(self):
+        machine = OtherMachine()
+        self.addCleanup(machine.close)
+        for number, (options, warnings) in enumerate((({"sslmode": "disable"}, 0), ({}, 1), ({"heartbeat": "7"}, 1))):
+            with self.subTest(options):
+                self.use(scheme="amqp", host=machine.host, port=machine.port, **options)
+                wait_until(lambda: self.server.log_since(self.log_start).count("connected to broker " + machine.host), lambda count: count == number + 1)
+                self.assertEqual(self.server.log_since(self.log_start).count("sends password and messages in plain text to broker " + machine.host), warnings)
 
 
 class Causes(TlsCase):

@@ -614,6 +614,7 @@ rinq_network_flush(void)
 /*
  * Look at reloaded settings, or another server, and at files that may have
  * changed: another broker, or other credentials, need another connection.
+ * Without one, what was in the way may have been mended: that is tried at once.
  */
 void
 rinq_network_reload(void)
@@ -626,7 +627,7 @@ rinq_network_reload(void)
 		rinq_conn_set_max_body(rinq_peer.conn, rinq_payload_limit());
 	if (broker_changed())
 		strlcpy(reason, "address or password of the broker was changed", sizeof(reason));
-	else if (rinq_peer.conn == NULL || !rinq_encryption_reload(rinq_peer.conn, &in_use, host_in_use, reason, sizeof(reason)))
+	else if (rinq_peer.conn != NULL && !rinq_encryption_reload(rinq_peer.conn, &in_use, host_in_use, reason, sizeof(reason)))
 		return;
 	rinq_topology_another_broker();
 	lost_delay = 0;

@@ -190,7 +190,7 @@ class FakeBroker:
     """Listens on loopback; piecewise sends everything in pieces of that many bytes; tls is an SSLContext."""
 
     def __init__(self, product="RabbitMQ", version="3.10.8", heartbeat=20, frame_max=131072, channel_max=2047, piecewise=0, tls=None,
-                 mechanisms="PLAIN AMQPLAIN"):
+                 mechanisms="PLAIN AMQPLAIN", host="127.0.0.1"):
         self.tls = tls
         self.mechanisms = mechanisms
         self.refused = []
@@ -205,7 +205,7 @@ class FakeBroker:
         self.recording = Recording()
         self.trouble = []
         self.connections = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=16)
+        self._listener = socket.create_server((host, 0), backlog=16)
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
