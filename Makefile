@@ -27,7 +27,7 @@ SHLIB_EXPORTS = exports.txt
 # them as usual, for sanitizers, which do not get along with that; what is in LINK_MORE comes in addition.
 ifdef LINK_LIBRARIES
 PG_CPPFLAGS += -DRINQ_LINK_LIBRARIES
-SHLIB_LINK = -lrabbitmq -lcbor -lssl -lcrypto $(LINK_MORE)
+SHLIB_LINK = -lrabbitmq -lcbor -lcares -lssl -lcrypto $(LINK_MORE)
 else
 # OpenSSL is linked to the server itself already, and its names carry versions
 SHLIB_LINK = -lssl -lcrypto $(LINK_MORE)
@@ -85,6 +85,7 @@ include $(PGXS)
 soname = $(shell LC_ALL=C objdump -p "$$($(CC) -print-file-name=lib$(1).so)" | sed -n 's/^ *SONAME *//p')
 src/amqp/codec.o src/amqp/codec.bc: override CPPFLAGS += -DRINQ_RABBITMQ_SONAME='"$(call soname,rabbitmq)"'
 src/cbor/library.o src/cbor/library.bc: override CPPFLAGS += -DRINQ_CBOR_SONAME='"$(call soname,cbor)"'
+src/peer/cares.o src/peer/cares.bc: override CPPFLAGS += -DRINQ_CARES_SONAME='"$(call soname,cares)"'
 
 # the functions of SQL, and the entry points of the library and its workers
 exports.txt: $(OBJS:.o=.c) src/ipc/worker.h

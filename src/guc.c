@@ -31,6 +31,7 @@ int			rinq_max_calls = 1024;
 int			rinq_payload_memory = 128;
 const char *rinq_amqp_dsn = NULL;
 const char *rinq_amqp_dsn_problem = NULL;
+char		rinq_amqp_dsn_refused[1024] = "";
 char	   *rinq_amqp_password_file = NULL;
 int			rinq_amqp_heartbeat = 20;
 int			rinq_amqp_connection_timeout = 10000;
@@ -124,6 +125,7 @@ check_dsn(char **newval, void **extra, GucSource source)
 	if (rinq_broker_parse(*newval, &broker, errbuf, sizeof(errbuf)))
 	{
 		rinq_broker_wipe(&broker);
+		rinq_amqp_dsn_refused[0] = '\0';
 		return set_dsn(newval, extra, true, *newval);
 	}
 
@@ -140,6 +142,10 @@ check_dsn(char **newval, void **extra, GucSource source)
 				 errhint("No peer connects to anything until the value is put right and the settings are reloaded.")));
 		return set_dsn(newval, extra, false, errbuf);
 	}
+
+	/* a peer shows it, since PostgreSQL only writes it to the log */
+	snprintf(rinq_amqp_dsn_refused, sizeof(rinq_amqp_dsn_refused),
+			 "\"rinq.amqp_dsn\" stays what it was, since its new value is invalid: %s", errbuf);
 
 	/* replaces PostgreSQL's own message, which would quote the value */
 	GUC_check_errcode(ERRCODE_INVALID_PARAMETER_VALUE);

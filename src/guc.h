@@ -20,6 +20,8 @@ extern int	rinq_payload_memory;	/* MB */
 /* reloadable */
 extern const char *rinq_amqp_dsn;	/* with its password: never print it */
 extern const char *rinq_amqp_dsn_problem;	/* why there is none, or NULL */
+extern char rinq_amqp_dsn_refused[];	/* why a reloaded value is not used;
+										 * empty: it is */
 extern char *rinq_amqp_password_file;	/* empty: the password is in the DSN */
 extern int	rinq_amqp_heartbeat;	/* s */
 extern int	rinq_amqp_connection_timeout;	/* ms */

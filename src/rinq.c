@@ -36,7 +36,8 @@ load_libraries(void)
 {
 	char		error[1024];
 
-	if (!rinq_amqp_load(error, sizeof(error)) || !rinq_cbor_load(error, sizeof(error)))
+	if (!rinq_amqp_load(error, sizeof(error)) || !rinq_cbor_load(error, sizeof(error)) ||
+		!rinq_cares_load(error, sizeof(error)))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FILE),
 				 errmsg("rinq cannot use a library that it needs"),

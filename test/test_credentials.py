@@ -42,14 +42,20 @@ class Credentials(case.Case):
     def use(self, path):
         self.server.configure(rinq__amqp_dsn=self.without, rinq__amqp_password_file=path)
 
-    def wait_error(self, pattern):
-        return self.db.wait_peer(lambda row: row["state"] == "disconnected" and pattern in (row["last_error"] or ""), description=pattern)
+    def bounce(self):
+        """A reload keeps a connection that works; the next one goes by the settings."""
+        self.db.sql("SELECT rinq_stop()")
+        self.db.sql("SELECT rinq_start()")
+
+    def wait_error(self, pattern, state="disconnected"):
+        return self.db.wait_peer(lambda row: row["state"] == state and pattern in (row["last_error"] or ""), description=pattern)
 
     def test_password_in_a_file(self):
         for name, content in (("plain", "%s"), ("line", "%s\n"), ("dos", "%s\r\n"), ("more", "%s\n# rotated each month\n")):
             with self.subTest(name):
                 self.use("")
-                self.db.wait_peer(lambda row: row["state"] == "disconnected", description="no password")
+                self.bounce()
+                self.wait_error("ACCESS_REFUSED")
                 self.use(self.file(name, (content % self.password).encode()))
                 self.db.wait_peer()
 
@@ -70,15 +76,12 @@ class Credentials(case.Case):
                              (os.path.join(self.folder, "pipe"), "not a regular file")):
             with self.subTest(path):
                 self.use(path)
-                # a reload keeps a connection that works; the next one has to be refused
-                self.db.sql("SELECT rinq_stop()")
-                self.db.sql("SELECT rinq_start()")
+                self.bounce()
                 self.assertIn(path, self.wait_error(reason)["last_error"])
 
     def test_last_error_has_a_time_and_the_next_attempt_is_told(self):
         self.use(os.path.join(self.folder, "absent"))
-        self.db.sql("SELECT rinq_stop()")
-        self.db.sql("SELECT rinq_start()")
+        self.bounce()
         self.wait_error("could not open")
         wait_until(lambda: self.db.sql("SELECT clock_timestamp() - last_error_at BETWEEN '0' AND '30 s',"
                                        " next_attempt - clock_timestamp() BETWEEN '-1 s' AND '45 s' FROM rinq_peer"),
@@ -109,6 +112,9 @@ class Credentials(case.Case):
         self.server.configure(rinq__amqp_password_file=path)  # a reload without a change
         self.file("rotated", b"wrong")
         self.use(path)
+        # a wrong one is shown, and the connection kept
+        self.assertEqual(self.wait_error("ACCESS_REFUSED", "connected")["peer_id"], before["peer_id"])
+        self.bounce()
         self.wait_error("ACCESS_REFUSED")
         # no reload is needed to get out of there
         self.file("rotated", self.password.encode())

@@ -13,12 +13,13 @@ from rinqtest.waiting import wait_until
 
 _numbers = itertools.count(1)
 
-# what librabbitmq and libcbor call themselves by: whoever gets here has called the wrong one
+# what librabbitmq, libcbor and c-ares call themselves by: whoever gets here has called the wrong one
 _NAMES = ("amqp_decode_method amqp_encode_method amqp_encode_properties init_amqp_pool empty_amqp_pool recycle_amqp_pool"
           " amqp_encode_table amqp_decode_table amqp_pool_alloc amqp_pool_alloc_bytes amqp_decode_properties"
           " cbor_stream_decode cbor_encode_uint cbor_encode_negint cbor_encode_bytestring_start cbor_encode_string_start"
           " cbor_encode_array_start cbor_encode_map_start cbor_encode_tag cbor_encode_bool cbor_encode_null cbor_encode_double"
-          " _cbor_load_uint8 _cbor_load_uint16 _cbor_encode_uint8 _cbor_encode_uint").split()
+          " _cbor_load_uint8 _cbor_load_uint16 _cbor_encode_uint8 _cbor_encode_uint"
+          " ares_library_init ares_init_options ares_getaddrinfo ares_process_fd ares_timeout ares_cancel ares_destroy").split()
 
 _MODULE = """#include "postgres.h"
 #include "fmgr.h"
@@ -105,7 +106,7 @@ class Library(case.Case):
     def test_imports(self):
         if case.SERVER_ENVIRONMENT:
             self.skipTest("linked to its libraries for a sanitizer")
-        self.assertEqual([name for name in self.symbols("--undefined-only") if re.match(r"_?(amqp|cbor)_|.*_amqp_pool", name)], [])
+        self.assertEqual([name for name in self.symbols("--undefined-only") if re.match(r"_?(amqp|cbor|ares)_|.*_amqp_pool", name)], [])
 
 
 class Neighbours(case.Case):

@@ -158,6 +158,8 @@ struct RinqConn
 	bool		blocked;
 	bool		start_seen;
 	bool		tune_seen;
+	size_t		login_size;		/* payload of the frame with the password */
+	bool		login_oversize; /* more than brokers take by default */
 	char		server_product[RINQ_TEXT_SIZE];
 	char		server_version[RINQ_TEXT_SIZE];
 

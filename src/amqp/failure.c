@@ -54,20 +54,37 @@ rinq_conn_end(RinqConn *conn)
 	conn->blocked = false;
 }
 
+/*
+ * Tell whether the login may have ended because the frame with the password was
+ * larger than what the broker takes before it has agreed to more.
+ */
+static bool
+password_too_long(const RinqConn *conn, RinqConnErrorClass error_class)
+{
+	return conn->state == RINQ_CONN_HANDSHAKE && !conn->tune_seen && conn->login_oversize &&
+		(error_class == RINQ_CONN_ERR_IO || error_class == RINQ_CONN_ERR_CLOSED_BY_BROKER ||
+		 error_class == RINQ_CONN_ERR_TIMEOUT);
+}
+
 static void
 note_error(RinqConn *conn, RinqConnErrorClass error_class, const char *text)
 {
 	if (conn->state == RINQ_CONN_CLOSED)
 		return;
 	conn->error_class = error_class;
-	snprintf(conn->error, sizeof(conn->error), "%s", text);
+	if (password_too_long(conn, error_class))
+		snprintf(conn->error, sizeof(conn->error),
+				 "%s, most likely for the length of the password: the login takes %zu bytes, and RabbitMQ before 4.1 allows 4096, from 4.1 on 8192",
+				 text, conn->login_size);
+	else
+		snprintf(conn->error, sizeof(conn->error), "%s", text);
 	rinq_conn_end(conn);
 }
 
 void
 rinq_conn_fail(RinqConn *conn, RinqConnErrorClass error_class, const char *fmt,...)
 {
-	char		text[sizeof(conn->error)];
+	char		text[sizeof(conn->error) - 160];
 	va_list		args;
 
 	va_start(args, fmt);

@@ -21,6 +21,15 @@
 #define START_OK_FIXED			512
 
 /*
+ * What these are, apart from the properties: the method, the table with that of
+ * the capabilities, mechanism, response and locale.
+ */
+#define LOGIN_FIXED				(4 + 4 + 18 + 6 + 4 + 6)
+
+/* RabbitMQ's default from 4.1 on; it was the least of the standard before */
+#define LOGIN_LIMIT_4_1			8192
+
+/*
  * Send the protocol header: the TCP connection stands, and the client speaks
  * first.
  */
@@ -111,31 +120,120 @@ sasl_mechanism(const RinqConn *conn)
 	return conn->sasl_external ? "EXTERNAL" : "PLAIN";
 }
 
+/*
+ * What connection.start-ok says of this client, the dispensable first: RabbitMQ
+ * goes by the last three, and by nothing else.
+ */
+typedef enum ClientProperty
+{
+	CLIENT_PRODUCT,
+	CLIENT_VERSION,
+	CLIENT_CONFIRMS,
+	CLIENT_EXCHANGE_BINDINGS,
+	CLIENT_NACK,
+	CLIENT_AUTH_FAILURE,
+	CLIENT_BLOCKED,
+	CLIENT_CANCEL,
+	NUM_CLIENT_PROPERTIES
+} ClientProperty;
+
+static const char *const property_keys[NUM_CLIENT_PROPERTIES] = {
+	[CLIENT_PRODUCT] = "product",
+	[CLIENT_VERSION] = "version",
+	[CLIENT_CONFIRMS] = "publisher_confirms",
+	[CLIENT_EXCHANGE_BINDINGS] = "exchange_exchange_bindings",
+	[CLIENT_NACK] = "basic.nack",
+	[CLIENT_AUTH_FAILURE] = "authentication_failure_close",
+	[CLIENT_BLOCKED] = "connection.blocked",
+	[CLIENT_CANCEL] = "consumer_cancel_notify"
+};
+
+/* as they have always stood in the table */
+static const ClientProperty capability_order[] = {
+	CLIENT_CONFIRMS, CLIENT_EXCHANGE_BINDINGS, CLIENT_NACK, CLIENT_CANCEL, CLIENT_BLOCKED, CLIENT_AUTH_FAILURE
+};
+
+#define NUM_CAPABILITIES ((int) (sizeof(capability_order) / sizeof(capability_order[0])))
+
+/*
+ * Return the size of the first frame's payload that brokers take before they have
+ * agreed to more, by their default.
+ */
+static size_t
+login_limit(const RinqConn *conn)
+{
+	unsigned	major;
+	unsigned	minor;
+
+	if (strcmp(conn->server_product, "RabbitMQ") == 0 &&
+		sscanf(conn->server_version, "%u.%u", &major, &minor) == 2 &&
+		(major > 4 || (major == 4 && minor >= 1)))
+		return LOGIN_LIMIT_4_1;
+	return RINQ_FRAME_MIN;
+}
+
+/* Return the bytes that a property takes in its table. */
+static size_t
+property_size(const RinqConn *conn, ClientProperty property)
+{
+	size_t		size = 1 + strlen(property_keys[property]) + 1;
+
+	if (property == CLIENT_PRODUCT)
+		return size + 4 + strlen(conn->product);
+	if (property == CLIENT_VERSION)
+		return size + 4 + strlen(conn->version);
+	return size + 1;
+}
+
+/*
+ * Choose the first property that is sent: all of them are, unless the password is
+ * so long that some have to make room for it, and that is enough.
+ */
+static ClientProperty
+first_property(RinqConn *conn, size_t response)
+{
+	size_t		size = LOGIN_FIXED + response;
+	ClientProperty first = CLIENT_PRODUCT;
+
+	for (int i = 0; i < NUM_CLIENT_PROPERTIES; i++)
+		size += property_size(conn, (ClientProperty) i);
+	conn->login_size = size;
+	while (size > login_limit(conn) && first < CLIENT_CANCEL)
+		size -= property_size(conn, first++);
+	conn->login_oversize = size > login_limit(conn);
+	if (conn->login_oversize)
+		return CLIENT_PRODUCT;
+	conn->login_size = size;
+	return first;
+}
+
 /* Append connection.start-ok with the given response of the mechanism. */
 static bool
 put_start_ok(RinqConn *conn, RinqBytes response)
 {
-	amqp_table_entry_t capabilities[] = {
-		capability_entry("publisher_confirms"),
-		capability_entry("exchange_exchange_bindings"),
-		capability_entry("basic.nack"),
-		capability_entry("consumer_cancel_notify"),
-		capability_entry("connection.blocked"),
-		capability_entry("authentication_failure_close"),
-	};
+	ClientProperty first = first_property(conn, response.len);
+	amqp_table_entry_t capabilities[NUM_CAPABILITIES];
 	amqp_table_entry_t properties[3];
+	amqp_table_t table = {0, capabilities};
 	amqp_connection_start_ok_t m;
-
-	properties[0] = text_entry("product", conn->product);
-	properties[1] = text_entry("version", conn->version);
-	properties[2].key = rinq_to_amqp(rinq_bytes_str("capabilities"));
-	properties[2].value.kind = AMQP_FIELD_KIND_TABLE;
-	properties[2].value.value.table.entries = capabilities;
-	properties[2].value.value.table.num_entries =
-		(int) (sizeof(capabilities) / sizeof(capabilities[0]));
 
 	m.client_properties.entries = properties;
 	m.client_properties.num_entries = 3;
+	m.mechanism = rinq_to_amqp(rinq_bytes_str(sasl_mechanism(conn)));
+	m.client_properties.num_entries = 0;
+	if (first <= CLIENT_PRODUCT)
+		properties[m.client_properties.num_entries++] = text_entry("product", conn->product);
+	if (first <= CLIENT_VERSION)
+		properties[m.client_properties.num_entries++] = text_entry("version", conn->version);
+	for (int i = 0; i < NUM_CAPABILITIES; i++)
+	{
+		if (first <= capability_order[i])
+			capabilities[table.num_entries++] = capability_entry(property_keys[capability_order[i]]);
+	}
+	properties[m.client_properties.num_entries].key = rinq_to_amqp(rinq_bytes_str("capabilities"));
+	properties[m.client_properties.num_entries].value.kind = AMQP_FIELD_KIND_TABLE;
+	properties[m.client_properties.num_entries++].value.value.table = table;
+
 	m.mechanism = rinq_to_amqp(rinq_bytes_str(sasl_mechanism(conn)));
 	m.response = rinq_to_amqp(response);
 	m.locale = rinq_to_amqp(rinq_bytes_str("en_US"));

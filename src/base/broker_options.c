@@ -242,7 +242,7 @@ set_decimal(const char *value, long min, long max, int *out)
 }
 
 static bool
-set_choice(const OptionChoice * choices, const char *value, int *out)
+set_choice(const OptionChoice *choices, const char *value, int *out)
 {
 	for (; choices->name != NULL; choices++)
 	{
@@ -358,7 +358,7 @@ find_option(const char *name)
 }
 
 static bool
-set_text_option(RinqBroker *broker, const Option * option, const char *value, char *err, size_t errsize)
+set_text_option(RinqBroker *broker, const Option *option, const char *value, char *err, size_t errsize)
 {
 	size_t		len = strlen(value);
 
@@ -373,7 +373,7 @@ set_text_option(RinqBroker *broker, const Option * option, const char *value, ch
 
 /* Set user or password: the default password belongs to the default user only. */
 static bool
-set_login(RinqBroker *broker, const Option * option, const char *value, char *err, size_t errsize)
+set_login(RinqBroker *broker, const Option *option, const char *value, char *err, size_t errsize)
 {
 	bool		is_user = strcmp(option->name, "user") == 0;
 
@@ -410,7 +410,7 @@ bool
 rinq_broker_set_option(RinqBroker *broker, const char *name, const char *value,
 					   char *err, size_t errsize)
 {
-	const		Option *option = find_option(name);
+	const Option *option = find_option(name);
 
 	if (option == NULL)
 		return fail_unknown(err, errsize);

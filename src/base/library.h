@@ -29,8 +29,9 @@ typedef struct RinqLibraryFunction
 extern bool rinq_library_load(const char *soname, const RinqLibraryFunction *functions,
 							  size_t count, char *error, size_t error_size);
 
-/* the tables: amqp/codec.c and cbor/library.c */
+/* the tables: amqp/codec.c, cbor/library.c and peer/cares.c */
 extern bool rinq_amqp_load(char *error, size_t error_size);
 extern bool rinq_cbor_load(char *error, size_t error_size);
+extern bool rinq_cares_load(char *error, size_t error_size);
 
 #endif							/* RINQ_LIBRARY_H */

@@ -27,6 +27,9 @@
 #define RINQ_NO_PROC (-1)
 #define RINQ_LAST_ERROR_LEN 1024
 
+/* the same with what each of several hosts of the broker has said */
+#define RINQ_NETWORK_ERROR_LEN 1024
+
 /* what is known about the extension in a database */
 typedef enum RinqPresence
 {
@@ -182,7 +185,7 @@ typedef struct RinqStatus
 	TimestampTz last_error_at;
 	int64		next_attempt;	/* to connect, while disconnected */
 	RinqOutboxStatus outbox;
-	char		last_error[RINQ_LAST_ERROR_LEN];
+	char		last_error[RINQ_NETWORK_ERROR_LEN];
 } RinqStatus;
 
 struct RinqSlots;				/* ipc/slots.h */

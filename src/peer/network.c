@@ -14,14 +14,12 @@
 
 #include "compat.h"
 
-#include <netdb.h>
-#include <sys/socket.h>
-
 #include "base/backoff.h"
 #include "base/burst.h"
 #include "base/clock.h"
 #include "guc.h"
 #include "ipc/session_ids.h"
+#include "peer/attempts.h"
 #include "peer/broker.h"
 #include "peer/command/dispatch.h"
 #include "peer/command/invoker.h"
@@ -33,6 +31,7 @@
 #include "peer/notification/matching.h"
 #include "peer/notification/subscriptions.h"
 #include "peer/process.h"
+#include "peer/replacement.h"
 #include "peer/sending/publisher.h"
 #include "peer/sending/sender.h"
 #include "peer/session/sessions.h"
@@ -42,16 +41,13 @@
 #include "peer/turn.h"
 #include "pgstat.h"
 #include "utils/memutils.h"
-#include "version.h"
 
-#define FIRST_DELAY 100			/* ms between attempts */
-#define LAST_DELAY 30000		/* ms */
 #define STABLE_AFTER 10000		/* ms a connection lasts before it counts as
 								 * good */
 #define MAX_ID_ATTEMPTS 1000
 #define MAX_FRAMES 64			/* handled before other work gets its turn */
-#define MIN_BACKLOG (8 * 1024 * 1024)
 #define MAX_BLOCKS_LOGGED 10	/* changes in a few seconds */
+#define CHANGED "address or password of the broker was changed"
 
 /* cookies of the requests that reserve the identity, beside topology/bindings.h's */
 #define STEP_IDENTITY 16
@@ -65,16 +61,17 @@ static int	lost_delay;			/* what it was when a connection was lost the
 								 * last time */
 static int64 next_attempt;
 static int64 connected_at;
-static unsigned address_turn;	/* which of several addresses is next */
 static int	id_attempts;
 static int64 setup_deadline;	/* for all that comes between login and ready */
 static char broker[RINQ_BROKER_DESCRIBE_SIZE];
-static char told_error[RINQ_LAST_ERROR_LEN];	/* last one in the log */
-static RinqBroker in_use;		/* what the connection was made with */
-static char server_in_use[NAMEDATALEN]; /* that has said so; empty: none */
-static unsigned host_turn;		/* which of several hosts is next */
-static int	host_in_use;
-static bool told_product;
+static char told_error[RINQ_NETWORK_ERROR_LEN]; /* last one in the log */
+static RinqBroker in_use;		/* what the connection was made with, or the
+								 * last round of attempts */
+static int	host_in_use;		/* which of its hosts */
+static char server_in_use[NAMEDATALEN]; /* that names it; empty: the settings
+										 * do */
+static bool lost;				/* the next round is the first after a loss */
+
 
 static void
 set_state(RinqNetState state, const char *error)
@@ -82,6 +79,7 @@ set_state(RinqNetState state, const char *error)
 	RinqStatus *status = &rinq_peer.db->status;
 	TimestampTz now = GetCurrentTimestamp();
 	const char *version = state == RINQ_NET_CONNECTED ? rinq_conn_server_version(rinq_peer.conn) : "";
+	bool		blocked = rinq_peer.conn != NULL && rinq_conn_blocked(rinq_peer.conn);
 	RinqEncryption encryption;
 
 	memset(&encryption, 0, sizeof(encryption));
@@ -90,7 +88,7 @@ set_state(RinqNetState state, const char *error)
 
 	SpinLockAcquire(&rinq_peer.db->mutex);
 	status->net = state;
-	status->blocked = false;
+	status->blocked = blocked;
 	strlcpy(status->broker, broker, sizeof(status->broker));
 	status->encryption = encryption;
 	strlcpy(status->server, server_in_use, sizeof(status->server));
@@ -125,13 +123,7 @@ rinq_network_init(void)
 	lost_delay = 0;
 	next_attempt = 0;
 	told_error[0] = '\0';
-	told_product = false;
-
-	/*
-	 * keeps the resolver's waiting short, unless the environment says
-	 * otherwise
-	 */
-	(void) setenv("RES_OPTIONS", "timeout:1 attempts:1", 0);
+	lost = false;
 }
 
 /* draws an identity, and asks the broker for its four queues */
@@ -182,35 +174,10 @@ release_identity(int declared)
 	}
 }
 
+/* Set up the connection that rinq_peer.conn now is. */
 static void
-on_open(void *arg)
+begin_setup(void)
 {
-	const char *product = rinq_conn_server_product(rinq_peer.conn);
-	const char *version = rinq_conn_server_version(rinq_peer.conn);
-	char		reason[RINQ_LAST_ERROR_LEN];
-
-	switch (rinq_broker_version_check(product, version))
-	{
-		case RINQ_BROKER_TOO_OLD:
-			snprintf(reason, sizeof(reason),
-					 "%s %s is too old, RabbitMQ 3.5 or newer is needed", product, version);
-			rinq_peer_fail(reason);
-			return;
-		case RINQ_BROKER_OTHER_PRODUCT:
-			if (!told_product)
-				ereport(WARNING,
-						(errmsg("rinq has not been tested with broker \"%s %s\"",
-								product, version)));
-			told_product = true;
-			break;
-		case RINQ_BROKER_OK:
-			break;
-	}
-	if (rinq_conn_channel_max(rinq_peer.conn) < CHANNEL_NAMESPACES)
-	{
-		rinq_peer_fail("the broker allows too few channels for one connection");
-		return;
-	}
 	rinq_encryption_check_plain(rinq_peer.conn, &in_use, broker);
 	setup_deadline = rinq_peer.now + rinq_amqp_connection_timeout;
 	rinq_amqp_channel_open(rinq_peer.conn, CHANNEL_COMMANDS, 0);
@@ -226,14 +193,22 @@ on_open(void *arg)
 static void
 became_connected(void)
 {
+	char		others[RINQ_NETWORK_ERROR_LEN];
+	bool		some_failed = rinq_attempts_error(others, sizeof(others));
+
+	rinq_attempts_end();
+	lost = false;
 	rinq_conn_flush(rinq_peer.conn, rinq_peer.now);
 	connected_at = rinq_peer.now;
 	rinq_identity_set(rinq_peer.db, &rinq_peer.id);
 	told_error[0] = '\0';
 	set_state(RINQ_NET_CONNECTED, NULL);
+	if (some_failed)
+		rinq_peer_show_error(others);
 	ereport(LOG,
 			(errmsg("rinq peer %s for database \"%s\" connected to broker %s",
-					rinq_peer.id_text, NameStr(rinq_peer.db->name), broker)));
+					rinq_peer.id_text, NameStr(rinq_peer.db->name), broker),
+			 some_failed ? errdetail_internal("Not to others: %s", others) : 0));
 }
 
 static void
@@ -319,6 +294,9 @@ on_blocked(void *arg, bool blocked, const char *reason)
 {
 	static RinqBurst logged;
 
+	/* not of one that logs in: set_state() looks by itself */
+	if (rinq_peer.conn == NULL || rinq_conn_blocked(rinq_peer.conn) != blocked)
+		return;
 	SpinLockAcquire(&rinq_peer.db->mutex);
 	rinq_peer.db->status.blocked = blocked;
 	SpinLockRelease(&rinq_peer.db->mutex);
@@ -341,7 +319,6 @@ is_enough(void *arg)
 }
 
 static const RinqConnCallbacks callbacks = {
-	.on_open = on_open,
 	.on_reply = on_reply,
 	.on_channel_closed = on_channel_closed,
 	.on_delivery = on_delivery,
@@ -352,19 +329,17 @@ static const RinqConnCallbacks callbacks = {
 	.is_enough = is_enough
 };
 
-/*
- * End everything that hangs on the connection; "reason" is for the log, the
- * view and those who wait.
- */
+/* Forget the connection, and end everything that hangs on it. */
 static void
-connection_ended(const char *reason)
+drop_connection(const char *reason)
 {
-	bool		was_ready = rinq_peer.ready;
-
 	rinq_peer.ready = false;
 	rinq_identity_clear(rinq_peer.db);
 	if (rinq_peer.conn != NULL)
+	{
 		rinq_conn_destroy(rinq_peer.conn);
+		rinq_peer.sockets_serial++;
+	}
 	rinq_peer.conn = NULL;
 	rinq_peer.failure[0] = '\0';
 
@@ -377,18 +352,36 @@ connection_ended(const char *reason)
 	rinq_notifications_drop();
 	rinq_sessions_clear();
 	rinq_durable_look(NULL);
+}
 
+/*
+ * End the connection, or the round of attempts to get one; "reason" is for the
+ * log, the view and those who wait.
+ */
+static void
+connection_ended(const char *reason)
+{
+	bool		was_ready = rinq_peer.ready;
+	bool		at_once;
+
+	rinq_attempts_end();
+	rinq_replacement_end();
+	drop_connection(reason);
+	lost = was_ready;
 	if (was_ready)
 	{
 		rinq_count(rinq_peer.db, RINQ_RECONNECTS);
 		/* how long it took to connect says nothing about the next attempt */
 		delay = rinq_peer.now - connected_at > STABLE_AFTER ? 0 : lost_delay;
 	}
-	delay = rinq_backoff_next(delay, FIRST_DELAY, LAST_DELAY);
+
+	/* there may be another host that is there already */
+	at_once = was_ready && delay == 0 && in_use.nhosts > 1;
+	delay = rinq_backoff_next(delay, RINQ_FIRST_PAUSE, RINQ_LAST_PAUSE);
 	if (was_ready)
 		lost_delay = delay;
 	next_attempt = rinq_peer.now +
-		Min(LAST_DELAY, delay + (int) (rinq_random_fraction() * delay / 2));
+		(at_once ? 0 : Min(RINQ_LAST_PAUSE, delay + (int) (rinq_random_fraction() * delay / 2)));
 	set_state(RINQ_NET_DISCONNECTED, reason);
 
 	if (was_ready)
@@ -408,119 +401,43 @@ connection_ended(const char *reason)
 }
 
 /*
- * Find an address of the broker's host.  Names of this machine and literal
- * addresses are found at once.  A name server that does not answer holds the
- * peer up for a second, the one place where it waits for anything else than
- * its latch and its socket.
+ * Give up the connection for a reason; one that was being set up is followed by
+ * the next host.
  */
-static bool
-resolve_broker(const RinqBroker *from, int host_index, struct sockaddr_storage *address, socklen_t *len,
-			   char *error, size_t size)
-{
-	struct addrinfo hints;
-	struct addrinfo *found;
-	struct addrinfo *it;
-	char		port[16];
-	int			rc;
-	int			count = 0;
-	int			turn;
-
-	memset(&hints, 0, sizeof(hints));
-	hints.ai_socktype = SOCK_STREAM;
-	hints.ai_flags = AI_NUMERICSERV;
-	snprintf(port, sizeof(port), "%d", rinq_broker_port(from, host_index));
-	found = NULL;
-	rc = getaddrinfo(from->hosts[host_index].host, port, &hints, &found);
-	if (rc == 0 && found == NULL)
-		rc = EAI_NONAME;
-	if (rc != 0)
-	{
-		snprintf(error, size, "could not resolve host \"%s\": %s", from->hosts[host_index].host,
-				 gai_strerror(rc));
-		return false;
-	}
-	for (it = found; it != NULL; it = it->ai_next)
-		count++;
-	Assert(count > 0);
-	turn = (int) (address_turn++ % (unsigned) count);
-	for (it = found; turn > 0 && it->ai_next != NULL; turn--)
-		it = it->ai_next;
-	Assert(it->ai_addrlen <= sizeof(*address));
-	memcpy(address, it->ai_addr, it->ai_addrlen);
-	*len = it->ai_addrlen;
-	freeaddrinfo(found);
-	return true;
-}
-
-/* Show why the connection that there is could not be made again. */
 static void
-tell_broker_problem(const char *problem)
+connection_failed(const char *why)
 {
-	RinqStatus *status = &rinq_peer.db->status;
-	TimestampTz now = GetCurrentTimestamp();
+	char		reason[RINQ_LAST_ERROR_LEN];
 
-	SpinLockAcquire(&rinq_peer.db->mutex);
-	strlcpy(status->last_error, problem, sizeof(status->last_error));
-	status->last_error_at = now;
-	SpinLockRelease(&rinq_peer.db->mutex);
-	ereport(WARNING,
-			(errcode(ERRCODE_CONFIG_FILE_ERROR),
-			 errmsg("%s", problem),
-			 errhint("The peer cannot connect again after its connection is lost.")));
-}
-
-/* Tell whether the broker is another one than that of the connection, or the login there. */
-static bool
-broker_changed(void)
-{
-	RinqBroker	now;
-	char		error[RINQ_LAST_ERROR_LEN];
-	bool		changed;
-
-	if (!rinq_peer_broker(&now, error, sizeof(error)))
+	strlcpy(reason, why, sizeof(reason));
+	if (rinq_peer.ready || !rinq_attempts_active())
 	{
-		if (rinq_peer.conn == NULL)
-			return true;
-		tell_broker_problem(error);
-		return false;
+		connection_ended(reason);
+		return;
 	}
-	changed = memcmp(&now, &in_use, sizeof(now)) != 0;
-	rinq_broker_wipe(&now);
-	return changed;
+	drop_connection(reason);
+	rinq_attempts_useless(reason);
 }
 
-static void
-connect_to(const RinqBroker *to, const struct sockaddr_storage *address, socklen_t address_len)
-{
-	RinqConnConfig config;
-	RinqTlsConfig tls;
+/* ---------------- a connection where there is none ---------------- */
 
-	memset(&config, 0, sizeof(config));
-	config.user = to->user;
-	config.password = to->password;
-	config.vhost = to->vhost;
-	config.product = rinq_product[0] != '\0' ? rinq_product : "rinq for PostgreSQL";
-	config.version = "rinq-postgresql/" RINQ_VERSION;
-	config.peer = broker;
-	config.heartbeat = to->heartbeat >= 0 ? to->heartbeat : rinq_amqp_heartbeat;
-	config.connection_timeout = to->connection_timeout >= 0 ?
-		to->connection_timeout : rinq_amqp_connection_timeout;
-	config.max_body = rinq_payload_limit();
-	config.max_backlog = Max(MIN_BACKLOG, 2 * rinq_payload_limit());
-	config.tls = rinq_encryption_config(to, host_in_use, &tls);
-	config.sasl_external = to->sasl_external;
-	rinq_peer.conn = rinq_conn_create(&config, &callbacks, NULL);
-	if (rinq_peer.conn != NULL)
-		rinq_conn_connect(rinq_peer.conn, (const struct sockaddr *) address, address_len, rinq_peer.now);
+/* Show which host is tried. */
+static void
+show_attempt(void)
+{
+	char		name[RINQ_BROKER_DESCRIBE_SIZE];
+
+	rinq_broker_describe(rinq_attempts_broker(), rinq_attempts_host(), name, sizeof(name));
+	if (rinq_peer.db->status.net == RINQ_NET_CONNECTING && strcmp(name, broker) == 0)
+		return;
+	strlcpy(broker, name, sizeof(broker));
+	set_state(RINQ_NET_CONNECTING, NULL);
 }
 
 static void
 start_connecting(void)
 {
-	struct sockaddr_storage address;
-	socklen_t	address_len = 0;
 	char		error[RINQ_LAST_ERROR_LEN];
-	int			host;
 
 	strlcpy(server_in_use, rinq_peer_broker_server(), sizeof(server_in_use));
 	if (!rinq_peer_broker(&in_use, error, sizeof(error)))
@@ -529,20 +446,134 @@ start_connecting(void)
 		connection_ended(error);
 		return;
 	}
-	host = (int) (host_turn++ % (unsigned) in_use.nhosts);
-	host_in_use = host;
-	rinq_broker_describe(&in_use, host, broker, sizeof(broker));
-	set_state(RINQ_NET_CONNECTING, NULL);
-
-	if (!resolve_broker(&in_use, host, &address, &address_len, error, sizeof(error)))
-	{
-		connection_ended(error);
-		return;
-	}
-	connect_to(&in_use, &address, address_len);
-	if (rinq_peer.conn == NULL)
-		connection_ended("out of memory");
+	rinq_attempts_begin(&in_use, lost);
+	lost = false;
 }
+
+/* Take over the connection that was made. */
+static void
+take_connection(void)
+{
+	show_attempt();
+	host_in_use = rinq_attempts_host();
+	rinq_peer.conn = rinq_attempts_take();
+	begin_setup();
+}
+
+/* End a round in which no host was of use. */
+static void
+round_failed(void)
+{
+	char		reason[RINQ_NETWORK_ERROR_LEN];
+
+	(void) rinq_attempts_error(reason, sizeof(reason));
+	rinq_broker_describe_all(&in_use, broker, sizeof(broker));
+	connection_ended(reason);
+}
+
+/* Go on with a round of attempts, or begin one when it is time. */
+static void
+go_on_connecting(void)
+{
+	if (rinq_peer.stopping)
+		return;
+	if (!rinq_attempts_active())
+	{
+		if (rinq_peer.now < next_attempt)
+			return;
+		start_connecting();
+		if (!rinq_attempts_active())
+			return;
+		show_attempt();
+	}
+	switch (rinq_attempts_step(&callbacks))
+	{
+		case RINQ_ATTEMPTS_WAIT:
+			show_attempt();
+			break;
+		case RINQ_ATTEMPTS_CONNECTED:
+			take_connection();
+			break;
+		case RINQ_ATTEMPTS_FAILED:
+			round_failed();
+			break;
+	}
+}
+
+/* End the connection, or the attempts to get one, and begin anew at once. */
+static void
+connect_anew(const char *reason)
+{
+	rinq_topology_another_broker();
+	if (rinq_peer.conn != NULL || rinq_attempts_active())
+		connection_ended(reason);
+	lost_delay = 0;
+	delay = 0;
+	next_attempt = 0;
+}
+
+/* Put the connection that was made by new settings in the place of the old one. */
+static void
+replace_connection(void)
+{
+	int			host = rinq_attempts_host();
+	RinqConn   *taken = rinq_attempts_take();
+	RinqBroker	next = *rinq_attempts_broker();
+
+	connect_anew(CHANGED);
+	in_use = next;
+	strlcpy(server_in_use, rinq_peer_broker_server(), sizeof(server_in_use));
+	host_in_use = host;
+	rinq_broker_wipe(&next);
+	rinq_broker_describe(&in_use, host_in_use, broker, sizeof(broker));
+	rinq_peer.conn = taken;
+	set_state(RINQ_NET_CONNECTING, NULL);
+	begin_setup();
+}
+
+/* Show which server names the broker, which may be another one now for the same broker. */
+static void
+show_server(void)
+{
+	if (strcmp(server_in_use, rinq_peer_broker_server()) == 0)
+		return;
+	strlcpy(server_in_use, rinq_peer_broker_server(), sizeof(server_in_use));
+	SpinLockAcquire(&rinq_peer.db->mutex);
+	strlcpy(rinq_peer.db->status.server, server_in_use, sizeof(rinq_peer.db->status.server));
+	SpinLockRelease(&rinq_peer.db->mutex);
+}
+
+/*
+ * Look at reloaded settings or another server, and at files that may have changed.  Another
+ * broker, or another login, needs another connection; one that works is kept
+ * until that is there, unless its certificates are not valid any more.  In a
+ * pause, what was in the way may have been mended: that is tried at once.
+ */
+void
+rinq_network_reload(void)
+{
+	RinqBroker	wanted;
+	char		reason[RINQ_LAST_ERROR_LEN];
+	bool		changed = !rinq_peer_broker(&wanted, reason, sizeof(reason)) ||
+		memcmp(&wanted, &in_use, sizeof(wanted)) != 0;
+
+	rinq_broker_wipe(&wanted);
+	if (rinq_peer.stopping)
+		return;
+	if (rinq_peer.conn != NULL)
+		rinq_conn_set_max_body(rinq_peer.conn, rinq_payload_limit());
+	if (rinq_amqp_dsn_refused[0] != '\0')
+		rinq_peer_show_error(rinq_amqp_dsn_refused);
+	if (!rinq_peer.ready && (changed || (rinq_peer.conn == NULL && !rinq_attempts_active())))
+		connect_anew(CHANGED);
+	else if (rinq_peer.conn != NULL && !changed &&
+			 rinq_encryption_reload(rinq_peer.conn, &in_use, host_in_use, reason, sizeof(reason)))
+		connect_anew(reason);
+	else if (rinq_peer.ready)
+		rinq_replacement_begin();
+}
+
+/* ---------------- turns ---------------- */
 
 /*
  * Tell whether the connection is logged in, but without identity and queues as
@@ -555,6 +586,38 @@ setting_up(void)
 		rinq_conn_state(rinq_peer.conn) == RINQ_CONN_OPEN;
 }
 
+/* Run one turn of the connection; true when there is more to do at once. */
+static bool
+step_connection(void)
+{
+	bool		more = rinq_conn_step(rinq_peer.conn, rinq_peer.now, MAX_FRAMES);
+
+	if (setting_up() && rinq_peer.now >= setup_deadline)
+		rinq_peer_fail("the broker did not set up queues in time");
+	if (rinq_peer.failure[0] != '\0')
+	{
+		connection_failed(rinq_peer.failure);
+		return false;
+	}
+	if (rinq_conn_state(rinq_peer.conn) != RINQ_CONN_CLOSED)
+		return more;
+	if (rinq_peer.stopping)
+	{
+		rinq_conn_destroy(rinq_peer.conn);
+		rinq_peer.conn = NULL;
+		rinq_peer.sockets_serial++;
+		rinq_peer.ready = false;
+	}
+	else
+	{
+		if (rinq_peer.ready && rinq_conn_closed_by_declaration(rinq_peer.conn))
+			rinq_consume_closed_connection();
+		connection_failed(rinq_conn_error(rinq_peer.conn)[0] != '\0' ?
+						  rinq_conn_error(rinq_peer.conn) : "the connection was closed");
+	}
+	return false;
+}
+
 /*
  * Run one turn of the network; true when there is more to do at once.
  */
@@ -564,43 +627,13 @@ rinq_network_step(void)
 	bool		more = false;
 
 	if (rinq_peer.conn == NULL)
-	{
-		if (rinq_peer.stopping || rinq_peer.now < next_attempt)
-			return false;
-		start_connecting();
-		if (rinq_peer.conn == NULL)
-			return false;
-	}
-	more = rinq_conn_step(rinq_peer.conn, rinq_peer.now, MAX_FRAMES);
-	if (setting_up() && rinq_peer.now >= setup_deadline)
-		rinq_peer_fail("the broker did not set up queues in time");
-	if (rinq_peer.failure[0] != '\0')
-	{
-		char		reason[RINQ_LAST_ERROR_LEN];
-
-		strlcpy(reason, rinq_peer.failure, sizeof(reason));
-		connection_ended(reason);
-		return false;
-	}
-	if (rinq_conn_state(rinq_peer.conn) == RINQ_CONN_CLOSED)
-	{
-		char		reason[RINQ_LAST_ERROR_LEN];
-
-		strlcpy(reason, rinq_conn_error(rinq_peer.conn), sizeof(reason));
-		if (rinq_peer.stopping)
-		{
-			rinq_conn_destroy(rinq_peer.conn);
-			rinq_peer.conn = NULL;
-			rinq_peer.ready = false;
-		}
-		else
-		{
-			if (rinq_peer.ready && rinq_conn_closed_by_declaration(rinq_peer.conn))
-				rinq_consume_closed_connection();
-			connection_ended(reason[0] != '\0' ? reason : "the connection was closed");
-		}
-		return false;
-	}
+		go_on_connecting();
+	if (rinq_peer.conn != NULL)
+		more = step_connection();
+	if (rinq_peer.ready && rinq_replacement_step(&in_use, broker, &callbacks))
+		replace_connection();
+	else if (rinq_peer.ready && !rinq_replacement_wanted())
+		show_server();
 	return more;
 }
 
@@ -612,42 +645,13 @@ rinq_network_flush(void)
 }
 
 /*
- * Look at reloaded settings, or another server, and at files that may have
- * changed: another broker, or other credentials, need another connection.
- * Without one, what was in the way may have been mended: that is tried at once.
- */
-void
-rinq_network_reload(void)
-{
-	char		reason[RINQ_LAST_ERROR_LEN];
-
-	if (rinq_peer.stopping)
-		return;
-	if (rinq_peer.conn != NULL)
-		rinq_conn_set_max_body(rinq_peer.conn, rinq_payload_limit());
-	if (broker_changed())
-		strlcpy(reason, "address or password of the broker was changed", sizeof(reason));
-	else if (rinq_peer.conn != NULL && !rinq_encryption_reload(rinq_peer.conn, &in_use, host_in_use, reason, sizeof(reason)))
-		return;
-	rinq_topology_another_broker();
-	lost_delay = 0;
-	delay = 0;
-	next_attempt = 0;
-	if (rinq_peer.conn != NULL)
-	{
-		connection_ended(reason);
-		lost_delay = 0;
-		delay = 0;
-		next_attempt = 0;
-	}
-}
-
-/*
  * Start the orderly end of the connection.
  */
 void
 rinq_network_stop(void)
 {
+	rinq_replacement_end();
+	rinq_attempts_end();
 	if (rinq_peer.conn != NULL)
 		rinq_conn_close(rinq_peer.conn, rinq_peer.now);
 }
@@ -668,10 +672,23 @@ rinq_network_next_deadline(void)
 {
 	int64		deadline;
 
-	if (rinq_peer.conn == NULL)
+	if (rinq_peer.conn == NULL && !rinq_attempts_active())
 		return rinq_peer.stopping ? 0 : Max(next_attempt, 1);
-	deadline = rinq_conn_next_deadline(rinq_peer.conn);
-	if (setting_up())
-		deadline = Min(deadline, setup_deadline);
-	return deadline == RINQ_CONN_NO_DEADLINE ? 0 : deadline;
+	deadline = rinq_clock_earlier(rinq_attempts_next_deadline(), rinq_replacement_next_deadline());
+	if (rinq_peer.conn != NULL && rinq_conn_next_deadline(rinq_peer.conn) != RINQ_CONN_NO_DEADLINE)
+		deadline = rinq_clock_earlier(deadline, rinq_conn_next_deadline(rinq_peer.conn));
+	return setting_up() ? rinq_clock_earlier(deadline, setup_deadline) : deadline;
+}
+
+/*
+ * Tell which sockets the event loop waits for.
+ */
+void
+rinq_network_sockets(RinqSockets *sockets)
+{
+	sockets->count = 0;
+	sockets->serial = rinq_peer.sockets_serial;
+	if (rinq_peer.conn != NULL)
+		rinq_add_socket(sockets, rinq_conn_fd(rinq_peer.conn), rinq_conn_wants_read(rinq_peer.conn), rinq_conn_wants_write(rinq_peer.conn));
+	rinq_attempts_sockets(sockets);
 }

@@ -10,6 +10,8 @@
 
 #include "postgres.h"
 
+#include "peer/sockets.h"
+
 extern void rinq_network_init(void);
 extern bool rinq_network_step(void);
 extern void rinq_network_flush(void);
@@ -17,5 +19,6 @@ extern void rinq_network_reload(void);
 extern void rinq_network_stop(void);
 extern bool rinq_network_stopped(void);
 extern int64 rinq_network_next_deadline(void);
+extern void rinq_network_sockets(RinqSockets *sockets);
 
 #endif							/* RINQ_PEER_NETWORK_H */

@@ -5,9 +5,9 @@
  *	  and its stop.
  *
  * It is connected to no database, runs no user's code, holds no transaction,
- * and waits in one place: for its latch, the broker's socket, the postmaster's
- * death, or the next deadline.  Only the look-up of the broker's name, and a nap
- * while messages stream, hold it up elsewhere.  An error that escapes ends the
+ * and waits in one place: for its latch, the sockets of broker and name servers,
+ * the postmaster's death, or the next deadline.  Only a nap while messages stream
+ * holds it up elsewhere.  An error that escapes ends the
  * process; the launcher starts it again, with a new identity.
  *
  *-------------------------------------------------------------------------
@@ -23,8 +23,8 @@
 #include "peer/command/invoker.h"
 #include "peer/command/pending_calls.h"
 #include "peer/command/pool.h"
-#include "peer/hooks.h"
 #include "peer/broker.h"
+#include "peer/hooks.h"
 #include "peer/mailbox/mailbox_responses.h"
 #include "peer/network.h"
 #include "peer/notification/matching.h"
@@ -52,9 +52,8 @@
 #define STOP_ROLLBACK 1000		/* ms for those to end that did not make it */
 
 static WaitEventSet *wait_set = NULL;
-static int	wait_fd = -1;		/* the socket that is in the set */
-static int	socket_event;
-static int	wait_events;		/* of the socket */
+static RinqSockets waited;		/* the sockets that are in the set */
+static int	socket_events[RINQ_MAX_SOCKETS];
 
 /* Release all who wait for this process, which ends, whatever the reason. */
 static void
@@ -214,44 +213,56 @@ read_inbox(void)
 	return false;
 }
 
-/* keep the set of things to wait for in line with the socket */
+/* Make a set of what is waited for. */
 static void
-prepare_wait(void)
-{
-	int			fd = rinq_peer.conn == NULL ? -1 : rinq_conn_fd(rinq_peer.conn);
-	int			events = fd < 0 ? 0 : (rinq_conn_wants_read(rinq_peer.conn) ? WL_SOCKET_READABLE : 0) |
-		(rinq_conn_wants_write(rinq_peer.conn) ? WL_SOCKET_WRITEABLE : 0);
-
-	if (wait_set == NULL || fd != wait_fd)
-	{
-		if (wait_set != NULL)
-			FreeWaitEventSet(wait_set);
-		wait_set = rinq_create_wait_event_set(3);
-		AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-		AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-		if (fd >= 0)
-			socket_event = AddWaitEventToSet(wait_set, events, fd, NULL, NULL);
-		wait_fd = fd;
-		wait_events = events;
-	}
-	else if (fd >= 0 && events != wait_events)
-	{
-		ModifyWaitEvent(wait_set, socket_event, events, NULL);
-		wait_events = events;
-	}
-}
-
-/*
- * Forget the socket: its number may return for the next connection, and a set
- * that still names the old one would be wrong without a sign of it.
- */
-static void
-forget_socket(void)
+build_wait_set(const RinqSockets *sockets)
 {
 	if (wait_set != NULL)
 		FreeWaitEventSet(wait_set);
-	wait_set = NULL;
-	wait_fd = -1;
+	wait_set = rinq_create_wait_event_set(2 + RINQ_MAX_SOCKETS);
+	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	for (int i = 0; i < sockets->count; i++)
+		socket_events[i] = AddWaitEventToSet(wait_set, rinq_socket_events(&sockets->list[i]),
+											 sockets->list[i].fd, NULL, NULL);
+}
+
+/* Tell whether the set has these very sockets, waited for whatever it is. */
+static bool
+has_sockets(const RinqSockets *sockets)
+{
+	if (wait_set == NULL || sockets->serial != waited.serial || sockets->count != waited.count)
+		return false;
+	for (int i = 0; i < sockets->count; i++)
+	{
+		if (sockets->list[i].fd != waited.list[i].fd)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Keep the set of what is waited for in line with the sockets.  It is made anew
+ * when one was opened or closed: the number of a closed one may return, and a
+ * set that still names the old one would be wrong without a sign of it.
+ */
+static void
+prepare_wait(void)
+{
+	RinqSockets sockets;
+
+	rinq_network_sockets(&sockets);
+	if (!has_sockets(&sockets))
+		build_wait_set(&sockets);
+	else
+		for (int i = 0; i < sockets.count; i++)
+		{
+			uint32		events = rinq_socket_events(&sockets.list[i]);
+
+			if (events != rinq_socket_events(&waited.list[i]))
+				ModifyWaitEvent(wait_set, socket_events[i], events, NULL);
+		}
+	waited = sockets;
 }
 
 static void
@@ -275,7 +286,6 @@ sleep_until(int64 deadline)
 static int64
 run_turn(void)
 {
-	RinqConn   *conn = rinq_peer.conn;
 	bool		more;
 	int64		next;
 
@@ -283,14 +293,7 @@ run_turn(void)
 	rinq_turn_begin();
 	rinq_slice_begin();
 	read_config();
-
-	/* at once: the next connection may have the address of this one, too */
-	if (rinq_peer.conn != conn)
-		forget_socket();
-	conn = rinq_peer.conn;
 	more = rinq_network_step();
-	if (rinq_peer.conn != conn)
-		forget_socket();
 	rinq_slice_begin();
 	more |= read_inbox();
 	rinq_slice_begin();
@@ -327,15 +330,11 @@ handle_signals(void)
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
 	{
-		RinqConn   *conn = rinq_peer.conn;
-
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
 		rinq_peer.now = rinq_clock_ms();
 		rinq_network_reload();
 		(void) rinq_sendqueue_leave_direct(&rinq_peer.slots->send);
-		if (rinq_peer.conn != conn)
-			forget_socket();
 	}
 }
 

@@ -113,6 +113,21 @@ rinq_peer_log_input(const char *what, const RinqDelivery *delivery)
 }
 
 /*
+ * Show an error in the view rinq_peer, beside a state that stays as it is.
+ */
+void
+rinq_peer_show_error(const char *error)
+{
+	RinqStatus *status = &rinq_peer.db->status;
+	TimestampTz now = GetCurrentTimestamp();
+
+	SpinLockAcquire(&rinq_peer.db->mutex);
+	strlcpy(status->last_error, error, sizeof(status->last_error));
+	status->last_error_at = now;
+	SpinLockRelease(&rinq_peer.db->mutex);
+}
+
+/*
  * Give the connection up at the end of this turn; of several reasons, for the
  * first one.
  */

@@ -43,6 +43,8 @@ typedef struct RinqPeer
 	char		failure[RINQ_LAST_ERROR_LEN];	/* why the connection is given
 												 * up at the end of this turn;
 												 * empty when it is not */
+	uint32		sockets_serial; /* another one when a socket was opened or
+								 * closed */
 	int64		now;			/* ms of the monotonic clock, once per turn;
 								 * as all times here */
 } RinqPeer;
@@ -57,6 +59,7 @@ extern int	rinq_peer_wakes(void);
 extern void rinq_peer_wake_now(void);
 extern void rinq_peer_ask_for_reading(void);
 extern void rinq_peer_log_input(const char *what, const RinqDelivery *delivery);
+extern void rinq_peer_show_error(const char *error);
 extern void rinq_peer_fail(const char *reason);
 
 /* a call or an operation that waits, and may be given up meanwhile */

@@ -138,9 +138,7 @@ rinq_mending_refused(const RinqAmqpChannelClosed *info, RinqNamespace * ns)
 
 	snprintf(text, sizeof(text), "the broker refused %s for what was declared before: %u %s",
 			 info->method, info->code, info->text);
-	SpinLockAcquire(&rinq_peer.db->mutex);
-	strlcpy(rinq_peer.db->status.last_error, text, RINQ_LAST_ERROR_LEN);
-	SpinLockRelease(&rinq_peer.db->mutex);
+	rinq_peer_show_error(text);
 	if (ns != NULL && strcmp(info->method, "queue.declare") == 0)
 		ns->mend_after = rinq_peer.now + REFUSED_PAUSE;
 }

@@ -223,9 +223,7 @@ namespace_failed(RinqNamespace * ns, const RinqAmqpChannelClosed *info)
 				(errmsg("rinq cannot listen to namespace \"%s\"", ns->name),
 				 errdetail_internal("%s", text),
 				 errhint("With 403, grant the permission that the broker's user lacks; with 406, delete the queue or make it anew. The peer tries again by itself.")));
-	SpinLockAcquire(&rinq_peer.db->mutex);
-	strlcpy(rinq_peer.db->status.last_error, text, RINQ_LAST_ERROR_LEN);
-	SpinLockRelease(&rinq_peer.db->mutex);
+	rinq_peer_show_error(text);
 
 	rinq_consume_retry_later(ns);
 	rinq_topology_hooks->declared(ns, RINQ_OUTCOME_NO_QUEUE, text);
@@ -239,9 +237,7 @@ notifications_failed(RinqNamespace * ns, const RinqAmqpChannelClosed *info)
 
 	snprintf(text, sizeof(text), "the broker refused %s for notifications of namespace \"%s\": %u %s",
 			 info->method, ns->name, info->code, info->text);
-	SpinLockAcquire(&rinq_peer.db->mutex);
-	strlcpy(rinq_peer.db->status.last_error, text, RINQ_LAST_ERROR_LEN);
-	SpinLockRelease(&rinq_peer.db->mutex);
+	rinq_peer_show_error(text);
 	ns->notifications = NOTIFICATIONS_UNBOUND;
 	rinq_topology_hooks->bound(ns, text);
 	rinq_topology_hooks->binding_refused(ns);
