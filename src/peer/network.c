@@ -562,7 +562,7 @@ rinq_network_reload(void)
 		return;
 	if (rinq_peer.conn != NULL)
 		rinq_conn_set_max_body(rinq_peer.conn, rinq_payload_limit());
-	if (rinq_amqp_dsn_refused[0] != '\0')
+	if (rinq_amqp_dsn_refused[0] != '\0' && rinq_peer_broker_server()[0] == '\0')
 		rinq_peer_show_error(rinq_amqp_dsn_refused);
 	if (!rinq_peer.ready && (changed || (rinq_peer.conn == NULL && !rinq_attempts_active())))
 		connect_anew(CHANGED);
