@@ -531,18 +531,6 @@ replace_connection(void)
 	begin_setup();
 }
 
-/* Show which server names the broker, which may be another one now for the same broker. */
-static void
-show_server(void)
-{
-	if (strcmp(server_in_use, rinq_peer_broker_server()) == 0)
-		return;
-	strlcpy(server_in_use, rinq_peer_broker_server(), sizeof(server_in_use));
-	SpinLockAcquire(&rinq_peer.db->mutex);
-	strlcpy(rinq_peer.db->status.server, server_in_use, sizeof(rinq_peer.db->status.server));
-	SpinLockRelease(&rinq_peer.db->mutex);
-}
-
 /*
  * Look at reloaded settings or another server, and at files that may have changed.  Another
  * broker, or another login, needs another connection; one that works is kept
@@ -632,8 +620,6 @@ rinq_network_step(void)
 		more = step_connection();
 	if (rinq_peer.ready && rinq_replacement_step(&in_use, broker, &callbacks))
 		replace_connection();
-	else if (rinq_peer.ready && !rinq_replacement_wanted())
-		show_server();
 	return more;
 }
 

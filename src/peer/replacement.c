@@ -50,12 +50,6 @@ rinq_replacement_end(void)
 	wanted = false;
 }
 
-bool
-rinq_replacement_wanted(void)
-{
-	return wanted;
-}
-
 /* Keep the connection, since the broker of the settings is of no use now. */
 static void
 keep_connection(const char *connected_to, const char *obstacle)
@@ -69,7 +63,7 @@ keep_connection(const char *connected_to, const char *obstacle)
 	rinq_peer_show_error(obstacle);
 	ereport(WARNING,
 			(errcode(ERRCODE_CONFIG_FILE_ERROR),
-			 errmsg("rinq peer %s for database \"%s\" keeps its connection to broker %s instead of that of the settings",
+			 errmsg("rinq peer %s for database \"%s\" keeps its connection to broker %s instead of the one that is configured",
 					rinq_peer.id_text, NameStr(rinq_peer.db->name), connected_to),
 			 errdetail_internal("%s", obstacle),
 			 errhint("The peer goes on trying. It cannot connect again after its connection is lost.")));
