@@ -132,6 +132,7 @@ SELECT * FROM rinq_call_many('servers', 'x', '{null}');
 SELECT rinq_call_async('servers', 'x');
 SELECT rinq_execute('servers', 'x');
 SELECT rinq_execute('servers', 'x', durable => false);
+SELECT rinq_execute_many('servers', 'x', '{null}');
 SELECT rinq_notify('servers', 'x', '58AEE146-191C.45');
 SELECT rinq_notify_many('servers', 'x', '{*}');
 SELECT rinq_session();
