@@ -133,6 +133,7 @@ SELECT rinq_call_async('servers', 'x');
 SELECT rinq_execute('servers', 'x');
 SELECT rinq_execute('servers', 'x', durable => false);
 SELECT rinq_execute_many('servers', 'x', '{null}');
+SELECT rinq_call_durable('servers', 'x');
 SELECT rinq_notify('servers', 'x', '58AEE146-191C.45');
 SELECT rinq_notify_many('servers', 'x', '{*}');
 SELECT rinq_session();

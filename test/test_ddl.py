@@ -140,7 +140,7 @@ class Ddl(case.Case):
                  " EXIT WHEN EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'rinq reader' AND datname = current_database()"
                  " AND wait_event_type = 'Lock'); END LOOP; END $$")
         with self.db.session() as session:
-            for first, second in (("subscription", "listener"), ("identity", "subscription"), ("chosen_server", "identity")):
+            for first, second in (("subscription", "listener"), ("identity", "subscription"), ("chosen_server", "identity"), ("manifest", "listener")):
                 session.execute("BEGIN; SET LOCAL deadlock_timeout = '1ms'; LOCK TABLE rinq_internal.%s IN ACCESS EXCLUSIVE MODE" % first)
                 self.server.configure()
                 session.execute("%s; LOCK TABLE rinq_internal.%s IN ACCESS EXCLUSIVE MODE" % (waits, second))
