@@ -71,7 +71,7 @@ rinq_send_require_database(bool durable)
  * Prepare for the same command with another payload.
  */
 void
-rinq_execution_next(RinqExecution * execution)
+rinq_execution_next(RinqExecution *execution)
 {
 	execution->db = rinq_send_require_database(execution->durable);
 }
@@ -121,7 +121,7 @@ due_argument(FunctionCallInfo fcinfo, TimestampTz now)
 
 /* Raise an error for what does not go together. */
 static void
-check_delivery(FunctionCallInfo fcinfo, const RinqExecution * execution, bool delayed)
+check_delivery(FunctionCallInfo fcinfo, const RinqExecution *execution, bool delayed)
 {
 	if (!PG_ARGISNULL(RINQ_EXECUTE_DELIVER_AFTER) && !PG_ARGISNULL(RINQ_EXECUTE_DELIVER_AT))
 		ereport(ERROR,
@@ -135,7 +135,7 @@ check_delivery(FunctionCallInfo fcinfo, const RinqExecution * execution, bool de
 }
 
 static void
-read_delivery(FunctionCallInfo fcinfo, int key, int ordering, RinqExecution * execution)
+read_delivery(FunctionCallInfo fcinfo, int key, int ordering, RinqExecution *execution)
 {
 	bool		delayed = !PG_ARGISNULL(RINQ_EXECUTE_DELIVER_AFTER) || !PG_ARGISNULL(RINQ_EXECUTE_DELIVER_AT);
 
@@ -167,7 +167,7 @@ sending_deadline(FunctionCallInfo fcinfo, const RinqExecution *execution)
  */
 void
 rinq_execution_begin(FunctionCallInfo fcinfo, int key_argument, int ordering_argument,
-					 RinqExecution * execution)
+					 RinqExecution *execution)
 {
 	execution->fcinfo = fcinfo;
 	execution->durable = PG_ARGISNULL(RINQ_EXECUTE_DURABLE) || PG_GETARG_BOOL(RINQ_EXECUTE_DURABLE);
@@ -194,7 +194,7 @@ message_id_datum(const RinqMessageId *id)
  * the message's id, or that of the message that had its key before.
  */
 Datum
-rinq_execution_send(RinqExecution * execution, RinqBytes payload)
+rinq_execution_send(RinqExecution *execution, RinqBytes payload)
 {
 	const RinqDelivery *delivery = &execution->delivery;
 	RinqDatabase *db = execution->db;

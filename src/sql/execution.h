@@ -41,8 +41,8 @@ typedef struct RinqExecution
 } RinqExecution;
 
 extern void rinq_execution_begin(FunctionCallInfo fcinfo, int key_argument, int ordering_argument,
-								 RinqExecution * execution);
-extern void rinq_execution_next(RinqExecution * execution);
-extern Datum rinq_execution_send(RinqExecution * execution, RinqBytes payload);
+								 RinqExecution *execution);
+extern void rinq_execution_next(RinqExecution *execution);
+extern Datum rinq_execution_send(RinqExecution *execution, RinqBytes payload);
 
 #endif							/* RINQ_SQL_EXECUTION_H */

@@ -208,7 +208,7 @@ keep_through(void)
 }
 
 static void
-pass_on(Look * look)
+pass_on(Look *look)
 {
 	Oid			type = TEXTARRAYOID;
 	Datum		ids;
@@ -376,7 +376,7 @@ read_released(HeapTuple tuple, TupleDesc desc, RinqFields *fields)
 
 /* Add a message to those for the peer. */
 static void
-add_for_peer(Look * look, const RinqOutbound *message, const RinqFields *fields)
+add_for_peer(Look *look, const RinqOutbound *message, const RinqFields *fields)
 {
 	MemoryContext old = MemoryContextSwitchTo(rinq_outbox_worker.context);
 	RinqOutbound *copy = palloc_extended(rinq_outbound_size(fields), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
@@ -393,7 +393,7 @@ add_for_peer(Look * look, const RinqOutbound *message, const RinqFields *fields)
  * database's, is left to a scan, which sets it aside.
  */
 static void
-move_released(Look * look, HeapTuple tuple, TupleDesc desc)
+move_released(Look *look, HeapTuple tuple, TupleDesc desc)
 {
 	char	   *id = SPI_getvalue(tuple, desc, RELEASED_ID);
 	RinqOutbound message;
@@ -423,7 +423,7 @@ move_released(Look * look, HeapTuple tuple, TupleDesc desc)
 
 /* Move what may be sent now. */
 static void
-release_due(Look * look, TimestampTz now)
+release_due(Look *look, TimestampTz now)
 {
 	Oid			types[4] = {OIDOID, TIMESTAMPTZOID, INT4OID, INT8OID};
 	Datum		values[4];
@@ -449,7 +449,7 @@ release_due(Look * look, TimestampTz now)
 }
 
 static void
-forget_old_keys(Look * look, TimestampTz now)
+forget_old_keys(Look *look, TimestampTz now)
 {
 	Oid			types[2] = {TIMESTAMPTZOID, INT4OID};
 	Datum		values[2];
@@ -464,7 +464,7 @@ forget_old_keys(Look * look, TimestampTz now)
 
 /* Find out when there is something to do next. */
 static void
-find_next_look(Look * look, TimestampTz now)
+find_next_look(Look *look, TimestampTz now)
 {
 	Datum		value;
 	bool		isnull;
@@ -480,7 +480,7 @@ find_next_look(Look * look, TimestampTz now)
 
 /* Look, in a transaction that has a snapshot. */
 static void
-look_at_waiting(Look * look)
+look_at_waiting(Look *look)
 {
 	static TimestampTz keys_after = DT_NOBEGIN;
 	TimestampTz now;
@@ -507,7 +507,7 @@ look_at_waiting(Look * look)
  * those that it cannot be told of, it finds by a scan.
  */
 static void
-hand_over_released(const Look * look)
+hand_over_released(const Look *look)
 {
 	RinqDatabase *db = rinq_outbox_worker.db;
 
@@ -522,7 +522,7 @@ hand_over_released(const Look * look)
 
 /* Look once, and tell the peer what was found; false when tables are locked. */
 static bool
-look_once(Look * look)
+look_once(Look *look)
 {
 	bool		usable;
 
