@@ -44,8 +44,8 @@ GRANT ALL ON ALL TABLES IN SCHEMA public TO regress_rinq_app;
 GRANT EXECUTE ON FUNCTION rinq_listen, rinq_unlisten, rinq_subscribe TO regress_rinq_app;
 CREATE FUNCTION handler(req rinq_request) RETURNS jsonb LANGUAGE sql AS 'SELECT req.payload';
 SELECT rinq_listen('not.shown', 'handler(rinq_request)');
-INSERT INTO rinq_internal.inbox_dead_letter (id, digest, source, namespace, command, trace_id, handler, attempts, error, recorded)
-VALUES ('58AEE146-191C.45@3#1', '', 'x', 'x', 'x', 'x', 'x', 1, 'x', '2020-01-01');
+INSERT INTO rinq_internal.inbox_dead_letter (id, digest, source, namespace, command, trace_id, handler, attempts, first_received, last_attempt, error, recorded)
+VALUES ('58AEE146-191C.45@3#1', '', 'x', 'x', 'x', 'x', 'x', 1, '2020-01-01', '2020-01-01', 'x', '2020-01-01');
 INSERT INTO rinq_internal.outbox_dead_letter (seq, id, namespace, command, database, attempts, error, set_aside)
 VALUES (1, '58AEE146-191C.45@3#1', 'x', 'x', 1, 1, 'x', '2020-01-01');
 SET ROLE regress_rinq_app;

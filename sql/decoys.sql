@@ -100,15 +100,17 @@ SELECT name FROM public.rinq_subscriptions;
 SELECT public.rinq_execute('decoys'::pg_catalog.text, 'x'::pg_catalog.text, NULL::pg_catalog.jsonb) IS NOT NULL AS sent;
 SELECT depth, dead FROM public.rinq_outbox_status;
 SELECT namespace FROM public.rinq_outbox;
-INSERT INTO rinq_internal.inbox_dead_letter (id, digest, source, namespace, command, trace_id, handler, attempts, error, recorded)
-VALUES ('58AEE146-191C.45@3#1', '', 'x', 'decoys', 'x', 'x', 'x', 1, 'x', '2020-01-01');
+INSERT INTO rinq_internal.inbox_dead_letter (id, digest, source, namespace, command, trace_id, handler, attempts, first_received, last_attempt, error, recorded)
+VALUES ('58AEE146-191C.45@3#1', '', 'x', 'decoys', 'x', 'x', 'x', 1, '2020-01-01', '2020-01-01', 'x', '2020-01-01');
 INSERT INTO rinq_internal.outbox_dead_letter (seq, id, namespace, command, database, attempts, error, set_aside)
 VALUES (1, '58AEE146-191C.45@3#1', 'decoys', 'x', 1, 1, 'x', '2020-01-01');
 SELECT id FROM public.rinq_inbox_dead_letter;
 SELECT id FROM public.rinq_outbox_dead_letter;
 SELECT public.rinq_outbox_dead_letter_retry('58AEE146-191C.45@3#1'::public.rinq_message_id);
 SELECT public.rinq_outbox_dead_letter_delete('58AEE146-191C.45@3#1'::public.rinq_message_id);
-SELECT public.rinq_inbox_dead_letter_retry('58AEE146-191C.45@3#1'::public.rinq_message_id) IS NOT NULL AS retried;
+SELECT public.rinq_inbox_dead_letter_retry('58AEE146-191C.45@3#1'::public.rinq_message_id) AS retried;
+SELECT id FROM public.rinq_inbox_waiting;
+SELECT public.rinq_inbox_waiting_retry('58AEE146-191C.45@3#1'::public.rinq_message_id), public.rinq_inbox_waiting_delete('58AEE146-191C.45@3#1'::public.rinq_message_id);
 SELECT public.rinq_inbox_dead_letter_delete('58AEE146-191C.45@3#1'::public.rinq_message_id);
 SELECT 1 FROM public.rinq_inbox_attempt, public.rinq_inbox_handled, public.rinq_peer, public.rinq_sessions, public.rinq_session_attributes,
               public.rinq_stored_notifications;

@@ -102,7 +102,7 @@ SELECT count(*) FROM rinq_listeners WHERE timeout = '1 ms';
 SELECT rinq_listen('limited', 'handler(rinq_request)');
 SELECT timeout FROM rinq_listeners;
 SELECT rinq_unlisten('limited');
-SELECT rinq_inbox_dead_letter_retry('58AEE146-191C.45@3#1') IS NULL AS nothing,
+SELECT NOT rinq_inbox_dead_letter_retry('58AEE146-191C.45@3#1') AS nothing,
        rinq_inbox_dead_letter_delete('58AEE146-191C.45@3#1');
 
 DROP FUNCTION handler, other, wrong_result, wrong_argument, wrong_count, wrong_set;

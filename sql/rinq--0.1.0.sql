@@ -104,7 +104,9 @@ CREATE TYPE @extschema@.rinq_request AS (
     payload jsonb,
     trace_id text,
     deadline timestamptz,
-    is_response_required boolean
+    is_response_required boolean,
+    attempt integer,
+    first_received timestamptz
 );
 COMMENT ON TYPE @extschema@.rinq_request IS
     'A command request, as the handler function of its namespace receives it';
@@ -124,6 +126,10 @@ COMMENT ON COLUMN @extschema@.rinq_request.deadline IS
     'Time after which nobody waits for the response, NULL for none';
 COMMENT ON COLUMN @extschema@.rinq_request.is_response_required IS
     'Whether the response is sent to anybody; an executed command has none';
+COMMENT ON COLUMN @extschema@.rinq_request.attempt IS
+    'Which attempt at the request this is, 1 for the first one, as far as this database knows';
+COMMENT ON COLUMN @extschema@.rinq_request.first_received IS
+    'When this database received the request first, as far as it knows';
 
 CREATE TYPE @extschema@.rinq_raw_request AS (
     id @extschema@.rinq_message_id,
@@ -133,7 +139,9 @@ CREATE TYPE @extschema@.rinq_raw_request AS (
     payload bytea,
     trace_id text,
     deadline timestamptz,
-    is_response_required boolean
+    is_response_required boolean,
+    attempt integer,
+    first_received timestamptz
 );
 COMMENT ON TYPE @extschema@.rinq_raw_request IS
     'A command request, as a handler function receives it that takes payloads in CBOR';
@@ -153,6 +161,10 @@ COMMENT ON COLUMN @extschema@.rinq_raw_request.deadline IS
     'Time after which nobody waits for the response, NULL for none';
 COMMENT ON COLUMN @extschema@.rinq_raw_request.is_response_required IS
     'Whether the response is sent to anybody; an executed command has none';
+COMMENT ON COLUMN @extschema@.rinq_raw_request.attempt IS
+    'Which attempt at the request this is, 1 for the first one, as far as this database knows';
+COMMENT ON COLUMN @extschema@.rinq_raw_request.first_received IS
+    'When this database received the request first, as far as it knows';
 
 -- ---------------------------------------------------------------------
 -- listeners
@@ -234,7 +246,9 @@ CREATE TABLE rinq_internal.listener (
     deduplicate boolean NOT NULL DEFAULT false,
     timeout_ms integer CHECK (timeout_ms > 0),
     on_standby boolean NOT NULL DEFAULT false,
-    identity uuid NOT NULL DEFAULT rinq_internal.identity()
+    identity uuid NOT NULL DEFAULT rinq_internal.identity(),
+    retry jsonb,
+    order_by text[]
 );
 COMMENT ON TABLE rinq_internal.listener IS
     'Namespaces that this database listens to; written by rinq_listen and rinq_unlisten';
@@ -256,6 +270,10 @@ COMMENT ON COLUMN rinq_internal.listener.on_standby IS
     'Whether standbys serve the namespace as well, where rinq.standby is on';
 COMMENT ON COLUMN rinq_internal.listener.identity IS
     'Identity of the database when it was registered';
+COMMENT ON COLUMN rinq_internal.listener.retry IS
+    'How often and when commands that have failed are tried again, NULL for never';
+COMMENT ON COLUMN rinq_internal.listener.order_by IS
+    'Path of the value in payloads for each of which one request is handled at a time, NULL for none';
 
 CREATE FUNCTION rinq_internal.listener_changed() RETURNS trigger
     AS 'MODULE_PATHNAME', 'rinq_listener_changed' LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -298,7 +316,7 @@ CREATE VIEW @extschema@.rinq_listeners WITH (security_barrier) AS
     SELECT l.namespace, l.handler, rinq_internal.role_oid(l.role)::pg_catalog.regrole AS role,
            rinq_internal.role_oid(l.owner)::pg_catalog.regrole AS owner, l.max_concurrent, l.deduplicate,
            l.timeout_ms OPERATOR(pg_catalog.*) '1 millisecond'::pg_catalog.interval AS timeout, l.on_standby,
-           rinq_internal.handler_problem(l.handler, false, l.role, l.owner) AS problem
+           rinq_internal.handler_problem(l.handler, false, l.role, l.owner) AS problem, l.retry, l.order_by
     FROM rinq_internal.listener l
     WHERE pg_catalog.pg_has_role(rinq_internal.role_oid(l.role), 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
 COMMENT ON VIEW @extschema@.rinq_listeners IS
@@ -312,14 +330,16 @@ COMMENT ON COLUMN @extschema@.rinq_listeners.deduplicate IS 'Whether a request t
 COMMENT ON COLUMN @extschema@.rinq_listeners.timeout IS 'How long a handler may take for a request, NULL for what rinq.handler_timeout says';
 COMMENT ON COLUMN @extschema@.rinq_listeners.on_standby IS 'Whether standbys serve the namespace as well, where rinq.standby is on';
 COMMENT ON COLUMN @extschema@.rinq_listeners.problem IS 'Why its requests cannot be handled now, NULL when they can';
+COMMENT ON COLUMN @extschema@.rinq_listeners.retry IS 'How often and when commands that have failed are tried again, NULL for never';
+COMMENT ON COLUMN @extschema@.rinq_listeners.order_by IS 'Path of the value in payloads for each of which one request is handled at a time, NULL for none';
 
 CREATE FUNCTION @extschema@.rinq_listen(
     namespace text, handler regprocedure, max_concurrent integer DEFAULT NULL,
     deduplicate boolean DEFAULT false, timeout interval DEFAULT NULL,
-    on_standby boolean DEFAULT false)
+    on_standby boolean DEFAULT false, retry jsonb DEFAULT NULL, order_by text[] DEFAULT NULL)
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-REVOKE ALL ON FUNCTION @extschema@.rinq_listen(text, regprocedure, integer, boolean, interval, boolean) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.rinq_listen(text, regprocedure, integer, boolean, interval, boolean) IS
+REVOKE ALL ON FUNCTION @extschema@.rinq_listen(text, regprocedure, integer, boolean, interval, boolean, jsonb, text[]) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_listen(text, regprocedure, integer, boolean, interval, boolean, jsonb, text[]) IS
     'Has requests to a namespace handled by a function that takes a rinq_request and returns jsonb, or a rinq_raw_request and bytea, running as the current role; effective at commit';
 
 CREATE FUNCTION @extschema@.rinq_unlisten(namespace text)
@@ -430,6 +450,11 @@ CREATE FUNCTION @extschema@.rinq_fail(
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.rinq_fail(text, text, jsonb) IS
     'Raises an application-defined failure (SQLSTATE RQ001), which in a handler becomes the response';
+
+CREATE FUNCTION @extschema@.rinq_retry(after interval DEFAULT NULL, reason text DEFAULT NULL)
+    RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.rinq_retry(interval, text) IS
+    'Ends a handler by an error (SQLSTATE RQ010), upon which its request is tried again after a time, or when its listener''s policy says';
 
 CREATE FUNCTION @extschema@.rinq_last_failure(
     OUT type text, OUT message text, OUT payload jsonb)
@@ -1021,6 +1046,70 @@ COMMENT ON COLUMN rinq_internal.inbox_attempt.first IS 'When the second attempt 
 COMMENT ON COLUMN rinq_internal.inbox_attempt.last IS 'When the last attempt began';
 CREATE INDEX inbox_attempt_last ON rinq_internal.inbox_attempt (last);
 
+-- src/worker/inbox_waiting.c reads and writes these two tables
+CREATE TABLE rinq_internal.inbox_waiting (
+    id text COLLATE "C",
+    digest bytea,
+    source text NOT NULL,
+    namespace text NOT NULL,
+    command text NOT NULL,
+    payload bytea,
+    trace_id text NOT NULL,
+    deadline timestamptz,
+    span_context bytea,
+    traceparent bytea,
+    tracestate bytea,
+    handler text NOT NULL,
+    attempts integer NOT NULL,
+    first_received timestamptz NOT NULL,
+    last_attempt timestamptz NOT NULL,
+    sqlstate text,
+    error text NOT NULL,
+    detail text,
+    hint text,
+    context text,
+    tries integer NOT NULL,
+    due timestamptz NOT NULL,
+    database oid NOT NULL,
+    PRIMARY KEY (id, digest)
+);
+COMMENT ON TABLE rinq_internal.inbox_waiting IS
+    'Commands that have failed, or were set aside, and wait for their next attempt; see the view rinq_inbox_waiting';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.id IS 'Message id of the request';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.digest IS 'Digest of what it asks for, since anybody can use an id';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.source IS 'Session that sent the request, at its revision when it did';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.namespace IS 'Namespace that the request was sent to';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.command IS 'Name of the command';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.payload IS 'Payload in CBOR, NULL for nil';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.trace_id IS 'Trace id of the request';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.deadline IS 'Time after which it is not handled any more, NULL for none';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.span_context IS 'OpenTracing context, NULL for none';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.traceparent IS 'W3C trace context: its traceparent, NULL for none';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.tracestate IS 'W3C trace context: its tracestate, NULL for none';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.handler IS 'Function that was to handle it';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.attempts IS 'How often it was attempted';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.first_received IS 'When this database received it first';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.last_attempt IS 'When the last attempt began';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.sqlstate IS 'SQLSTATE of the error that ended the last attempt, NULL when the attempt ended its process';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.error IS 'Message of that error, or what has happened';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.detail IS 'Its detail, NULL for none';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.hint IS 'Its hint, NULL for none';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.context IS 'Where in the handler it was raised, NULL when that is not known';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.tries IS 'Attempts since it was put here, or here again';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.due IS 'When the next attempt may begin; while one is under way, when it is taken for dead';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.database IS 'Database that it was received in';
+CREATE INDEX inbox_waiting_due ON rinq_internal.inbox_waiting (namespace, due);
+
+CREATE FUNCTION rinq_internal.inbox_due() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'rinq_inbox_due' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION rinq_internal.inbox_due() IS
+    'Has the peer told at commit when the next of the waiting commands is due';
+
+CREATE TRIGGER inbox_due AFTER INSERT OR UPDATE ON rinq_internal.inbox_waiting
+    FOR EACH STATEMENT EXECUTE FUNCTION rinq_internal.inbox_due();
+COMMENT ON TRIGGER inbox_due ON rinq_internal.inbox_waiting IS
+    'Has the peer told of what administrators have changed';
+
 CREATE TABLE rinq_internal.inbox_dead_letter (
     id text COLLATE "C",
     digest bytea,
@@ -1029,14 +1118,24 @@ CREATE TABLE rinq_internal.inbox_dead_letter (
     command text NOT NULL,
     payload bytea,
     trace_id text NOT NULL,
+    deadline timestamptz,
+    span_context bytea,
+    traceparent bytea,
+    tracestate bytea,
     handler text NOT NULL,
     attempts integer NOT NULL,
+    first_received timestamptz NOT NULL,
+    last_attempt timestamptz NOT NULL,
+    sqlstate text,
     error text NOT NULL,
+    detail text,
+    hint text,
+    context text,
     recorded timestamptz NOT NULL,
     PRIMARY KEY (id, digest)
 );
 COMMENT ON TABLE rinq_internal.inbox_dead_letter IS
-    'Requests that were given up after rinq.max_attempts; see the view rinq_inbox_dead_letter';
+    'Requests that were set aside: commands that have failed, and requests that were given up after rinq.max_attempts; see the view rinq_inbox_dead_letter';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.id IS 'Message id of the request';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.digest IS 'Digest of what it asks for, since anybody can use an id';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.source IS 'Session that sent the request, at its revision when it did';
@@ -1044,41 +1143,58 @@ COMMENT ON COLUMN rinq_internal.inbox_dead_letter.namespace IS 'Namespace that t
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.command IS 'Name of the command';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.payload IS 'Payload in CBOR, NULL for nil';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.trace_id IS 'Trace id of the request';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.deadline IS 'Time after which it is not handled any more, NULL for none';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.span_context IS 'OpenTracing context, NULL for none';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.traceparent IS 'W3C trace context: its traceparent, NULL for none';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.tracestate IS 'W3C trace context: its tracestate, NULL for none';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.handler IS 'Function that was to handle it';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.attempts IS 'How often it was attempted';
-COMMENT ON COLUMN rinq_internal.inbox_dead_letter.error IS 'Error that it was answered with';
-COMMENT ON COLUMN rinq_internal.inbox_dead_letter.recorded IS 'When it was given up';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.first_received IS 'When this database received it first';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.last_attempt IS 'When the last attempt began';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.sqlstate IS 'SQLSTATE of the error that ended the last attempt, NULL when the attempt ended its process';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.error IS 'Message of that error, or what has happened';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.detail IS 'Its detail, NULL for none';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.hint IS 'Its hint, NULL for none';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.context IS 'Where in the handler it was raised, NULL when that is not known';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.recorded IS 'When it was set aside';
+CREATE INDEX inbox_dead_letter_recorded ON rinq_internal.inbox_dead_letter (recorded);
 
-CREATE FUNCTION rinq_internal.inbox_dead_letter_retry(id @extschema@.rinq_message_id)
-    RETURNS @extschema@.rinq_message_id LANGUAGE sql VOLATILE PARALLEL UNSAFE
+CREATE FUNCTION rinq_internal.inbox_dead_letter_retry(id @extschema@.rinq_message_id, at timestamptz)
+    RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE
 BEGIN ATOMIC
-    SELECT pg_catalog.set_config('rinq.trace_id', r.trace_id, true)
-    FROM rinq_internal.inbox_dead_letter r
-    WHERE r.id OPERATOR(pg_catalog.=) inbox_dead_letter_retry.id::pg_catalog.text
-    ORDER BY r.recorded, r.digest LIMIT 1;
     WITH d AS (
         DELETE FROM rinq_internal.inbox_dead_letter r
         WHERE r.id OPERATOR(pg_catalog.=) inbox_dead_letter_retry.id::pg_catalog.text
             AND r.digest OPERATOR(pg_catalog.=) (
                 SELECT o.digest FROM rinq_internal.inbox_dead_letter o
                 WHERE o.id OPERATOR(pg_catalog.=) r.id ORDER BY o.recorded, o.digest LIMIT 1)
-        RETURNING r.namespace, r.command, r.payload
+        RETURNING r.*
+    ), i AS (
+        INSERT INTO rinq_internal.inbox_waiting
+            (id, digest, source, namespace, command, payload, trace_id, deadline, span_context, traceparent, tracestate, handler, attempts, first_received, last_attempt, sqlstate, error, detail, hint, context, tries, due, database)
+        SELECT d.id, d.digest, d.source, d.namespace, d.command, d.payload, d.trace_id, d.deadline, d.span_context, d.traceparent, d.tracestate, d.handler, d.attempts, d.first_received, d.last_attempt, d.sqlstate, d.error, d.detail, d.hint, d.context, 0,
+               COALESCE(inbox_dead_letter_retry.at, pg_catalog.now()),
+               (SELECT b.oid FROM pg_catalog.pg_database b
+                WHERE b.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
+        FROM d
+        ON CONFLICT (id, digest) DO NOTHING
     )
-    SELECT @extschema@.rinq_execute_raw(d.namespace, d.command, d.payload) FROM d;
+    SELECT EXISTS (SELECT FROM d);
 END;
-COMMENT ON FUNCTION rinq_internal.inbox_dead_letter_retry(@extschema@.rinq_message_id) IS
+COMMENT ON FUNCTION rinq_internal.inbox_dead_letter_retry(@extschema@.rinq_message_id, timestamptz) IS
     'Does what rinq_inbox_dead_letter_retry does, which has locked the extension before its tables';
 
-CREATE FUNCTION @extschema@.rinq_inbox_dead_letter_retry(id @extschema@.rinq_message_id)
-    RETURNS @extschema@.rinq_message_id LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
-    SET search_path = pg_catalog, pg_temp SET rinq.trace_id = ''
+CREATE FUNCTION @extschema@.rinq_inbox_dead_letter_retry(id @extschema@.rinq_message_id, at timestamptz DEFAULT NULL)
+    RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     SELECT rinq_internal.require_own_relation('rinq_internal.inbox_dead_letter'::regclass);
-    SELECT rinq_internal.inbox_dead_letter_retry(id);
+    SELECT rinq_internal.require_own_relation('rinq_internal.inbox_waiting'::regclass);
+    SELECT rinq_internal.inbox_dead_letter_retry(id, at);
 END;
-REVOKE ALL ON FUNCTION @extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id) IS
-    'Has a request that was given up executed again, as a new message whose id is returned; NULL when there is none of this id';
+REVOKE ALL ON FUNCTION @extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id, timestamptz) IS
+    'Has a request that was set aside handled again, as the command it was, now or at a time; false when there is none of this id';
 
 CREATE FUNCTION rinq_internal.inbox_dead_letter_delete(id @extschema@.rinq_message_id)
     RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE
@@ -1105,13 +1221,63 @@ BEGIN ATOMIC
 END;
 REVOKE ALL ON FUNCTION @extschema@.rinq_inbox_dead_letter_delete(@extschema@.rinq_message_id) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_inbox_dead_letter_delete(@extschema@.rinq_message_id) IS
-    'Deletes a request that was given up; false when there is none of this id';
+    'Deletes a request that was set aside; false when there is none of this id';
+
+CREATE FUNCTION rinq_internal.inbox_waiting_retry(id @extschema@.rinq_message_id, at timestamptz)
+    RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+    WITH u AS (
+        UPDATE rinq_internal.inbox_waiting w SET due = COALESCE(inbox_waiting_retry.at, pg_catalog.now()),
+            database = (SELECT b.oid FROM pg_catalog.pg_database b
+                        WHERE b.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
+        WHERE w.id OPERATOR(pg_catalog.=) inbox_waiting_retry.id::pg_catalog.text
+        RETURNING 1
+    )
+    SELECT EXISTS (SELECT FROM u);
+END;
+COMMENT ON FUNCTION rinq_internal.inbox_waiting_retry(@extschema@.rinq_message_id, timestamptz) IS
+    'Does what rinq_inbox_waiting_retry does, which has locked the extension before its tables';
+
+CREATE FUNCTION @extschema@.rinq_inbox_waiting_retry(id @extschema@.rinq_message_id, at timestamptz DEFAULT NULL)
+    RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT rinq_internal.require_own_relation('rinq_internal.inbox_waiting'::regclass);
+    SELECT rinq_internal.inbox_waiting_retry(id, at);
+END;
+REVOKE ALL ON FUNCTION @extschema@.rinq_inbox_waiting_retry(@extschema@.rinq_message_id, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_inbox_waiting_retry(@extschema@.rinq_message_id, timestamptz) IS
+    'Has the next attempt at a command that waits for it begin now, or at a time; false when none of this id waits';
+
+CREATE FUNCTION rinq_internal.inbox_waiting_delete(id @extschema@.rinq_message_id)
+    RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE
+BEGIN ATOMIC
+    WITH d AS (
+        DELETE FROM rinq_internal.inbox_waiting w
+        WHERE w.id OPERATOR(pg_catalog.=) inbox_waiting_delete.id::pg_catalog.text
+        RETURNING 1
+    )
+    SELECT EXISTS (SELECT FROM d);
+END;
+COMMENT ON FUNCTION rinq_internal.inbox_waiting_delete(@extschema@.rinq_message_id) IS
+    'Does what rinq_inbox_waiting_delete does, which has locked the extension before its tables';
+
+CREATE FUNCTION @extschema@.rinq_inbox_waiting_delete(id @extschema@.rinq_message_id)
+    RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT rinq_internal.require_own_relation('rinq_internal.inbox_waiting'::regclass);
+    SELECT rinq_internal.inbox_waiting_delete(id);
+END;
+REVOKE ALL ON FUNCTION @extschema@.rinq_inbox_waiting_delete(@extschema@.rinq_message_id) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_inbox_waiting_delete(@extschema@.rinq_message_id) IS
+    'Deletes a command that waits for its next attempt; false when none of this id waits';
 
 CREATE VIEW @extschema@.rinq_inbox_attempt WITH (security_barrier) AS
     SELECT r.id, r.attempts, r.first, r.last
     FROM rinq_internal.inbox_attempt r
     WHERE pg_catalog.has_function_privilege(
-        '@extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id)'::pg_catalog.regprocedure, 'EXECUTE');
+        '@extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id, timestamptz)'::pg_catalog.regprocedure, 'EXECUTE');
 COMMENT ON VIEW @extschema@.rinq_inbox_attempt IS
     'How often requests were attempted that the broker has delivered more than once; empty for roles that may not execute rinq_inbox_dead_letter_retry';
 COMMENT ON COLUMN @extschema@.rinq_inbox_attempt.id IS 'Message id of the request';
@@ -1123,7 +1289,7 @@ CREATE VIEW @extschema@.rinq_inbox_handled WITH (security_barrier) AS
     SELECT r.id, r.namespace, r.handled, r.payload, r.is_payload_dropped
     FROM rinq_internal.inbox_handled r
     WHERE pg_catalog.has_function_privilege(
-        '@extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id)'::pg_catalog.regprocedure, 'EXECUTE');
+        '@extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id, timestamptz)'::pg_catalog.regprocedure, 'EXECUTE');
 COMMENT ON VIEW @extschema@.rinq_inbox_handled IS
     'Requests that were handled, of listeners that deduplicate, for as long as rinq.dedup_retention says; empty for roles that may not execute rinq_inbox_dead_letter_retry';
 COMMENT ON COLUMN @extschema@.rinq_inbox_handled.id IS 'Message id of the request';
@@ -1132,23 +1298,74 @@ COMMENT ON COLUMN @extschema@.rinq_inbox_handled.handled IS 'When its handler be
 COMMENT ON COLUMN @extschema@.rinq_inbox_handled.payload IS 'Payload of its response in CBOR, NULL for nil, for none, and when it was dropped';
 COMMENT ON COLUMN @extschema@.rinq_inbox_handled.is_payload_dropped IS 'Whether the payload was dropped, as rinq.dedup_max_size says';
 
+CREATE VIEW @extschema@.rinq_inbox_waiting WITH (security_barrier) AS
+    SELECT r.id, r.source, r.namespace, r.command, r.payload, r.trace_id, r.deadline, r.span_context, r.traceparent, r.tracestate, r.handler, r.attempts, r.first_received, r.last_attempt, r.sqlstate, r.error, r.detail, r.hint, r.context, r.due
+    FROM rinq_internal.inbox_waiting r
+    WHERE pg_catalog.has_function_privilege(
+        '@extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id, timestamptz)'::pg_catalog.regprocedure, 'EXECUTE');
+COMMENT ON VIEW @extschema@.rinq_inbox_waiting IS
+    'Commands that wait for their next attempt, for rinq_inbox_waiting_retry and rinq_inbox_waiting_delete; empty for roles that may not execute rinq_inbox_dead_letter_retry';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.id IS 'Message id of the request';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.source IS 'Session that sent the request, at its revision when it did';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.namespace IS 'Namespace that the request was sent to';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.command IS 'Name of the command';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.payload IS 'Payload in CBOR, NULL for nil';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.trace_id IS 'Trace id of the request';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.deadline IS 'Time after which it is not handled any more, NULL for none';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.span_context IS 'OpenTracing context, NULL for none';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.traceparent IS 'W3C trace context: its traceparent, NULL for none';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.tracestate IS 'W3C trace context: its tracestate, NULL for none';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.handler IS 'Function that was to handle it';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.attempts IS 'How often it was attempted';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.first_received IS 'When this database received it first';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.last_attempt IS 'When the last attempt began';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.sqlstate IS 'SQLSTATE of the error that ended the last attempt, NULL when the attempt ended its process';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.error IS 'Message of that error, or what has happened';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.detail IS 'Its detail, NULL for none';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.hint IS 'Its hint, NULL for none';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.context IS 'Where in the handler it was raised, NULL when that is not known';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.due IS 'When the next attempt may begin; while one is under way, when it is taken for dead';
+
 CREATE VIEW @extschema@.rinq_inbox_dead_letter WITH (security_barrier) AS
-    SELECT r.id, r.source, r.namespace, r.command, r.payload, r.trace_id, r.handler, r.attempts, r.error, r.recorded
+    SELECT r.id, r.source, r.namespace, r.command, r.payload, r.trace_id, r.deadline, r.span_context, r.traceparent, r.tracestate, r.handler, r.attempts, r.first_received, r.last_attempt, r.sqlstate, r.error, r.detail, r.hint, r.context, r.recorded
     FROM rinq_internal.inbox_dead_letter r
     WHERE pg_catalog.has_function_privilege(
-        '@extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id)'::pg_catalog.regprocedure, 'EXECUTE');
+        '@extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id, timestamptz)'::pg_catalog.regprocedure, 'EXECUTE');
 COMMENT ON VIEW @extschema@.rinq_inbox_dead_letter IS
-    'Requests that were given up after rinq.max_attempts, for rinq_inbox_dead_letter_retry and rinq_inbox_dead_letter_delete; empty for roles that may not execute rinq_inbox_dead_letter_retry';
+    'Requests that were set aside, for rinq_inbox_dead_letter_retry and rinq_inbox_dead_letter_delete; empty for roles that may not execute the former';
 COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.id IS 'Message id of the request';
 COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.source IS 'Session that sent the request, at its revision when it did';
 COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.namespace IS 'Namespace that the request was sent to';
 COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.command IS 'Name of the command';
 COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.payload IS 'Payload in CBOR, NULL for nil';
 COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.trace_id IS 'Trace id of the request';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.deadline IS 'Time after which it is not handled any more, NULL for none';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.span_context IS 'OpenTracing context, NULL for none';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.traceparent IS 'W3C trace context: its traceparent, NULL for none';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.tracestate IS 'W3C trace context: its tracestate, NULL for none';
 COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.handler IS 'Function that was to handle it';
 COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.attempts IS 'How often it was attempted';
-COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.error IS 'Error that it was answered with';
-COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.recorded IS 'When it was given up';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.first_received IS 'When this database received it first';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.last_attempt IS 'When the last attempt began';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.sqlstate IS 'SQLSTATE of the error that ended the last attempt, NULL when the attempt ended its process';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.error IS 'Message of that error, or what has happened';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.detail IS 'Its detail, NULL for none';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.hint IS 'Its hint, NULL for none';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.context IS 'Where in the handler it was raised, NULL when that is not known';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.recorded IS 'When it was set aside';
+
+CREATE VIEW @extschema@.rinq_inbox_status AS
+    SELECT w.waiting, w.next_due, w.oldest_waiting, d.dead, d.oldest_dead
+    FROM (SELECT pg_catalog.count(*) AS waiting, pg_catalog.min(r.due) AS next_due, pg_catalog.min(r.first_received) AS oldest_waiting
+          FROM rinq_internal.inbox_waiting r) w,
+         (SELECT pg_catalog.count(*) AS dead, pg_catalog.min(r.recorded) AS oldest_dead FROM rinq_internal.inbox_dead_letter r) d;
+COMMENT ON VIEW @extschema@.rinq_inbox_status IS
+    'How many commands wait for their next attempt, and how many requests were set aside';
+COMMENT ON COLUMN @extschema@.rinq_inbox_status.waiting IS 'Commands that wait for their next attempt';
+COMMENT ON COLUMN @extschema@.rinq_inbox_status.next_due IS 'When the next of these attempts may begin';
+COMMENT ON COLUMN @extschema@.rinq_inbox_status.oldest_waiting IS 'When the oldest of these commands was received';
+COMMENT ON COLUMN @extschema@.rinq_inbox_status.dead IS 'Requests that were set aside';
+COMMENT ON COLUMN @extschema@.rinq_inbox_status.oldest_dead IS 'When the oldest of them was set aside';
 
 -- ---------------------------------------------------------------------
 -- sessions
@@ -1853,6 +2070,7 @@ CREATE FUNCTION @extschema@.rinq_peer_status(
     OUT reconnects bigint, OUT messages_sent bigint, OUT messages_dropped bigint,
     OUT notifications_received bigint, OUT notifications_rejected bigint,
     OUT notifications_dropped bigint, OUT notifications_failed bigint, OUT events_missed bigint,
+    OUT requests_retried bigint, OUT requests_set_aside bigint,
     OUT longest_turn double precision, OUT longest_turn_cpu double precision,
     OUT last_error_at timestamptz, OUT next_attempt timestamptz,
     OUT tls_version text, OUT tls_cipher text, OUT tls_certificate_expires timestamptz, OUT server text)
@@ -1865,7 +2083,8 @@ CREATE VIEW @extschema@.rinq_peer AS
     SELECT pg_catalog.current_database() AS database, s.pid, s.peer_id, s.state, s.broker,
            s.server, s.broker_version, s.tls_version, s.tls_cipher, s.tls_certificate_expires, s.blocked, s.connected_since, s.last_error, s.last_error_at, s.next_attempt, s.reconnects,
            s.calls_sent, s.responses_received, s.responses_dropped, s.requests_received,
-           s.requests_rejected, s.requests_requeued, s.requests_expired, s.requests_unhandled, s.responses_sent,
+           s.requests_rejected, s.requests_requeued, s.requests_expired, s.requests_unhandled,
+           s.requests_retried, s.requests_set_aside, s.responses_sent,
            s.messages_sent, s.messages_dropped, s.notifications_received,
            s.notifications_rejected, s.notifications_dropped, s.notifications_failed,
            s.events_missed, s.longest_turn, s.longest_turn_cpu
@@ -1896,6 +2115,8 @@ COMMENT ON COLUMN @extschema@.rinq_peer.requests_rejected IS 'Requests rejected 
 COMMENT ON COLUMN @extschema@.rinq_peer.requests_requeued IS 'Requests given back to the broker unanswered';
 COMMENT ON COLUMN @extschema@.rinq_peer.requests_expired IS 'Requests whose deadline passed before they were answered';
 COMMENT ON COLUMN @extschema@.rinq_peer.requests_unhandled IS 'Requests answered with an error before a handler ran';
+COMMENT ON COLUMN @extschema@.rinq_peer.requests_retried IS 'Attempts at requests that have failed, or were set aside, for which another one is made';
+COMMENT ON COLUMN @extschema@.rinq_peer.requests_set_aside IS 'Requests that were set aside in rinq_inbox_dead_letter';
 COMMENT ON COLUMN @extschema@.rinq_peer.responses_sent IS 'Responses published';
 COMMENT ON COLUMN @extschema@.rinq_peer.messages_sent IS 'Messages published that transactions have sent';
 COMMENT ON COLUMN @extschema@.rinq_peer.messages_dropped IS 'Messages of these that were given up: from memory and not taken or not confirmed, or past their deadline';
@@ -2166,7 +2387,7 @@ GRANT EXECUTE ON FUNCTION rinq_internal.role_oid(rinq_internal.role_reference),
 GRANT EXECUTE ON FUNCTION @extschema@.rinq_check(), @extschema@.rinq_outbox_peer_status() TO pg_monitor;
 GRANT SELECT ON @extschema@.rinq_durable_calls, @extschema@.rinq_listeners, @extschema@.rinq_sessions, @extschema@.rinq_session_attributes, @extschema@.rinq_stored_notifications,
     @extschema@.rinq_subscriptions TO PUBLIC;
-GRANT SELECT ON @extschema@.rinq_outbox_status TO pg_monitor;
+GRANT SELECT ON @extschema@.rinq_outbox_status, @extschema@.rinq_inbox_status TO pg_monitor;
 GRANT EXECUTE ON FUNCTION @extschema@.rinq_peer_status() TO pg_monitor;
 GRANT SELECT ON @extschema@.rinq_peer TO pg_monitor;
 

@@ -56,6 +56,7 @@ int			rinq_notification_memory = 64;
 int			rinq_notification_retention = 3600;
 int			rinq_session_cache = 32;
 int			rinq_prune_interval = 180;
+int			rinq_dead_letter_retention = 0;
 int			rinq_dedup_retention = 86400;
 int			rinq_key_retention = 86400;
 int			rinq_result_retention = 86400;
@@ -434,6 +435,11 @@ define_work_settings(void)
 							"Then it is answered with an error and kept in rinq_inbox_dead_letter; 0 is no limit.",
 							&rinq_max_attempts,
 							5, 0, 1000, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.dead_letter_retention",
+							"Sets how long requests are kept that were set aside.",
+							"In rinq_inbox_dead_letter; 0 is until they are deleted.",
+							&rinq_dead_letter_retention,
+							0, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.dedup_retention",
 							"Sets how long it is remembered that a request was handled.",
 							"Of listeners that deduplicate; and how long attempts are counted.",

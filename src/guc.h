@@ -46,6 +46,7 @@ extern int	rinq_outbox_check_interval; /* s */
 extern int	rinq_send_attempts;
 extern int	rinq_retry_delay;	/* ms */
 extern int	rinq_max_attempts;
+extern int	rinq_dead_letter_retention; /* s; 0 is for ever */
 extern int	rinq_dedup_retention;	/* s */
 extern int	rinq_key_retention; /* s */
 extern int	rinq_result_retention;	/* s */

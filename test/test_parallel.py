@@ -53,7 +53,7 @@ class Parallel(case.PeerCase):
         """They write the extension's tables, or look into these."""
         message = "'58AEE146-191C.45@3#1'"
         for call in ("rinq_outbox_dead_letter_delete(%s)", "rinq_outbox_dead_letter_retry(%s)", "rinq_inbox_dead_letter_delete(%s)",
-                     "rinq_inbox_dead_letter_retry(%s)", "rinq_check()"):
+                     "rinq_inbox_dead_letter_retry(%s)", "rinq_inbox_waiting_retry(%s)", "rinq_inbox_waiting_delete(%s)", "rinq_check()"):
             self.wrap("PERFORM " + call.replace("%s", message))
             for mode in (WORKER, LEADER):
                 self.assertSqlState(self.run_in(mode), "25000")

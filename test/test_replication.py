@@ -66,8 +66,8 @@ class Replication(case.Case):
         db.sql("INSERT INTO rinq_internal.inbox_attempt (id, digest, attempts, first, last)"
                " VALUES ('1-0001.1@0#1', sha256('1'), 2, now(), now()), ('1-0001.1@0#2', sha256('2'), 2, now(), now());"
                "UPDATE rinq_internal.inbox_attempt SET attempts = 3; DELETE FROM rinq_internal.inbox_attempt WHERE id = '1-0001.1@0#2'")
-        db.sql("INSERT INTO rinq_internal.inbox_dead_letter (id, digest, source, namespace, command, trace_id, handler, attempts, error, recorded)"
-               " VALUES ('1-0001.1@0#1', sha256('1'), 'x', 'retried', 'x', 'x', 'x', 1, 'x', now()), ('1-0001.1@0#2', sha256('2'), 'x', 'x', 'x', 'x', 'x', 1, 'x', now())")
+        db.sql("INSERT INTO rinq_internal.inbox_dead_letter (id, digest, source, namespace, command, trace_id, handler, attempts, first_received, last_attempt, error, recorded)"
+               " VALUES ('1-0001.1@0#1', sha256('1'), 'x', 'retried', 'x', 'x', 'x', 1, now(), now(), 'x', now()), ('1-0001.1@0#2', sha256('2'), 'x', 'x', 'x', 'x', 'x', 1, now(), now(), 'x', now())")
         db.sql("SELECT rinq_inbox_dead_letter_delete('1-0001.1@0#2')")
         for number in range(3):
             db.sql(DEAD_LETTER % (number + 1, "retried"))

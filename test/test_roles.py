@@ -14,7 +14,7 @@ class Roles(case.Case):
         name = cls.db.name
         cls.plain = cls.db.role("plain_" + name)
         cls.owner = cls.db.role("owner_" + name)
-        for function in ("rinq_listen(text, regprocedure, integer, boolean, interval, boolean)", "rinq_unlisten(text)", "rinq_call(text, text, jsonb, interval, text)"):
+        for function in ("rinq_listen(text, regprocedure, integer, boolean, interval, boolean, jsonb, text[])", "rinq_unlisten(text)", "rinq_call(text, text, jsonb, interval, text)"):
             cls.db.sql("GRANT EXECUTE ON FUNCTION %s TO %s" % (function, cls.owner))
         cls.remote = cls.world.peer()
 
@@ -62,7 +62,7 @@ class Roles(case.Case):
     def test_function_of_another_role(self):
         """Neither the role it runs as nor a superuser owns it: it was that role's when it was registered, and that is enough."""
         author, runner = self.db.role("author_of_it"), self.db.role("runner_of_it")
-        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean, interval, boolean), rinq_unlisten(text) TO " + runner)
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean, interval, boolean, jsonb, text[]), rinq_unlisten(text) TO " + runner)
         self.db.handler("of_author", "RETURN to_jsonb(current_user::text);", role=author)
         self.db.listen("of.author", "of_author", role=runner)
         self.assertEqual(self.remote.call("of.author", "x", timeout=20), runner)
@@ -93,7 +93,7 @@ class Roles(case.Case):
         role = self.db.role("unwelcome_" + self.db.name)
         self.addCleanup(self.server.psql, "DROP ROLE " + role)
         self.addCleanup(self.db.sql, "DROP OWNED BY " + role)
-        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean, interval, boolean) TO " + role)
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean, interval, boolean, jsonb, text[]) TO " + role)
         self.db.handler("unwelcome", "RETURN '1';", role=role)
         self.db.listen("unwelcome", "unwelcome", role=role)
         changes = [("REVOKE CONNECT ON DATABASE %s FROM PUBLIC" % self.db.name, "GRANT CONNECT ON DATABASE %s TO PUBLIC" % self.db.name)]
@@ -132,7 +132,7 @@ class Roles(case.Case):
 
     def test_handlers_of_several_roles(self):
         other = self.db.role("other_" + self.db.name)
-        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean, interval, boolean) TO " + other)
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean, interval, boolean, jsonb, text[]) TO " + other)
         for role in (self.owner, other):
             self.db.handler("as_" + role, "RETURN to_jsonb(current_user::text);", role=role)
             self.db.listen("as_" + role, "as_" + role, role=role)
@@ -150,7 +150,7 @@ class Roles(case.Case):
     def test_role_without_login(self):
         """Refused clearly at registration where there is no session of such a role; its handler runs as that role where there is."""
         role = self.db.role("nologin_" + self.db.name, "NOLOGIN")
-        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean, interval, boolean) TO " + role)
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean, interval, boolean, jsonb, text[]) TO " + role)
         with self.db.session() as session:
             session.execute("SET ROLE " + role)
             session.execute("CREATE FUNCTION quiet(req rinq_request) RETURNS jsonb LANGUAGE sql AS 'SELECT to_jsonb(current_user::text)'")
@@ -163,7 +163,7 @@ class Roles(case.Case):
     def test_role_that_may_not_log_in_any_more(self):
         """From PostgreSQL 17 on that is about clients only: an executor that starts after it serves the role all the same."""
         role = self.db.role("retired_" + self.db.name)
-        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean, interval, boolean) TO " + role)
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean, interval, boolean, jsonb, text[]) TO " + role)
         self.db.handler("retired", "RETURN to_jsonb(session_user::text);", role=role)
         self.db.listen("retired", "retired", role=role)
         self.server.psql("ALTER ROLE %s NOLOGIN" % role)
@@ -189,7 +189,7 @@ class Roles(case.Case):
 
     def test_role_loses_its_login_or_disappears(self):
         role = self.db.role("leaver_" + self.db.name)
-        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean, interval, boolean) TO " + role)
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean, interval, boolean, jsonb, text[]) TO " + role)
         self.db.handler("leaver", "RETURN to_jsonb(current_user::text);")
         self.db.listen("leaver", "leaver", role=role)
         self.assertEqual(self.remote.call("leaver", "x", timeout=10), role)
@@ -274,7 +274,7 @@ class Intruders(case.OwnDatabaseCase):
         role = self.db.role("attacker_" + self.db.name)
         self.addCleanup(self.server.psql, "DROP ROLE " + role)
         self.addCleanup(self.db.sql, "DROP OWNED BY " + role)
-        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean, interval, boolean) TO " + role)
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean, interval, boolean, jsonb, text[]) TO " + role)
         self.db.sql("CREATE SCHEMA own AUTHORIZATION " + role)
         return role
 

@@ -625,7 +625,7 @@ class Handlers(Base):
         cls.db.sql("ALTER TABLE protected ENABLE ROW LEVEL SECURITY")
         cls.db.sql("CREATE POLICY p ON protected USING (tenant = rinq_source_attribute('auth', 'tenant'))")
         cls.db.role("reader")
-        cls.db.sql("GRANT SELECT ON protected TO reader; GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean, interval, boolean),"
+        cls.db.sql("GRANT SELECT ON protected TO reader; GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean, interval, boolean, jsonb, text[]),"
                    " rinq_session_get(text, text, text), rinq_session_update(text, text, rinq_attribute[]) TO reader")
         cls.db.sql("SELECT rinq_listen('who', 'whoami(rinq_request)')", role="reader")
         cls.remote.call("who", "role", timeout=20)

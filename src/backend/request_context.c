@@ -15,6 +15,7 @@
 
 RinqInherited rinq_inherited;
 RinqFailure rinq_last_failure_data = {NULL, NULL, NULL};
+int64		rinq_retry_after = -1;
 
 /*
  * Return the trace id in use: the setting wins over what is inherited.  The
@@ -42,6 +43,7 @@ static MemoryContext failure_context = NULL;
 void
 rinq_failure_forget(void)
 {
+	rinq_retry_after = -1;
 	memset(&rinq_last_failure_data, 0, sizeof(rinq_last_failure_data));
 	if (failure_context != NULL)
 		MemoryContextReset(failure_context);

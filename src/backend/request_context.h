@@ -25,6 +25,7 @@
 #define ERRCODE_RINQ_STALE_FETCH MAKE_SQLSTATE('R', 'Q', '0', '0', '5')
 #define ERRCODE_RINQ_FROZEN MAKE_SQLSTATE('R', 'Q', '0', '0', '6')
 #define ERRCODE_RINQ_NOT_FOUND MAKE_SQLSTATE('R', 'Q', '0', '0', '7')
+#define ERRCODE_RINQ_RETRY MAKE_SQLSTATE('R', 'Q', '0', '1', '0')
 
 /* what a handler's own messages inherit */
 typedef struct RinqInherited
@@ -53,6 +54,9 @@ typedef struct RinqFailure
 } RinqFailure;
 
 extern RinqFailure rinq_last_failure_data;
+
+/* ms after which rinq_retry has asked for another attempt; -1: it has not, or said no time */
+extern int64 rinq_retry_after;
 
 extern void rinq_failure_forget(void);
 RINQ_NORETURN extern void rinq_failure_raise(const char *type, const char *message,

@@ -44,6 +44,20 @@ copy_config_text(const RinqFields *fields, int field)
 	return text.data == NULL ? NULL : pnstrdup(text.data, text.len);
 }
 
+/* Copy bytes; none when they are absent. */
+static RinqBytes
+copy_config_bytes(const RinqFields *fields, int field)
+{
+	RinqBytes	bytes = rinq_get_bytes(fields, field);
+	char	   *copy;
+
+	if (bytes.len == 0)
+		return rinq_bytes(NULL, 0);
+	copy = palloc(bytes.len);
+	memcpy(copy, bytes.data, bytes.len);
+	return rinq_bytes(copy, bytes.len);
+}
+
 static void
 pack_listener(StringInfo list, const RinqListener *listener)
 {
@@ -57,6 +71,9 @@ pack_listener(StringInfo list, const RinqListener *listener)
 	rinq_put_uint32(&fields, RINQ_LISTENER_MAX_CONCURRENT, (uint32) listener->max_concurrent);
 	rinq_put_flag(&fields, RINQ_LISTENER_DEDUPLICATE, listener->deduplicate);
 	rinq_put_uint32(&fields, RINQ_LISTENER_TIMEOUT, (uint32) listener->timeout);
+	rinq_put_fixed(&fields, RINQ_LISTENER_RETRY, RINQ_FIELD_BYTES, &listener->retry, sizeof(listener->retry));
+	rinq_put_int64(&fields, RINQ_LISTENER_DUE, listener->due);
+	rinq_put_bytes(&fields, RINQ_LISTENER_ORDER_BY, listener->order_by);
 	rinq_put_bytes(&fields, RINQ_LISTENER_PROBLEM, config_text_bytes(listener->problem));
 	rinq_fields_append(list, &fields);
 }
@@ -76,6 +93,10 @@ unpack_listener(RinqBytes *list)
 	listener->max_concurrent = (int32) rinq_get_uint32(&fields, RINQ_LISTENER_MAX_CONCURRENT);
 	listener->deduplicate = rinq_get_flag(&fields, RINQ_LISTENER_DEDUPLICATE);
 	listener->timeout = (int32) rinq_get_uint32(&fields, RINQ_LISTENER_TIMEOUT);
+	if (!rinq_get_fixed(&fields, RINQ_LISTENER_RETRY, RINQ_FIELD_BYTES, &listener->retry, sizeof(listener->retry)))
+		memset(&listener->retry, 0, sizeof(listener->retry));
+	listener->due = rinq_get_int64(&fields, RINQ_LISTENER_DUE);
+	listener->order_by = copy_config_bytes(&fields, RINQ_LISTENER_ORDER_BY);
 	listener->problem = copy_config_text(&fields, RINQ_LISTENER_PROBLEM);
 	return listener;
 }

@@ -15,6 +15,7 @@
 #include "base/bytes.h"
 #include "ipc/shared.h"
 #include "nodes/pg_list.h"
+#include "protocol/retry_policy.h"
 
 typedef struct RinqListener
 {
@@ -27,6 +28,13 @@ typedef struct RinqListener
 	bool		deduplicate;
 	int32		timeout;		/* ms that a handler may take; 0: as the
 								 * setting says */
+	RinqRetryPolicy retry;		/* of commands that have failed */
+	RinqBytes	order_by;		/* path of the value in a payload of which one
+								 * is handled at a time, each element with a
+								 * zero byte behind it; empty: of none */
+	int64		due;			/* when the first command that waits in the
+								 * inbox is due, on the monotonic clock; 0 is
+								 * none */
 	char	   *problem;		/* why it cannot be served; NULL when it can */
 } RinqListener;
 

@@ -33,6 +33,7 @@
 #include "ipc/sendqueue.h"
 #include "ipc/shared.h"
 #include "protocol/kinds.h"
+#include "protocol/retry_policy.h"
 
 #define RINQ_NO_SLOT PG_UINT32_MAX
 #define RINQ_SLOT_INLINE 704
@@ -40,6 +41,9 @@
 #define RINQ_CLAIMED_BY_PEER 0
 #define RINQ_CLAIMED_BY_OWNER PG_UINT32_MAX
 
+#define RINQ_ATTEMPT_GRACE 10000	/* ms after which a command that was taken
+									 * from the inbox, and whose process has
+									 * ended, may be taken again */
 #define RINQ_ASYNC_GRACE 60000	/* ms that a result is kept after its deadline */
 
 typedef enum RinqSlotState
@@ -61,6 +65,8 @@ typedef enum RinqOutcome
 	RINQ_OUTCOME_ERROR,			/* text */
 	RINQ_OUTCOME_MALFORMED,		/* text; the response made no sense */
 	RINQ_OUTCOME_GIVEN_BACK,	/* the request was given back */
+	RINQ_OUTCOME_AGAIN,			/* the call is to be handled again, when it is
+								 * "due" */
 	RINQ_OUTCOME_EXPIRED,		/* the deadline passed */
 	RINQ_OUTCOME_CONNECTION_LOST,	/* text */
 	RINQ_OUTCOME_NOT_CONNECTED, /* text; nothing was sent */
@@ -162,6 +168,12 @@ typedef struct RinqSlot
 								 * handled again */
 	int32		timeout;		/* requests: ms of the listener's own; 0: as
 								 * the setting says */
+	bool		from_inbox;		/* requests: the first one that is due in the
+								 * inbox, for the namespace */
+	RinqRetryPolicy retry;		/* requests: of the listener */
+	int64		due;			/* result of a request: when the inbox has one
+								 * that is due, or this is; 0 is never, or not
+								 * known */
 	bool		async;			/* calls: no process waits for it now */
 	bool		in_handler;		/* calls: made by a handler, which may finish
 								 * at a stop */
@@ -184,6 +196,8 @@ typedef enum RinqEventKind
 	RINQ_EVENT_CALL,			/* slot: a call to send */
 	RINQ_EVENT_ABANDONED,		/* slot: no process waits any more */
 	RINQ_EVENT_RESULT,			/* slot: the result of a request */
+	RINQ_EVENT_MORE_DUE,		/* slot: the inbox has another one that is due
+								 * for the namespace of this one */
 	RINQ_EVENT_SESSION,			/* procno of a process that has a new session,
 								 * and its number */
 	RINQ_EVENT_CLIENT_GONE		/* number of a backend that ended */

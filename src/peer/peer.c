@@ -20,9 +20,12 @@
 #include "guc.h"
 #include "ipc/session_ids.h"
 #include "peer/command/dispatch.h"
+#include "peer/command/due.h"
+#include "peer/command/inbox.h"
 #include "peer/command/invoker.h"
 #include "peer/command/pending_calls.h"
 #include "peer/command/pool.h"
+#include "peer/command/request_slots.h"
 #include "peer/broker.h"
 #include "peer/hooks.h"
 #include "peer/mailbox/mailbox_responses.h"
@@ -142,6 +145,7 @@ read_config(void)
 	rinq_consume_configure(config.listeners);
 	rinq_durable_configure(config.durable);
 	rinq_mailbox_configure(&config.mailbox, config.mailbox_used);
+	rinq_inbox_due_configured();
 	rinq_dispatch_configured();
 	if (rinq_peer_broker_configure(&config.server))
 		rinq_network_reload();
@@ -197,6 +201,9 @@ read_inbox(void)
 				break;
 			case RINQ_EVENT_RESULT:
 				rinq_dispatch_result(entry.value, entry.serial);
+				break;
+			case RINQ_EVENT_MORE_DUE:
+				rinq_dispatch_more_due(entry.value, entry.serial);
 				break;
 			case RINQ_EVENT_SESSION:
 				rinq_own_session_of_process((int) entry.value, entry.serial);
@@ -301,6 +308,8 @@ run_turn(void)
 	rinq_slice_begin();
 	next = rinq_network_next_deadline();
 	next = rinq_clock_earlier(next, rinq_dispatch_expire());
+	if (!rinq_peer.stopping)
+		next = rinq_clock_earlier(next, rinq_inbox_step());
 	next = rinq_clock_earlier(next, rinq_consume_retry());
 	next = rinq_clock_earlier(next, rinq_declare_step());
 	next = rinq_clock_earlier(next, rinq_mending_step());
@@ -365,7 +374,7 @@ leave_network(void)
 	for (;;)
 	{
 		int64		next = run_turn();
-		bool		busy = rinq_dispatch_busy() || rinq_pending_any() || rinq_publisher_busy();
+		bool		busy = rinq_request_slots_busy() || rinq_pending_any() || rinq_publisher_busy();
 
 		if (rinq_network_stopped())
 			break;
@@ -421,7 +430,7 @@ rinq_peer_main(Datum arg)
 	rinq_session_cache_init();
 	rinq_publisher_init();
 	rinq_pending_init();
-	rinq_dispatch_init();
+	rinq_request_slots_init();
 	rinq_sender_init();
 	rinq_pool_init();
 	rinq_network_init();

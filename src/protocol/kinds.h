@@ -98,6 +98,15 @@ enum
 	RINQ_REQUEST_SPAN,
 	RINQ_REQUEST_TRACEPARENT,
 	RINQ_REQUEST_TRACESTATE,
+	RINQ_REQUEST_ATTEMPT,		/* uint32: which one this is */
+	RINQ_REQUEST_FIRST_RECEIVED,	/* int64: TimestampTz */
+	RINQ_REQUEST_REFUSAL,		/* why its handler cannot be run; absent when
+								 * it can */
+	RINQ_REQUEST_ORDER_BY,		/* path of the value of which one is handled
+								 * at a time: each element with a zero byte
+								 * behind it */
+	RINQ_REQUEST_DIGEST,		/* of one that was in the inbox: its key
+								 * there, beside the id */
 	RINQ_REQUEST_END
 };
 
@@ -234,6 +243,9 @@ enum
 	RINQ_LISTENER_MAX_CONCURRENT,	/* uint32 */
 	RINQ_LISTENER_DEDUPLICATE,	/* flag */
 	RINQ_LISTENER_TIMEOUT,		/* uint32 */
+	RINQ_LISTENER_RETRY,		/* RinqRetryPolicy, as it is in memory */
+	RINQ_LISTENER_ORDER_BY,		/* as in requests */
+	RINQ_LISTENER_DUE,			/* int64: ms of the monotonic clock */
 	RINQ_LISTENER_PROBLEM,
 	RINQ_LISTENER_END
 };

@@ -97,6 +97,23 @@ rinq_command_bytes(const char *command)
 int64
 rinq_interval_ms(const Interval *interval)
 {
+	return rinq_positive_interval_ms(interval, "timeout");
+}
+
+/* Tell whether an interval is no time at all. */
+bool
+rinq_interval_is_zero(const Interval *interval)
+{
+	return interval->time == 0 && interval->day == 0 && interval->month == 0;
+}
+
+/*
+ * Do the same for any interval that must be positive; "what" it is, is for the
+ * error message.
+ */
+int64
+rinq_positive_interval_ms(const Interval *interval, const char *what)
+{
 	double		ms = (double) interval->time / 1000.0 +
 		((double) interval->day + (double) interval->month * DAYS_PER_MONTH) *
 		(double) SECS_PER_DAY * 1000.0;
@@ -104,7 +121,7 @@ rinq_interval_ms(const Interval *interval)
 	if (ms <= 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("timeout must be positive")));
+				 errmsg("%s must be positive", what)));
 	return (int64) Max(1.0, Min(ms, (double) INT_MAX));
 }
 

@@ -44,5 +44,7 @@ extern Datum rinq_payload_result(RinqBytes body, RinqPayloadForm form, bool *isn
 extern RinqBytes rinq_attribute_text(const char *text, const char *what);
 extern RinqBytes rinq_attribute_value(const JsonbValue *value);
 extern int64 rinq_interval_ms(const Interval *interval);
+extern int64 rinq_positive_interval_ms(const Interval *interval, const char *what);
+extern bool rinq_interval_is_zero(const Interval *interval);
 
 #endif							/* RINQ_ARGUMENTS_H */

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * failure.c
- *	  rinq_fail and rinq_last_failure: failures that an application defines.
+ *	  rinq_fail and rinq_last_failure: failures that an application defines; and
+ *	  rinq_retry, by which a handler asks for another attempt.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,6 +19,7 @@
 
 PG_FUNCTION_INFO_V1(rinq_fail);
 PG_FUNCTION_INFO_V1(rinq_last_failure);
+PG_FUNCTION_INFO_V1(rinq_retry);
 
 /*
  * rinq_fail(type text, message text, payload jsonb) returns void
@@ -47,6 +49,35 @@ rinq_fail(PG_FUNCTION_ARGS)
 
 	rinq_failure_raise(type, message, payload, NULL);
 	PG_RETURN_VOID();
+}
+
+/*
+ * rinq_retry(after interval, reason text) returns void
+ *
+ * Raises an error upon which the request that is handled is tried again, after
+ * a time, if there may be another attempt; NULL is when the listener's policy
+ * says.
+ */
+Datum
+rinq_retry(PG_FUNCTION_ARGS)
+{
+	int64		after = -1;
+	const char *reason = PG_ARGISNULL(1) ? "" : text_to_cstring(PG_GETARG_TEXT_PP(1));
+
+	rinq_refuse_parallel(fcinfo);
+	if (!PG_ARGISNULL(0))
+	{
+		const Interval *interval = PG_GETARG_INTERVAL_P(0);
+
+		if (rinq_interval_is_zero(interval))
+			after = 0;
+		else
+			after = rinq_positive_interval_ms(interval, "after");
+	}
+	rinq_retry_after = after;
+	ereport(ERROR,
+			(errcode(ERRCODE_RINQ_RETRY),
+			 errmsg_internal("%s", reason[0] != '\0' ? reason : "the handler asks for another attempt")));
 }
 
 /*

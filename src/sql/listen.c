@@ -22,6 +22,7 @@
 #include "backend/own_tables.h"
 #include "backend/parallel.h"
 #include "backend/registration.h"
+#include "backend/retry_policy.h"
 #include "backend/utility_hook.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
@@ -30,6 +31,7 @@
 #include "sql/arguments.h"
 #include "sql/listen.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
@@ -41,6 +43,7 @@ PG_FUNCTION_INFO_V1(rinq_listen);
 PG_FUNCTION_INFO_V1(rinq_unlisten);
 PG_FUNCTION_INFO_V1(rinq_listener_changed);
 PG_FUNCTION_INFO_V1(rinq_listener_registered);
+PG_FUNCTION_INFO_V1(rinq_inbox_due);
 
 #define TABLE_NAME "listener"
 
@@ -115,15 +118,36 @@ check_on_standby(bool on_standby, bool deduplicate)
 }
 
 /*
+ * Raise an error unless an array is the path of a value in a payload, as the
+ * operator #> takes it, which the handler gets as jsonb.
+ */
+static void
+check_order_by(ArrayType *path, Oid func)
+{
+	if (ARR_NDIM(path) != 1 || array_contains_nulls(path))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("order_by must be a path of one element or more"),
+				 errhint("For example, ARRAY['customer', 'id'].")));
+	if (get_func_rettype(func) == BYTEAOID)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("requests to a handler of raw payloads cannot be ordered by them")));
+}
+
+/*
  * rinq_listen(namespace text, handler regprocedure, max_concurrent integer,
- * deduplicate boolean, timeout interval, on_standby boolean) returns void
+ * deduplicate boolean, timeout interval, on_standby boolean,
+ * retry jsonb, order_by text[]) returns void
  *
  * Has requests to a namespace handled by a function, as the current role; in
  * effect from commit on.  At most max_concurrent are handled at the same time,
  * NULL for no limit; with deduplicate, a request is not handled again that was
- * handled already; and a handler may take as long as timeout says, NULL for
- * what the setting says.  With on_standby, standbys serve the namespace as well.
- * A listener of one's own is replaced.
+ * handled already; a handler may take as long as timeout says, NULL for what the
+ * setting says; and commands that fail are tried again as retry says, NULL for
+ * never.  With order_by, one is handled at a time for
+ * each value that the payload has there.  With on_standby, standbys serve the namespace as well.  A listener of
+ * one's own is replaced.
  */
 Datum
 rinq_listen(PG_FUNCTION_ARGS)
@@ -131,7 +155,8 @@ rinq_listen(PG_FUNCTION_ARGS)
 	char	   *namespace;
 	Oid			schema = rinq_internal_schema();
 	Oid			func;
-	Oid			types[] = {TEXTOID, TEXTOID, OIDOID, BOOLOID, OIDOID, INT4OID, BOOLOID, INT4OID, BOOLOID};
+	Oid			types[] = {TEXTOID, TEXTOID, OIDOID, BOOLOID, OIDOID, INT4OID, BOOLOID, INT4OID, BOOLOID, JSONBOID,
+	TEXTARRAYOID};
 	Datum		values[lengthof(types)];
 	char		nulls[lengthof(types)];
 
@@ -146,6 +171,10 @@ rinq_listen(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max_concurrent must be positive")));
+	if (!PG_ARGISNULL(6))
+		rinq_retry_policy_check(PG_GETARG_JSONB_P(6));
+	if (!PG_ARGISNULL(7))
+		check_order_by(PG_GETARG_ARRAYTYPE_P(7), func);
 	rinq_require_preloaded();
 	rinq_check_handler(func, RINQ_WORK_REQUEST, GetUserId());
 
@@ -163,16 +192,22 @@ rinq_listen(PG_FUNCTION_ARGS)
 		Int32GetDatum((int32) rinq_interval_ms(PG_GETARG_INTERVAL_P(4)));
 	values[8] = BoolGetDatum(!PG_ARGISNULL(5) && PG_GETARG_BOOL(5));
 	check_on_standby(DatumGetBool(values[8]), DatumGetBool(values[6]));
+	nulls[9] = PG_ARGISNULL(6) ? 'n' : ' ';
+	values[9] = PG_ARGISNULL(6) ? (Datum) 0 : PG_GETARG_DATUM(6);
+	nulls[10] = PG_ARGISNULL(7) ? 'n' : ' ';
+	values[10] = PG_ARGISNULL(7) ? (Datum) 0 : PG_GETARG_DATUM(7);
 	if (rinq_own_table_write(schema, TABLE_NAME,
 							 "INSERT INTO %s AS l"
-							 " (namespace, handler, role, owner, max_concurrent, deduplicate, timeout_ms, on_standby)"
+							 " (namespace, handler, role, owner, max_concurrent, deduplicate, timeout_ms, on_standby,"
+							 " retry, order_by)"
 							 " VALUES ($1, $2, rinq_internal.role_reference($3),"
-							 " rinq_internal.role_reference($5), $6, $7, $8, $9)"
+							 " rinq_internal.role_reference($5), $6, $7, $8, $9, $10, $11)"
 							 " ON CONFLICT (namespace) DO UPDATE"
 							 " SET handler = excluded.handler, role = excluded.role,"
 							 " owner = excluded.owner, max_concurrent = excluded.max_concurrent,"
 							 " deduplicate = excluded.deduplicate, timeout_ms = excluded.timeout_ms,"
-							 " on_standby = excluded.on_standby,"
+							 " on_standby = excluded.on_standby, retry = excluded.retry,"
+							 " order_by = excluded.order_by,"
 							 " identity = excluded.identity"
 							 " WHERE rinq_internal.role_oid(l.role) OPERATOR(pg_catalog.=) $3 OR $4",
 							 lengthof(types), types, values, nulls) == 0)
@@ -234,6 +269,26 @@ rinq_listener_changed(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_FOR_STATEMENT(((TriggerData *) fcinfo->context)->tg_event))
 		rinq_registration_tidy();
 	rinq_utility_hook_reread_at_commit();
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * inbox_due() returns trigger
+ *
+ * On the table of commands that wait for another attempt: has the reader find
+ * out at commit when the next one is due.  What the extension itself writes, the
+ * peer hears of in another way.
+ */
+Datum
+rinq_inbox_due(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("inbox_due must be called as a trigger")));
+	rinq_refuse_parallel(fcinfo);
+	if (!rinq_own_tables_in_use())
+		rinq_utility_hook_reread_at_commit();
 	return PointerGetDatum(NULL);
 }
 

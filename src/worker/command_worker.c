@@ -20,6 +20,7 @@
 #include "compat.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "backend/commit_queue.h"
 #include "backend/request_context.h"
 #include "base/backoff.h"
@@ -29,10 +30,12 @@
 #include "ipc/worker.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
+#include "protocol/order_key.h"
 #include "protocol/packed.h"
 #include "protocol/payload.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/lock.h"
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -40,6 +43,7 @@
 #include "worker/cleanup.h"
 #include "worker/handler.h"
 #include "worker/inbox.h"
+#include "worker/inbox_waiting.h"
 #include "worker/log.h"
 #include "worker/notify_bridge.h"
 #include "worker/purge.h"
@@ -53,6 +57,9 @@
 #define MAX_TRIES 10
 #define FIRST_PAUSE 5
 #define LONGEST_PAUSE 1000
+
+/* kind of advisory locks; those of SQL functions are 1 and 2 */
+#define TURN_LOCK 21
 
 static RinqWorkerArgs args;
 static RinqDatabase *database;
@@ -90,8 +97,8 @@ terminate_executor(SIGNAL_ARGS)
 /*
  * Give back what this process was running: it ends in the middle of it, and
  * its transaction is already rolled back.  A request whose handler has used up
- * its time, and did not end when it was cancelled, is answered instead: it
- * would only do the same again.
+ * its time, and did not end when it was cancelled, is answered instead, if a
+ * caller waits: it would only do the same again.
  */
 static void
 give_back(int code, Datum arg)
@@ -111,7 +118,8 @@ give_back(int code, Datum arg)
 	if (rinq_limit_is_overrun())
 	{
 		rinq_log_limit(NULL);
-		rinq_result_plainly(slot, rinq_limit_text());
+		if (slot->wants_response || slot->work != RINQ_WORK_REQUEST)
+			rinq_result_plainly(slot, rinq_limit_text());
 	}
 	if (rinq_slot_move(slot, RINQ_SLOT_RUNNING, RINQ_SLOT_DONE))
 		rinq_event_put(database, RINQ_EVENT_RESULT, index, slot->serial);
@@ -165,9 +173,67 @@ attach_executor(void)
 	return wanted;
 }
 
+/* Tell whether it is a request whose caller waits for nothing. */
+static bool
+is_command(const RinqSlot *slot)
+{
+	return slot->work == RINQ_WORK_REQUEST && !slot->wants_response;
+}
+
+/* Raise an error if the peer has found that the handler cannot be run. */
+static void
+refuse_request(const RinqFields *fields)
+{
+	RinqBytes	refusal;
+
+	if (fields->kind != RINQ_KIND_REQUEST)
+		return;
+	refusal = rinq_get_bytes(fields, RINQ_REQUEST_REFUSAL);
+	if (refusal.data != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the handler cannot be run"),
+				 errdetail_log("%s", pnstrdup(refusal.data, refusal.len))));
+}
+
+/*
+ * Wait until no other request with the same value in its payload is handled,
+ * where they are handled in order.  The peer sees to that, but for commands that
+ * it knows nothing of but that they are due in the inbox.
+ */
+static void
+take_turn(const RinqFields *fields)
+{
+	RinqBytes	path;
+	uint64		key;
+	LOCKTAG		tag;
+
+	if (fields->kind != RINQ_KIND_REQUEST)
+		return;
+	path = rinq_get_bytes(fields, RINQ_REQUEST_ORDER_BY);
+	if (path.len == 0 || RecoveryInProgress())
+		return;
+	key = rinq_order_key(rinq_get_bytes(fields, RINQ_REQUEST_PAYLOAD), path);
+	if (key == 0)
+		return;
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (key >> 32), (uint32) key, TURN_LOCK);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
+/*
+ * Tell whether a delivery may bring a command again that is kept here already,
+ * and does.
+ */
+static bool
+is_kept_command(const RinqSlot *slot, const RinqFields *fields)
+{
+	return is_command(slot) && !slot->from_inbox && !RecoveryInProgress() &&
+		(slot->redelivered || slot->deduplicate) && rinq_waiting_has(slot, fields);
+}
+
 /*
  * Have the request handled; true when it was handled before, and this is its
- * response again.
+ * response again, or when it is not to be handled here.
  */
 static bool
 call_handler(RinqSlot *slot, const RinqFields *fields, RinqBytes *payload)
@@ -185,6 +251,13 @@ call_handler(RinqSlot *slot, const RinqFields *fields, RinqBytes *payload)
 		*payload = rinq_bytes(NULL, 0);
 		return false;
 	}
+	*payload = rinq_bytes("", 0);
+	if (slot->from_inbox && !rinq_waiting_claim(fields))
+		return true;
+	refuse_request(fields);
+	take_turn(fields);
+	if (is_kept_command(slot, fields))
+		return true;
 	if (slot->deduplicate && rinq_inbox_was_handled(slot, fields, payload))
 		return true;
 	*payload = rinq_handler_call(slot->work, fields, slot->handler_owner, slot->deadline,
@@ -316,7 +389,9 @@ try_request(RinqSlot *slot, const RinqFields *fields, int tries, MemoryContext c
 	MemoryContextSwitchTo(context);
 	if (error == NULL)
 		return true;
-	if (!retry)
+	if (!retry && is_command(slot))
+		rinq_waiting_failed(database, slot, fields, error, context);
+	else if (!retry && !rinq_call_again(database, slot, fields, error))
 		rinq_result_error(slot, error, context);
 	if (!retry && rinq_is_stored_outcome(slot, fields))
 		rinq_outcome_failed(slot, fields, error, context);
@@ -391,13 +466,17 @@ show_activity(const RinqFields *fields)
 
 /* find a result for the request in a slot */
 static void
-respond_to_request(RinqSlot *slot, MemoryContext context)
+respond_to_request(uint32 index, MemoryContext context)
 {
+	RinqSlot   *slot = &slots->slot[index];
 	RinqFields	fields;
 	ErrorContextCallback about;
 	int			tries;
 
 	take_request(slot, &fields);
+	slot->due = 0;
+	if (slot->from_inbox && !rinq_waiting_take(database, index, &fields, context))
+		return;
 	show_activity(&fields);
 	if (slot->work == RINQ_WORK_REQUEST && slot->deadline != 0 &&
 		rinq_clock_ms() >= slot->deadline)
@@ -412,7 +491,7 @@ respond_to_request(RinqSlot *slot, MemoryContext context)
 	about.previous = error_context_stack;
 	error_context_stack = &about;
 	if (rinq_is_stored_outcome(slot, &fields) ? !rinq_outcome_give_up(slot, &fields, context) :
-		!rinq_inbox_give_up(slot, &fields, context))
+		!rinq_inbox_give_up(database, slot, &fields, context))
 	{
 		for (tries = 1; !try_request(slot, &fields, tries, context); tries++)
 		{
@@ -438,7 +517,7 @@ run_request(uint32 index, MemoryContext context)
 
 	Assert(!IsTransactionState() && InterruptHoldoffCount == 0);
 	Assert(me->state == RINQ_EXECUTOR_BUSY && me->request == index && slot->owner == RINQ_MY_PROCNO);
-	respond_to_request(slot, context);
+	respond_to_request(index, context);
 	debug_query_string = NULL;
 
 	/* hand the result over; when the peer is gone, it has no use for it */

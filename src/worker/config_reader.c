@@ -26,6 +26,7 @@
 #include "backend/own_schema.h"
 #include "backend/own_version.h"
 #include "backend/prepared.h"
+#include "backend/retry_policy.h"
 #include "base/clock.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
@@ -171,17 +172,84 @@ may_read(const char *name)
 	return problem == NULL;
 }
 
+/*
+ * Tell whether those that wait in the inbox can be asked about now.  Listeners
+ * do not wait for that; and a standby has no use for it, since it writes nothing.
+ */
+static bool
+may_read_waiting(void)
+{
+	Oid			relid = get_relname_relid("inbox_waiting", rinq_internal_schema());
+
+	return !RecoveryInProgress() && OidIsValid(relid) && ConditionalLockRelationOid(relid, AccessShareLock) &&
+		may_read("inbox_waiting");
+}
+
+/* Read the policy for failed commands; rows that did not come by rinq_listen may have a bad one. */
+static void
+read_retry(HeapTuple row, TupleDesc desc, int column, RinqListener *listener, MemoryContext context)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(row, desc, column, &isnull);
+	char	   *problem;
+
+	if (isnull)
+		return;
+	problem = rinq_retry_policy_read(DatumGetJsonbP(value), &listener->retry);
+	if (problem == NULL)
+		return;
+	memset(&listener->retry, 0, sizeof(listener->retry));
+	listener->problem = MemoryContextStrdup(context, psprintf("its retry policy is invalid: %s", problem));
+}
+
+/* Read the path of the value that requests are ordered by. */
+static void
+read_order_by(HeapTuple row, TupleDesc desc, int column, RinqListener *listener, MemoryContext context)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(row, desc, column, &isnull);
+	StringInfoData path;
+	Datum	   *elements;
+	bool	   *nulls;
+	MemoryContext old;
+	int			count;
+	int			i;
+
+	if (isnull)
+		return;
+	deconstruct_array(DatumGetArrayTypeP(value), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &count);
+	old = MemoryContextSwitchTo(context);
+	initStringInfo(&path);
+	for (i = 0; i < count; i++)
+	{
+		RinqBytes	element = nulls[i] ? rinq_bytes("", 0) : rinq_text_to_wire(TextDatumGetCString(elements[i]));
+
+		appendBinaryStringInfo(&path, element.data, (int) element.len);
+		appendStringInfoChar(&path, '\0');
+	}
+	listener->order_by = rinq_bytes(path.data, path.len);
+	MemoryContextSwitchTo(old);
+}
+
+#define LISTENER_COLUMNS "SELECT " COMMON_COLUMNS ", COALESCE(t.max_concurrent, 0), t.deduplicate," \
+	" COALESCE(t.timeout_ms, 0), t.retry, t.order_by, "
+#define FROM_LISTENERS " FROM %1$s.listener t" \
+	" WHERE t.on_standby OR NOT pg_catalog.pg_is_in_recovery() ORDER BY t.namespace"
+
 static List *
 read_listeners(const char *schema, MemoryContext context)
 {
 	List	   *listeners = NIL;
 	uint64		i;
 
-	run_config_query("SELECT " COMMON_COLUMNS ", COALESCE(t.max_concurrent, 0), t.deduplicate,"
-					 " COALESCE(t.timeout_ms, 0)"
-					 " FROM %s.listener t"
-					 " WHERE t.on_standby OR NOT pg_catalog.pg_is_in_recovery()"
-					 " ORDER BY t.namespace", schema, "listeners");
+	run_config_query(may_read_waiting() ?
+					 LISTENER_COLUMNS "(SELECT w.due FROM %1$s.inbox_waiting w"
+					 " WHERE w.namespace OPERATOR(pg_catalog.=) t.namespace AND w.database OPERATOR(pg_catalog.=)"
+					 " (SELECT d.oid FROM pg_catalog.pg_database d"
+					 " WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())"
+					 " ORDER BY w.due LIMIT 1)" FROM_LISTENERS :
+					 LISTENER_COLUMNS "CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.now() END"
+					 FROM_LISTENERS, schema, "listeners");
 	for (i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
@@ -189,11 +257,16 @@ read_listeners(const char *schema, MemoryContext context)
 		RinqListener *listener = MemoryContextAlloc(context, sizeof(RinqListener));
 		MemoryContext old;
 		bool		isnull;
+		Datum		due;
 
 		read_common(row, desc, listener, context);
 		listener->max_concurrent = DatumGetInt32(SPI_getbinval(row, desc, 5, &isnull));
 		listener->deduplicate = DatumGetBool(SPI_getbinval(row, desc, 6, &isnull));
 		listener->timeout = DatumGetInt32(SPI_getbinval(row, desc, 7, &isnull));
+		read_retry(row, desc, 8, listener, context);
+		read_order_by(row, desc, 9, listener, context);
+		due = SPI_getbinval(row, desc, 10, &isnull);
+		listener->due = isnull ? 0 : rinq_clock_of_wall(rinq_ms_of_timestamp(DatumGetTimestampTz(due))) + 1;
 		old = MemoryContextSwitchTo(context);
 		listeners = lappend(listeners, listener);
 		MemoryContextSwitchTo(old);

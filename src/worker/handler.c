@@ -56,6 +56,8 @@ enum
 	REQUEST_TRACE_ID,
 	REQUEST_DEADLINE,
 	REQUEST_IS_RESPONSE_REQUIRED,
+	REQUEST_ATTEMPT,
+	REQUEST_FIRST_RECEIVED,
 	REQUEST_COLUMNS
 };
 
@@ -237,7 +239,7 @@ build_request(const Handler *handler, const RinqFields *fields, int64 deadline,
 	};
 	const Oid	column_types[REQUEST_COLUMNS] = {
 		TEXTOID, TEXTOID, TEXTOID, TEXTOID, handler->raw ? BYTEAOID : JSONBOID, TEXTOID,
-		TIMESTAMPTZOID, BOOLOID
+		TIMESTAMPTZOID, BOOLOID, INT4OID, TIMESTAMPTZOID
 	};
 	TupleDesc	desc;
 	Datum		values[REQUEST_COLUMNS];
@@ -261,6 +263,9 @@ build_request(const Handler *handler, const RinqFields *fields, int64 deadline,
 	values[REQUEST_DEADLINE] =
 		deadline == 0 ? (Datum) 0 : TimestampTzGetDatum(rinq_timestamp_of_ms(rinq_wall_of_clock(deadline)));
 	values[REQUEST_IS_RESPONSE_REQUIRED] = BoolGetDatum(wants_response);
+	values[REQUEST_ATTEMPT] = Int32GetDatum((int32) rinq_get_uint32(fields, RINQ_REQUEST_ATTEMPT));
+	values[REQUEST_FIRST_RECEIVED] =
+		TimestampTzGetDatum(rinq_get_int64(fields, RINQ_REQUEST_FIRST_RECEIVED));
 
 	tuple = heap_form_tuple(desc, values, nulls);
 	ReleaseTupleDesc(desc);

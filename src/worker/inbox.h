@@ -14,11 +14,10 @@
 #include "base/bytes.h"
 #include "ipc/slots.h"
 
-extern bool rinq_inbox_give_up(RinqSlot *slot, const RinqFields *fields, MemoryContext context);
+extern bool rinq_inbox_give_up(RinqDatabase *db, RinqSlot *slot, RinqFields *fields,
+							   MemoryContext context);
 extern bool rinq_inbox_was_handled(const RinqSlot *slot, const RinqFields *fields,
 								   RinqBytes *payload);
 extern void rinq_inbox_handled(const RinqSlot *slot, const RinqFields *fields, RinqBytes payload);
-extern void rinq_keep_books(void (*work) (void *arg), void *arg, bool durably,
-							const char *lock_timeout, MemoryContext context);
 
 #endif							/* RINQ_WORKER_INBOX_H */

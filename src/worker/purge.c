@@ -35,7 +35,7 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
-#include "worker/inbox.h"
+#include "worker/books.h"
 #include "worker/purge.h"
 
 #define INTERVAL 60000			/* ms between purges, unless what is kept is
@@ -97,6 +97,17 @@ limit_reached(RinqDatabase *db)
 		excess_of_counter(&db->handled_bytes, max_bytes()) > 0;
 }
 
+/* Return the ms between purges: what is kept for less than a minute is deleted soon, too. */
+static int64
+purge_interval(void)
+{
+	int			shortest = rinq_dedup_retention;
+
+	if (rinq_dead_letter_retention > 0)
+		shortest = Min(shortest, rinq_dead_letter_retention);
+	return Min(INTERVAL, INT64CONST(1000) * shortest);
+}
+
 /*
  * Tell whether there is something to do.  The process that is told so first
  * does it.
@@ -105,7 +116,7 @@ static bool
 is_purge_due(RinqDatabase *db)
 {
 	int64		now = rinq_clock_ms();
-	int64		interval = Min(INTERVAL, INT64CONST(1000) * rinq_dedup_retention);
+	int64		interval = purge_interval();
 	uint32		nobody = 0;
 
 	if (now < db->purge_not_before || RecoveryInProgress())
@@ -214,6 +225,20 @@ delete_oldest(Oid schema, const char *name, const char *column, const char *size
 	return rows;
 }
 
+/* Delete requests that were set aside long ago, if there is a limit for that. */
+static void
+delete_old_dead_letters(Purge *purge, Oid schema)
+{
+	int64		bytes;
+
+	if (rinq_dead_letter_retention == 0)
+		return;
+	purge->more |= delete_oldest(schema, "inbox_dead_letter", "recorded", "0",
+								 TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+															 -INT64CONST(1000) * rinq_dead_letter_retention),
+								 PIECE, &bytes) >= PIECE;
+}
+
 static void
 delete_old(Purge *purge, Oid schema)
 {
@@ -229,6 +254,7 @@ delete_old(Purge *purge, Oid schema)
 	purge->more |= rows >= PIECE;
 	rows = delete_oldest(schema, "inbox_attempt", "last", "0", before, PIECE, &bytes);
 	purge->more |= rows >= PIECE;
+	delete_old_dead_letters(purge, schema);
 }
 
 /* Log that a limit takes something away that was meant to stay for longer. */
@@ -344,7 +370,7 @@ rinq_purge(RinqDatabase *db, MemoryContext context)
 
 	if (!is_purge_due(db))
 		return false;
-	rinq_keep_books(delete_piece, &purge, false, LOCK_TIMEOUT, context);
+	(void) rinq_keep_books(delete_piece, &purge, false, LOCK_TIMEOUT, context);
 	db->purge_more = purge.done && purge.more;
 	db->purge_not_before = purge.done ? 0 : rinq_clock_ms() + RETRY_DELAY;
 	rinq_purge_leave(db);

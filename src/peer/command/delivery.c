@@ -19,6 +19,7 @@
 #include "base/hash_table.h"
 #include "guc.h"
 #include "peer/command/delivery.h"
+#include "peer/command/due.h"
 #include "peer/process.h"
 #include "protocol/payload.h"
 #include "utils/hsearch.h"
@@ -50,6 +51,8 @@ typedef struct Returned
 
 static HTAB *returned;
 
+void		(*rinq_inbound_leaves) (RinqInbound * request) = NULL;
+
 /* for each channel, counts how often it was lost */
 static uint32 epochs[RINQ_CONN_MAX_CHANNEL + 1];
 
@@ -67,6 +70,30 @@ rinq_inbound_register(RinqInbound * request, Size body_len)
 		unbalanced[request->work].waiting++;
 		unbalanced[request->work].bytes += body_len;
 	}
+}
+
+/*
+ * Make a request that is the first command that is due in the inbox, for a
+ * namespace.
+ */
+RinqInbound *
+rinq_inbound_from_inbox(const char *namespace)
+{
+	RinqInbound *request;
+	RinqFields	fields;
+
+	rinq_fields_init(&fields, RINQ_KIND_REQUEST);
+	rinq_put_bytes(&fields, RINQ_REQUEST_NAMESPACE, rinq_bytes_str(namespace));
+	request = MemoryContextAllocZero(TopMemoryContext,
+									 offsetof(RinqInbound, texts) + rinq_fields_bytes(&fields));
+	request->work = RINQ_WORK_REQUEST;
+	request->from_inbox = true;
+	request->balanced = true;
+	request->fields = fields;
+	(void) rinq_fields_move(&request->fields, request->texts);
+	request->body_field = RINQ_REQUEST_PAYLOAD;
+	rinq_inbound_register(request, 0);
+	return request;
 }
 
 /*
@@ -99,12 +126,9 @@ rinq_inbound_expired(const RinqInbound * request)
 	return request->deadline != 0 && rinq_clock_ms() >= request->deadline;
 }
 
-/*
- * Free the body of a request, which is copied into a slot, or of no use any
- * more.
- */
-void
-rinq_inbound_free_body(RinqInbound * request)
+/* Stop counting a request among those that wait. */
+static void
+end_waiting(RinqInbound * request)
 {
 	if (!request->balanced && request->waits)
 	{
@@ -114,6 +138,28 @@ rinq_inbound_free_body(RinqInbound * request)
 		unbalanced[request->work].bytes -= request->body.len;
 	}
 	request->waits = false;
+}
+
+/*
+ * Note that a request was put into a slot, with a copy of its body, which is kept
+ * if the request may have to be put into another one.
+ */
+void
+rinq_inbound_started(RinqInbound * request, bool may_repeat)
+{
+	if (may_repeat)
+		end_waiting(request);
+	else
+		rinq_inbound_free_body(request);
+}
+
+/*
+ * Free the body of a request, which is of no use any more.
+ */
+void
+rinq_inbound_free_body(RinqInbound * request)
+{
+	end_waiting(request);
 	if (request->body.data != NULL)
 		pfree((char *) request->body.data);
 	request->body = rinq_bytes(NULL, 0);
@@ -127,6 +173,8 @@ rinq_inbound_free(RinqInbound * request)
 {
 	if (request->ended != NULL)
 		request->ended(request);
+	if (request->turn != NULL)
+		rinq_inbound_leaves(request);
 	rinq_inbound_free_body(request);
 	if (request->own.handler != NULL)
 		pfree(request->own.handler);
@@ -142,10 +190,21 @@ rinq_inbound_free(RinqInbound * request)
 bool
 rinq_inbound_can_settle(const RinqInbound * request)
 {
-	if (request->work != RINQ_WORK_REQUEST)
+	if (request->work != RINQ_WORK_REQUEST || request->from_inbox)
 		return true;
 	return rinq_peer.conn != NULL &&
 		(request->settled || request->epoch == epochs[request->channel]);
+}
+
+/* Have the inbox looked at, after some ms, for a command that was not handled. */
+static void
+note_due(const RinqInbound * request, int64 delay)
+{
+	RinqNamespace *ns = rinq_topology_find(rinq_get_bytes(&request->fields, RINQ_REQUEST_NAMESPACE));
+
+	Assert(request->from_inbox);
+	if (ns != NULL)
+		rinq_inbox_due_at(ns, rinq_peer.now + delay);
 }
 
 /*
@@ -158,6 +217,12 @@ rinq_inbound_settle(RinqInbound * request)
 	bool		late = rinq_inbound_expired(request);
 	bool		requeue = request->balanced && !late;
 
+	if (request->from_inbox)
+	{
+		note_due(request, 1);
+		rinq_inbound_free(request);
+		return;
+	}
 	if (request->work != RINQ_WORK_REQUEST)
 	{
 		rinq_count(rinq_peer.db, request->work == RINQ_WORK_RESPONSE ?
@@ -262,6 +327,12 @@ rinq_inbound_give_back(RinqInbound * request)
 	int			count;
 	int64		delay;
 
+	if (request->from_inbox)
+	{
+		note_due(request, RINQ_ATTEMPT_GRACE);
+		rinq_inbound_free(request);
+		return;
+	}
 	if (!request->balanced || rinq_peer.stopping || request->work != RINQ_WORK_REQUEST)
 	{
 		rinq_inbound_settle(request);

@@ -27,6 +27,9 @@ typedef enum RinqReplyMode
 /* of the same role, kind and namespace (lanes.c) */
 typedef struct RinqLane RinqLane;
 
+/* of the same namespace, with the same value in their payload (order.c) */
+typedef struct RinqTurn RinqTurn;
+
 /* what is remembered of it until it is settled, or handled */
 typedef struct RinqInbound RinqInbound;
 struct RinqInbound
@@ -41,31 +44,45 @@ struct RinqInbound
 								 * to */
 	char		response_type;	/* of the response that was made, if any */
 	RinqLane   *lane;			/* while it waits there, or is in a slot */
+	RinqTurn   *turn;			/* of a request that is handled in order: that
+								 * it has, or waits for */
+	bool		waits_for_turn;
 	uint16		channel;		/* the channel that the request came through */
 	uint32		epoch;			/* of that channel */
 	uint64		tag;
 	bool		balanced;
+	bool		from_inbox;		/* no delivery: the first command that is due
+								 * in the inbox */
 	bool		redelivered;
 	bool		waits;			/* the request was not started yet */
 	bool		settled;		/* the response was refused, and an error is
 								 * sent instead */
-	int64		settle_at;		/* when it goes back, while it is "delayed" */
+	int64		settle_at;		/* when it goes back, while it is "delayed",
+								 * or is run again */
+	int			deaths;			/* executors that have ended while they ran
+								 * this response or notification */
 	RinqReplyMode reply;
 	int64		deadline;		/* 0 is none */
 	RinqFields	fields;			/* as they go to a command worker, but for
 								 * handler and body; they point into "texts" */
 	int			body_field;		/* which of them the body is */
-	RinqBytes	body;			/* freed once it is in a slot */
+	RinqBytes	body;			/* freed once it is in a slot, unless it may
+								 * be put into another one */
 	RinqMessageId id;			/* of a durable call */
 	void		(*ended) (RinqInbound * request);	/* is told before it is
 													 * freed; NULL: none is */
 	char		texts[FLEXIBLE_ARRAY_MEMBER];
 };
 
+/* what else is to be done when a request is freed that has a turn */
+extern void (*rinq_inbound_leaves) (RinqInbound * request);
+
 extern void rinq_inbound_register(RinqInbound * request, Size body_len);
+extern RinqInbound * rinq_inbound_from_inbox(const char *namespace);
 extern bool rinq_inbound_too_many(RinqWork work);
 extern bool rinq_inbound_expired(const RinqInbound * request);
 extern bool rinq_inbound_can_settle(const RinqInbound * request);
+extern void rinq_inbound_started(RinqInbound * request, bool may_repeat);
 extern void rinq_inbound_free_body(RinqInbound * request);
 extern void rinq_inbound_free(RinqInbound * request);
 extern void rinq_inbound_settle(RinqInbound * request);

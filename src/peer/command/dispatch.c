@@ -19,7 +19,12 @@
 #include "guc.h"
 #include "peer/command/delivery.h"
 #include "peer/command/dispatch.h"
+#include "peer/command/due.h"
 #include "peer/command/lanes.h"
+#include "peer/command/order.h"
+#include "peer/command/refuse.h"
+#include "peer/command/repeat.h"
+#include "peer/command/request_slots.h"
 #include "peer/command/respond.h"
 #include "peer/process.h"
 #include "peer/session/sessions.h"
@@ -27,21 +32,12 @@
 #include "utils/memutils.h"
 
 #define RETRY_INTERVAL 10		/* ms between looks for room */
-#define PROBLEM_INTERVAL 5000	/* ms between looks at a listener with a
-								 * problem */
 
 /* more than the largest prefetch, and all that may wait beside */
 #define MAX_IN_LANE 20000
 
-/* what is in each slot of the channel, NULL for nothing */
-static RinqInbound * *in_slot;
-static int	num_in_slots;
-
 /* there was no slot, or no payload memory, for the one whose turn it was */
 static bool no_room = false;
-
-/* requests to handlers that cannot be run, which the connection had no room to say */
-static dlist_head refused = DLIST_STATIC_INIT(refused);
 
 /* slots whose response the connection has no room for yet, oldest first */
 static List *unsent = NIL;
@@ -49,62 +45,10 @@ static List *unsent = NIL;
 /* no request that was not started expires before; 0 when there is none */
 static int64 next_expiry = 0;
 
-static uint32
-first_slot(void)
-{
-	return rinq_peer.slots->num_calls;
-}
-
-void
-rinq_dispatch_init(void)
-{
-	Assert(RINQ_IN_PEER() && in_slot == NULL);
-	in_slot = MemoryContextAllocZero(TopMemoryContext,
-									 rinq_peer.slots->num_slots * sizeof(RinqInbound *));
-	rinq_lanes_init(rinq_peer.slots->num_slots - first_slot());
-}
-
 static void
 note_expiry(const RinqInbound * request)
 {
 	next_expiry = rinq_clock_earlier(next_expiry, request->deadline);
-}
-
-static uint32
-find_free_slot(void)
-{
-	static uint32 hint = 0;
-	uint32		count = rinq_peer.slots->num_slots - first_slot();
-	uint32		i;
-
-	for (i = 0; i < count; i++)
-	{
-		uint32		index = first_slot() + (hint + i) % count;
-		RinqSlot   *slot = &rinq_peer.slots->slot[index];
-
-		if (in_slot[index] == NULL &&
-			rinq_slot_state(slot) == RINQ_SLOT_FREE)
-		{
-			hint = index - first_slot() + 1;
-			return index;
-		}
-	}
-	return RINQ_NO_SLOT;
-}
-
-/* take the request out of its slot; the caller has to end it */
-static RinqInbound *
-leave_slot(uint32 index)
-{
-	RinqInbound *request = in_slot[index];
-
-	Assert(request != NULL && num_in_slots > 0);
-	in_slot[index] = NULL;
-	num_in_slots--;
-	rinq_lanes_ended(request->lane);
-	request->lane = NULL;
-	rinq_slot_free(rinq_peer.slots, index);
-	return request;
 }
 
 /*
@@ -114,30 +58,38 @@ leave_slot(uint32 index)
 static bool
 enqueue_inbound(RinqInbound * request, const RinqListener *listener)
 {
-	uint32		index = find_free_slot();
+	uint32		index = rinq_find_free_slot();
 	RinqSlot   *slot;
 	RinqFields	fields;
 
 	if (index == RINQ_NO_SLOT)
 		return false;
 	slot = &rinq_peer.slots->slot[index];
-	Assert(in_slot[index] == NULL && slot->length == 0 && !DsaPointerIsValid(slot->large));
+	Assert(rinq_in_slot[index] == NULL && slot->length == 0 && !DsaPointerIsValid(slot->large));
 	fields = request->fields;
 	if (listener->handler != NULL)
 		rinq_put_bytes(&fields, rinq_common_fields_of(&fields)->handler,
 					   rinq_bytes_str(listener->handler));
 	if (listener->channel != NULL)
 		rinq_put_bytes(&fields, RINQ_NOTIFICATION_CHANNEL, rinq_bytes_str(listener->channel));
+	if (request->work == RINQ_WORK_REQUEST && listener->order_by.len > 0)
+		rinq_put_bytes(&fields, RINQ_REQUEST_ORDER_BY, listener->order_by);
+	if (request->work == RINQ_WORK_REQUEST && listener->problem != NULL)
+		rinq_put_bytes(&fields, RINQ_REQUEST_REFUSAL, rinq_bytes_str(listener->problem));
 	rinq_put_bytes(&fields, request->body_field, request->body);
 	if (!rinq_slot_write(slot, &fields))
 		return false;
 
-	rinq_inbound_free_body(request);
+	rinq_inbound_started(request, (request->work != RINQ_WORK_REQUEST && request->ended == NULL) || request->from_inbox ||
+						 (listener->retry.calls && request->reply != RINQ_REPLY_NONE));
 	slot->serial++;
 	slot->work = request->work;
 	slot->handler_owner = listener->owner;
 	slot->owner = RINQ_NO_PROC;
-	slot->role = listener->role;
+	slot->role = rinq_refuse_role(listener);
+	slot->from_inbox = request->from_inbox;
+	slot->retry = listener->retry;
+	slot->due = 0;
 	slot->wants_response = request->reply != RINQ_REPLY_NONE;
 	slot->redelivered = request->redelivered &&
 		(request->work == RINQ_WORK_REQUEST || request->ended != NULL);
@@ -147,27 +99,9 @@ enqueue_inbound(RinqInbound * request, const RinqListener *listener)
 	slot->deadline = request->deadline;
 	slot->queued_at = rinq_peer.now;
 	slot->outcome = RINQ_OUTCOME_NONE;
-	in_slot[index] = request;
-	num_in_slots++;
-	Assert(num_in_slots <= (int) (rinq_peer.slots->num_slots - first_slot()));
+	rinq_use_slot(index, request);
 	rinq_peer_wake_later(rinq_request_put(rinq_peer.db, index));
 	return true;
-}
-
-/*
- * Log that a listener cannot be served, and look into it again now and then:
- * of the end of the reason, this process is not told.
- */
-static void
-note_problem(RinqNamespace * ns)
-{
-	if (ns->problem_noted != 0 && rinq_peer.now - ns->problem_noted < PROBLEM_INTERVAL)
-		return;
-	ns->problem_noted = rinq_peer.now;
-	ereport(LOG,
-			(errmsg("rinq cannot run the handler of namespace \"%s\": %s",
-					ns->name, ns->listener->problem)));
-	rinq_peer_ask_for_reading();
 }
 
 /* Find the session that a notification is for; NULL when that has ended. */
@@ -205,8 +139,8 @@ is_over(const RinqInbound * request)
 	if (request->work == RINQ_WORK_RESPONSE)
 		return false;
 	ns = served_namespace(request);
-	return ns == NULL || ns->listener->problem != NULL || rinq_inbound_expired(request) ||
-		!rinq_inbound_can_settle(request);
+	return ns == NULL || rinq_inbound_expired(request) || !rinq_inbound_can_settle(request) ||
+		(ns->listener->problem != NULL && request->reply != RINQ_REPLY_NONE);
 }
 
 /* end what is over, in the way that its sender can make the most of */
@@ -221,11 +155,8 @@ end_over(RinqInbound * request)
 		rinq_inbound_settle(request);
 	else
 	{
-		note_problem(ns);
-		if (rinq_inbound_respond_error(request, "the handler cannot be run"))
-			rinq_count(rinq_peer.db, RINQ_REQUESTS_UNHANDLED);
-		else
-			dlist_push_tail(&refused, &request->node);
+		rinq_refuse_note(ns);
+		rinq_refuse_request(request);
 	}
 }
 
@@ -254,10 +185,26 @@ defer_inbound(RinqInbound * request)
 	{
 		ns = served_namespace(request);
 		Assert(ns != NULL);
-		role = ns->listener->role;
+		if (rinq_order_waits(request, ns))
+			return;
+		role = rinq_refuse_role(ns->listener);
 	}
 	if (rinq_lanes_add(request, role, ns) > MAX_IN_LANE)
 		rinq_peer_fail("the broker sends more requests than it was asked to");
+}
+
+/* Return what says how a request, response or notification is handled. */
+static const RinqListener *
+listener_of(const RinqInbound * request)
+{
+	RinqNamespace *ns;
+
+	if (request->work != RINQ_WORK_REQUEST)
+		return &request->own;
+	ns = served_namespace(request);
+	if (ns->listener->problem != NULL)
+		rinq_refuse_note(ns);
+	return ns->listener;
 }
 
 /*
@@ -269,6 +216,13 @@ fill_slots(void)
 	RinqInbound *request;
 
 	no_room = false;
+	while ((request = rinq_order_next()) != NULL)
+	{
+		if (is_over(request))
+			end_over(request);
+		else
+			defer_inbound(request);
+	}
 	while ((request = rinq_lanes_take()) != NULL)
 	{
 		if (is_over(request))
@@ -277,8 +231,7 @@ fill_slots(void)
 			request->lane = NULL;
 			end_over(request);
 		}
-		else if (enqueue_inbound(request, request->work == RINQ_WORK_REQUEST ?
-								 served_namespace(request)->listener : &request->own))
+		else if (enqueue_inbound(request, listener_of(request)))
 			rinq_lanes_started(request);
 		else
 		{
@@ -312,15 +265,15 @@ leave_dispatch_queue(RinqSession * session)
 {
 	uint32		i;
 
-	for (i = first_slot(); i < rinq_peer.slots->num_slots; i++)
+	for (i = rinq_first_request_slot(); i < rinq_peer.slots->num_slots; i++)
 	{
-		const		RinqInbound *request = in_slot[i];
+		const		RinqInbound *request = rinq_in_slot[i];
 
 		if (request == NULL || request->work != RINQ_WORK_NOTIFICATION ||
 			request->session_serial != session->serial)
 			continue;
 		if (rinq_request_remove(rinq_peer.db, i))
-			rinq_inbound_settle(leave_slot(i));
+			rinq_inbound_settle(rinq_leave_slot(i));
 		return;
 	}
 }
@@ -338,24 +291,96 @@ rinq_dispatch_session_ends(RinqSession * session)
 											dlist_pop_head_node(&session->notifications)));
 }
 
+/* Note what an executor has said with the result of a request about the inbox. */
+static void
+note_slot_due(uint32 index)
+{
+	RinqNamespace *ns = served_namespace(rinq_in_slot[index]);
+
+	if (ns != NULL)
+		rinq_inbox_due_at(ns, rinq_peer.slots->slot[index].due);
+}
+
+/*
+ * Have another command handled that is due in the inbox, for the namespace of one
+ * that an executor has just taken there.
+ */
+void
+rinq_dispatch_more_due(uint32 index, uint32 serial)
+{
+	RinqNamespace *ns;
+
+	if (index < rinq_first_request_slot() || index >= rinq_peer.slots->num_slots || rinq_in_slot[index] == NULL ||
+		rinq_peer.slots->slot[index].serial != serial)
+		return;
+	Assert(rinq_in_slot[index]->from_inbox);
+	ns = served_namespace(rinq_in_slot[index]);
+	if (ns != NULL)
+		rinq_inbox_due_at(ns, rinq_peer.now);
+}
+
+/*
+ * Have something run again, if its executor has ended in the middle, or says so;
+ * false when it is over, or its owner sees to that.
+ */
+static bool
+run_again(const RinqSlot *slot, RinqInbound * request)
+{
+	if (rinq_peer.stopping || request->ended != NULL)
+		return false;
+	if (request->work != RINQ_WORK_REQUEST)
+		return slot->outcome == RINQ_OUTCOME_GIVEN_BACK && rinq_repeat_unfinished(request);
+	if (slot->outcome != RINQ_OUTCOME_AGAIN)
+		return false;
+	rinq_repeat_call(request, slot->due);
+	return true;
+}
+
+/* Have wait for their turn again what is to be run again now; return when the next one is. */
+static int64
+start_repeated(void)
+{
+	RinqInbound *request;
+	int64		next;
+
+	while ((request = rinq_repeat_take(&next)) != NULL)
+	{
+		if (is_over(request))
+			end_over(request);
+		else if (request->work == RINQ_WORK_REQUEST)
+			defer_inbound(request);
+		else
+			(void) rinq_lanes_add(request, request->own.role, NULL);
+	}
+	return next;
+}
+
 static bool
 finish_slot(uint32 index)
 {
 	RinqSlot   *slot = &rinq_peer.slots->slot[index];
-	RinqInbound *request = in_slot[index];
+	RinqInbound *request = rinq_in_slot[index];
 	RinqLane   *lane = request->lane;
 	RinqWork	work = request->work;
 	RinqSession *session = work == RINQ_WORK_NOTIFICATION ? inbound_session(request) : NULL;
 
-	if (work == RINQ_WORK_REQUEST && !rinq_inbound_result(slot, request))
-		return false;
-	if (work == RINQ_WORK_NOTIFICATION && slot->outcome != RINQ_OUTCOME_SUCCESS)
+	bool		again = run_again(slot, request);
+
+	if (work == RINQ_WORK_REQUEST && !again)
+	{
+		rinq_order_leave(request);
+		note_slot_due(index);
+		if (!rinq_inbound_result(slot, request))
+			return false;
+	}
+	if (work == RINQ_WORK_NOTIFICATION && !again && slot->outcome != RINQ_OUTCOME_SUCCESS)
 		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_FAILED);
-	Assert(num_in_slots > 0 && lane != NULL);
-	in_slot[index] = NULL;
-	num_in_slots--;
-	rinq_slot_free(rinq_peer.slots, index);
-	rinq_lanes_ended(lane);
+	rinq_empty_slot(index, lane);
+	if (again)
+	{
+		request->lane = NULL;
+		return true;
+	}
 	if (session != NULL)
 		notification_ended(session);
 	if (work != RINQ_WORK_REQUEST)
@@ -373,10 +398,10 @@ rinq_dispatch_result(uint32 index, uint32 serial)
 {
 	RinqSlot   *slot;
 
-	if (index < first_slot() || index >= rinq_peer.slots->num_slots)
+	if (index < rinq_first_request_slot() || index >= rinq_peer.slots->num_slots)
 		return;
 	slot = &rinq_peer.slots->slot[index];
-	if (in_slot[index] == NULL || slot->serial != serial ||
+	if (rinq_in_slot[index] == NULL || slot->serial != serial ||
 		rinq_slot_state(slot) != RINQ_SLOT_DONE || list_member_int(unsent, (int) index))
 		return;
 	if (finish_slot(index))
@@ -414,20 +439,19 @@ rinq_dispatch_configured(void)
 	uint32		i;
 
 	/* take back what waits for an executor that cannot be had */
-	for (i = first_slot(); i < rinq_peer.slots->num_slots; i++)
+	for (i = rinq_first_request_slot(); i < rinq_peer.slots->num_slots; i++)
 	{
 		RinqNamespace *ns;
-		RinqInbound *request = in_slot[i];
+		RinqInbound *request = rinq_in_slot[i];
 
 		if (request == NULL || request->work != RINQ_WORK_REQUEST)
 			continue;
 		ns = served_namespace(request);
-		if (ns != NULL && ns->listener->problem == NULL &&
-			ns->listener->role == rinq_peer.slots->slot[i].role)
+		if (!is_over(request) && rinq_refuse_role(ns->listener) == rinq_peer.slots->slot[i].role)
 			continue;
 		if (!rinq_request_remove(rinq_peer.db, i))
 			continue;
-		request = leave_slot(i);
+		request = rinq_leave_slot(i);
 		if (is_over(request))
 			end_over(request);
 		else
@@ -467,14 +491,14 @@ rinq_dispatch_role_failed(Oid role)
 	int			dropped = 0;
 	uint32		i;
 
-	for (i = first_slot(); i < rinq_peer.slots->num_slots; i++)
+	for (i = rinq_first_request_slot(); i < rinq_peer.slots->num_slots; i++)
 	{
-		RinqInbound *request = in_slot[i];
+		RinqInbound *request = rinq_in_slot[i];
 
 		if (request == NULL || !is_unattended(request, &role) ||
 			!rinq_request_remove(rinq_peer.db, i))
 			continue;
-		request = leave_slot(i);
+		request = rinq_leave_slot(i);
 		dlist_push_tail(&failed, &request->node);
 	}
 	rinq_lanes_extract(is_unattended, &role, &failed);
@@ -521,49 +545,24 @@ static void
 drop_queued(bool only_expired)
 {
 	dlist_head	dropped = DLIST_STATIC_INIT(dropped);
-	dlist_mutable_iter iter;
 	uint32		i;
 
 	next_expiry = 0;
-	dlist_foreach_modify(iter, &refused)
-	{
-		RinqInbound *request = dlist_container(RinqInbound, node, iter.cur);
-
-		if (!is_to_drop(request, &only_expired))
-			continue;
-		dlist_delete(&request->node);
-		dlist_push_tail(&dropped, &request->node);
-	}
 	rinq_lanes_extract(is_to_drop, &only_expired, &dropped);
-	for (i = first_slot(); i < rinq_peer.slots->num_slots; i++)
+	rinq_repeat_extract(is_to_drop, &only_expired, &dropped);
+	rinq_order_extract(is_to_drop, &only_expired, &dropped);
+	for (i = rinq_first_request_slot(); i < rinq_peer.slots->num_slots; i++)
 	{
-		RinqInbound *request = in_slot[i];
+		RinqInbound *request = rinq_in_slot[i];
 
 		if (request == NULL || !is_to_drop(request, &only_expired) ||
 			!rinq_request_remove(rinq_peer.db, i))
 			continue;
-		request = leave_slot(i);
+		request = rinq_leave_slot(i);
 		dlist_push_tail(&dropped, &request->node);
 	}
 	while (!dlist_is_empty(&dropped))
 		rinq_inbound_settle(dlist_container(RinqInbound, node, dlist_pop_head_node(&dropped)));
-}
-
-/* say that handlers cannot be run, as far as the connection has room */
-static void
-respond_refused(void)
-{
-	while (!dlist_is_empty(&refused))
-	{
-		RinqInbound *request = dlist_container(RinqInbound, node, dlist_pop_head_node(&refused));
-
-		if (!rinq_inbound_respond_error(request, "the handler cannot be run"))
-		{
-			dlist_push_head(&refused, &request->node);
-			break;
-		}
-		rinq_count(rinq_peer.db, RINQ_REQUESTS_UNHANDLED);
-	}
 }
 
 /*
@@ -582,13 +581,10 @@ rinq_dispatch_expire(void)
 	next_return = rinq_inbound_settle_delayed(false);
 	if (unsent != NIL)
 		send_unsent();
-	respond_refused();
-	waits = rinq_inbound_send_responses();
-	if (!rinq_lanes_empty())
-		fill_slots();
-
-	next = rinq_clock_earlier(next_expiry, next_return);
-	if (waits || no_room || !dlist_is_empty(&refused) || unsent != NIL)
+	waits = rinq_refuse_step() | rinq_inbound_send_responses();
+	next = rinq_clock_earlier(next_expiry, rinq_clock_earlier(next_return, start_repeated()));
+	fill_slots();
+	if (waits || no_room || unsent != NIL)
 		next = rinq_clock_earlier(next, rinq_peer.now + RETRY_INTERVAL);
 	return next;
 }
@@ -601,15 +597,6 @@ rinq_dispatch_give_back_queued(void)
 {
 	(void) rinq_inbound_settle_delayed(true);
 	drop_queued(false);
-}
-
-/*
- * Tell whether requests are in the dispatch queue, or running.
- */
-bool
-rinq_dispatch_busy(void)
-{
-	return num_in_slots > 0;
 }
 
 /*
@@ -652,44 +639,4 @@ rinq_dispatch_add(RinqInbound * request)
 	note_expiry(request);
 	defer_inbound(request);
 	fill_slots();
-}
-
-/*
- * Find the roles for which something is in the dispatch queue that an executor
- * could take now.  Returns their number, at most "max".
- */
-int
-rinq_dispatch_demand(RinqDemand * demand, int max)
-{
-	int			unattended = 0;
-	int			count = 0;
-	uint32		i;
-
-	for (i = first_slot(); i < rinq_peer.slots->num_slots; i++)
-	{
-		if (in_slot[i] != NULL && in_slot[i]->work != RINQ_WORK_REQUEST &&
-			rinq_slot_state(&rinq_peer.slots->slot[i]) == RINQ_SLOT_RUNNING)
-			unattended++;
-	}
-	for (i = first_slot(); i < rinq_peer.slots->num_slots; i++)
-	{
-		RinqSlot   *slot = &rinq_peer.slots->slot[i];
-		int			j;
-
-		if (in_slot[i] == NULL || rinq_slot_state(slot) != RINQ_SLOT_QUEUED ||
-			(in_slot[i]->work != RINQ_WORK_REQUEST && unattended >= rinq_unattended_limit()))
-			continue;
-		for (j = 0; j < count && demand[j].role != slot->role; j++)
-			;
-		if (j == max)
-			continue;
-		if (j == count)
-		{
-			demand[count].role = slot->role;
-			demand[count++].oldest = slot->queued_at;
-		}
-		else
-			demand[j].oldest = Min(demand[j].oldest, slot->queued_at);
-	}
-	return count;
 }

@@ -21,6 +21,7 @@
 #include "guc.h"
 #include "peer/command/dispatch.h"
 #include "peer/command/pool.h"
+#include "peer/command/request_slots.h"
 #include "peer/process.h"
 #include "utils/memutils.h"
 
@@ -453,7 +454,7 @@ end_overtime(void)
 	static int64 next_check = 0;
 	int			i;
 
-	if (!rinq_dispatch_busy())
+	if (!rinq_request_slots_busy())
 		return 0;
 	if (rinq_peer.now < next_check)
 		return next_check;
@@ -518,7 +519,7 @@ rinq_pool_manage(void)
 	next = rinq_clock_earlier(end_overtime(), end_terminated());
 	if (!yield_executors(&next))
 		return next;
-	count = rinq_dispatch_demand(demand, MAX_ROLES);
+	count = rinq_request_slots_demand(demand, MAX_ROLES);
 	for (i = 0; i < count; i++)
 	{
 		int64		wait_until = not_before(demand[i].role);

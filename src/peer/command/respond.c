@@ -101,7 +101,7 @@ respond_to_inbound(RinqInbound * request, char type, RinqBytes failure_type, Rin
 	char		trace[RINQ_DISPLAY_LEN];
 	bool		late = rinq_inbound_expired(request);
 
-	if (!rinq_inbound_can_settle(request))
+	if (request->from_inbox || !rinq_inbound_can_settle(request))
 	{
 		rinq_inbound_free(request);
 		return true;
@@ -230,6 +230,7 @@ rinq_inbound_result(RinqSlot *slot, RinqInbound * request)
 		case RINQ_OUTCOME_NONE:
 		case RINQ_OUTCOME_MALFORMED:
 		case RINQ_OUTCOME_GIVEN_BACK:
+		case RINQ_OUTCOME_AGAIN:
 		case RINQ_OUTCOME_CONNECTION_LOST:
 		case RINQ_OUTCOME_NOT_CONNECTED:
 		case RINQ_OUTCOME_NO_QUEUE:

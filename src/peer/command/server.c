@@ -121,6 +121,8 @@ make_request(const RinqDelivery *delivery, const RinqMessageId *id)
 	rinq_fields_init(&fields, RINQ_KIND_REQUEST);
 	put_common_fields(&fields, delivery, id, source);
 	rinq_put_bytes(&fields, RINQ_REQUEST_COMMAND, delivery->message.command);
+	rinq_put_uint32(&fields, RINQ_REQUEST_ATTEMPT, 1);
+	rinq_put_int64(&fields, RINQ_REQUEST_FIRST_RECEIVED, rinq_timestamp_of_ms(rinq_wall_ms()));
 	return make_inbound(delivery, RINQ_WORK_REQUEST, &fields, RINQ_REQUEST_PAYLOAD);
 }
 

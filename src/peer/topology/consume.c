@@ -175,6 +175,8 @@ free_listener(RinqListener *listener)
 	pfree(listener->handler);
 	if (listener->problem != NULL)
 		pfree(listener->problem);
+	if (listener->order_by.data != NULL)
+		pfree((char *) listener->order_by.data);
 	pfree(listener);
 }
 

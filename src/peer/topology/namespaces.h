@@ -53,6 +53,8 @@ typedef struct RinqNamespace
 	List	   *waiting;		/* calls, as slot indexes and serials */
 	int			started;		/* requests in the dispatch queue, or running */
 	int64		problem_noted;	/* when its listener's problem was logged */
+	int64		due;			/* when a command that waits in the inbox may
+								 * be due (peer/command/due.h); 0 is never */
 	dlist_head	subscriptions;	/* of sessions that listen to notifications */
 	enum
 	{

@@ -1,0 +1,22 @@
+/*-------------------------------------------------------------------------
+ *
+ * order.h
+ *	  Requests that are handled one at a time for each value of their payload.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RINQ_PEER_COMMAND_ORDER_H
+#define RINQ_PEER_COMMAND_ORDER_H
+
+#include "postgres.h"
+
+#include "peer/command/delivery.h"
+#include "peer/topology/namespaces.h"
+
+extern bool rinq_order_waits(RinqInbound * request, const RinqNamespace * ns);
+extern void rinq_order_leave(RinqInbound * request);
+extern RinqInbound * rinq_order_next(void);
+extern void rinq_order_extract(bool (*wanted) (const RinqInbound * request, void *arg), void *arg,
+							   dlist_head *into);
+
+#endif							/* RINQ_PEER_COMMAND_ORDER_H */
