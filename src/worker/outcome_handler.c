@@ -29,7 +29,7 @@
 #include "utils/memutils.h"
 #include "worker/outcome_handler.h"
 #include "worker/handler.h"
-#include "worker/inbox.h"
+#include "worker/books.h"
 #include "worker/response.h"
 
 #define LOCK_TIMEOUT "5s"		/* of what is written down about attempts */
@@ -210,7 +210,7 @@ rinq_outcome_give_up(RinqSlot *slot, const RinqFields *fields, MemoryContext con
 	attempt.fields = fields;
 	attempt.count = true;
 	attempt.error = "the handler has not ended in any of its attempts";
-	rinq_keep_books(write_attempt, &attempt, true, LOCK_TIMEOUT, context);
+	(void) rinq_keep_books(write_attempt, &attempt, true, LOCK_TIMEOUT, context);
 	if (attempt.given_up)
 		rinq_result_plainly(slot, "the handler was given up");
 	return attempt.given_up;
@@ -231,5 +231,5 @@ rinq_outcome_failed(const RinqSlot *slot, const RinqFields *fields, const ErrorD
 	attempt.count = !slot->redelivered;
 	attempt.failed = true;
 	attempt.error = error->message != NULL ? error->message : "unknown error";
-	rinq_keep_books(write_attempt, &attempt, true, LOCK_TIMEOUT, context);
+	(void) rinq_keep_books(write_attempt, &attempt, true, LOCK_TIMEOUT, context);
 }
