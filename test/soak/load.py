@@ -1,4 +1,4 @@
-"""The load: writers of durable messages, callers both ways, notifiers, and an independent peer that comes back after each fault."""
+"""The load: writers of durable messages, some of which fail at first or for ever, callers both ways, notifiers, and an independent peer that comes back after each fault."""
 
 import json
 import random
@@ -76,6 +76,19 @@ END $$;
 CREATE FUNCTION calc(req rinq_request) RETURNS jsonb LANGUAGE sql AS $$
   SELECT jsonb_build_object('n', 2 * (req.payload->>'n')::bigint)
 $$;
+CREATE FUNCTION take_at_last(req rinq_request) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+  n bigint := (req.payload->>'n')::bigint;
+BEGIN
+  INSERT INTO handled VALUES ('retried', req.id, n, length(req.payload->>'pad') >= 0);
+  IF n % 10 = 0 OR req.attempt <= n % 3 THEN
+    IF n % 2 = 0 THEN PERFORM rinq_retry('100 ms', 'as ordered'); END IF;
+    RAISE EXCEPTION 'as ordered';
+  END IF;
+  RETURN NULL;
+END $$;
+SELECT rinq_listen('soak.retried', 'take_at_last(rinq_request)', deduplicate => true,
+                   retry => '{"attempts": 8, "first_delay": "50 ms", "max_delay": "1 s"}');
 SELECT rinq_listen('soak.once', 'take(rinq_request)', deduplicate => true);
 SELECT rinq_listen('soak.often', 'take(rinq_request)');
 SELECT rinq_listen('soak.calc', 'calc(rinq_request)');
@@ -136,7 +149,7 @@ class SqlWorker(Worker):
 class Writer(SqlWorker):
     """Commits durable messages in transactions of all shapes, and rolls others back."""
 
-    ACCOUNTS = ("remote", "once", "often")
+    ACCOUNTS = ("remote", "once", "often", "retried")
 
     def post(self):
         size = self.random.choice((0, 10, 200, 200, 3000, 60000))
@@ -302,7 +315,7 @@ class Load:
         self.last_of = {}
         self.keys_used_twice = []
         self.accounts = {account.name: account for account in (
-            Account("remote"), Account("once", at_most_once=True), Account("often"),
+            Account("remote"), Account("once", at_most_once=True), Account("often"), Account("retried", at_most_once=True),
             Account("later"), Account("ordered"), Account("keyed"),
             Account("news, remote", at_least_once=False, at_most_once=True),
             Account("news, subscription", at_least_once=False, at_most_once=True))}
@@ -353,7 +366,8 @@ class Load:
         self.accounts["remote"].wrong = [n for _, account, n, size in sent
                                          if account == "remote" and self.sizes.get(int(n), int(size)) != int(size)]
         self.keys_used_twice = [key for (key,) in self.sender.sql("SELECT key FROM keyed GROUP BY key HAVING count(DISTINCT id) > 1")]
-        for name in ("once", "often"):
+        self.accounts["retried"].set_aside = {id for (id,) in self.receiver.sql("SELECT id FROM rinq_inbox_dead_letter WHERE namespace = 'soak.retried'")}
+        for name in ("once", "often", "retried"):
             self.accounts[name].arrived.clear()
             self.accounts[name].arrived.update(id for (id,) in self.receiver.sql("SELECT id FROM handled WHERE account = " + quote(name)))
         self.accounts["news, subscription"].arrived.clear()
@@ -370,6 +384,12 @@ class Load:
 
     def problems(self):
         found = [problem for part in list(self.accounts.values()) + [self.calls_out, self.calls_in] for problem in part.problems()]
+        both = self.accounts["retried"].set_aside & set(self.accounts["retried"].arrived)
+        if both:
+            found.append("retried: %d were handled and set aside, such as %s" % (len(both), sorted(both)[0]))
+        waiting = self.receiver.value("SELECT count(*) FROM rinq_inbox_waiting")
+        if waiting != "0":
+            found.append("retried: %s still wait" % waiting)
         if self.keys_used_twice:
             found.append("keyed: %d keys were used for several messages, such as %s" % (len(self.keys_used_twice), self.keys_used_twice[0]))
         return found
