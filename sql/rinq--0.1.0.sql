@@ -980,20 +980,20 @@ COMMENT ON COLUMN @extschema@.rinq_outbox_status.next_due IS 'When the next of t
 CREATE FUNCTION @extschema@.rinq_execute(
     namespace text, command text, payload jsonb DEFAULT NULL, timeout interval DEFAULT NULL,
     durable boolean DEFAULT true, session text DEFAULT NULL, deliver_after interval DEFAULT NULL,
-    deliver_at timestamptz DEFAULT NULL, key text DEFAULT NULL, ordering text DEFAULT NULL)
+    deliver_at timestamptz DEFAULT NULL, key text DEFAULT NULL, ordering text DEFAULT NULL, attributes jsonb DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, jsonb, interval, boolean, text, interval, timestamptz, text, text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.rinq_execute(text, text, jsonb, interval, boolean, text, interval, timestamptz, text, text) IS
+REVOKE ALL ON FUNCTION @extschema@.rinq_execute(text, text, jsonb, interval, boolean, text, interval, timestamptz, text, text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_execute(text, text, jsonb, interval, boolean, text, interval, timestamptz, text, text, jsonb) IS
     'Has a command executed by whichever peer listens to the namespace, when the transaction commits; returns the message id';
 
 CREATE FUNCTION @extschema@.rinq_execute_raw(
     namespace text, command text, payload bytea DEFAULT NULL, timeout interval DEFAULT NULL,
     durable boolean DEFAULT true, session text DEFAULT NULL, deliver_after interval DEFAULT NULL,
-    deliver_at timestamptz DEFAULT NULL, key text DEFAULT NULL, ordering text DEFAULT NULL)
+    deliver_at timestamptz DEFAULT NULL, key text DEFAULT NULL, ordering text DEFAULT NULL, attributes jsonb DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME'
     LANGUAGE C VOLATILE PARALLEL UNSAFE;
-REVOKE ALL ON FUNCTION @extschema@.rinq_execute_raw(text, text, bytea, interval, boolean, text, interval, timestamptz, text, text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.rinq_execute_raw(text, text, bytea, interval, boolean, text, interval, timestamptz, text, text) IS
+REVOKE ALL ON FUNCTION @extschema@.rinq_execute_raw(text, text, bytea, interval, boolean, text, interval, timestamptz, text, text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_execute_raw(text, text, bytea, interval, boolean, text, interval, timestamptz, text, text, jsonb) IS
     'Has a command executed, with a payload in CBOR';
 
 CREATE FUNCTION @extschema@.rinq_execute_many(
@@ -1618,20 +1618,37 @@ COMMENT ON COLUMN rinq_internal.durable_call.error IS 'What the handler has fail
 COMMENT ON COLUMN rinq_internal.durable_call.due IS 'When to look at it again, NULL for never';
 CREATE INDEX durable_call_due ON rinq_internal.durable_call (due) WHERE due IS NOT NULL;
 
+CREATE TABLE rinq_internal.durable_source (
+    session bigint PRIMARY KEY,
+    id text NOT NULL,
+    role oid NOT NULL,
+    attributes jsonb NOT NULL,
+    created timestamptz NOT NULL,
+    expires timestamptz
+);
+COMMENT ON TABLE rinq_internal.durable_source IS
+    'Sessions of the mailbox, whom durable messages with attributes are from; kept until rinq.source_retention after the message is settled';
+COMMENT ON COLUMN rinq_internal.durable_source.session IS 'Number of the session';
+COMMENT ON COLUMN rinq_internal.durable_source.id IS 'Id of its message';
+COMMENT ON COLUMN rinq_internal.durable_source.role IS 'Role that has sent it';
+COMMENT ON COLUMN rinq_internal.durable_source.attributes IS 'Attributes: an object of namespaces, which are objects';
+COMMENT ON COLUMN rinq_internal.durable_source.created IS 'When the message was sent';
+COMMENT ON COLUMN rinq_internal.durable_source.expires IS 'When the session ends, NULL while its message is not settled';
+
 CREATE FUNCTION @extschema@.rinq_call_durable(
     namespace text, command text, payload jsonb DEFAULT NULL, on_response regprocedure DEFAULT NULL,
-    timeout interval DEFAULT NULL, resend interval DEFAULT NULL)
+    timeout interval DEFAULT NULL, resend interval DEFAULT NULL, attributes jsonb DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-REVOKE ALL ON FUNCTION @extschema@.rinq_call_durable(text, text, jsonb, regprocedure, interval, interval) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.rinq_call_durable(text, text, jsonb, regprocedure, interval, interval) IS
+REVOKE ALL ON FUNCTION @extschema@.rinq_call_durable(text, text, jsonb, regprocedure, interval, interval, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_call_durable(text, text, jsonb, regprocedure, interval, interval, jsonb) IS
     'Calls a command when the transaction commits; its outcome, whenever that comes, is handled once by a function that takes a rinq_response, running as the current role, or kept for rinq_result; returns the message id';
 
 CREATE FUNCTION @extschema@.rinq_call_durable_raw(
     namespace text, command text, payload bytea DEFAULT NULL, on_response regprocedure DEFAULT NULL,
-    timeout interval DEFAULT NULL, resend interval DEFAULT NULL)
+    timeout interval DEFAULT NULL, resend interval DEFAULT NULL, attributes jsonb DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-REVOKE ALL ON FUNCTION @extschema@.rinq_call_durable_raw(text, text, bytea, regprocedure, interval, interval) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.rinq_call_durable_raw(text, text, bytea, regprocedure, interval, interval) IS
+REVOKE ALL ON FUNCTION @extschema@.rinq_call_durable_raw(text, text, bytea, regprocedure, interval, interval, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_call_durable_raw(text, text, bytea, regprocedure, interval, interval, jsonb) IS
     'Makes a durable call with a payload in CBOR';
 
 CREATE FUNCTION @extschema@.rinq_durable_call_cancel(id @extschema@.rinq_message_id)

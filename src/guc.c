@@ -60,6 +60,7 @@ int			rinq_dead_letter_retention = 0;
 int			rinq_dedup_retention = 86400;
 int			rinq_key_retention = 86400;
 int			rinq_result_retention = 86400;
+int			rinq_source_retention = 86400;
 int			rinq_mailbox_patience = 120000;
 int			rinq_dedup_max_requests = 10000000;
 int			rinq_dedup_max_size = 1024;
@@ -491,6 +492,11 @@ define_durable_settings(void)
 	DefineCustomIntVariable("rinq.result_retention",
 							"Sets how long the outcome of a durable call is kept that has no handler.",
 							NULL, &rinq_result_retention,
+							86400, 1, INT_MAX, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("rinq.source_retention",
+							"Sets how long the attributes of a durable message are kept after it is settled.",
+							"One that is executed is settled when the broker has it, a call when it has an outcome.",
+							&rinq_source_retention,
 							86400, 1, INT_MAX, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("rinq.mailbox_patience",
 							"Sets how long another server may have this database's mailbox until it takes another one.",

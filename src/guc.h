@@ -50,6 +50,7 @@ extern int	rinq_dead_letter_retention; /* s; 0 is for ever */
 extern int	rinq_dedup_retention;	/* s */
 extern int	rinq_key_retention; /* s */
 extern int	rinq_result_retention;	/* s */
+extern int	rinq_source_retention;	/* s */
 extern int	rinq_mailbox_patience;	/* ms */
 extern int	rinq_dedup_max_requests;
 extern int	rinq_dedup_max_size;	/* MB */

@@ -57,6 +57,15 @@ typedef enum RinqStoreState
 	RINQ_STORE_POSTPONED		/* another transaction has the call's row */
 } RinqStoreState;
 
+/* a session of the mailbox, in an order to read it; and what was read */
+typedef struct RinqSourceRead
+{
+	uint32		session;
+	bool		found;
+	uint32		bytes;			/* of attributes (RINQ_KIND_SESSION_ATTRIBUTE) */
+	char		data[FLEXIBLE_ARRAY_MEMBER];
+} RinqSourceRead;
+
 /* answers, as the peer hands them over: packed fields (RINQ_KIND_ANSWER) */
 typedef struct RinqResponseBatch
 {
@@ -120,6 +129,7 @@ typedef enum RinqChunkKind
 								 * outbox now */
 	RINQ_CHUNK_LOOKED,			/* these were all */
 	RINQ_CHUNK_RESPONSES_STORED,	/* what has become of answers */
+	RINQ_CHUNK_SOURCE_READ,		/* attributes of a session of the mailbox */
 	RINQ_CHUNK_CALLS_DUE,		/* durable calls whose handler is to run */
 
 	/* to the outbox worker */
@@ -131,6 +141,7 @@ typedef enum RinqChunkKind
 								 * count all */
 	RINQ_CHUNK_LOOK,			/* look which of those that wait may be sent */
 	RINQ_CHUNK_RESPONSES,		/* answers to durable calls: store them */
+	RINQ_CHUNK_SOURCE,			/* read a session of the mailbox */
 	RINQ_CHUNK_CALLS_LOOK,		/* see to durable calls whose time has come */
 	RINQ_CHUNK_NEW_MAILBOX		/* have another mailbox than this one */
 } RinqChunkKind;

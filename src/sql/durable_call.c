@@ -17,6 +17,7 @@
 #include "compat.h"
 
 #include "backend/durable_calls.h"
+#include "backend/durable_sources.h"
 #include "backend/handler_rules.h"
 #include "backend/handler_signature.h"
 #include "backend/own_schema.h"
@@ -32,6 +33,7 @@
 #include "sql/arguments.h"
 #include "sql/listen.h"
 #include "sql/send.h"
+#include "sql/source.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
@@ -50,7 +52,8 @@ enum
 	ARG_PAYLOAD,
 	ARG_ON_RESPONSE,
 	ARG_TIMEOUT,
-	ARG_RESEND
+	ARG_RESEND,
+	ARG_ATTRIBUTES
 };
 
 /* parameters of the statement that makes a row */
@@ -192,12 +195,21 @@ put_call_times(DurableCall * call, FunctionCallInfo fcinfo, int64 now)
 
 /* Put what the row has in common with the message. */
 static void
-put_call_request(DurableCall * call)
+put_call_request(DurableCall * call, const Jsonb *attributes)
 {
 	char		suffix[RINQ_MESSAGE_ID_SIZE];
+	RinqMessageId id;
 
-	next_call_number();
-	snprintf(suffix, sizeof(suffix), "%u@0#%u", last_call.ref.session.seq, last_call.seq);
+	if (attributes != NULL)
+	{
+		rinq_durable_source_make(attributes, &id);
+		snprintf(suffix, sizeof(suffix), "%u@1#1", id.ref.session.seq);
+	}
+	else
+	{
+		next_call_number();
+		snprintf(suffix, sizeof(suffix), "%u@0#%u", last_call.ref.session.seq, last_call.seq);
+	}
 	put_call_value(call, CALL_SUFFIX, false, CStringGetTextDatum(suffix));
 	put_call_value(call, CALL_DATABASE, false, ObjectIdGetDatum(MyDatabaseId));
 	put_call_value(call, CALL_ROLE, false, ObjectIdGetDatum(GetUserId()));
@@ -263,7 +275,7 @@ call_durably(FunctionCallInfo fcinfo, RinqPayloadForm form)
 	rinq_send_inherited(&call.fields);
 	put_call_handler(&call, fcinfo);
 	put_call_times(&call, fcinfo, rinq_wall_ms());
-	put_call_request(&call);
+	put_call_request(&call, rinq_source_attributes_argument(fcinfo, ARG_ATTRIBUTES));
 	insert_durable_call(&call);
 	rinq_durable_call_ask(db, &call.message, &call.fields);
 	if (call.nulls[CALL_DUE] == ' ')

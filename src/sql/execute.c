@@ -23,6 +23,7 @@
 #include "protocol/payload.h"
 #include "sql/arguments.h"
 #include "sql/execution.h"
+#include "sql/source.h"
 #include "sql/resultset.h"
 #include "tcop/utility.h"
 #include "utils/array.h"
@@ -42,6 +43,7 @@ enum
 {
 	ARG_KEY = RINQ_EXECUTE_DELIVER_AT + 1,
 	ARG_ORDERING,
+	ARG_ATTRIBUTES,
 	ARG_MANY_ORDERING = ARG_KEY
 };
 
@@ -52,13 +54,19 @@ execute_command(FunctionCallInfo fcinfo, RinqPayloadForm form)
 
 	rinq_refuse_parallel(fcinfo);
 	rinq_execution_begin(fcinfo, ARG_KEY, ARG_ORDERING, &execution);
+	execution.attributes = rinq_source_attributes_argument(fcinfo, ARG_ATTRIBUTES);
+	if (execution.attributes != NULL && (!execution.durable || !PG_ARGISNULL(RINQ_EXECUTE_SESSION)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a message with attributes is durable, and from a session of its own"),
+				 errhint("Leave out \"durable\" and \"session\".")));
 	PG_RETURN_DATUM(rinq_execution_send(&execution, rinq_payload_argument(fcinfo, RINQ_EXECUTE_PAYLOAD, form)));
 }
 
 /*
  * rinq_execute(namespace text, command text, payload jsonb, timeout interval,
  * durable boolean, session text, deliver_after interval, deliver_at timestamptz,
- * key text, ordering text) returns rinq_message_id
+ * key text, ordering text, attributes jsonb) returns rinq_message_id
  *
  * Has a command executed by whichever peer listens to the namespace, when and
  * if the transaction commits; no process waits for it.

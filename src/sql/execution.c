@@ -18,6 +18,7 @@
 #include "backend/bus_access.h"
 #include "backend/calls.h"
 #include "backend/commit_queue.h"
+#include "backend/durable_sources.h"
 #include "backend/outbox.h"
 #include "backend/own_schema.h"
 #include "base/clock.h"
@@ -170,6 +171,7 @@ rinq_execution_begin(FunctionCallInfo fcinfo, int key_argument, int ordering_arg
 					 RinqExecution *execution)
 {
 	execution->fcinfo = fcinfo;
+	execution->attributes = NULL;
 	execution->durable = PG_ARGISNULL(RINQ_EXECUTE_DURABLE) || PG_GETARG_BOOL(RINQ_EXECUTE_DURABLE);
 	execution->namespace = rinq_namespace_argument(fcinfo, RINQ_EXECUTE_NAMESPACE);
 	execution->command = rinq_text_argument(fcinfo, RINQ_EXECUTE_COMMAND, "command");
@@ -211,7 +213,10 @@ rinq_execution_send(RinqExecution *execution, RinqBytes payload)
 	memset(&message, 0, sizeof(message));
 	message.durable = execution->durable;
 	message.deadline = execution->deadline;
-	rinq_send_allocate_id_argument(execution->fcinfo, RINQ_EXECUTE_SESSION, db, &message.item.id);
+	if (execution->attributes != NULL)
+		rinq_durable_source_make(execution->attributes, &message.item.id);
+	else
+		rinq_send_allocate_id_argument(execution->fcinfo, RINQ_EXECUTE_SESSION, db, &message.item.id);
 	if (delivery->key != NULL &&
 		!rinq_outbox_use_key(db, rinq_internal_schema(), execution->namespace, delivery, &message.item.id, &used_by))
 		return CStringGetTextDatum(used_by);

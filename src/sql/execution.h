@@ -14,6 +14,7 @@
 #include "base/bytes.h"
 #include "fmgr.h"
 #include "ipc/sendqueue.h"
+#include "utils/jsonb.h"
 
 /* the arguments that all of these functions have, in this order */
 enum
@@ -38,6 +39,7 @@ typedef struct RinqExecution
 	bool		durable;
 	int64		deadline;		/* of the wall clock; 0 is none */
 	RinqDelivery delivery;
+	const Jsonb *attributes;	/* of a session of its own; NULL: none */
 } RinqExecution;
 
 extern void rinq_execution_begin(FunctionCallInfo fcinfo, int key_argument, int ordering_argument,

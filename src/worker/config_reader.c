@@ -432,7 +432,8 @@ read_identity_or_version(RinqIdentities *identities)
 static bool
 try_lock_own_tables(void)
 {
-	static const char *const names[] = {"manifest", "listener", "subscription", "identity", RINQ_CHOSEN_TABLE, "mailbox", RINQ_DURABLE_CALL_TABLE};
+	static const char *const names[] = {"manifest", "listener", "subscription", "identity", RINQ_CHOSEN_TABLE, "mailbox",
+	RINQ_DURABLE_CALL_TABLE, "durable_source"};
 	Oid			schema;
 	int			i;
 

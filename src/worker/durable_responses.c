@@ -25,6 +25,7 @@
 #include "ipc/slots.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "protocol/attribute.h"
 #include "protocol/packed.h"
 #include "protocol/payload.h"
 #include "storage/ipc.h"
@@ -281,6 +282,28 @@ ask_again(void)
 	}
 }
 
+/* End sessions whose messages are settled, and delete those that have been kept for long enough. */
+static void
+settle_sources(void)
+{
+	Oid			types[2] = {INT4OID, OIDOID};
+	Datum		values[2];
+
+	values[0] = Int32GetDatum(rinq_source_retention);
+	values[1] = ObjectIdGetDatum(MyDatabaseId);
+	(void) rinq_own_table_execute("UPDATE rinq_internal.durable_source s SET expires = pg_catalog.now()"
+								  " OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => $1)"
+								  " WHERE s.expires IS NULL AND NOT EXISTS (SELECT FROM"
+								  " (SELECT o.id FROM rinq_internal.outbox_0 o UNION ALL SELECT o.id FROM rinq_internal.outbox_1 o"
+								  " UNION ALL SELECT o.id FROM rinq_internal.outbox_2 o UNION ALL SELECT o.id FROM rinq_internal.outbox_3 o"
+								  " UNION ALL SELECT o.id FROM rinq_internal.outbox_waiting o"
+								  " UNION ALL SELECT o.id FROM rinq_internal.outbox_dead_letter o"
+								  " UNION ALL SELECT c.id FROM rinq_internal.durable_call c WHERE c.outcome IS NULL) x"
+								  " WHERE x.id OPERATOR(pg_catalog.=) s.id)", 2, types, values, NULL);
+	(void) rinq_own_table_execute("DELETE FROM rinq_internal.durable_source s"
+								  " WHERE s.expires OPERATOR(pg_catalog.<=) pg_catalog.now()", 0, NULL, NULL, NULL);
+}
+
 /*
  * List calls whose handler is to run.  Of those that a peer before this one was
  * at, it is not known whether it still is; it has locked the row then.
@@ -327,8 +350,10 @@ next_look(void)
 	Datum		due;
 	bool		isnull;
 
-	if (look_for("SELECT c.due FROM rinq_internal.durable_call c WHERE c.due IS NOT NULL"
-				 " ORDER BY c.due LIMIT 1", 0) == 0)
+	/* sessions are looked at every hour, as long as there are any */
+	if (look_for("SELECT x.due FROM ((SELECT c.due FROM rinq_internal.durable_call c WHERE c.due IS NOT NULL"
+				 " ORDER BY c.due LIMIT 1) UNION ALL (SELECT pg_catalog.now() OPERATOR(pg_catalog.+) interval '1 hour'"
+				 " FROM rinq_internal.durable_source LIMIT 1)) x ORDER BY 1 LIMIT 1", 0) == 0)
 		return 0;
 	due = first_value(1, &isnull);
 	return Max(1, rinq_ms_of_timestamp(DatumGetTimestampTz(due)));
@@ -357,6 +382,7 @@ rinq_durable_look_at_calls(dsa_pointer order)
 	end_late_calls();
 	delete_old_results();
 	ask_again();
+	settle_sources();
 	CommandCounterIncrement();
 	count = list_handlers(found);
 	CommandCounterIncrement();
@@ -365,6 +391,71 @@ rinq_durable_look_at_calls(dsa_pointer order)
 	memcpy(look, found, size);
 	chunk->count = count;
 	return true;
+}
+
+/* ---------------- sessions of the mailbox ---------------- */
+
+/* Append the attributes of a session that were found to a list. */
+static void
+append_source_attributes(StringInfo list)
+{
+	uint64		i;
+
+	for (i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		char	   *value = SPI_getvalue(row, desc, 3);
+		RinqAttribute attribute;
+		RinqFields	fields;
+		StringInfoData packed;
+
+		if (SPI_getvalue(row, desc, 2) == NULL)
+			continue;
+		memset(&attribute, 0, sizeof(attribute));
+		attribute.key = rinq_text_to_wire(SPI_getvalue(row, desc, 2));
+		attribute.value = value == NULL ? rinq_bytes("", 0) : rinq_text_to_wire(value);
+		attribute.frozen = true;
+		attribute.created = attribute.updated = 1;
+		initStringInfo(&packed);
+		rinq_attributes_pack(&packed, &attribute, 1);
+		rinq_fields_init(&fields, RINQ_KIND_SESSION_ATTRIBUTE);
+		rinq_put_bytes(&fields, RINQ_SESSION_ATTRIBUTE_NAMESPACE, rinq_text_to_wire(SPI_getvalue(row, desc, 1)));
+		rinq_put_bytes(&fields, RINQ_SESSION_ATTRIBUTE_ATTRIBUTE, rinq_bytes(packed.data, packed.len));
+		rinq_fields_append(list, &fields);
+	}
+}
+
+/*
+ * Read the session of the mailbox that an order names, and report its
+ * attributes.  False when that has to wait.
+ */
+bool
+rinq_durable_source_read(dsa_pointer order)
+{
+	const		RinqSourceRead *asked = (const RinqSourceRead *) RINQ_CHUNK_DATA(rinq_chunk(order));
+	Oid			types[1] = {INT8OID};
+	Datum		values[1];
+	RinqSourceRead head;
+	StringInfoData report;
+
+	if (!begin_responses("rinq: reading a session"))
+		return false;
+	initStringInfo(&report);
+	memset(&head, 0, sizeof(head));
+	head.session = asked->session;
+	appendBinaryStringInfo(&report, (const char *) &head, offsetof(RinqSourceRead, data));
+	values[0] = Int64GetDatum((int64) asked->session);
+	head.found = rinq_own_table_execute("SELECT n.key, a.key, a.value FROM rinq_internal.durable_source s"
+										" LEFT JOIN LATERAL pg_catalog.jsonb_each(s.attributes) n ON true"
+										" LEFT JOIN LATERAL pg_catalog.jsonb_each_text(n.value) a ON true"
+										" WHERE s.session OPERATOR(pg_catalog.=) $1", 1, types, values, NULL) > 0;
+	append_source_attributes(&report);
+	head.bytes = (uint32) (report.len - offsetof(RinqSourceRead, data));
+	memcpy(report.data, &head, offsetof(RinqSourceRead, data));
+	values[0] = PointerGetDatum(memcpy(MemoryContextAlloc(rinq_outbox_worker.context, report.len), report.data, report.len));
+	end_responses();
+	return rinq_outbox_report(RINQ_CHUNK_SOURCE_READ, DatumGetPointer(values[0]), (Size) head.bytes + offsetof(RinqSourceRead, data), 0);
 }
 
 /* ---------------- another mailbox ---------------- */

@@ -14,6 +14,7 @@
 
 extern bool rinq_durable_store_responses(dsa_pointer order);
 extern bool rinq_durable_look_at_calls(dsa_pointer order);
+extern bool rinq_durable_source_read(dsa_pointer order);
 extern bool rinq_mailbox_renew(dsa_pointer order);
 
 #endif							/* RINQ_WORKER_ANSWERS_H */

@@ -77,5 +77,6 @@ rinq_mailbox_read(RinqConfig *config)
 		if (!read_mailbox_id(&config->mailbox))
 			elog(ERROR, "the database has no mailbox");
 	}
-	config->mailbox_used = finds_any("SELECT FROM rinq_internal.durable_call");
+	config->mailbox_used = finds_any("SELECT FROM rinq_internal.durable_call") ||
+		finds_any("SELECT FROM rinq_internal.durable_source");
 }

@@ -303,6 +303,12 @@ carry_out(void)
 				return false;
 			rinq_outbox_report_with(&current, RINQ_CHUNK_CALLS_DUE);
 			break;
+		case RINQ_CHUNK_SOURCE:
+			if (!rinq_durable_source_read(current))
+				return false;
+			rinq_chunk_free(current);
+			current = InvalidDsaPointer;
+			break;
 		case RINQ_CHUNK_NEW_MAILBOX:
 			if (!rinq_mailbox_renew(current))
 				return false;

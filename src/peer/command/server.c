@@ -233,6 +233,40 @@ rinq_server_outcome(const RinqMessage *msg)
 	}
 }
 
+/*
+ * Take a question about a session of the mailbox, NULL when it makes no sense,
+ * and was rejected.
+ */
+RinqInbound *
+rinq_server_mailbox_request(const RinqDelivery *delivery)
+{
+	RinqMessageId id;
+
+	rinq_count(rinq_peer.db, RINQ_REQUESTS_RECEIVED);
+	if (request_delivery_problem(delivery, &id) == NULL && rinq_bytes_are(delivery->message.ns, "_sess"))
+		return make_request(delivery, &id);
+	rinq_count(rinq_peer.db, RINQ_REQUESTS_REJECTED);
+	(void) rinq_basic_reject(rinq_peer.conn, delivery->channel, delivery->delivery_tag, false);
+	return NULL;
+}
+
+/*
+ * Respond to a question about a session of the mailbox, in this type and with
+ * these bytes.
+ */
+void
+rinq_server_mailbox_respond(RinqInbound * request, char type, RinqBytes response)
+{
+	char	   *body = MemoryContextAllocHuge(TopMemoryContext, response.len + 1);
+
+	if (response.len > 0)
+		memcpy(body, response.data, response.len);
+	rinq_inbound_free_body(request);
+	request->response_type = type;
+	request->body = rinq_bytes(body, response.len);
+	rinq_inbound_respond_soon(request);
+}
+
 /* Have a handler run for what no caller waits for. */
 static void
 add_one_way(RinqInbound * request, const RinqListener *handler)

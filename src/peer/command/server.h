@@ -27,6 +27,8 @@ extern void rinq_server_request(const RinqDelivery *delivery);
 extern const char *rinq_server_outcome(const RinqMessage *msg);
 extern void rinq_server_stored_outcome(const RinqMessageId *id, Oid role, bool redelivered,
 									   void (*ended) (RinqInbound * request));
+extern RinqInbound * rinq_server_mailbox_request(const RinqDelivery *delivery);
+extern void rinq_server_mailbox_respond(RinqInbound * request, char type, RinqBytes response);
 extern void rinq_server_response(const RinqDelivery *delivery);
 extern bool rinq_server_notification_fields(RinqFields *fields, const RinqDelivery *delivery,
 											const RinqSession * session,

@@ -25,6 +25,7 @@
 #include "lib/ilist.h"
 #include "peer/command/server.h"
 #include "peer/mailbox/mailbox_responses.h"
+#include "peer/mailbox/sources.h"
 #include "peer/process.h"
 #include "peer/sending/intake.h"
 #include "peer/sending/outbox_link.h"
@@ -130,6 +131,11 @@ rinq_mailbox_delivery(const RinqDelivery *delivery)
 	MailboxResponse *response;
 	size_t		size;
 
+	if (rinq_mailbox_is_request(delivery->consumer_tag))
+	{
+		rinq_sources_request(delivery);
+		return;
+	}
 	if (!rinq_message_id_parse(delivery->routing_key.data, delivery->routing_key.len, &id) ||
 		!rinq_mailbox_owns(&id.ref.session.peer))
 	{
@@ -254,7 +260,9 @@ take_look(const RinqCallLook * look, uint32 count)
 static void
 take_mailbox_report(RinqChunk *chunk)
 {
-	if (chunk->kind == RINQ_CHUNK_RESPONSES_STORED)
+	if (chunk->kind == RINQ_CHUNK_SOURCE_READ)
+		rinq_sources_take((const RinqSourceRead *) RINQ_CHUNK_DATA(chunk));
+	else if (chunk->kind == RINQ_CHUNK_RESPONSES_STORED)
 		take_stored_responses(rinq_chunk_items(chunk, sizeof(RinqCallItem)), chunk->count);
 	else
 		take_look((const RinqCallLook *) RINQ_CHUNK_DATA(chunk), chunk->count);
@@ -280,6 +288,7 @@ notice_lost_worker(void)
 	if (looking)
 		next_look = rinq_peer.now;
 	looking = false;
+	rinq_sources_worker_lost();
 	renewed[0] = '\0';
 }
 
@@ -397,9 +406,10 @@ rinq_mailbox_responses_step(void)
 	notice_lost_worker();
 	hear_of_looks();
 	renew_mailbox();
+	next = rinq_sources_step();
 	if (!dlist_is_empty(&arrived) && dlist_is_empty(&told) &&
 		(rinq_peer.now < tell_after || !tell_responses()))
-		next = Max(tell_after, rinq_peer.now + RETRY_INTERVAL);
+		next = rinq_clock_earlier(next, Max(tell_after, rinq_peer.now + RETRY_INTERVAL));
 	if (looking || next_look == 0 || rinq_peer.stopping)
 		return next;
 	if (rinq_peer.now >= next_look && tell_look())

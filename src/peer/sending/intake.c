@@ -275,6 +275,7 @@ take_report(RinqChunk *chunk, RinqTaken * current)
 			return true;
 		case RINQ_CHUNK_RESPONSES_STORED:
 		case RINQ_CHUNK_CALLS_DUE:
+		case RINQ_CHUNK_SOURCE_READ:
 			other_reports(chunk);
 			return true;
 		case RINQ_CHUNK_SNAPSHOT:

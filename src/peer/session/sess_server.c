@@ -46,36 +46,62 @@ refuse_sess_request(StringInfo response, RinqOutcome outcome, RinqBytes detail)
 	}
 }
 
-/* Serve a fetch, which gets no more than can be sent. */
+/* Respond with attributes of a session at a revision, no more than can be sent. */
 static char
-serve_fetch(const RinqSessBody *body, StringInfo response)
+fetch_attributes(RinqAttributeTable *table, uint32 revision, const RinqSessBody *body, StringInfo response)
 {
-	RinqSession *session = rinq_own_session_find(body->session);
 	RinqAttribute *found;
 	int			count = 0;
 	Size		size = 0;
 	int			i;
 
-	if (session == NULL)
-		return refuse_sess_request(response, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
 	if (body->num_keys == 0 && body->namespace.len == 0)
 	{
-		rinq_sess_encode_revision(response, session->revision);
+		rinq_sess_encode_revision(response, revision);
 		return 's';
 	}
 	found = palloc_extended(Max(body->num_keys, 1) * sizeof(RinqAttribute), MCXT_ALLOC_HUGE);
 	for (i = 0; i < body->num_keys; i++)
 	{
-		if (!rinq_attribute_find(session->attributes, body->namespace, body->keys[i].key,
-								 &found[count]))
+		if (!rinq_attribute_find(table, body->namespace, body->keys[i].key, &found[count]))
 			continue;
 		size += found[count].key.len + found[count].value.len + 32;
 		if (size > rinq_payload_limit())
 			return write_sess_text(response, 'e', "the attributes exceed \"rinq.max_payload\"");
 		count++;
 	}
-	rinq_sess_encode_fetched(response, session->revision, found, count);
+	rinq_sess_encode_fetched(response, revision, found, count);
 	return 's';
+}
+
+static char
+serve_fetch(const RinqSessBody *body, StringInfo response)
+{
+	RinqSession *session = rinq_own_session_find(body->session);
+
+	if (session == NULL)
+		return refuse_sess_request(response, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
+	return fetch_attributes(session->attributes, session->revision, body, response);
+}
+
+/*
+ * Serve a request about a session that never changes; with a revision of -1, it
+ * is not there.
+ */
+char
+rinq_sess_serve_frozen(RinqBytes command, const RinqSessBody *body, RinqAttributeTable *table,
+					   int64 revision, StringInfo response)
+{
+	if (revision < 0)
+		return refuse_sess_request(response, RINQ_OUTCOME_NOT_FOUND, rinq_bytes(NULL, 0));
+	if (rinq_bytes_are(command, "fetch"))
+		return fetch_attributes(table, (uint32) revision, body, response);
+	if (!rinq_bytes_are(command, "update") && !rinq_bytes_are(command, "clear") &&
+		!rinq_bytes_are(command, "destroy"))
+		return write_sess_text(response, 'e', "unknown command");
+	if (body->revision != (uint32) revision)
+		return refuse_sess_request(response, RINQ_OUTCOME_STALE, rinq_bytes(NULL, 0));
+	return refuse_sess_request(response, RINQ_OUTCOME_FROZEN, rinq_bytes(NULL, 0));
 }
 
 static char

@@ -147,6 +147,17 @@ declare_mailbox(void)
 					rinq_bytes_str("cmd.uc"), rinq_bytes_str(id_text), cookie);
 }
 
+/*
+ * Tell whether what came to a consumer is a request, and not a response.
+ */
+bool
+rinq_mailbox_is_request(RinqBytes consumer_tag)
+{
+	char		queue[QUEUE_SIZE];
+
+	return rinq_bytes_equal(consumer_tag, mailbox_queue(".req", queue));
+}
+
 /* Have the mailbox opened again later. */
 static void
 open_later(void)

@@ -18,6 +18,7 @@ extern bool rinq_mailbox_owns(const RinqPeerId *peer);
 extern void rinq_mailbox_want(void);
 extern bool rinq_mailbox_wanted(void);
 extern bool rinq_mailbox_ready(void);
+extern bool rinq_mailbox_is_request(RinqBytes consumer_tag);
 extern bool rinq_mailbox_is_taken(char id[RINQ_PEER_ID_SIZE]);
 
 extern void rinq_mailbox_open(void);
