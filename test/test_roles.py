@@ -48,7 +48,7 @@ class Roles(case.Case):
         rows = self.db.sql("SELECT p.proname FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass"
                            " AND d.deptype = 'e' JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'rinq'"
                            " WHERE has_function_privilege('public', p.oid, 'EXECUTE') ORDER BY 1")
-        allowed = {"rinq_to_cbor", "rinq_from_cbor", "rinq_version", "rinq_fail", "rinq_last_failure", "rinq_trace_id", "rinq_set", "rinq_freeze",
+        allowed = {"rinq_to_cbor", "rinq_from_cbor", "rinq_version", "rinq_fail", "rinq_retry", "rinq_last_failure", "rinq_trace_id", "rinq_set", "rinq_freeze",
                    "rinq_source_attribute", "handler_problem", "role_oid", "rinq_list_sessions", "rinq_list_attributes", "rinq_list_subscriptions",
                    "rinq_none", "rinq_all", "rinq_fetch_notifications", "rinq_list_stored_notifications", "rinq_equal", "rinq_not_equal", "rinq_empty", "rinq_not_empty", "rinq_not", "rinq_and", "rinq_or", "rinq_within",
                    "rinq_constraint_in", "rinq_constraint_out", "rinq_constraint_recv", "rinq_constraint_send", "rinq_constraint_eq",
