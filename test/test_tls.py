@@ -106,7 +106,9 @@ class TlsCase(case.Case):
         self.server.configure(rinq__amqp_dsn=self.address(**where))
 
     def wait_error(self, pattern):
-        """What is wrong is in the view, and in the log."""
+        """What is wrong is in the view, and in the log; a connection that works would be kept, and so is ended."""
+        self.db.sql("SELECT rinq_stop()")
+        self.db.sql("SELECT rinq_start()")
         row = self.db.wait_peer(lambda row: row["state"] == "disconnected" and pattern in (row["last_error"] or ""), description=pattern)
         self.assertIn(row["last_error"], self.server.log_since(self.log_start))
         self.assertIsNone(row["tls_version"])
