@@ -113,6 +113,21 @@ class Connections(ServerCase):
         self.db.sql("DROP SERVER road CASCADE")
         self.connected_by_settings()
 
+    def test_broker_that_is_of_no_use(self):
+        """The connection stays, until that of the newest options is there; and so long the database is not ready."""
+        self.db.sql(self.create_sql())
+        before = self.connected_to(VHOST)
+        for sql, problem in (("ALTER SERVER bus OPTIONS (SET hosts '127.0.0.1:1')", "127.0.0.1:1"),
+                             ("ALTER SERVER bus OPTIONS (SET hosts %s, SET vhost 'absent')" % quote(self.hosts), "absent"),
+                             ("ALTER SERVER bus OPTIONS (SET vhost %s); ALTER USER MAPPING FOR PUBLIC SERVER bus OPTIONS (SET password 'wrong')"
+                              % quote(VHOST), "ACCESS_REFUSED")):
+            with self.subTest(sql):
+                self.db.sql(sql)
+                self.keeps(before, problem)
+                self.assertSqlState(self.db.error("SELECT rinq_wait_ready('0.2 s')"), "08001", "a connection to the broker that is configured now")
+        self.db.sql("ALTER USER MAPPING FOR PUBLIC SERVER bus OPTIONS (SET password %s)" % quote(self.broker.password))
+        self.stays(before)
+
     def test_password_in_a_file(self):
         """A secret that is mounted; the setting's file is not for servers; and a token longer than a name."""
         path = os.path.join(self.world.scratch.make_folder("server-secrets", owned=True), "password")

@@ -50,6 +50,15 @@ rinq_replacement_end(void)
 	wanted = false;
 }
 
+/*
+ * Tell whether another connection is wanted, or it is to be found out.
+ */
+bool
+rinq_replacement_wanted(void)
+{
+	return wanted;
+}
+
 /* Keep the connection, since the broker of the settings is of no use now. */
 static void
 keep_connection(const char *connected_to, const char *obstacle)

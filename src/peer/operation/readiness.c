@@ -11,6 +11,7 @@
 #include "peer/notification/subscriptions.h"
 #include "peer/operation/readiness.h"
 #include "peer/process.h"
+#include "peer/replacement.h"
 #include "peer/topology/namespaces.h"
 
 #define MAX_NAMED 10			/* of a kind, in words; the rest is counted */
@@ -63,12 +64,14 @@ append_subscriptions(StringInfo list)
 	append_rest(list, count);
 }
 
-/* Append the foreign server, when the connection is still that of an earlier one. */
+/* Append the broker, when the connection is still that of an earlier server or settings. */
 static void
-append_server(StringInfo list)
+append_broker(StringInfo list)
 {
 	if (rinq_peer_broker_problem() != NULL)
 		appendStringInfo(list, "a foreign server that can be used (%s)", rinq_peer_broker_problem());
+	else if (rinq_replacement_wanted())
+		appendStringInfoString(list, "a connection to the broker that is configured now (see rinq_peer.last_error)");
 }
 
 /*
@@ -82,7 +85,7 @@ rinq_unready_list(StringInfo list)
 		appendStringInfoString(list, "the newest listeners and subscriptions");
 		return;
 	}
-	append_server(list);
+	append_broker(list);
 	append_namespaces(list);
 	append_subscriptions(list);
 }
