@@ -34,9 +34,9 @@ def _switch(database, address, encrypted):
 
 
 def rounds(count, addresses, database, measure):
-    """measure(clients) gives a sample; each round has both, in an order that changes."""
+    """measure(clients) gives a sample; each half round has both, in an order that changes."""
     results = {"plain": [], "tls": []}
-    for number in range(count):
+    for number in range(2 * count):
         for what in ("plain", "tls") if number % 2 == 0 else ("tls", "plain"):
             _switch(database, getattr(addresses, what), what == "tls")
             results[what].append(measure(CLIENTS))
