@@ -203,7 +203,9 @@ class DurableCalls(case.Case):
 class NotSent(case.Case):
     @classmethod
     def make_world(cls):
-        return case.new_world("durable", settings={"rinq.retry_delay": "50ms", "rinq.send_attempts": "2"})
+        world = case.new_world("durable", settings={"rinq.retry_delay": "50ms", "rinq.send_attempts": "2", "rinq.mailbox_patience": "500ms"})
+        cls.addClassCleanup(world.close)
+        return world
 
     def test_not_sent(self):
         db = self.world.database()
@@ -215,3 +217,23 @@ class NotSent(case.Case):
         self.assertIn("refused", outcome["message"])
         self.assertEqual(db.value("SELECT count(*) FROM rinq_outbox_dead_letter"), "0")
         self.assertEqual(db.value("SELECT depth FROM rinq_outbox_status"), "0")
+
+    def test_mailbox_of_another_server(self):
+        """What holds the mailbox is another server, as far as the peer can tell: it takes another one, and calls of the old one are not sent."""
+        db = self.database()
+        db.sql(HANDLER)
+        old = db.value("SELECT id FROM rinq_internal.mailbox")
+        connection = self.world.broker.connect()
+        self.addCleanup(connection.close)
+        channel = connection.channel()
+        channel.queue_declare(old + ".rsp", durable=True)
+        channel.basic_consume(old + ".rsp", lambda *_: None, exclusive=True)
+        call = db.value("SELECT rinq_call_durable('dc-new', 'x', NULL::jsonb, 'note(rinq_response)')")
+        self.assertTrue(call.startswith(old + "."), call)
+        new = wait_until(lambda: db.value("SELECT id FROM rinq_internal.mailbox"), lambda v: v != old, 20, "another mailbox")
+        outcome = wait_until(lambda: db.value("SELECT outcome FROM outcome WHERE id = '%s'" % call), bool, 20, "the outcome")
+        self.assertEqual(outcome, "not sent")
+        self.peer().serve("dc-new", lambda request: 1)
+        call = db.value("SELECT rinq_call_durable('dc-new', 'x')")
+        self.assertTrue(call.startswith(new + "."), call)
+        self.assertEqual(db.value("SELECT (rinq_wait('%s', '20 s')).payload" % call), "1")
