@@ -179,7 +179,7 @@ class DurableCalls(case.Case):
 
     def test_roles(self):
         self.db.sql("CREATE ROLE dc_user LOGIN; CREATE ROLE dc_other LOGIN; GRANT EXECUTE ON FUNCTION rinq_call_durable(text, text, jsonb, regprocedure, interval, interval),"
-                    " rinq_result(rinq_message_id), rinq_durable_call_cancel(rinq_message_id) TO dc_user, dc_other; GRANT INSERT ON outcome TO dc_user; GRANT EXECUTE ON FUNCTION note(rinq_response) TO dc_user;"
+                    " rinq_result, rinq_durable_call_cancel TO dc_user, dc_other; GRANT INSERT ON outcome TO dc_user; GRANT EXECUTE ON FUNCTION note(rinq_response) TO dc_user;"
                     " GRANT USAGE ON SEQUENCE outcome_n_seq TO dc_user")
         self.addCleanup(self.db.sql, "DROP OWNED BY dc_user, dc_other; DROP ROLE dc_user, dc_other")
         self.remote.serve("dc-role", lambda request: 1)

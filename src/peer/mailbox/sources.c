@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/hash_table.h"
+#include "guc.h"
 #include "lib/ilist.h"
 #include "peer/command/delivery.h"
 #include "peer/command/server.h"
@@ -126,7 +127,8 @@ keep_source(const RinqSourceRead * read)
 	Source	   *source;
 	bool		found;
 
-	if (sources == NULL || hash_get_num_entries(sources) >= MAX_KEPT)
+	if (sources == NULL || hash_get_num_entries(sources) >= MAX_KEPT ||
+		MemoryContextMemAllocated(kept, true) > (Size) rinq_session_cache * 1024 * 1024)
 		forget_sources();
 	source = hash_search(sources, &read->session, HASH_ENTER, &found);
 	if (found)
@@ -186,7 +188,7 @@ rinq_sources_take(const RinqSourceRead * read)
 
 		dlist_delete(&request->node);
 		if (!respond_if_known(request))
-			dlist_insert_before(iter.cur == NULL ? &waiting.head : iter.next, &request->node);
+			dlist_insert_before(iter.next, &request->node);
 	}
 }
 
