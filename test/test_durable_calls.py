@@ -178,7 +178,7 @@ class DurableCalls(case.Case):
         self.assertEqual(self.db.value("SELECT count(*) FROM rinq_durable_calls WHERE id = '%s'" % call), "0")
 
     def test_roles(self):
-        self.db.sql("CREATE ROLE dc_user LOGIN; CREATE ROLE dc_other LOGIN; GRANT EXECUTE ON FUNCTION rinq_call_durable(text, text, jsonb, regprocedure, interval, interval),"
+        self.db.sql("CREATE ROLE dc_user LOGIN; CREATE ROLE dc_other LOGIN; GRANT EXECUTE ON FUNCTION rinq_call_durable,"
                     " rinq_result, rinq_durable_call_cancel TO dc_user, dc_other; GRANT INSERT ON outcome TO dc_user; GRANT EXECUTE ON FUNCTION note(rinq_response) TO dc_user;"
                     " GRANT USAGE ON SEQUENCE outcome_n_seq TO dc_user")
         self.addCleanup(self.db.sql, "DROP OWNED BY dc_user, dc_other; DROP ROLE dc_user, dc_other")
