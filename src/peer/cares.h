@@ -12,7 +12,7 @@
 
 #include <ares.h>
 
-#if ARES_VERSION < 0x011000
+#if defined(ARES_VERSION) && ARES_VERSION < 0x011000
 #error "rinq needs c-ares 1.16 or newer"
 #endif
 

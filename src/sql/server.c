@@ -87,7 +87,7 @@ check_server_to_choose(const char *name)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("there is no server \"%s\" of foreign-data wrapper \"%s\"", name, RINQ_WRAPPER),
 				 errhint("Use CREATE SERVER ... FOREIGN DATA WRAPPER rinq.")));
-	if (!rinq_server_counts(server->owner))
+	else if (!rinq_server_counts(server->owner))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 				 errmsg("server \"%s\" cannot be used", name),
