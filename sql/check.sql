@@ -57,6 +57,10 @@ DELETE FROM rinq_listeners;
 RESET ROLE;
 SELECT count(*) FROM rinq_listeners;
 SELECT id, created, attempts FROM rinq_outbox_dead_letter;
+INSERT INTO rinq_internal.inbox_dead_letter (id, digest, source, namespace, command, trace_id, handler, attempts, first_received, last_attempt, error, recorded)
+VALUES ('58AEE146-191C.45@3#2', '', 'x', 'x', 'x', 'x', 'x', 1, '2020-01-01', '2020-01-01', 'x', '2019-01-01');
+SELECT severity, subject, message, hint FROM rinq_check() WHERE subject ~ 'dead_letter';
+SELECT rinq_inbox_dead_letter_delete('58AEE146-191C.45@3#2');
 SELECT rinq_outbox_dead_letter_delete('58AEE146-191C.45@3#1'), rinq_outbox_dead_letter_delete('58AEE146-191C.45@3#1');
 SELECT rinq_inbox_dead_letter_delete('58AEE146-191C.45@3#1'), rinq_inbox_dead_letter_delete('58AEE146-191C.45@3#1');
 

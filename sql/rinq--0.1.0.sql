@@ -2382,11 +2382,21 @@ BEGIN ATOMIC
                        coalesce(pg_catalog.current_setting('rinq.command_workers', true)::pg_catalog.int4, 4) OPERATOR(pg_catalog.+) 2 AS each_database,
                        (pg_catalog.current_setting('max_logical_replication_workers') OPERATOR(pg_catalog.<>) '0')::pg_catalog.int4 AS logical) s) w
     WHERE w.present OPERATOR(pg_catalog.<) w.needed
+    UNION ALL
+    SELECT 'warning', 'view rinq_inbox_dead_letter',
+           pg_catalog.format('requests that were set aside: %s, the oldest one at %s', pg_catalog.count(*), pg_catalog.min(t.recorded)),
+           'Use rinq_inbox_dead_letter_retry() or rinq_inbox_dead_letter_delete() after having looked at the errors there; rinq.dead_letter_retention deletes old ones.'
+    FROM rinq_internal.inbox_dead_letter t HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0
+    UNION ALL
+    SELECT 'warning', 'view rinq_outbox_dead_letter',
+           pg_catalog.format('durable messages that were set aside: %s, the oldest one at %s', pg_catalog.count(*), pg_catalog.min(t.set_aside)),
+           'Use rinq_outbox_dead_letter_retry() or rinq_outbox_dead_letter_delete() after having looked at the errors there.'
+    FROM rinq_internal.outbox_dead_letter t HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0
     ORDER BY 1, 2, 3;
 END;
 REVOKE ALL ON FUNCTION @extschema@.rinq_check() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_check() IS
-    'Names what makes the extension less safe than it was made: privileges, triggers, owners, and functions that pass for its own; and too few workers; no rows when all is well';
+    'Names what makes the extension less safe than it was made: privileges, triggers, owners, and functions that pass for its own; and too few workers, and what was set aside; no rows when all is well';
 
 -- ---------------------------------------------------------------------
 -- privileges: what sends or listens is granted by hand
