@@ -59,11 +59,6 @@ extern int64 rinq_outbox_next_seq(RinqDatabase *db);
 extern void rinq_outbox_insert(RinqDatabase *db, Oid schema, RinqOutbound *message,
 							   const RinqFields *fields);
 
-/* when the extension is dropped (backend/outbox_dropped.c) */
-extern bool rinq_outbox_table_dropped(Oid relid);
-extern void rinq_outbox_extension_dropped(void);
-extern void rinq_outbox_forget_dropped(void);
-
 /* reading and removing, each in a transaction of the outbox worker */
 extern bool rinq_outbox_exists(Oid schema);
 extern bool rinq_outbox_open(Oid schema, LOCKMODE mode, RinqOutboxTables *tables);

@@ -27,6 +27,7 @@
 #include "backend/outbox.h"
 #include "backend/own_access.h"
 #include "backend/own_ddl.h"
+#include "backend/own_dropped.h"
 #include "backend/own_schema.h"
 #include "backend/registration.h"
 #include "backend/request_context.h"
@@ -205,7 +206,7 @@ utility_hook_xact_callback(XactEvent event, void *arg)
 				rinq_shared->rescan = true;
 			if (reread_at_commit || rescan_at_end)
 				rinq_wake_launcher();
-			rinq_outbox_forget_dropped();
+			rinq_own_forget_dropped();
 			reread_at_commit = false;
 			adopt_at_commit = false;
 			rescan_at_end = false;
@@ -287,7 +288,7 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 	if (rinq_server_ddl_noticed(access, classId, objectId))
 		rinq_utility_hook_reread_at_commit();
 	if (access == OAT_DROP && classId == RelationRelationId && subId == 0 &&
-		rinq_outbox_table_dropped(objectId))
+		rinq_own_table_dropped(objectId))
 		register_callback();
 	if (classId == ExtensionRelationId && subId == 0 && is_own_extension(objectId))
 	{
@@ -296,7 +297,7 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 			read_own_tables_again();
 		if (access == OAT_DROP)
 		{
-			rinq_outbox_extension_dropped();
+			rinq_own_extension_dropped();
 			rinq_utility_hook_reread_at_commit();
 		}
 	}

@@ -1,11 +1,12 @@
 /*-------------------------------------------------------------------------
  *
- * backend/outbox_dropped.c
- *	  Durable messages that are lost because the extension is dropped.
+ * backend/own_dropped.c
+ *	  What is lost because the extension is dropped: durable messages that were
+ *	  not sent, and commands that wait in the inbox.
  *
  * The tables are dropped before the extension itself, in whatever way that
  * comes about, and each is still there when its drop is announced: then its
- * rows are counted, and the sum is told when the extension's turn comes.
+ * rows are counted, and the sums are told when the extension's turn comes.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,20 +17,19 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "backend/outbox_internal.h"
+#include "backend/own_dropped.h"
 #include "backend/own_schema.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
 static uint64 unsent = 0;
+static uint64 waiting = 0;		/* commands of the inbox */
 
 static bool
-is_outbox_table(Oid relid)
+is_outbox_table(Oid schema, Oid relid)
 {
-	Oid			schema = get_rel_namespace(relid);
 	int			i;
 
-	if (!OidIsValid(schema) || schema != rinq_internal_schema())
-		return false;
 	for (i = 0; i < RINQ_OUTBOX_TABLES; i++)
 	{
 		if (rinq_outbox_table(schema, i) == relid)
@@ -38,20 +38,33 @@ is_outbox_table(Oid relid)
 	return get_relname_relid("outbox_waiting", schema) == relid;
 }
 
+/* Return the sum that the rows of a table belong to, NULL for none. */
+static uint64 *
+sum_of_table(Oid relid)
+{
+	Oid			schema = get_rel_namespace(relid);
+
+	if (!OidIsValid(schema) || schema != rinq_internal_schema())
+		return NULL;
+	if (is_outbox_table(schema, relid))
+		return &unsent;
+	return get_relname_relid("inbox_waiting", schema) == relid ? &waiting : NULL;
+}
+
 /*
- * Count the rows of a table that is about to be dropped, if it is one of the
- * outbox, or that of messages that wait, and return whether it is.  It is locked
- * already.
+ * Count the rows of a table that is about to be dropped, if they are messages
+ * or commands that wait, and return whether they are.  It is locked already.
  */
 bool
-rinq_outbox_table_dropped(Oid relid)
+rinq_own_table_dropped(Oid relid)
 {
+	uint64	   *sum = sum_of_table(relid);
 	Relation	rel;
 	TupleTableSlot *slot;
 	TableScanDesc scan;
 	Snapshot	snapshot;
 
-	if (!is_outbox_table(relid))
+	if (sum == NULL)
 		return false;
 	rel = table_open(relid, NoLock);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -60,7 +73,7 @@ rinq_outbox_table_dropped(Oid relid)
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
-		unsent++;
+		(*sum)++;
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
@@ -73,7 +86,7 @@ rinq_outbox_table_dropped(Oid relid)
  * Warn of what is lost with the extension.
  */
 void
-rinq_outbox_extension_dropped(void)
+rinq_own_extension_dropped(void)
 {
 	if (unsent > 0)
 		ereport(WARNING,
@@ -81,14 +94,21 @@ rinq_outbox_extension_dropped(void)
 							   "%llu durable messages have not been sent, and are dropped with rinq",
 							   (unsigned long) unsent, (unsigned long long) unsent),
 				 errhint("Roll back to keep what is dropped; the view rinq_outbox_status shows what keeps messages from being sent.")));
-	unsent = 0;
+	if (waiting > 0)
+		ereport(WARNING,
+				(errmsg_plural("%llu command waits for its next attempt, and is dropped with rinq",
+							   "%llu commands wait for their next attempts, and are dropped with rinq",
+							   (unsigned long) waiting, (unsigned long long) waiting),
+				 errhint("Roll back to keep what is dropped; the view rinq_inbox_waiting shows what keeps commands from being handled.")));
+	rinq_own_forget_dropped();
 }
 
 /*
  * Forget what a transaction that is over has counted.
  */
 void
-rinq_outbox_forget_dropped(void)
+rinq_own_forget_dropped(void)
 {
 	unsent = 0;
+	waiting = 0;
 }
