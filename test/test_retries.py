@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 
@@ -280,6 +281,28 @@ class Waiting(RetryCase):
             session.execute("ROLLBACK")
         self.assertGreaterEqual(self.dead(message, 30)["attempts"], 2)
 
+    def test_what_cannot_be_written_down_comes_back_later(self):
+        """The tables refuse all rows: commands go back, at once and then later and later, and are kept once that is possible."""
+        tables = ("inbox_dead_letter", "inbox_waiting")
+        for table in tables:
+            self.db.sql("ALTER TABLE rinq_internal.%s ADD CONSTRAINT nothing CHECK (attempts < 0) NOT VALID" % table)
+        try:
+            began, before = time.monotonic(), self.db.peer()["requests_requeued"]
+            dead, waits = self.remote.execute("none", "until", 99), self.remote.execute("slow", "until", 99)
+            # once at once, and once a second later
+            returns = wait_until(lambda: self.db.peer()["requests_requeued"] - before, lambda n: n >= 4, 20)
+            self.assertGreaterEqual(time.monotonic() - began, 0.9)
+            self.assertLessEqual(returns, 6)
+            self.assertEqual(self.attempts(), 2, "none runs again of which is not known whether it is kept")
+            self.assertIn("its columns, constraints, defaults or indexes have changed", self.server.log_since(self.log_start))
+            self.assertEqual(self.db.sql("SELECT waiting, dead FROM rinq_inbox_status"), [["0", "0"]])
+        finally:
+            for table in tables:
+                self.db.sql("ALTER TABLE rinq_internal.%s DROP CONSTRAINT nothing" % table)
+        self.assertEqual(self.dead(dead, 30)["error"], "not before attempt 99")
+        self.assertEqual(self.waiting(waits, 30)["error"], "not before attempt 99")
+        self.assertEqual(self.attempts(), 4)
+
     def test_copies(self):
         """A copy of the database does not handle what waits in the original."""
         message = self.remote.execute("slow", "until", 2)
@@ -298,6 +321,50 @@ class Waiting(RetryCase):
             wait_until(lambda: value("SELECT count(*) FROM effects"), lambda n: n == "1")
         finally:
             self.server.psql("DROP DATABASE the_waiting_copy")
+
+
+class Leaving(case.OwnDatabaseCase):
+    """What is kept, when the role that listens goes, and when the extension does."""
+
+    def setUp(self):
+        super().setUp()
+        self.db.sql("CREATE TABLE effects (id text, who text); GRANT ALL ON effects TO PUBLIC")
+
+    def keep(self, role):
+        """One command that waits, and one that was set aside."""
+        self.db.handler("second", "IF req.attempt = 1 THEN RAISE EXCEPTION 'not yet'; END IF; INSERT INTO effects VALUES (req.id, session_user); RETURN NULL;", role=role)
+        self.listen(role)
+        waits, dead = self.remote.execute("waits", "x"), self.remote.execute("dead", "x")
+        wait_until(lambda: self.db.sql("SELECT waiting, dead FROM rinq_inbox_status"), lambda rows: rows == [["1", "1"]], 20)
+        return waits, dead
+
+    def listen(self, role="postgres"):
+        self.db.sql("""SELECT rinq_listen('waits', 'second(rinq_request)', retry => '{"first_delay": "1 hour", "max_delay": "1 hour"}'),
+                              rinq_listen('dead', 'second(rinq_request)')""", role)
+
+    def test_role(self):
+        """No row keeps it from being dropped, and whoever listens next handles what it has left."""
+        role = self.db.role("leaver")
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen TO leaver")
+        waits, dead = self.keep(role)
+        self.db.sql("REASSIGN OWNED BY leaver TO postgres; DROP OWNED BY leaver; DROP ROLE leaver")
+        self.assertEqual(self.db.sql("SELECT w.id, d.id FROM rinq_inbox_waiting w, rinq_inbox_dead_letter d"), [[waits, dead]])
+        self.listen()
+        self.assertEqual(self.db.sql("SELECT rinq_inbox_waiting_retry('%s'), rinq_inbox_dead_letter_retry('%s')" % (waits, dead)), [["t", "t"]])
+        wait_until(lambda: self.db.sql("SELECT id, who FROM effects"), lambda rows: sorted(rows) == sorted([[waits, "postgres"], [dead, "postgres"]]), 20)
+
+    def test_extension(self):
+        """All goes with it, and it says so."""
+        self.keep("postgres")
+        with self.db.session() as session:
+            session.execute("BEGIN; DROP EXTENSION rinq CASCADE; ROLLBACK")
+        self.assertEqual(self.db.sql("SELECT waiting, dead FROM rinq_inbox_status"), [["1", "1"]])
+        mark = self.server.log_mark()
+        self.db.sql("DROP EXTENSION rinq CASCADE")
+        self.server.wait_log("1 command waits for its next attempt, and is dropped with rinq", mark)
+        self.db.sql("CREATE EXTENSION rinq")
+        self.assertEqual(self.db.sql("SELECT waiting, dead FROM rinq_inbox_status"), [["0", "0"]])
+        self.keep("postgres")
 
 
 class Calls(RetryCase):
@@ -516,3 +583,26 @@ class Crashes(case.Case):
             self.server.kill()
             self.server.start(timeout=60)
         self.check_sums(kill)
+
+    def test_kill_peer_before_the_acknowledgement(self):
+        """The broker delivers again what is kept already: it is acknowledged, and neither handled nor kept twice."""
+        self.db.handler("held", "PERFORM pg_advisory_xact_lock_shared(1); RAISE EXCEPTION 'after the gate';")
+        self.db.sql("SELECT rinq_listen('waits', 'held(rinq_request)', retry => '{\"first_delay\": \"1 hour\", \"max_delay\": \"1 hour\"}'),"
+                    " rinq_listen('dead', 'held(rinq_request)')")
+        views = ("rinq_inbox_waiting", "rinq_inbox_dead_letter")
+        rows = lambda: [self.db.sql("SELECT id, attempts, last_attempt, error FROM %s" % view) for view in views]
+        with self.db.session() as gate:
+            gate.execute("SELECT pg_advisory_lock(1)")
+            messages = [self.remote.execute(namespace, "x") for namespace in ("waits", "dead")]
+            wait_until(lambda: self.db.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'rinq executor' AND wait_event = 'advisory'"),
+                       lambda n: n == "2", 20, "both handlers")
+            pid = self.db.peer()["pid"]
+            os.kill(pid, signal.SIGSTOP)
+            gate.execute("SELECT pg_advisory_unlock(1)")
+        kept = wait_until(rows, lambda found: [[row[0] for row in table] for table in found] == [[message] for message in messages], 20)
+        os.kill(pid, signal.SIGKILL)
+        for message in messages:
+            again = self.deliveries(2, timeout=60, where=lambda event, message=message: event.properties.get("message_id") == message)[1]
+            self.assertEqual(self.recording.wait_settled(again, 30), "ack")
+        self.assertEqual(rows(), kept)
+        self.assertEqual(len(re.findall("ERROR:  after the gate", self.server.log_since(self.log_start))), 2)

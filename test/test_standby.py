@@ -152,6 +152,29 @@ class Serving(Following):
                 self.remote.execute("write", "keep", number)
             wait_until(lambda: self.db.value("SELECT count(DISTINCT p) FROM kept"), lambda n: n == "12", 20, "all commands to be executed")
 
+    def test_failed_commands_are_kept_by_the_primary(self):
+        """Whatever a standby finds wrong with a command, it writes nothing down: the command goes back until the primary has it."""
+        self.make_servers(1)
+        standby = self.on(self.standbys[0])
+        self.db.handler("fails", "IF req.command = 'again' THEN PERFORM rinq_retry('0', 'not yet'); END IF; PERFORM rinq_fail('no', 'sold out');")
+        self.db.handler("dropped", "RETURN NULL;")
+        self.db.sql("""SELECT rinq_listen('fails', 'fails(rinq_request)', on_standby => true, retry => '{"attempts": 3, "first_delay": "20 ms", "max_delay": "20 ms"}'),
+                              rinq_listen('dropped', 'dropped(rinq_request)', on_standby => true)""")
+        for namespace in ("fails", "dropped"):
+            self.wait_serving(namespace, 2)
+        self.db.sql("DROP FUNCTION dropped(rinq_request)")
+        replayed = "SELECT pg_last_wal_replay_lsn() >= '%s'" % self.server.value("SELECT pg_current_wal_lsn()")
+        wait_until(lambda: standby.value(replayed), lambda value: value == "t", 20)
+        given_back = standby.peer()["requests_requeued"]
+        messages = {self.remote.execute(namespace, command): error for namespace, command, error in
+                    (("fails", "x", "sold out"), ("fails", "again", "not yet"), ("dropped", "x", "the handler does not exist")) for _ in range(4)}
+        wait_until(lambda: dict(self.db.sql("SELECT id, error FROM rinq_inbox_dead_letter")), lambda rows: rows == messages, 30, "the dead letters")
+        self.assertGreater(standby.peer()["requests_requeued"], given_back)
+        self.assertEqual(standby.peer()["requests_set_aside"] + standby.peer()["requests_retried"], 0)
+        log = self.standbys[0].log_since()
+        for trouble in ("during recovery", "read-only transaction"):
+            self.assertNotIn(trouble, log)
+
     def test_it_follows_what_is_committed(self):
         self.make_servers(1)
         self.wait_serving("read", 2)
