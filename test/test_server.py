@@ -109,7 +109,7 @@ class Connections(ServerCase):
         self.db.sql("CREATE USER MAPPING FOR PUBLIC SERVER bus OPTIONS (user 'x', password 'y')")
         self.stays(before)
         self.db.sql("ALTER SERVER bus RENAME TO road")
-        self.stays(before)
+        self.assertEqual(self.connected_to("", server="road")["peer_id"], before["peer_id"])
         self.db.sql("DROP SERVER road CASCADE")
         self.connected_by_settings()
 
@@ -159,7 +159,7 @@ class Connections(ServerCase):
         self.db.sql("SELECT rinq_use_server('two')")
         before = self.connected_to("", server="two")
         self.db.sql("ALTER SERVER two RENAME TO three")
-        self.stays(before)
+        self.assertEqual(self.connected_to("", server="three")["peer_id"], before["peer_id"])
         self.db.sql("DROP SERVER three CASCADE")
         self.keeps(before, 'there is no server "three" any more')
         # and there is no other one when it is lost: not that of the settings, either
@@ -231,6 +231,31 @@ class Intruders(ServerCase):
         before = self.connected_by_settings()
         self.db.sql("ALTER SERVER evil OPTIONS (ADD vhost 'x')", role=role)
         self.stays(before)
+
+    def test_who_attaches_a_trigger(self):
+        """The privilege on another role's table is none to use the bus by that role's rights."""
+        role = self.lesser("attacher")
+        self.db.sql(self.create_sql() + "; CREATE TABLE watched (n int); GRANT TRIGGER, INSERT ON watched TO {0};"
+                    " GRANT EXECUTE ON FUNCTION rinq_notify_trigger TO {0}".format(role))
+        self.connected_to(VHOST)
+        attach = "CREATE TRIGGER tell AFTER INSERT ON watched FOR EACH ROW EXECUTE FUNCTION rinq_notify_trigger('news', 'made', '{*}')"
+        self.assertSqlState(self.db.error(attach, role=role), "42501", "permission denied for foreign server bus")
+        self.db.sql("GRANT USAGE ON FOREIGN SERVER bus TO %s" % role)
+        self.db.sql(attach, role=role)
+        self.db.sql("REVOKE USAGE ON FOREIGN SERVER bus FROM %s" % role)
+        self.db.sql("INSERT INTO watched VALUES (1)", role=role)
+
+    def test_owner_of_the_database(self):
+        """A role that may use the bus as the owner of the database may not when it is that of another one."""
+        role = self.lesser("dba")
+        self.db.sql(self.create_sql() + "; GRANT USAGE ON FOREIGN SERVER bus TO pg_database_owner; GRANT EXECUTE ON FUNCTION rinq_execute TO %s" % role)
+        self.connected_to(VHOST)
+        self.server.psql('ALTER DATABASE "%s" OWNER TO %s' % (self.db.name, role))
+        self.addCleanup(self.server.psql, 'ALTER DATABASE "%s" OWNER TO postgres' % self.db.name)
+        with self.db.session(role) as session:
+            session.execute("SELECT rinq_execute('news', 'x')")
+            self.server.psql('ALTER DATABASE "%s" OWNER TO postgres' % self.db.name)
+            self.assertSqlState(session.error("SELECT rinq_execute('news', 'x')"), "42501", "permission denied for foreign server bus")
 
     def test_who_sees_the_password(self):
         """The mapped user with USAGE, the owner for PUBLIC, superusers, and who may read all data; as PostgreSQL has it."""

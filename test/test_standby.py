@@ -31,7 +31,8 @@ class Standby(case.Case):
 
     def test_writing_is_refused_as_in_any_read_only_transaction(self):
         for call in ("rinq_execute('ns', 'x')", "rinq_execute('ns', 'x', '{}'::jsonb, durable => true)", "rinq_listen('ns', 'nothing(rinq_request)')",
-                     "rinq_unlisten('ns')", "rinq_unsubscribe('x')"):
+                     "rinq_unlisten('ns')", "rinq_unsubscribe('x')", "rinq_use_server(NULL)", "rinq_call_durable('ns', 'x')", "rinq_execute_many('ns', 'x', '{1}')",
+                     "rinq_execute('ns', 'x', deliver_after => '1 h', ordering => 'o')", "rinq_durable_call_resend('58AEE146-191C.45@3#1')"):
             with self.subTest(call=call):
                 self.assertSqlState(self.error("SELECT " + call), "25006")
 
@@ -226,6 +227,32 @@ class Promotion(Following):
         self.assertEqual(collector.payloads, list(range(1, 102)))
         wait_until(lambda: own.value("SELECT depth FROM rinq_outbox_status"), lambda n: n == "0", 20)
         self.assertTrue(self.remote.call("write", "keep", 1))
+
+    def test_handlers_that_run_meanwhile(self):
+        """They began in transactions that cannot write, and are not set aside for it by the new primary."""
+        self.make_servers(1)
+        standby = self.standbys[0]
+        self.db.handler("slow", "PERFORM pg_advisory_xact_lock_shared(1); INSERT INTO kept VALUES (req.payload); RETURN 'true';")
+        self.db.handler("early", "DECLARE began boolean := pg_is_in_recovery(); BEGIN PERFORM pg_advisory_xact_lock_shared(1);"
+                        " IF began THEN RAISE 'too early'; END IF; INSERT INTO kept VALUES (req.payload); RETURN 'true'; END;")
+        self.db.sql("SELECT rinq_listen('slow', 'slow(rinq_request)', on_standby => true), rinq_listen('early', 'early(rinq_request)', on_standby => true)")
+        self.wait_serving("slow", 2)
+        self.server.kill()
+        self.wait_serving("slow", 1)
+        self.wait_serving("early", 1)
+        own = self.on(standby)
+        with own.session() as holder:
+            holder.execute("SELECT pg_advisory_lock(1)")
+            self.remote.execute("slow", "x", 1)
+            self.remote.execute("early", "x", 2)
+            call = self.remote.call_async("slow", "x", 3, timeout=60)
+            wait_until(lambda: own.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"), lambda n: n == "3", 20)
+            standby.psql("SELECT pg_promote()")
+            self.wait_serving("primary", 1)
+            holder.execute("SELECT pg_advisory_unlock(1)")
+        self.assertTrue(self.remote.response(call, timeout=60).result())
+        wait_until(lambda: own.value("SELECT array_agg(p ORDER BY p) FROM kept"), lambda rows: rows == "{1,2,3}", 20)
+        self.assertEqual(own.value("SELECT count(*) FROM rinq_inbox_dead_letter"), "0")
 
     def test_a_copy_that_is_started_for_itself(self):
         """A base backup without standby.signal cannot be told from the primary after a failover."""

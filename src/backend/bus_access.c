@@ -66,7 +66,8 @@ bus_relation_changed(Datum arg, Oid relid)
 static void
 watch_bus_catalogs(void)
 {
-	static const int caches[] = {FOREIGNSERVEROID, FOREIGNDATAWRAPPEROID, AUTHOID, AUTHMEMROLEMEM};
+	static const int caches[] = {FOREIGNSERVEROID, FOREIGNDATAWRAPPEROID, AUTHOID, AUTHMEMROLEMEM,
+	DATABASEOID};				/* whose owner is a member of a role */
 	static bool watching = false;
 	int			i;
 

@@ -21,10 +21,12 @@
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
+#include "backend/bus_access.h"
 #include "backend/own_access.h"
 #include "backend/own_schema.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
@@ -37,38 +39,55 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-/* Find the relation of a trigger that was made just now. */
-static Oid
-relation_of_trigger(Oid trigger)
+/* Read the row of a trigger that was made just now, without what it has of any length. */
+static bool
+read_new_trigger(Oid trigger, FormData_pg_trigger * form)
 {
 	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
-	Oid			relid = InvalidOid;
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
+	bool		found;
 
 	ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(trigger));
 	scan = systable_beginscan(rel, TriggerOidIndexId, true, SnapshotSelf, 1, &key);
 	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		relid = ((Form_pg_trigger) GETSTRUCT(tuple))->tgrelid;
+	found = HeapTupleIsValid(tuple);
+	if (found)
+		memcpy(form, GETSTRUCT(tuple), offsetof(FormData_pg_trigger, tgattr));
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	return relid;
+	return found;
+}
+
+static bool
+is_notify_trigger(Oid func)
+{
+	char	   *name = get_func_name(func);
+
+	return name != NULL && strcmp(name, "rinq_notify_trigger") == 0 &&
+		rinq_is_extension_object(ProcedureRelationId, func);
 }
 
 /*
- * Refuse a trigger on a view of the extension.
+ * Refuse a trigger on a view of the extension, and to a role that may not use
+ * the bus one that sends: the privilege TRIGGER on another role's table is enough
+ * to attach it, and it fires by that role's rights.  Those that partitions get
+ * follow from one that was attached.
  */
 void
 rinq_own_access_created(ObjectAccessType access, Oid classId, Oid objectId)
 {
+	FormData_pg_trigger trigger;
 	Oid			relid;
 
-	if (access != OAT_POST_CREATE || classId != TriggerRelationId || creating_extension)
+	if (access != OAT_POST_CREATE || classId != TriggerRelationId || creating_extension ||
+		!read_new_trigger(objectId, &trigger))
 		return;
-	relid = relation_of_trigger(objectId);
+	if (!OidIsValid(trigger.tgparentid) && is_notify_trigger(trigger.tgfoid))
+		rinq_check_bus_access(GetUserId());
+	relid = trigger.tgrelid;
 	if (get_rel_relkind(relid) == RELKIND_VIEW && rinq_is_extension_object(RelationRelationId, relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -606,6 +606,18 @@ step_connection(void)
 	return false;
 }
 
+/* Show the server that names the broker now, which may be another one with the same options. */
+static void
+show_server(void)
+{
+	if (strcmp(server_in_use, rinq_peer_broker_server()) == 0)
+		return;
+	strlcpy(server_in_use, rinq_peer_broker_server(), sizeof(server_in_use));
+	SpinLockAcquire(&rinq_peer.db->mutex);
+	strlcpy(rinq_peer.db->status.server, server_in_use, sizeof(rinq_peer.db->status.server));
+	SpinLockRelease(&rinq_peer.db->mutex);
+}
+
 /*
  * Run one turn of the network; true when there is more to do at once.
  */
@@ -620,6 +632,8 @@ rinq_network_step(void)
 		more = step_connection();
 	if (rinq_peer.ready && rinq_replacement_step(&in_use, broker, &callbacks))
 		replace_connection();
+	else if (rinq_peer.ready && !rinq_replacement_wanted())
+		show_server();
 	return more;
 }
 

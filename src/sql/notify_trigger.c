@@ -406,8 +406,8 @@ database_of(const RinqTriggerPlan *plan)
 }
 
 /*
- * Check that the owner of the table may use the bus: who attached the trigger.
- * Those who write the table need not.
+ * Check that the owner of the table may use the bus; who attached the trigger
+ * was able to then (backend/own_access.c).  Those who write the table need not.
  */
 static void
 check_owner_of_table(const RinqTriggerContext *about)

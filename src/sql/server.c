@@ -23,6 +23,7 @@
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "storage/lmgr.h"
+#include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -121,6 +122,7 @@ rinq_use_server(PG_FUNCTION_ARGS)
 	Datum		values[1];
 
 	rinq_refuse_parallel(fcinfo);
+	PreventCommandDuringRecovery("rinq_use_server()");
 	check_may_choose();
 	if (!PG_ARGISNULL(0))
 		check_server_to_choose(text_to_cstring(PG_GETARG_TEXT_PP(0)));

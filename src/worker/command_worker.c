@@ -321,14 +321,25 @@ take_request(RinqSlot *slot, RinqFields *fields)
 }
 
 /*
- * Tell whether the transaction failed for its company only, and there is time
- * for another.
+ * Tell whether the transaction was refused to write since it began on a standby,
+ * which is none any more.
+ */
+static bool
+was_promoted(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_READ_ONLY_SQL_TRANSACTION &&
+		TransactionStartedDuringRecovery() && !RecoveryInProgress();
+}
+
+/*
+ * Tell whether the transaction failed for its company only, or its age, and
+ * there is time for another.
  */
 static bool
 may_retry(const RinqSlot *slot, const ErrorData *error, int tries)
 {
 	if (error->sqlerrcode != ERRCODE_T_R_SERIALIZATION_FAILURE &&
-		error->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED)
+		error->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED && !was_promoted(error))
 		return false;
 	if (rinq_limit_passed())
 		return false;
@@ -369,6 +380,7 @@ try_request(RinqSlot *slot, const RinqFields *fields, int tries, MemoryContext c
 {
 	ErrorData  *volatile error = NULL;
 	volatile bool retry = false;
+	volatile bool on_standby = false;
 
 	PG_TRY();
 	{
@@ -379,6 +391,7 @@ try_request(RinqSlot *slot, const RinqFields *fields, int tries, MemoryContext c
 		HOLD_INTERRUPTS();
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
+		on_standby = TransactionStartedDuringRecovery();
 		retry = may_retry(slot, error, tries);
 		if (!retry)
 			rinq_log_failed_request(database, slot, error);
@@ -390,7 +403,7 @@ try_request(RinqSlot *slot, const RinqFields *fields, int tries, MemoryContext c
 	if (error == NULL)
 		return true;
 	if (!retry && is_command(slot))
-		rinq_waiting_failed(database, slot, fields, error, context);
+		rinq_waiting_failed(database, slot, fields, error, on_standby, context);
 	else if (!retry && !rinq_call_again(database, slot, fields, error))
 		rinq_result_error(slot, error, context);
 	if (!retry && rinq_is_stored_outcome(slot, fields))

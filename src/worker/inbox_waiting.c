@@ -25,7 +25,6 @@
 #include "compat.h"
 
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "backend/handler_rules.h"
 #include "backend/own_schema.h"
 #include "backend/own_tables.h"
@@ -459,13 +458,14 @@ tell_failure(RinqDatabase *db, const Failure *failure, bool log)
 /*
  * Keep a command that an error has ended for another attempt, or set it aside.
  * Its delivery may be acknowledged then; if it cannot be written down, it goes
- * back to the broker, as it does from a standby, which writes nothing down.
+ * back to the broker, as it does from a standby, which writes nothing down: also
+ * when that was promoted since the handler began.
  *
  * To be called outside of any PG_CATCH, like rinq_result_error.
  */
 void
 rinq_waiting_failed(RinqDatabase *db, RinqSlot *slot, const RinqFields *fields, ErrorData *error,
-					MemoryContext context)
+					bool on_standby, MemoryContext context)
 {
 	Failure		failure = {slot, fields};
 
@@ -478,7 +478,7 @@ rinq_waiting_failed(RinqDatabase *db, RinqSlot *slot, const RinqFields *fields, 
 	if (!rinq_handler_entered && !slot->from_inbox && failure.delay >= 0 && !is_command_readable(fields))
 		failure.delay = -1;
 	slot->outcome = RINQ_OUTCOME_GIVEN_BACK;
-	if (RecoveryInProgress() ||
+	if (on_standby ||
 		!rinq_keep_books(write_failure, &failure, true, RINQ_BOOKS_LOCK_TIMEOUT, context))
 		return;
 	slot->outcome = RINQ_OUTCOME_SUCCESS;

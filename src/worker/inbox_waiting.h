@@ -14,7 +14,7 @@
 
 /* what happens to a command that an error has ended */
 extern void rinq_waiting_failed(RinqDatabase *db, RinqSlot *slot, const RinqFields *fields,
-								ErrorData *error, MemoryContext context);
+								ErrorData *error, bool on_standby, MemoryContext context);
 extern void rinq_waiting_give_up(RinqDatabase *db, RinqSlot *slot, const RinqFields *fields,
 								 MemoryContext context);
 
