@@ -199,13 +199,17 @@ class Serving(Following):
 
 
 class Promotion(Following):
-    def test_the_outbox_goes_on(self):
+    def test_the_outbox_and_the_inbox_go_on(self):
         self.make_servers(1)
         standby = self.standbys[0]
         self.wait_serving("read", 2)
         collector = Collector(self.remote, "elsewhere")
         self.db.sql("SELECT rinq_execute('elsewhere', 'x', to_jsonb(n)) FROM generate_series(1, 50) n")
         collector.wait(50)
+        self.db.handler("later", "IF current_setting('cluster_name') = 'primary' THEN RAISE EXCEPTION 'not here'; END IF; INSERT INTO kept VALUES (req.payload); RETURN NULL;")
+        self.db.sql("SELECT rinq_listen('later', 'later(rinq_request)', retry => '{\"attempts\": 10000, \"first_delay\": \"200 ms\", \"max_delay\": \"200 ms\"}')")
+        self.remote.execute("later", "x", "kept by the former primary")
+        wait_until(lambda: self.db.value("SELECT count(*) FROM rinq_inbox_waiting"), lambda n: n == "1", 20, "the command to wait")
         self.db.sql("SELECT rinq_stop(false)")
         self.db.sql("SELECT rinq_execute('elsewhere', 'x', to_jsonb(n)) FROM generate_series(51, 100) n")
         wait_until(lambda: standby.value("SELECT pg_last_wal_replay_lsn() >= '%s'" % self.server.value("SELECT pg_current_wal_lsn()")), lambda v: v == "t", 20)
@@ -221,6 +225,7 @@ class Promotion(Following):
             self.assertEqual(waiting.finish(), [['["standby1", false]']])
         self.assertLess(took, 2)
         self.assertEqual(own.peer()["peer_id"], before, "the peer stays")
+        wait_until(lambda: own.value("SELECT p FROM kept"), lambda p: p == '"kept by the former primary"', 20, "what waits in the inbox to be handled")
         collector.wait(100, timeout=20)
         own.sql("SELECT rinq_execute('elsewhere', 'x', '101')")
         collector.wait(101)
