@@ -248,7 +248,8 @@ class Modes(case.PeerCase):
         self.dump("GRANT pg_read_all_data TO dumper")
 
     def test_dump_by_a_role_that_reads_what_is_dumped(self):
-        self.dump("GRANT USAGE ON SCHEMA rinq_internal TO dumper; GRANT SELECT ON rinq_internal.listener, rinq_internal.subscription, rinq_internal.identity TO dumper")
+        self.dump("GRANT USAGE ON SCHEMA rinq_internal TO dumper; GRANT SELECT ON rinq_internal.listener, rinq_internal.subscription, rinq_internal.identity,"
+                  " rinq_internal.chosen_server TO dumper")
 
     def dump(self, grant):
         self.db.sql("CREATE ROLE dumper LOGIN; %s; SELECT rinq_listen('dumped', 'whose(rinq_request)')" % grant)
