@@ -1581,6 +1581,7 @@ CREATE TABLE rinq_internal.durable_call (
     asked_last timestamptz NOT NULL,
     handler text,
     handler_owner oid,
+    retry jsonb,
     outcome text,
     answered timestamptz,
     result bytea,
@@ -1608,6 +1609,7 @@ COMMENT ON COLUMN rinq_internal.durable_call.asked IS 'How often it was asked';
 COMMENT ON COLUMN rinq_internal.durable_call.asked_last IS 'When it was asked last';
 COMMENT ON COLUMN rinq_internal.durable_call.handler IS 'Function that handles the outcome: its number and its name; NULL for none';
 COMMENT ON COLUMN rinq_internal.durable_call.handler_owner IS 'Owner of that function when the call was made';
+COMMENT ON COLUMN rinq_internal.durable_call.retry IS 'How often and when the handler is tried again when it has failed, NULL for the usual';
 COMMENT ON COLUMN rinq_internal.durable_call.outcome IS 'What has become of it, NULL while nothing has';
 COMMENT ON COLUMN rinq_internal.durable_call.answered IS 'When that was known';
 COMMENT ON COLUMN rinq_internal.durable_call.result IS 'Payload of the answer in CBOR, NULL for nil';
@@ -1637,18 +1639,20 @@ COMMENT ON COLUMN rinq_internal.durable_source.expires IS 'When the session ends
 
 CREATE FUNCTION @extschema@.rinq_call_durable(
     namespace text, command text, payload jsonb DEFAULT NULL, on_response regprocedure DEFAULT NULL,
-    timeout interval DEFAULT NULL, resend interval DEFAULT NULL, attributes jsonb DEFAULT NULL)
+    timeout interval DEFAULT NULL, resend interval DEFAULT NULL, attributes jsonb DEFAULT NULL,
+    retry jsonb DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-REVOKE ALL ON FUNCTION @extschema@.rinq_call_durable(text, text, jsonb, regprocedure, interval, interval, jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.rinq_call_durable(text, text, jsonb, regprocedure, interval, interval, jsonb) IS
+REVOKE ALL ON FUNCTION @extschema@.rinq_call_durable(text, text, jsonb, regprocedure, interval, interval, jsonb, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_call_durable(text, text, jsonb, regprocedure, interval, interval, jsonb, jsonb) IS
     'Calls a command when the transaction commits; its outcome, whenever that comes, is handled once by a function that takes a rinq_response, running as the current role, or kept for rinq_result; returns the message id';
 
 CREATE FUNCTION @extschema@.rinq_call_durable_raw(
     namespace text, command text, payload bytea DEFAULT NULL, on_response regprocedure DEFAULT NULL,
-    timeout interval DEFAULT NULL, resend interval DEFAULT NULL, attributes jsonb DEFAULT NULL)
+    timeout interval DEFAULT NULL, resend interval DEFAULT NULL, attributes jsonb DEFAULT NULL,
+    retry jsonb DEFAULT NULL)
     RETURNS @extschema@.rinq_message_id AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-REVOKE ALL ON FUNCTION @extschema@.rinq_call_durable_raw(text, text, bytea, regprocedure, interval, interval, jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.rinq_call_durable_raw(text, text, bytea, regprocedure, interval, interval, jsonb) IS
+REVOKE ALL ON FUNCTION @extschema@.rinq_call_durable_raw(text, text, bytea, regprocedure, interval, interval, jsonb, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_call_durable_raw(text, text, bytea, regprocedure, interval, interval, jsonb, jsonb) IS
     'Makes a durable call with a payload in CBOR';
 
 CREATE FUNCTION @extschema@.rinq_durable_call_cancel(id @extschema@.rinq_message_id)
@@ -1705,7 +1709,8 @@ CREATE VIEW @extschema@.rinq_durable_calls WITH (security_barrier) AS
            CASE WHEN c.handler IS NOT NULL THEN
                pg_catalog.regexp_replace(c.handler, '^[0-9]+ ', '') END AS handler,
            c.attempts, c.error,
-           CASE WHEN c.outcome IS NOT NULL AND c.handler IS NOT NULL THEN c.due END AS next_attempt
+           CASE WHEN c.outcome IS NOT NULL AND c.handler IS NOT NULL THEN c.due END AS next_attempt,
+           c.retry
     FROM rinq_internal.durable_call c
     WHERE pg_catalog.pg_has_role(c.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
 COMMENT ON VIEW @extschema@.rinq_durable_calls IS
@@ -1726,6 +1731,7 @@ COMMENT ON COLUMN @extschema@.rinq_durable_calls.handler IS 'Function that handl
 COMMENT ON COLUMN @extschema@.rinq_durable_calls.attempts IS 'How often the handler has failed';
 COMMENT ON COLUMN @extschema@.rinq_durable_calls.error IS 'What it has failed with last';
 COMMENT ON COLUMN @extschema@.rinq_durable_calls.next_attempt IS 'When the handler runs at the latest, NULL when it does not';
+COMMENT ON COLUMN @extschema@.rinq_durable_calls.retry IS 'How often and when the handler is tried again when it has failed, NULL for the usual';
 
 -- ---------------------------------------------------------------------
 -- notifications
@@ -2392,11 +2398,27 @@ BEGIN ATOMIC
            pg_catalog.format('durable messages that were set aside: %s, the oldest one at %s', pg_catalog.count(*), pg_catalog.min(t.set_aside)),
            'Use rinq_outbox_dead_letter_retry() or rinq_outbox_dead_letter_delete() after having looked at the errors there.'
     FROM rinq_internal.outbox_dead_letter t HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0
+    UNION ALL
+    SELECT 'warning', 'durable calls', x.message, x.hint
+    FROM (SELECT count(*) FILTER (WHERE c.outcome IS NOT NULL AND c.handler IS NOT NULL AND c.due IS NULL) AS failed,
+                 count(*) FILTER (WHERE c.outcome IS NULL AND c.deadline OPERATOR(pg_catalog.<)
+                                  (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) interval '10 min')) AS late
+          FROM rinq_internal.durable_call c
+          WHERE EXISTS (SELECT FROM rinq_internal.mailbox m
+                        JOIN pg_catalog.pg_database b ON b.oid OPERATOR(pg_catalog.=) m.database
+                        WHERE b.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+                          AND m.id OPERATOR(pg_catalog.=) pg_catalog.split_part(c.id, '.', 1))) n
+    CROSS JOIN LATERAL (VALUES
+        (n.failed, pg_catalog.format('the handlers of %s were given up', n.failed),
+         'Look at rinq_durable_calls, where state is "failed"; mend the handlers, and use rinq_durable_call_retry or rinq_durable_call_cancel.'),
+        (n.late, pg_catalog.format('%s should have ended more than 10 minutes ago, and have no outcome', n.late),
+         'Nobody ends them while the peer is stopped, or cannot write: look at rinq_peer and the log.')) x (number, message, hint)
+    WHERE x.number OPERATOR(pg_catalog.>) 0
     ORDER BY 1, 2, 3;
 END;
 REVOKE ALL ON FUNCTION @extschema@.rinq_check() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_check() IS
-    'Names what makes the extension less safe than it was made: privileges, triggers, owners, and functions that pass for its own; and too few workers, and what was set aside; no rows when all is well';
+    'Names what makes the extension less safe than it was made: privileges, triggers, owners, and functions that pass for its own; and too few workers, what was set aside, and durable calls that got stuck; no rows when all is well';
 
 -- ---------------------------------------------------------------------
 -- privileges: what sends or listens is granted by hand

@@ -177,6 +177,85 @@ class DurableCalls(case.Case):
         wait_until(lambda: self.db.value("SELECT count(*) FROM tries"), lambda n: n == "1", description="the second attempt")
         self.assertEqual(self.db.value("SELECT count(*) FROM rinq_durable_calls WHERE id = '%s'" % call), "0")
 
+    def fails(self, name, body):
+        """A handler that counts its attempts, and fails with what body does; the query that tells their moments."""
+        self.db.sql("CREATE TABLE %s_log (at float8); CREATE SEQUENCE %s_seq;"
+                    "CREATE FUNCTION %s(r rinq_response) RETURNS void LANGUAGE plpgsql AS $$ DECLARE n int := nextval('%s_seq'); BEGIN"
+                    " INSERT INTO %s_log VALUES (n); %s END $$" % (name, name, name, name, name, body))
+        return "SELECT last_value FROM %s_seq" % name
+
+    def policy_call(self, name, retry):
+        return self.db.value("SELECT rinq_call_durable('dc-policy', 'x', on_response => '%s(rinq_response)', retry => '%s')" % (name, retry))
+
+    def wait_row(self, call, condition):
+        query = "SELECT to_jsonb(c) FROM rinq_durable_calls c WHERE id = '%s' AND %s" % (call, condition)
+        return json.loads(wait_until(lambda: self.db.value(query), bool, description=condition))
+
+    def check(self):
+        return [message for (message,) in self.db.sql("SELECT message FROM rinq_check() WHERE subject = 'durable calls'")]
+
+    def test_policy(self):
+        self.remote.serve("dc-policy", lambda request: 1)
+        with self.subTest("as many attempts as it says, and not more"):
+            count = self.fails("pol_few", "RAISE 'not at all';")
+            call = self.policy_call("pol_few", '{"attempts": 3, "first_delay": "20 ms", "factor": 1}')
+            row = self.wait_row(call, "state = 'failed'")
+            self.assertEqual((row["attempts"], row["error"], row["next_attempt"], row["retry"]["attempts"]), (3, "not at all", None, 3))
+            self.assertEqual(self.db.value(count), "3")
+            self.assertEqual(self.db.value("SELECT count(*) FROM pol_few_log"), "0", "effects of failed attempts are rolled back")
+        with self.subTest("of which rinq_check speaks"):
+            self.assertEqual(self.check(), ["the handlers of 1 were given up"])
+        with self.subTest("attempts are counted anew after rinq_durable_call_retry"):
+            self.assertEqual(self.db.value("SELECT rinq_durable_call_retry('%s')" % call), "t")
+            wait_until(lambda: self.db.value(count), lambda n: n == "6", description="three more attempts")
+            self.wait_row(call, "state = 'failed' AND attempts = 3")
+            self.assertEqual(self.db.value("SELECT rinq_durable_call_cancel('%s')" % call), "t")
+            self.assertEqual(self.check(), [])
+        with self.subTest("a single attempt"):
+            count = self.fails("pol_once", "RAISE 'never again';")
+            call = self.policy_call("pol_once", '{"attempts": 1}')
+            self.wait_row(call, "state = 'failed' AND attempts = 1")
+            self.assertEqual(self.db.value("SELECT rinq_durable_call_cancel('%s')" % call), "t")
+            self.assertEqual(self.db.value(count), "1")
+        with self.subTest("more attempts than rinq.max_attempts, and success in the last one"):
+            count = self.fails("pol_many", "IF n < 8 THEN RAISE 'not yet'; END IF;")
+            call = self.policy_call("pol_many", '{"attempts": 8, "first_delay": "1 ms", "max_delay": "10 ms", "jitter": 0}')
+            wait_until(lambda: self.db.value("SELECT count(*) FROM pol_many_log"), lambda n: n == "1", description="the eighth attempt")
+            self.assertEqual(self.db.value(count), "8")
+            self.assertEqual(self.db.value("SELECT count(*) FROM rinq_durable_calls WHERE id = '%s'" % call), "0")
+        with self.subTest("the first delay"):
+            self.fails("pol_long", "RAISE 'later';")
+            call = self.policy_call("pol_long", '{"first_delay": "1 h", "max_delay": "1 d", "jitter": 0}')
+            self.wait_row(call, "attempts = 1 AND next_attempt BETWEEN now() + '50 min' AND now() + '61 min'")
+
+    def test_handler_asks_for_another_attempt(self):
+        self.remote.serve("dc-policy", lambda request: 1)
+        with self.subTest("at a time of its own"):
+            self.fails("ask_time", "PERFORM rinq_retry('2 h', 'closed');")
+            call = self.policy_call("ask_time", '{"attempts": 2, "first_delay": "1 ms"}')
+            self.assertEqual(self.wait_row(call, "attempts = 1 AND next_attempt > now() + '110 min'")["error"], "closed")
+        with self.subTest("which counts"):
+            count = self.fails("ask_often", "PERFORM rinq_retry('0', 'busy');")
+            call = self.policy_call("ask_often", '{"attempts": 4, "first_delay": "1 h", "max_delay": "1 h"}')
+            self.wait_row(call, "state = 'failed' AND attempts = 4")
+            self.assertEqual(self.db.value("SELECT rinq_durable_call_cancel('%s')" % call), "t")
+            self.assertEqual(self.db.value(count), "4")
+        with self.subTest("when the policy says"):
+            self.fails("ask_policy", "PERFORM rinq_retry();")
+            self.wait_row(self.policy_call("ask_policy", '{"first_delay": "3 h", "max_delay": "1 d"}'), "next_attempt > now() + '2 h'")
+        with self.subTest("without a policy"):
+            self.fails("ask_bare", "IF n < 2 THEN PERFORM rinq_retry('1 ms'); END IF;")
+            self.db.sql("SELECT rinq_call_durable('dc-policy', 'x', on_response => 'ask_bare(rinq_response)')")
+            wait_until(lambda: self.db.value("SELECT count(*) FROM ask_bare_log"), lambda n: n == "1", description="the second attempt")
+
+    def test_bad_policies(self):
+        for retry in ('[]', '{"attempts": 0}', '{"attempts": 1.5}', '{"first_delay": 5}', '{"first_delay": "soon"}', '{"factor": 0.5}', '{"jitter": 2}',
+                      '{"calls": 1}', '{"tries": 3}', '{"first_delay": "2 s", "max_delay": "1 s"}'):
+            for name, payload in (("rinq_call_durable", "NULL::jsonb"), ("rinq_call_durable_raw", "NULL::bytea")):
+                error = self.db.error("SELECT %s('a', 'x', %s, 'note(rinq_response)', retry => '%s')" % (name, payload, retry))
+                self.assertSqlState(error, "22023", "invalid retry policy")
+        self.assertSqlState(self.db.error("SELECT rinq_call_durable('a', 'x', retry => '{}')"), "22023", "needs a handler")
+
     def test_roles(self):
         self.db.sql("CREATE ROLE dc_user LOGIN; CREATE ROLE dc_other LOGIN; GRANT EXECUTE ON FUNCTION rinq_call_durable,"
                     " rinq_result, rinq_durable_call_cancel TO dc_user, dc_other; GRANT INSERT ON outcome TO dc_user; GRANT EXECUTE ON FUNCTION note(rinq_response) TO dc_user;"
@@ -198,6 +277,24 @@ class DurableCalls(case.Case):
                                  ("rinq_call_durable('a', 'x', resend => '-1 s')", "22023"), ("rinq_call_durable_raw('a', 'x', '\\xff')", "22P03")):
             self.assertSqlState(self.db.error("SELECT " + statement), state)
         self.assertEqual(self.db.value("SELECT rinq_durable_call_cancel(NULL) IS NULL"), "t")
+
+
+class Stuck(case.Case):
+    def test_late(self):
+        """Calls that nobody ends, since the peer is stopped."""
+        db = self.database()
+        db.sql(HANDLER)
+        db.sql("SELECT rinq_stop(false)")
+        check = "SELECT message FROM rinq_check() WHERE subject = 'durable calls'"
+        call = db.value("SELECT rinq_call_durable('dc-nobody', 'x', NULL::jsonb, 'note(rinq_response)', '1 ms')")
+        self.assertEqual(db.sql(check), [])
+        db.sql("ALTER TABLE rinq_internal.durable_call DISABLE TRIGGER guard;"
+               "UPDATE rinq_internal.durable_call SET deadline = now() - interval '11 min';"
+               "ALTER TABLE rinq_internal.durable_call ENABLE ALWAYS TRIGGER guard")
+        self.assertEqual(db.sql(check), [["1 should have ended more than 10 minutes ago, and have no outcome"]])
+        db.sql("SELECT rinq_start()")
+        wait_until(lambda: db.value("SELECT outcome FROM outcome WHERE id = '%s'" % call), lambda v: v == "timeout", 20, "the outcome")
+        wait_until(lambda: db.sql(check), lambda rows: rows == [], 20, "nothing to complain about")
 
 
 class NotSent(case.Case):

@@ -8,7 +8,7 @@ from rinqtest import case
 from rinqtest.broker import Broker
 from rinqtest.cluster import Database
 from rinqtest.collector import Collector
-from rinqtest.peer import RemoteError
+from rinqtest.peer import Answered, RemoteError
 from rinqtest.waiting import wait_until
 
 
@@ -258,6 +258,64 @@ class Promotion(Following):
         self.assertTrue(self.remote.response(call, timeout=60).result())
         wait_until(lambda: own.value("SELECT array_agg(p ORDER BY p) FROM kept"), lambda rows: rows == "{1,2,3}", 20)
         self.assertEqual(own.value("SELECT count(*) FROM rinq_inbox_dead_letter"), "0")
+
+    def test_durable_calls_go_on(self):
+        """The mailbox is the primary's, until the standby is promoted; what came meanwhile waits at the broker, and is handled then."""
+        self.make_servers(1)
+        self.wait_serving("read", 2)
+        standby = self.standbys[0]
+        own = self.on(standby)
+        asked = []
+
+        def ask(request):
+            asked.append(request)
+            if request.command == "later":
+                raise Answered()
+            return 1
+
+        self.remote.serve("service", ask)
+        self.db.sql("CREATE TABLE outcome (id text, outcome text, payload jsonb, server text);"
+                    "CREATE FUNCTION note(r rinq_response) RETURNS void LANGUAGE sql AS $$"
+                    " INSERT INTO outcome VALUES (r.id, r.outcome, r.payload, current_setting('cluster_name')) $$")
+        handled = self.db.value("SELECT rinq_call_durable('service', 'now', NULL::jsonb, 'note(rinq_response)')")
+        kept = self.db.value("SELECT rinq_call_durable('service', 'now')")
+        self.assertEqual(self.db.value("SELECT (rinq_wait('%s', '20 s')).payload" % kept), "1")
+        call = self.db.value("SELECT rinq_call_durable('service', 'later', NULL::jsonb, 'note(rinq_response)',"
+                             """ attributes => '{"auth": {"tenant": "acme"}}')""")
+        wait_until(lambda: self.db.value("SELECT count(*) FROM outcome"), lambda n: n == "1", 20, "the first outcome")
+        request = wait_until(lambda: [one for one in asked if one.id == call], bool, 20, "the request")[0]
+        mailbox = call.partition(".")[0]
+        self.db.sql("SELECT rinq_listen('followed', 'who(rinq_request)', on_standby => true)")
+        self.wait_serving("followed", 2)  # the standby has read what there is, the calls included
+        with self.subTest("a standby leaves the mailbox alone"):
+            self.assertEqual([self.remote.queue_consumers(mailbox + suffix) for suffix in (".rsp", ".req")], [1, 1])
+            self.assertEqual(own.value("SELECT state FROM rinq_durable_calls WHERE id = '%s'" % call), "waiting")
+            for statement in ("rinq_call_durable('service', 'now')", "rinq_durable_call_cancel('%s')" % call, "rinq_durable_call_resend('%s')" % call,
+                              "rinq_durable_call_retry('%s')" % call):
+                self.assertSqlState(own.error("SELECT " + statement), "25006")
+        with self.subTest("also when nobody else has it"):
+            self.server.kill()
+            wait_until(lambda: [self.remote.queue_consumers(mailbox + suffix) for suffix in (".rsp", ".req")], lambda n: n == [0, 0], 20, "no consumers")
+            self.remote.publish_raw("cmd.rsp", request.id, b"\x07", {"n": "service", "c": "later"}, type="s", reply_to="u", correlation_id=request.trace_id)
+            wait_until(lambda: self.remote.queue_depth(mailbox + ".rsp"), lambda n: n == 1, 20, "the response at the broker")
+            self.assertEqual(own.call("read", "who"), ["standby1", True])
+            self.assertEqual(self.remote.queue_depth(mailbox + ".rsp"), 1)
+            self.assertEqual(standby.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'rinq outbox'"), "0")
+        standby.psql("SELECT pg_promote()")
+        with self.subTest("the response is handled, once"):
+            wait_until(lambda: own.value("SELECT count(*) FROM outcome"), lambda n: n == "2", 20, "the outcome")
+            self.assertEqual(own.sql("SELECT outcome, payload, server FROM outcome WHERE id = '%s'" % call), [["success", "7", "standby1"]])
+            self.assertEqual(own.sql("SELECT count(*) FROM outcome WHERE id = '%s'" % handled), [["1"]])
+            self.assertEqual([self.remote.queue_consumers(mailbox + suffix) for suffix in (".rsp", ".req")], [1, 1])
+            self.assertEqual(own.sql("SELECT id, state FROM rinq_durable_calls"), [[kept, "answered"]])
+            self.assertEqual(own.value("SELECT (rinq_result('%s')).payload" % kept), "1")
+        with self.subTest("and attributes of the old primary's messages are served"):
+            got = self.remote.call_unicast(mailbox, "_sess", "fetch", {"s": int(request.source.partition("@")[0].partition(".")[2]), "ns": "auth", "k": ["tenant"]})
+            self.assertEqual([(one["k"], one["v"]) for one in got["a"]], [("tenant", "acme")])
+        with self.subTest("new calls have the same mailbox"):
+            call = own.value("SELECT rinq_call_durable('service', 'now')")
+            self.assertTrue(call.startswith(mailbox + "."), call)
+            self.assertEqual(own.value("SELECT (rinq_wait('%s', '20 s')).payload" % call), "1")
 
     def test_a_copy_that_is_started_for_itself(self):
         """A base backup without standby.signal cannot be told from the primary after a failover."""

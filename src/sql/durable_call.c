@@ -23,6 +23,7 @@
 #include "backend/own_schema.h"
 #include "backend/own_tables.h"
 #include "backend/parallel.h"
+#include "backend/retry_policy.h"
 #include "base/clock.h"
 #include "base/request_end.h"
 #include "catalog/pg_type.h"
@@ -53,7 +54,8 @@ enum
 	ARG_ON_RESPONSE,
 	ARG_TIMEOUT,
 	ARG_RESEND,
-	ARG_ATTRIBUTES
+	ARG_ATTRIBUTES,
+	ARG_RETRY
 };
 
 /* parameters of the statement that makes a row */
@@ -74,21 +76,22 @@ enum
 	CALL_RESEND,
 	CALL_HANDLER,
 	CALL_HANDLER_OWNER,
+	CALL_RETRY,
 	CALL_DUE,
 	CALL_PARAMETERS
 };
 
 static const Oid call_types[CALL_PARAMETERS] = {
 	TEXTOID, OIDOID, OIDOID, TEXTOID, TEXTOID, BYTEAOID, TEXTOID, BYTEAOID, BYTEAOID, BYTEAOID,
-	TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, TEXTOID, OIDOID, TIMESTAMPTZOID
+	TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, TEXTOID, OIDOID, JSONBOID, TIMESTAMPTZOID
 };
 
 static const char *const insert_call =
 "INSERT INTO rinq_internal.durable_call AS c (id, role, namespace, command, payload, trace_id,"
 " span_context, traceparent, tracestate, created, asked_last, deadline, resend_ms, handler,"
-" handler_owner, due)"
+" handler_owner, retry, due)"
 " SELECT m.id OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) $1, $3, $4, $5, $6, $7, $8, $9,"
-" $10, $11, $11, $12, $13, $14, $15, $16"
+" $10, $11, $11, $12, $13, $14, $15, $16, $17"
 " FROM rinq_internal.mailbox m WHERE m.database OPERATOR(pg_catalog.=) $2 RETURNING c.id";
 
 static const char *const insert_mailbox =
@@ -174,6 +177,22 @@ put_call_handler(DurableCall * call, FunctionCallInfo fcinfo)
 	put_call_value(call, CALL_HANDLER, false,
 				   CStringGetTextDatum(rinq_handler_reference(func, format_procedure_qualified(func))));
 	put_call_value(call, CALL_HANDLER_OWNER, false, ObjectIdGetDatum(rinq_function_owner(func)));
+}
+
+/* Put the policy by which the handler is tried again. */
+static void
+put_call_retry(DurableCall * call, FunctionCallInfo fcinfo)
+{
+	bool		none = PG_ARGISNULL(ARG_RETRY);
+
+	if (!none)
+		rinq_retry_policy_check(PG_GETARG_JSONB_P(ARG_RETRY));
+	if (!none && PG_ARGISNULL(ARG_ON_RESPONSE))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a retry policy needs a handler"),
+				 errhint("Say the handler with on_response.")));
+	put_call_value(call, CALL_RETRY, none, none ? (Datum) 0 : PG_GETARG_DATUM(ARG_RETRY));
 }
 
 /* Put the moments at which something is to be done unless the answer has come. */
@@ -274,6 +293,7 @@ call_durably(FunctionCallInfo fcinfo, RinqPayloadForm form)
 	rinq_put_bytes(&call.fields, RINQ_SEND_PAYLOAD, rinq_payload_argument(fcinfo, ARG_PAYLOAD, form));
 	rinq_send_inherited(&call.fields);
 	put_call_handler(&call, fcinfo);
+	put_call_retry(&call, fcinfo);
 	put_call_times(&call, fcinfo, rinq_wall_ms());
 	put_call_request(&call, rinq_source_attributes_argument(fcinfo, ARG_ATTRIBUTES));
 	insert_durable_call(&call);
@@ -286,7 +306,8 @@ call_durably(FunctionCallInfo fcinfo, RinqPayloadForm form)
 
 /*
  * rinq_call_durable(namespace text, command text, payload jsonb, on_response
- * regprocedure, timeout interval, resend interval) returns rinq_message_id
+ * regprocedure, timeout interval, resend interval, attributes jsonb, retry
+ * jsonb) returns rinq_message_id
  *
  * Calls a command when and if the transaction commits.  Its outcome is handled
  * by a function, once, or kept.
@@ -299,8 +320,8 @@ rinq_call_durable(PG_FUNCTION_ARGS)
 
 /*
  * rinq_call_durable_raw(namespace text, command text, payload bytea,
- * on_response regprocedure, timeout interval, resend interval) returns
- * rinq_message_id
+ * on_response regprocedure, timeout interval, resend interval, attributes
+ * jsonb, retry jsonb) returns rinq_message_id
  *
  * The same with CBOR, which is passed on untouched.
  */

@@ -29,7 +29,6 @@
 #include "backend/own_schema.h"
 #include "backend/own_tables.h"
 #include "backend/request_context.h"
-#include "base/backoff.h"
 #include "base/clock.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -43,16 +42,13 @@
 #include "worker/handler.h"
 #include "worker/inbox_waiting.h"
 #include "worker/response.h"
+#include "worker/retry_delay.h"
 #include "worker/time_limit.h"
 
 #define WAITING "inbox_waiting"
 #define DEAD_LETTER "inbox_dead_letter"
 
 #define BLOCKED_DELAY 5000		/* ms until another look at what is locked */
-
-/* of an attempt that a handler asks for, which says no time and has no policy */
-#define FIRST_DELAY 1000
-#define LAST_DELAY 300000
 
 #define MAX_CAUSE_LEN 65536		/* bytes of each text of an error */
 
@@ -392,17 +388,6 @@ attempts_allowed(const RinqSlot *slot, bool asked_for)
 	return rinq_max_attempts > 0 ? rinq_max_attempts : INT_MAX;
 }
 
-/* Return the ms until the next attempt, after "tries" of them. */
-static int64
-delay_after(const RinqSlot *slot, int tries, bool asked_for)
-{
-	if (asked_for && rinq_retry_after >= 0)
-		return rinq_retry_after;
-	if (slot->retry.attempts > 0)
-		return rinq_retry_policy_delay(&slot->retry, tries, rinq_random_fraction());
-	return rinq_backoff_after(tries, FIRST_DELAY, LAST_DELAY);
-}
-
 /*
  * Decide when the next attempt is made, or that there is none, -1: there were
  * enough, or it would come too late.
@@ -410,12 +395,12 @@ delay_after(const RinqSlot *slot, int tries, bool asked_for)
 static int64
 decide_delay(const Failure *failure, const ErrorData *error)
 {
-	bool		asked_for = error->sqlerrcode == ERRCODE_RINQ_RETRY;
+	bool		asked_for = rinq_asks_for_retry(error);
 	int64		delay;
 
 	if (failure->tries >= attempts_allowed(failure->slot, asked_for))
 		return -1;
-	delay = delay_after(failure->slot, failure->tries, asked_for);
+	delay = rinq_retry_delay_after(&failure->slot->retry, failure->tries, asked_for);
 	if (failure->slot->deadline != 0 && rinq_clock_ms() + delay >= failure->slot->deadline)
 		return -1;
 	return delay;

@@ -18,7 +18,7 @@
 #include "backend/own_schema.h"
 #include "backend/own_tables.h"
 #include "backend/request_context.h"
-#include "base/backoff.h"
+#include "backend/retry_policy.h"
 #include "base/clock.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -31,11 +31,9 @@
 #include "worker/handler.h"
 #include "worker/books.h"
 #include "worker/response.h"
+#include "worker/retry_delay.h"
 
 #define LOCK_TIMEOUT "5s"		/* of what is written down about attempts */
-#define FIRST_DELAY 1000		/* ms until a handler is tried again, longer
-								 * each time */
-#define LAST_DELAY 300000
 
 /* Run a statement on the row of the call, which is a role's. */
 static uint64
@@ -130,16 +128,43 @@ typedef struct Attempt
 	const char *error;
 	bool		count;			/* the attempt, which was not counted yet */
 	bool		failed;			/* set when it is tried again */
+	bool		asked_for;		/* the handler asks for that */
 	bool		given_up;
 } Attempt;
 
-/* Tell when a handler is tried again that has failed so often, on the wall clock; 0 for never. */
-static int64
-next_attempt(int attempts)
+/*
+ * Read the policy of a call.  Without one, and with one that was written by hand
+ * and is none, the handler is tried rinq.max_attempts times.
+ */
+static void
+read_call_policy(HeapTuple row, TupleDesc desc, int column, RinqRetryPolicy *policy)
 {
-	if (rinq_max_attempts > 0 && attempts >= rinq_max_attempts)
+	bool		isnull;
+	Datum		value = SPI_getbinval(row, desc, column, &isnull);
+
+	if (isnull || rinq_retry_policy_read(DatumGetJsonbP(value), policy) != NULL)
+		memset(policy, 0, sizeof(*policy));
+}
+
+/* Return how many attempts at a handler there may be; 0 for as many as it takes. */
+static int
+call_attempts_allowed(const RinqRetryPolicy *policy)
+{
+	return policy->attempts > 0 ? policy->attempts : rinq_max_attempts;
+}
+
+/*
+ * Tell when a handler is tried again that has failed, or not ended, so often, on
+ * the wall clock; 0 for never.
+ */
+static int64
+next_attempt(const Attempt *attempt, const RinqRetryPolicy *policy, int attempts)
+{
+	int			allowed = call_attempts_allowed(policy);
+
+	if (allowed > 0 && attempts >= allowed)
 		return 0;
-	return rinq_wall_ms() + (int64) rinq_backoff_after(attempts, FIRST_DELAY, LAST_DELAY);
+	return rinq_wall_ms() + rinq_retry_delay_after(policy, attempts, attempt->asked_for);
 }
 
 /*
@@ -157,6 +182,7 @@ write_attempt(void *arg)
 	Oid			types[4] = {TEXTOID, OIDOID, TEXTOID, TIMESTAMPTZOID};
 	Datum		values[4];
 	char		nulls[4] = {' ', ' ', ' ', ' '};
+	RinqRetryPolicy policy;
 	int			attempts;
 	int64		next;
 	bool		isnull;
@@ -165,8 +191,8 @@ write_attempt(void *arg)
 	if (execute_on_call(attempt->count ? &count_plan : &lock_plan, attempt->count ?
 						"UPDATE rinq_internal.durable_call c SET attempts = c.attempts OPERATOR(pg_catalog.+) 1"
 						" WHERE c.id OPERATOR(pg_catalog.=) $1 AND c.role OPERATOR(pg_catalog.=) $2"
-						" AND c.due IS NOT NULL RETURNING c.attempts" :
-						"SELECT c.attempts FROM rinq_internal.durable_call c"
+						" AND c.due IS NOT NULL RETURNING c.attempts, c.retry" :
+						"SELECT c.attempts, c.retry FROM rinq_internal.durable_call c"
 						" WHERE c.id OPERATOR(pg_catalog.=) $1 AND c.role OPERATOR(pg_catalog.=) $2"
 						" AND c.due IS NOT NULL FOR UPDATE", attempt->fields, table.saved_user) == 0)
 	{
@@ -174,10 +200,12 @@ write_attempt(void *arg)
 		return;
 	}
 	attempts = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	attempt->given_up = !attempt->failed && rinq_max_attempts > 0 && attempts > rinq_max_attempts;
+	read_call_policy(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &policy);
+	attempt->given_up = !attempt->failed && call_attempts_allowed(&policy) > 0 &&
+		attempts > call_attempts_allowed(&policy);
 	if (attempt->failed || attempt->given_up)
 	{
-		next = next_attempt(attempts);
+		next = next_attempt(attempt, &policy, attempts);
 		values[0] = rinq_text_datum(rinq_get_bytes(attempt->fields, RINQ_RESPONSE_ID));
 		values[1] = ObjectIdGetDatum(table.saved_user);
 		values[2] = CStringGetTextDatum(attempt->error);
@@ -230,6 +258,7 @@ rinq_outcome_failed(const RinqSlot *slot, const RinqFields *fields, const ErrorD
 	attempt.fields = fields;
 	attempt.count = !slot->redelivered;
 	attempt.failed = true;
+	attempt.asked_for = rinq_asks_for_retry(error);
 	attempt.error = error->message != NULL ? error->message : "unknown error";
 	(void) rinq_keep_books(write_attempt, &attempt, true, LOCK_TIMEOUT, context);
 }
