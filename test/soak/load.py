@@ -1,15 +1,22 @@
 """The load: writers of durable messages, some of which fail at first or for ever, callers both ways, notifiers, and an independent peer that comes back after each fault."""
 
+import collections
 import json
 import random
 import threading
 
 from rinqtest.cluster import SqlError, quote
+from rinqtest.peer import Answered, CallTimeout, Failure
 
 from .ledger import Account, Answers
 
 # what a call may end with while something is broken on purpose; None is a connection that is gone
 TOLERATED = {None, "08000", "08001", "08003", "08006", "RQ003", "55000", "57P01", "57P02", "57P03", "57014", "53400", "53200"}
+
+COMMANDS = ("success", "failure", "error", "nothing")  # of the independent service, by what it answers
+
+# outcomes that are right for each, as they are kept by the handler
+RIGHT = {"success": {("success", None)}, "failure": {("failure", "as-ordered")}, "error": {("error", None)}, "nothing": {("timeout", None)}}
 
 SENDER_SQL = """
 CREATE TABLE sent (id text, account text, n bigint, size int);
@@ -20,6 +27,32 @@ DECLARE
   n bigint := nextval('number');
 BEGIN
   INSERT INTO sent VALUES (rinq_execute('soak.' || account, command, jsonb_build_object('n', n, 'pad', repeat('x', size))), account, n, size);
+END $$;
+CREATE TABLE answered (id text, outcome text, payload jsonb, failure_type text, n bigint);
+CREATE SEQUENCE handler_attempt;
+CREATE FUNCTION ask(command text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  n bigint := nextval('number');
+BEGIN
+  INSERT INTO sent VALUES (rinq_call_durable('soak.service', command, jsonb_build_object('n', n), 'answer(rinq_response)',
+                                             timeout => CASE WHEN command = 'nothing' THEN interval '5 s' END, resend => '2 s',
+                                             retry => '{"attempts": 1000, "first_delay": "20 ms", "max_delay": "200 ms"}'),
+                           'asked, ' || command, n, 0);
+END $$;
+CREATE FUNCTION answer(r rinq_response) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  attempt bigint := nextval('handler_attempt');
+BEGIN
+  INSERT INTO answered VALUES (r.id, r.outcome, r.payload, r.failure_type, nextval('number'));
+  IF attempt % 13 = 0 THEN PERFORM rinq_retry('50 ms', 'as ordered'); END IF;
+  IF attempt % 7 = 0 THEN RAISE 'as ordered'; END IF;
+END $$;
+CREATE FUNCTION post_from(tenant text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  n bigint := nextval('number');
+BEGIN
+  INSERT INTO sent VALUES (rinq_execute('soak.tenant', 'x', jsonb_build_object('n', n, 'tenant', tenant),
+                                        attributes => jsonb_build_object('auth', jsonb_build_object('tenant', tenant))), 'tenant', n, 0);
 END $$;
 CREATE TABLE keyed (key text, id text);
 CREATE TABLE entity (name text PRIMARY KEY, n bigint DEFAULT 0);
@@ -210,6 +243,17 @@ class LaterWriter(SqlWorker):
         self.keys += 1
 
 
+class DurableCaller(SqlWorker):
+    """Makes durable calls, whose outcomes are handled by a function that fails now and then, and executes for tenants."""
+
+    def step(self):
+        post = "SELECT ask(%s);" % quote(self.random.choice(COMMANDS))
+        tenant = "SELECT post_from('tenant %d');" % self.random.randrange(1000)
+        self.session.execute(self.random.choice((post, post, tenant, "BEGIN; %s %s COMMIT;" % (post, tenant), "BEGIN; %s %s ROLLBACK;" % (post, tenant),
+                                                 "BEGIN; SAVEPOINT a; %s ROLLBACK TO a; %s COMMIT;" % (post, post))))
+        self.stopping.wait(self.load.pause * 4)
+
+
 class LargeWriter(SqlWorker):
     """Now and then, a durable message larger than the broker takes, which must be set aside and hold back no other."""
 
@@ -272,6 +316,8 @@ class Service(Worker):
         peer.serve("soak.later", lambda request: self.load.accounts["later"].arrive(request.id))
         peer.serve("soak.keyed", lambda request: self.load.accounts["keyed"].arrive(request.id))
         peer.serve("soak.ordered", self.receive_ordered)
+        peer.serve("soak.service", self.answer)
+        peer.serve("soak.tenant", self.receive_tenant)
         peer.serve("soak.echo", lambda request: request.payload)
         peer.listen_notifications("soak.news", 1, lambda one: self.load.accounts["news, remote"].arrive(one.payload["n"]))
         self.peer = peer
@@ -280,6 +326,39 @@ class Service(Worker):
         payload = request.payload
         self.load.sizes[payload["n"]] = len(payload["pad"])
         self.load.accounts["remote"].arrive(request.id)
+
+    def answer(self, request):
+        """What the command names; some requests are answered when they are asked again, or twice."""
+        self.load.asked[request.id] += 1
+        if request.command == "nothing" or (request.payload["n"] % 5 == 0 and self.load.asked[request.id] == 1):
+            raise Answered()
+        if request.command == "failure":
+            raise Failure("as-ordered", "as ordered", request.payload)
+        if request.command == "error":
+            raise RuntimeError("as ordered")
+        if request.payload["n"] % 4 == 0:
+            self._peer.publish_raw("cmd.rsp", request.id, request.body, {"n": request.namespace, "c": request.command}, type="s", reply_to="u",
+                                   correlation_id=request.trace_id)
+        return request.payload
+
+    def receive_tenant(self, request):
+        """Ask about the source later, in the thread of this worker: handlers do not call."""
+        self.load.accounts["tenant"].arrive(request.id)
+        self.load.tenants_to_ask.append((request.id, request.source, request.payload["tenant"]))
+
+    def ask_tenants(self):
+        """Read attributes of sources back; one whose peer is away is asked about again."""
+        for _ in range(min(20, len(self.load.tenants_to_ask))):
+            id, source, tenant = self.load.tenants_to_ask[0]
+            peer, _, session = source.partition("@")[0].partition(".")
+            try:
+                got = self.peer.call_unicast(peer, "_sess", "fetch", {"s": int(session), "ns": "auth", "k": ["tenant"]}, timeout=2)
+            except CallTimeout:
+                return
+            except Failure as error:
+                got = {"a": [{"k": "tenant", "v": str(error)}]}
+            self.load.tenants_to_ask.popleft()
+            self.load.accounts["attributes"].arrive(id, [one["v"] for one in got["a"]] == [tenant])
 
     def receive_ordered(self, request):
         """The first arrivals of each entity are in order; a message that comes again may come late."""
@@ -292,6 +371,7 @@ class Service(Worker):
         if self.renew.is_set() or not self.peer.connected:
             raise ConnectionError("the independent peer is to connect anew")
         del self.peer.requests[:-1]
+        self.ask_tenants()
         self.stopping.wait(0.1)
 
     def end(self):
@@ -314,9 +394,13 @@ class Load:
         self.sizes = {}
         self.last_of = {}
         self.keys_used_twice = []
+        self.asked = collections.Counter()
+        self.tenants_to_ask = collections.deque()
+        self.outcomes = collections.Counter()
         self.accounts = {account.name: account for account in (
             Account("remote"), Account("once", at_most_once=True), Account("often"), Account("retried", at_most_once=True),
-            Account("later"), Account("ordered"), Account("keyed"),
+            Account("later"), Account("ordered"), Account("keyed"), Account("tenant"), Account("attributes"),
+            *(Account("asked, " + command, at_most_once=True) for command in COMMANDS),
             Account("news, remote", at_least_once=False, at_most_once=True),
             Account("news, subscription", at_least_once=False, at_most_once=True))}
         self.calls_out = Answers("calls of the peer", TOLERATED | {"ConnectionError", "BrokenPipeError", "RuntimeError"})
@@ -328,7 +412,7 @@ class Load:
         self.receiver = world.database("soak_receiver")
         self.receiver.sql(RECEIVER_SQL)
         self.service = Service(self)
-        self.workers = [self.service] + [Writer(self) for _ in range(writers)] + [LaterWriter(self), LaterWriter(self), Notifier(self), Caller(self), RemoteCaller(self)]
+        self.workers = [self.service] + [Writer(self) for _ in range(writers)] + [LaterWriter(self), LaterWriter(self), DurableCaller(self), Notifier(self), Caller(self), RemoteCaller(self)]
         if too_large is not None:
             self.workers.append(LargeWriter(self))
 
@@ -361,7 +445,9 @@ class Load:
         sent = self.sender.sql("SELECT id, account, n, size FROM sent")
         for account in self.accounts.values():
             column = 2 if account.name.startswith("news") else 0
-            account.committed = {int(row[2]) if column == 2 else row[0] for row in sent if row[1] == account.name.split(",")[0]}
+            name = "tenant" if account.name == "attributes" else account.name if account.name.startswith("asked") else account.name.split(",")[0]
+            account.committed = {int(row[2]) if column == 2 else row[0] for row in sent if row[1] == name}
+        self.read_outcomes()
         self.accounts["remote"].set_aside = {id for (id,) in self.sender.sql("SELECT id FROM rinq_outbox_dead_letter")}
         self.accounts["remote"].wrong = [n for _, account, n, size in sent
                                          if account == "remote" and self.sizes.get(int(n), int(size)) != int(size)]
@@ -372,6 +458,17 @@ class Load:
             self.accounts[name].arrived.update(id for (id,) in self.receiver.sql("SELECT id FROM handled WHERE account = " + quote(name)))
         self.accounts["news, subscription"].arrived.clear()
         self.accounts["news, subscription"].arrived.update(int(n) for (n,) in self.sender.sql("SELECT n FROM heard"))
+
+    def read_outcomes(self):
+        """What handlers of durable calls have kept, by what was asked for."""
+        rows = self.sender.sql("SELECT a.id, s.account, a.outcome, a.failure_type, a.payload = jsonb_build_object('n', s.n) FROM answered a LEFT JOIN sent s USING (id)")
+        self.outcomes = collections.Counter((row[1], row[2]) for row in rows)
+        for command in COMMANDS:
+            account = self.accounts["asked, " + command]
+            mine = [row for row in rows if row[1] == account.name]
+            account.arrived.clear()
+            account.arrived.update(row[0] for row in mine)
+            account.wrong = [row[0] for row in mine if (row[2], row[3]) not in RIGHT[command] or (row[2] in ("success", "failure") and row[4] != "t")]
 
     def missing(self):
         """How many messages that must arrive are still to come, those in the outbox included."""
@@ -390,9 +487,18 @@ class Load:
         waiting = self.receiver.value("SELECT count(*) FROM rinq_inbox_waiting")
         if waiting != "0":
             found.append("retried: %s still wait" % waiting)
+        unknown = sum(count for (account, _), count in self.outcomes.items() if account is None)
+        if unknown:
+            found.append("asked: %d outcomes of calls that were not committed" % unknown)
+        calls = self.sender.sql("SELECT state, count(*) FROM rinq_durable_calls GROUP BY 1")
+        if calls:
+            found.append("asked: calls are left: %s" % calls)
         if self.keys_used_twice:
             found.append("keyed: %d keys were used for several messages, such as %s" % (len(self.keys_used_twice), self.keys_used_twice[0]))
         return found
 
     def lines(self):
-        return [part.line() for part in list(self.accounts.values()) + [self.calls_out, self.calls_in]]
+        outcomes = ", ".join("%s %s %d" % (account, outcome, count) for (account, outcome), count in sorted(self.outcomes.items(), key=str))
+        again = sum(count - 1 for count in self.asked.values())
+        return [part.line() for part in list(self.accounts.values()) + [self.calls_out, self.calls_in]] + [
+            "outcomes of durable calls: %s" % outcomes, "asked again: %d; attempts of handlers: %s" % (again, self.sender.value("SELECT last_value FROM handler_attempt"))]
