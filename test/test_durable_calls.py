@@ -164,6 +164,20 @@ class DurableCalls(case.Case):
         self.assertEqual(self.db.value("SELECT (rinq_wait('%s', '20 s')).payload" % call), "3")
         self.assertEqual(set(seen), {call})
 
+    def test_no_resend_while_the_request_waits(self):
+        """What still waits in the outbox is not asked again: copies of it would pile up as long as the broker does not take it."""
+        self.remote.serve("dc-wait", lambda request: request.payload)
+        self.world.broker.ctl("set_policy", "dcwait", "^cmd\\.dc-wait$", '{"max-length":0,"overflow":"reject-publish"}', "--apply-to", "queues")
+        call = self.db.value("SELECT rinq_call_durable('dc-wait', 'x', '5'::jsonb, resend => '50 ms')")
+        moments = set()
+        wait_until(lambda: moments.add(self.db.value("SELECT due FROM rinq_internal.durable_call WHERE id = '%s'" % call)) or len(moments), lambda n: n > 5,
+                   description="some looks at the call")
+        self.assertEqual(self.db.value("SELECT count(*) FROM rinq_outbox WHERE id = '%s'" % call), "1")
+        self.assertEqual(self.db.value("SELECT asked FROM rinq_durable_calls WHERE id = '%s'" % call), "1")
+        self.world.broker.ctl("clear_policy", "dcwait")
+        self.assertEqual(self.db.value("SELECT (rinq_wait('%s', '30 s')).payload" % call), "5")
+        wait_until(lambda: self.db.value("SELECT depth FROM rinq_outbox_status"), lambda n: n == "0", 10, "an empty outbox")
+
     def test_handler_fails(self):
         self.db.sql("CREATE TABLE tries (t timestamptz); CREATE SEQUENCE tried;"
                     "CREATE FUNCTION flaky(r rinq_response) RETURNS void LANGUAGE plpgsql AS $$ BEGIN INSERT INTO tries VALUES (now());"

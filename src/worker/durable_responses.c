@@ -38,6 +38,8 @@
 #include "worker/outbox_transaction.h"
 
 #define MAX_STEP 1000			/* rows of a kind that one look deals with */
+#define MAX_SEARCHED 10000		/* messages in the outbox among which requests
+								 * are looked for */
 
 /* how long a row with an outcome is left alone */
 #define DUE_WHEN_ENDED \
@@ -251,6 +253,35 @@ delete_old_results(void)
 					" WHERE c.outcome IS NOT NULL AND c.handler IS NULL AND" IS_DUE LIMITED "))", 0);
 }
 
+/*
+ * Take note of calls whose response did not come, and return the requests that are
+ * to be sent again.  One that still waits in the outbox is not: another copy of
+ * it would say nothing more.  When the outbox has fallen behind, all are left for
+ * later, since it would take long to look for them.
+ */
+static uint64
+take_overdue(void)
+{
+	bool		behind = pg_atomic_read_u64(&rinq_outbox_worker.db->outbox_depth) > MAX_SEARCHED;
+
+	return look_for(psprintf("WITH l AS (SELECT c.id FROM rinq_internal.durable_call c"
+							 " WHERE c.outcome IS NULL AND c.resend_ms IS NOT NULL AND" IS_DUE LIMITED "),"
+							 " unsent AS MATERIALIZED (SELECT x.id FROM (SELECT o.id FROM rinq_internal.outbox_0 o"
+							 " UNION ALL SELECT o.id FROM rinq_internal.outbox_1 o"
+							 " UNION ALL SELECT o.id FROM rinq_internal.outbox_2 o"
+							 " UNION ALL SELECT o.id FROM rinq_internal.outbox_3 o) x"
+							 " WHERE x.id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT l.id FROM l))),"
+							 " later AS (SELECT l.id, %s AS waits FROM l),"
+							 " u AS (UPDATE rinq_internal.durable_call c SET"
+							 " asked = c.asked OPERATOR(pg_catalog.+) CASE WHEN s.waits THEN 0 ELSE 1 END,"
+							 " asked_last = CASE WHEN s.waits THEN c.asked_last ELSE pg_catalog.now() END,"
+							 " due = LEAST(c.deadline, pg_catalog.now() OPERATOR(pg_catalog.+)"
+							 " pg_catalog.make_interval(secs => c.resend_ms OPERATOR(pg_catalog./) 1000.0))"
+							 " FROM later s WHERE c.id OPERATOR(pg_catalog.=) s.id RETURNING c.*, s.waits)"
+							 " SELECT " RINQ_DURABLE_REQUEST_COLUMNS " FROM u c WHERE NOT c.waits",
+							 behind ? "true" : "EXISTS (SELECT FROM unsent n WHERE n.id OPERATOR(pg_catalog.=) l.id)"), 0);
+}
+
 /* Ask again where that is wanted, and the answer did not come. */
 static void
 ask_again(void)
@@ -264,13 +295,7 @@ ask_again(void)
 	if (!rinq_outbox_open(rinq_internal_schema(), RowExclusiveLock, &tables))
 		return;
 	rinq_outbox_close(&tables);
-	count = look_for("UPDATE rinq_internal.durable_call c SET"
-					 " asked = c.asked OPERATOR(pg_catalog.+) 1, asked_last = pg_catalog.now(),"
-					 " due = LEAST(c.deadline, pg_catalog.now() OPERATOR(pg_catalog.+)"
-					 " pg_catalog.make_interval(secs => c.resend_ms OPERATOR(pg_catalog./) 1000.0))"
-					 " WHERE c.id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT c.id FROM rinq_internal.durable_call c"
-					 " WHERE c.outcome IS NULL AND c.resend_ms IS NOT NULL AND" IS_DUE LIMITED "))"
-					 " RETURNING " RINQ_DURABLE_REQUEST_COLUMNS, 0);
+	count = take_overdue();
 	found = SPI_tuptable;
 	for (i = 0; i < count; i++)
 	{
