@@ -171,6 +171,8 @@ class Serving(Following):
                     (("fails", "x", "sold out"), ("fails", "again", "not yet"), ("dropped", "x", "the handler does not exist")) for _ in range(4)}
         wait_until(lambda: dict(self.db.sql("SELECT id, error FROM rinq_inbox_dead_letter")), lambda rows: rows == messages, 30, "the dead letters")
         self.assertGreater(standby.peer()["requests_requeued"], given_back)
+        wait_until(lambda: standby.value("SELECT message FROM rinq_check() WHERE subject = 'view rinq_inbox_dead_letter'"),
+                   lambda message: message and message.startswith("requests that were set aside: 12, the oldest one at "), 20, "what the primary has set aside")
         self.assertEqual(standby.peer()["requests_set_aside"] + standby.peer()["requests_retried"], 0)
         log = self.standbys[0].log_since()
         for trouble in ("during recovery", "read-only transaction"):
