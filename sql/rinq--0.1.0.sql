@@ -870,7 +870,7 @@ COMMENT ON FUNCTION rinq_internal.outbox_waiting_cancel(text, oid) IS
     'Does what rinq_execute_cancel does, for a role';
 
 CREATE FUNCTION @extschema@.rinq_execute_cancel(id @extschema@.rinq_message_id)
-    RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE STRICT;
+    RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION @extschema@.rinq_execute_cancel(@extschema@.rinq_message_id) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_execute_cancel(@extschema@.rinq_message_id) IS
     'Takes a message back that waits for its time, or for the one before it; false when it is on its way, was sent, or is not one of the current role';

@@ -80,7 +80,7 @@ class Parallel(case.PeerCase):
                 with self.subTest(function=call, marking=marking, leader=mode == LEADER):
                     error = self.run_in(mode)
                     refused = error is not None and error.sqlstate == "25000"
-                    self.assertEqual(refused, marking == "u" or (marking == "r" and mode == WORKER), error and error.text)
+                    self.assertEqual(refused, marking == "u" or (marking == "r" and mode == WORKER), "%s: %s" % (call, error and error.text))
         self.assertGreater(min(seen.values()), 1, seen)
 
     def test_nothing_is_sent(self):

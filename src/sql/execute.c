@@ -137,10 +137,11 @@ rinq_execute_many(PG_FUNCTION_ARGS)
 Datum
 rinq_execute_cancel(PG_FUNCTION_ARGS)
 {
-	char	   *id = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	RinqDatabase *db;
+	char	   *id;
 
 	rinq_refuse_parallel(fcinfo);
+	id = rinq_text_argument(fcinfo, 0, "id");
 	rinq_require_preloaded();
 	PreventCommandDuringRecovery("rinq_execute_cancel()");
 	PreventCommandIfReadOnly("rinq_execute_cancel()");
