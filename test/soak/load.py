@@ -6,7 +6,7 @@ import random
 import threading
 
 from rinqtest.cluster import SqlError, quote
-from rinqtest.peer import Answered, CallTimeout, Failure
+from rinqtest.peer import Answered, Failure
 
 from .ledger import Account, Answers
 
@@ -342,23 +342,9 @@ class Service(Worker):
         return request.payload
 
     def receive_tenant(self, request):
-        """Ask about the source later, in the thread of this worker: handlers do not call."""
+        """Have the source asked about later: handlers do not call."""
         self.load.accounts["tenant"].arrive(request.id)
         self.load.tenants_to_ask.append((request.id, request.source, request.payload["tenant"]))
-
-    def ask_tenants(self):
-        """Read attributes of sources back; one whose peer is away is asked about again."""
-        for _ in range(min(20, len(self.load.tenants_to_ask))):
-            id, source, tenant = self.load.tenants_to_ask[0]
-            peer, _, session = source.partition("@")[0].partition(".")
-            try:
-                got = self.peer.call_unicast(peer, "_sess", "fetch", {"s": int(session), "ns": "auth", "k": ["tenant"]}, timeout=2)
-            except CallTimeout:
-                return
-            except Failure as error:
-                got = {"a": [{"k": "tenant", "v": str(error)}]}
-            self.load.tenants_to_ask.popleft()
-            self.load.accounts["attributes"].arrive(id, [one["v"] for one in got["a"]] == [tenant])
 
     def receive_ordered(self, request):
         """The first arrivals of each entity are in order; a message that comes again may come late."""
@@ -371,7 +357,6 @@ class Service(Worker):
         if self.renew.is_set() or not self.peer.connected:
             raise ConnectionError("the independent peer is to connect anew")
         del self.peer.requests[:-1]
-        self.ask_tenants()
         self.stopping.wait(0.1)
 
     def end(self):
@@ -380,6 +365,31 @@ class Service(Worker):
             self._peer.close()
             self.load.world.forget_peer(self._peer)
             self._peer = None
+
+
+class Asker(Worker):
+    """Reads attributes of sources back; one whose peer does not respond is asked about again."""
+
+    def step(self):
+        peer = self.load.service.peer
+        if peer is None or not self.load.tenants_to_ask:
+            self.stopping.wait(0.1)
+            return
+        asked = self.load.tenants_to_ask.popleft()
+        try:
+            self.load.accounts["attributes"].arrive(asked[0], self.ask(peer, asked[1]) == [asked[2]])
+        except Exception:
+            self.load.tenants_to_ask.append(asked)
+            raise
+
+    def ask(self, peer, source):
+        """Values of the attribute, or what the failure says."""
+        mailbox, _, session = source.partition("@")[0].partition(".")
+        try:
+            got = peer.call_unicast(mailbox, "_sess", "fetch", {"s": int(session), "ns": "auth", "k": ["tenant"]}, timeout=5)
+        except Failure as error:
+            return [str(error)]
+        return [one["v"] for one in got["a"]]
 
 
 class Load:
@@ -413,11 +423,12 @@ class Load:
         self.receiver.sql(RECEIVER_SQL)
         self.service = Service(self)
         self.workers = [self.service] + [Writer(self) for _ in range(writers)] + [LaterWriter(self), LaterWriter(self), DurableCaller(self), Notifier(self), Caller(self), RemoteCaller(self)]
+        self.askers = [Asker(self) for _ in range(4)]
         if too_large is not None:
             self.workers.append(LargeWriter(self))
 
     def start(self):
-        for worker in self.workers:
+        for worker in self.workers + self.askers:
             worker.start()
 
     def stop_sending(self):
@@ -428,6 +439,8 @@ class Load:
 
     def close(self):
         self.stop_sending()
+        for asker in self.askers:
+            asker.stopping.set()
         self.service.stopping.set()
         self.service.join(30)
 
