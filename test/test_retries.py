@@ -7,7 +7,7 @@ import signal
 import time
 
 import cbor2
-from rinqtest import case
+from rinqtest import case, versions
 from rinqtest.peer import Failure, RemoteError
 from rinqtest.waiting import wait_until
 
@@ -138,6 +138,8 @@ class Retries(RetryCase):
 
     def test_handler_that_may_not_run(self):
         """The role is gone, for all the listener knows: a caller is told, a command is written down."""
+        if not versions.handlers_need_login():
+            self.skipTest("handlers of roles without LOGIN run")
         role = self.db.role("leaving")
         self.db.sql("GRANT ALL ON effects TO leaving; GRANT ALL ON SEQUENCE attempts TO leaving;"
                     "GRANT EXECUTE ON FUNCTION rinq_listen TO leaving")
