@@ -84,15 +84,28 @@ was_read(RinqDatabase *db, uint32 wanted)
 }
 
 /*
+ * Tell whether the database was suspended when it was read, and has committed
+ * since what may change that.
+ */
+static bool
+may_have_been_adopted(RinqDatabase *db, uint32 wanted)
+{
+	return db != NULL && db->identities.suspended != RINQ_NOT_SUSPENDED && !was_read(db, wanted);
+}
+
+/*
  * Find out what is missing, in words; empty when nothing is, and NULL when the
  * peer does not say.  What waiting does not mend is an error.
  */
 static char *
 find_missing(uint32 wanted, int64 deadline)
 {
-	RinqDatabase *db = rinq_require_coming_peer();
+	RinqDatabase *db = rinq_my_database();
 	RinqStatus	status = {0};
 
+	if (may_have_been_adopted(db, wanted))
+		return pstrdup("the newest listeners and subscriptions");
+	db = rinq_require_coming_peer();
 	if (db != NULL)
 	{
 		SpinLockAcquire(&db->mutex);
