@@ -172,11 +172,15 @@ class Rabbit(TlsCase):
         self.use(scheme="amqp")
         self.wait_error("speaks TLS on this port, and not AMQP in plain text")
 
+    def wait_through(self, proxy):
+        """A change of settings before this one may have a new connection as well."""
+        self.before = self.db.wait_peer(lambda row: row["state"] == "connected" and row["broker"].endswith(":%d/" % proxy.port))
+
     def test_one_byte_at_a_time(self):
         proxy = Proxy(self.tls_port, record=False, chunk=1)
         self.addCleanup(proxy.close)
         self.use(port=proxy.port)
-        self.before = self.db.wait_new_peer(self.before)
+        self.wait_through(proxy)
         self.assertEqual(self.db.value(call_sql("echo", "hello", "x" * 2000, 20)), '"%s"' % ("x" * 2000))
         proxy.cut()
         self.server.wait_log("lost its connection to broker 127.0.0.1:%d/" % proxy.port, self.log_start)
@@ -185,7 +189,7 @@ class Rabbit(TlsCase):
         proxy = Proxy(self.tls_port, record=False)
         self.addCleanup(proxy.close)
         self.use(port=proxy.port, heartbeat=1)
-        self.db.wait_new_peer(self.before)
+        self.wait_through(proxy)
         proxy.silence()
         self.server.wait_log("heard nothing from 127.0.0.1:%d/ for 2 seconds" % proxy.port, self.log_start)
 
