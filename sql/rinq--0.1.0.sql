@@ -617,20 +617,23 @@ CREATE TRIGGER outbox_look AFTER INSERT OR UPDATE OR DELETE ON rinq_internal.out
 COMMENT ON TRIGGER outbox_look ON rinq_internal.outbox_waiting IS
     'Has messages that wait looked at, when they were written by hand or may go on';
 
--- The outbox worker waits for no other process: what another transaction has locked is left where it is.  Of an ordering, the one with the
+-- The outbox worker waits for no other process: what another transaction has locked is left where it is, however much that is.  Of an ordering, the one with the
 -- lowest place goes, and the others are blocked by it; none goes, and none is blocked, while that one is locked.
 CREATE FUNCTION rinq_internal.outbox_release(here oid, before timestamptz, most integer, most_bytes bigint)
     RETURNS SETOF rinq_internal.outbox_waiting LANGUAGE sql VOLATILE PARALLEL UNSAFE
 BEGIN ATOMIC
-    WITH candidate AS MATERIALIZED (
+    WITH oldest AS MATERIALIZED (
+        SELECT w.id, w.role, w.ordering, w.database, w.due, w.place, pg_catalog.octet_length(w.payload) AS bytes
+        FROM rinq_internal.outbox_waiting w
+        WHERE w.due OPERATOR(pg_catalog.<=) before
+        ORDER BY w.due, w.place LIMIT most FOR UPDATE SKIP LOCKED
+    ), candidate AS MATERIALIZED (
         SELECT x.id, x.role, x.ordering, x.ordered
-        FROM (SELECT w.id, w.role, w.ordering,
-                     w.ordering IS NOT NULL AND w.database OPERATOR(pg_catalog.=) here AS ordered,
-                     pg_catalog.sum(pg_catalog.octet_length(w.payload))
-                         OVER (ORDER BY w.due, w.place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
-              FROM rinq_internal.outbox_waiting w
-              WHERE w.due OPERATOR(pg_catalog.<=) before
-              ORDER BY w.due, w.place LIMIT most) x
+        FROM (SELECT o.id, o.role, o.ordering,
+                     o.ordering IS NOT NULL AND o.database OPERATOR(pg_catalog.=) here AS ordered,
+                     pg_catalog.sum(o.bytes)
+                         OVER (ORDER BY o.due, o.place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+              FROM oldest o) x
         WHERE x.bytes_before IS NULL OR x.bytes_before OPERATOR(pg_catalog.<) most_bytes
     ), line AS MATERIALIZED (
         SELECT c.role, c.ordering,
@@ -843,7 +846,7 @@ REVOKE ALL ON FUNCTION @extschema@.rinq_outbox_dead_letter_delete(@extschema@.ri
 COMMENT ON FUNCTION @extschema@.rinq_outbox_dead_letter_delete(@extschema@.rinq_message_id) IS
     'Deletes a message that was set aside; false when there is none of this id';
 
--- src/sql/execute_cancel.c calls it, as the owner of the tables; "who" is the current role
+-- src/backend/outbox_waiting.c calls it, as the owner of the tables; "who" is the current role
 CREATE FUNCTION rinq_internal.outbox_waiting_cancel(id text, who oid) RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE
 BEGIN ATOMIC
     WITH d AS (

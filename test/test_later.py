@@ -112,6 +112,20 @@ class Delayed(Case):
         self.wait_nothing(self.db)
         self.assertEqual(collector.ids, [free, kept])
 
+    def test_many_locked(self):
+        """More rows that are locked than are looked at in one go do not stand in the way of those that are due after them."""
+        collector = Collector(self.remote, "behind")
+        self.db.sql("SELECT rinq_execute_many('behind', 'x', array_fill('1'::jsonb, ARRAY[600]), deliver_after => '1500 ms')")
+        with self.db.session() as session:
+            session.execute("BEGIN")
+            self.assertEqual(session.value("WITH l AS (SELECT FROM rinq_internal.outbox_waiting FOR UPDATE) SELECT count(*) FROM l"), "600")
+            free = self.db.value("SELECT rinq_execute('behind', 'x', '2', deliver_after => '1500 ms')")
+            collector.wait(1)
+            self.assertEqual(collector.ids, [free])
+            session.execute("ROLLBACK")
+        collector.wait(601)
+        self.wait_nothing(self.db)
+
     def test_rollback_and_savepoints(self):
         collector = Collector(self.remote, "rolled")
         self.db.sql("BEGIN; SELECT rinq_execute('rolled', 'x', '1', deliver_after => '1 ms', key => 'a'); ROLLBACK")
