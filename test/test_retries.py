@@ -575,8 +575,9 @@ class Crashes(case.Case):
         def kill():
             rows = self.db.sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'rinq executor' AND datname = current_database()")
             self.assertTrue(rows)
+            mark = self.server.log_mark()
             os.kill(int(rows[0][0]), signal.SIGKILL)
-            time.sleep(0.2)
+            self.server.wait_log("all server processes terminated; reinitializing", mark)
             wait_until(lambda: self.server._accepts(), timeout=60)
         self.check_sums(kill)
 
