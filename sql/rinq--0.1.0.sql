@@ -1477,12 +1477,12 @@ CREATE TYPE @extschema@.rinq_response AS (
     trace_id text
 );
 COMMENT ON TYPE @extschema@.rinq_response IS
-    'A response to an asynchronous call, as the handler of its session receives it';
+    'A response to an asynchronous call, as the handler of its session receives it; or the outcome of a durable call';
 COMMENT ON COLUMN @extschema@.rinq_response.id IS 'Message id of the call';
 COMMENT ON COLUMN @extschema@.rinq_response.session IS 'Session that has made the call';
 COMMENT ON COLUMN @extschema@.rinq_response.namespace IS 'Namespace that was called, NULL when the response does not say';
 COMMENT ON COLUMN @extschema@.rinq_response.command IS 'Command that was called, NULL when the response does not say';
-COMMENT ON COLUMN @extschema@.rinq_response.outcome IS 'success, failure, or error';
+COMMENT ON COLUMN @extschema@.rinq_response.outcome IS 'success, failure, or error; of a durable call also timeout, not sent, or cancelled';
 COMMENT ON COLUMN @extschema@.rinq_response.payload IS 'Payload of a success or failure, NULL for nil';
 COMMENT ON COLUMN @extschema@.rinq_response.failure_type IS 'Type of a failure, else NULL';
 COMMENT ON COLUMN @extschema@.rinq_response.message IS 'Message of a failure or error, or NULL';
@@ -2140,7 +2140,7 @@ COMMENT ON COLUMN @extschema@.rinq_peer.requests_received IS 'Requests that arri
 COMMENT ON COLUMN @extschema@.rinq_peer.requests_rejected IS 'Requests rejected because they made no sense, or nothing here handles them';
 COMMENT ON COLUMN @extschema@.rinq_peer.requests_requeued IS 'Requests given back to the broker unanswered';
 COMMENT ON COLUMN @extschema@.rinq_peer.requests_expired IS 'Requests whose deadline passed before they were answered';
-COMMENT ON COLUMN @extschema@.rinq_peer.requests_unhandled IS 'Requests answered with an error before a handler ran';
+COMMENT ON COLUMN @extschema@.rinq_peer.requests_unhandled IS 'Requests that failed before a handler ran';
 COMMENT ON COLUMN @extschema@.rinq_peer.requests_retried IS 'Attempts at requests that have failed, or were set aside, for which another one is made';
 COMMENT ON COLUMN @extschema@.rinq_peer.requests_set_aside IS 'Requests that were set aside in rinq_inbox_dead_letter';
 COMMENT ON COLUMN @extschema@.rinq_peer.responses_sent IS 'Responses published';
