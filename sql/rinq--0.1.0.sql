@@ -271,7 +271,7 @@ COMMENT ON COLUMN rinq_internal.listener.on_standby IS
 COMMENT ON COLUMN rinq_internal.listener.identity IS
     'Identity of the database when it was registered';
 COMMENT ON COLUMN rinq_internal.listener.retry IS
-    'How often and when commands that have failed are tried again, NULL for never';
+    'How often and when commands that have failed are tried again, NULL for never but when a handler says rinq_retry';
 COMMENT ON COLUMN rinq_internal.listener.order_by IS
     'Path of the value in payloads for each of which one request is handled at a time, NULL for none';
 
@@ -330,7 +330,7 @@ COMMENT ON COLUMN @extschema@.rinq_listeners.deduplicate IS 'Whether a request t
 COMMENT ON COLUMN @extschema@.rinq_listeners.timeout IS 'How long a handler may take for a request, NULL for what rinq.handler_timeout says';
 COMMENT ON COLUMN @extschema@.rinq_listeners.on_standby IS 'Whether standbys serve the namespace as well, where rinq.standby is on';
 COMMENT ON COLUMN @extschema@.rinq_listeners.problem IS 'Why its requests cannot be handled now, NULL when they can';
-COMMENT ON COLUMN @extschema@.rinq_listeners.retry IS 'How often and when commands that have failed are tried again, NULL for never';
+COMMENT ON COLUMN @extschema@.rinq_listeners.retry IS 'How often and when commands that have failed are tried again, NULL for never but when a handler says rinq_retry';
 COMMENT ON COLUMN @extschema@.rinq_listeners.order_by IS 'Path of the value in payloads for each of which one request is handled at a time, NULL for none';
 
 CREATE FUNCTION @extschema@.rinq_listen(
