@@ -2421,7 +2421,7 @@ BEGIN ATOMIC
 END;
 REVOKE ALL ON FUNCTION @extschema@.rinq_check() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_check() IS
-    'Names what makes the extension less safe than it was made: privileges, triggers, owners, and functions that pass for its own; and too few workers, what was set aside, and durable calls that got stuck; no rows when all is well';
+    'Names what makes the extension less safe than it was made: privileges, triggers, owners, foreign servers, and functions that pass for its own; and too few workers, what was set aside, and durable calls that got stuck; no rows when all is well';
 
 -- ---------------------------------------------------------------------
 -- privileges: what sends or listens is granted by hand
