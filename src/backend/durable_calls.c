@@ -118,29 +118,6 @@ rinq_durable_call_not_sent(const RinqMessageId *id, const char *error)
 	return done;
 }
 
-/* Return a text column of a row as it is sent; absent when it is NULL. */
-static RinqBytes
-row_text(HeapTuple row, TupleDesc desc, int column)
-{
-	char	   *text = SPI_getvalue(row, desc, column);
-
-	return text == NULL ? rinq_bytes(NULL, 0) : rinq_text_to_wire(text);
-}
-
-/* Return a column of bytes of a row; absent when it is NULL. */
-static RinqBytes
-row_bytes(HeapTuple row, TupleDesc desc, int column)
-{
-	bool		isnull;
-	Datum		value = SPI_getbinval(row, desc, column, &isnull);
-	bytea	   *bytes;
-
-	if (isnull)
-		return rinq_bytes(NULL, 0);
-	bytes = DatumGetByteaPP(value);
-	return rinq_bytes(VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
-}
-
 /* Have the fields live in a memory context. */
 static void
 keep_fields(RinqFields *fields, MemoryContext context)
@@ -165,13 +142,13 @@ rinq_durable_call_outcome(HeapTuple row, TupleDesc desc, MemoryContext context, 
 
 	rinq_fields_init(fields, RINQ_KIND_RESPONSE);
 	for (i = 0; i < (int) lengthof(texts); i++)
-		rinq_put_bytes(fields, texts[i], row_text(row, desc, i + 1));
-	rinq_put_bytes(fields, RINQ_RESPONSE_PAYLOAD, row_bytes(row, desc, 7));
-	rinq_put_bytes(fields, RINQ_RESPONSE_TRACE, row_text(row, desc, 8));
-	rinq_put_bytes(fields, RINQ_RESPONSE_SPAN, row_bytes(row, desc, 9));
-	rinq_put_bytes(fields, RINQ_RESPONSE_TRACEPARENT, row_bytes(row, desc, 10));
-	rinq_put_bytes(fields, RINQ_RESPONSE_TRACESTATE, row_bytes(row, desc, 11));
-	rinq_put_bytes(fields, RINQ_RESPONSE_HANDLER, row_text(row, desc, 12));
+		rinq_put_bytes(fields, texts[i], rinq_own_row_text(row, desc, i + 1));
+	rinq_put_bytes(fields, RINQ_RESPONSE_PAYLOAD, rinq_own_row_bytes(row, desc, 7));
+	rinq_put_bytes(fields, RINQ_RESPONSE_TRACE, rinq_own_row_text(row, desc, 8));
+	rinq_put_bytes(fields, RINQ_RESPONSE_SPAN, rinq_own_row_bytes(row, desc, 9));
+	rinq_put_bytes(fields, RINQ_RESPONSE_TRACEPARENT, rinq_own_row_bytes(row, desc, 10));
+	rinq_put_bytes(fields, RINQ_RESPONSE_TRACESTATE, rinq_own_row_bytes(row, desc, 11));
+	rinq_put_bytes(fields, RINQ_RESPONSE_HANDLER, rinq_own_row_text(row, desc, 12));
 	keep_fields(fields, context);
 }
 
@@ -194,13 +171,13 @@ rinq_durable_call_request(HeapTuple row, TupleDesc desc, MemoryContext context,
 	if (!rinq_message_id_parse(id, strlen(id), &message->item.id))
 		elog(ERROR, "malformed id of a durable call");
 	rinq_fields_init(fields, RINQ_KIND_SEND);
-	rinq_put_bytes(fields, RINQ_SEND_NAMESPACE, row_text(row, desc, 2));
-	rinq_put_bytes(fields, RINQ_SEND_COMMAND, row_text(row, desc, 3));
-	rinq_put_bytes(fields, RINQ_SEND_PAYLOAD, row_bytes(row, desc, 4));
-	rinq_put_bytes(fields, RINQ_SEND_TRACE, row_text(row, desc, 5));
-	rinq_put_bytes(fields, RINQ_SEND_SPAN, row_bytes(row, desc, 6));
-	rinq_put_bytes(fields, RINQ_SEND_TRACEPARENT, row_bytes(row, desc, 7));
-	rinq_put_bytes(fields, RINQ_SEND_TRACESTATE, row_bytes(row, desc, 8));
+	rinq_put_bytes(fields, RINQ_SEND_NAMESPACE, rinq_own_row_text(row, desc, 2));
+	rinq_put_bytes(fields, RINQ_SEND_COMMAND, rinq_own_row_text(row, desc, 3));
+	rinq_put_bytes(fields, RINQ_SEND_PAYLOAD, rinq_own_row_bytes(row, desc, 4));
+	rinq_put_bytes(fields, RINQ_SEND_TRACE, rinq_own_row_text(row, desc, 5));
+	rinq_put_bytes(fields, RINQ_SEND_SPAN, rinq_own_row_bytes(row, desc, 6));
+	rinq_put_bytes(fields, RINQ_SEND_TRACEPARENT, rinq_own_row_bytes(row, desc, 7));
+	rinq_put_bytes(fields, RINQ_SEND_TRACESTATE, rinq_own_row_bytes(row, desc, 8));
 	keep_fields(fields, context);
 }
 

@@ -208,12 +208,8 @@ wire_bytes(TupleTableSlot *slot, int column)
 {
 	bool		isnull;
 	Datum		value = slot_getattr(slot, column + 1, &isnull);
-	bytea	   *bytes;
 
-	if (isnull)
-		return rinq_bytes(NULL, 0);
-	bytes = DatumGetByteaPP(value);
-	return rinq_bytes(VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
+	return isnull ? rinq_bytes(NULL, 0) : rinq_bytea_bytes(DatumGetByteaPP(value));
 }
 
 static bool

@@ -22,6 +22,7 @@
 #include "backend/own_schema.h"
 #include "backend/own_tables.h"
 #include "catalog/namespace.h"
+#include "protocol/payload.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -158,6 +159,29 @@ rinq_own_table_execute_kept(SPIPlanPtr * plan, const char *query, int nargs, Oid
 	if (result < 0)
 		elog(ERROR, "could not execute a statement: %s", SPI_result_code_string(result));
 	return SPI_processed;
+}
+
+/*
+ * Return a text column of a row as it is sent; absent when it is NULL.
+ */
+RinqBytes
+rinq_own_row_text(HeapTuple row, TupleDesc desc, int column)
+{
+	char	   *text = SPI_getvalue(row, desc, column);
+
+	return text == NULL ? rinq_bytes(NULL, 0) : rinq_text_to_wire(text);
+}
+
+/*
+ * Return a column of bytes of a row; absent when it is NULL.
+ */
+RinqBytes
+rinq_own_row_bytes(HeapTuple row, TupleDesc desc, int column)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(row, desc, column, &isnull);
+
+	return isnull ? rinq_bytes(NULL, 0) : rinq_bytea_bytes(DatumGetByteaPP(value));
 }
 
 void

@@ -80,13 +80,11 @@ rinq_payload_to_jsonb(RinqBytes body)
 RinqBytes
 rinq_payload_from_raw(bytea *raw)
 {
-	bytea	   *data;
 	RinqBytes	body;
 
 	if (raw == NULL)
 		return rinq_bytes("", 0);
-	data = DatumGetByteaPP(PointerGetDatum(raw));
-	body = rinq_bytes(VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data));
+	body = rinq_bytea_bytes(DatumGetByteaPP(PointerGetDatum(raw)));
 	rinq_check_payload_size(body.len);
 	if (body.len > 0 && rinq_validate_raw)
 		rinq_cbor_check((const uint8 *) body.data, body.len);
@@ -227,6 +225,16 @@ rinq_bytes_copy(RinqBytes bytes)
 	if (bytes.len > 0)
 		memcpy(copy, bytes.data, bytes.len);
 	return rinq_bytes(copy, bytes.len);
+}
+
+/*
+ * Return the bytes in a value of type bytea, which is not compressed or stored
+ * apart.
+ */
+RinqBytes
+rinq_bytea_bytes(bytea *value)
+{
+	return rinq_bytes(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
 }
 
 /*

@@ -24,6 +24,7 @@ extern void rinq_check_payload_size(size_t len);
 
 /* bytes in memory of one's own */
 extern RinqBytes rinq_bytes_copy(RinqBytes bytes);
+extern RinqBytes rinq_bytea_bytes(bytea *value);
 extern bytea *rinq_bytes_to_bytea(RinqBytes bytes);
 
 /* text off the wire, which is UTF-8, as text of this database */

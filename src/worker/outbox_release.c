@@ -339,39 +339,17 @@ follow_clock(bool first)
 	pg_atomic_write_u64(&db->outbox_clock, (uint64) difference);
 }
 
-/* Return a column of a released row as bytes, which nothing else owns. */
-static RinqBytes
-released_bytes(HeapTuple tuple, TupleDesc desc, int column)
-{
-	bool		isnull;
-	Datum		value = SPI_getbinval(tuple, desc, column, &isnull);
-	bytea	   *bytes;
-
-	if (isnull)
-		return rinq_bytes(NULL, 0);
-	bytes = DatumGetByteaPP(value);
-	return rinq_bytes(VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
-}
-
-static RinqBytes
-released_text(HeapTuple tuple, TupleDesc desc, int column)
-{
-	char	   *text = SPI_getvalue(tuple, desc, column);
-
-	return text == NULL ? rinq_bytes(NULL, 0) : rinq_text_to_wire(text);
-}
-
 static void
 read_released(HeapTuple tuple, TupleDesc desc, RinqFields *fields)
 {
 	rinq_fields_init(fields, RINQ_KIND_SEND);
-	rinq_put_bytes(fields, RINQ_SEND_NAMESPACE, released_text(tuple, desc, RELEASED_NAMESPACE));
-	rinq_put_bytes(fields, RINQ_SEND_COMMAND, released_text(tuple, desc, RELEASED_COMMAND));
-	rinq_put_bytes(fields, RINQ_SEND_PAYLOAD, released_bytes(tuple, desc, RELEASED_PAYLOAD));
-	rinq_put_bytes(fields, RINQ_SEND_TRACE, released_text(tuple, desc, RELEASED_TRACE_ID));
-	rinq_put_bytes(fields, RINQ_SEND_SPAN, released_bytes(tuple, desc, RELEASED_SPAN_CONTEXT));
-	rinq_put_bytes(fields, RINQ_SEND_TRACEPARENT, released_bytes(tuple, desc, RELEASED_TRACEPARENT));
-	rinq_put_bytes(fields, RINQ_SEND_TRACESTATE, released_bytes(tuple, desc, RELEASED_TRACESTATE));
+	rinq_put_bytes(fields, RINQ_SEND_NAMESPACE, rinq_own_row_text(tuple, desc, RELEASED_NAMESPACE));
+	rinq_put_bytes(fields, RINQ_SEND_COMMAND, rinq_own_row_text(tuple, desc, RELEASED_COMMAND));
+	rinq_put_bytes(fields, RINQ_SEND_PAYLOAD, rinq_own_row_bytes(tuple, desc, RELEASED_PAYLOAD));
+	rinq_put_bytes(fields, RINQ_SEND_TRACE, rinq_own_row_text(tuple, desc, RELEASED_TRACE_ID));
+	rinq_put_bytes(fields, RINQ_SEND_SPAN, rinq_own_row_bytes(tuple, desc, RELEASED_SPAN_CONTEXT));
+	rinq_put_bytes(fields, RINQ_SEND_TRACEPARENT, rinq_own_row_bytes(tuple, desc, RELEASED_TRACEPARENT));
+	rinq_put_bytes(fields, RINQ_SEND_TRACESTATE, rinq_own_row_bytes(tuple, desc, RELEASED_TRACESTATE));
 }
 
 /* Add a message to those for the peer. */
