@@ -288,9 +288,7 @@ rinq_mailbox_channel_closed(const RinqAmqpChannelClosed *info)
 				 in_use ?
 				 errhint("Another server has it, or the broker has not noticed yet that this one's last connection is lost.") :
 				 errhint("With 403, grant the permission that the broker's user lacks. The peer tries again by itself.")));
-	SpinLockAcquire(&rinq_peer.db->mutex);
-	strlcpy(rinq_peer.db->status.last_error, text, RINQ_LAST_ERROR_LEN);
-	SpinLockRelease(&rinq_peer.db->mutex);
+	rinq_peer_show_error(text);
 	open_later();
 }
 
