@@ -234,6 +234,25 @@ class Rabbit(TlsCase):
         self.server.wait_log("the client certificate is that of another subject", mark)
         self.db.wait_new_peer(before)
 
+    def test_reload_after_a_change_of_hosts(self):
+        """The connection stays when its host has another place in the list, and is judged by the files all the same."""
+        root = self.authority.copy(self.authority.cert, "hosts.pem")
+        dead = "127.0.0.1:%d" % free_port()
+        for at_once in (False, True):
+            with self.subTest(at_once):
+                self.use(host=dead + ",127.0.0.1", sslrootcert=root)
+                before = self.db.wait_new_peer(self.before)
+                if not at_once:
+                    self.use(sslrootcert=root)
+                    self.check_calls()
+                    self.assertEqual(self.db.peer()["peer_id"], before["peer_id"])
+                self.authority.copy(self.others.cert, "hosts.pem")
+                self.use(sslrootcert=root)
+                self.wait_error("signed by unknown authority")
+                self.authority.copy(self.authority.cert, "hosts.pem")
+                self.use()
+                self.before = self.db.wait_new_peer(before)
+
 
 class OtherMachine:
     """A namespace of the network with a scripted broker, at an address that is kept for documents."""

@@ -247,3 +247,16 @@ rinq_broker_describe_all(const RinqBroker *broker, char *buf, size_t size)
 	}
 	return finish_description(broker, buf, size, len);
 }
+
+int
+rinq_broker_find_host(const RinqBroker *broker, const char *description)
+{
+	char		name[RINQ_BROKER_DESCRIBE_SIZE];
+
+	for (int i = 0; i < broker->nhosts; i++)
+	{
+		if (strcmp(rinq_broker_describe(broker, i, name, sizeof(name)), description) == 0)
+			return i;
+	}
+	return -1;
+}

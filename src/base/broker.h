@@ -38,4 +38,9 @@ extern char *rinq_broker_describe(const RinqBroker *broker, int host_index,
  */
 extern char *rinq_broker_describe_all(const RinqBroker *broker, char *buf, size_t size);
 
+/*
+ * Return which of the hosts is described like this; -1 when none is.
+ */
+extern int	rinq_broker_find_host(const RinqBroker *broker, const char *description);
+
 #endif							/* RINQ_BASE_BROKER_H */

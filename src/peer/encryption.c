@@ -19,6 +19,7 @@
 const RinqTlsConfig *
 rinq_encryption_config(const RinqBroker *broker, int host_index, RinqTlsConfig *config)
 {
+	Assert(host_index >= 0 && host_index < broker->nhosts);
 	memset(config, 0, sizeof(*config));
 	switch (broker->sslmode)
 	{

@@ -63,11 +63,11 @@ static int64 next_attempt;
 static int64 connected_at;
 static int	id_attempts;
 static int64 setup_deadline;	/* for all that comes between login and ready */
-static char broker[RINQ_BROKER_DESCRIBE_SIZE];
+static char broker[RINQ_BROKER_DESCRIBE_SIZE];	/* the host that is used, or
+												 * tried */
 static char told_error[RINQ_NETWORK_ERROR_LEN]; /* last one in the log */
 static RinqBroker in_use;		/* what the connection was made with, or the
 								 * last round of attempts */
-static int	host_in_use;		/* which of its hosts */
 static char server_in_use[NAMEDATALEN]; /* that names it; empty: the settings
 										 * do */
 static bool lost;				/* the next round is the first after a loss */
@@ -455,7 +455,6 @@ static void
 take_connection(void)
 {
 	show_attempt();
-	host_in_use = rinq_attempts_host();
 	rinq_peer.conn = rinq_attempts_take();
 	begin_setup();
 }
@@ -523,9 +522,8 @@ replace_connection(void)
 	connect_anew(CHANGED);
 	in_use = next;
 	strlcpy(server_in_use, rinq_peer_broker_server(), sizeof(server_in_use));
-	host_in_use = host;
 	rinq_broker_wipe(&next);
-	rinq_broker_describe(&in_use, host_in_use, broker, sizeof(broker));
+	rinq_broker_describe(&in_use, host, broker, sizeof(broker));
 	rinq_peer.conn = taken;
 	set_state(RINQ_NET_CONNECTING, NULL);
 	begin_setup();
@@ -543,7 +541,8 @@ rinq_network_reload(void)
 	RinqBroker	wanted;
 	char		reason[RINQ_LAST_ERROR_LEN];
 	bool		changed = !rinq_peer_broker(&wanted, reason, sizeof(reason)) ||
-		memcmp(&wanted, &in_use, sizeof(wanted)) != 0;
+		(rinq_peer.ready ? !rinq_replacement_adopt(&in_use, broker, &wanted) :
+		 memcmp(&wanted, &in_use, sizeof(wanted)) != 0);
 
 	rinq_broker_wipe(&wanted);
 	if (rinq_peer.stopping)
@@ -555,7 +554,7 @@ rinq_network_reload(void)
 	if (!rinq_peer.ready && (changed || (rinq_peer.conn == NULL && !rinq_attempts_active())))
 		connect_anew(CHANGED);
 	else if (rinq_peer.conn != NULL && !changed &&
-			 rinq_encryption_reload(rinq_peer.conn, &in_use, host_in_use, reason, sizeof(reason)))
+			 rinq_encryption_reload(rinq_peer.conn, &in_use, rinq_broker_find_host(&in_use, broker), reason, sizeof(reason)))
 		connect_anew(reason);
 	else if (rinq_peer.ready)
 		rinq_replacement_begin();

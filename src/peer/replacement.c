@@ -86,12 +86,8 @@ static bool
 is_connected_to(const RinqBroker *in_use, const char *connected_to, const RinqBroker *other)
 {
 	RinqBroker	same = *other;
-	char		name[RINQ_BROKER_DESCRIBE_SIZE];
-	bool		listed = false;
+	bool		listed = rinq_broker_find_host(other, connected_to) >= 0;
 	bool		result;
-
-	for (int i = 0; i < other->nhosts; i++)
-		listed = listed || strcmp(rinq_broker_describe(other, i, name, sizeof(name)), connected_to) == 0;
 
 	/* other hosts, and the order, matter to the next connection only */
 	same.nhosts = in_use->nhosts;
@@ -100,6 +96,19 @@ is_connected_to(const RinqBroker *in_use, const char *connected_to, const RinqBr
 	result = listed && memcmp(&same, in_use, sizeof(same)) == 0;
 	rinq_broker_wipe(&same);
 	return result;
+}
+
+/*
+ * Tell whether the connection is as is wanted.  When only hosts have changed
+ * that it has nothing to do with, in_use becomes what the next one needs.
+ */
+bool
+rinq_replacement_adopt(RinqBroker *in_use, const char *connected_to, const RinqBroker *next)
+{
+	if (!is_connected_to(in_use, connected_to, next))
+		return false;
+	*in_use = *next;
+	return true;
 }
 
 /* Begin a round beside the connection, when its broker is another one than is wanted. */
@@ -111,11 +120,8 @@ start_round(RinqBroker *in_use, const char *connected_to)
 
 	if (!rinq_peer_broker(&next, error, sizeof(error)))
 		keep_connection(connected_to, error);
-	else if (is_connected_to(in_use, connected_to, &next))
-	{
-		*in_use = next;
+	else if (rinq_replacement_adopt(in_use, connected_to, &next))
 		rinq_replacement_end();
-	}
 	else
 		rinq_attempts_begin(&next, false);
 	rinq_broker_wipe(&next);
@@ -123,8 +129,7 @@ start_round(RinqBroker *in_use, const char *connected_to)
 
 /*
  * Go on with what is wanted, when it is time; true when another connection is
- * there to be taken.  When only hosts have changed that the connection has
- * nothing to do with, in_use is what the next one needs.
+ * there to be taken.
  */
 bool
 rinq_replacement_step(RinqBroker *in_use, const char *connected_to, const RinqConnCallbacks *callbacks)

@@ -17,6 +17,7 @@
 extern void rinq_replacement_begin(void);
 extern void rinq_replacement_end(void);
 extern bool rinq_replacement_wanted(void);
+extern bool rinq_replacement_adopt(RinqBroker *in_use, const char *connected_to, const RinqBroker *next);
 extern bool rinq_replacement_step(RinqBroker *in_use, const char *connected_to,
 								  const RinqConnCallbacks *callbacks);
 extern int64 rinq_replacement_next_deadline(void);
