@@ -212,7 +212,8 @@ rinq_tls_start(RinqTls *tls, int fd)
 	RINQ_ASSERT(tls->ssl == NULL);
 	ERR_clear_error();
 	tls->fd = fd;
-	tls->ssl = SSL_new(tls->context->ssl_ctx);
+	if (rinq_tls_load_system(tls->context))
+		tls->ssl = SSL_new(tls->context->ssl_ctx);
 	if (tls->ssl != NULL && set_up_ssl(tls))
 		return true;
 	rinq_tls_explain(tls, ERR_get_error());

@@ -161,7 +161,7 @@ rinq_tls_note_certificate(RinqTls *tls, X509_STORE_CTX *store)
 static void
 describe_authorities(const RinqTlsContext *context, char *text, size_t size)
 {
-	if (strcmp(context->rootcert, "system") == 0)
+	if (rinq_tls_trusts_system(context))
 		snprintf(text, size, "the system trusts (sslrootcert \"system\")");
 	else
 		snprintf(text, size, "file \"%.200s\" names (sslrootcert)", context->rootcert);

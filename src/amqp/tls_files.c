@@ -40,7 +40,6 @@ typedef struct Loading
 	RinqTlsContext *context;
 	char	   *error;
 	size_t		error_size;
-	bool		to_compare;		/* the context makes no connection */
 } Loading;
 
 static bool loading_failed(Loading *l, const char *fmt,...)
@@ -216,29 +215,24 @@ load_store_file(Loading *l, const char *path, bool is_crl)
 }
 
 /*
- * Load whom the system trusts.  There are many, and which ones is not compared
- * with what was: so that is left to when it is needed.
+ * Load whom the system trusts, if the context is to trust them.  They are many,
+ * which takes tens of ms: so that is left to when there is a certificate to be
+ * verified, and not done for a host that nothing listens at.
  */
-static bool
-load_system_trust(Loading *l)
+bool
+rinq_tls_load_system(RinqTlsContext *context)
 {
-	if (l->to_compare || SSL_CTX_set_default_verify_paths(l->context->ssl_ctx) == 1)
-		return true;
-	return loading_failed(l, "could not load the system's certificates: %s", library_reason());
+	return !rinq_tls_trusts_system(context) || SSL_CTX_set_default_verify_paths(context->ssl_ctx) == 1;
 }
 
-/* Load whom to trust. */
+/* Load whom to trust, but for the system's authorities. */
 static bool
 load_trust(Loading *l)
 {
 	const RinqTlsConfig *config = l->config;
 
-	if (strcmp(config->rootcert, "system") == 0)
-	{
-		if (!load_system_trust(l))
-			return false;
-	}
-	else if (config->rootcert[0] != '\0' && !load_store_file(l, config->rootcert, false))
+	if (config->rootcert[0] != '\0' && !rinq_tls_trusts_system(l->context) &&
+		!load_store_file(l, config->rootcert, false))
 		return false;
 	if (config->crl[0] == '\0')
 		return true;
@@ -269,10 +263,16 @@ use_certificates(Loading *l, BIO *bio)
 		if (!ok)
 			X509_free(cert);
 	}
+
+	/*
+	 * the end of the file is an error as well, other than a broken
+	 * certificate
+	 */
+	ok = ok && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
 	if (!ok)
 		return loading_failed(l, "could not use the certificate of file \"%s\": %s",
 							  l->config->cert, library_reason());
-	ERR_clear_error();			/* the end of the file is one */
+	ERR_clear_error();
 	return true;
 }
 
@@ -383,7 +383,7 @@ check_demands(Loading *l)
 		return loading_failed(l, "the broker's certificate cannot be verified without sslrootcert, which may be a file or \"system\"");
 	if (context->verify == RINQ_TLS_VERIFY_FULL && context->host[0] == '\0')
 		return loading_failed(l, "the broker's certificate cannot be verified without the name of its host");
-	if (context->verify != RINQ_TLS_VERIFY_FULL && strcmp(context->rootcert, "system") == 0)
+	if (context->verify != RINQ_TLS_VERIFY_FULL && rinq_tls_trusts_system(context))
 		return loading_failed(l, "sslrootcert \"system\" needs sslmode \"verify-full\", since the system trusts authorities that sign for all");
 	if (context->verify == RINQ_TLS_VERIFY_NONE && context->crl[0] != '\0')
 		return loading_failed(l, "sslcrl needs sslrootcert");
@@ -411,10 +411,10 @@ make_ssl_ctx(Loading *l)
 	return true;
 }
 
-static RinqTlsContext *
-make_context(const RinqTlsConfig *config, bool to_compare, char *error, size_t size)
+RinqTlsContext *
+rinq_tls_context_new(const RinqTlsConfig *config, char *error, size_t size)
 {
-	Loading		l = {config, calloc(1, sizeof(RinqTlsContext)), error, size, to_compare};
+	Loading		l = {config, calloc(1, sizeof(RinqTlsContext)), error, size};
 
 	if (l.context == NULL)
 	{
@@ -426,12 +426,6 @@ make_context(const RinqTlsConfig *config, bool to_compare, char *error, size_t s
 		return l.context;
 	rinq_tls_context_free(l.context);
 	return NULL;
-}
-
-RinqTlsContext *
-rinq_tls_context_new(const RinqTlsConfig *config, char *error, size_t size)
-{
-	return make_context(config, false, error, size);
 }
 
 void
@@ -451,14 +445,13 @@ rinq_tls_context_free(RinqTlsContext *context)
 
 /* Verify the broker's certificate as of the connection once more, but for dates, which are checked when connecting. */
 static bool
-still_trusted(const RinqTls *tls, const RinqTlsContext *fresh, char *error, size_t size)
+still_trusted(const RinqTls *tls, RinqTlsContext *fresh, char *error, size_t size)
 {
 	X509	   *cert = SSL_get1_peer_certificate(tls->ssl);
 	X509_STORE_CTX *check = X509_STORE_CTX_new();
 	bool		verified = true;
 
-	if (strcmp(fresh->rootcert, "system") == 0)
-		(void) SSL_CTX_set_default_verify_paths(fresh->ssl_ctx);
+	(void) rinq_tls_load_system(fresh);
 	if (cert != NULL && check != NULL &&
 		X509_STORE_CTX_init(check, SSL_CTX_get_cert_store(fresh->ssl_ctx), cert,
 							SSL_get_peer_cert_chain(tls->ssl)) == 1)
@@ -491,7 +484,7 @@ same_owner(const RinqTlsContext *a, const RinqTlsContext *b)
 RinqTlsChange
 rinq_tls_compare(const RinqTls *tls, const RinqTlsConfig *config, char *error, size_t size)
 {
-	RinqTlsContext *fresh = make_context(config, true, error, size);
+	RinqTlsContext *fresh = rinq_tls_context_new(config, error, size);
 	const RinqTlsContext *present = tls->context;
 	bool		same_trust;
 	bool		same_own;

@@ -12,6 +12,8 @@
 #ifndef RINQ_AMQP_TLS_INTERNAL_H
 #define RINQ_AMQP_TLS_INTERNAL_H
 
+#include <string.h>
+
 #include "amqp/openssl_compat.h"
 #include "amqp/tls.h"
 
@@ -62,8 +64,16 @@ struct RinqTls
 	char		verify_names[256];
 };
 
+/* Tell whether trust is left to what the system has. */
+static inline bool
+rinq_tls_trusts_system(const RinqTlsContext *context)
+{
+	return strcmp(context->rootcert, "system") == 0;
+}
+
 /* tls_files.c */
 extern bool rinq_tls_is_address(const char *host);
+extern bool rinq_tls_load_system(RinqTlsContext *context);
 
 /* tls_explain.c */
 extern void rinq_tls_note_certificate(RinqTls *tls, X509_STORE_CTX *store);

@@ -333,6 +333,11 @@ test_client_certificate(void)
 	config.cert = text_write(both, "both.pem", 0644);
 	refused("has group or world access");
 
+	/* nor does a chain end where a certificate cannot be read */
+	snprintf(both + len, sizeof(both) - len, "-----BEGIN CERTIFICATE-----\nxx\n-----END CERTIFICATE-----\n");
+	config.cert = text_write(both, "both.pem", 0600);
+	refused("could not use the certificate of file \"");
+
 	config.cert = cert_write(&foreign, "foreign.pem");
 	config.key = key_write(&foreign, "foreign.key", NULL, 0600);
 	refused("the broker refused the client certificate of file \"");
