@@ -1049,7 +1049,7 @@ COMMENT ON COLUMN rinq_internal.inbox_attempt.first IS 'When the second attempt 
 COMMENT ON COLUMN rinq_internal.inbox_attempt.last IS 'When the last attempt began';
 CREATE INDEX inbox_attempt_last ON rinq_internal.inbox_attempt (last);
 
--- src/worker/inbox_waiting.c reads and writes these two tables
+-- src/worker/inbox_rows.c and inbox_due.c read and write these two tables
 CREATE TABLE rinq_internal.inbox_waiting (
     id text COLLATE "C",
     digest bytea,

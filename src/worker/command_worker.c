@@ -43,7 +43,9 @@
 #include "worker/cleanup.h"
 #include "worker/handler.h"
 #include "worker/inbox.h"
-#include "worker/inbox_waiting.h"
+#include "worker/inbox_due.h"
+#include "worker/inbox_failed.h"
+#include "worker/inbox_rows.h"
 #include "worker/log.h"
 #include "worker/notify_bridge.h"
 #include "worker/purge.h"
@@ -228,7 +230,7 @@ static bool
 is_kept_command(const RinqSlot *slot, const RinqFields *fields)
 {
 	return is_command(slot) && !slot->from_inbox && !RecoveryInProgress() &&
-		(slot->redelivered || slot->deduplicate) && rinq_waiting_has(slot, fields);
+		(slot->redelivered || slot->deduplicate) && rinq_inbox_has(slot, fields);
 }
 
 /*
@@ -252,7 +254,7 @@ call_handler(RinqSlot *slot, const RinqFields *fields, RinqBytes *payload)
 		return false;
 	}
 	*payload = rinq_bytes("", 0);
-	if (slot->from_inbox && !rinq_waiting_claim(fields))
+	if (slot->from_inbox && !rinq_inbox_claim(fields))
 		return true;
 	refuse_request(fields);
 	take_turn(fields);
@@ -403,8 +405,8 @@ try_request(RinqSlot *slot, const RinqFields *fields, int tries, MemoryContext c
 	if (error == NULL)
 		return true;
 	if (!retry && is_command(slot))
-		rinq_waiting_failed(database, slot, fields, error, on_standby, context);
-	else if (!retry && !rinq_call_again(database, slot, fields, error))
+		rinq_inbox_failed(database, slot, fields, error, on_standby, context);
+	else if (!retry && !rinq_inbox_call_again(database, slot, fields, error))
 		rinq_result_error(slot, error, context);
 	if (!retry && rinq_is_stored_outcome(slot, fields))
 		rinq_outcome_failed(slot, fields, error, context);
@@ -488,7 +490,7 @@ respond_to_request(uint32 index, MemoryContext context)
 
 	take_request(slot, &fields);
 	slot->due = 0;
-	if (slot->from_inbox && !rinq_waiting_take(database, index, &fields, context))
+	if (slot->from_inbox && !rinq_inbox_take(database, index, &fields, context))
 		return;
 	show_activity(&fields);
 	if (slot->work == RINQ_WORK_REQUEST && slot->deadline != 0 &&

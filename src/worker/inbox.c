@@ -10,7 +10,7 @@
  * transaction.
  *
  * Commands that are kept for another attempt, and requests that are set aside,
- * are inbox_waiting.c's business; what is deleted again, and when, is purge.c's.
+ * are the business of inbox_failed.c; what is deleted again, and when, is purge.c's.
  *
  *-------------------------------------------------------------------------
  */
@@ -28,7 +28,8 @@
 #include "utils/timestamp.h"
 #include "worker/books.h"
 #include "worker/inbox.h"
-#include "worker/inbox_waiting.h"
+#include "worker/inbox_failed.h"
+#include "worker/inbox_rows.h"
 #include "worker/response.h"
 
 typedef struct Attempt
@@ -182,7 +183,7 @@ count_attempt(void *arg)
 	Attempt    *attempt = arg;
 
 	attempt->is_kept = !attempt->slot->wants_response &&
-		rinq_waiting_has(attempt->slot, attempt->fields);
+		rinq_inbox_has(attempt->slot, attempt->fields);
 	if (!attempt->is_kept)
 		record_attempt(attempt);
 }
@@ -219,6 +220,6 @@ rinq_inbox_give_up(RinqDatabase *db, RinqSlot *slot, RinqFields *fields, MemoryC
 	}
 	if (attempt.may_go_on)
 		return false;
-	rinq_waiting_give_up(db, slot, fields, context);
+	rinq_inbox_set_aside(db, slot, fields, context);
 	return true;
 }

@@ -1,0 +1,247 @@
+/*-------------------------------------------------------------------------
+ *
+ * inbox_due.c
+ *	  Taking a command that is due for its next attempt.
+ *
+ * When a command is due, the peer has an executor take the oldest one of its
+ * namespace.  The attempt is counted in a transaction of its own, before it
+ * begins; the row is then due a little later, so that no other executor
+ * takes it meanwhile, and another one does if this process ends.  The handler's
+ * transaction deletes the row first, if it is still the row of this attempt:
+ * the row is gone if and only if the command was handled.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/xact.h"
+#include "backend/own_schema.h"
+#include "backend/own_tables.h"
+#include "base/clock.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "protocol/payload.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "worker/books.h"
+#include "worker/inbox_due.h"
+#include "worker/inbox_failed.h"
+#include "worker/inbox_rows.h"
+
+#define BLOCKED_DELAY 5000		/* ms until another look at what is locked */
+
+/* what is asked about, and taken from, those that wait */
+typedef struct Taking
+{
+	RinqSlot   *slot;
+	RinqFields *fields;
+	MemoryContext context;
+	bool		found;
+	bool		more;			/* there is another one that is due */
+	bool		set_aside;
+	const char *reason;			/* then */
+	TimestampTz next;			/* when the next one is due; DT_NOEND: there
+								 * is none */
+} Taking;
+
+/* Copy a value of the row that a statement has returned; absent for NULL. */
+static RinqBytes
+copy_column(const Taking *taking, int column)
+{
+	HeapTuple	row = SPI_tuptable->vals[0];
+	bool		isnull;
+	Datum		value = SPI_getbinval(row, SPI_tuptable->tupdesc, column + 1, &isnull);
+	MemoryContext old;
+	RinqBytes	bytes;
+
+	if (isnull)
+		return rinq_bytes(NULL, 0);
+	old = MemoryContextSwitchTo(taking->context);
+	if (rinq_inbox_types[column] == TEXTOID)
+		bytes = rinq_text_to_wire(TextDatumGetCString(value));
+	else
+	{
+		bytea	   *found = DatumGetByteaPCopy(value);
+
+		bytes = rinq_bytes(VARDATA(found), VARSIZE(found) - VARHDRSZ);
+	}
+	MemoryContextSwitchTo(old);
+	return bytes;
+}
+
+/* Return a number, or time, of that row; 0 for NULL. */
+static int64
+taken_number(int column)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column + 1, &isnull);
+
+	if (isnull)
+		return 0;
+	return rinq_inbox_types[column] == INT4OID ? DatumGetInt32(value) : DatumGetInt64(value);
+}
+
+/* Make the row that a statement has returned the request that is to be handled. */
+static void
+read_taken(Taking *taking)
+{
+	static const struct
+	{
+		int			field;
+		int			column;
+	}			parts[] = {
+		{RINQ_REQUEST_ID, RINQ_INBOX_ID}, {RINQ_REQUEST_DIGEST, RINQ_INBOX_DIGEST},
+		{RINQ_REQUEST_SOURCE, RINQ_INBOX_SOURCE}, {RINQ_REQUEST_COMMAND, RINQ_INBOX_COMMAND},
+		{RINQ_REQUEST_PAYLOAD, RINQ_INBOX_PAYLOAD}, {RINQ_REQUEST_TRACE, RINQ_INBOX_TRACE_ID},
+		{RINQ_REQUEST_SPAN, RINQ_INBOX_SPAN_CONTEXT}, {RINQ_REQUEST_TRACEPARENT, RINQ_INBOX_TRACEPARENT},
+		{RINQ_REQUEST_TRACESTATE, RINQ_INBOX_TRACESTATE}
+	};
+	TimestampTz deadline = taken_number(RINQ_INBOX_DEADLINE);
+	int			i;
+
+	for (i = 0; i < (int) lengthof(parts); i++)
+		rinq_put_bytes(taking->fields, parts[i].field, copy_column(taking, parts[i].column));
+	rinq_put_uint32(taking->fields, RINQ_REQUEST_ATTEMPT, (uint32) taken_number(RINQ_INBOX_ATTEMPTS));
+	rinq_put_int64(taking->fields, RINQ_REQUEST_FIRST_RECEIVED, taken_number(RINQ_INBOX_FIRST_RECEIVED));
+	taking->slot->deadline = deadline == 0 ? 0 : rinq_clock_of_wall(rinq_ms_of_timestamp(deadline));
+	rinq_inbox_tries = (int) taken_number(RINQ_INBOX_TRIES);
+}
+
+#define OF_NAMESPACE " WHERE namespace OPERATOR(pg_catalog.=) $1 AND database OPERATOR(pg_catalog.=) $2"
+
+/* Take the one of a namespace that has been due for longest, if there is one. */
+static void
+take_oldest(Taking *taking, const RinqOwnTable *table, Datum *values)
+{
+	Oid			types[2] = {TEXTOID, OIDOID};
+
+	taking->found =
+		rinq_own_table_execute(psprintf("WITH n AS MATERIALIZED (SELECT id, digest FROM %s" OF_NAMESPACE
+										" AND due OPERATOR(pg_catalog.<=) pg_catalog.now()"
+										" ORDER BY due LIMIT 1 FOR UPDATE SKIP LOCKED)"
+										" UPDATE %s AS w SET attempts = w.attempts OPERATOR(pg_catalog.+) 1,"
+										" tries = w.tries OPERATOR(pg_catalog.+) 1, last_attempt = pg_catalog.now(),"
+										" due = pg_catalog.now() OPERATOR(pg_catalog.+)"
+										" '" CppAsString2(RINQ_ATTEMPT_GRACE) " ms'::pg_catalog.interval"
+										" FROM n WHERE w.id OPERATOR(pg_catalog.=) n.id"
+										" AND w.digest OPERATOR(pg_catalog.=) n.digest"
+										" RETURNING w.id, w.digest, w.source, w.namespace, w.command, w.payload,"
+										" w.trace_id, w.deadline, w.span_context, w.traceparent, w.tracestate,"
+										" w.handler, w.attempts, w.first_received, w.last_attempt, w.sqlstate,"
+										" w.error, w.detail, w.hint, w.context, w.tries",
+										table->name, table->name), 2, types, values, NULL) > 0;
+	if (taking->found)
+		read_taken(taking);
+}
+
+/* Find out when the next one is due, but for the one that was taken. */
+static void
+find_next_due(Taking *taking, const RinqOwnTable *table, Datum *values)
+{
+	Oid			types[4] = {TEXTOID, OIDOID, TEXTOID, BYTEAOID};
+	char		nulls[4] = {' ', ' ', 'n', 'n'};
+	bool		isnull;
+
+	if (taking->found)
+	{
+		values[2] = rinq_text_datum(rinq_get_bytes(taking->fields, RINQ_REQUEST_ID));
+		values[3] = rinq_inbox_digest(taking->slot, taking->fields);
+		nulls[2] = nulls[3] = ' ';
+	}
+	taking->next = DT_NOEND;
+	if (rinq_own_table_execute(psprintf("SELECT due FROM %s" OF_NAMESPACE
+										" AND ($3 IS NULL OR id OPERATOR(pg_catalog.<>) $3"
+										" OR digest OPERATOR(pg_catalog.<>) $4) ORDER BY due LIMIT 1", table->name),
+							   4, types, values, nulls) > 0)
+		taking->next = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	taking->more = taking->next <= GetCurrentTransactionStartTimestamp();
+}
+
+/* Say why a request that was taken is not tried again; NULL when it is. */
+static const char *
+reason_against(const RinqSlot *slot)
+{
+	if (rinq_inbox_tries > rinq_inbox_attempts_allowed(slot, true))
+		return "the request was given up, since its handler has ended its process, or could not be ended in order";
+	if (slot->deadline != 0 && rinq_clock_ms() >= slot->deadline)
+		return "the deadline of the request has passed";
+	return NULL;
+}
+
+static void
+take_due(void *arg)
+{
+	Taking	   *taking = arg;
+	RinqOwnTable table;
+	Datum		values[4];
+	const char *reason;
+
+	rinq_own_table_open(&table, rinq_internal_schema(), RINQ_INBOX_WAITING);
+	values[0] = rinq_text_datum(rinq_get_bytes(taking->fields, RINQ_REQUEST_NAMESPACE));
+	values[1] = ObjectIdGetDatum(MyDatabaseId);
+	take_oldest(taking, &table, values);
+	find_next_due(taking, &table, values);
+	rinq_own_table_close(&table);
+	reason = taking->found ? reason_against(taking->slot) : NULL;
+	if (reason != NULL)
+	{
+		RinqInboxFailure failure = {taking->slot, taking->fields};
+
+		failure.began = GetCurrentTransactionStartTimestamp();
+		failure.cause.message = reason;
+		failure.delay = -1;
+		rinq_inbox_write(&failure);
+		taking->set_aside = true;
+		taking->reason = reason;
+	}
+}
+
+/* Tell the peer when the next one is due. */
+static void
+note_next_due(RinqDatabase *db, uint32 index, const Taking *taking)
+{
+	RinqSlot   *slot = taking->slot;
+
+	if (taking->next == DT_NOEND)
+		return;
+	slot->due = rinq_clock_of_wall(rinq_ms_of_timestamp(taking->next)) + 1;
+	if (!taking->more)
+		return;
+	if (!taking->found)
+		slot->due = rinq_clock_ms() + BLOCKED_DELAY;
+	else
+		rinq_event_put(db, RINQ_EVENT_MORE_DUE, index, slot->serial);
+}
+
+/*
+ * Take the command of a namespace that has been due for longest, and count the
+ * attempt.  False when there is none that may be handled now; then the slot has
+ * its result.
+ */
+bool
+rinq_inbox_take(RinqDatabase *db, uint32 index, RinqFields *fields, MemoryContext context)
+{
+	RinqSlot   *slot = &rinq_slots_of(db)->slot[index];
+	Taking		taking = {slot, fields, context};
+
+	Assert(slot->from_inbox && !slot->wants_response);
+	slot->outcome = RINQ_OUTCOME_GIVEN_BACK;
+	if (!rinq_keep_books(take_due, &taking, true, RINQ_BOOKS_LOCK_TIMEOUT, context))
+		return false;
+	note_next_due(db, index, &taking);
+	if (taking.found && !taking.set_aside)
+		return true;
+	if (taking.set_aside)
+	{
+		RinqInboxFailure failure = {slot, fields};
+
+		failure.cause.message = taking.reason;
+		failure.delay = -1;
+		rinq_inbox_tell(db, &failure, true);
+	}
+	slot->outcome = RINQ_OUTCOME_SUCCESS;
+	return false;
+}

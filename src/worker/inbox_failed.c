@@ -1,0 +1,204 @@
+/*-------------------------------------------------------------------------
+ *
+ * inbox_failed.c
+ *	  What becomes of requests that have failed: another attempt, or they are set
+ *	  aside.
+ *
+ * No caller hears of the error that ends a command, so it is written down, in a
+ * transaction that commits before the command is acknowledged: in
+ * "inbox_waiting" when the listener's policy, or the handler itself, wants
+ * another attempt, in "inbox_dead_letter" when not.  Where that fails, the
+ * command goes back to the broker.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "compat.h"
+
+#include "access/xact.h"
+#include "backend/request_context.h"
+#include "base/clock.h"
+#include "guc.h"
+#include "miscadmin.h"
+#include "protocol/payload.h"
+#include "utils/timestamp.h"
+#include "worker/books.h"
+#include "worker/handler.h"
+#include "worker/inbox_failed.h"
+#include "worker/response.h"
+#include "worker/retry_delay.h"
+#include "worker/time_limit.h"
+
+int			rinq_inbox_tries = 0;
+
+/*
+ * Tell whether a command's name has a form in this database; one that has none
+ * is not handled by any attempt.
+ */
+static bool
+is_command_readable(const RinqFields *fields)
+{
+	RinqBytes	command = rinq_get_bytes(fields, RINQ_REQUEST_COMMAND);
+	const char *text = rinq_message_from_wire(command);
+	int			before = 0;
+	int			after = 0;
+	size_t		i;
+
+	for (i = 0; i < command.len; i++)
+		before += command.data[i] == '?';
+	for (; text != NULL && *text != '\0'; text++)
+		after += *text == '?';
+	return before == after;
+}
+
+/*
+ * Return how many attempts there may be at a request: as the policy says, or the
+ * setting when there is none and the handler has asked for another one.
+ */
+int
+rinq_inbox_attempts_allowed(const RinqSlot *slot, bool asked_for)
+{
+	if (slot->retry.attempts > 0)
+		return slot->retry.attempts;
+	if (!asked_for)
+		return 1;
+	return rinq_max_attempts > 0 ? rinq_max_attempts : INT_MAX;
+}
+
+/*
+ * Decide when the next attempt is made, or that there is none, -1: there were
+ * enough, or it would come too late.
+ */
+static int64
+decide_delay(const RinqInboxFailure * failure, const ErrorData *error)
+{
+	bool		asked_for = rinq_asks_for_retry(error);
+	int64		delay;
+
+	if (failure->tries >= rinq_inbox_attempts_allowed(failure->slot, asked_for))
+		return -1;
+	delay = rinq_retry_delay_after(&failure->slot->retry, failure->tries, asked_for);
+	if (failure->slot->deadline != 0 && rinq_clock_ms() + delay >= failure->slot->deadline)
+		return -1;
+	return delay;
+}
+
+/* Describe an error; a handler that was ended by a limit did not fail by itself. */
+static void
+describe_error(const RinqSlot *slot, ErrorData *error, RinqInboxCause * cause)
+{
+	memset(cause, 0, sizeof(*cause));
+	cause->sqlstate = pstrdup(unpack_sql_state(error->sqlerrcode));
+	cause->message = error->message != NULL ? error->message : "unknown error";
+	if (rinq_result_is_late(slot, error))
+		cause->message = "the deadline of the request has passed";
+	else if (rinq_result_is_over_limit(slot, error))
+		cause->message = rinq_limit_text();
+	cause->detail = error->detail_log != NULL ? error->detail_log : error->detail;
+	cause->hint = error->hint;
+	cause->context = error->context;
+}
+
+/* Count what has become of a failed command, and say in the log that it was set aside. */
+void
+rinq_inbox_tell(RinqDatabase *db, const RinqInboxFailure * failure, bool log)
+{
+	if (failure->delay >= 0)
+	{
+		rinq_count(db, RINQ_REQUESTS_RETRIED);
+		return;
+	}
+	rinq_count(db, RINQ_REQUESTS_SET_ASIDE);
+	if (log)
+		ereport(LOG,
+				(errmsg("rinq has set a request aside after attempt %u",
+						rinq_get_uint32(failure->fields, RINQ_REQUEST_ATTEMPT)),
+				 errdetail_internal("%s", failure->cause.message),
+				 errhint("Look at the view rinq_inbox_dead_letter.")));
+}
+
+/*
+ * Keep a command that an error has ended for another attempt, or set it aside.
+ * Its delivery may be acknowledged then; if it cannot be written down, it goes
+ * back to the broker, as it does from a standby, which writes nothing down: also
+ * when that was promoted since the handler began.
+ *
+ * To be called outside of any PG_CATCH, like rinq_result_error.
+ */
+void
+rinq_inbox_failed(RinqDatabase *db, RinqSlot *slot, const RinqFields *fields, ErrorData *error,
+				  bool on_standby, MemoryContext context)
+{
+	RinqInboxFailure failure = {slot, fields};
+
+	Assert(InterruptHoldoffCount == 0 && !slot->wants_response);
+	failure.began = GetCurrentStatementStartTimestamp();
+	describe_error(slot, error, &failure.cause);
+	failure.tries = slot->from_inbox ? rinq_inbox_tries : (int) rinq_get_uint32(fields, RINQ_REQUEST_ATTEMPT);
+	failure.delay = decide_delay(&failure, error);
+	rinq_slot_clear(slot);
+	if (!rinq_handler_entered && !slot->from_inbox && failure.delay >= 0 && !is_command_readable(fields))
+		failure.delay = -1;
+	slot->outcome = RINQ_OUTCOME_GIVEN_BACK;
+	if (on_standby ||
+		!rinq_keep_books(rinq_inbox_write, &failure, true, RINQ_BOOKS_LOCK_TIMEOUT, context))
+		return;
+	slot->outcome = RINQ_OUTCOME_SUCCESS;
+	if (failure.delay >= 0)
+		slot->due = rinq_clock_earlier(slot->due, rinq_clock_ms() + failure.delay + 1);
+	rinq_inbox_tell(db, &failure, rinq_handler_entered);
+}
+
+/*
+ * Set a request aside that the broker has delivered too often.  Its caller, if
+ * there is one, is told; else it is acknowledged if it could be written down.
+ */
+void
+rinq_inbox_set_aside(RinqDatabase *db, RinqSlot *slot, const RinqFields *fields,
+					 MemoryContext context)
+{
+	RinqInboxFailure failure = {slot, fields};
+	char		text[64];
+	bool		written;
+
+	snprintf(text, sizeof(text), "the request was given up after %u attempts",
+			 rinq_get_uint32(fields, RINQ_REQUEST_ATTEMPT));
+	failure.began = GetCurrentTimestamp();
+	failure.cause.message = text;
+	failure.delay = -1;
+	written = rinq_keep_books(rinq_inbox_write, &failure, true, RINQ_BOOKS_LOCK_TIMEOUT, context);
+	if (written)
+		rinq_inbox_tell(db, &failure, true);
+	if (slot->wants_response)
+		rinq_result_plainly(slot, text);
+	else
+		slot->outcome = written ? RINQ_OUTCOME_SUCCESS : RINQ_OUTCOME_GIVEN_BACK;
+}
+
+/*
+ * Have the peer make another attempt at a call that an error has ended, if its
+ * listener's policy wants that for calls, and its deadline allows it.  A
+ * failure that the application defines is the response.
+ */
+bool
+rinq_inbox_call_again(RinqDatabase *db, RinqSlot *slot, const RinqFields *fields, ErrorData *error)
+{
+	RinqInboxFailure failure = {slot, fields};
+	int64		delay;
+
+	if (slot->work != RINQ_WORK_REQUEST || !slot->retry.calls || rinq_result_is_failure(error) ||
+		rinq_result_is_late(slot, error))
+		return false;
+	failure.tries = (int) rinq_get_uint32(fields, RINQ_REQUEST_ATTEMPT);
+	delay = decide_delay(&failure, error);
+	if (delay < 0)
+		return false;
+	rinq_slot_clear(slot);
+	slot->outcome = RINQ_OUTCOME_AGAIN;
+	slot->due = rinq_clock_ms() + delay;
+	rinq_count(db, RINQ_REQUESTS_RETRIED);
+	return true;
+}
