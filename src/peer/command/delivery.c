@@ -57,19 +57,29 @@ void		(*rinq_inbound_leaves) (RinqInbound * request) = NULL;
 static uint32 epochs[RINQ_CONN_MAX_CHANNEL + 1];
 
 /*
- * Take note of one that has just arrived, and waits from now on.
+ * Count a request, response or notification among those that wait.
  */
 void
-rinq_inbound_register(RinqInbound * request, Size body_len)
+rinq_inbound_waits(RinqInbound * request, Size body_len)
 {
-	Assert(request->channel <= RINQ_CONN_MAX_CHANNEL && !request->waits);
-	request->epoch = epochs[request->channel];
+	Assert(!request->waits);
 	request->waits = true;
 	if (!request->balanced)
 	{
 		unbalanced[request->work].waiting++;
 		unbalanced[request->work].bytes += body_len;
 	}
+}
+
+/*
+ * Take note of one that has just arrived, and waits from now on.
+ */
+void
+rinq_inbound_register(RinqInbound * request, Size body_len)
+{
+	Assert(request->channel <= RINQ_CONN_MAX_CHANNEL);
+	request->epoch = epochs[request->channel];
+	rinq_inbound_waits(request, body_len);
 }
 
 /*

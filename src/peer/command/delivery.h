@@ -77,6 +77,7 @@ struct RinqInbound
 /* what else is to be done when a request is freed that has a turn */
 extern void (*rinq_inbound_leaves) (RinqInbound * request);
 
+extern void rinq_inbound_waits(RinqInbound * request, Size body_len);
 extern void rinq_inbound_register(RinqInbound * request, Size body_len);
 extern RinqInbound * rinq_inbound_from_inbox(const char *namespace);
 extern bool rinq_inbound_too_many(RinqWork work);

@@ -7,7 +7,8 @@
  *
  * Responses and notifications were acknowledged when they arrived, so that no
  * broker delivers them again; how often they are run is limited as it is for
- * requests.  Calls keep their delivery.
+ * requests.  Calls keep their delivery.  All keep their body, and are counted
+ * among those that wait.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,6 +17,7 @@
 #include "base/backoff.h"
 #include "base/clock.h"
 #include "guc.h"
+#include "peer/command/delivery.h"
 #include "peer/command/repeat.h"
 #include "peer/process.h"
 #include "protocol/payload.h"
@@ -25,6 +27,19 @@
 
 /* what waits until its time has come */
 static dlist_head repeated = DLIST_STATIC_INIT(repeated);
+
+/* no time comes before; 0 is never */
+static int64 next_time = 0;
+
+static void
+run_again_at(RinqInbound * request, int64 at)
+{
+	Assert(at > 0);
+	request->settle_at = at;
+	next_time = rinq_clock_earlier(next_time, at);
+	rinq_inbound_waits(request, request->body.len);
+	dlist_push_tail(&repeated, &request->node);
+}
 
 /* Log that an executor has ended each time that it ran this. */
 static void
@@ -51,6 +66,8 @@ log_given_up(const RinqInbound * request)
 bool
 rinq_repeat_unfinished(RinqInbound * request)
 {
+	int64		at = rinq_peer.now;
+
 	Assert(request->work != RINQ_WORK_REQUEST);
 	request->deaths++;
 	if (rinq_max_attempts > 0 && request->deaths >= rinq_max_attempts)
@@ -58,10 +75,9 @@ rinq_repeat_unfinished(RinqInbound * request)
 		log_given_up(request);
 		return false;
 	}
-	request->settle_at = rinq_peer.now;
 	if (request->deaths > 1)
-		request->settle_at += rinq_backoff_after(request->deaths - 1, FIRST_DELAY, LAST_DELAY);
-	dlist_push_tail(&repeated, &request->node);
+		at += rinq_backoff_after(request->deaths - 1, FIRST_DELAY, LAST_DELAY);
+	run_again_at(request, at);
 	return true;
 }
 
@@ -74,8 +90,7 @@ rinq_repeat_call(RinqInbound * request, int64 at)
 	Assert(request->work == RINQ_WORK_REQUEST && !request->from_inbox);
 	rinq_put_uint32(&request->fields, RINQ_REQUEST_ATTEMPT,
 					rinq_get_uint32(&request->fields, RINQ_REQUEST_ATTEMPT) + 1);
-	request->settle_at = at;
-	dlist_push_tail(&repeated, &request->node);
+	run_again_at(request, at);
 }
 
 /*
@@ -87,6 +102,9 @@ rinq_repeat_take(int64 *next)
 {
 	dlist_iter	iter;
 
+	*next = next_time;
+	if (next_time == 0 || next_time > rinq_peer.now)
+		return NULL;
 	*next = 0;
 	dlist_foreach(iter, &repeated)
 	{
@@ -99,6 +117,7 @@ rinq_repeat_take(int64 *next)
 		}
 		*next = rinq_clock_earlier(*next, request->settle_at);
 	}
+	next_time = *next;
 	return NULL;
 }
 
