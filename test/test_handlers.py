@@ -23,11 +23,10 @@ BODY = """CASE req.command
   END CASE;"""
 
 
-class Handlers(case.Case):
+class Handlers(case.PeerCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.db = cls.world.database()
         cls.db.sql("CREATE TABLE effects (x int)")
         cls.db.sql("CREATE TABLE late (x int)")
         cls.db.sql("CREATE SEQUENCE tries")
@@ -40,13 +39,7 @@ class Handlers(case.Case):
             FOR EACH ROW EXECUTE FUNCTION fail_late()""")
         cls.db.handler("trouble", BODY, "")
         cls.db.listen("trouble", "trouble")
-        cls.remote = cls.world.peer(prefetch=100)
         cls.remote.call("trouble", "until", 0, timeout=20)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.remote.close()
-        cls.db.drop()
 
     def setUp(self):
         super().setUp()

@@ -12,19 +12,12 @@ from rinqtest.waiting import wait_until
 DIES = "PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(10); RETURN NULL;"
 
 
-class Case(case.Case):
+class Case(case.PeerCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.db = cls.world.database()
         cls.db.sql("CREATE TABLE done (id text, x jsonb)")
         cls.db.handler("keep", "INSERT INTO done VALUES (req.id, req.payload); RETURN req.payload;")
-        cls.remote = cls.world.peer(prefetch=100)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.remote.close()
-        cls.db.drop()
 
     def setUp(self):
         super().setUp()

@@ -17,11 +17,10 @@ BODY = """INSERT INTO effects VALUES (req.id);
   RETURN to_jsonb(nextval('answers'));"""
 
 
-class Redelivery(case.Case):
+class Redelivery(case.PeerCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.db = cls.world.database()
         cls.db.sql("CREATE TABLE effects (id text)")
         cls.db.sql("CREATE SEQUENCE tries")
         cls.db.sql("CREATE SEQUENCE answers")
@@ -30,15 +29,13 @@ class Redelivery(case.Case):
         cls.db.listen("plain", "handle")
         cls.db.sql("SELECT rinq_listen('once', 'handle(rinq_request)', deduplicate => true)")
         cls.db.sql("SELECT rinq_listen('once.nil', 'nothing(rinq_request)', deduplicate => true)")
-        cls.remote = cls.world.peer(prefetch=100)
         for namespace in ("plain", "once", "once.nil"):
             cls.remote.call(namespace, "x", timeout=20)
 
     @classmethod
     def tearDownClass(cls):
         cls.world.server.configure(**{"rinq.max_attempts": None, "rinq.dedup_retention": None})
-        cls.remote.close()
-        cls.db.drop()
+        super().tearDownClass()
 
     def setUp(self):
         super().setUp()

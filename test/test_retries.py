@@ -30,14 +30,12 @@ BODY = """
   RETURN to_jsonb(req.attempt);"""
 
 
-class RetryCase(case.Case):
+class RetryCase(case.PeerCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.db = cls.world.database()
         cls.db.sql("CREATE TABLE effects (id text, attempt int, trace text); CREATE SEQUENCE attempts")
         cls.db.handler("handle", BODY)
-        cls.remote = cls.world.peer(prefetch=100)
         cls.listen("quick", QUICK)
         cls.listen("none", None)
         cls.listen("once", QUICK, deduplicate="true")
@@ -48,11 +46,6 @@ class RetryCase(case.Case):
         more = "".join(", %s => %s" % pair for pair in options.items())
         cls.db.sql("SELECT rinq_listen('%s', '%s(rinq_request)', retry => %s%s)"
                    % (namespace, handler, "NULL" if policy is None else "'%s'" % json.dumps(policy), more))
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.remote.close()
-        cls.db.drop()
 
     def setUp(self):
         super().setUp()

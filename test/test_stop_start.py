@@ -15,21 +15,14 @@ BODY = """INSERT INTO effects VALUES (req.payload #>> '{}');
   RETURN req.payload;"""
 
 
-class StopStart(case.Case):
+class StopStart(case.PeerCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.db = cls.world.database()
         cls.db.sql("CREATE TABLE effects (x text)")
         cls.db.handler("handle", BODY)
         cls.db.sql("SELECT rinq_listen('stop', 'handle(rinq_request)', max_concurrent => 2)")
-        cls.remote = cls.world.peer(prefetch=100)
         cls.remote.call("stop", "x", timeout=20)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.remote.close()
-        cls.db.drop()
 
     def setUp(self):
         super().setUp()
