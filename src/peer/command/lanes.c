@@ -366,12 +366,3 @@ rinq_lanes_extract(RinqLaneFilter wanted, void *arg, dlist_head *into)
 		forget_if_unused(lane);
 	}
 }
-
-/*
- * Tell whether nothing waits.
- */
-bool
-rinq_lanes_empty(void)
-{
-	return dlist_is_empty(&turns);
-}

@@ -26,6 +26,5 @@ extern void rinq_lanes_dropped(RinqLane * lane);
 extern void rinq_lanes_started(RinqInbound * request);
 extern void rinq_lanes_ended(RinqLane * lane);
 extern void rinq_lanes_extract(RinqLaneFilter wanted, void *arg, dlist_head *into);
-extern bool rinq_lanes_empty(void);
 
 #endif							/* RINQ_LANES_H */
