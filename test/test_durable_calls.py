@@ -285,6 +285,18 @@ class DurableCalls(case.Case):
         self.assertEqual(self.db.value("SET ROLE dc_user; SELECT rinq_durable_call_cancel('%s')" % call).split("\n")[-1], "t")
         self.assertEqual(self.db.value("SET ROLE dc_user; SELECT outcome FROM rinq_durable_calls WHERE id = '%s'" % call).split("\n")[-1], "cancelled")
 
+    def test_dropped_role(self):
+        """Nobody can run the handler of a role that was dropped: it is given up, and said so, and the call can be deleted."""
+        self.db.sql("CREATE ROLE dc_gone LOGIN; GRANT EXECUTE ON FUNCTION rinq_call_durable, note(rinq_response) TO dc_gone")
+        call = self.db.value("SET ROLE dc_gone; SELECT rinq_call_durable('dc-gone', 'x', NULL::jsonb, 'note(rinq_response)')").split("\n")[-1]
+        self.db.sql("DROP OWNED BY dc_gone; DROP ROLE dc_gone")
+        self.assertEqual(self.db.value("SELECT rinq_durable_call_cancel('%s')" % call), "t")
+        row = self.wait_row(call, "state = 'failed'")
+        self.assertEqual((row["outcome"], row["error"], row["next_attempt"]), ("cancelled", "the role that has made the call does not exist any more", None))
+        self.assertIn("the handlers of 1 were given up", self.check())
+        self.assertEqual(self.db.value("SELECT rinq_durable_call_cancel('%s')" % call), "t")
+        self.assertEqual(self.db.value("SELECT count(*) FROM rinq_durable_calls WHERE id = '%s'" % call), "0")
+
     def test_bad_arguments(self):
         for statement, state in (("rinq_call_durable('_sess', 'x')", "22023"), ("rinq_call_durable('a', NULL)", "22004"),
                                  ("rinq_call_durable('a', 'x', on_response => 'now()')", "42P13"), ("rinq_call_durable('a', 'x', timeout => '0')", "22023"),

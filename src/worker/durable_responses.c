@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * mailbox_responses.c
+ * durable_responses.c
  *	  Writing what has become of durable calls, for the outbox worker.
  *
  * The peer hands answers over, which are written into the rows of their calls;
@@ -330,6 +330,21 @@ settle_sources(void)
 }
 
 /*
+ * Give handlers up whose role was dropped, since nobody can run them; what an
+ * administrator makes of that is up to him.
+ */
+static void
+give_orphans_up(void)
+{
+	(void) look_for("UPDATE rinq_internal.durable_call c SET due = NULL,"
+					" error = 'the role that has made the call does not exist any more'"
+					" WHERE c.id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT c.id FROM rinq_internal.durable_call c"
+					" WHERE c.outcome IS NOT NULL AND c.handler IS NOT NULL AND NOT EXISTS"
+					" (SELECT FROM pg_catalog.pg_roles r WHERE r.oid OPERATOR(pg_catalog.=) c.role)"
+					" AND" IS_DUE LIMITED "))", 0);
+}
+
+/*
  * List calls whose handler is to run.  Of those that a peer before this one was
  * at, it is not known whether it still is; it has locked the row then.
  */
@@ -409,6 +424,7 @@ rinq_durable_look_at_calls(dsa_pointer order)
 	ask_again();
 	settle_sources();
 	CommandCounterIncrement();
+	give_orphans_up();
 	count = list_handlers(found);
 	CommandCounterIncrement();
 	found->next = next_look();

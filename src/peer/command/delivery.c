@@ -233,6 +233,11 @@ rinq_inbound_settle(RinqInbound * request)
 		rinq_inbound_free(request);
 		return;
 	}
+	if (request->ended != NULL)
+	{
+		rinq_inbound_free(request); /* its owner sees to that */
+		return;
+	}
 	if (request->work != RINQ_WORK_REQUEST)
 	{
 		rinq_count(rinq_peer.db, request->work == RINQ_WORK_RESPONSE ?

@@ -502,11 +502,13 @@ rinq_dispatch_role_failed(Oid role)
 		dlist_push_tail(&failed, &request->node);
 	}
 	rinq_lanes_extract(is_unattended, &role, &failed);
-	for (; !dlist_is_empty(&failed); dropped++)
+	while (!dlist_is_empty(&failed))
 	{
 		RinqInbound *request = dlist_container(RinqInbound, node, dlist_pop_head_node(&failed));
 		RinqSession *session = request->work == RINQ_WORK_NOTIFICATION ? inbound_session(request) : NULL;
 
+		/* the outcome of a durable call stays in its row */
+		dropped += request->ended == NULL;
 		if (session != NULL)
 		{
 			rinq_dispatch_session_ends(session);

@@ -17,4 +17,4 @@ extern void rinq_mailbox_delivery(const RinqDelivery *delivery);
 extern void rinq_mailbox_responses_lost(void);
 extern int64 rinq_mailbox_responses_step(void);
 
-#endif							/* RINQ_PEER_MAILBOX_ANSWERS_H */
+#endif							/* RINQ_PEER_MAILBOX_RESPONSES_H */
