@@ -70,3 +70,20 @@ class DurableSource(case.Case):
         self.db.sql(statement)
         for attributes, more in (("[]", ""), ('{"a": 1}', ""), ('{"_sess": {}}', ""), ("{}", ", durable => false"), ("{}", ", session => 'x'")):
             self.assertSqlState(self.db.error("SELECT rinq_execute('ds-may', 'x', attributes => '%s'%s)" % (attributes, more)), "22023")
+
+    def test_kept_for_a_while(self):
+        """A session ends when its message is settled, and rinq.source_retention is over: not before, and without a durable call that has the rows looked at."""
+        self.remote.serve("ds-old", lambda request: 1)
+        self.addCleanup(lambda: (self.db.sql("ALTER SYSTEM RESET rinq.source_retention"), self.db.sql("SELECT pg_reload_conf()")))
+        self.db.sql("ALTER SYSTEM SET rinq.source_retention = '1 s'")
+        self.db.sql("SELECT pg_reload_conf()")
+        wait_until(lambda: self.db.value("SHOW rinq.source_retention"), lambda v: v == "1s", description="the setting")
+        attributes = """attributes => '{"auth": {"tenant": "acme"}}'"""
+        sessions = lambda: self.db.sql("SELECT id FROM rinq_internal.durable_source")
+        for _ in range(2):
+            self.db.sql("SELECT rinq_execute('ds-old', 'x', %s)" % attributes)
+            wait_until(sessions, lambda rows: rows == [], 20, "no session that has ended")
+        call = self.db.value("SELECT rinq_call_durable('ds-nobody', 'x', %s)" % attributes)
+        self.db.sql("SELECT rinq_execute('ds-old', 'x', %s)" % attributes)
+        self.assertEqual(len(sessions()), 2)
+        wait_until(sessions, lambda rows: rows == [[call]], 20, "only the session of the call, which waits")

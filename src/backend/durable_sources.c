@@ -14,13 +14,19 @@
 
 #include "compat.h"
 
+#include "backend/durable_calls.h"
 #include "backend/durable_sources.h"
 #include "backend/own_schema.h"
 #include "backend/own_tables.h"
+#include "base/clock.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "guc.h"
+#include "ipc/slots.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+
+#define LONGEST_INTERVAL 3600	/* s between looks at the sessions */
 
 static const char *const insert_source =
 "INSERT INTO rinq_internal.durable_source AS s (session, id, role, attributes, created)"
@@ -40,6 +46,15 @@ draw_session(void)
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not generate a random session")));
 	return (int64) (number | RINQ_DURABLE_SOURCE_BIT);
+}
+
+/*
+ * Return the seconds between looks at the sessions, as long as there are any.
+ */
+int32
+rinq_durable_source_interval(void)
+{
+	return Min(rinq_source_retention, LONGEST_INTERVAL);
 }
 
 /*
@@ -71,4 +86,5 @@ rinq_durable_source_make(const Jsonb *attributes, RinqMessageId *id)
 	if (!rinq_message_id_parse(text, strlen(text), id))
 		elog(ERROR, "malformed id of a durable message");
 	rinq_own_table_close(&table);
+	rinq_durable_call_due_at_commit(rinq_my_database(), rinq_wall_ms() + rinq_durable_source_interval() * INT64CONST(1000));
 }

@@ -17,6 +17,7 @@
 /* numbers of sessions of the mailbox that have attributes have this bit, others not */
 #define RINQ_DURABLE_SOURCE_BIT 0x80000000
 
+extern int32 rinq_durable_source_interval(void);
 extern void rinq_durable_source_make(const Jsonb *attributes, RinqMessageId *id);
 
 #endif							/* RINQ_BACKEND_DURABLE_SOURCES_H */

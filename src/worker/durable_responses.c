@@ -16,6 +16,7 @@
 
 #include "access/xact.h"
 #include "backend/durable_calls.h"
+#include "backend/durable_sources.h"
 #include "backend/outbox.h"
 #include "backend/own_schema.h"
 #include "backend/own_tables.h"
@@ -31,6 +32,7 @@
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -210,7 +212,7 @@ rinq_durable_store_responses(dsa_pointer order)
 
 /* Run a statement with the parameters that all of them may use. */
 static uint64
-look_for(const char *query, int32 room)
+look_for(const char *query, int32 number)
 {
 	Oid			types[4] = {INT4OID, INT4OID, OIDOID, INT4OID};
 	Datum		values[4];
@@ -218,7 +220,7 @@ look_for(const char *query, int32 room)
 	values[0] = Int32GetDatum(rinq_result_retention);
 	values[1] = Int32GetDatum(RINQ_CALL_LEASE / 1000);
 	values[2] = ObjectIdGetDatum(MyDatabaseId);
-	values[3] = Int32GetDatum(room);
+	values[3] = Int32GetDatum(number);
 	return rinq_own_table_execute(query, lengthof(types), types, values, NULL);
 }
 
@@ -307,15 +309,45 @@ ask_again(void)
 	}
 }
 
-/* End sessions whose messages are settled, and delete those that have been kept for long enough. */
+/* Lock the tables that tell whether a session is settled; false when that would have to wait. */
+static bool
+lock_to_settle_sources(void)
+{
+	static const char *const others[] = {"outbox_waiting", "outbox_dead_letter", "durable_source"};
+	RinqOutboxTables tables;
+	int			i;
+
+	if (!rinq_outbox_open(rinq_internal_schema(), RowExclusiveLock, &tables))
+		return false;
+	rinq_outbox_close(&tables);
+	for (i = 0; i < (int) lengthof(others); i++)
+	{
+		Oid			relid = get_relname_relid(others[i], rinq_internal_schema());
+
+		if (OidIsValid(relid) && !ConditionalLockRelationOid(relid, RowExclusiveLock))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * End sessions whose messages are settled, and delete those that have been kept
+ * for long enough.  The whole outbox is read for that, so it is not done in every
+ * look.
+ */
 static void
 settle_sources(void)
 {
-	Oid			types[2] = {INT4OID, OIDOID};
-	Datum		values[2];
+	static int64 settled = 0;
+	int64		now = rinq_clock_ms();
+	Oid			types[1] = {INT4OID};
+	Datum		values[1];
 
+	if ((settled != 0 && now - settled < rinq_durable_source_interval() * INT64CONST(1000) / 2) ||
+		!lock_to_settle_sources())
+		return;
+	settled = now;
 	values[0] = Int32GetDatum(rinq_source_retention);
-	values[1] = ObjectIdGetDatum(MyDatabaseId);
 	(void) rinq_own_table_execute("UPDATE rinq_internal.durable_source s SET expires = pg_catalog.now()"
 								  " OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => $1)"
 								  " WHERE s.expires IS NULL AND NOT EXISTS (SELECT FROM"
@@ -324,14 +356,14 @@ settle_sources(void)
 								  " UNION ALL SELECT o.id FROM rinq_internal.outbox_waiting o"
 								  " UNION ALL SELECT o.id FROM rinq_internal.outbox_dead_letter o"
 								  " UNION ALL SELECT c.id FROM rinq_internal.durable_call c WHERE c.outcome IS NULL) x"
-								  " WHERE x.id OPERATOR(pg_catalog.=) s.id)", 2, types, values, NULL);
+								  " WHERE x.id OPERATOR(pg_catalog.=) s.id)", 1, types, values, NULL);
 	(void) rinq_own_table_execute("DELETE FROM rinq_internal.durable_source s"
 								  " WHERE s.expires OPERATOR(pg_catalog.<=) pg_catalog.now()", 0, NULL, NULL, NULL);
 }
 
 /*
- * Give handlers up whose role was dropped, since nobody can run them; what an
- * administrator makes of that is up to him.
+ * Give handlers up whose role was dropped, since no executor can be had for them;
+ * an administrator sees them as failed, and may delete them.
  */
 static void
 give_orphans_up(void)
@@ -390,10 +422,11 @@ next_look(void)
 	Datum		due;
 	bool		isnull;
 
-	/* sessions are looked at every hour, as long as there are any */
+	/* sessions are looked at now and then, as long as there are any */
 	if (look_for("SELECT x.due FROM ((SELECT c.due FROM rinq_internal.durable_call c WHERE c.due IS NOT NULL"
-				 " ORDER BY c.due LIMIT 1) UNION ALL (SELECT pg_catalog.now() OPERATOR(pg_catalog.+) interval '1 hour'"
-				 " FROM rinq_internal.durable_source LIMIT 1)) x ORDER BY 1 LIMIT 1", 0) == 0)
+				 " ORDER BY c.due LIMIT 1) UNION ALL (SELECT pg_catalog.now() OPERATOR(pg_catalog.+)"
+				 " pg_catalog.make_interval(secs => $4) FROM rinq_internal.durable_source LIMIT 1)) x"
+				 " ORDER BY 1 LIMIT 1", rinq_durable_source_interval()) == 0)
 		return 0;
 	due = first_value(1, &isnull);
 	return Max(1, rinq_ms_of_timestamp(DatumGetTimestampTz(due)));
