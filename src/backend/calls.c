@@ -245,7 +245,7 @@ stays_away(RinqDatabase *db)
 /*
  * Return this database's entry, which may have a peer sooner or later; NULL when
  * the launcher has not seen the database yet.  One that has to be told to run is
- * an error, and so is a standby.
+ * an error, and so is a standby without peers.
  */
 RinqDatabase *
 rinq_require_coming_peer(void)
@@ -289,9 +289,9 @@ rinq_require_database(void)
 
 /*
  * Return this database's entry when its peer is connected, to a role that may
- * use the bus.  A peer that is
- * starting, or connecting for the first time, is waited for; one that has
- * failed to connect is not, since it is not known how long that will last.
+ * use the bus.  A peer that is starting, or connecting for the first time, is
+ * waited for; one that has failed to connect is not, since it is not known how
+ * long that will last.
  */
 RinqDatabase *
 rinq_require_connection(int64 deadline)

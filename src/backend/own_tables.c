@@ -129,19 +129,24 @@ keep_plan(SPIPlanPtr * plan, const char *query, int nargs, Oid *types)
 	*plan = made;
 }
 
+static uint64
+execute_kept_plan(SPIPlanPtr plan, Datum *values, const char *nulls, bool read_only)
+{
+	int			result = SPI_execute_plan(plan, values, nulls, read_only, 0);
+
+	if (result < 0)
+		elog(ERROR, "could not execute a statement: %s", SPI_result_code_string(result));
+	return SPI_processed;
+}
+
 /*
  * Run a query whose plan is kept, on the active snapshot.
  */
 uint64
 rinq_own_table_read_kept(SPIPlanPtr * plan, const char *query, int nargs, Oid *types, Datum *values)
 {
-	int			result;
-
 	keep_plan(plan, query, nargs, types);
-	result = SPI_execute_plan(*plan, values, NULL, true, 0);
-	if (result < 0)
-		elog(ERROR, "could not execute a query: %s", SPI_result_code_string(result));
-	return SPI_processed;
+	return execute_kept_plan(*plan, values, NULL, true);
 }
 
 /*
@@ -152,13 +157,8 @@ uint64
 rinq_own_table_execute_kept(SPIPlanPtr * plan, const char *query, int nargs, Oid *types,
 							Datum *values, const char *nulls)
 {
-	int			result;
-
 	keep_plan(plan, query, nargs, types);
-	result = SPI_execute_plan(*plan, values, nulls, false, 0);
-	if (result < 0)
-		elog(ERROR, "could not execute a statement: %s", SPI_result_code_string(result));
-	return SPI_processed;
+	return execute_kept_plan(*plan, values, nulls, false);
 }
 
 /*

@@ -162,8 +162,7 @@ typedef struct RinqOutboxStatus
 	char		waits_for[128]; /* when none has moved for a while; else empty */
 } RinqOutboxStatus;
 
-/* what the view rinq_peer shows; written by the peer under "mutex" */
-/* How the connection is encrypted; all empty and 0 when it is not. */
+/* how the connection is encrypted; all empty and 0 when it is not */
 typedef struct RinqEncryption
 {
 	char		version[16];
@@ -171,6 +170,7 @@ typedef struct RinqEncryption
 	TimestampTz certificate_end;	/* of the broker's */
 } RinqEncryption;
 
+/* what the view rinq_peer shows; written by the peer under "mutex" */
 typedef struct RinqStatus
 {
 	RinqNetState net;

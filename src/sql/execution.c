@@ -48,8 +48,8 @@ rinq_send_require_database(bool durable)
 		return rinq_require_peer();
 
 	/*
-	 * said here, since a standby's databases are not served, which is another
-	 * error
+	 * said before asking for the peer, whose absence from a standby is
+	 * another error
 	 */
 	if (RecoveryInProgress())
 		ereport(ERROR,

@@ -41,8 +41,8 @@
 #define FOLLOW_INTERVAL 5000	/* ms between looks at what was replayed */
 #define FOLLOW_ABSENT 12		/* of these looks, one looks again for the
 								 * extension where it was not */
-#define MAX_FIRST_READERS 4		/* that look at databases for the first time,
-								 * at once */
+#define MAX_READERS 4			/* at once, of those that may all be due at
+								 * the same time */
 
 /* what the launcher alone knows about each entry of RinqShared.databases */
 typedef struct Supervision
@@ -276,9 +276,19 @@ register_wanted(RinqDatabase *db, const Start *start, const char *kind, const ch
 	return clock_ms_after(REGISTER_RETRY);
 }
 
-/* Count the databases that are being looked into for the first time. */
+/*
+ * Tell whether a database is read when many others are, too: for the first time,
+ * or because a standby looks at what was replayed.
+ */
+static bool
+is_read_with_others(const RinqDatabase *db)
+{
+	return following || db->presence == RINQ_UNKNOWN;
+}
+
+/* Count the databases that are being read with others. */
 static int
-first_readers(void)
+readers_at_once(void)
 {
 	int			count = 0;
 	int			i;
@@ -287,7 +297,7 @@ first_readers(void)
 	{
 		RinqDatabase *db = &rinq_shared->databases[i];
 
-		if (OidIsValid(db->oid) && db->presence == RINQ_UNKNOWN &&
+		if (OidIsValid(db->oid) && is_read_with_others(db) &&
 			db->reader.state != RINQ_WORKER_NONE)
 			count++;
 	}
@@ -335,7 +345,7 @@ supervise_reader(RinqDatabase *db, Supervision *sup, Start *start)
 		return 0;
 	if (is_ahead(sup->next_read))
 		return sup->next_read;
-	if (db->presence == RINQ_UNKNOWN && first_readers() >= MAX_FIRST_READERS)
+	if (is_read_with_others(db) && readers_at_once() >= MAX_READERS)
 		return clock_ms_after(REGISTER_RETRY);
 	want_worker(db, &db->reader, start);
 	return clock_ms_after(ATTACH_TIMEOUT);
@@ -567,13 +577,19 @@ supervise_workers(void)
 	return (long) Max(next - rinq_clock_ms(), 0);
 }
 
-/* Have the listeners of all peers read after a reload. */
+/*
+ * Look for databases again, and have what is served read again; with "recheck",
+ * also look for the extension where it was not.
+ */
 static void
-read_served_databases(void)
+look_again(bool recheck)
 {
 	int			i;
 
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	rinq_shared->rescan = true;
+	if (recheck)
+		rinq_shared->recheck = true;
 	for (i = 0; i < rinq_shared->num_databases; i++)
 	{
 		if (rinq_shared->databases[i].presence == RINQ_PRESENT)
@@ -593,8 +609,7 @@ note_promotion(void)
 
 	following = false;
 	ereport(LOG, (errmsg("rinq peers go on as those of a primary server")));
-	read_served_databases();
-	rinq_shared->recheck = rinq_shared->rescan = true;
+	look_again(true);
 	for (i = 0; i < rinq_shared->num_databases; i++)
 		rinq_wake_peer(&rinq_shared->databases[i]);
 }
@@ -611,10 +626,7 @@ look_at_replayed(void)
 	if (replayed == followed_to)
 		return;
 	followed_to = replayed;
-	read_served_databases();
-	rinq_shared->rescan = true;
-	if (++follows % FOLLOW_ABSENT == 0)
-		rinq_shared->recheck = true;
+	look_again(++follows % FOLLOW_ABSENT == 0);
 }
 
 /*
@@ -656,10 +668,12 @@ rinq_launcher_main(Datum arg)
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
 	rinq_shared->launcher_procno = RINQ_MY_PROCNO;
 	rinq_shared->launcher_pid = MyProcPid;
-	rinq_shared->rescan = true;
 	LWLockRelease(rinq_shared->lock);
 	following = RecoveryInProgress();
 	next_follow = clock_ms_after(FOLLOW_INTERVAL);
+
+	/* also after a promotion that an earlier launcher did not live to see */
+	look_again(false);
 
 	while (!ShutdownRequestPending)
 	{
@@ -671,10 +685,9 @@ rinq_launcher_main(Datum arg)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
-			rinq_shared->rescan = true;
 			told_entries_missing = false;
 			complained_at = 0;
-			read_served_databases();
+			look_again(false);
 		}
 		limit = follow_primary();
 		if (rinq_shared->rescan)
