@@ -2313,7 +2313,7 @@ BEGIN ATOMIC
     FROM extension e JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) e.extowner WHERE NOT r.rolsuper
     UNION ALL
     SELECT 'error', 'server of the broker', p.problem,
-           'The peer makes no connection as long as this is so. Use ALTER SERVER, ALTER USER MAPPING or rinq_use_server().'
+           'The peer makes no new connection as long as this is so. Use ALTER SERVER, ALTER USER MAPPING or rinq_use_server().'
     FROM rinq_internal.server_problem() p (problem) WHERE p.problem IS NOT NULL
     UNION ALL
     SELECT 'warning', pg_catalog.pg_describe_object('pg_catalog.pg_foreign_server'::regclass, s.oid, 0),

@@ -192,7 +192,9 @@ class Serving(Following):
         second.drop()
         self.wait_serving("second", 0)
         with self.subTest("an idle standby looks for a promotion, and for no more than was replayed"):
-            self.assertEqual(self.standbys[0].value("SELECT count(*) FROM pg_stat_activity WHERE backend_type IN ('rinq reader', 'rinq outbox')"), "0")
+            workers = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'rinq %s'"
+            self.assertEqual(self.standbys[0].value(workers % "outbox"), "0")
+            wait_until(lambda: self.standbys[0].value(workers % "reader"), lambda n: n == "0", description="readers to leave")
 
     def test_on_standby_contradicts_deduplication(self):
         self.make_servers(0)

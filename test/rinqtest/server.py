@@ -69,6 +69,15 @@ def _rows(text):
     return [[None if field == _NULL else field for field in line.split(_FIELD)] for line in text.rstrip("\n").split("\n")]
 
 
+def _runs(pid):
+    """A process that has ended and was not waited for does not run."""
+    try:
+        with open("/proc/%s/stat" % pid) as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
 class Server:
     """One cluster. stage: the folder the extension was installed into (DESTDIR), None when it is in the system's.
 
@@ -178,10 +187,13 @@ class Server:
         self.scratch.forget(self._process)
 
     def kill(self):
-        """kill -9 of the postmaster; its processes notice, and leave by themselves."""
+        """kill -9 of the postmaster; its processes notice, and leave by themselves: until then it cannot be started again."""
+        with open("/proc/%d/task/%d/children" % (self.pid, self.pid)) as file:
+            children = file.read().split()
         self._process.kill()
         self._process.wait(timeout=10)
         self.scratch.forget(self._process)
+        wait_until(lambda: not any(_runs(pid) for pid in children), timeout=20, description="the processes of a killed server to leave")
 
     def restart(self, mode="fast"):
         self.stop(mode)
