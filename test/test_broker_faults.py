@@ -68,7 +68,7 @@ class Faults(case.Case):
         self.assertIsNone(row["connected_since"])
         start = time.monotonic()
         self.assertSqlState(self.db.error(call_sql("served", "x")), "08001")
-        self.assertLess(time.monotonic() - start, 1)
+        self.assertLess(time.monotonic() - start, 4)
         # the server goes on as if nothing had happened
         self.assertEqual(self.db.value("SELECT 1"), "1")
         self.db.sql("CREATE TABLE unaffected (x int)")

@@ -353,17 +353,17 @@ class Names(BrokersCase):
         self.db.listen("served", "served")
         self.assertEqual(self.db.call("served", "x", 1, timeout=10), 1)
         # beside a connection that works: it goes on to work while the name is looked up, in vain
-        self.use("silent.test:%d" % self.ports[0], options="?connection_timeout=1500")
+        self.use("silent.test:%d" % self.ports[0], options="?connection_timeout=3000")
         wait_until(lambda: ("silent.test", "udp") in self.names.asked, description="the name server to be asked")
         while "silent.test" not in (self.db.peer()["last_error"] or ""):
             start = time.monotonic()
             self.assertEqual(self.db.call("served", "x", 1, timeout=10), 1)
-            self.assertLess(time.monotonic() - start, 0.9)
-        self.wait_error("no name server has answered within 1500 ms", state="connected")
+            self.assertLess(time.monotonic() - start, 2)
+        self.wait_error("no name server has answered within 3000 ms", state="connected")
         # and where there is none: whoever asks the peer anything is answered at once, and a stop ends it
         self.ways[0].refuse()
         self.ways[0].cut()
-        self.wait_error("no name server has answered within 1500 ms")
+        self.wait_error("no name server has answered within 3000 ms")
         self.use("silent.test:%d" % self.ports[0], options="?connection_timeout=60000")
         self.db.wait_peer(lambda row: row["state"] == "connecting", description="the look-up")
         start = time.monotonic()

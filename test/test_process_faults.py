@@ -49,7 +49,7 @@ class Terminated(ProcessCase):
         start = time.monotonic()
         self.terminate(session.pid)
         self.assertSqlState(session.finish_error(), "57P01")
-        self.assertLess(time.monotonic() - start, 0.5)
+        self.assertLess(time.monotonic() - start, 5)
         remote = self.peer()
         identity = request.properties["message_id"]
         remote.publish_raw("cmd.rsp", identity, b"\x01", type="s", correlation_id=identity)
@@ -117,8 +117,8 @@ class Terminated(ProcessCase):
         start = time.monotonic()
         self.terminate(self.old["pid"])
         for session in sessions:
-            self.assertSqlState(session.finish_error(5), "08006")
-        self.assertLess(time.monotonic() - start, 1)
+            self.assertSqlState(session.finish_error(10), "08006")
+        self.assertLess(time.monotonic() - start, 5)
         new = self.db.wait_new_peer(self.old)
         self.assertNotEqual(new["pid"], self.old["pid"])
         self.assertWorks()

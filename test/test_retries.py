@@ -459,7 +459,7 @@ class Ordered(case.PeerCase):
             self.assertEqual(self.remote.response(waits, timeout=20).result(), 1)
             killed = self.remote.call_async("ordered", "gate", self.payload("x", 4))
             wait_until(self.running, lambda n: n == 1)
-            self.db.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'rinq: ordered::gate'")
+            self.db.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'rinq: ordered::gate' AND wait_event = 'advisory'")
         self.assertEqual(self.remote.response(killed, timeout=20).result(), 1)
         self.assertEqual(self.remote.call("ordered", "x", self.payload("x", 5), timeout=20), 1)
         self.assertEqual(self.db.value("SELECT string_agg(payload #>> '{n,0}', ' ' ORDER BY n) FROM effects"), "2 4 5")
