@@ -209,11 +209,14 @@ class NothingLeftBehind(ProcessCase):
 
     @staticmethod
     def memory(pid):
-        """Kilobytes that a process has for itself; nothing to go by when a sanitizer keeps what is freed."""
+        """
+        Kilobytes that a process has, without pages of files, which become its own when others that have them end; nothing to go by when a
+        sanitizer keeps what is freed.
+        """
         if case.SERVER_ENVIRONMENT is not None:
             return 0
         with open("/proc/%d/smaps_rollup" % pid) as file:
-            return sum(int(line.split()[1]) for line in file if line.startswith(("Private_Dirty", "Private_Clean")))
+            return sum(int(line.split()[1]) for line in file if line.startswith("Anonymous:"))
 
     @staticmethod
     def descriptors(pid):

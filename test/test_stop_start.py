@@ -112,7 +112,7 @@ class StopStart(case.PeerCase):
         other = self.peer()
         other.serve("elsewhere", lambda request: release.wait(20) and request.payload)
         call = self.db.start("SELECT rinq_call('elsewhere', 'slow', '8', '20s')")
-        other.wait_requests()
+        other.wait_requests(where=lambda request: request.payload == 8)
         stop = self.db.start("SELECT rinq_stop()")
         self.stopping()
         release.set()
