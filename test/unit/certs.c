@@ -19,7 +19,7 @@
 
 #include "certs.h"
 
-static char folder[64];
+static char folder[512];
 
 static void
 need(bool ok, const char *what)
@@ -80,7 +80,7 @@ cert_free(Cert *cert)
 const char *
 test_path(const char *name)
 {
-	static char paths[256][96];
+	static char paths[256][640];
 	static int	count;
 	char	   *path = paths[count++];
 
@@ -88,7 +88,10 @@ test_path(const char *name)
 
 	if (folder[0] == '\0')
 	{
-		snprintf(folder, sizeof(folder), "/tmp/rinq-unit-XXXXXX");
+		const char *base = getenv("RINQ_TMPDIR");
+
+		need(snprintf(folder, sizeof(folder), "%s/rinq-unit-XXXXXX", base != NULL && *base != '\0' ? base : "/tmp") < (int) sizeof(folder),
+			 "a shorter RINQ_TMPDIR");
 		need(mkdtemp(folder) != NULL, "folder");
 	}
 	snprintf(path, sizeof(paths[0]), "%s/%s", folder, name);
