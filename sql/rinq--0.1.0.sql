@@ -1071,20 +1071,23 @@ CREATE TABLE rinq_internal.inbox_waiting (
     detail text,
     hint text,
     context text,
+    subscription text COLLATE "C",
+    target text,
+    filter bytea,
     tries integer NOT NULL,
     due timestamptz NOT NULL,
     database oid NOT NULL,
     PRIMARY KEY (id, digest)
 );
 COMMENT ON TABLE rinq_internal.inbox_waiting IS
-    'Commands that have failed, or were set aside, and wait for their next attempt; see the view rinq_inbox_waiting';
-COMMENT ON COLUMN rinq_internal.inbox_waiting.id IS 'Message id of the request';
-COMMENT ON COLUMN rinq_internal.inbox_waiting.digest IS 'Digest of what it asks for, since anybody can use an id';
-COMMENT ON COLUMN rinq_internal.inbox_waiting.source IS 'Session that sent the request, at its revision when it did';
-COMMENT ON COLUMN rinq_internal.inbox_waiting.namespace IS 'Namespace that the request was sent to';
-COMMENT ON COLUMN rinq_internal.inbox_waiting.command IS 'Name of the command';
+    'Commands and notifications that have failed, or were set aside, and wait for their next attempt; see the view rinq_inbox_waiting';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.id IS 'Message id of the request or notification';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.digest IS 'Digest of what it asks for, or says and to which subscription, since anybody can use an id';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.source IS 'Session that sent it, at its revision when it did';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.namespace IS 'Namespace that it was sent in';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.command IS 'Name of the command, or type of the notification';
 COMMENT ON COLUMN rinq_internal.inbox_waiting.payload IS 'Payload in CBOR, NULL for nil';
-COMMENT ON COLUMN rinq_internal.inbox_waiting.trace_id IS 'Trace id of the request';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.trace_id IS 'Its trace id';
 COMMENT ON COLUMN rinq_internal.inbox_waiting.deadline IS 'Time after which it is not handled any more, NULL for none';
 COMMENT ON COLUMN rinq_internal.inbox_waiting.span_context IS 'OpenTracing context, NULL for none';
 COMMENT ON COLUMN rinq_internal.inbox_waiting.traceparent IS 'W3C trace context: its traceparent, NULL for none';
@@ -1098,15 +1101,19 @@ COMMENT ON COLUMN rinq_internal.inbox_waiting.error IS 'Message of that error, o
 COMMENT ON COLUMN rinq_internal.inbox_waiting.detail IS 'Its detail, NULL for none';
 COMMENT ON COLUMN rinq_internal.inbox_waiting.hint IS 'Its hint, NULL for none';
 COMMENT ON COLUMN rinq_internal.inbox_waiting.context IS 'Where in the handler it was raised, NULL when that is not known';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.subscription IS 'Name of the subscription that is to handle it, NULL for a command';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.target IS 'Session that the notification came for, NULL for a command';
+COMMENT ON COLUMN rinq_internal.inbox_waiting.filter IS 'Constraint in CBOR of a notification to many, NULL for one to one session and for a command';
 COMMENT ON COLUMN rinq_internal.inbox_waiting.tries IS 'Attempts since it was put here, or here again';
 COMMENT ON COLUMN rinq_internal.inbox_waiting.due IS 'When the next attempt may begin; while one is under way, when it is taken for dead';
 COMMENT ON COLUMN rinq_internal.inbox_waiting.database IS 'Database that it was received in';
-CREATE INDEX inbox_waiting_due ON rinq_internal.inbox_waiting (namespace, due);
+CREATE INDEX inbox_waiting_due ON rinq_internal.inbox_waiting (database, namespace, subscription, due);
+CREATE INDEX inbox_waiting_subscription ON rinq_internal.inbox_waiting (database, subscription, due);
 
 CREATE FUNCTION rinq_internal.inbox_due() RETURNS trigger
     AS 'MODULE_PATHNAME', 'rinq_inbox_due' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION rinq_internal.inbox_due() IS
-    'Has the peer told at commit when the next of the waiting commands is due';
+    'Has the peer told at commit when the next of what waits is due';
 
 CREATE TRIGGER inbox_due AFTER INSERT OR UPDATE ON rinq_internal.inbox_waiting
     FOR EACH STATEMENT EXECUTE FUNCTION rinq_internal.inbox_due();
@@ -1134,18 +1141,21 @@ CREATE TABLE rinq_internal.inbox_dead_letter (
     detail text,
     hint text,
     context text,
+    subscription text COLLATE "C",
+    target text,
+    filter bytea,
     recorded timestamptz NOT NULL,
     PRIMARY KEY (id, digest)
 );
 COMMENT ON TABLE rinq_internal.inbox_dead_letter IS
-    'Requests that were set aside: commands that have failed, and requests that were given up after rinq.max_attempts; see the view rinq_inbox_dead_letter';
-COMMENT ON COLUMN rinq_internal.inbox_dead_letter.id IS 'Message id of the request';
-COMMENT ON COLUMN rinq_internal.inbox_dead_letter.digest IS 'Digest of what it asks for, since anybody can use an id';
-COMMENT ON COLUMN rinq_internal.inbox_dead_letter.source IS 'Session that sent the request, at its revision when it did';
-COMMENT ON COLUMN rinq_internal.inbox_dead_letter.namespace IS 'Namespace that the request was sent to';
-COMMENT ON COLUMN rinq_internal.inbox_dead_letter.command IS 'Name of the command';
+    'What was set aside: commands and notifications that have failed, and requests that were given up after rinq.max_attempts; see the view rinq_inbox_dead_letter';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.id IS 'Message id of the request or notification';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.digest IS 'Digest of what it asks for, or says and to which subscription, since anybody can use an id';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.source IS 'Session that sent it, at its revision when it did';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.namespace IS 'Namespace that it was sent in';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.command IS 'Name of the command, or type of the notification';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.payload IS 'Payload in CBOR, NULL for nil';
-COMMENT ON COLUMN rinq_internal.inbox_dead_letter.trace_id IS 'Trace id of the request';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.trace_id IS 'Its trace id';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.deadline IS 'Time after which it is not handled any more, NULL for none';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.span_context IS 'OpenTracing context, NULL for none';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.traceparent IS 'W3C trace context: its traceparent, NULL for none';
@@ -1159,10 +1169,13 @@ COMMENT ON COLUMN rinq_internal.inbox_dead_letter.error IS 'Message of that erro
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.detail IS 'Its detail, NULL for none';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.hint IS 'Its hint, NULL for none';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.context IS 'Where in the handler it was raised, NULL when that is not known';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.subscription IS 'Name of the subscription that is to handle it, NULL for a command';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.target IS 'Session that the notification came for, NULL for a command';
+COMMENT ON COLUMN rinq_internal.inbox_dead_letter.filter IS 'Constraint in CBOR of a notification to many, NULL for one to one session and for a command';
 COMMENT ON COLUMN rinq_internal.inbox_dead_letter.recorded IS 'When it was set aside';
 CREATE INDEX inbox_dead_letter_recorded ON rinq_internal.inbox_dead_letter (recorded);
 
-CREATE FUNCTION rinq_internal.inbox_dead_letter_retry(id @extschema@.rinq_message_id, at timestamptz)
+CREATE FUNCTION rinq_internal.inbox_dead_letter_retry(id @extschema@.rinq_message_id, at timestamptz, subscription text)
     RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE
 BEGIN ATOMIC
     WITH d AS (
@@ -1170,12 +1183,14 @@ BEGIN ATOMIC
         WHERE r.id OPERATOR(pg_catalog.=) inbox_dead_letter_retry.id::pg_catalog.text
             AND r.digest OPERATOR(pg_catalog.=) (
                 SELECT o.digest FROM rinq_internal.inbox_dead_letter o
-                WHERE o.id OPERATOR(pg_catalog.=) r.id ORDER BY o.recorded, o.digest LIMIT 1)
+                WHERE o.id OPERATOR(pg_catalog.=) r.id
+                    AND (inbox_dead_letter_retry.subscription IS NULL OR o.subscription OPERATOR(pg_catalog.=) inbox_dead_letter_retry.subscription)
+                ORDER BY o.recorded, o.digest LIMIT 1)
         RETURNING r.*
     ), i AS (
         INSERT INTO rinq_internal.inbox_waiting
-            (id, digest, source, namespace, command, payload, trace_id, deadline, span_context, traceparent, tracestate, handler, attempts, first_received, last_attempt, sqlstate, error, detail, hint, context, tries, due, database)
-        SELECT d.id, d.digest, d.source, d.namespace, d.command, d.payload, d.trace_id, d.deadline, d.span_context, d.traceparent, d.tracestate, d.handler, d.attempts, d.first_received, d.last_attempt, d.sqlstate, d.error, d.detail, d.hint, d.context, 0,
+            (id, digest, source, namespace, command, payload, trace_id, deadline, span_context, traceparent, tracestate, handler, attempts, first_received, last_attempt, sqlstate, error, detail, hint, context, subscription, target, filter, tries, due, database)
+        SELECT d.id, d.digest, d.source, d.namespace, d.command, d.payload, d.trace_id, d.deadline, d.span_context, d.traceparent, d.tracestate, d.handler, d.attempts, d.first_received, d.last_attempt, d.sqlstate, d.error, d.detail, d.hint, d.context, d.subscription, d.target, d.filter, 0,
                COALESCE(inbox_dead_letter_retry.at, pg_catalog.now()),
                (SELECT b.oid FROM pg_catalog.pg_database b
                 WHERE b.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
@@ -1184,22 +1199,22 @@ BEGIN ATOMIC
     )
     SELECT EXISTS (SELECT FROM d);
 END;
-COMMENT ON FUNCTION rinq_internal.inbox_dead_letter_retry(@extschema@.rinq_message_id, timestamptz) IS
+COMMENT ON FUNCTION rinq_internal.inbox_dead_letter_retry(@extschema@.rinq_message_id, timestamptz, text) IS
     'Does what rinq_inbox_dead_letter_retry does, which has locked the extension before its tables';
 
-CREATE FUNCTION @extschema@.rinq_inbox_dead_letter_retry(id @extschema@.rinq_message_id, at timestamptz DEFAULT NULL)
+CREATE FUNCTION @extschema@.rinq_inbox_dead_letter_retry(id @extschema@.rinq_message_id, at timestamptz DEFAULT NULL, subscription text DEFAULT NULL)
     RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     SELECT rinq_internal.require_own_relation('rinq_internal.inbox_dead_letter'::regclass);
     SELECT rinq_internal.require_own_relation('rinq_internal.inbox_waiting'::regclass);
-    SELECT rinq_internal.inbox_dead_letter_retry(id, at);
+    SELECT rinq_internal.inbox_dead_letter_retry(id, at, subscription);
 END;
-REVOKE ALL ON FUNCTION @extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id, timestamptz) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id, timestamptz) IS
-    'Has a request that was set aside handled again, as the command it was, now or at a time; false when there is none of this id';
+REVOKE ALL ON FUNCTION @extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id, timestamptz, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id, timestamptz, text) IS
+    'Has a command or notification that was set aside handled again, now or at a time; with the name of a subscription, its notification of this id; false when there is none';
 
-CREATE FUNCTION rinq_internal.inbox_dead_letter_delete(id @extschema@.rinq_message_id)
+CREATE FUNCTION rinq_internal.inbox_dead_letter_delete(id @extschema@.rinq_message_id, subscription text)
     RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE
 BEGIN ATOMIC
     WITH d AS (
@@ -1207,26 +1222,28 @@ BEGIN ATOMIC
         WHERE r.id OPERATOR(pg_catalog.=) inbox_dead_letter_delete.id::pg_catalog.text
             AND r.digest OPERATOR(pg_catalog.=) (
                 SELECT o.digest FROM rinq_internal.inbox_dead_letter o
-                WHERE o.id OPERATOR(pg_catalog.=) r.id ORDER BY o.recorded, o.digest LIMIT 1)
+                WHERE o.id OPERATOR(pg_catalog.=) r.id
+                    AND (inbox_dead_letter_delete.subscription IS NULL OR o.subscription OPERATOR(pg_catalog.=) inbox_dead_letter_delete.subscription)
+                ORDER BY o.recorded, o.digest LIMIT 1)
         RETURNING 1
     )
     SELECT EXISTS (SELECT FROM d);
 END;
-COMMENT ON FUNCTION rinq_internal.inbox_dead_letter_delete(@extschema@.rinq_message_id) IS
+COMMENT ON FUNCTION rinq_internal.inbox_dead_letter_delete(@extschema@.rinq_message_id, text) IS
     'Does what rinq_inbox_dead_letter_delete does, which has locked the extension before its tables';
 
-CREATE FUNCTION @extschema@.rinq_inbox_dead_letter_delete(id @extschema@.rinq_message_id)
+CREATE FUNCTION @extschema@.rinq_inbox_dead_letter_delete(id @extschema@.rinq_message_id, subscription text DEFAULT NULL)
     RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     SELECT rinq_internal.require_own_relation('rinq_internal.inbox_dead_letter'::regclass);
-    SELECT rinq_internal.inbox_dead_letter_delete(id);
+    SELECT rinq_internal.inbox_dead_letter_delete(id, subscription);
 END;
-REVOKE ALL ON FUNCTION @extschema@.rinq_inbox_dead_letter_delete(@extschema@.rinq_message_id) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.rinq_inbox_dead_letter_delete(@extschema@.rinq_message_id) IS
-    'Deletes a request that was set aside; false when there is none of this id';
+REVOKE ALL ON FUNCTION @extschema@.rinq_inbox_dead_letter_delete(@extschema@.rinq_message_id, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_inbox_dead_letter_delete(@extschema@.rinq_message_id, text) IS
+    'Deletes a command or notification that was set aside; with the name of a subscription, its notification of this id; false when there is none';
 
-CREATE FUNCTION rinq_internal.inbox_waiting_retry(id @extschema@.rinq_message_id, at timestamptz)
+CREATE FUNCTION rinq_internal.inbox_waiting_retry(id @extschema@.rinq_message_id, at timestamptz, subscription text)
     RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE
 BEGIN ATOMIC
     WITH u AS (
@@ -1234,53 +1251,55 @@ BEGIN ATOMIC
             database = (SELECT b.oid FROM pg_catalog.pg_database b
                         WHERE b.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())
         WHERE w.id OPERATOR(pg_catalog.=) inbox_waiting_retry.id::pg_catalog.text
+            AND (inbox_waiting_retry.subscription IS NULL OR w.subscription OPERATOR(pg_catalog.=) inbox_waiting_retry.subscription)
         RETURNING 1
     )
     SELECT EXISTS (SELECT FROM u);
 END;
-COMMENT ON FUNCTION rinq_internal.inbox_waiting_retry(@extschema@.rinq_message_id, timestamptz) IS
+COMMENT ON FUNCTION rinq_internal.inbox_waiting_retry(@extschema@.rinq_message_id, timestamptz, text) IS
     'Does what rinq_inbox_waiting_retry does, which has locked the extension before its tables';
 
-CREATE FUNCTION @extschema@.rinq_inbox_waiting_retry(id @extschema@.rinq_message_id, at timestamptz DEFAULT NULL)
+CREATE FUNCTION @extschema@.rinq_inbox_waiting_retry(id @extschema@.rinq_message_id, at timestamptz DEFAULT NULL, subscription text DEFAULT NULL)
     RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     SELECT rinq_internal.require_own_relation('rinq_internal.inbox_waiting'::regclass);
-    SELECT rinq_internal.inbox_waiting_retry(id, at);
+    SELECT rinq_internal.inbox_waiting_retry(id, at, subscription);
 END;
-REVOKE ALL ON FUNCTION @extschema@.rinq_inbox_waiting_retry(@extschema@.rinq_message_id, timestamptz) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.rinq_inbox_waiting_retry(@extschema@.rinq_message_id, timestamptz) IS
-    'Has the next attempt at a command that waits for it begin now, or at a time; false when none of this id waits';
+REVOKE ALL ON FUNCTION @extschema@.rinq_inbox_waiting_retry(@extschema@.rinq_message_id, timestamptz, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_inbox_waiting_retry(@extschema@.rinq_message_id, timestamptz, text) IS
+    'Has the next attempt at what waits for it with this id begin now, or at a time; with the name of a subscription, at its notification; false when there is none';
 
-CREATE FUNCTION rinq_internal.inbox_waiting_delete(id @extschema@.rinq_message_id)
+CREATE FUNCTION rinq_internal.inbox_waiting_delete(id @extschema@.rinq_message_id, subscription text)
     RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE
 BEGIN ATOMIC
     WITH d AS (
         DELETE FROM rinq_internal.inbox_waiting w
         WHERE w.id OPERATOR(pg_catalog.=) inbox_waiting_delete.id::pg_catalog.text
+            AND (inbox_waiting_delete.subscription IS NULL OR w.subscription OPERATOR(pg_catalog.=) inbox_waiting_delete.subscription)
         RETURNING 1
     )
     SELECT EXISTS (SELECT FROM d);
 END;
-COMMENT ON FUNCTION rinq_internal.inbox_waiting_delete(@extschema@.rinq_message_id) IS
+COMMENT ON FUNCTION rinq_internal.inbox_waiting_delete(@extschema@.rinq_message_id, text) IS
     'Does what rinq_inbox_waiting_delete does, which has locked the extension before its tables';
 
-CREATE FUNCTION @extschema@.rinq_inbox_waiting_delete(id @extschema@.rinq_message_id)
+CREATE FUNCTION @extschema@.rinq_inbox_waiting_delete(id @extschema@.rinq_message_id, subscription text DEFAULT NULL)
     RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     SELECT rinq_internal.require_own_relation('rinq_internal.inbox_waiting'::regclass);
-    SELECT rinq_internal.inbox_waiting_delete(id);
+    SELECT rinq_internal.inbox_waiting_delete(id, subscription);
 END;
-REVOKE ALL ON FUNCTION @extschema@.rinq_inbox_waiting_delete(@extschema@.rinq_message_id) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.rinq_inbox_waiting_delete(@extschema@.rinq_message_id) IS
-    'Deletes a command that waits for its next attempt; false when none of this id waits';
+REVOKE ALL ON FUNCTION @extschema@.rinq_inbox_waiting_delete(@extschema@.rinq_message_id, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_inbox_waiting_delete(@extschema@.rinq_message_id, text) IS
+    'Deletes what waits for its next attempt with this id; with the name of a subscription, its notification; false when there is none';
 
 CREATE VIEW @extschema@.rinq_inbox_attempt WITH (security_barrier) AS
     SELECT r.id, r.attempts, r.first, r.last
     FROM rinq_internal.inbox_attempt r
     WHERE pg_catalog.has_function_privilege(
-        '@extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id, timestamptz)'::pg_catalog.regprocedure, 'EXECUTE');
+        '@extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id, timestamptz, text)'::pg_catalog.regprocedure, 'EXECUTE');
 COMMENT ON VIEW @extschema@.rinq_inbox_attempt IS
     'How often requests were attempted that the broker has delivered more than once; empty for roles that may not execute rinq_inbox_dead_letter_retry';
 COMMENT ON COLUMN @extschema@.rinq_inbox_attempt.id IS 'Message id of the request';
@@ -1292,7 +1311,7 @@ CREATE VIEW @extschema@.rinq_inbox_handled WITH (security_barrier) AS
     SELECT r.id, r.namespace, r.handled, r.payload, r.is_payload_dropped
     FROM rinq_internal.inbox_handled r
     WHERE pg_catalog.has_function_privilege(
-        '@extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id, timestamptz)'::pg_catalog.regprocedure, 'EXECUTE');
+        '@extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id, timestamptz, text)'::pg_catalog.regprocedure, 'EXECUTE');
 COMMENT ON VIEW @extschema@.rinq_inbox_handled IS
     'Requests that were handled, of listeners that deduplicate, for as long as rinq.dedup_retention says; empty for roles that may not execute rinq_inbox_dead_letter_retry';
 COMMENT ON COLUMN @extschema@.rinq_inbox_handled.id IS 'Message id of the request';
@@ -1302,18 +1321,23 @@ COMMENT ON COLUMN @extschema@.rinq_inbox_handled.payload IS 'Payload of its resp
 COMMENT ON COLUMN @extschema@.rinq_inbox_handled.is_payload_dropped IS 'Whether the payload was dropped, as rinq.dedup_max_size says';
 
 CREATE VIEW @extschema@.rinq_inbox_waiting WITH (security_barrier) AS
-    SELECT r.id, r.source, r.namespace, r.command, r.payload, r.trace_id, r.deadline, r.span_context, r.traceparent, r.tracestate, r.handler, r.attempts, r.first_received, r.last_attempt, r.sqlstate, r.error, r.detail, r.hint, r.context, r.due
+    SELECT r.id, CASE WHEN r.subscription IS NULL THEN 'command' ELSE 'notification' END AS kind,
+           r.source, r.namespace, r.command, r.subscription, r.target, r.filter, r.payload, r.trace_id, r.deadline, r.span_context, r.traceparent, r.tracestate, r.handler, r.attempts, r.first_received, r.last_attempt, r.sqlstate, r.error, r.detail, r.hint, r.context, r.due
     FROM rinq_internal.inbox_waiting r
     WHERE pg_catalog.has_function_privilege(
-        '@extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id, timestamptz)'::pg_catalog.regprocedure, 'EXECUTE');
+        '@extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id, timestamptz, text)'::pg_catalog.regprocedure, 'EXECUTE');
 COMMENT ON VIEW @extschema@.rinq_inbox_waiting IS
-    'Commands that wait for their next attempt, for rinq_inbox_waiting_retry and rinq_inbox_waiting_delete; empty for roles that may not execute rinq_inbox_dead_letter_retry';
-COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.id IS 'Message id of the request';
-COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.source IS 'Session that sent the request, at its revision when it did';
-COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.namespace IS 'Namespace that the request was sent to';
-COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.command IS 'Name of the command';
+    'Commands and notifications that wait for their next attempt, for rinq_inbox_waiting_retry and rinq_inbox_waiting_delete; empty for roles that may not execute rinq_inbox_dead_letter_retry';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.id IS 'Message id of the request or notification';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.kind IS 'command or notification';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.source IS 'Session that sent it, at its revision when it did';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.namespace IS 'Namespace that it was sent in';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.command IS 'Name of the command, or type of the notification';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.subscription IS 'Name of the subscription that is to handle it, NULL for a command';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.target IS 'Session that the notification came for, NULL for a command';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.filter IS 'Constraint in CBOR of a notification to many, NULL for one to one session and for a command';
 COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.payload IS 'Payload in CBOR, NULL for nil';
-COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.trace_id IS 'Trace id of the request';
+COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.trace_id IS 'Its trace id';
 COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.deadline IS 'Time after which it is not handled any more, NULL for none';
 COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.span_context IS 'OpenTracing context, NULL for none';
 COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.traceparent IS 'W3C trace context: its traceparent, NULL for none';
@@ -1330,18 +1354,23 @@ COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.context IS 'Where in the handle
 COMMENT ON COLUMN @extschema@.rinq_inbox_waiting.due IS 'When the next attempt may begin; while one is under way, when it is taken for dead';
 
 CREATE VIEW @extschema@.rinq_inbox_dead_letter WITH (security_barrier) AS
-    SELECT r.id, r.source, r.namespace, r.command, r.payload, r.trace_id, r.deadline, r.span_context, r.traceparent, r.tracestate, r.handler, r.attempts, r.first_received, r.last_attempt, r.sqlstate, r.error, r.detail, r.hint, r.context, r.recorded
+    SELECT r.id, CASE WHEN r.subscription IS NULL THEN 'command' ELSE 'notification' END AS kind,
+           r.source, r.namespace, r.command, r.subscription, r.target, r.filter, r.payload, r.trace_id, r.deadline, r.span_context, r.traceparent, r.tracestate, r.handler, r.attempts, r.first_received, r.last_attempt, r.sqlstate, r.error, r.detail, r.hint, r.context, r.recorded
     FROM rinq_internal.inbox_dead_letter r
     WHERE pg_catalog.has_function_privilege(
-        '@extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id, timestamptz)'::pg_catalog.regprocedure, 'EXECUTE');
+        '@extschema@.rinq_inbox_dead_letter_retry(@extschema@.rinq_message_id, timestamptz, text)'::pg_catalog.regprocedure, 'EXECUTE');
 COMMENT ON VIEW @extschema@.rinq_inbox_dead_letter IS
-    'Requests that were set aside, for rinq_inbox_dead_letter_retry and rinq_inbox_dead_letter_delete; empty for roles that may not execute the former';
-COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.id IS 'Message id of the request';
-COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.source IS 'Session that sent the request, at its revision when it did';
-COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.namespace IS 'Namespace that the request was sent to';
-COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.command IS 'Name of the command';
+    'Requests and notifications that were set aside, for rinq_inbox_dead_letter_retry and rinq_inbox_dead_letter_delete; empty for roles that may not execute the former';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.id IS 'Message id of the request or notification';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.kind IS 'command or notification';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.source IS 'Session that sent it, at its revision when it did';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.namespace IS 'Namespace that it was sent in';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.command IS 'Name of the command, or type of the notification';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.subscription IS 'Name of the subscription that is to handle it, NULL for a command';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.target IS 'Session that the notification came for, NULL for a command';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.filter IS 'Constraint in CBOR of a notification to many, NULL for one to one session and for a command';
 COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.payload IS 'Payload in CBOR, NULL for nil';
-COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.trace_id IS 'Trace id of the request';
+COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.trace_id IS 'Its trace id';
 COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.deadline IS 'Time after which it is not handled any more, NULL for none';
 COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.span_context IS 'OpenTracing context, NULL for none';
 COMMENT ON COLUMN @extschema@.rinq_inbox_dead_letter.traceparent IS 'W3C trace context: its traceparent, NULL for none';
@@ -1363,11 +1392,11 @@ CREATE VIEW @extschema@.rinq_inbox_status AS
           FROM rinq_internal.inbox_waiting r) w,
          (SELECT pg_catalog.count(*) AS dead, pg_catalog.min(r.recorded) AS oldest_dead FROM rinq_internal.inbox_dead_letter r) d;
 COMMENT ON VIEW @extschema@.rinq_inbox_status IS
-    'How many commands wait for their next attempt, and how many requests were set aside';
-COMMENT ON COLUMN @extschema@.rinq_inbox_status.waiting IS 'Commands that wait for their next attempt';
+    'How many commands and notifications wait for their next attempt, and how many were set aside';
+COMMENT ON COLUMN @extschema@.rinq_inbox_status.waiting IS 'Commands and notifications that wait for their next attempt';
 COMMENT ON COLUMN @extschema@.rinq_inbox_status.next_due IS 'When the next of these attempts may begin';
-COMMENT ON COLUMN @extschema@.rinq_inbox_status.oldest_waiting IS 'When the oldest of these commands was received';
-COMMENT ON COLUMN @extschema@.rinq_inbox_status.dead IS 'Requests that were set aside';
+COMMENT ON COLUMN @extschema@.rinq_inbox_status.oldest_waiting IS 'When the oldest of these was received';
+COMMENT ON COLUMN @extschema@.rinq_inbox_status.dead IS 'Requests and notifications that were set aside';
 COMMENT ON COLUMN @extschema@.rinq_inbox_status.oldest_dead IS 'When the oldest of them was set aside';
 
 -- ---------------------------------------------------------------------
@@ -1846,7 +1875,9 @@ CREATE TYPE @extschema@.rinq_notification AS (
     payload jsonb,
     is_multicast boolean,
     filter @extschema@.rinq_constraint,
-    trace_id text
+    trace_id text,
+    attempt integer,
+    first_received timestamptz
 );
 COMMENT ON TYPE @extschema@.rinq_notification IS
     'A notification, as the handler of a session that listens receives it';
@@ -1859,6 +1890,8 @@ COMMENT ON COLUMN @extschema@.rinq_notification.payload IS 'Payload, NULL for ni
 COMMENT ON COLUMN @extschema@.rinq_notification.is_multicast IS 'Whether it was sent to all sessions that match a constraint';
 COMMENT ON COLUMN @extschema@.rinq_notification.filter IS 'That constraint, NULL for a notification to one session';
 COMMENT ON COLUMN @extschema@.rinq_notification.trace_id IS 'Id that the notification shares with all messages sent on its behalf';
+COMMENT ON COLUMN @extschema@.rinq_notification.attempt IS 'Which attempt at handling it this is, from 1 on';
+COMMENT ON COLUMN @extschema@.rinq_notification.first_received IS 'When this database received it';
 
 CREATE FUNCTION @extschema@.rinq_session_listen(
     session text, namespace text, handler regprocedure DEFAULT NULL, channel text DEFAULT NULL)
@@ -1922,6 +1955,8 @@ COMMENT ON COLUMN @extschema@.rinq_stored_notifications.payload IS 'Payload, NUL
 COMMENT ON COLUMN @extschema@.rinq_stored_notifications.is_multicast IS 'Whether it was sent to all sessions that match a constraint';
 COMMENT ON COLUMN @extschema@.rinq_stored_notifications.filter IS 'That constraint, NULL for a notification to one session';
 COMMENT ON COLUMN @extschema@.rinq_stored_notifications.trace_id IS 'Id that the notification shares with all messages sent on its behalf';
+COMMENT ON COLUMN @extschema@.rinq_stored_notifications.attempt IS 'Which attempt at handling it this was';
+COMMENT ON COLUMN @extschema@.rinq_stored_notifications.first_received IS 'When this database received it';
 
 CREATE TABLE rinq_internal.subscription (
     name text COLLATE "C" PRIMARY KEY CHECK (pg_catalog.octet_length(name) OPERATOR(pg_catalog.>=) 1
@@ -1932,7 +1967,8 @@ CREATE TABLE rinq_internal.subscription (
     role rinq_internal.role_reference NOT NULL,
     owner rinq_internal.role_reference NOT NULL,
     attributes jsonb NOT NULL DEFAULT '{}' CHECK (pg_catalog.jsonb_typeof(attributes) OPERATOR(pg_catalog.=) 'object'),
-    identity uuid NOT NULL DEFAULT rinq_internal.identity()
+    identity uuid NOT NULL DEFAULT rinq_internal.identity(),
+    retry jsonb
 );
 COMMENT ON TABLE rinq_internal.subscription IS
     'Durable subscriptions to notifications; written by rinq_subscribe and rinq_unsubscribe';
@@ -1943,6 +1979,7 @@ COMMENT ON COLUMN rinq_internal.subscription.role IS 'Role that subscribed; its 
 COMMENT ON COLUMN rinq_internal.subscription.owner IS 'Owner of the function when it was registered; a function of the same name by anybody else is not run';
 COMMENT ON COLUMN rinq_internal.subscription.attributes IS 'Attributes of the session, in the namespace';
 COMMENT ON COLUMN rinq_internal.subscription.identity IS 'Identity of the database when it was registered';
+COMMENT ON COLUMN rinq_internal.subscription.retry IS 'Policy for notifications that have failed, NULL when they are not kept';
 
 CREATE TRIGGER listener_changed
     AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON rinq_internal.subscription
@@ -1965,11 +2002,11 @@ ALTER TABLE rinq_internal.subscription ENABLE ALWAYS TRIGGER listener_registered
 SELECT pg_catalog.pg_extension_config_dump('rinq_internal.subscription', '');
 
 CREATE FUNCTION @extschema@.rinq_subscribe(
-    name text, namespace text, handler regprocedure, attributes jsonb DEFAULT '{}')
+    name text, namespace text, handler regprocedure, attributes jsonb DEFAULT '{}', retry jsonb DEFAULT NULL)
     RETURNS void AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-REVOKE ALL ON FUNCTION @extschema@.rinq_subscribe(text, text, regprocedure, jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.rinq_subscribe(text, text, regprocedure, jsonb) IS
-    'Has notifications to a session with these attributes, which the peer makes whenever it connects, handled by a function that takes a rinq_notification, running as the current role; from commit on';
+REVOKE ALL ON FUNCTION @extschema@.rinq_subscribe(text, text, regprocedure, jsonb, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.rinq_subscribe(text, text, regprocedure, jsonb, jsonb) IS
+    'Has notifications to a session with these attributes, which the peer makes whenever it connects, handled by a function that takes a rinq_notification, running as the current role; from commit on. Notifications that fail are tried again as retry says, and then set aside; NULL: they are not kept';
 
 CREATE FUNCTION @extschema@.rinq_unsubscribe(name text)
     RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -1985,7 +2022,7 @@ COMMENT ON FUNCTION @extschema@.rinq_list_subscriptions() IS
 CREATE VIEW @extschema@.rinq_subscriptions WITH (security_barrier) AS
     SELECT s.name, s.namespace, s.handler, rinq_internal.role_oid(s.role)::pg_catalog.regrole AS role,
            s.attributes, l.session,
-           rinq_internal.handler_problem(s.handler, true, s.role, s.owner) AS problem
+           rinq_internal.handler_problem(s.handler, true, s.role, s.owner) AS problem, s.retry
     FROM rinq_internal.subscription s
     LEFT JOIN @extschema@.rinq_list_subscriptions() l ON l.name OPERATOR(pg_catalog.=) s.name
     WHERE pg_catalog.pg_has_role(rinq_internal.role_oid(s.role), 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
@@ -1997,6 +2034,7 @@ COMMENT ON COLUMN @extschema@.rinq_subscriptions.handler IS 'Function that handl
 COMMENT ON COLUMN @extschema@.rinq_subscriptions.role IS 'Role that subscribed, and as which the handler runs';
 COMMENT ON COLUMN @extschema@.rinq_subscriptions.attributes IS 'Attributes that the session is made with';
 COMMENT ON COLUMN @extschema@.rinq_subscriptions.problem IS 'Why its notifications cannot be handled now, NULL when they can';
+COMMENT ON COLUMN @extschema@.rinq_subscriptions.retry IS 'Policy for notifications that have failed, NULL when they are not kept';
 COMMENT ON COLUMN @extschema@.rinq_subscriptions.session IS 'Session that receives them now, NULL while there is none, or the broker does not send them yet';
 
 CREATE FUNCTION @extschema@.rinq_session_unlisten(session text, namespace text)
@@ -2097,6 +2135,7 @@ CREATE FUNCTION @extschema@.rinq_peer_status(
     OUT notifications_received bigint, OUT notifications_rejected bigint,
     OUT notifications_dropped bigint, OUT notifications_failed bigint, OUT events_missed bigint,
     OUT requests_retried bigint, OUT requests_set_aside bigint,
+    OUT notifications_retried bigint, OUT notifications_set_aside bigint,
     OUT longest_turn double precision, OUT longest_turn_cpu double precision,
     OUT last_error_at timestamptz, OUT next_attempt timestamptz,
     OUT tls_version text, OUT tls_cipher text, OUT tls_certificate_expires timestamptz, OUT server text)
@@ -2113,7 +2152,7 @@ CREATE VIEW @extschema@.rinq_peer AS
            s.requests_retried, s.requests_set_aside, s.responses_sent,
            s.messages_sent, s.messages_dropped, s.notifications_received,
            s.notifications_rejected, s.notifications_dropped, s.notifications_failed,
-           s.events_missed, s.longest_turn, s.longest_turn_cpu
+           s.notifications_retried, s.notifications_set_aside, s.events_missed, s.longest_turn, s.longest_turn_cpu
     FROM @extschema@.rinq_peer_status() s;
 COMMENT ON VIEW @extschema@.rinq_peer IS
     'The peer of this database: its process, its place on the network, and what it has done since this server began to serve the database';
@@ -2149,7 +2188,9 @@ COMMENT ON COLUMN @extschema@.rinq_peer.messages_dropped IS 'Messages of these t
 COMMENT ON COLUMN @extschema@.rinq_peer.notifications_received IS 'Notifications handed to a session, or buffered for it';
 COMMENT ON COLUMN @extschema@.rinq_peer.notifications_rejected IS 'Notifications rejected because they made no sense';
 COMMENT ON COLUMN @extschema@.rinq_peer.notifications_dropped IS 'Notifications to sessions that were not handled or fetched: too many waited, or the session ended';
-COMMENT ON COLUMN @extschema@.rinq_peer.notifications_failed IS 'Notifications whose handler raised an error or ended its process, or that could not be forwarded';
+COMMENT ON COLUMN @extschema@.rinq_peer.notifications_failed IS 'Notifications that were lost since their handler raised an error or ended its process, or that could not be forwarded';
+COMMENT ON COLUMN @extschema@.rinq_peer.notifications_retried IS 'Attempts at notifications of subscriptions that have failed, and for which another one is made';
+COMMENT ON COLUMN @extschema@.rinq_peer.notifications_set_aside IS 'Notifications of subscriptions that were set aside in rinq_inbox_dead_letter';
 COMMENT ON COLUMN @extschema@.rinq_peer.events_missed IS 'How often a process had no room to tell the peer that it came or went, so that the peer looked at all of them instead';
 COMMENT ON COLUMN @extschema@.rinq_peer.longest_turn IS 'Longest turn of the event loop of the peer in the last minute or two, in milliseconds: how long anything had to wait for everything else';
 COMMENT ON COLUMN @extschema@.rinq_peer.longest_turn_cpu IS 'Most processor time of a turn in the last minute or two, in milliseconds: without what other processes of the machine have taken';
@@ -2393,7 +2434,9 @@ BEGIN ATOMIC
     WHERE w.present OPERATOR(pg_catalog.<) w.needed
     UNION ALL
     SELECT 'warning', 'view rinq_inbox_dead_letter',
-           pg_catalog.format('requests that were set aside: %s, the oldest one at %s', pg_catalog.count(*), pg_catalog.min(t.recorded)),
+           pg_catalog.format('requests%s that were set aside: %s, the oldest one at %s',
+                             CASE WHEN pg_catalog.count(t.subscription) OPERATOR(pg_catalog.>) 0 THEN ' and notifications' END,
+                             pg_catalog.count(*), pg_catalog.min(t.recorded)),
            'Use rinq_inbox_dead_letter_retry() or rinq_inbox_dead_letter_delete() after having looked at the errors there; rinq.dead_letter_retention deletes old ones.'
     FROM rinq_internal.inbox_dead_letter t HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0
     UNION ALL

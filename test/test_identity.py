@@ -6,7 +6,7 @@ from rinqtest.server import quote
 from rinqtest.waiting import wait_until
 
 GRANTS = ("GRANT EXECUTE ON FUNCTION rinq_listen(text, regprocedure, integer, boolean, interval, boolean, jsonb, text[]), rinq_unlisten(text),"
-          " rinq_subscribe(text, text, regprocedure, jsonb), rinq_listener_reassign(name, name) TO %s")
+          " rinq_subscribe(text, text, regprocedure, jsonb, jsonb), rinq_listener_reassign(name, name) TO %s")
 WHO = "RETURN to_jsonb(current_user::text);"
 
 
@@ -95,7 +95,7 @@ class Identity(case.Case):
         self.db.handler("theirs", WHO)
         self.db.listen("dropped", "theirs", role=alice)
         self.db.sql("REVOKE ALL ON FUNCTION rinq_listen(text, regprocedure, integer, boolean, interval, boolean, jsonb, text[]), rinq_unlisten(text),"
-                    " rinq_subscribe(text, text, regprocedure, jsonb), rinq_listener_reassign(name, name) FROM {0};"
+                    " rinq_subscribe(text, text, regprocedure, jsonb, jsonb), rinq_listener_reassign(name, name) FROM {0};"
                     " REVOKE ALL ON SCHEMA public FROM {0}".format(alice))
         error = self.db.error("DROP ROLE " + alice)
         self.assertSqlState(error, "2BP01", r"has_listeners_or_subscriptions\(\)")

@@ -128,7 +128,7 @@ class Subscriptions(case.Case):
 
     def test_roles(self):
         owner, other = self.db.role("subscriber"), self.db.role("other")
-        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_subscribe(text, text, regprocedure, jsonb), rinq_unsubscribe(text) TO subscriber, other;"
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_subscribe(text, text, regprocedure, jsonb, jsonb), rinq_unsubscribe(text) TO subscriber, other;"
                     " GRANT INSERT ON got TO subscriber; GRANT USAGE ON SEQUENCE got_n_seq TO subscriber")
         self.subscribe("mine", role=owner)
         session = self.session("mine")
@@ -148,7 +148,7 @@ class Subscriptions(case.Case):
 
     def test_role_that_cannot_log_in_any_more(self):
         self.db.role("leaver")
-        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_subscribe(text, text, regprocedure, jsonb) TO leaver")
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_subscribe(text, text, regprocedure, jsonb, jsonb) TO leaver")
         self.subscribe("left", role="leaver")
         self.session("left")
         mark = self.server.log_mark()

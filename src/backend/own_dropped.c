@@ -2,7 +2,7 @@
  *
  * backend/own_dropped.c
  *	  What is lost because the extension is dropped: durable messages that were
- *	  not sent, and commands that wait in the inbox.
+ *	  not sent, and commands and notifications that wait in the inbox.
  *
  * The tables are dropped before the extension itself, in whatever way that
  * comes about, and each is still there when its drop is announced: then its
@@ -23,7 +23,8 @@
 #include "utils/snapmgr.h"
 
 static uint64 unsent = 0;
-static uint64 waiting = 0;		/* commands of the inbox */
+static uint64 waiting = 0;		/* in the inbox: commands */
+static uint64 waiting_notifications = 0;
 
 static bool
 is_outbox_table(Oid schema, Oid relid)
@@ -51,14 +52,28 @@ sum_of_table(Oid relid)
 	return get_relname_relid("inbox_waiting", schema) == relid ? &waiting : NULL;
 }
 
+/* Tell whether a row of the inbox is a notification's. */
+static bool
+is_notification_row(TupleTableSlot *slot, AttrNumber subscription)
+{
+	bool		isnull;
+
+	if (subscription == InvalidAttrNumber)
+		return false;
+	(void) slot_getattr(slot, subscription, &isnull);
+	return !isnull;
+}
+
 /*
- * Count the rows of a table that is about to be dropped, if they are messages
- * or commands that wait, and return whether they are.  It is locked already.
+ * Count the rows of a table that is about to be dropped, if they are messages,
+ * or commands or notifications that wait, and return whether they are.  It is
+ * locked already.
  */
 bool
 rinq_own_table_dropped(Oid relid)
 {
 	uint64	   *sum = sum_of_table(relid);
+	AttrNumber	subscription;
 	Relation	rel;
 	TupleTableSlot *slot;
 	TableScanDesc scan;
@@ -66,6 +81,7 @@ rinq_own_table_dropped(Oid relid)
 
 	if (sum == NULL)
 		return false;
+	subscription = sum == &waiting ? get_attnum(relid, "subscription") : InvalidAttrNumber;
 	rel = table_open(relid, NoLock);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	slot = table_slot_create(rel, NULL);
@@ -73,7 +89,10 @@ rinq_own_table_dropped(Oid relid)
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
-		(*sum)++;
+		if (is_notification_row(slot, subscription))
+			waiting_notifications++;
+		else
+			(*sum)++;
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
@@ -100,6 +119,12 @@ rinq_own_extension_dropped(void)
 							   "%llu commands wait for their next attempts, and are dropped with rinq",
 							   (unsigned long) waiting, (unsigned long long) waiting),
 				 errhint("Roll back to keep what is dropped; the view rinq_inbox_waiting shows what keeps commands from being handled.")));
+	if (waiting_notifications > 0)
+		ereport(WARNING,
+				(errmsg_plural("%llu notification waits for its next attempt, and is dropped with rinq",
+							   "%llu notifications wait for their next attempts, and are dropped with rinq",
+							   (unsigned long) waiting_notifications, (unsigned long long) waiting_notifications),
+				 errhint("Roll back to keep what is dropped; the view rinq_inbox_waiting shows what keeps notifications from being handled.")));
 	rinq_own_forget_dropped();
 }
 
@@ -111,4 +136,5 @@ rinq_own_forget_dropped(void)
 {
 	unsent = 0;
 	waiting = 0;
+	waiting_notifications = 0;
 }

@@ -59,6 +59,20 @@ copy_config_bytes(const RinqFields *fields, int field)
 }
 
 static void
+put_policy(RinqFields *fields, int field, const RinqRetryPolicy *policy)
+{
+	rinq_put_fixed(fields, field, RINQ_FIELD_BYTES, policy, sizeof(*policy));
+}
+
+/* Get a policy; none when it is absent. */
+static void
+get_policy(const RinqFields *fields, int field, RinqRetryPolicy *policy)
+{
+	if (!rinq_get_fixed(fields, field, RINQ_FIELD_BYTES, policy, sizeof(*policy)))
+		memset(policy, 0, sizeof(*policy));
+}
+
+static void
 pack_listener(StringInfo list, const RinqListener *listener)
 {
 	RinqFields	fields;
@@ -71,7 +85,7 @@ pack_listener(StringInfo list, const RinqListener *listener)
 	rinq_put_uint32(&fields, RINQ_LISTENER_MAX_CONCURRENT, (uint32) listener->max_concurrent);
 	rinq_put_flag(&fields, RINQ_LISTENER_DEDUPLICATE, listener->deduplicate);
 	rinq_put_uint32(&fields, RINQ_LISTENER_TIMEOUT, (uint32) listener->timeout);
-	rinq_put_fixed(&fields, RINQ_LISTENER_RETRY, RINQ_FIELD_BYTES, &listener->retry, sizeof(listener->retry));
+	put_policy(&fields, RINQ_LISTENER_RETRY, &listener->retry);
 	rinq_put_int64(&fields, RINQ_LISTENER_DUE, listener->due);
 	rinq_put_bytes(&fields, RINQ_LISTENER_ORDER_BY, listener->order_by);
 	rinq_put_bytes(&fields, RINQ_LISTENER_PROBLEM, config_text_bytes(listener->problem));
@@ -93,8 +107,7 @@ unpack_listener(RinqBytes *list)
 	listener->max_concurrent = (int32) rinq_get_uint32(&fields, RINQ_LISTENER_MAX_CONCURRENT);
 	listener->deduplicate = rinq_get_flag(&fields, RINQ_LISTENER_DEDUPLICATE);
 	listener->timeout = (int32) rinq_get_uint32(&fields, RINQ_LISTENER_TIMEOUT);
-	if (!rinq_get_fixed(&fields, RINQ_LISTENER_RETRY, RINQ_FIELD_BYTES, &listener->retry, sizeof(listener->retry)))
-		memset(&listener->retry, 0, sizeof(listener->retry));
+	get_policy(&fields, RINQ_LISTENER_RETRY, &listener->retry);
 	listener->due = rinq_get_int64(&fields, RINQ_LISTENER_DUE);
 	listener->order_by = copy_config_bytes(&fields, RINQ_LISTENER_ORDER_BY);
 	listener->problem = copy_config_text(&fields, RINQ_LISTENER_PROBLEM);
@@ -115,6 +128,8 @@ pack_subscription(StringInfo list, const RinqDurableSubscription *subscription)
 	rinq_put_oid(&fields, RINQ_SUBSCRIPTION_OWNER, listener->owner);
 	rinq_put_bytes(&fields, RINQ_SUBSCRIPTION_PROBLEM, config_text_bytes(listener->problem));
 	rinq_put_bytes(&fields, RINQ_SUBSCRIPTION_ATTRIBUTES, subscription->attributes);
+	put_policy(&fields, RINQ_SUBSCRIPTION_RETRY, &listener->retry);
+	rinq_put_int64(&fields, RINQ_SUBSCRIPTION_DUE, listener->due);
 	rinq_fields_append(list, &fields);
 }
 
@@ -134,6 +149,8 @@ unpack_subscription(RinqBytes *list)
 	listener->role = rinq_get_oid(&fields, RINQ_SUBSCRIPTION_ROLE);
 	listener->owner = rinq_get_oid(&fields, RINQ_SUBSCRIPTION_OWNER);
 	listener->problem = copy_config_text(&fields, RINQ_SUBSCRIPTION_PROBLEM);
+	get_policy(&fields, RINQ_SUBSCRIPTION_RETRY, &listener->retry);
+	listener->due = rinq_get_int64(&fields, RINQ_SUBSCRIPTION_DUE);
 	attributes = rinq_get_bytes(&fields, RINQ_SUBSCRIPTION_ATTRIBUTES);
 	subscription->attributes = rinq_bytes(palloc(attributes.len + 1), attributes.len);
 	if (attributes.len > 0)

@@ -28,17 +28,19 @@ typedef struct RinqListener
 	bool		deduplicate;
 	int32		timeout;		/* ms that a handler may take; 0: as the
 								 * setting says */
-	RinqRetryPolicy retry;		/* of commands that have failed */
+	RinqRetryPolicy retry;		/* of commands, or of a subscription's
+								 * notifications, that have failed */
 	RinqBytes	order_by;		/* path of the value in a payload of which one
 								 * is handled at a time, each element with a
 								 * zero byte behind it; empty: of none */
-	int64		due;			/* when the first command that waits in the
-								 * inbox is due, on the monotonic clock; 0 is
-								 * none */
+	int64		due;			/* when the first one of these that waits in
+								 * the inbox is due, on the monotonic clock; 0
+								 * is none */
 	char	   *problem;		/* why it cannot be served; NULL when it can */
 } RinqListener;
 
-/* bytes that the attributes of a subscription may have, as text */
+/* bytes that the name of a subscription may have, and its attributes as text */
+#define RINQ_MAX_SUBSCRIPTION_NAME 200
 #define RINQ_MAX_SUBSCRIPTION_SIZE 65536
 
 /* a session that is made at each connect, and listens to notifications */

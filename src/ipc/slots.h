@@ -137,6 +137,12 @@ typedef struct RinqCommonFields
 	int			span;
 	int			traceparent;
 	int			tracestate;
+
+	/* of requests and notifications; responses have none of these */
+	int			attempt;
+	int			first_received;
+	int			refusal;
+	int			digest;
 } RinqCommonFields;
 
 extern const RinqCommonFields *rinq_common_fields_of(const RinqFields *fields);
@@ -169,8 +175,10 @@ typedef struct RinqSlot
 	int32		timeout;		/* requests: ms of the listener's own; 0: as
 								 * the setting says */
 	bool		from_inbox;		/* requests: the first one that is due in the
-								 * inbox, for the namespace */
-	RinqRetryPolicy retry;		/* requests: of the listener */
+								 * inbox, for the namespace or subscription */
+	bool		give_up;		/* notifications that are kept: the executor
+								 * has ended each time, and sets it aside */
+	RinqRetryPolicy retry;		/* requests: of the listener or subscription */
 	int64		due;			/* result of a request: when the inbox has one
 								 * that is due, or this is; 0 is never, or not
 								 * known */
@@ -197,7 +205,8 @@ typedef enum RinqEventKind
 	RINQ_EVENT_ABANDONED,		/* slot: no process waits any more */
 	RINQ_EVENT_RESULT,			/* slot: the result of a request */
 	RINQ_EVENT_MORE_DUE,		/* slot: the inbox has another one that is due
-								 * for the namespace of this one */
+								 * for the namespace, or subscription, of this
+								 * one */
 	RINQ_EVENT_SESSION,			/* procno of a process that has a new session,
 								 * and its number */
 	RINQ_EVENT_CLIENT_GONE		/* number of a backend that ended */

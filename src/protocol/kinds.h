@@ -148,6 +148,13 @@ enum
 	RINQ_NOTIFICATION_SPAN,
 	RINQ_NOTIFICATION_TRACEPARENT,
 	RINQ_NOTIFICATION_TRACESTATE,
+	RINQ_NOTIFICATION_SUBSCRIPTION, /* name of the durable subscription that it
+									 * came for, in the database's encoding;
+									 * absent for none */
+	RINQ_NOTIFICATION_ATTEMPT,	/* these four as in requests */
+	RINQ_NOTIFICATION_FIRST_RECEIVED,
+	RINQ_NOTIFICATION_REFUSAL,
+	RINQ_NOTIFICATION_DIGEST,
 	RINQ_NOTIFICATION_END
 };
 
@@ -260,6 +267,8 @@ enum
 	RINQ_SUBSCRIPTION_OWNER,	/* OID */
 	RINQ_SUBSCRIPTION_PROBLEM,
 	RINQ_SUBSCRIPTION_ATTRIBUTES,	/* a list (protocol/attribute.h) */
+	RINQ_SUBSCRIPTION_RETRY,	/* these two as in listeners */
+	RINQ_SUBSCRIPTION_DUE,
 	RINQ_SUBSCRIPTION_END
 };
 

@@ -10,6 +10,7 @@
 #include "catalog/pg_type.h"
 #include "protocol/notification.h"
 #include "protocol/payload.h"
+#include "utils/timestamp.h"
 
 /* columns of rinq_notification; the install script defines it to match */
 enum
@@ -22,11 +23,14 @@ enum
 	COLUMN_PAYLOAD,
 	COLUMN_IS_MULTICAST,
 	COLUMN_CONSTRAINT,
-	COLUMN_TRACE_ID
+	COLUMN_TRACE_ID,
+	COLUMN_ATTEMPT,
+	COLUMN_FIRST_RECEIVED
 };
 
 const Oid	rinq_notification_types[RINQ_NOTIFICATION_COLUMNS] = {
-	TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, BOOLOID, InvalidOid, TEXTOID
+	TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, JSONBOID, BOOLOID, InvalidOid, TEXTOID,
+	INT4OID, TIMESTAMPTZOID
 };
 
 /*
@@ -52,7 +56,7 @@ rinq_notification_row(const RinqFields *fields, Datum *values, bool *nulls)
 	Jsonb	   *payload = rinq_payload_to_jsonb(rinq_get_bytes(fields, RINQ_NOTIFICATION_PAYLOAD));
 	int			i;
 
-	StaticAssertStmt(lengthof(texts) + 3 == RINQ_NOTIFICATION_COLUMNS, "each column of rinq_notification is filled in");
+	StaticAssertStmt(lengthof(texts) + 5 == RINQ_NOTIFICATION_COLUMNS, "each column of rinq_notification is filled in");
 
 	memset(nulls, 0, RINQ_NOTIFICATION_COLUMNS * sizeof(bool));
 	for (i = 0; i < (int) lengthof(texts); i++)
@@ -64,4 +68,6 @@ rinq_notification_row(const RinqFields *fields, Datum *values, bool *nulls)
 
 	/* the peer has read it, so it is a value of the type as it is */
 	values[COLUMN_CONSTRAINT] = PointerGetDatum(rinq_bytes_to_bytea(constraint));
+	values[COLUMN_ATTEMPT] = Int32GetDatum((int32) rinq_get_uint32(fields, RINQ_NOTIFICATION_ATTEMPT));
+	values[COLUMN_FIRST_RECEIVED] = TimestampTzGetDatum(rinq_get_int64(fields, RINQ_NOTIFICATION_FIRST_RECEIVED));
 }

@@ -12,7 +12,7 @@
 
 #include "protocol/kinds.h"
 
-#define RINQ_NOTIFICATION_COLUMNS 9
+#define RINQ_NOTIFICATION_COLUMNS 11
 
 /* types of the columns, InvalidOid for one of the extension's own */
 extern const Oid rinq_notification_types[RINQ_NOTIFICATION_COLUMNS];

@@ -17,6 +17,7 @@
 #include "backend/own_schema.h"
 #include "backend/own_tables.h"
 #include "backend/parallel.h"
+#include "backend/retry_policy.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "ipc/listener_config.h"
@@ -34,29 +35,28 @@ PG_FUNCTION_INFO_V1(rinq_subscribe);
 PG_FUNCTION_INFO_V1(rinq_unsubscribe);
 
 #define TABLE_NAME "subscription"
-#define MAX_NAME_LEN 200
-
 static char *
 name_argument(FunctionCallInfo fcinfo)
 {
 	char	   *name = rinq_text_argument(fcinfo, 0, "name");
 
-	if (name[0] == '\0' || strlen(name) > MAX_NAME_LEN)
+	if (name[0] == '\0' || strlen(name) > RINQ_MAX_SUBSCRIPTION_NAME)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid name of a subscription: \"%s\"", name),
-				 errdetail("A name has 1 to %d bytes.", MAX_NAME_LEN)));
+				 errdetail("A name has 1 to %d bytes.", RINQ_MAX_SUBSCRIPTION_NAME)));
 	return name;
 }
 
 /*
  * rinq_subscribe(name text, namespace text, handler regprocedure, attributes
- * jsonb) returns void
+ * jsonb, retry jsonb) returns void
  *
  * Has notifications in a namespace handled by a function, as the current role,
  * from commit on: those to a session with these attributes, in that namespace,
- * which the peer makes whenever it connects.  A subscription of one's own with
- * the same name is replaced.
+ * which the peer makes whenever it connects.  Those that fail are tried again as
+ * retry says, and then set aside; NULL is that they are not kept.  A subscription
+ * of one's own with the same name is replaced.
  */
 Datum
 rinq_subscribe(PG_FUNCTION_ARGS)
@@ -64,8 +64,9 @@ rinq_subscribe(PG_FUNCTION_ARGS)
 	char	   *name;
 	char	   *namespace;
 	Oid			func;
-	Oid			types[7] = {TEXTOID, TEXTOID, TEXTOID, OIDOID, OIDOID, JSONBOID, BOOLOID};
-	Datum		values[7];
+	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, OIDOID, OIDOID, JSONBOID, BOOLOID, JSONBOID};
+	Datum		values[lengthof(types)];
+	char		nulls[lengthof(types)];
 	Jsonb	   *attributes;
 	char	   *text;
 
@@ -82,6 +83,8 @@ rinq_subscribe(PG_FUNCTION_ARGS)
 				 errmsg("attributes must not be null")));
 	func = PG_GETARG_OID(2);
 	attributes = PG_GETARG_JSONB_P(3);
+	if (!PG_ARGISNULL(4))
+		rinq_retry_policy_check(PG_GETARG_JSONB_P(4));
 	rinq_require_preloaded();
 	rinq_check_handler(func, RINQ_WORK_NOTIFICATION, GetUserId());
 	if (!JB_ROOT_IS_OBJECT(attributes))
@@ -98,6 +101,7 @@ rinq_subscribe(PG_FUNCTION_ARGS)
 				 errmsg("attributes of %zu bytes are too large", strlen(text)),
 				 errdetail("Those of a subscription may have %d bytes as text.",
 						   RINQ_MAX_SUBSCRIPTION_SIZE)));
+	memset(nulls, ' ', sizeof(nulls));
 	values[0] = CStringGetTextDatum(name);
 	values[1] = CStringGetTextDatum(namespace);
 	values[2] = CStringGetTextDatum(format_procedure_qualified(func));
@@ -105,16 +109,18 @@ rinq_subscribe(PG_FUNCTION_ARGS)
 	values[4] = ObjectIdGetDatum(rinq_function_owner(func));
 	values[5] = JsonbPGetDatum(attributes);
 	values[6] = BoolGetDatum(superuser());
+	nulls[7] = PG_ARGISNULL(4) ? 'n' : ' ';
+	values[7] = PG_ARGISNULL(4) ? (Datum) 0 : PG_GETARG_DATUM(4);
 	if (rinq_own_table_write(rinq_internal_schema(), TABLE_NAME,
-							 "INSERT INTO %s AS s (name, namespace, handler, role, owner, attributes)"
+							 "INSERT INTO %s AS s (name, namespace, handler, role, owner, attributes, retry)"
 							 " VALUES ($1, $2, $3, rinq_internal.role_reference($4),"
-							 " rinq_internal.role_reference($5), $6)"
+							 " rinq_internal.role_reference($5), $6, $8)"
 							 " ON CONFLICT (name) DO UPDATE"
 							 " SET namespace = excluded.namespace, handler = excluded.handler,"
 							 " role = excluded.role, owner = excluded.owner,"
-							 " attributes = excluded.attributes, identity = excluded.identity"
+							 " attributes = excluded.attributes, retry = excluded.retry, identity = excluded.identity"
 							 " WHERE rinq_internal.role_oid(s.role) OPERATOR(pg_catalog.=) $4 OR $7",
-							 7, types, values, NULL) == 0)
+							 lengthof(types), types, values, nulls) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("subscription \"%s\" belongs to another role", name),

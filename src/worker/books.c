@@ -35,20 +35,29 @@ digest_update(pg_cryptohash_ctx *context, const void *data, size_t len)
 	}
 }
 
+static void
+digest_update_field(pg_cryptohash_ctx *context, const RinqFields *fields, int field)
+{
+	RinqBytes	part = rinq_get_bytes(fields, field);
+	uint64		len = part.len;
+
+	digest_update(context, &len, sizeof(len));
+	if (len > 0)
+		digest_update(context, part.data, len);
+}
+
 /*
  * Compute the digest of what a request asks for, and whether its response is
- * wanted.
+ * wanted; or of what a notification says, and which subscription it is for.
  */
 Datum
 rinq_request_digest(const RinqSlot *slot, const RinqFields *fields)
 {
-	static const int parts[] = {
-		RINQ_REQUEST_NAMESPACE, RINQ_REQUEST_COMMAND, RINQ_REQUEST_PAYLOAD
-	};
+	const RinqCommonFields *common = rinq_common_fields_of(fields);
+	bool		is_notification = fields->kind == RINQ_KIND_NOTIFICATION;
 	uint8		digest[PG_SHA256_DIGEST_LENGTH];
-	uint8		wanted = slot->wants_response ? 1 : 0;
+	uint8		what = is_notification ? 2 : slot->wants_response ? 1 : 0;
 	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
-	int			i;
 
 	if (context == NULL)
 		ereport(ERROR,
@@ -59,16 +68,12 @@ rinq_request_digest(const RinqSlot *slot, const RinqFields *fields)
 		pg_cryptohash_free(context);
 		elog(ERROR, "could not compute a digest of a request");
 	}
-	digest_update(context, &wanted, sizeof(wanted));
-	for (i = 0; i < (int) lengthof(parts); i++)
-	{
-		RinqBytes	part = rinq_get_bytes(fields, parts[i]);
-		uint64		len = part.len;
-
-		digest_update(context, &len, sizeof(len));
-		if (len > 0)
-			digest_update(context, part.data, len);
-	}
+	digest_update(context, &what, sizeof(what));
+	digest_update_field(context, fields, common->namespace);
+	digest_update_field(context, fields, common->subject);
+	digest_update_field(context, fields, common->payload);
+	if (is_notification)
+		digest_update_field(context, fields, RINQ_NOTIFICATION_SUBSCRIPTION);
 	if (pg_cryptohash_final(context, digest, sizeof(digest)) < 0)
 	{
 		pg_cryptohash_free(context);

@@ -96,6 +96,20 @@ terminate_executor(SIGNAL_ARGS)
 	errno = save_errno;
 }
 
+/* Tell whether it is a request whose caller waits for nothing. */
+static bool
+is_command(const RinqSlot *slot)
+{
+	return slot->work == RINQ_WORK_REQUEST && !slot->wants_response;
+}
+
+/* Tell whether it is a notification whose subscription keeps it when it fails. */
+static bool
+is_kept_notification(const RinqSlot *slot)
+{
+	return slot->work == RINQ_WORK_NOTIFICATION && (slot->from_inbox || slot->retry.attempts > 0);
+}
+
 /*
  * Give back what this process was running: it ends in the middle of it, and
  * its transaction is already rolled back.  A request whose handler has used up
@@ -120,7 +134,7 @@ give_back(int code, Datum arg)
 	if (rinq_limit_is_overrun())
 	{
 		rinq_log_limit(NULL);
-		if (slot->wants_response || slot->work != RINQ_WORK_REQUEST)
+		if (slot->wants_response || (slot->work != RINQ_WORK_REQUEST && !is_kept_notification(slot)))
 			rinq_result_plainly(slot, rinq_limit_text());
 	}
 	if (rinq_slot_move(slot, RINQ_SLOT_RUNNING, RINQ_SLOT_DONE))
@@ -175,22 +189,15 @@ attach_executor(void)
 	return wanted;
 }
 
-/* Tell whether it is a request whose caller waits for nothing. */
-static bool
-is_command(const RinqSlot *slot)
-{
-	return slot->work == RINQ_WORK_REQUEST && !slot->wants_response;
-}
-
 /* Raise an error if the peer has found that the handler cannot be run. */
 static void
 refuse_request(const RinqFields *fields)
 {
 	RinqBytes	refusal;
 
-	if (fields->kind != RINQ_KIND_REQUEST)
+	if (fields->kind == RINQ_KIND_RESPONSE)
 		return;
-	refusal = rinq_get_bytes(fields, RINQ_REQUEST_REFUSAL);
+	refusal = rinq_get_bytes(fields, rinq_common_fields_of(fields)->refusal);
 	if (refusal.data != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -299,8 +306,8 @@ run_handler(RinqSlot *slot, const RinqFields *fields)
 	}
 	PopActiveSnapshot();
 
-	/* what is acknowledged does not come again */
-	if (slot->work == RINQ_WORK_REQUEST)
+	/* what is acknowledged, or not kept any more, does not come again */
+	if (slot->work == RINQ_WORK_REQUEST || is_kept_notification(slot))
 		rinq_commit_durably();
 	CommitTransactionCommand();
 	rinq_limit_disarm();
@@ -404,7 +411,7 @@ try_request(RinqSlot *slot, const RinqFields *fields, int tries, MemoryContext c
 	MemoryContextSwitchTo(context);
 	if (error == NULL)
 		return true;
-	if (!retry && is_command(slot))
+	if (!retry && rinq_inbox_keeps(slot, fields, error))
 		rinq_inbox_failed(database, slot, fields, error, on_standby, context);
 	else if (!retry && !rinq_inbox_call_again(database, slot, fields, error))
 		rinq_result_error(slot, error, context);

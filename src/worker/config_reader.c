@@ -185,7 +185,10 @@ may_read_waiting(void)
 		may_read("inbox_waiting");
 }
 
-/* Read the policy for failed commands; rows that did not come by rinq_listen may have a bad one. */
+/*
+ * Read the policy for what has failed; rows that did not come by rinq_listen or
+ * rinq_subscribe may have a bad one.
+ */
 static void
 read_retry(HeapTuple row, TupleDesc desc, int column, RinqListener *listener, MemoryContext context)
 {
@@ -231,25 +234,38 @@ read_order_by(HeapTuple row, TupleDesc desc, int column, RinqListener *listener,
 	MemoryContextSwitchTo(old);
 }
 
+/* Read when the first one that waits is due. */
+static void
+read_due(HeapTuple row, TupleDesc desc, int column, RinqListener *listener)
+{
+	bool		isnull;
+	Datum		due = SPI_getbinval(row, desc, column, &isnull);
+
+	listener->due = isnull ? 0 : rinq_clock_of_wall(rinq_ms_of_timestamp(DatumGetTimestampTz(due))) + 1;
+}
+
+/* when the first one is due of those that wait, or it is looked for, when that cannot be read now */
+#define FIRST_DUE(of) "(SELECT w.due FROM %1$s.inbox_waiting w" \
+	" WHERE " of " AND w.database OPERATOR(pg_catalog.=)" \
+	" (SELECT d.oid FROM pg_catalog.pg_database d" \
+	" WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())" \
+	" ORDER BY w.subscription, w.due LIMIT 1)"
+#define UNKNOWN_DUE "CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.now() END"
+
 #define LISTENER_COLUMNS "SELECT " COMMON_COLUMNS ", COALESCE(t.max_concurrent, 0), t.deduplicate," \
 	" COALESCE(t.timeout_ms, 0), t.retry, t.order_by, "
 #define FROM_LISTENERS " FROM %1$s.listener t" \
 	" WHERE t.on_standby OR NOT pg_catalog.pg_is_in_recovery() ORDER BY t.namespace"
 
 static List *
-read_listeners(const char *schema, MemoryContext context)
+read_listeners(const char *schema, bool waiting, MemoryContext context)
 {
 	List	   *listeners = NIL;
 	uint64		i;
 
-	run_config_query(may_read_waiting() ?
-					 LISTENER_COLUMNS "(SELECT w.due FROM %1$s.inbox_waiting w"
-					 " WHERE w.namespace OPERATOR(pg_catalog.=) t.namespace AND w.database OPERATOR(pg_catalog.=)"
-					 " (SELECT d.oid FROM pg_catalog.pg_database d"
-					 " WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())"
-					 " ORDER BY w.due LIMIT 1)" FROM_LISTENERS :
-					 LISTENER_COLUMNS "CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.now() END"
-					 FROM_LISTENERS, schema, "listeners");
+	run_config_query(waiting ?
+					 LISTENER_COLUMNS FIRST_DUE("w.namespace OPERATOR(pg_catalog.=) t.namespace AND w.subscription IS NULL")
+					 FROM_LISTENERS : LISTENER_COLUMNS UNKNOWN_DUE FROM_LISTENERS, schema, "listeners");
 	for (i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
@@ -257,7 +273,6 @@ read_listeners(const char *schema, MemoryContext context)
 		RinqListener *listener = MemoryContextAlloc(context, sizeof(RinqListener));
 		MemoryContext old;
 		bool		isnull;
-		Datum		due;
 
 		read_common(row, desc, listener, context);
 		listener->max_concurrent = DatumGetInt32(SPI_getbinval(row, desc, 5, &isnull));
@@ -265,8 +280,7 @@ read_listeners(const char *schema, MemoryContext context)
 		listener->timeout = DatumGetInt32(SPI_getbinval(row, desc, 7, &isnull));
 		read_retry(row, desc, 8, listener, context);
 		read_order_by(row, desc, 9, listener, context);
-		due = SPI_getbinval(row, desc, 10, &isnull);
-		listener->due = isnull ? 0 : rinq_clock_of_wall(rinq_ms_of_timestamp(DatumGetTimestampTz(due))) + 1;
+		read_due(row, desc, 10, listener);
 		old = MemoryContextSwitchTo(context);
 		listeners = lappend(listeners, listener);
 		MemoryContextSwitchTo(old);
@@ -307,6 +321,14 @@ pack_attributes(Datum keys, Datum values, MemoryContext context)
 	return rinq_bytes(list.data, list.len);
 }
 
+/* Note why a subscription gets no session: so no notification, which could be kept, comes for it. */
+static void
+refuse_attributes(RinqDurableSubscription *durable, const char *problem, MemoryContext context)
+{
+	durable->listener.problem = MemoryContextStrdup(context, problem);
+	memset(&durable->listener.retry, 0, sizeof(durable->listener.retry));
+}
+
 /*
  * Read the attributes of a subscription; rows that did not come by
  * rinq_subscribe may have what cannot be sent.
@@ -334,28 +356,31 @@ read_subscription_attributes(HeapTuple row, TupleDesc desc, RinqDurableSubscript
 		 */
 		MemoryContextSwitchTo(current);
 		FlushErrorState();
-		durable->listener.problem = MemoryContextStrdup(context,
-														"its attributes have no form in UTF-8");
+		refuse_attributes(durable, "its attributes have no form in UTF-8", context);
 	}
 	PG_END_TRY();
 }
 
+#define SUBSCRIPTION_COLUMNS "SELECT " COMMON_COLUMNS ", t.name," \
+	" ARRAY(SELECT a.key FROM pg_catalog.jsonb_each_text(s.attributes) a ORDER BY a.key)," \
+	" ARRAY(SELECT a.value FROM pg_catalog.jsonb_each_text(s.attributes) a ORDER BY a.key)," \
+	" s.size, t.retry, "
+#define FROM_SUBSCRIPTIONS " FROM %1$s.subscription t" \
+	" CROSS JOIN LATERAL (SELECT z.size, CASE WHEN z.size OPERATOR(pg_catalog.>) " \
+	CppAsString2(RINQ_MAX_SUBSCRIPTION_SIZE) " THEN '{}'::pg_catalog.jsonb" \
+	" ELSE t.attributes END AS attributes" \
+	" FROM (SELECT pg_catalog.octet_length(t.attributes::pg_catalog.text) AS size) z) s" \
+	" ORDER BY t.name"
+
 static List *
-read_subscriptions(const char *schema, MemoryContext context)
+read_subscriptions(const char *schema, bool waiting, MemoryContext context)
 {
 	List	   *subscriptions = NIL;
 	uint64		i;
 
-	run_config_query("SELECT " COMMON_COLUMNS ", t.name,"
-					 " ARRAY(SELECT a.key FROM pg_catalog.jsonb_each_text(s.attributes) a ORDER BY a.key),"
-					 " ARRAY(SELECT a.value FROM pg_catalog.jsonb_each_text(s.attributes) a ORDER BY a.key),"
-					 " s.size"
-					 " FROM %s.subscription t"
-					 " CROSS JOIN LATERAL (SELECT z.size, CASE WHEN z.size OPERATOR(pg_catalog.>) "
-					 CppAsString2(RINQ_MAX_SUBSCRIPTION_SIZE) " THEN '{}'::pg_catalog.jsonb"
-					 " ELSE t.attributes END AS attributes"
-					 " FROM (SELECT pg_catalog.octet_length(t.attributes::pg_catalog.text) AS size) z) s"
-					 " ORDER BY t.name", schema, "subscriptions");
+	run_config_query(waiting ?
+					 SUBSCRIPTION_COLUMNS FIRST_DUE("w.subscription OPERATOR(pg_catalog.=) t.name") FROM_SUBSCRIPTIONS :
+					 SUBSCRIPTION_COLUMNS UNKNOWN_DUE FROM_SUBSCRIPTIONS, schema, "subscriptions");
 	for (i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
@@ -367,8 +392,10 @@ read_subscriptions(const char *schema, MemoryContext context)
 		read_common(row, desc, &durable->listener, context);
 		durable->name = text_column(row, desc, 5, context);
 		durable->attributes = rinq_bytes("", 0);
+		read_retry(row, desc, 9, &durable->listener, context);
+		read_due(row, desc, 10, &durable->listener);
 		if (DatumGetInt32(SPI_getbinval(row, desc, 8, &isnull)) > RINQ_MAX_SUBSCRIPTION_SIZE)
-			durable->listener.problem = MemoryContextStrdup(context, "its attributes are too large");
+			refuse_attributes(durable, "its attributes are too large", context);
 		else
 			read_subscription_attributes(row, desc, durable, context);
 		old = MemoryContextSwitchTo(context);
@@ -494,10 +521,12 @@ read_database(RinqReading *reading, MemoryContext context)
 		read_identity_or_version(&reading->identities);
 		if (reading->identities.suspended == RINQ_NOT_SUSPENDED)
 		{
+			bool		waiting = may_read_waiting();
+
 			if (may_read("listener"))
-				config.listeners = read_listeners(schema, context);
+				config.listeners = read_listeners(schema, waiting, context);
 			if (!RecoveryInProgress() && may_read("subscription"))
-				config.durable = read_subscriptions(schema, context);
+				config.durable = read_subscriptions(schema, waiting, context);
 			read_server(&config.server, context);
 			if (!RecoveryInProgress() && may_read("mailbox") && may_read(RINQ_DURABLE_CALL_TABLE))
 				rinq_mailbox_read(&config);

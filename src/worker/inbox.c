@@ -193,12 +193,18 @@ count_attempt(void *arg)
  * have ended its executor, or the whole server, each time.  After some attempts
  * it is answered with an error, and set aside; then the result is true, as it
  * is for a command that was kept already, of which only the acknowledgement was
- * lost.
+ * lost.  Attempts at a notification are counted by the peer.
  */
 bool
 rinq_inbox_give_up(RinqDatabase *db, RinqSlot *slot, RinqFields *fields, MemoryContext context)
 {
 	Attempt		attempt;
+
+	if (slot->give_up)
+	{
+		rinq_inbox_set_aside(db, slot, fields, context);
+		return true;
+	}
 
 	/* a standby counts nothing; the peer waits longer between its attempts */
 	if (!slot->redelivered || rinq_max_attempts == 0 || RecoveryInProgress())

@@ -1,14 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * inbox_due.c
- *	  Taking a command that is due for its next attempt.
+ *	  Taking a command or notification that is due for its next attempt.
  *
- * When a command is due, the peer has an executor take the oldest one of its
- * namespace.  The attempt is counted in a transaction of its own, before it
+ * When one is due, the peer has an executor take the oldest command of a
+ * namespace, or notification of a subscription.  The attempt is counted in a transaction of its own, before it
  * begins; the row is then due a little later, so that no other executor
  * takes it meanwhile, and another one does if this process ends.  The handler's
  * transaction deletes the row first, if it is still the row of this attempt:
- * the row is gone if and only if the command was handled.
+ * the row is gone if and only if it was handled.
  *
  *-------------------------------------------------------------------------
  */
@@ -84,55 +84,75 @@ taken_number(int column)
 	return rinq_inbox_types[column] == INT4OID ? DatumGetInt32(value) : DatumGetInt64(value);
 }
 
-/* Make the row that a statement has returned the request that is to be handled. */
+static void
+put_column(Taking *taking, int field, int column)
+{
+	rinq_put_bytes(taking->fields, field, copy_column(taking, column));
+}
+
+/* Tell whether it is a notification, and not a command. */
+static bool
+is_notification(const Taking *taking)
+{
+	return taking->fields->kind == RINQ_KIND_NOTIFICATION;
+}
+
+/* Make the row that a statement has returned the request or notification that is to be handled. */
 static void
 read_taken(Taking *taking)
 {
-	static const struct
-	{
-		int			field;
-		int			column;
-	}			parts[] = {
-		{RINQ_REQUEST_ID, RINQ_INBOX_ID}, {RINQ_REQUEST_DIGEST, RINQ_INBOX_DIGEST},
-		{RINQ_REQUEST_SOURCE, RINQ_INBOX_SOURCE}, {RINQ_REQUEST_COMMAND, RINQ_INBOX_COMMAND},
-		{RINQ_REQUEST_PAYLOAD, RINQ_INBOX_PAYLOAD}, {RINQ_REQUEST_TRACE, RINQ_INBOX_TRACE_ID},
-		{RINQ_REQUEST_SPAN, RINQ_INBOX_SPAN_CONTEXT}, {RINQ_REQUEST_TRACEPARENT, RINQ_INBOX_TRACEPARENT},
-		{RINQ_REQUEST_TRACESTATE, RINQ_INBOX_TRACESTATE}
-	};
+	const RinqCommonFields *common = rinq_common_fields_of(taking->fields);
 	TimestampTz deadline = taken_number(RINQ_INBOX_DEADLINE);
-	int			i;
 
-	for (i = 0; i < (int) lengthof(parts); i++)
-		rinq_put_bytes(taking->fields, parts[i].field, copy_column(taking, parts[i].column));
-	rinq_put_uint32(taking->fields, RINQ_REQUEST_ATTEMPT, (uint32) taken_number(RINQ_INBOX_ATTEMPTS));
-	rinq_put_int64(taking->fields, RINQ_REQUEST_FIRST_RECEIVED, taken_number(RINQ_INBOX_FIRST_RECEIVED));
+	put_column(taking, common->id, RINQ_INBOX_ID);
+	put_column(taking, common->digest, RINQ_INBOX_DIGEST);
+	put_column(taking, common->source, RINQ_INBOX_SOURCE);
+	put_column(taking, common->namespace, RINQ_INBOX_NAMESPACE);
+	put_column(taking, common->subject, RINQ_INBOX_COMMAND);
+	put_column(taking, common->payload, RINQ_INBOX_PAYLOAD);
+	put_column(taking, common->trace, RINQ_INBOX_TRACE_ID);
+	put_column(taking, common->span, RINQ_INBOX_SPAN_CONTEXT);
+	put_column(taking, common->traceparent, RINQ_INBOX_TRACEPARENT);
+	put_column(taking, common->tracestate, RINQ_INBOX_TRACESTATE);
+	if (is_notification(taking))
+	{
+		put_column(taking, RINQ_NOTIFICATION_TARGET, RINQ_INBOX_TARGET);
+		put_column(taking, RINQ_NOTIFICATION_CONSTRAINT, RINQ_INBOX_FILTER);
+	}
+	rinq_put_uint32(taking->fields, common->attempt, (uint32) taken_number(RINQ_INBOX_ATTEMPTS));
+	rinq_put_int64(taking->fields, common->first_received, taken_number(RINQ_INBOX_FIRST_RECEIVED));
 	taking->slot->deadline = deadline == 0 ? 0 : rinq_clock_of_wall(rinq_ms_of_timestamp(deadline));
 	rinq_inbox_tries = (int) taken_number(RINQ_INBOX_TRIES);
 }
 
-#define OF_NAMESPACE " WHERE namespace OPERATOR(pg_catalog.=) $1 AND database OPERATOR(pg_catalog.=) $2"
+/* Return the condition on rows of a namespace's commands, or a subscription's notifications. */
+static const char *
+rows_of(const Taking *taking)
+{
+	return is_notification(taking) ?
+		"subscription OPERATOR(pg_catalog.=) $1 AND database OPERATOR(pg_catalog.=) $2" :
+		"namespace OPERATOR(pg_catalog.=) $1 AND subscription IS NULL AND database OPERATOR(pg_catalog.=) $2";
+}
 
-/* Take the one of a namespace that has been due for longest, if there is one. */
+/* Take the one that has been due for longest, if there is one. */
 static void
 take_oldest(Taking *taking, const RinqOwnTable *table, Datum *values)
 {
 	Oid			types[2] = {TEXTOID, OIDOID};
 
 	taking->found =
-		rinq_own_table_execute(psprintf("WITH n AS MATERIALIZED (SELECT id, digest FROM %s" OF_NAMESPACE
+		rinq_own_table_execute(psprintf("WITH n AS MATERIALIZED (SELECT id, digest FROM %s WHERE %s"
 										" AND due OPERATOR(pg_catalog.<=) pg_catalog.now()"
-										" ORDER BY due LIMIT 1 FOR UPDATE SKIP LOCKED)"
-										" UPDATE %s AS w SET attempts = w.attempts OPERATOR(pg_catalog.+) 1,"
+										" ORDER BY subscription, due LIMIT 1 FOR UPDATE SKIP LOCKED),"
+										" u AS (UPDATE %s AS w SET attempts = w.attempts OPERATOR(pg_catalog.+) 1,"
 										" tries = w.tries OPERATOR(pg_catalog.+) 1, last_attempt = pg_catalog.now(),"
 										" due = pg_catalog.now() OPERATOR(pg_catalog.+)"
 										" '" CppAsString2(RINQ_ATTEMPT_GRACE) " ms'::pg_catalog.interval"
 										" FROM n WHERE w.id OPERATOR(pg_catalog.=) n.id"
 										" AND w.digest OPERATOR(pg_catalog.=) n.digest"
-										" RETURNING w.id, w.digest, w.source, w.namespace, w.command, w.payload,"
-										" w.trace_id, w.deadline, w.span_context, w.traceparent, w.tracestate,"
-										" w.handler, w.attempts, w.first_received, w.last_attempt, w.sqlstate,"
-										" w.error, w.detail, w.hint, w.context, w.tries",
-										table->name, table->name), 2, types, values, NULL) > 0;
+										" RETURNING w.*)"
+										" SELECT " RINQ_INBOX_COMMON_COLUMNS ", tries FROM u",
+										table->name, rows_of(taking), table->name), 2, types, values, NULL) > 0;
 	if (taking->found)
 		read_taken(taking);
 }
@@ -147,14 +167,15 @@ find_next_due(Taking *taking, const RinqOwnTable *table, Datum *values)
 
 	if (taking->found)
 	{
-		values[2] = rinq_text_datum(rinq_get_bytes(taking->fields, RINQ_REQUEST_ID));
+		values[2] = rinq_text_datum(rinq_get_bytes(taking->fields, rinq_common_fields_of(taking->fields)->id));
 		values[3] = rinq_inbox_digest(taking->slot, taking->fields);
 		nulls[2] = nulls[3] = ' ';
 	}
 	taking->next = DT_NOEND;
-	if (rinq_own_table_execute(psprintf("SELECT due FROM %s" OF_NAMESPACE
+	if (rinq_own_table_execute(psprintf("SELECT due FROM %s WHERE %s"
 										" AND ($3 IS NULL OR id OPERATOR(pg_catalog.<>) $3"
-										" OR digest OPERATOR(pg_catalog.<>) $4) ORDER BY due LIMIT 1", table->name),
+										" OR digest OPERATOR(pg_catalog.<>) $4) ORDER BY subscription, due LIMIT 1",
+										table->name, rows_of(taking)),
 							   4, types, values, nulls) > 0)
 		taking->next = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	taking->more = taking->next <= GetCurrentTransactionStartTimestamp();
@@ -180,7 +201,8 @@ take_due(void *arg)
 	const char *reason;
 
 	rinq_own_table_open(&table, rinq_internal_schema(), RINQ_INBOX_WAITING);
-	values[0] = rinq_text_datum(rinq_get_bytes(taking->fields, RINQ_REQUEST_NAMESPACE));
+	values[0] = is_notification(taking) ? rinq_subscription_datum(taking->fields) :
+		rinq_text_datum(rinq_get_bytes(taking->fields, RINQ_REQUEST_NAMESPACE));
 	values[1] = ObjectIdGetDatum(MyDatabaseId);
 	take_oldest(taking, &table, values);
 	find_next_due(taking, &table, values);
@@ -217,8 +239,8 @@ note_next_due(RinqDatabase *db, uint32 index, const Taking *taking)
 }
 
 /*
- * Take the command of a namespace that has been due for longest, and count the
- * attempt.  False when there is none that may be handled now; then the slot has
+ * Take the command of a namespace, or the notification of a subscription, that has
+ * been due for longest, and count the attempt.  False when there is none that may be handled now; then the slot has
  * its result.
  */
 bool

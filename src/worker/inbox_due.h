@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * inbox_due.h
- *	  Taking a command that is due for its next attempt.
+ *	  Taking a command or notification that is due for its next attempt.
  *
  *-------------------------------------------------------------------------
  */

@@ -1,14 +1,18 @@
 /*-------------------------------------------------------------------------
  *
  * inbox_failed.c
- *	  What becomes of requests that have failed: another attempt, or they are set
- *	  aside.
+ *	  What becomes of requests and notifications that have failed: another attempt,
+ *	  or they are set aside.
  *
  * No caller hears of the error that ends a command, so it is written down, in a
  * transaction that commits before the command is acknowledged: in
  * "inbox_waiting" when the listener's policy, or the handler itself, wants
  * another attempt, in "inbox_dead_letter" when not.  Where that fails, the
  * command goes back to the broker.
+ *
+ * The same is done for a notification of a subscription with a policy, which was
+ * acknowledged when it arrived.  Where it cannot be written down, the peer has it
+ * handled again.
  *
  *-------------------------------------------------------------------------
  */
@@ -35,13 +39,27 @@
 int			rinq_inbox_tries = 0;
 
 /*
- * Tell whether a command's name has a form in this database; one that has none
- * is not handled by any attempt.
+ * Tell whether what has failed is kept: a command, or a notification of a
+ * subscription that wants that, or whose handler does.
+ */
+bool
+rinq_inbox_keeps(const RinqSlot *slot, const RinqFields *fields, const ErrorData *error)
+{
+	if (slot->work == RINQ_WORK_REQUEST)
+		return !slot->wants_response;
+	if (slot->work != RINQ_WORK_NOTIFICATION || rinq_get_bytes(fields, RINQ_NOTIFICATION_SUBSCRIPTION).data == NULL)
+		return false;
+	return slot->from_inbox || slot->retry.attempts > 0 || rinq_asks_for_retry(error);
+}
+
+/*
+ * Tell whether the name of a command, or type of a notification, has a form in
+ * this database; one that has none is not handled by any attempt.
  */
 static bool
 is_command_readable(const RinqFields *fields)
 {
-	RinqBytes	command = rinq_get_bytes(fields, RINQ_REQUEST_COMMAND);
+	RinqBytes	command = rinq_get_bytes(fields, rinq_common_fields_of(fields)->subject);
 	const char *text = rinq_message_from_wire(command);
 	int			before = 0;
 	int			after = 0;
@@ -102,28 +120,42 @@ describe_error(const RinqSlot *slot, ErrorData *error, RinqInboxCause * cause)
 	cause->context = error->context;
 }
 
-/* Count what has become of a failed command, and say in the log that it was set aside. */
+/* Count what has become of what has failed, and say in the log that it was set aside. */
 void
 rinq_inbox_tell(RinqDatabase *db, const RinqInboxFailure * failure, bool log)
 {
+	bool		is_notification = failure->fields->kind == RINQ_KIND_NOTIFICATION;
+
 	if (failure->delay >= 0)
 	{
-		rinq_count(db, RINQ_REQUESTS_RETRIED);
+		rinq_count(db, is_notification ? RINQ_NOTIFICATIONS_RETRIED : RINQ_REQUESTS_RETRIED);
 		return;
 	}
-	rinq_count(db, RINQ_REQUESTS_SET_ASIDE);
+	rinq_count(db, is_notification ? RINQ_NOTIFICATIONS_SET_ASIDE : RINQ_REQUESTS_SET_ASIDE);
 	if (log)
 		ereport(LOG,
-				(errmsg("rinq has set a request aside after attempt %u",
-						rinq_get_uint32(failure->fields, RINQ_REQUEST_ATTEMPT)),
+				(errmsg("rinq has set a %s aside after attempt %u", is_notification ? "notification" : "request",
+						rinq_get_uint32(failure->fields, rinq_common_fields_of(failure->fields)->attempt)),
 				 errdetail_internal("%s", failure->cause.message),
 				 errhint("Look at the view rinq_inbox_dead_letter.")));
 }
 
+/* Write a failure down, in a transaction, which converting text needs as well. */
+static void
+write_failure(void *arg)
+{
+	RinqInboxFailure *failure = arg;
+
+	if (!rinq_handler_entered && !failure->slot->from_inbox && failure->delay >= 0 &&
+		!is_command_readable(failure->fields))
+		failure->delay = -1;
+	rinq_inbox_write(failure);
+}
+
 /*
- * Keep a command that an error has ended for another attempt, or set it aside.
- * Its delivery may be acknowledged then; if it cannot be written down, it goes
- * back to the broker, as it does from a standby, which writes nothing down: also
+ * Keep a command or notification that an error has ended for another attempt, or
+ * set it aside.  Its delivery may be acknowledged then; if it cannot be written
+ * down, it is given back, as it is on a standby, which writes nothing down: also
  * when that was promoted since the handler began.
  *
  * To be called outside of any PG_CATCH, like rinq_result_error.
@@ -134,17 +166,16 @@ rinq_inbox_failed(RinqDatabase *db, RinqSlot *slot, const RinqFields *fields, Er
 {
 	RinqInboxFailure failure = {slot, fields};
 
-	Assert(InterruptHoldoffCount == 0 && !slot->wants_response);
+	Assert(InterruptHoldoffCount == 0 && rinq_inbox_keeps(slot, fields, error));
 	failure.began = GetCurrentStatementStartTimestamp();
 	describe_error(slot, error, &failure.cause);
-	failure.tries = slot->from_inbox ? rinq_inbox_tries : (int) rinq_get_uint32(fields, RINQ_REQUEST_ATTEMPT);
+	failure.tries = slot->from_inbox ? rinq_inbox_tries :
+		(int) rinq_get_uint32(fields, rinq_common_fields_of(fields)->attempt);
 	failure.delay = decide_delay(&failure, error);
 	rinq_slot_clear(slot);
-	if (!rinq_handler_entered && !slot->from_inbox && failure.delay >= 0 && !is_command_readable(fields))
-		failure.delay = -1;
 	slot->outcome = RINQ_OUTCOME_GIVEN_BACK;
 	if (on_standby ||
-		!rinq_keep_books(rinq_inbox_write, &failure, true, RINQ_BOOKS_LOCK_TIMEOUT, context))
+		!rinq_keep_books(write_failure, &failure, true, RINQ_BOOKS_LOCK_TIMEOUT, context))
 		return;
 	slot->outcome = RINQ_OUTCOME_SUCCESS;
 	if (failure.delay >= 0)
@@ -153,8 +184,9 @@ rinq_inbox_failed(RinqDatabase *db, RinqSlot *slot, const RinqFields *fields, Er
 }
 
 /*
- * Set a request aside that the broker has delivered too often.  Its caller, if
- * there is one, is told; else it is acknowledged if it could be written down.
+ * Set a request aside that the broker has delivered too often, or a notification
+ * whose executor has ended each time.  Its caller, if there is one, is told; else
+ * it is over if it could be written down.
  */
 void
 rinq_inbox_set_aside(RinqDatabase *db, RinqSlot *slot, const RinqFields *fields,
@@ -164,8 +196,9 @@ rinq_inbox_set_aside(RinqDatabase *db, RinqSlot *slot, const RinqFields *fields,
 	char		text[64];
 	bool		written;
 
-	snprintf(text, sizeof(text), "the request was given up after %u attempts",
-			 rinq_get_uint32(fields, RINQ_REQUEST_ATTEMPT));
+	snprintf(text, sizeof(text), "the %s was given up after %u attempts",
+			 fields->kind == RINQ_KIND_NOTIFICATION ? "notification" : "request",
+			 rinq_get_uint32(fields, rinq_common_fields_of(fields)->attempt));
 	failure.began = GetCurrentTimestamp();
 	failure.cause.message = text;
 	failure.delay = -1;

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * inbox_failed.h
- *	  What becomes of requests that have failed.
+ *	  What becomes of requests and notifications that have failed.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,9 +13,10 @@
 #include "ipc/slots.h"
 #include "worker/inbox_rows.h"
 
-/* attempts at the command that was taken from the inbox, since it was put there */
+/* attempts at what was taken from the inbox, since it was put there */
 extern int	rinq_inbox_tries;
 
+extern bool rinq_inbox_keeps(const RinqSlot *slot, const RinqFields *fields, const ErrorData *error);
 extern void rinq_inbox_failed(RinqDatabase *db, RinqSlot *slot, const RinqFields *fields,
 							  ErrorData *error, bool on_standby, MemoryContext context);
 extern void rinq_inbox_set_aside(RinqDatabase *db, RinqSlot *slot, const RinqFields *fields,

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * inbox_rows.c
- *	  The rows of commands that have failed, and of requests that were set aside:
- *	  what is written into them.
+ *	  The rows of commands and notifications that have failed, and of requests that
+ *	  were set aside: what is written into them.
  *
  * They have the same columns, but for a few; those that wait are in
  * "inbox_waiting", the others in "inbox_dead_letter".  All is done in the
@@ -32,14 +32,10 @@
 
 #define MAX_CAUSE_LEN 65536		/* bytes of each text of an error */
 
-#define COMMON_COLUMNS "id, digest, source, namespace, command, payload, trace_id, deadline," \
-	" span_context, traceparent, tracestate, handler, attempts, first_received, last_attempt," \
-	" sqlstate, error, detail, hint, context"
-
 const Oid	rinq_inbox_types[RINQ_INBOX_WAITING_END] = {
 	TEXTOID, BYTEAOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID, TEXTOID, TIMESTAMPTZOID,
 	BYTEAOID, BYTEAOID, BYTEAOID, TEXTOID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID,
-	TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
+	TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID,
 	INT4OID, TIMESTAMPTZOID, OIDOID
 };
 
@@ -73,55 +69,94 @@ put_time(Datum *values, char *nulls, int column, TimestampTz time)
 	put_datum(values, nulls, column, TimestampTzGetDatum(time));
 }
 
-/* Return the key of a request in the inbox, beside its id. */
+/*
+ * Return the name of the subscription that a notification is for, which is in the
+ * encoding of this database.
+ */
+Datum
+rinq_subscription_datum(const RinqFields *fields)
+{
+	RinqBytes	name = rinq_get_bytes(fields, RINQ_NOTIFICATION_SUBSCRIPTION);
+
+	return PointerGetDatum(cstring_to_text_with_len(name.data, (int) name.len));
+}
+
+/* Return the key of a request or notification in the inbox, beside its id. */
 Datum
 rinq_inbox_digest(const RinqSlot *slot, const RinqFields *fields)
 {
-	RinqBytes	digest = rinq_get_bytes(fields, RINQ_REQUEST_DIGEST);
+	RinqBytes	digest = rinq_get_bytes(fields, rinq_common_fields_of(fields)->digest);
 
 	if (digest.data != NULL)
 		return PointerGetDatum(rinq_bytes_to_bytea(digest));
 	return rinq_request_digest(slot, fields);
 }
 
+static Datum
+attempts_datum(const RinqFields *fields)
+{
+	return Int32GetDatum((int32) rinq_get_uint32(fields, rinq_common_fields_of(fields)->attempt));
+}
+
 static TimestampTz
 first_received(const RinqFields *fields)
 {
-	TimestampTz first = rinq_get_int64(fields, RINQ_REQUEST_FIRST_RECEIVED);
+	TimestampTz first = rinq_get_int64(fields, rinq_common_fields_of(fields)->first_received);
 
 	return first != 0 ? first : GetCurrentTimestamp();
 }
 
-/*
- * Fill in the columns that both tables have.  A command, or trace id, that has
- * no form in this database is written with question marks.
- */
+static void
+put_field(Datum *values, char *nulls, int column, const RinqFields *fields, int field)
+{
+	put_datum(values, nulls, column, rinq_text_datum(rinq_get_bytes(fields, field)));
+}
+
+/* Put a text that any peer may have chosen: what has no form in this database becomes question marks. */
+static void
+put_any_field(Datum *values, char *nulls, int column, const RinqFields *fields, int field)
+{
+	put_datum(values, nulls, column, CStringGetTextDatum(rinq_message_from_wire(rinq_get_bytes(fields, field))));
+}
+
+/* Fill in the columns that only notifications have. */
+static void
+put_notification(const RinqFields *fields, Datum *values, char *nulls)
+{
+	if (fields->kind != RINQ_KIND_NOTIFICATION)
+		return;
+	put_datum(values, nulls, RINQ_INBOX_SUBSCRIPTION, rinq_subscription_datum(fields));
+	put_field(values, nulls, RINQ_INBOX_TARGET, fields, RINQ_NOTIFICATION_TARGET);
+	put_bytea(values, nulls, RINQ_INBOX_FILTER, rinq_get_bytes(fields, RINQ_NOTIFICATION_CONSTRAINT));
+}
+
+/* Fill in the columns that both tables have. */
 static void
 put_request(const RinqInboxFailure * failure, Datum *values, char *nulls)
 {
 	const RinqSlot *slot = failure->slot;
 	const RinqFields *fields = failure->fields;
-	RinqBytes	handler = rinq_get_bytes(fields, RINQ_REQUEST_HANDLER);
+	const RinqCommonFields *common = rinq_common_fields_of(fields);
+	RinqBytes	handler = rinq_get_bytes(fields, common->handler);
 
-	put_datum(values, nulls, RINQ_INBOX_ID, rinq_text_datum(rinq_get_bytes(fields, RINQ_REQUEST_ID)));
+	put_field(values, nulls, RINQ_INBOX_ID, fields, common->id);
 	put_datum(values, nulls, RINQ_INBOX_DIGEST, rinq_inbox_digest(slot, fields));
-	put_datum(values, nulls, RINQ_INBOX_SOURCE, rinq_text_datum(rinq_get_bytes(fields, RINQ_REQUEST_SOURCE)));
-	put_datum(values, nulls, RINQ_INBOX_NAMESPACE, rinq_text_datum(rinq_get_bytes(fields, RINQ_REQUEST_NAMESPACE)));
-	put_datum(values, nulls, RINQ_INBOX_COMMAND,
-			  CStringGetTextDatum(rinq_message_from_wire(rinq_get_bytes(fields, RINQ_REQUEST_COMMAND))));
-	put_bytea(values, nulls, RINQ_INBOX_PAYLOAD, rinq_get_bytes(fields, RINQ_REQUEST_PAYLOAD));
-	put_datum(values, nulls, RINQ_INBOX_TRACE_ID,
-			  CStringGetTextDatum(rinq_message_from_wire(rinq_get_bytes(fields, RINQ_REQUEST_TRACE))));
+	put_field(values, nulls, RINQ_INBOX_SOURCE, fields, common->source);
+	put_field(values, nulls, RINQ_INBOX_NAMESPACE, fields, common->namespace);
+	put_any_field(values, nulls, RINQ_INBOX_COMMAND, fields, common->subject);
+	put_bytea(values, nulls, RINQ_INBOX_PAYLOAD, rinq_get_bytes(fields, common->payload));
+	put_any_field(values, nulls, RINQ_INBOX_TRACE_ID, fields, common->trace);
 	if (slot->deadline != 0)
 		put_time(values, nulls, RINQ_INBOX_DEADLINE,
 				 rinq_timestamp_of_ms(rinq_wall_of_clock(slot->deadline)));
-	put_bytea(values, nulls, RINQ_INBOX_SPAN_CONTEXT, rinq_get_bytes(fields, RINQ_REQUEST_SPAN));
-	put_bytea(values, nulls, RINQ_INBOX_TRACEPARENT, rinq_get_bytes(fields, RINQ_REQUEST_TRACEPARENT));
-	put_bytea(values, nulls, RINQ_INBOX_TRACESTATE, rinq_get_bytes(fields, RINQ_REQUEST_TRACESTATE));
+	put_bytea(values, nulls, RINQ_INBOX_SPAN_CONTEXT, rinq_get_bytes(fields, common->span));
+	put_bytea(values, nulls, RINQ_INBOX_TRACEPARENT, rinq_get_bytes(fields, common->traceparent));
+	put_bytea(values, nulls, RINQ_INBOX_TRACESTATE, rinq_get_bytes(fields, common->tracestate));
 	put_datum(values, nulls, RINQ_INBOX_HANDLER,
 			  CStringGetTextDatum(rinq_handler_name(pnstrdup(handler.data, handler.len))));
-	put_datum(values, nulls, RINQ_INBOX_ATTEMPTS, Int32GetDatum((int32) rinq_get_uint32(fields, RINQ_REQUEST_ATTEMPT)));
+	put_datum(values, nulls, RINQ_INBOX_ATTEMPTS, attempts_datum(fields));
 	put_time(values, nulls, RINQ_INBOX_FIRST_RECEIVED, first_received(fields));
+	put_notification(fields, values, nulls);
 	put_time(values, nulls, RINQ_INBOX_LAST_ATTEMPT, failure->began);
 }
 
@@ -143,9 +178,9 @@ run_with_key(const RinqOwnTable *table, const char *query, const RinqSlot *slot,
 	Oid			types[3] = {TEXTOID, BYTEAOID, INT4OID};
 	Datum		values[3];
 
-	values[0] = rinq_text_datum(rinq_get_bytes(fields, RINQ_REQUEST_ID));
+	values[0] = rinq_text_datum(rinq_get_bytes(fields, rinq_common_fields_of(fields)->id));
 	values[1] = rinq_inbox_digest(slot, fields);
-	values[2] = Int32GetDatum((int32) rinq_get_uint32(fields, RINQ_REQUEST_ATTEMPT));
+	values[2] = attempts_datum(fields);
 	return rinq_own_table_execute(psprintf(query, table->name), 3, types, values, NULL);
 }
 
@@ -187,12 +222,12 @@ insert_failure(const RinqInboxFailure * failure)
 		put_time(values, nulls, RINQ_INBOX_DUE, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), failure->delay));
 		put_datum(values, nulls, RINQ_INBOX_DATABASE, ObjectIdGetDatum(MyDatabaseId));
 	}
-	(void) rinq_own_table_execute(psprintf("INSERT INTO %s (" COMMON_COLUMNS ", %s)"
+	(void) rinq_own_table_execute(psprintf("INSERT INTO %s (" RINQ_INBOX_COMMON_COLUMNS ", %s)"
 										   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,"
-										   " $14, $15, $16, $17, $18, $19, $20, %s)"
+										   " $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, %s)"
 										   " ON CONFLICT (id, digest) DO NOTHING", table.name,
 										   waits ? "tries, due, database" : "recorded",
-										   waits ? "$21, $22, $23" : "pg_catalog.now()"),
+										   waits ? "$24, $25, $26" : "pg_catalog.now()"),
 								  count, types, values, nulls);
 	rinq_own_table_close(&table);
 }
@@ -217,10 +252,9 @@ update_waiting(const RinqInboxFailure * failure)
 	memset(all_nulls, 'n', sizeof(all_nulls));
 	put_cause(&failure->cause, all, all_nulls);
 	put_time(all, all_nulls, RINQ_INBOX_DUE, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), failure->delay));
-	put_datum(all, all_nulls, RINQ_INBOX_ID, rinq_text_datum(rinq_get_bytes(failure->fields, RINQ_REQUEST_ID)));
+	put_field(all, all_nulls, RINQ_INBOX_ID, failure->fields, rinq_common_fields_of(failure->fields)->id);
 	put_datum(all, all_nulls, RINQ_INBOX_DIGEST, rinq_inbox_digest(failure->slot, failure->fields));
-	put_datum(all, all_nulls, RINQ_INBOX_ATTEMPTS,
-			  Int32GetDatum((int32) rinq_get_uint32(failure->fields, RINQ_REQUEST_ATTEMPT)));
+	put_datum(all, all_nulls, RINQ_INBOX_ATTEMPTS, attempts_datum(failure->fields));
 	for (i = 0; i < (int) lengthof(columns); i++)
 	{
 		types[i] = rinq_inbox_types[columns[i]];
@@ -252,7 +286,7 @@ rinq_inbox_write(void *arg)
 }
 
 /*
- * Delete the row of the command that is about to be handled, in the handler's
+ * Delete the row of what is about to be handled, in the handler's
  * transaction, whatever the role has set for its own.  False when there is none
  * of this attempt any more: an administrator has deleted it, or another executor has it.
  */
@@ -262,7 +296,7 @@ rinq_inbox_claim(const RinqFields *fields)
 	bool		read_only = XactReadOnly;
 	bool		deleted;
 
-	Assert(rinq_get_bytes(fields, RINQ_REQUEST_DIGEST).data != NULL);
+	Assert(rinq_get_bytes(fields, rinq_common_fields_of(fields)->digest).data != NULL);
 	XactReadOnly = false;
 	deleted = delete_taken(NULL, fields);
 	XactReadOnly = read_only;

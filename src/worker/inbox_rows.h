@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * inbox_rows.h
- *	  The rows of commands that have failed, and of requests that were set aside.
+ *	  The rows of commands and notifications that have failed, and of requests that
+ *	  were set aside.
  *
  *-------------------------------------------------------------------------
  */
@@ -22,7 +23,7 @@ enum
 	RINQ_INBOX_DIGEST,
 	RINQ_INBOX_SOURCE,
 	RINQ_INBOX_NAMESPACE,
-	RINQ_INBOX_COMMAND,
+	RINQ_INBOX_COMMAND,			/* or the type of a notification */
 	RINQ_INBOX_PAYLOAD,
 	RINQ_INBOX_TRACE_ID,
 	RINQ_INBOX_DEADLINE,
@@ -38,6 +39,9 @@ enum
 	RINQ_INBOX_DETAIL,
 	RINQ_INBOX_HINT,
 	RINQ_INBOX_CONTEXT,
+	RINQ_INBOX_SUBSCRIPTION,	/* these three of notifications */
+	RINQ_INBOX_TARGET,
+	RINQ_INBOX_FILTER,
 	RINQ_INBOX_COMMON_END,
 
 	/* of those that wait */
@@ -68,8 +72,14 @@ typedef struct RinqInboxFailure
 	int64		delay;			/* ms until the next attempt; -1: set it aside */
 } RinqInboxFailure;
 
+#define RINQ_INBOX_COMMON_COLUMNS \
+	"id, digest, source, namespace, command, payload, trace_id, deadline," \
+	" span_context, traceparent, tracestate, handler, attempts, first_received, last_attempt," \
+	" sqlstate, error, detail, hint, context, subscription, target, filter"
+
 extern const Oid rinq_inbox_types[RINQ_INBOX_WAITING_END];
 
+extern Datum rinq_subscription_datum(const RinqFields *fields);
 extern Datum rinq_inbox_digest(const RinqSlot *slot, const RinqFields *fields);
 extern void rinq_inbox_write(void *arg);
 extern bool rinq_inbox_claim(const RinqFields *fields);

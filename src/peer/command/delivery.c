@@ -84,26 +84,60 @@ rinq_inbound_register(RinqInbound * request, Size body_len)
 
 /*
  * Make a request that is the first command that is due in the inbox, for a
- * namespace.
+ * namespace; or the first notification, for a subscription to it.
  */
 RinqInbound *
-rinq_inbound_from_inbox(const char *namespace)
+rinq_inbound_from_inbox(const char *namespace, RinqSubscriber * subscriber)
 {
 	RinqInbound *request;
 	RinqFields	fields;
 
-	rinq_fields_init(&fields, RINQ_KIND_REQUEST);
-	rinq_put_bytes(&fields, RINQ_REQUEST_NAMESPACE, rinq_bytes_str(namespace));
+	rinq_fields_init(&fields, subscriber == NULL ? RINQ_KIND_REQUEST : RINQ_KIND_NOTIFICATION);
+	rinq_put_bytes(&fields, rinq_common_fields_of(&fields)->namespace, rinq_bytes_str(namespace));
+	if (subscriber != NULL)
+	{
+		rinq_put_bytes(&fields, RINQ_NOTIFICATION_SUBSCRIPTION, rinq_bytes_str(subscriber->name));
+		rinq_subscriber_use(subscriber);
+	}
 	request = MemoryContextAllocZero(TopMemoryContext,
 									 offsetof(RinqInbound, texts) + rinq_fields_bytes(&fields));
-	request->work = RINQ_WORK_REQUEST;
+	request->work = subscriber == NULL ? RINQ_WORK_REQUEST : RINQ_WORK_NOTIFICATION;
+	request->subscriber = subscriber;
 	request->from_inbox = true;
 	request->balanced = true;
 	request->fields = fields;
 	(void) rinq_fields_move(&request->fields, request->texts);
-	request->body_field = RINQ_REQUEST_PAYLOAD;
+	request->body_field = rinq_common_fields_of(&fields)->payload;
 	rinq_inbound_register(request, 0);
 	return request;
+}
+
+/*
+ * Tell whether a notification is kept when it fails, and handled even if its
+ * session ends before.
+ */
+bool
+rinq_inbound_is_kept(const RinqInbound * request)
+{
+	return request->subscriber != NULL && (request->from_inbox || rinq_subscriber_keeps(request->subscriber));
+}
+
+/*
+ * Note that of what is kept for the same namespace, or subscription, one may be
+ * due at a time; 0 is never.
+ */
+void
+rinq_inbound_due_at(const RinqInbound * request, int64 at)
+{
+	RinqNamespace *ns;
+
+	if (request->subscriber != NULL)
+		rinq_inbox_subscriber_due_at(request->subscriber, at);
+	if (request->work != RINQ_WORK_REQUEST)
+		return;
+	ns = rinq_topology_find(rinq_get_bytes(&request->fields, RINQ_REQUEST_NAMESPACE));
+	if (ns != NULL && ns->listener != NULL)
+		rinq_inbox_due_at(ns, at);
 }
 
 /*
@@ -185,6 +219,8 @@ rinq_inbound_free(RinqInbound * request)
 		request->ended(request);
 	if (request->turn != NULL)
 		rinq_inbound_leaves(request);
+	if (request->subscriber != NULL)
+		rinq_subscriber_release(request->subscriber);
 	rinq_inbound_free_body(request);
 	if (request->own.handler != NULL)
 		pfree(request->own.handler);
@@ -206,17 +242,6 @@ rinq_inbound_can_settle(const RinqInbound * request)
 		(request->settled || request->epoch == epochs[request->channel]);
 }
 
-/* Have the inbox looked at, after some ms, for a command that was not handled. */
-static void
-note_due(const RinqInbound * request, int64 delay)
-{
-	RinqNamespace *ns = rinq_topology_find(rinq_get_bytes(&request->fields, RINQ_REQUEST_NAMESPACE));
-
-	Assert(request->from_inbox);
-	if (ns != NULL)
-		rinq_inbox_due_at(ns, rinq_peer.now + delay);
-}
-
 /*
  * End a request without a response: the broker may give a balanced one to
  * another peer, as long as its deadline allows.
@@ -229,7 +254,7 @@ rinq_inbound_settle(RinqInbound * request)
 
 	if (request->from_inbox)
 	{
-		note_due(request, 1);
+		rinq_inbound_due_at(request, rinq_peer.now + 1);
 		rinq_inbound_free(request);
 		return;
 	}
@@ -344,7 +369,7 @@ rinq_inbound_give_back(RinqInbound * request)
 
 	if (request->from_inbox)
 	{
-		note_due(request, RINQ_ATTEMPT_GRACE);
+		rinq_inbound_due_at(request, rinq_peer.now + RINQ_ATTEMPT_GRACE);
 		rinq_inbound_free(request);
 		return;
 	}

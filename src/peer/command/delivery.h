@@ -15,6 +15,7 @@
 #include "ipc/listener_config.h"
 #include "ipc/slots.h"
 #include "lib/ilist.h"
+#include "peer/command/subscriber.h"
 #include "protocol/kinds.h"
 
 typedef enum RinqReplyMode
@@ -27,7 +28,7 @@ typedef enum RinqReplyMode
 /* of the same role, kind and namespace (lanes.c) */
 typedef struct RinqLane RinqLane;
 
-/* of the same namespace, with the same value in their payload (order.c) */
+/* of the same namespace, with the same value in their payload; or of the same session or subscription (order.c) */
 typedef struct RinqTurn RinqTurn;
 
 /* what is remembered of it until it is settled, or handled */
@@ -40,19 +41,21 @@ struct RinqInbound
 	uint32		session;		/* that a notification is for: its number, and
 								 * its serial */
 	uint64		session_serial;
+	RinqSubscriber *subscriber; /* of a notification: the subscription that it
+								 * came for, NULL for none */
 	RinqListener own;			/* of a response or notification: whom it goes
 								 * to */
 	char		response_type;	/* of the response that was made, if any */
 	RinqLane   *lane;			/* while it waits there, or is in a slot */
-	RinqTurn   *turn;			/* of a request that is handled in order: that
-								 * it has, or waits for */
+	RinqTurn   *turn;			/* of one that is handled in order: that it
+								 * has, or waits for */
 	bool		waits_for_turn;
 	uint16		channel;		/* the channel that the request came through */
 	uint32		epoch;			/* of that channel */
 	uint64		tag;
 	bool		balanced;
-	bool		from_inbox;		/* no delivery: the first command that is due
-								 * in the inbox */
+	bool		from_inbox;		/* no delivery: the first one that is due in
+								 * the inbox */
 	bool		redelivered;
 	bool		waits;			/* the request was not started yet */
 	bool		settled;		/* the response was refused, and an error is
@@ -61,6 +64,7 @@ struct RinqInbound
 								 * or is run again */
 	int			deaths;			/* executors that have ended while they ran
 								 * this response or notification */
+	bool		give_up;		/* that were enough: it is set aside */
 	RinqReplyMode reply;
 	int64		deadline;		/* 0 is none */
 	RinqFields	fields;			/* as they go to a command worker, but for
@@ -79,7 +83,9 @@ extern void (*rinq_inbound_leaves) (RinqInbound * request);
 
 extern void rinq_inbound_waits(RinqInbound * request, Size body_len);
 extern void rinq_inbound_register(RinqInbound * request, Size body_len);
-extern RinqInbound * rinq_inbound_from_inbox(const char *namespace);
+extern RinqInbound * rinq_inbound_from_inbox(const char *namespace, RinqSubscriber * subscriber);
+extern bool rinq_inbound_is_kept(const RinqInbound * request);
+extern void rinq_inbound_due_at(const RinqInbound * request, int64 at);
 extern bool rinq_inbound_too_many(RinqWork work);
 extern bool rinq_inbound_expired(const RinqInbound * request);
 extern bool rinq_inbound_can_settle(const RinqInbound * request);

@@ -6,8 +6,7 @@
  *
  * What waits is in a lane (lanes.c) until its turn comes, and then in a slot,
  * in the dispatch queue that executors take their work from.  Notifications to
- * a session wait for one another in a list of the session; one of them is in a
- * lane or a slot.
+ * a session wait for one another (order.c); one of them is in a lane or a slot.
  *
  *-------------------------------------------------------------------------
  */
@@ -74,8 +73,8 @@ enqueue_inbound(RinqInbound * request, const RinqListener *listener)
 		rinq_put_bytes(&fields, RINQ_NOTIFICATION_CHANNEL, rinq_bytes_str(listener->channel));
 	if (request->work == RINQ_WORK_REQUEST && listener->order_by.len > 0)
 		rinq_put_bytes(&fields, RINQ_REQUEST_ORDER_BY, listener->order_by);
-	if (request->work == RINQ_WORK_REQUEST && listener->problem != NULL)
-		rinq_put_bytes(&fields, RINQ_REQUEST_REFUSAL, rinq_bytes_str(listener->problem));
+	if (listener->problem != NULL)
+		rinq_put_bytes(&fields, rinq_common_fields_of(&fields)->refusal, rinq_bytes_str(listener->problem));
 	rinq_put_bytes(&fields, request->body_field, request->body);
 	if (!rinq_slot_write(slot, &fields))
 		return false;
@@ -88,6 +87,7 @@ enqueue_inbound(RinqInbound * request, const RinqListener *listener)
 	slot->owner = RINQ_NO_PROC;
 	slot->role = rinq_refuse_role(listener);
 	slot->from_inbox = request->from_inbox;
+	slot->give_up = request->give_up;
 	slot->retry = listener->retry;
 	slot->due = 0;
 	slot->wants_response = request->reply != RINQ_REPLY_NONE;
@@ -126,6 +126,18 @@ served_namespace(const RinqInbound * request)
 }
 
 /*
+ * Tell whether there is nothing left to handle a notification for.  The session
+ * that it came for does not matter when its subscription keeps it.
+ */
+static bool
+is_notification_over(const RinqInbound * request)
+{
+	if (request->subscriber != NULL && request->subscriber->listener == NULL)
+		return true;
+	return !rinq_inbound_is_kept(request) && inbound_session(request) == NULL;
+}
+
+/*
  * Tell whether there is nothing left to run something for: its handler or
  * session is gone, or its time is over.
  */
@@ -135,7 +147,7 @@ is_over(const RinqInbound * request)
 	const		RinqNamespace *ns;
 
 	if (request->work == RINQ_WORK_NOTIFICATION)
-		return inbound_session(request) == NULL;
+		return is_notification_over(request);
 	if (request->work == RINQ_WORK_RESPONSE)
 		return false;
 	ns = served_namespace(request);
@@ -160,51 +172,55 @@ end_over(RinqInbound * request)
 	}
 }
 
-/*
- * Have it wait for its turn, or for the notifications of its session before it.
- */
-static void
-defer_inbound(RinqInbound * request)
-{
-	RinqNamespace *ns = NULL;
-	Oid			role = request->own.role;
-	RinqSession *session;
-
-	if (request->work == RINQ_WORK_NOTIFICATION)
-	{
-		session = inbound_session(request);
-		Assert(session != NULL);
-		if (session->handling)
-		{
-			dlist_push_tail(&session->notifications, &request->node);
-			return;
-		}
-		session->handling = true;
-	}
-	else if (request->work == RINQ_WORK_REQUEST)
-	{
-		ns = served_namespace(request);
-		Assert(ns != NULL);
-		if (rinq_order_waits(request, ns))
-			return;
-		role = rinq_refuse_role(ns->listener);
-	}
-	if (rinq_lanes_add(request, role, ns) > MAX_IN_LANE)
-		rinq_peer_fail("the broker sends more requests than it was asked to");
-}
-
 /* Return what says how a request, response or notification is handled. */
 static const RinqListener *
 listener_of(const RinqInbound * request)
 {
-	RinqNamespace *ns;
+	if (request->work == RINQ_WORK_REQUEST)
+		return served_namespace(request)->listener;
+	return request->subscriber != NULL ? request->subscriber->listener : &request->own;
+}
 
-	if (request->work != RINQ_WORK_REQUEST)
-		return &request->own;
-	ns = served_namespace(request);
-	if (ns->listener->problem != NULL)
-		rinq_refuse_note(ns);
-	return ns->listener;
+/*
+ * Have it wait for its turn, or for others that are handled before it.
+ */
+static void
+defer_inbound(RinqInbound * request)
+{
+	RinqNamespace *ns = request->work == RINQ_WORK_REQUEST ? served_namespace(request) : NULL;
+
+	Assert(ns != NULL || request->work != RINQ_WORK_REQUEST);
+	if (rinq_order_waits(request, ns))
+		return;
+	if (rinq_lanes_add(request, rinq_refuse_role(listener_of(request)), ns) > MAX_IN_LANE)
+		rinq_peer_fail("the broker sends more requests than it was asked to");
+}
+
+/* Log that a request or notification is refused by its executor, if it is. */
+static void
+note_problem(const RinqInbound * request)
+{
+	if (listener_of(request)->problem == NULL)
+		return;
+	if (request->work == RINQ_WORK_REQUEST)
+		rinq_refuse_note(served_namespace(request));
+	else
+		rinq_refuse_note_subscriber(request->subscriber);
+}
+
+/* Have those wait in lanes that others before them were handled for. */
+static void
+defer_next_ones(void)
+{
+	RinqInbound *request;
+
+	while ((request = rinq_order_next()) != NULL)
+	{
+		if (is_over(request))
+			end_over(request);
+		else
+			defer_inbound(request);
+	}
 }
 
 /*
@@ -216,13 +232,7 @@ fill_slots(void)
 	RinqInbound *request;
 
 	no_room = false;
-	while ((request = rinq_order_next()) != NULL)
-	{
-		if (is_over(request))
-			end_over(request);
-		else
-			defer_inbound(request);
-	}
+	defer_next_ones();
 	while ((request = rinq_lanes_take()) != NULL)
 	{
 		if (is_over(request))
@@ -230,9 +240,13 @@ fill_slots(void)
 			rinq_lanes_dropped(request->lane);
 			request->lane = NULL;
 			end_over(request);
+			defer_next_ones();
 		}
 		else if (enqueue_inbound(request, listener_of(request)))
+		{
 			rinq_lanes_started(request);
+			note_problem(request);
+		}
 		else
 		{
 			rinq_lanes_put_back(request);
@@ -242,26 +256,9 @@ fill_slots(void)
 	}
 }
 
-/*
- * End the turn of a session's notification, which was handled: the next one
- * may be.
- */
+/* Take a session's notification out of the dispatch queue, if it is over, and no executor has it. */
 static void
-notification_ended(RinqSession * session)
-{
-	RinqInbound *next;
-
-	Assert(session->handling);
-	session->handling = false;
-	if (dlist_is_empty(&session->notifications))
-		return;
-	next = dlist_container(RinqInbound, node, dlist_pop_head_node(&session->notifications));
-	defer_inbound(next);
-}
-
-/* take a session's notification out of the dispatch queue, if no executor has it */
-static void
-leave_dispatch_queue(RinqSession * session)
+leave_dispatch_queue(const RinqSession * session)
 {
 	uint32		i;
 
@@ -270,7 +267,7 @@ leave_dispatch_queue(RinqSession * session)
 		const		RinqInbound *request = rinq_in_slot[i];
 
 		if (request == NULL || request->work != RINQ_WORK_NOTIFICATION ||
-			request->session_serial != session->serial)
+			request->session_serial != session->serial || rinq_inbound_is_kept(request))
 			continue;
 		if (rinq_request_remove(rinq_peer.db, i))
 			rinq_inbound_settle(rinq_leave_slot(i));
@@ -278,45 +275,50 @@ leave_dispatch_queue(RinqSession * session)
 	}
 }
 
+/* Settle all that is in a list. */
+static void
+settle_all(dlist_head *list)
+{
+	while (!dlist_is_empty(list))
+		rinq_inbound_settle(dlist_container(RinqInbound, node, dlist_pop_head_node(list)));
+}
+
+/* Tell whether a notification is lost with the session that it came for. */
+static bool
+ends_with_session(const RinqInbound * request, void *arg)
+{
+	const RinqSession *session = arg;
+
+	return request->session_serial == session->serial && !rinq_inbound_is_kept(request);
+}
+
 /*
- * Drop the notifications that wait for a session that ends.
+ * Drop the notifications that wait for a session that ends, unless its
+ * subscription keeps them.
  */
 void
 rinq_dispatch_session_ends(RinqSession * session)
 {
-	if (session->handling)
-		leave_dispatch_queue(session);
-	while (!dlist_is_empty(&session->notifications))
-		rinq_inbound_settle(dlist_container(RinqInbound, node,
-											dlist_pop_head_node(&session->notifications)));
-}
+	dlist_head	dropped = DLIST_STATIC_INIT(dropped);
 
-/* Note what an executor has said with the result of a request about the inbox. */
-static void
-note_slot_due(uint32 index)
-{
-	RinqNamespace *ns = served_namespace(rinq_in_slot[index]);
-
-	if (ns != NULL)
-		rinq_inbox_due_at(ns, rinq_peer.slots->slot[index].due);
+	if (!rinq_order_extract_session(session, ends_with_session, session, &dropped))
+		return;
+	leave_dispatch_queue(session);
+	settle_all(&dropped);
 }
 
 /*
- * Have another command handled that is due in the inbox, for the namespace of one
- * that an executor has just taken there.
+ * Have another one handled that is due in the inbox, for the namespace or
+ * subscription of one that an executor has just taken there.
  */
 void
 rinq_dispatch_more_due(uint32 index, uint32 serial)
 {
-	RinqNamespace *ns;
-
 	if (index < rinq_first_request_slot() || index >= rinq_peer.slots->num_slots || rinq_in_slot[index] == NULL ||
 		rinq_peer.slots->slot[index].serial != serial)
 		return;
 	Assert(rinq_in_slot[index]->from_inbox);
-	ns = served_namespace(rinq_in_slot[index]);
-	if (ns != NULL)
-		rinq_inbox_due_at(ns, rinq_peer.now);
+	rinq_inbound_due_at(rinq_in_slot[index], rinq_peer.now);
 }
 
 /*
@@ -326,7 +328,7 @@ rinq_dispatch_more_due(uint32 index, uint32 serial)
 static bool
 run_again(const RinqSlot *slot, RinqInbound * request)
 {
-	if (rinq_peer.stopping || request->ended != NULL)
+	if (rinq_peer.stopping || request->ended != NULL || request->from_inbox)
 		return false;
 	if (request->work != RINQ_WORK_REQUEST)
 		return slot->outcome == RINQ_OUTCOME_GIVEN_BACK && rinq_repeat_unfinished(request);
@@ -347,44 +349,46 @@ start_repeated(void)
 	{
 		if (is_over(request))
 			end_over(request);
-		else if (request->work == RINQ_WORK_REQUEST)
-			defer_inbound(request);
 		else
-			(void) rinq_lanes_add(request, request->own.role, NULL);
+			defer_inbound(request);
 	}
 	return next;
 }
 
+/* End a response or notification that an executor has finished with. */
+static void
+end_one_way(const RinqSlot *slot, RinqInbound * request)
+{
+	if (request->from_inbox && slot->outcome == RINQ_OUTCOME_GIVEN_BACK)
+	{
+		rinq_inbound_give_back(request);
+		return;
+	}
+	if (request->work == RINQ_WORK_NOTIFICATION && slot->outcome != RINQ_OUTCOME_SUCCESS)
+		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_FAILED);
+	rinq_inbound_free(request);
+}
+
+/* Have done with what an executor has finished; false when its response waits for room. */
 static bool
 finish_slot(uint32 index)
 {
 	RinqSlot   *slot = &rinq_peer.slots->slot[index];
 	RinqInbound *request = rinq_in_slot[index];
 	RinqLane   *lane = request->lane;
-	RinqWork	work = request->work;
-	RinqSession *session = work == RINQ_WORK_NOTIFICATION ? inbound_session(request) : NULL;
 
-	bool		again = run_again(slot, request);
-
-	if (work == RINQ_WORK_REQUEST && !again)
+	if (run_again(slot, request))
+		request->lane = NULL;
+	else
 	{
 		rinq_order_leave(request);
-		note_slot_due(index);
-		if (!rinq_inbound_result(slot, request))
+		rinq_inbound_due_at(request, slot->due);
+		if (request->work != RINQ_WORK_REQUEST)
+			end_one_way(slot, request);
+		else if (!rinq_inbound_result(slot, request))
 			return false;
 	}
-	if (work == RINQ_WORK_NOTIFICATION && !again && slot->outcome != RINQ_OUTCOME_SUCCESS)
-		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_FAILED);
 	rinq_empty_slot(index, lane);
-	if (again)
-	{
-		request->lane = NULL;
-		return true;
-	}
-	if (session != NULL)
-		notification_ended(session);
-	if (work != RINQ_WORK_REQUEST)
-		rinq_inbound_free(request);
 	return true;
 }
 
@@ -422,10 +426,29 @@ send_unsent(void)
 		unsent = list_delete_first(unsent);
 }
 
+/* Tell whether it is handled as the listeners and subscriptions say when its turn comes. */
 static bool
-is_request(const RinqInbound * request, void *arg)
+follows_listeners(const RinqInbound * request, void *arg)
 {
-	return request->work == RINQ_WORK_REQUEST;
+	return request->work == RINQ_WORK_REQUEST || rinq_inbound_is_kept(request);
+}
+
+/*
+ * End what was taken back from a slot, or have it wait again: a request may be
+ * for another peer now.
+ */
+static void
+leave_unstarted(RinqInbound * request, dlist_head *again)
+{
+	if (is_over(request))
+		end_over(request);
+	else if (request->work == RINQ_WORK_REQUEST)
+		rinq_inbound_settle(request);
+	else
+	{
+		rinq_inbound_waits(request, request->body.len);
+		dlist_push_tail(again, &request->node);
+	}
 }
 
 /*
@@ -441,23 +464,16 @@ rinq_dispatch_configured(void)
 	/* take back what waits for an executor that cannot be had */
 	for (i = rinq_first_request_slot(); i < rinq_peer.slots->num_slots; i++)
 	{
-		RinqNamespace *ns;
 		RinqInbound *request = rinq_in_slot[i];
 
-		if (request == NULL || request->work != RINQ_WORK_REQUEST)
+		if (request == NULL || !follows_listeners(request, NULL))
 			continue;
-		ns = served_namespace(request);
-		if (!is_over(request) && rinq_refuse_role(ns->listener) == rinq_peer.slots->slot[i].role)
+		if (!is_over(request) && rinq_refuse_role(listener_of(request)) == rinq_peer.slots->slot[i].role)
 			continue;
-		if (!rinq_request_remove(rinq_peer.db, i))
-			continue;
-		request = rinq_leave_slot(i);
-		if (is_over(request))
-			end_over(request);
-		else
-			rinq_inbound_settle(request);
+		if (rinq_request_remove(rinq_peer.db, i))
+			leave_unstarted(rinq_leave_slot(i), &requests);
 	}
-	rinq_lanes_extract(is_request, NULL, &requests);
+	rinq_lanes_extract(follows_listeners, NULL, &requests);
 	while (!dlist_is_empty(&requests))
 	{
 		RinqInbound *request = dlist_container(RinqInbound, node,
@@ -471,23 +487,25 @@ rinq_dispatch_configured(void)
 	fill_slots();
 }
 
-/* Tell whether it is work for a role that no caller waits for. */
+/* Tell whether it is work for a role that no caller waits for, and that is not kept. */
 static bool
 is_unattended(const RinqInbound * request, void *arg)
 {
-	return request->work != RINQ_WORK_REQUEST && request->own.role == *(Oid *) arg;
+	return request->work != RINQ_WORK_REQUEST && request->own.role == *(Oid *) arg &&
+		!rinq_inbound_is_kept(request);
 }
 
 /*
  * Drop the responses and notifications for a role as which nothing can be run,
  * for whatever reason.  Requests wait until their deadlines, or until the
- * reader has found out; but responses and notifications would wait for ever,
- * and keep their slots from others.
+ * reader has found out, as do notifications that are kept; but other responses and
+ * notifications would wait for ever, and keep their slots from others.
  */
 void
 rinq_dispatch_role_failed(Oid role)
 {
 	dlist_head	failed = DLIST_STATIC_INIT(failed);
+	dlist_iter	iter;
 	int			dropped = 0;
 	uint32		i;
 
@@ -502,20 +520,13 @@ rinq_dispatch_role_failed(Oid role)
 		dlist_push_tail(&failed, &request->node);
 	}
 	rinq_lanes_extract(is_unattended, &role, &failed);
-	while (!dlist_is_empty(&failed))
+	rinq_order_extract(is_unattended, &role, &failed);
+	dlist_foreach(iter, &failed)
 	{
-		RinqInbound *request = dlist_container(RinqInbound, node, dlist_pop_head_node(&failed));
-		RinqSession *session = request->work == RINQ_WORK_NOTIFICATION ? inbound_session(request) : NULL;
-
 		/* the outcome of a durable call stays in its row */
-		dropped += request->ended == NULL;
-		if (session != NULL)
-		{
-			rinq_dispatch_session_ends(session);
-			session->handling = false;
-		}
-		rinq_inbound_settle(request);
+		dropped += dlist_container(RinqInbound, node, iter.cur)->ended == NULL;
 	}
+	settle_all(&failed);
 	if (dropped > 0)
 		ereport(LOG,
 				(errmsg("rinq peer %s dropped responses or notifications whose handlers cannot be run",
@@ -563,8 +574,7 @@ drop_queued(bool only_expired)
 		request = rinq_leave_slot(i);
 		dlist_push_tail(&dropped, &request->node);
 	}
-	while (!dlist_is_empty(&dropped))
-		rinq_inbound_settle(dlist_container(RinqInbound, node, dlist_pop_head_node(&dropped)));
+	settle_all(&dropped);
 }
 
 /*

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * due.c
- *	  When commands that wait in the inbox are due, by namespace.
+ *	  When commands that wait in the inbox are due, by namespace; and when
+ *	  notifications are, by subscription.
  *
  * This process cannot look into the inbox.  The reader says what it found there
  * with the listeners; an executor, with the result of a request, what it has
@@ -16,7 +17,7 @@
 #include "peer/command/due.h"
 #include "peer/process.h"
 
-/* no namespace has anything due before; 0 is never */
+/* nothing is due before; 0 is never */
 static int64 next_due = 0;
 
 /*
@@ -28,6 +29,16 @@ rinq_inbox_due_at(RinqNamespace * ns, int64 at)
 {
 	Assert(at >= 0);
 	ns->due = rinq_clock_earlier(ns->due, at);
+	next_due = rinq_clock_earlier(next_due, at);
+}
+
+/*
+ * Note the same of a subscription's notifications.
+ */
+void
+rinq_inbox_subscriber_due_at(RinqSubscriber * subscriber, int64 at)
+{
+	rinq_subscriber_due_at(subscriber, at);
 	next_due = rinq_clock_earlier(next_due, at);
 }
 
@@ -46,13 +57,15 @@ rinq_inbox_due_configured(void)
 		if (ns->listener != NULL)
 			rinq_inbox_due_at(ns, ns->listener->due);
 	}
+	rinq_subscribers_due_configured();
+	next_due = rinq_clock_earlier(next_due, rinq_subscriber_next_due());
 }
 
-/* Find out when the next one of any namespace that is listened to is due. */
+/* Find out when the next one of any namespace or subscription that is listened to is due. */
 static int64
 find_next(void)
 {
-	int64		found = 0;
+	int64		found = rinq_subscriber_next_due();
 	uint32		i;
 
 	for (i = 0; i < rinq_topology_count(); i++)
@@ -65,17 +78,13 @@ find_next(void)
 	return found;
 }
 
-/*
- * Return a namespace with something due, of which nothing is noted any more then;
- * NULL when there is none, and *next is when there will be, 0 for never.  All
- * namespaces are looked at only when something is due.
- */
-RinqNamespace *
-rinq_inbox_due_take(int64 *next)
+/* Return a namespace with something due, of which nothing is noted any more then. */
+static RinqNamespace *
+take_namespace(void)
 {
 	uint32		i;
 
-	for (i = 0; next_due != 0 && next_due <= rinq_peer.now && i < rinq_topology_count(); i++)
+	for (i = 0; i < rinq_topology_count(); i++)
 	{
 		RinqNamespace *ns = rinq_topology_at(i);
 
@@ -84,8 +93,28 @@ rinq_inbox_due_take(int64 *next)
 		ns->due = 0;
 		return ns;
 	}
-	if (next_due != 0 && next_due <= rinq_peer.now)
-		next_due = find_next();
-	*next = next_due;
 	return NULL;
+}
+
+/*
+ * Find a namespace or a subscription with something due, of which nothing is noted
+ * any more then; false when there is none, and *next is when there will be, 0 for
+ * never.  All of them are looked at only when something is due.
+ */
+bool
+rinq_inbox_due_take(RinqDue * due, int64 *next)
+{
+	due->ns = NULL;
+	due->subscriber = NULL;
+	if (next_due != 0 && next_due <= rinq_peer.now)
+	{
+		due->ns = take_namespace();
+		if (due->ns == NULL)
+			due->subscriber = rinq_subscriber_take_due(rinq_peer.now);
+		if (due->ns != NULL || due->subscriber != NULL)
+			return true;
+		next_due = find_next();
+	}
+	*next = next_due;
+	return false;
 }

@@ -1,12 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * inbox.c
- *	  Having commands handled that wait in the inbox for another attempt.
+ *	  Having commands and notifications handled that wait in the inbox for another
+ *	  attempt.
  *
  * Such a command takes the way of any other request of its namespace, so that the
- * limits of its listener and role hold; what it is, the executor finds in the
- * inbox.  One is on its way for each namespace with something due, and another
- * one when an executor has found that there is more.
+ * limits of its listener and role hold, and a notification that of others of its
+ * subscription; what it is, the executor finds in the inbox.  One is on its way for
+ * each namespace or subscription with something due, and another one when an
+ * executor has found that there is more.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,16 +19,16 @@
 #include "peer/command/inbox.h"
 
 /*
- * Have commands handled that are due in the inbox.  Returns when the next one
- * is, or 0.
+ * Have what is due in the inbox handled.  Returns when the next one is, or 0.
  */
 int64
 rinq_inbox_step(void)
 {
-	RinqNamespace *ns;
+	RinqDue		due;
 	int64		next = 0;
 
-	while ((ns = rinq_inbox_due_take(&next)) != NULL)
-		rinq_dispatch_add(rinq_inbound_from_inbox(ns->name));
+	while (rinq_inbox_due_take(&due, &next))
+		rinq_dispatch_add(due.ns != NULL ? rinq_inbound_from_inbox(due.ns->name, NULL) :
+						  rinq_inbound_from_inbox(due.subscriber->listener->namespace, due.subscriber));
 	return next;
 }

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * inbox.h
- *	  Having commands handled that wait in the inbox for another attempt.
+ *	  Having commands and notifications handled that wait in the inbox for another
+ *	  attempt.
  *
  *-------------------------------------------------------------------------
  */

@@ -3,8 +3,8 @@
  * refuse.c
  *	  Requests whose handlers cannot be run, for a reason that is known.
  *
- * A caller is told so.  Commands, of which no caller hears, go to an executor
- * without a role, which writes them down.
+ * A caller is told so.  Commands, of which no caller hears, and notifications
+ * that are kept go to an executor without a role, which writes them down.
  *
  *-------------------------------------------------------------------------
  */
@@ -21,6 +21,16 @@
 /* requests that the connection had no room to refuse */
 static dlist_head refused = DLIST_STATIC_INIT(refused);
 
+/* Tell whether a problem was not noted lately; it is then. */
+static bool
+may_note(int64 *noted)
+{
+	if (*noted != 0 && rinq_peer.now - *noted < PROBLEM_INTERVAL)
+		return false;
+	*noted = rinq_peer.now;
+	return true;
+}
+
 /*
  * Log that a listener cannot be served, and look into it again now and then:
  * of the end of the reason, this process is not told.
@@ -28,12 +38,25 @@ static dlist_head refused = DLIST_STATIC_INIT(refused);
 void
 rinq_refuse_note(RinqNamespace * ns)
 {
-	if (ns->problem_noted != 0 && rinq_peer.now - ns->problem_noted < PROBLEM_INTERVAL)
+	if (!may_note(&ns->problem_noted))
 		return;
-	ns->problem_noted = rinq_peer.now;
 	ereport(LOG,
 			(errmsg("rinq cannot run the handler of namespace \"%s\": %s",
 					ns->name, ns->listener->problem)));
+	rinq_peer_ask_for_reading();
+}
+
+/*
+ * Do the same for a subscription.
+ */
+void
+rinq_refuse_note_subscriber(RinqSubscriber * subscriber)
+{
+	if (!may_note(&subscriber->problem_noted))
+		return;
+	ereport(LOG,
+			(errmsg("rinq cannot run the handler of subscription \"%s\": %s",
+					subscriber->name, subscriber->listener->problem)));
 	rinq_peer_ask_for_reading();
 }
 

@@ -15,6 +15,7 @@
 
 extern Oid	rinq_refuse_role(const RinqListener *listener);
 extern void rinq_refuse_note(RinqNamespace * ns);
+extern void rinq_refuse_note_subscriber(RinqSubscriber * subscriber);
 extern void rinq_refuse_request(RinqInbound * request);
 extern bool rinq_refuse_step(void);
 

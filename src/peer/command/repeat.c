@@ -59,22 +59,38 @@ log_given_up(const RinqInbound * request)
 								rinq_text_for_display(rinq_get_bytes(&request->fields, common->trace), trace))));
 }
 
+/* Count one more attempt at a notification. */
+static void
+count_notification(RinqInbound * request)
+{
+	if (request->work == RINQ_WORK_NOTIFICATION)
+		rinq_put_uint32(&request->fields, RINQ_NOTIFICATION_ATTEMPT,
+						rinq_get_uint32(&request->fields, RINQ_NOTIFICATION_ATTEMPT) + 1);
+}
+
 /*
  * Have a response or notification run again whose executor has ended: at once
- * the first time, then later and later.  False when there were enough attempts.
+ * the first time, then later and later.  After enough attempts, one that is kept is
+ * set aside, by an executor, however often that takes; of others, false.
  */
 bool
 rinq_repeat_unfinished(RinqInbound * request)
 {
 	int64		at = rinq_peer.now;
 
-	Assert(request->work != RINQ_WORK_REQUEST);
+	Assert(request->work != RINQ_WORK_REQUEST && !request->from_inbox);
 	request->deaths++;
 	if (rinq_max_attempts > 0 && request->deaths >= rinq_max_attempts)
 	{
-		log_given_up(request);
-		return false;
+		if (!rinq_inbound_is_kept(request))
+		{
+			log_given_up(request);
+			return false;
+		}
+		request->give_up = true;
 	}
+	else
+		count_notification(request);
 	if (request->deaths > 1)
 		at += rinq_backoff_after(request->deaths - 1, FIRST_DELAY, LAST_DELAY);
 	run_again_at(request, at);

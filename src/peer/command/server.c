@@ -273,7 +273,7 @@ add_one_way(RinqInbound * request, const RinqListener *handler)
 {
 	request->deadline = 0;		/* a response is to a call that is over */
 	request->reply = RINQ_REPLY_NONE;
-	if (handler->handler != NULL)
+	if (handler->handler != NULL && request->subscriber == NULL)
 		request->own.handler = MemoryContextStrdup(TopMemoryContext, handler->handler);
 	if (handler->channel != NULL)
 		request->own.channel = MemoryContextStrdup(TopMemoryContext, handler->channel);
@@ -377,16 +377,19 @@ rinq_server_notification_fields(RinqFields *fields, const RinqDelivery *delivery
 				   rinq_bytes(texts->target, rinq_session_id_format(&target, texts->target,
 																	sizeof(texts->target))));
 	rinq_put_bytes(fields, RINQ_NOTIFICATION_CONSTRAINT, msg->constraint);
+	rinq_put_uint32(fields, RINQ_NOTIFICATION_ATTEMPT, 1);
+	rinq_put_int64(fields, RINQ_NOTIFICATION_FIRST_RECEIVED, rinq_timestamp_of_ms(rinq_wall_ms()));
 	return true;
 }
 
 /*
- * Take a notification for a session that listens, with a handler or a
- * channel.  False when too much already.
+ * Take a notification for a session that listens, with a handler or a channel, or
+ * for a durable subscription, if that is what it listens for.  False when too much
+ * waits already.
  */
 bool
 rinq_server_notification(const RinqDelivery *delivery, const RinqSession * session,
-						 const RinqListener *handler)
+						 const RinqListener *handler, RinqSubscriber * subscriber)
 {
 	RinqNotificationTexts texts;
 	RinqFields	fields;
@@ -395,8 +398,14 @@ rinq_server_notification(const RinqDelivery *delivery, const RinqSession * sessi
 	if (rinq_inbound_too_many(RINQ_WORK_NOTIFICATION) ||
 		!rinq_server_notification_fields(&fields, delivery, session, &texts))
 		return false;
+	if (subscriber != NULL)
+	{
+		rinq_put_bytes(&fields, RINQ_NOTIFICATION_SUBSCRIPTION, rinq_bytes_str(subscriber->name));
+		rinq_subscriber_use(subscriber);
+	}
 	request = make_inbound(delivery, RINQ_WORK_NOTIFICATION, &fields,
 						   RINQ_NOTIFICATION_PAYLOAD);
+	request->subscriber = subscriber;
 	request->session = session->seq;
 	request->session_serial = session->serial;
 	add_one_way(request, handler);

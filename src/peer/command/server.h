@@ -34,6 +34,6 @@ extern bool rinq_server_notification_fields(RinqFields *fields, const RinqDelive
 											const RinqSession * session,
 											RinqNotificationTexts *texts);
 extern bool rinq_server_notification(const RinqDelivery *delivery, const RinqSession * session,
-									 const RinqListener *handler);
+									 const RinqListener *handler, RinqSubscriber * subscriber);
 
 #endif							/* RINQ_PEER_COMMAND_SERVER_H */

@@ -11,8 +11,8 @@
  * them in.  A notification is acknowledged when it is through: the broker sends
  * no more ahead than it was asked to.
  *
- * A notification is handled at most once.  Those for one session are handled
- * one after another; how they get to an executor is server.c's.
+ * Those for one session are handled one after another; how they get to an
+ * executor is server.c's.
  *
  *-------------------------------------------------------------------------
  */
@@ -108,7 +108,8 @@ static void
 deliver_to_subscription(const RinqDelivery *delivery, RinqSubscription * subscription)
 {
 	if (subscription->mode == RINQ_RECEIVE_BUFFER ? !buffer_delivery(delivery, subscription->session) :
-		!rinq_server_notification(delivery, subscription->session, &subscription->handler))
+		!rinq_server_notification(delivery, subscription->session, &subscription->handler,
+								  subscription->subscriber))
 		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_DROPPED);
 	else
 		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_RECEIVED);

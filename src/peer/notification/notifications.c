@@ -158,7 +158,21 @@ rinq_notifications_subscribe(RinqSession * session, RinqNamespace * ns, RinqRece
 		subscription->handler.channel = pnstrdup(name.data, name.len);
 	subscription->handler.role = role;
 	subscription->handler.owner = owner;
+	subscription->subscriber = NULL;
 	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Have a session listen for a durable subscription.
+ */
+void
+rinq_notifications_subscribe_durably(RinqSession * session, RinqNamespace * ns,
+									 const RinqListener *listener, RinqSubscriber * subscriber)
+{
+	rinq_notifications_subscribe(session, ns, RINQ_RECEIVE_HANDLER, rinq_bytes_str(listener->handler),
+								 listener->role, listener->owner);
+	rinq_subscription_find(session, ns)->subscriber = subscriber;
+	session->subscriber = subscriber;
 }
 
 static void
@@ -205,19 +219,6 @@ rinq_notifications_unsubscribe_all(RinqSession * session)
 	while (!dlist_is_empty(&session->subscriptions))
 		end_subscription(dlist_container(RinqSubscription, of_session,
 										 dlist_head_node(&session->subscriptions)));
-}
-
-/*
- * Return the handler of a session's notifications in a namespace, NULL when it
- * does not listen, or in another way.
- */
-const RinqListener *
-rinq_notifications_handler(RinqSession * session, RinqNamespace * ns)
-{
-	RinqSubscription *subscription = rinq_subscription_find(session, ns);
-
-	return subscription != NULL && subscription->mode == RINQ_RECEIVE_HANDLER ?
-		&subscription->handler : NULL;
 }
 
 /*

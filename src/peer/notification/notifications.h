@@ -13,6 +13,7 @@
 #include "ipc/listener_config.h"
 #include "ipc/slots.h"
 #include "lib/stringinfo.h"
+#include "peer/command/subscriber.h"
 #include "peer/session/sessions.h"
 #include "peer/topology/namespaces.h"
 
@@ -25,6 +26,8 @@ typedef struct RinqSubscription
 	RinqNamespace *ns;
 	RinqReceiveMode mode;
 	RinqListener handler;		/* with a handler or a channel, or neither */
+	RinqSubscriber *subscriber; /* the durable subscription that the session
+								 * listens for, NULL for none */
 } RinqSubscription;
 
 extern RinqSubscription * rinq_subscription_find(const RinqSession * session,
@@ -35,9 +38,10 @@ extern void rinq_subscription_scan_end(void);
 
 extern void rinq_notifications_subscribe(RinqSession * session, RinqNamespace * ns, RinqReceiveMode mode,
 										 RinqBytes name, Oid role, Oid owner);
+extern void rinq_notifications_subscribe_durably(RinqSession * session, RinqNamespace * ns,
+												 const RinqListener *listener, RinqSubscriber * subscriber);
 extern bool rinq_notifications_unsubscribe(RinqSession * session, RinqNamespace * ns);
 extern void rinq_notifications_unsubscribe_all(RinqSession * session);
-extern const RinqListener *rinq_notifications_handler(RinqSession * session, RinqNamespace * ns);
 extern bool rinq_buffers_notifications(const RinqSession * session);
 extern void rinq_subscriptions_list(const RinqSession * session, StringInfo list);
 

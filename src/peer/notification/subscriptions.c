@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "guc.h"
+#include "peer/command/subscriber.h"
 #include "peer/notification/notifications.h"
 #include "peer/notification/subscriptions.h"
 #include "peer/process.h"
@@ -29,6 +30,7 @@
 typedef struct Subscription
 {
 	RinqDurableSubscription *durable;
+	RinqSubscriber *subscriber; /* that its notifications are handled for */
 	uint32		session;		/* number and serial of its session; 0 is none */
 	uint64		serial;
 	bool		stays;			/* the subscription is in a new list, too */
@@ -107,7 +109,7 @@ static Subscription * *sort_by_name(List *list)
 static Subscription *
 take_same(Subscription * *sorted, int count, RinqDurableSubscription *durable)
 {
-	Subscription probe = {durable, 0, 0, false};
+	Subscription probe = {durable, NULL, 0, 0, false};
 	Subscription *key = &probe;
 	Subscription **found = bsearch(&key, sorted, count, sizeof(Subscription *), compare_names);
 
@@ -152,6 +154,14 @@ end_others(Subscription * *sorted, int count)
 	}
 }
 
+/* Take over what may change while a subscription has a session. */
+static void
+update_durable(RinqDurableSubscription *durable, const RinqDurableSubscription *new)
+{
+	durable->listener.retry = new->listener.retry;
+	durable->listener.due = new->listener.due;
+}
+
 /*
  * Take a new list of subscriptions, whose memory it keeps.  Those that are as
  * before keep their sessions.
@@ -165,18 +175,25 @@ rinq_durable_configure(List *durables)
 	ListCell   *lc;
 
 	subscriptions = NIL;
+	rinq_subscribers_begin();
 	foreach(lc, durables)
 	{
 		RinqDurableSubscription *durable = lfirst(lc);
 		Subscription *subscription = take_same(sorted, list_length(old), durable);
 
 		if (subscription != NULL)
+		{
+			update_durable(subscription->durable, durable);
 			free_durable(durable);
+		}
 		else
 			subscription = make_subscription(durable);
+		subscription->subscriber = rinq_subscriber_configure(subscription->durable->name,
+															 &subscription->durable->listener);
 		subscriptions = lappend(subscriptions, subscription);
 	}
 	end_others(sorted, list_length(old));
+	rinq_subscribers_end();
 	pfree(sorted);
 	list_free(old);
 	list_free(durables);
@@ -192,7 +209,7 @@ rinq_durable_configure(List *durables)
 void
 rinq_durable_look(const RinqSession * session)
 {
-	if (session == NULL || session->durable)
+	if (session == NULL || session->subscriber != NULL)
 		look = true;
 }
 
@@ -211,16 +228,14 @@ rinq_durable_retry(void)
 static bool
 is_subscription_served(const Subscription * subscription)
 {
-	const RinqListener *wanted = &subscription->durable->listener;
 	RinqSession *session = subscription_session(subscription);
-	const RinqListener *handler;
+	const RinqSubscription *listening;
 
 	if (session == NULL)
 		return false;
-	handler = rinq_notifications_handler(session,
-										 rinq_topology_find(rinq_bytes_str(wanted->namespace)));
-	if (handler != NULL && strcmp(handler->handler, wanted->handler) == 0 &&
-		handler->role == wanted->role)
+	listening = rinq_subscription_find(session,
+									   rinq_topology_find(rinq_bytes_str(subscription->durable->listener.namespace)));
+	if (listening != NULL && listening->subscriber == subscription->subscriber)
 		return true;
 	(void) rinq_own_session_destroy(session->seq, session->revision);
 	return false;
@@ -267,21 +282,21 @@ make_session(Subscription * subscription)
 	}
 	subscription->session = session->seq;
 	subscription->serial = session->serial;
-	session->durable = true;
-	rinq_notifications_subscribe(session, ns, RINQ_RECEIVE_HANDLER,
-								 rinq_bytes_str(durable->listener.handler),
-								 durable->listener.role, durable->listener.owner);
+	rinq_notifications_subscribe_durably(session, ns, &durable->listener, subscription->subscriber);
 	(void) rinq_topology_subscribe(ns, RINQ_NO_SLOT);
 	return NULL;
 }
 
-/* see to it that a subscription has its session, if that can be */
+/*
+ * See to it that a subscription has its session, if that can be.  One whose handler
+ * cannot be run has one if what comes for it is kept.
+ */
 static void
 check_subscription(Subscription * subscription)
 {
 	const char *problem;
 
-	if (subscription->durable->listener.problem != NULL)
+	if (subscription->durable->listener.problem != NULL && !rinq_subscriber_keeps(subscription->subscriber))
 		return;
 	if (is_subscription_served(subscription))
 	{

@@ -140,7 +140,6 @@ add_session(uint32 seq)
 	memset((char *) session + sizeof(uint32), 0, sizeof(RinqSession) - sizeof(uint32));
 	session->serial = ++last_serial;
 	dlist_init(&session->subscriptions);
-	dlist_init(&session->notifications);
 	dlist_init(&session->buffered);
 	session->procno = RINQ_NO_PROC;
 	session->next_message = 1;
@@ -257,7 +256,7 @@ end_session(RinqSession * session)
 	rinq_attributes_free(session->attributes);
 	free_handler(session);
 	session_hooks->ended(session);
-	Assert(dlist_is_empty(&session->subscriptions) && dlist_is_empty(&session->notifications));
+	Assert(dlist_is_empty(&session->subscriptions));
 	Assert(session->num_buffered == 0 && session->fetching == NIL);
 	dlist_delete(&session->node);
 	hash_search(sessions, &session->seq, HASH_REMOVE, NULL);

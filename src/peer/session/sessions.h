@@ -36,11 +36,9 @@ typedef struct RinqSession
 	dlist_node	listening;		/* while it listens to any (session_index.c) */
 	uint64		last_match;		/* number of the notification that was last
 								 * matched */
-	dlist_head	notifications;	/* that wait until the one before is handled
-								 * (dispatch.c) */
-	bool		handling;		/* one of them is being handled */
-	bool		durable;		/* the session was made for a subscription
-								 * (subscriptions.c) */
+	struct RinqSubscriber *subscriber;	/* the durable subscription that it
+										 * was made for, NULL for none
+										 * (subscriptions.c) */
 	dlist_head	buffered;		/* until they are fetched (buffer.c) */
 	int			num_buffered;
 	int			num_buffering;	/* namespaces whose notifications are kept */
