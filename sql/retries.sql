@@ -56,3 +56,34 @@ SELECT rinq_inbox_waiting_retry('58AEE146-191C.45@3#1');
 SELECT rinq_inbox_waiting_delete('58AEE146-191C.45@3#1');
 RESET ROLE;
 DROP ROLE retries_nobody;
+
+-- the same policies for subscriptions
+CREATE FUNCTION told(n rinq_notification) RETURNS void LANGUAGE sql AS '';
+SELECT rinq_subscribe('retries', 'retries', 'told(rinq_notification)', retry => '{"attempts": 5, "first_delay": "200 ms", "factor": 2, "max_delay": "5 min", "jitter": 0.2}');
+SELECT name, retry FROM rinq_subscriptions;
+SELECT rinq_subscribe('retries', 'retries', 'told(rinq_notification)', '{}', '{}');
+SELECT retry FROM rinq_subscriptions;
+SELECT rinq_subscribe('retries', 'retries', 'told(rinq_notification)', retry => '[]');
+SELECT rinq_subscribe('retries', 'retries', 'told(rinq_notification)', retry => 'null');
+SELECT rinq_subscribe('retries', 'retries', 'told(rinq_notification)', retry => '{"attempt": 5}');
+SELECT rinq_subscribe('retries', 'retries', 'told(rinq_notification)', retry => '{"first_delay": "soon"}');
+SELECT rinq_subscribe('retries', 'retries', 'told(rinq_notification)');
+SELECT retry IS NULL AS none FROM rinq_subscriptions;
+SELECT rinq_unsubscribe('retries');
+DROP FUNCTION told;
+
+-- notifications that wait, beside a command of the same id; the name of the subscription says which
+INSERT INTO rinq_internal.inbox_dead_letter (id, digest, source, namespace, command, trace_id, handler, attempts, first_received, last_attempt, error, recorded, subscription, target)
+SELECT '58AEE146-191C.45@3#1', sha256(x.name::bytea), '58AEE146-191C.45@3', 'retries', x.name, 't', 'h', 1, now(), now(), 'e', now() + x.n * interval '1 second', x.subscription, x.target
+FROM (VALUES (1, 'command', NULL, NULL), (2, 'type', 'one', '58AEE146-191C.46'), (3, 'type too', 'two', '58AEE146-191C.47')) x (n, name, subscription, target);
+SELECT kind, command, subscription, target, filter FROM rinq_inbox_dead_letter ORDER BY recorded;
+SELECT rinq_inbox_dead_letter_retry('58AEE146-191C.45@3#1', 'infinity', 'two'), rinq_inbox_dead_letter_retry('58AEE146-191C.45@3#1', 'infinity', 'three'),
+       rinq_inbox_dead_letter_delete('58AEE146-191C.45@3#1', 'two'), rinq_inbox_waiting_delete('58AEE146-191C.45@3#1', 'one');
+SELECT kind, command, subscription, target FROM rinq_inbox_waiting;
+SELECT waiting, dead FROM rinq_inbox_status;
+SELECT message FROM rinq_check() WHERE subject = 'view rinq_inbox_dead_letter' AND message LIKE 'requests and notifications that were set aside: 2, %' IS NOT TRUE;
+SELECT rinq_inbox_waiting_retry('58AEE146-191C.45@3#1', 'infinity', 'one'), rinq_inbox_waiting_retry('58AEE146-191C.45@3#1', 'infinity', 'two');
+SELECT rinq_inbox_dead_letter_retry('58AEE146-191C.45@3#1', 'infinity');
+SELECT kind, command FROM rinq_inbox_waiting ORDER BY command;
+SELECT rinq_inbox_waiting_delete('58AEE146-191C.45@3#1'), rinq_inbox_dead_letter_delete('58AEE146-191C.45@3#1'), rinq_inbox_dead_letter_delete('58AEE146-191C.45@3#1');
+SELECT waiting, dead FROM rinq_inbox_status;

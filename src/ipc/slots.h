@@ -169,7 +169,9 @@ typedef struct RinqSlot
 	bool		uncorrelated;	/* calls: the session's handler gets the
 								 * response */
 	bool		wants_response;
-	bool		redelivered;	/* requests: the broker has sent it before */
+	bool		redelivered;	/* requests: the broker has sent it before;
+								 * notifications that are kept: an executor
+								 * has ended with it */
 	bool		deduplicate;	/* requests: one that was handled is not
 								 * handled again */
 	int32		timeout;		/* requests: ms of the listener's own; 0: as

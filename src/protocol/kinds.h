@@ -148,9 +148,9 @@ enum
 	RINQ_NOTIFICATION_SPAN,
 	RINQ_NOTIFICATION_TRACEPARENT,
 	RINQ_NOTIFICATION_TRACESTATE,
-	RINQ_NOTIFICATION_SUBSCRIPTION, /* name of the durable subscription that it
-									 * came for, in the database's encoding;
-									 * absent for none */
+	RINQ_NOTIFICATION_SUBSCRIPTION, /* name of the durable subscription that
+									 * it came for, in the database's
+									 * encoding; absent for none */
 	RINQ_NOTIFICATION_ATTEMPT,	/* these four as in requests */
 	RINQ_NOTIFICATION_FIRST_RECEIVED,
 	RINQ_NOTIFICATION_REFUSAL,

@@ -230,13 +230,13 @@ take_turn(const RinqFields *fields)
 }
 
 /*
- * Tell whether a delivery may bring a command again that is kept here already,
- * and does.
+ * Tell whether a delivery, or the peer, may bring something again that is kept
+ * here already, and does.
  */
 static bool
-is_kept_command(const RinqSlot *slot, const RinqFields *fields)
+is_kept_already(const RinqSlot *slot, const RinqFields *fields)
 {
-	return is_command(slot) && !slot->from_inbox && !RecoveryInProgress() &&
+	return (is_command(slot) || is_kept_notification(slot)) && !slot->from_inbox && !RecoveryInProgress() &&
 		(slot->redelivered || slot->deduplicate) && rinq_inbox_has(slot, fields);
 }
 
@@ -265,8 +265,12 @@ call_handler(RinqSlot *slot, const RinqFields *fields, RinqBytes *payload)
 		return true;
 	refuse_request(fields);
 	take_turn(fields);
-	if (is_kept_command(slot, fields))
+	if (is_kept_already(slot, fields))
+	{
+		/* who wrote it down may not have said when it is due */
+		slot->due = rinq_clock_ms();
 		return true;
+	}
 	if (slot->deduplicate && rinq_inbox_was_handled(slot, fields, payload))
 		return true;
 	*payload = rinq_handler_call(slot->work, fields, slot->handler_owner, slot->deadline,

@@ -21,6 +21,7 @@
 #include "access/xlog.h"
 #include "backend/own_schema.h"
 #include "backend/own_tables.h"
+#include "base/clock.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "guc.h"
@@ -188,6 +189,43 @@ count_attempt(void *arg)
 		record_attempt(attempt);
 }
 
+/* Note that there is no more to do for what is kept already, but to look when it is due. */
+static void
+result_is_kept(RinqSlot *slot)
+{
+	slot->outcome = RINQ_OUTCOME_SUCCESS;
+	slot->due = rinq_clock_ms();
+}
+
+static void
+find_whether_kept(void *arg)
+{
+	Attempt    *attempt = arg;
+
+	attempt->is_kept = rinq_inbox_has(attempt->slot, attempt->fields);
+}
+
+/*
+ * Set a notification aside whose executors have ended; but for one that was kept
+ * already, of which only the result was lost.
+ */
+static void
+set_notification_aside(RinqDatabase *db, RinqSlot *slot, RinqFields *fields, MemoryContext context)
+{
+	Attempt		attempt;
+
+	memset(&attempt, 0, sizeof(attempt));
+	attempt.slot = slot;
+	attempt.fields = fields;
+	slot->outcome = RINQ_OUTCOME_GIVEN_BACK;
+	if (!rinq_keep_books(find_whether_kept, &attempt, false, RINQ_BOOKS_LOCK_TIMEOUT, context))
+		return;
+	if (attempt.is_kept)
+		result_is_kept(slot);
+	else
+		rinq_inbox_set_aside(db, slot, fields, context);
+}
+
 /*
  * Count an attempt at a request that the broker has delivered before: it may
  * have ended its executor, or the whole server, each time.  After some attempts
@@ -202,12 +240,12 @@ rinq_inbox_give_up(RinqDatabase *db, RinqSlot *slot, RinqFields *fields, MemoryC
 
 	if (slot->give_up)
 	{
-		rinq_inbox_set_aside(db, slot, fields, context);
+		set_notification_aside(db, slot, fields, context);
 		return true;
 	}
 
 	/* a standby counts nothing; the peer waits longer between its attempts */
-	if (!slot->redelivered || rinq_max_attempts == 0 || RecoveryInProgress())
+	if (!slot->redelivered || slot->work != RINQ_WORK_REQUEST || rinq_max_attempts == 0 || RecoveryInProgress())
 		return false;
 	memset(&attempt, 0, sizeof(attempt));
 	attempt.slot = slot;
@@ -216,7 +254,7 @@ rinq_inbox_give_up(RinqDatabase *db, RinqSlot *slot, RinqFields *fields, MemoryC
 	(void) rinq_keep_books(count_attempt, &attempt, true, RINQ_BOOKS_LOCK_TIMEOUT, context);
 	if (attempt.is_kept)
 	{
-		slot->outcome = RINQ_OUTCOME_SUCCESS;
+		result_is_kept(slot);
 		return true;
 	}
 	if (attempt.attempts > 0)

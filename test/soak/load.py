@@ -1,4 +1,4 @@
-"""The load: writers of durable messages, some of which fail at first or for ever, callers both ways, notifiers, and an independent peer that comes back after each fault."""
+"""The load: writers of durable messages, some of which fail at first or for ever, callers both ways, notifiers, a subscription that fails at some notifications, and an independent peer that comes back after each fault."""
 
 import collections
 import json
@@ -90,6 +90,18 @@ DECLARE
   n bigint := nextval('number');
 BEGIN
   INSERT INTO sent VALUES (rinq_notify_many('soak.news', 'tick', '{*}', jsonb_build_object('n', n)), account, n, 0);
+END $$;
+CREATE TABLE kept (n bigint, attempt int);
+CREATE TABLE seen_waiting (n bigint PRIMARY KEY);
+CREATE FUNCTION keep(one rinq_notification) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  n bigint := (one.payload->>'n')::bigint;
+BEGIN
+  INSERT INTO kept VALUES (n, one.attempt);
+  IF n % 10 = 0 OR one.attempt <= n % 3 THEN
+    IF n % 2 = 0 THEN PERFORM rinq_retry('100 ms', 'as ordered'); END IF;
+    RAISE EXCEPTION 'as ordered';
+  END IF;
 END $$;
 CREATE FUNCTION hear(one rinq_notification) RETURNS void LANGUAGE sql AS $$
   INSERT INTO heard VALUES ((one.payload->>'n')::bigint)
@@ -268,6 +280,15 @@ class Notifier(SqlWorker):
         self.stopping.wait(0.05)
 
 
+class Watcher(SqlWorker):
+    """Writes down which notifications are kept: each of them must be handled, or set aside, in the end."""
+
+    def step(self):
+        self.session.execute("INSERT INTO seen_waiting SELECT (rinq_from_cbor(payload)->>'n')::bigint FROM rinq_inbox_waiting WHERE subscription = 'soak, kept'"
+                             " ON CONFLICT DO NOTHING")
+        self.stopping.wait(0.05)
+
+
 class Caller(SqlWorker):
     """Calls the independent peer."""
 
@@ -412,17 +433,22 @@ class Load:
             Account("later"), Account("ordered"), Account("keyed"), Account("tenant"), Account("attributes"),
             *(Account("asked, " + command, at_most_once=True) for command in COMMANDS),
             Account("news, remote", at_least_once=False, at_most_once=True),
-            Account("news, subscription", at_least_once=False, at_most_once=True))}
+            Account("news, subscription", at_least_once=False, at_most_once=True),
+            Account("news, kept", at_least_once=False))}
+        self.kept_missing = set()
         self.calls_out = Answers("calls of the peer", TOLERATED | {"ConnectionError", "BrokenPipeError", "RuntimeError"})
         self.calls_in = Answers("calls of SQL functions", {"CallTimeout", "ConnectionError", "ConnectionClosedByBroker", "RemoteError", "TimeoutError", "ChannelWrongStateError"})
         self.sender = world.database("soak_sender")
         self.sender.sql(SENDER_SQL)
         self.sender.sql("SELECT rinq_subscribe('soak', 'soak.news', 'hear(rinq_notification)')")
+        self.sender.sql("SELECT rinq_subscribe('soak, kept', 'soak.news', 'keep(rinq_notification)',"
+                        " retry => '{\"attempts\": 8, \"first_delay\": \"50 ms\", \"max_delay\": \"1 s\"}')")
         self.sender.wait_subscription("soak")
+        self.sender.wait_subscription("soak, kept")
         self.receiver = world.database("soak_receiver")
         self.receiver.sql(RECEIVER_SQL)
         self.service = Service(self)
-        self.workers = [self.service] + [Writer(self) for _ in range(writers)] + [LaterWriter(self), LaterWriter(self), DurableCaller(self), Notifier(self), Caller(self), RemoteCaller(self)]
+        self.workers = [self.service] + [Writer(self) for _ in range(writers)] + [LaterWriter(self), LaterWriter(self), DurableCaller(self), Notifier(self), Watcher(self), Caller(self), RemoteCaller(self)]
         self.askers = [Asker(self) for _ in range(4)]
         if too_large is not None:
             self.workers.append(LargeWriter(self))
@@ -471,6 +497,15 @@ class Load:
             self.accounts[name].arrived.update(id for (id,) in self.receiver.sql("SELECT id FROM handled WHERE account = " + quote(name)))
         self.accounts["news, subscription"].arrived.clear()
         self.accounts["news, subscription"].arrived.update(int(n) for (n,) in self.sender.sql("SELECT n FROM heard"))
+        self.read_kept()
+
+    def read_kept(self):
+        """Notifications of the subscription with a policy: what was handled, and set aside, and what was kept and is neither."""
+        account = self.accounts["news, kept"]
+        account.arrived.clear()
+        account.arrived.update(int(n) for (n,) in self.sender.sql("SELECT n FROM kept"))
+        account.set_aside = {int(n) for (n,) in self.sender.sql("SELECT rinq_from_cbor(payload)->>'n' FROM rinq_inbox_dead_letter WHERE subscription = 'soak, kept'")}
+        self.kept_missing = {int(n) for (n,) in self.sender.sql("SELECT n FROM seen_waiting")} - account.set_aside - set(account.arrived)
 
     def read_outcomes(self):
         """What handlers of durable calls have kept, by what was asked for."""
@@ -487,19 +522,32 @@ class Load:
         """How many messages that must arrive are still to come, those in the outbox included."""
         self.read_committed()
         depth = int(self.sender.value("SELECT depth + waiting FROM rinq_outbox_status"))
-        return depth + sum(len(account.missing()) for account in self.accounts.values() if account.at_least_once)
+        waiting = int(self.sender.value("SELECT waiting FROM rinq_inbox_status"))
+        return depth + waiting + len(self.kept_missing) + sum(len(account.missing()) for account in self.accounts.values() if account.at_least_once)
 
     def outbox_size(self):
         return int(self.sender.value("SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relname ~ '^outbox_[0-3]$'"))
 
     def problems(self):
         found = [problem for part in list(self.accounts.values()) + [self.calls_out, self.calls_in] for problem in part.problems()]
-        both = self.accounts["retried"].set_aside & set(self.accounts["retried"].arrived)
-        if both:
-            found.append("retried: %d were handled and set aside, such as %s" % (len(both), sorted(both)[0]))
-        waiting = self.receiver.value("SELECT count(*) FROM rinq_inbox_waiting")
-        if waiting != "0":
-            found.append("retried: %s still wait" % waiting)
+        for name, database in (("retried", self.receiver), ("news, kept", self.sender)):
+            both = self.accounts[name].set_aside & set(self.accounts[name].arrived)
+            if both:
+                found.append("%s: %d were handled and set aside, such as %s" % (name, len(both), sorted(both)[0]))
+            waiting = database.value("SELECT count(*) FROM rinq_inbox_waiting")
+            if waiting != "0":
+                found.append("%s: %s still wait" % (name, waiting))
+        if self.kept_missing:
+            found.append("news, kept: %d were kept and are lost, such as %s" % (len(self.kept_missing), sorted(self.kept_missing)[0]))
+        strange = self.accounts["news, kept"].set_aside - self.accounts["news, kept"].committed
+        if strange:
+            found.append("news, kept: %d were set aside that were never committed" % len(strange))
+        again = self.sender.value("SELECT count(*) FROM (SELECT FROM kept JOIN seen_waiting USING (n) GROUP BY n HAVING count(*) > 1) x")
+        if again != "0":
+            found.append("news, kept: %s were handled more than once although they were kept" % again)
+        unfit = self.sender.value("SELECT count(*) FROM kept WHERE n % 10 = 0 OR attempt <= n % 3")
+        if unfit != "0":
+            found.append("news, kept: %s have effects of attempts that have failed" % unfit)
         unknown = sum(count for (account, _), count in self.outcomes.items() if account is None)
         if unknown:
             found.append("asked: %d outcomes of calls that were not committed" % unknown)

@@ -91,8 +91,8 @@ enqueue_inbound(RinqInbound * request, const RinqListener *listener)
 	slot->retry = listener->retry;
 	slot->due = 0;
 	slot->wants_response = request->reply != RINQ_REPLY_NONE;
-	slot->redelivered = request->redelivered &&
-		(request->work == RINQ_WORK_REQUEST || request->ended != NULL);
+	slot->redelivered = request->work == RINQ_WORK_NOTIFICATION ? request->deaths > 0 && rinq_inbound_is_kept(request) :
+		request->redelivered && (request->work == RINQ_WORK_REQUEST || request->ended != NULL);
 	slot->deduplicate = listener->deduplicate;
 	slot->timeout = listener->timeout;
 	pg_atomic_write_u64(&slot->limit, 0);
@@ -287,7 +287,7 @@ settle_all(dlist_head *list)
 static bool
 ends_with_session(const RinqInbound * request, void *arg)
 {
-	const RinqSession *session = arg;
+	const		RinqSession *session = arg;
 
 	return request->session_serial == session->serial && !rinq_inbound_is_kept(request);
 }

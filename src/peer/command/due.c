@@ -80,7 +80,7 @@ find_next(void)
 
 /* Return a namespace with something due, of which nothing is noted any more then. */
 static RinqNamespace *
-take_namespace(void)
+take_due_namespace(void)
 {
 	uint32		i;
 
@@ -108,7 +108,7 @@ rinq_inbox_due_take(RinqDue * due, int64 *next)
 	due->subscriber = NULL;
 	if (next_due != 0 && next_due <= rinq_peer.now)
 	{
-		due->ns = take_namespace();
+		due->ns = take_due_namespace();
 		if (due->ns == NULL)
 			due->subscriber = rinq_subscriber_take_due(rinq_peer.now);
 		if (due->ns != NULL || due->subscriber != NULL)

@@ -25,7 +25,8 @@ typedef struct OrderKey
 } OrderKey;
 
 #define OF_SESSIONS PG_UINT64_MAX	/* the value is a session's serial */
-#define OF_SUBSCRIBERS (PG_UINT64_MAX - 1)	/* the value is a subscriber's number */
+#define OF_SUBSCRIBERS (PG_UINT64_MAX - 1)	/* the value is a subscriber's
+											 * number */
 
 struct RinqTurn
 {
@@ -156,7 +157,7 @@ bool
 rinq_order_extract_session(const RinqSession * session, bool (*wanted) (const RinqInbound * request, void *arg),
 						   void *arg, dlist_head *into)
 {
-	const RinqSubscriber *const owners[] = {NULL, session->subscriber};
+	const		RinqSubscriber *const owners[] = {NULL, session->subscriber};
 	bool		found = false;
 	int			i;
 

@@ -229,7 +229,7 @@ static bool
 is_subscription_served(const Subscription * subscription)
 {
 	RinqSession *session = subscription_session(subscription);
-	const RinqSubscription *listening;
+	const		RinqSubscription *listening;
 
 	if (session == NULL)
 		return false;
