@@ -1077,6 +1077,8 @@ CREATE TABLE rinq_internal.inbox_waiting (
     tries integer NOT NULL,
     due timestamptz NOT NULL,
     database oid NOT NULL,
+    waits_for text COLLATE "C" NOT NULL GENERATED ALWAYS AS
+        (CASE WHEN subscription IS NULL THEN namespace ELSE ' ' OPERATOR(pg_catalog.||) subscription END) STORED,
     PRIMARY KEY (id, digest)
 );
 COMMENT ON TABLE rinq_internal.inbox_waiting IS
@@ -1107,8 +1109,8 @@ COMMENT ON COLUMN rinq_internal.inbox_waiting.filter IS 'Constraint in CBOR of a
 COMMENT ON COLUMN rinq_internal.inbox_waiting.tries IS 'Attempts since it was put here, or here again';
 COMMENT ON COLUMN rinq_internal.inbox_waiting.due IS 'When the next attempt may begin; while one is under way, when it is taken for dead';
 COMMENT ON COLUMN rinq_internal.inbox_waiting.database IS 'Database that it was received in';
-CREATE INDEX inbox_waiting_due ON rinq_internal.inbox_waiting (database, namespace, subscription, due);
-CREATE INDEX inbox_waiting_subscription ON rinq_internal.inbox_waiting (database, subscription, due);
+COMMENT ON COLUMN rinq_internal.inbox_waiting.waits_for IS 'What it is looked for by: the namespace of a command; the name of the subscription behind a space, with which no namespace begins';
+CREATE INDEX inbox_waiting_due ON rinq_internal.inbox_waiting (database, waits_for, due);
 
 CREATE FUNCTION rinq_internal.inbox_due() RETURNS trigger
     AS 'MODULE_PATHNAME', 'rinq_inbox_due' LANGUAGE C VOLATILE PARALLEL UNSAFE;

@@ -157,6 +157,14 @@ class Retries(RetryCase):
         row = self.dead(message)
         self.assertEqual((row["sqlstate"], bytes.fromhex(row["payload"][2:])), ("22P05", payload))
 
+    def test_name_that_the_database_cannot_hold(self):
+        """No attempt can get it right: set aside at once, with question marks."""
+        db = self.database(encoding="LATIN1")
+        db.handler("latin", "RETURN NULL;")
+        db.sql("SELECT rinq_listen('latin', 'latin(rinq_request)', retry => '%s'); SELECT rinq_wait_ready()" % json.dumps(QUICK))
+        self.remote.execute("latin", "\u65e5")
+        wait_until(lambda: db.sql("SELECT kind, attempts, replace(command, '?', '') FROM rinq_inbox_dead_letter"), lambda rows: rows == [["command", "1", ""]], 15)
+
     def test_calls_are_answered(self):
         """A caller hears of the error, once, and nothing is kept."""
         with self.assertRaisesRegex(RemoteError, "not before attempt 2"):

@@ -246,10 +246,10 @@ read_due(HeapTuple row, TupleDesc desc, int column, RinqListener *listener)
 
 /* when the first one is due of those that wait, or it is looked for, when that cannot be read now */
 #define FIRST_DUE(of) "(SELECT w.due FROM %1$s.inbox_waiting w" \
-	" WHERE " of " AND w.database OPERATOR(pg_catalog.=)" \
+	" WHERE w.waits_for OPERATOR(pg_catalog.=) " of " AND w.database OPERATOR(pg_catalog.=)" \
 	" (SELECT d.oid FROM pg_catalog.pg_database d" \
 	" WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())" \
-	" ORDER BY w.subscription, w.due LIMIT 1)"
+	" ORDER BY w.due LIMIT 1)"
 #define UNKNOWN_DUE "CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.now() END"
 
 #define LISTENER_COLUMNS "SELECT " COMMON_COLUMNS ", COALESCE(t.max_concurrent, 0), t.deduplicate," \
@@ -264,7 +264,7 @@ read_listeners(const char *schema, bool waiting, MemoryContext context)
 	uint64		i;
 
 	run_config_query(waiting ?
-					 LISTENER_COLUMNS FIRST_DUE("w.namespace OPERATOR(pg_catalog.=) t.namespace AND w.subscription IS NULL")
+					 LISTENER_COLUMNS FIRST_DUE("t.namespace")
 					 FROM_LISTENERS : LISTENER_COLUMNS UNKNOWN_DUE FROM_LISTENERS, schema, "listeners");
 	for (i = 0; i < SPI_processed; i++)
 	{
@@ -379,7 +379,7 @@ read_subscriptions(const char *schema, bool waiting, MemoryContext context)
 	uint64		i;
 
 	run_config_query(waiting ?
-					 SUBSCRIPTION_COLUMNS FIRST_DUE("w.subscription OPERATOR(pg_catalog.=) t.name") FROM_SUBSCRIPTIONS :
+					 SUBSCRIPTION_COLUMNS FIRST_DUE("(' ' OPERATOR(pg_catalog.||) t.name)") FROM_SUBSCRIPTIONS :
 					 SUBSCRIPTION_COLUMNS UNKNOWN_DUE FROM_SUBSCRIPTIONS, schema, "subscriptions");
 	for (i = 0; i < SPI_processed; i++)
 	{

@@ -125,13 +125,19 @@ read_taken(Taking *taking)
 	rinq_inbox_tries = (int) taken_number(RINQ_INBOX_TRIES);
 }
 
-/* Return the condition on rows of a namespace's commands, or a subscription's notifications. */
-static const char *
-rows_of(const Taking *taking)
+/* rows of a namespace's commands, or of a subscription's notifications */
+#define THESE_ROWS " WHERE waits_for OPERATOR(pg_catalog.=) $1 AND database OPERATOR(pg_catalog.=) $2"
+
+/* Return what these rows are looked for by; the install script says how it is made. */
+static Datum
+looked_for(const Taking *taking)
 {
-	return is_notification(taking) ?
-		"subscription OPERATOR(pg_catalog.=) $1 AND database OPERATOR(pg_catalog.=) $2" :
-		"namespace OPERATOR(pg_catalog.=) $1 AND subscription IS NULL AND database OPERATOR(pg_catalog.=) $2";
+	RinqBytes	name;
+
+	if (!is_notification(taking))
+		return rinq_text_datum(rinq_get_bytes(taking->fields, RINQ_REQUEST_NAMESPACE));
+	name = rinq_get_bytes(taking->fields, RINQ_NOTIFICATION_SUBSCRIPTION);
+	return CStringGetTextDatum(psprintf(" %.*s", (int) name.len, name.data));
 }
 
 /* Take the one that has been due for longest, if there is one. */
@@ -141,9 +147,9 @@ take_oldest(Taking *taking, const RinqOwnTable *table, Datum *values)
 	Oid			types[2] = {TEXTOID, OIDOID};
 
 	taking->found =
-		rinq_own_table_execute(psprintf("WITH n AS MATERIALIZED (SELECT id, digest FROM %s WHERE %s"
+		rinq_own_table_execute(psprintf("WITH n AS MATERIALIZED (SELECT id, digest FROM %s" THESE_ROWS
 										" AND due OPERATOR(pg_catalog.<=) pg_catalog.now()"
-										" ORDER BY subscription, due LIMIT 1 FOR UPDATE SKIP LOCKED),"
+										" ORDER BY due LIMIT 1 FOR UPDATE SKIP LOCKED),"
 										" u AS (UPDATE %s AS w SET attempts = w.attempts OPERATOR(pg_catalog.+) 1,"
 										" tries = w.tries OPERATOR(pg_catalog.+) 1, last_attempt = pg_catalog.now(),"
 										" due = pg_catalog.now() OPERATOR(pg_catalog.+)"
@@ -152,7 +158,7 @@ take_oldest(Taking *taking, const RinqOwnTable *table, Datum *values)
 										" AND w.digest OPERATOR(pg_catalog.=) n.digest"
 										" RETURNING w.*)"
 										" SELECT " RINQ_INBOX_COMMON_COLUMNS ", tries FROM u",
-										table->name, rows_of(taking), table->name), 2, types, values, NULL) > 0;
+										table->name, table->name), 2, types, values, NULL) > 0;
 	if (taking->found)
 		read_taken(taking);
 }
@@ -172,10 +178,9 @@ find_next_due(Taking *taking, const RinqOwnTable *table, Datum *values)
 		nulls[2] = nulls[3] = ' ';
 	}
 	taking->next = DT_NOEND;
-	if (rinq_own_table_execute(psprintf("SELECT due FROM %s WHERE %s"
+	if (rinq_own_table_execute(psprintf("SELECT due FROM %s" THESE_ROWS
 										" AND ($3 IS NULL OR id OPERATOR(pg_catalog.<>) $3"
-										" OR digest OPERATOR(pg_catalog.<>) $4) ORDER BY subscription, due LIMIT 1",
-										table->name, rows_of(taking)),
+										" OR digest OPERATOR(pg_catalog.<>) $4) ORDER BY due LIMIT 1", table->name),
 							   4, types, values, nulls) > 0)
 		taking->next = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	taking->more = taking->next <= GetCurrentTransactionStartTimestamp();
@@ -201,8 +206,7 @@ take_due(void *arg)
 	const char *reason;
 
 	rinq_own_table_open(&table, rinq_internal_schema(), RINQ_INBOX_WAITING);
-	values[0] = is_notification(taking) ? rinq_subscription_datum(taking->fields) :
-		rinq_text_datum(rinq_get_bytes(taking->fields, RINQ_REQUEST_NAMESPACE));
+	values[0] = looked_for(taking);
 	values[1] = ObjectIdGetDatum(MyDatabaseId);
 	take_oldest(taking, &table, values);
 	find_next_due(taking, &table, values);

@@ -69,18 +69,6 @@ put_time(Datum *values, char *nulls, int column, TimestampTz time)
 	put_datum(values, nulls, column, TimestampTzGetDatum(time));
 }
 
-/*
- * Return the name of the subscription that a notification is for, which is in the
- * encoding of this database.
- */
-Datum
-rinq_subscription_datum(const RinqFields *fields)
-{
-	RinqBytes	name = rinq_get_bytes(fields, RINQ_NOTIFICATION_SUBSCRIPTION);
-
-	return PointerGetDatum(cstring_to_text_with_len(name.data, (int) name.len));
-}
-
 /* Return the key of a request or notification in the inbox, beside its id. */
 Datum
 rinq_inbox_digest(const RinqSlot *slot, const RinqFields *fields)
@@ -123,9 +111,14 @@ put_any_field(Datum *values, char *nulls, int column, const RinqFields *fields, 
 static void
 put_notification(const RinqFields *fields, Datum *values, char *nulls)
 {
+	RinqBytes	name;
+
 	if (fields->kind != RINQ_KIND_NOTIFICATION)
 		return;
-	put_datum(values, nulls, RINQ_INBOX_SUBSCRIPTION, rinq_subscription_datum(fields));
+	name = rinq_get_bytes(fields, RINQ_NOTIFICATION_SUBSCRIPTION);
+
+	/* the name is in the encoding of this database */
+	put_datum(values, nulls, RINQ_INBOX_SUBSCRIPTION, PointerGetDatum(cstring_to_text_with_len(name.data, (int) name.len)));
 	put_field(values, nulls, RINQ_INBOX_TARGET, fields, RINQ_NOTIFICATION_TARGET);
 	put_bytea(values, nulls, RINQ_INBOX_FILTER, rinq_get_bytes(fields, RINQ_NOTIFICATION_CONSTRAINT));
 }

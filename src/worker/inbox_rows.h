@@ -79,7 +79,6 @@ typedef struct RinqInboxFailure
 
 extern const Oid rinq_inbox_types[RINQ_INBOX_WAITING_END];
 
-extern Datum rinq_subscription_datum(const RinqFields *fields);
 extern Datum rinq_inbox_digest(const RinqSlot *slot, const RinqFields *fields);
 extern void rinq_inbox_write(void *arg);
 extern bool rinq_inbox_claim(const RinqFields *fields);
