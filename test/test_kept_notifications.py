@@ -331,15 +331,17 @@ class Waiting(KeptCase):
         self.settled()
 
     def test_cannot_be_written_down(self):
-        """The table refuses: the peer has it handled again, later and later, and it is kept once that is possible."""
+        """The table refuses: the peer comes with it again, later and later, and it is kept once that is possible."""
         self.subscribe("s", {"attempts": 1})
         self.db.sql("ALTER TABLE rinq_internal.inbox_dead_letter ADD CONSTRAINT nothing CHECK (attempts < 0) NOT VALID")
         try:
             id = self.notify("until", 99)
-            wait_until(self.attempts, lambda n: n >= 3, 20)
+            text = "its columns, constraints, defaults or indexes have changed"
+            wait_until(lambda: self.server.log_since(self.log_start).count(text), lambda n: n >= 3, 20)
+            self.assertEqual(self.attempts(), 1, "it does not run again while it is not known whether it is kept")
         finally:
             self.db.sql("ALTER TABLE rinq_internal.inbox_dead_letter DROP CONSTRAINT nothing")
-        self.assertGreaterEqual(self.dead(id, 60)["attempts"], 3)
+        self.assertGreaterEqual(self.dead(id, 60)["attempts"], 2)
         self.assertEqual(self.effects(), [])
 
     def test_dumped_and_copied(self):

@@ -161,7 +161,8 @@ class Retries(RetryCase):
         """No attempt can get it right: set aside at once, with question marks."""
         db = self.database(encoding="LATIN1")
         db.handler("latin", "RETURN NULL;")
-        db.sql("SELECT rinq_listen('latin', 'latin(rinq_request)', retry => '%s'); SELECT rinq_wait_ready()" % json.dumps(QUICK))
+        db.sql("SELECT rinq_listen('latin', 'latin(rinq_request)', retry => '%s')" % json.dumps(QUICK))
+        db.sql("SELECT rinq_wait_ready()")
         self.remote.execute("latin", "\u65e5")
         wait_until(lambda: db.sql("SELECT kind, attempts, replace(command, '?', '') FROM rinq_inbox_dead_letter"), lambda rows: rows == [["command", "1", ""]], 15)
 
