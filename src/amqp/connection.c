@@ -381,7 +381,10 @@ rinq_conn_step(RinqConn *conn, int64_t now_ms, int max_frames)
 	check_deadlines(conn, input_dry);
 	if (conn->state == RINQ_CONN_CLOSED)
 		return false;
-	rinq_out_send(conn);
+
+	/* of an open one, the owner says when all that it has to send is there */
+	if (conn->state != RINQ_CONN_OPEN)
+		rinq_out_send(conn);
 	return rinq_frame_ready(conn) || rinq_transport_has_more(conn);
 }
 

@@ -16,6 +16,8 @@
  *
  *		more = rinq_conn_step(conn, now, 64);
  *		if (rinq_conn_state(conn) == RINQ_CONN_CLOSED) ... destroy, reconnect
+ *		... publish, settle, request
+ *		rinq_conn_flush(conn, now);
  *		wait, unless "more", for: rinq_conn_fd() readable if
  *		rinq_conn_wants_read(), writable if rinq_conn_wants_write(), and for
  *		the time rinq_conn_next_deadline()
@@ -213,10 +215,12 @@ extern void rinq_conn_connect(RinqConn *conn, const struct sockaddr *addr,
 							  socklen_t addrlen, int64_t now_ms);
 
 /*
- * Do what can be done without waiting: send, receive, call back, keep the
- * deadlines.  Handles at most max_frames (at least 1) frames.  Returns true if
- * there is more to do right now, so that the owner must call again before
- * sleeping.
+ * Do what can be done without waiting: receive, call back, keep the deadlines,
+ * and send what was left over.  Handles at most max_frames (at least 1) frames.
+ * Returns true if there is more to do right now, so that the owner must call
+ * again before sleeping.  In an open connection, what callbacks have queued is
+ * for the flush: with what the owner adds, it then goes out in one piece, which
+ * is one system call, and one record of TLS.
  */
 extern bool rinq_conn_step(RinqConn *conn, int64_t now_ms, int max_frames);
 

@@ -337,6 +337,8 @@ drop_connection(const char *reason)
 	rinq_identity_clear(rinq_peer.db);
 	if (rinq_peer.conn != NULL)
 	{
+		/* what this turn has settled need not come again */
+		rinq_network_flush();
 		rinq_conn_destroy(rinq_peer.conn);
 		rinq_peer.sockets_serial++;
 	}

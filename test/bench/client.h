@@ -91,8 +91,10 @@ turn_loop(RinqConn *conn, const bool *done)
 {
 	struct pollfd pfd;
 	int64_t		deadline;
+	bool		more = rinq_conn_step(conn, now_ms(), FRAMES_PER_STEP);
 
-	if (!rinq_conn_step(conn, now_ms(), FRAMES_PER_STEP))
+	rinq_conn_flush(conn, now_ms());
+	if (!more)
 	{
 		if (rinq_conn_state(conn) == RINQ_CONN_CLOSED)
 			die("connection", rinq_conn_error(conn));

@@ -1,6 +1,7 @@
 """A throwaway RabbitMQ node: own name, ports, epmd, folders and cookie, loopback only, plugins only when asked for."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -47,6 +48,7 @@ class Broker:
         if cluster:
             self._rabbit["cluster_nodes"] = "{[%s], disc}" % ", ".join("'%s'" % node.node for node in (*cluster, self))
         self._process = None
+        self._made = False
         self.frozen = False
         self._epmd = None
         self.folder = scratch.make_folder(name, owned=True)
@@ -119,7 +121,14 @@ class Broker:
                 return self._start(patience)
             except WaitTimeout:
                 self.kill()
+                self._forget_half_made()
         return self._start(timeout)
+
+    def _forget_half_made(self):
+        """A node that was killed while it made its tables for the first time cannot go on with those."""
+        if not self._made:
+            shutil.rmtree(os.path.join(self.folder, "data"))
+            self.scratch.make_folder(self.name, "data", owned=True)
 
     def _start_epmd(self):
         if self._epmd is None:
@@ -131,6 +140,7 @@ class Broker:
         with open(os.path.join(self.folder, "log", "console"), "ab") as log:
             self._process = self._spawn([versions.broker_tool("rabbitmq-server")], env=self.environment(), stdout=log, stderr=log)
         wait_until(self._answers, timeout=timeout, description="RabbitMQ to answer\n" + self.log_tail(), interval=0.05)
+        self._made = True
         return self
 
     def _answers(self):

@@ -139,6 +139,7 @@ wait_for(const char *what)
 			return check_that(true, what, __FILE__, __LINE__);
 		if (rinq_conn_step(conn, now_ms(), 64))
 			continue;
+		rinq_conn_flush(conn, now_ms());
 		pfd.fd = rinq_conn_fd(conn);
 		pfd.events = POLLIN | (rinq_conn_wants_write(conn) ? POLLOUT : 0);
 		said[said_len] = '\0';
@@ -342,6 +343,7 @@ test_idle(void)
 
 		poll(&pfd, 1, wait > 0 ? (int) wait : 0);
 		(void) rinq_conn_step(conn, now_ms(), 64);
+		rinq_conn_flush(conn, now_ms());
 	}
 	CHECK_INT(rinq_conn_state(conn), RINQ_CONN_OPEN);
 	CHECK_STR(rinq_conn_error(conn), "");

@@ -677,6 +677,45 @@ test_nothing_is_slept_on(void)
 	fake_free(f);
 }
 
+/* What callbacks have queued waits for what the owner adds: all of it is one record. */
+static void
+test_one_record(void)
+{
+	RinqMessage message = {0};
+	unsigned char wire[4096];
+	ssize_t		len;
+	Fake	   *f;
+
+	prepare(&good);
+	f = fake_new();
+	log_in(f);
+	exchange(f);
+	(void) fake_sent(f);
+	method_begin(f, 1, M(60, 30));	/* basic.cancel, to be answered */
+	put_shortstr(f, "tag");
+	put8(f, 0);
+	frame_end(f);
+	fake_send(f);
+	CHECK_STR(fake_sent(f), "1:60.31 ");
+
+	method_begin(f, 1, M(60, 30));
+	put_shortstr(f, "tag");
+	put8(f, 0);
+	frame_end(f);
+	CHECK(fake_send_only(f));
+	CHECK(!rinq_conn_step(f->conn, f->now, 10));
+	CHECK_INT(recv(f->fd, wire, sizeof(wire), MSG_DONTWAIT), -1);
+	CHECK(rinq_conn_wants_write(f->conn));
+	CHECK_INT(rinq_basic_publish(f->conn, 1, rinq_bytes_str("e"), rinq_bytes_str("k"), false, &message, "body", 4), RINQ_MSG_OK);
+	CHECK_INT(rinq_basic_ack(f->conn, 1, 1, false), RINQ_MSG_OK);
+	rinq_conn_flush(f->conn, f->now);
+	len = recv(f->fd, wire, sizeof(wire), MSG_DONTWAIT);
+	CHECK(len > 5 && wire[0] == 0x17 && len == 5 + (wire[3] << 8 | wire[4]));
+	CHECK(len > 0 && BIO_write(f->from_wire, wire, (int) len) == len);
+	CHECK_STR(fake_sent(f), "1:60.31 1:60.40 1:header 1:body(4) 1:60.80 ");
+	fake_free(f);
+}
+
 /* The socket takes little, and more is published meanwhile: the bytes are the same. */
 static void
 test_blocked_writing(void)
@@ -980,6 +1019,7 @@ main(void)
 		test_cut_everywhere();
 		test_damage_everywhere();
 		test_nothing_is_slept_on();
+		test_one_record();
 		test_goodbyes();
 		test_changes();
 	}
