@@ -253,6 +253,39 @@ class Rabbit(TlsCase):
                 self.use()
                 self.before = self.db.wait_new_peer(before)
 
+    def test_reload_while_another_connection_is_wanted(self):
+        """A connection that stays since the wanted one cannot be made is judged by its own files meanwhile, in that reload and later."""
+        copy, own = self.authority.copy, self.authority
+        files = {"sslrootcert": copy(own.cert, "wanted.pem"), "sslcert": copy(self.client.cert, "wanted-own.pem"),
+                 "sslkey": copy(self.client.key, "wanted-own.key")}
+        dead = free_port()
+        for at_once in (False, True):
+            with self.subTest(at_once):
+                self.use(**files)
+                before = self.db.wait_new_peer(self.before)
+                if not at_once:
+                    self.use(port=dead, **files)
+                    self.wait_error("Connection refused")
+                    # of these, the next connection will tell
+                    theirs = own.sign("wanted-other", "another")
+                    copy(theirs.cert, "wanted-own.pem")
+                    copy(theirs.key, "wanted-own.key", 0o644)
+                    mark = self.server.log_mark()
+                    self.server.configure()
+                    self.server.wait_log("has group or world access", mark)
+                    copy(self.client.cert, "wanted-own.pem")
+                    copy(self.client.key, "wanted-own.key")
+                    self.check_calls()
+                    self.assertEqual(self.db.peer()["peer_id"], before["peer_id"])
+                mark = self.server.log_mark()
+                copy(self.others.cert, "wanted.pem")
+                self.use(port=dead, **files)
+                self.server.wait_log("signed by unknown authority", mark)
+                self.db.wait_peer(lambda row: row["state"] != "connected")
+                copy(own.cert, "wanted.pem")
+                self.use()
+                self.before = self.db.wait_new_peer(before)
+
 
 class OtherMachine:
     """A namespace of the network with a scripted broker, at an address that is kept for documents."""

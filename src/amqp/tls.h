@@ -110,13 +110,15 @@ typedef enum RinqTlsChange
 {
 	RINQ_TLS_SAME,
 	RINQ_TLS_LATER,				/* other files, for the next connection */
-	RINQ_TLS_RECONNECT,			/* this connection should not go on */
+	RINQ_TLS_OTHER_SUBJECT,		/* our certificate is another one's: to the
+								 * broker, that is another user */
+	RINQ_TLS_UNTRUSTED,			/* the broker's certificate would not pass */
 	RINQ_TLS_UNUSABLE			/* the files are not fit for a connection */
 } RinqTlsChange;
 
 /*
  * Read the files again, and compare with what the connection was made with.
- * The explanation is for the last two.
+ * The explanation is for the last three.
  */
 extern RinqTlsChange rinq_tls_compare(const RinqTls *tls, const RinqTlsConfig *config,
 									  char *error, size_t size);

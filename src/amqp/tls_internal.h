@@ -3,7 +3,9 @@
  * tls_internal.h
  *	  What the files of TLS share.
  *
- *	tls_files.c		reading files into a context
+ *	tls_files.c		reading files
+ *	tls_trust.c		whom to trust
+ *	tls_context.c	all of that, in a context
  *	tls.c			one connection
  *	tls_explain.c	what went wrong, in words
  *
@@ -13,6 +15,7 @@
 #define RINQ_AMQP_TLS_INTERNAL_H
 
 #include <string.h>
+#include <sys/stat.h>
 
 #include "amqp/openssl_compat.h"
 #include "amqp/tls.h"
@@ -71,9 +74,41 @@ rinq_tls_trusts_system(const RinqTlsContext *context)
 	return strcmp(context->rootcert, "system") == 0;
 }
 
+/* What all steps of making a context need. */
+typedef struct RinqTlsLoading
+{
+	const RinqTlsConfig *config;
+	RinqTlsContext *context;
+	char	   *error;
+	size_t		error_size;
+} RinqTlsLoading;
+
+/* A file that was opened, and its text once that was read. */
+typedef struct RinqTlsFile
+{
+	const char *path;
+	int			fd;				/* -1 is none */
+	struct stat st;
+	char	   *data;
+	size_t		len;
+} RinqTlsFile;
+
 /* tls_files.c */
-extern bool rinq_tls_is_address(const char *host);
+extern bool rinq_tls_refuse(RinqTlsLoading * l, const char *fmt,...)
+			__attribute__((format(printf, 2, 3)));
+extern const char *rinq_tls_library_reason(void);
+extern int	rinq_tls_no_passphrase(char *buf, int size, int rwflag, void *asked);
+extern bool rinq_tls_open_file(RinqTlsLoading * l, const char *path, bool is_key, RinqTlsFile * file);
+extern bool rinq_tls_read_file(RinqTlsLoading * l, RinqTlsFile * file);
+extern void rinq_tls_close_file(RinqTlsFile * file);
+extern bool rinq_tls_add_digest(RinqTlsLoading * l, unsigned char *digest, const void *data, size_t len);
+
+/* tls_trust.c */
+extern bool rinq_tls_load_trust(RinqTlsLoading * l);
 extern bool rinq_tls_load_system(RinqTlsContext *context);
+
+/* tls_context.c */
+extern bool rinq_tls_is_address(const char *host);
 
 /* tls_explain.c */
 extern void rinq_tls_note_certificate(RinqTls *tls, X509_STORE_CTX *store);

@@ -76,15 +76,28 @@ rinq_encryption_check_plain(const RinqConn *conn, const RinqBroker *broker, cons
 			 errhint("Use \"amqps://\" or option \"sslmode\", or write \"sslmode=disable\" if the network between is trusted.")));
 }
 
+/* Tell that the files cannot be used for the next connection. */
+static void
+warn_of_files(const char *problem)
+{
+	ereport(WARNING,
+			(errcode(ERRCODE_CONFIG_FILE_ERROR),
+			 errmsg("rinq peer for database \"%s\" cannot use its certificates: %s",
+					NameStr(rinq_peer.db->name), problem),
+			 errhint("The peer cannot connect again after its connection is lost.")));
+}
+
 /*
  * Look at files that a reload may have changed.  True, with the reason, when
- * the connection must not go on with what it was made with: it has another
- * certificate of ours, or does not trust the broker's any more.  What is renewed
- * only is used from the next connection on, and what is unusable is told of.
+ * the connection must not go on with what it was made with: it does not trust
+ * the broker's certificate any more, or has another one of ours.  What is renewed
+ * only is used from the next connection on, and what is unusable is told of.  Of
+ * a connection that another one is to replace, only whom it trusts matters: the
+ * other one comes with certificates of its own.
  */
 bool
 rinq_encryption_reload(const RinqConn *conn, const RinqBroker *broker, int host_index,
-					   char *reason, size_t size)
+					   bool is_replaced, char *reason, size_t size)
 {
 	RinqTlsConfig config;
 
@@ -92,14 +105,13 @@ rinq_encryption_reload(const RinqConn *conn, const RinqBroker *broker, int host_
 		return false;
 	switch (rinq_conn_tls_compare(conn, &config, reason, size))
 	{
-		case RINQ_TLS_RECONNECT:
+		case RINQ_TLS_UNTRUSTED:
 			return true;
+		case RINQ_TLS_OTHER_SUBJECT:
+			return !is_replaced;
 		case RINQ_TLS_UNUSABLE:
-			ereport(WARNING,
-					(errcode(ERRCODE_CONFIG_FILE_ERROR),
-					 errmsg("rinq peer for database \"%s\" cannot use its certificates: %s",
-							NameStr(rinq_peer.db->name), reason),
-					 errhint("The peer cannot connect again after its connection is lost.")));
+			if (!is_replaced)
+				warn_of_files(reason);
 			return false;
 		case RINQ_TLS_LATER:
 			ereport(DEBUG1,

@@ -19,6 +19,6 @@ extern const RinqTlsConfig *rinq_encryption_config(const RinqBroker *broker, int
 extern void rinq_encryption_describe(const RinqConn *conn, RinqEncryption *out);
 extern void rinq_encryption_check_plain(const RinqConn *conn, const RinqBroker *broker, const char *name);
 extern bool rinq_encryption_reload(const RinqConn *conn, const RinqBroker *broker, int host_index,
-								   char *reason, size_t size);
+								   bool is_replaced, char *reason, size_t size);
 
 #endif							/* RINQ_PEER_ENCRYPTION_H */

@@ -555,8 +555,9 @@ rinq_network_reload(void)
 		rinq_peer_show_error(rinq_amqp_dsn_refused);
 	if (!rinq_peer.ready && (changed || (rinq_peer.conn == NULL && !rinq_attempts_active())))
 		connect_anew(CHANGED);
-	else if (rinq_peer.conn != NULL && !changed &&
-			 rinq_encryption_reload(rinq_peer.conn, &in_use, rinq_broker_find_host(&in_use, broker), reason, sizeof(reason)))
+	else if (rinq_peer.conn != NULL &&
+			 rinq_encryption_reload(rinq_peer.conn, &in_use, rinq_broker_find_host(&in_use, broker), changed,
+									reason, sizeof(reason)))
 		connect_anew(reason);
 	else if (rinq_peer.ready)
 		rinq_replacement_begin();

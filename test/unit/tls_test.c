@@ -935,7 +935,7 @@ test_changes(void)
 	CHECK_INT(compare(f, ""), RINQ_TLS_LATER);
 	(void) cert_write(&theirs, "changing-own.pem");
 	(void) key_write(&theirs, "changing-own.key", NULL, 0600);
-	CHECK_INT(compare(f, "the client certificate is that of another subject"), RINQ_TLS_RECONNECT);
+	CHECK_INT(compare(f, "the client certificate is that of another subject"), RINQ_TLS_OTHER_SUBJECT);
 	(void) cert_write(&ours, "changing-own.pem");
 	(void) key_write(&ours, "changing-own.key", NULL, 0600);
 	CHECK(compare(f, "") != RINQ_TLS_UNUSABLE);
@@ -944,10 +944,10 @@ test_changes(void)
 	(void) crl_write(&authority, NULL, 20, "changing.crl");
 	CHECK_INT(compare(f, ""), RINQ_TLS_LATER);
 	(void) crl_write(&authority, &good, 20, "changing.crl");
-	CHECK_INT(compare(f, "the broker's certificate was revoked"), RINQ_TLS_RECONNECT);
+	CHECK_INT(compare(f, "the broker's certificate was revoked"), RINQ_TLS_UNTRUSTED);
 	(void) crl_write(&authority, NULL, 20, "changing.crl");
 	(void) cert_write(&other_authority, "changing.pem");
-	CHECK_INT(compare(f, "the broker's certificate is signed by unknown authority \"CN=Authority\""), RINQ_TLS_RECONNECT);
+	CHECK_INT(compare(f, "the broker's certificate is signed by unknown authority \"CN=Authority\""), RINQ_TLS_UNTRUSTED);
 	(void) text_write("", "changing.pem", 0644);
 	CHECK_INT(compare(f, "contains no certificate"), RINQ_TLS_UNUSABLE);
 	CHECK_INT(rinq_conn_state(f->conn), RINQ_CONN_OPEN);
