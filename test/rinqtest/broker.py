@@ -114,7 +114,7 @@ class Broker:
     def _spawn(self, argv, **options):
         return self._command(self.scratch.spawn, argv, **options)
 
-    def start(self, timeout=60):
+    def start(self, timeout=120):
         """Starts it, and again if it hangs: on a busy machine, a node that was just stopped may be in the way of the next one."""
         for patience in (timeout / 3, timeout / 3):
             try:
