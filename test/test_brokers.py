@@ -247,6 +247,26 @@ class Changes(BrokersCase):
         self.wait_at(self.ports[1])
         self.assertLess(time.monotonic() - start, 4)
 
+    def test_wrong_settings_while_a_change_is_set_up(self):
+        """The connection that is in, but without its queues as yet, counts as one: what is wrong with the next settings does not end it."""
+        fake = FakeBroker()
+        self.addCleanup(fake.close)
+        held = []
+        fake.reactions["queue.declare"] = lambda connection, event: held.append((connection, event)) or True
+        self.use_anew(self.ports[0])
+        self.wait_at(self.ports[0])
+        self.use(fake.port)
+        wait_until(lambda: len(held), lambda count: count >= 4, description="its queues to be declared")
+        self.use(self.ports[1], options="?passfile=/nowhere/at/all")
+        del fake.reactions["queue.declare"]
+        for connection, event in held:
+            connection.send(event.channel, "queue.declare-ok", queue=event.queue)
+        self.wait_at(fake.port)
+        row = self.wait_error("could not open file \"/nowhere/at/all\"", state="connected")
+        self.assertEqual(row["broker"], "127.0.0.1:%d/" % fake.port)
+        self.use(self.ports[1])
+        self.wait_at(self.ports[1])
+
     def test_changed_while_a_change_is_tried(self):
         self.use_anew(self.ports[0])
         before = self.wait_at(self.ports[0])

@@ -109,6 +109,10 @@ set_host(RinqBrokerHost *out, const char *text, size_t len, bool encoded,
 	{
 		if ((unsigned char) *p <= ' ' || *p == 0x7f)
 			return fail_parse(err, errsize, "the host contains a blank or a control character");
+
+		/* part of an address with a password in it, which would be shown */
+		if (*p == '@' || *p == '/')
+			return fail_parse(err, errsize, "the host contains \"@\" or \"/\"");
 	}
 	return true;
 }

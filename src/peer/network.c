@@ -412,7 +412,7 @@ connection_failed(const char *why)
 	char		reason[RINQ_LAST_ERROR_LEN];
 
 	strlcpy(reason, why, sizeof(reason));
-	if (rinq_peer.ready || !rinq_attempts_active())
+	if (rinq_peer.ready || !rinq_attempts_active() || rinq_replacement_wanted())
 	{
 		connection_ended(reason);
 		return;
@@ -533,7 +533,7 @@ replace_connection(void)
 
 /*
  * Look at reloaded settings or another server, and at files that may have changed.  Another
- * broker, or another login, needs another connection; one that works is kept
+ * broker, or another login, needs another connection; one that is logged in is kept
  * until that is there, unless its certificates are not valid any more.  In a
  * pause, what was in the way may have been mended: that is tried at once.
  */
@@ -553,13 +553,13 @@ rinq_network_reload(void)
 		rinq_conn_set_max_body(rinq_peer.conn, rinq_payload_limit());
 	if (rinq_amqp_dsn_refused[0] != '\0' && rinq_peer_broker_server()[0] == '\0')
 		rinq_peer_show_error(rinq_amqp_dsn_refused);
-	if (!rinq_peer.ready && (changed || (rinq_peer.conn == NULL && !rinq_attempts_active())))
+	if (rinq_peer.conn == NULL && (changed || !rinq_attempts_active()))
 		connect_anew(CHANGED);
 	else if (rinq_peer.conn != NULL &&
 			 rinq_encryption_reload(rinq_peer.conn, &in_use, rinq_broker_find_host(&in_use, broker), changed,
 									reason, sizeof(reason)))
 		connect_anew(reason);
-	else if (rinq_peer.ready)
+	else if (rinq_peer.ready || changed)
 		rinq_replacement_begin();
 }
 
@@ -676,7 +676,9 @@ rinq_network_next_deadline(void)
 
 	if (rinq_peer.conn == NULL && !rinq_attempts_active())
 		return rinq_peer.stopping ? 0 : Max(next_attempt, 1);
-	deadline = rinq_clock_earlier(rinq_attempts_next_deadline(), rinq_replacement_next_deadline());
+	deadline = rinq_attempts_next_deadline();
+	if (rinq_peer.ready)
+		deadline = rinq_clock_earlier(deadline, rinq_replacement_next_deadline());
 	if (rinq_peer.conn != NULL && rinq_conn_next_deadline(rinq_peer.conn) != RINQ_CONN_NO_DEADLINE)
 		deadline = rinq_clock_earlier(deadline, rinq_conn_next_deadline(rinq_peer.conn));
 	return setting_up() ? rinq_clock_earlier(deadline, setup_deadline) : deadline;

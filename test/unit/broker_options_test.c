@@ -170,6 +170,10 @@ test_hosts(void)
 	CHECK_INT(rinq_broker_port(&broker, 1), 5671);
 	CHECK(!rinq_broker_set_option(&broker, "hosts", "x, y", err, sizeof(err)));
 	CHECK_CONTAINS(err, "blank");
+	CHECK(!rinq_broker_set_option(&broker, "hosts", "s3cret@x", err, sizeof(err)));
+	CHECK_STR(err, "the host contains \"@\" or \"/\"");
+	CHECK(!rinq_broker_set_option(&broker, "hosts", "x/vhost", err, sizeof(err)));
+	CHECK_STR(err, "the host contains \"@\" or \"/\"");
 	CHECK(!rinq_broker_set_option(&broker, "hosts", "x,", err, sizeof(err)));
 }
 
