@@ -17,6 +17,9 @@
 /* What is read of the socket at once: several records. */
 #define READ_BUFFER		(64 * 1024)
 
+/* How the first line of a key ends, of whatever kind it is; the library knows no better than "unsupported". */
+#define KEY_END			"PRIVATE KEY-----"
+
 /* ---------------- our certificate ---------------- */
 
 /* Take the certificate that comes first, and those after it as its chain. */
@@ -28,6 +31,8 @@ use_certificates(RinqTlsLoading * l, BIO *bio)
 	X509	   *cert = PEM_read_bio_X509_AUX(bio, NULL, rinq_tls_no_passphrase, &asked);
 	bool		ok;
 
+	if (cert == NULL && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE)
+		return rinq_tls_refuse(l, "file \"%s\" contains no certificate in PEM format", l->config->cert);
 	if (cert == NULL)
 		return rinq_tls_refuse(l, "could not read a certificate from file \"%s\": %s",
 							   l->config->cert, rinq_tls_library_reason());
@@ -107,6 +112,8 @@ load_key(RinqTlsLoading * l)
 		ok = use_key(l, path, key);
 	else if (asked)
 		ok = rinq_tls_refuse(l, "private key file \"%s\" is protected by a passphrase, and a server has no way to ask for it", path);
+	else if (strstr(file.data, KEY_END) == NULL)
+		ok = rinq_tls_refuse(l, "file \"%s\" contains no private key in PEM format", path);
 	else
 		ok = rinq_tls_refuse(l, "could not read a private key from file \"%s\": %s", path, rinq_tls_library_reason());
 	EVP_PKEY_free(key);

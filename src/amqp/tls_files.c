@@ -98,7 +98,7 @@ rinq_tls_open_file(RinqTlsLoading * l, const char *path, bool is_key, RinqTlsFil
 	return check_opened(l, file, is_key);
 }
 
-/* Read what was opened, whole. */
+/* Read what was opened, whole; it is ended with a zero. */
 bool
 rinq_tls_read_file(RinqTlsLoading * l, RinqTlsFile * file)
 {
@@ -114,7 +114,10 @@ rinq_tls_read_file(RinqTlsLoading * l, RinqTlsFile * file)
 		ssize_t		n = read(file->fd, file->data + file->len, room - file->len);
 
 		if (n == 0)
+		{
+			file->data[file->len] = '\0';
 			return true;
+		}
 		if (n > 0)
 			file->len += (size_t) n;
 		else if (errno != EINTR)

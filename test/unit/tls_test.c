@@ -397,8 +397,10 @@ test_files(void)
 	config.key = key_write(&ours, "locked.key", "pass phrase", 0600);
 	refused("is protected by a passphrase");
 	config.key = text_write("hello", "text.key", 0600);
-	refused("could not read a private key from file");
+	refused("text.key\" contains no private key in PEM format");
 	config.key = text_write("", "text.key", 0600);
+	refused("contains no private key in PEM format");
+	config.key = text_write("-----BEGIN PRIVATE KEY-----\nxx\n-----END PRIVATE KEY-----\n", "text.key", 0600);
 	refused("could not read a private key from file");
 	config.key = test_path("absent.key");
 	refused("No such file or directory");
@@ -412,6 +414,10 @@ test_files(void)
 	refused("is not a regular file");
 	config.cert = text_write("-----BEGIN CERTIFICATE-----\nxx\n-----END CERTIFICATE-----\n", "broken.pem", 0644);
 	refused("could not read a certificate from file");
+	config.cert = text_write("\x30\x82\x03\x01", "binary.pem", 0644);
+	refused("binary.pem\" contains no certificate in PEM format");
+	config.cert = config.key;
+	refused("contains no certificate in PEM format");
 	config.cert = "";
 	config.rootcert = pipe;
 	refused("is not a regular file");
