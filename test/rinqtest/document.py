@@ -42,6 +42,30 @@ def all_blocks(name):
     return re.findall(r"^```(\w+)\n(.*?)^```$", read(name), re.M | re.S)
 
 
+_STATEMENT = re.compile(r"(SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|GRANT|REVOKE|REASSIGN|LISTEN|SET|BEGIN|WITH|DO)\b|--")
+_SHELL = re.compile(r"(pg_\w+|createdb|psql) ")
+
+
+def statements(name):
+    """The blocks of SQL of a document, fenced or indented, as (number of the first line, text); lines for the shell are left out."""
+    found, block, fence, blank = [], None, None, True
+    for number, line in enumerate(read(name).splitlines() + [""], 1):
+        if line.startswith("```"):
+            fence = None if fence is not None else line[3:]
+            block = (number + 1, [], fence) if fence == "sql" else None
+            found += [block] if block is not None else []
+        elif fence is not None or line.startswith("    ") and block is not None:
+            if block is not None:
+                block[1].append(line if fence is not None else line[4:])
+        elif line.startswith("    ") and blank:
+            block = (number, [line[4:]], None)
+            found.append(block)
+        elif line:
+            block = None
+        blank = not line
+    return [(number, "\n".join(line for line in lines if not _SHELL.match(line))) for number, lines, kind in found if kind == "sql" or _STATEMENT.match(lines[0])]
+
+
 def only(name, title, language):
     return [text for kind, text in blocks(name, title) if kind == language]
 
