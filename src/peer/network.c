@@ -65,7 +65,7 @@ static int	id_attempts;
 static int64 setup_deadline;	/* for all that comes between login and ready */
 static char broker[RINQ_BROKER_DESCRIBE_SIZE];	/* the host that is used, or
 												 * tried */
-static char told_error[RINQ_NETWORK_ERROR_LEN]; /* last one in the log */
+static char told_error[RINQ_LAST_ERROR_LEN];	/* last one in the log */
 static RinqBroker in_use;		/* what the connection was made with, or the
 								 * last round of attempts */
 static char server_in_use[NAMEDATALEN]; /* that names it; empty: the settings
@@ -193,7 +193,7 @@ begin_setup(void)
 static void
 became_connected(void)
 {
-	char		others[RINQ_NETWORK_ERROR_LEN];
+	char		others[RINQ_LAST_ERROR_LEN];
 	bool		some_failed = rinq_attempts_error(others, sizeof(others));
 
 	rinq_attempts_end();
@@ -465,7 +465,7 @@ take_connection(void)
 static void
 round_failed(void)
 {
-	char		reason[RINQ_NETWORK_ERROR_LEN];
+	char		reason[RINQ_LAST_ERROR_LEN];
 
 	(void) rinq_attempts_error(reason, sizeof(reason));
 	rinq_broker_describe_all(&in_use, broker, sizeof(broker));

@@ -24,7 +24,7 @@
 static bool wanted;
 static int	round_pause;		/* ms, before the next round */
 static int64 next_round;
-static char told_obstacle[RINQ_NETWORK_ERROR_LEN];	/* last one in the log */
+static char told_obstacle[RINQ_LAST_ERROR_LEN]; /* last one in the log */
 
 /*
  * Begin to look whether the settings name another broker, or another login.
@@ -134,7 +134,7 @@ start_round(RinqBroker *in_use, const char *connected_to)
 bool
 rinq_replacement_step(RinqBroker *in_use, const char *connected_to, const RinqConnCallbacks *callbacks)
 {
-	char		obstacle[RINQ_NETWORK_ERROR_LEN];
+	char		obstacle[RINQ_LAST_ERROR_LEN];
 
 	if (!wanted)
 		return false;

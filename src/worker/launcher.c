@@ -15,8 +15,6 @@
 
 #include "compat.h"
 
-#include "access/xlog.h"
-#include "access/xlogrecovery.h"
 #include "base/backoff.h"
 #include "base/clock.h"
 #include "guc.h"
@@ -29,6 +27,7 @@
 #include "storage/latch.h"
 #include "utils/memutils.h"
 #include "worker/database_list.h"
+#include "worker/follow.h"
 
 #define FIRST_START_DELAY 100	/* ms */
 #define LAST_START_DELAY 30000	/* ms */
@@ -36,11 +35,6 @@
 #define ATTACH_TIMEOUT 10000	/* ms for an adopted worker to show up */
 #define REGISTER_RETRY 250		/* ms until a full worker table is tried again */
 #define COMPLAIN_INTERVAL 60000 /* ms between log entries about that */
-#define PROMOTION_CHECK 250		/* ms between looks whether a standby was
-								 * promoted */
-#define FOLLOW_INTERVAL 5000	/* ms between looks at what was replayed */
-#define FOLLOW_ABSENT 12		/* of these looks, one looks again for the
-								 * extension where it was not */
 #define MAX_READERS 4			/* at once, of those that may all be due at
 								 * the same time */
 
@@ -57,12 +51,6 @@ typedef struct Supervision
 } Supervision;
 
 static Supervision *supervision;
-
-/* of a standby: nothing there tells this process what is committed */
-static bool following = false;
-static int64 next_follow;
-static uint32 follows;
-static XLogRecPtr followed_to;
 
 /* databases that no entry was free for */
 static bool entries_missing = false;
@@ -283,7 +271,7 @@ register_wanted(RinqDatabase *db, const Start *start, const char *kind, const ch
 static bool
 is_read_with_others(const RinqDatabase *db)
 {
-	return following || db->presence == RINQ_UNKNOWN;
+	return rinq_is_following() || db->presence == RINQ_UNKNOWN;
 }
 
 /* Count the databases that are being read with others. */
@@ -577,77 +565,6 @@ supervise_workers(void)
 	return (long) Max(next - rinq_clock_ms(), 0);
 }
 
-/*
- * Look for databases again, and have what is served read again; with "recheck",
- * also look for the extension where it was not.
- */
-static void
-look_again(bool recheck)
-{
-	int			i;
-
-	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
-	rinq_shared->rescan = true;
-	if (recheck)
-		rinq_shared->recheck = true;
-	for (i = 0; i < rinq_shared->num_databases; i++)
-	{
-		if (rinq_shared->databases[i].presence == RINQ_PRESENT)
-			rinq_shared->databases[i].read_wanted++;
-	}
-	LWLockRelease(rinq_shared->lock);
-}
-
-/*
- * Have all read again that is served, when the standby has been promoted: from
- * now on all listeners count, and the outbox is this server's.
- */
-static void
-note_promotion(void)
-{
-	int			i;
-
-	following = false;
-	ereport(LOG, (errmsg("rinq peers go on as those of a primary server")));
-	look_again(true);
-	for (i = 0; i < rinq_shared->num_databases; i++)
-		rinq_wake_peer(&rinq_shared->databases[i]);
-}
-
-/*
- * Find out what a standby has replayed: databases, the extension, listeners.
- */
-static void
-look_at_replayed(void)
-{
-	XLogRecPtr	replayed = GetXLogReplayRecPtr(NULL);
-
-	next_follow = clock_ms_after(FOLLOW_INTERVAL);
-	if (replayed == followed_to)
-		return;
-	followed_to = replayed;
-	look_again(++follows % FOLLOW_ABSENT == 0);
-}
-
-/*
- * Keep up with the primary while this server is a standby.  Returns how long the
- * launcher may sleep at most, -1 for as long as it likes.
- */
-static long
-follow_primary(void)
-{
-	if (!following)
-		return -1L;
-	if (!RecoveryInProgress())
-	{
-		note_promotion();
-		return -1L;
-	}
-	if (!is_ahead(next_follow))
-		look_at_replayed();
-	return PROMOTION_CHECK;
-}
-
 void
 rinq_launcher_main(Datum arg)
 {
@@ -669,11 +586,10 @@ rinq_launcher_main(Datum arg)
 	rinq_shared->launcher_procno = RINQ_MY_PROCNO;
 	rinq_shared->launcher_pid = MyProcPid;
 	LWLockRelease(rinq_shared->lock);
-	following = RecoveryInProgress();
-	next_follow = clock_ms_after(FOLLOW_INTERVAL);
+	rinq_follow_begin();
 
 	/* also after a promotion that an earlier launcher did not live to see */
-	look_again(false);
+	rinq_look_again(false);
 
 	while (!ShutdownRequestPending)
 	{
@@ -687,9 +603,9 @@ rinq_launcher_main(Datum arg)
 			ProcessConfigFile(PGC_SIGHUP);
 			told_entries_missing = false;
 			complained_at = 0;
-			look_again(false);
+			rinq_look_again(false);
 		}
-		limit = follow_primary();
+		limit = rinq_follow_primary();
 		if (rinq_shared->rescan)
 			scan_databases();
 

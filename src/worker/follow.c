@@ -1,0 +1,122 @@
+/*-------------------------------------------------------------------------
+ *
+ * follow.c
+ *	  Keeping up with the primary, for the launcher of a standby.
+ *
+ * Nothing on a standby tells this process what is committed.  So it looks now
+ * and then whether anything was replayed, and if so has everything read again;
+ * and several times a second whether the standby was promoted.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+
+#include "access/xlog.h"
+#include "access/xlogrecovery.h"
+#include "base/clock.h"
+#include "ipc/slots.h"
+#include "ipc/worker.h"
+#include "worker/follow.h"
+
+#define PROMOTION_CHECK 250		/* ms between looks whether a standby was
+								 * promoted */
+#define FOLLOW_INTERVAL 5000	/* ms between looks at what was replayed */
+#define FOLLOW_ABSENT 12		/* of these looks, one looks again for the
+								 * extension where it was not */
+
+static bool following = false;
+static int64 next_follow;
+static uint32 follows;
+static XLogRecPtr followed_to;
+
+/*
+ * Begin to follow, if this server is a standby.
+ */
+void
+rinq_follow_begin(void)
+{
+	following = RecoveryInProgress();
+	next_follow = rinq_clock_ms() + FOLLOW_INTERVAL;
+}
+
+/*
+ * Tell whether this server is a standby, as far as the launcher has noticed.
+ */
+bool
+rinq_is_following(void)
+{
+	return following;
+}
+
+/*
+ * Look for databases again, and have what is served read again; with "recheck",
+ * also look for the extension where it was not.
+ */
+void
+rinq_look_again(bool recheck)
+{
+	int			i;
+
+	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
+	rinq_shared->rescan = true;
+	if (recheck)
+		rinq_shared->recheck = true;
+	for (i = 0; i < rinq_shared->num_databases; i++)
+	{
+		if (rinq_shared->databases[i].presence == RINQ_PRESENT)
+			rinq_shared->databases[i].read_wanted++;
+	}
+	LWLockRelease(rinq_shared->lock);
+}
+
+/*
+ * Have all read again that is served, when the standby has been promoted: from
+ * now on all listeners count, and the outbox is this server's.
+ */
+static void
+note_promotion(void)
+{
+	int			i;
+
+	following = false;
+	ereport(LOG, (errmsg("rinq peers go on as those of a primary server")));
+	rinq_look_again(true);
+	for (i = 0; i < rinq_shared->num_databases; i++)
+		rinq_wake_peer(&rinq_shared->databases[i]);
+}
+
+/*
+ * Find out what a standby has replayed: databases, the extension, listeners.
+ */
+static void
+look_at_replayed(void)
+{
+	XLogRecPtr	replayed = GetXLogReplayRecPtr(NULL);
+
+	next_follow = rinq_clock_ms() + FOLLOW_INTERVAL;
+	if (replayed == followed_to)
+		return;
+	followed_to = replayed;
+	rinq_look_again(++follows % FOLLOW_ABSENT == 0);
+}
+
+/*
+ * Keep up with the primary while this server is a standby.  Returns how long the
+ * launcher may sleep at most, -1 for as long as it likes.
+ */
+long
+rinq_follow_primary(void)
+{
+	if (!following)
+		return -1L;
+	if (!RecoveryInProgress())
+	{
+		note_promotion();
+		return -1L;
+	}
+	if (next_follow <= rinq_clock_ms())
+		look_at_replayed();
+	return PROMOTION_CHECK;
+}
