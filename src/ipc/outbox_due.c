@@ -58,6 +58,16 @@ rinq_due_lower(RinqDatabase *db, TimestampTz due)
 }
 
 /*
+ * Tell whether messages that are delayed by an interval were made to go by the
+ * wall clock since the server's start.
+ */
+bool
+rinq_due_clock_known(RinqDatabase *db)
+{
+	return pg_atomic_read_u64(&db->outbox_clock) != 0;
+}
+
+/*
  * Tell whether the wall clock was stepped since messages that are delayed by an
  * interval were made to go by it; "difference" is that of the clocks now.
  */

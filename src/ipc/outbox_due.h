@@ -16,6 +16,7 @@
 extern TimestampTz rinq_due(RinqDatabase *db);
 extern TimestampTz rinq_due_take(RinqDatabase *db);
 extern bool rinq_due_lower(RinqDatabase *db, TimestampTz due);
+extern bool rinq_due_clock_known(RinqDatabase *db);
 extern bool rinq_due_clock_stepped(RinqDatabase *db, int64 difference);
 extern TimestampTz rinq_key_expiry(TimestampTz used);
 extern void rinq_waiting_add(RinqDatabase *db, int64 rows);

@@ -164,6 +164,7 @@ rinq_claim_database(Oid dboid)
 	pg_atomic_write_u64(&db->outbox_waiting, 0);
 	pg_atomic_write_u64(&db->outbox_due, (uint64) DT_NOBEGIN);
 	pg_atomic_write_u64(&db->outbox_clock, 0);
+	pg_atomic_write_u64(&db->outbox_mended_at, 0);
 	return db;
 }
 

@@ -25,10 +25,8 @@
 
 #define RINQ_MAX_EXECUTORS 64
 #define RINQ_NO_PROC (-1)
-#define RINQ_LAST_ERROR_LEN 1024
-
-/* the same with what each of several hosts of the broker has said */
-#define RINQ_NETWORK_ERROR_LEN 1024
+#define RINQ_LAST_ERROR_LEN 1024	/* also of what each of several hosts of
+									 * the broker has said */
 
 /* what is known about the extension in a database */
 typedef enum RinqPresence
@@ -189,7 +187,7 @@ typedef struct RinqStatus
 	TimestampTz last_error_at;
 	int64		next_attempt;	/* to connect, while disconnected */
 	RinqOutboxStatus outbox;
-	char		last_error[RINQ_NETWORK_ERROR_LEN];
+	char		last_error[RINQ_LAST_ERROR_LEN];
 } RinqStatus;
 
 struct RinqSlots;				/* ipc/slots.h */
@@ -254,6 +252,9 @@ typedef struct RinqDatabase
 									 * that were delayed by an interval go by;
 									 * 0 is not known */
 	pg_atomic_uint32 outbox_table;
+	pg_atomic_uint64 outbox_mended_at;	/* when the outbox worker has set
+										 * right and counted what waits; 0:
+										 * not since the last one was ended */
 
 	/*
 	 * when a durable call has to be looked at, earlier than the peer knows;

@@ -10,8 +10,9 @@
  *
  * Which messages in the outbox are the first of an ordering is in a table, and
  * in the memory of this process too, so that removing rows costs no more than a
- * look into that.  The process that begins reads the table, and sets right what
- * the one before has not got to.
+ * look into that.  The process that begins reads the table.  What one that was
+ * ended has not got to is set right by the next, for which all that wait are
+ * read; after one that has left by itself that is not necessary.
  *
  *-------------------------------------------------------------------------
  */
@@ -22,6 +23,7 @@
 #include "access/table.h"
 #include "backend/own_relation.h"
 #include "backend/own_tables.h"
+#include "base/backoff.h"
 #include "base/clock.h"
 #include "base/hash_table.h"
 #include "catalog/pg_type.h"
@@ -46,6 +48,11 @@
 #define MAX_AHEAD (4 * RINQ_OUTBOX_PIECE)	/* bytes that the peer has not
 											 * sent */
 #define KEYS_INTERVAL (60 * USECS_PER_SEC)	/* between looks for old keys */
+#define MEND_INTERVAL (600 * INT64CONST(1000))	/* ms until what waits is
+												 * counted again */
+#define FIRST_BUSY_DELAY 50		/* ms until what was locked is looked at
+								 * again, */
+#define LAST_BUSY_DELAY 2000	/* later and later */
 #define UNUSABLE_DELAY (10 * USECS_PER_SEC) /* until tables are looked at
 											 * again that are not as rinq made
 											 * them */
@@ -78,6 +85,8 @@ typedef struct Look
 	Size		moved;			/* rows */
 	Size		blocked;		/* rows, until the one before is through */
 	bool		odd;			/* some of them only a scan can deal with */
+	bool		mended;
+	bool		more_keys;		/* are to be forgotten */
 	TimestampTz next;			/* when to look again */
 	bool		busy;			/* something could not be done now */
 } Look;
@@ -89,7 +98,8 @@ static const char *const read_tables[] = {"outbox_dead_letter", "manifest"};
 
 static dsa_pointer order = InvalidDsaPointer;	/* to look, that is carried
 												 * out */
-static bool mended;				/* by this process */
+static bool firsts_known;		/* to this process */
+static int	busy_delay;			/* the last, while nothing could be done */
 static HTAB *firsts;			/* ids of messages that are the first of an
 								 * ordering */
 static RinqMessageId *through;	/* of these, rows that were removed */
@@ -316,7 +326,15 @@ mend_waiting(void)
 	(void) rinq_own_table_execute("SELECT rinq_internal.outbox_mend($1)", 1, &type, &here, NULL);
 	count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	pg_atomic_write_u64(&rinq_outbox_worker.db->outbox_waiting, (uint64) count);
-	read_firsts();
+}
+
+/* Tell whether that is to be done: it was not yet, or long ago, so that a count that is wrong does not stay so. */
+static bool
+is_mending_due(void)
+{
+	int64		mended_at = (int64) pg_atomic_read_u64(&rinq_outbox_worker.db->outbox_mended_at);
+
+	return mended_at == 0 || rinq_clock_ms() - mended_at >= MEND_INTERVAL;
 }
 
 /*
@@ -324,14 +342,14 @@ mend_waiting(void)
  * clock was stepped since they were written, in this life of the server.
  */
 static void
-follow_clock(bool first)
+follow_clock(void)
 {
 	RinqDatabase *db = rinq_outbox_worker.db;
 	int64		difference = rinq_clock_difference();
 	Oid			types[2] = {INT8OID, TIMESTAMPTZOID};
 	Datum		values[2];
 
-	if (!first && !rinq_due_clock_stepped(db, difference))
+	if (rinq_due_clock_known(db) && !rinq_due_clock_stepped(db, difference))
 		return;
 	values[0] = Int64GetDatum(difference);
 	values[1] = TimestampTzGetDatum(PgStartTime);
@@ -426,6 +444,7 @@ release_due(Look *look, TimestampTz now)
 	}
 }
 
+/* Forget a piece of the keys that are too old. */
 static void
 forget_old_keys(Look *look, TimestampTz now)
 {
@@ -436,8 +455,7 @@ forget_old_keys(Look *look, TimestampTz now)
 	values[0] = TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, -INT64CONST(1000) * rinq_key_retention));
 	values[1] = Int32GetDatum(PIECE_KEYS);
 	(void) rinq_own_table_execute("SELECT rinq_internal.outbox_forget_keys($1, $2)", 2, types, values, NULL);
-	if (DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)) == PIECE_KEYS)
-		look->next = DT_NOBEGIN;
+	look->more_keys = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)) == PIECE_KEYS;
 }
 
 /* Find out when there is something to do next. */
@@ -465,16 +483,19 @@ look_at_waiting(Look *look)
 	RinqOwnTable table;
 
 	rinq_own_table_open(&table, rinq_outbox_worker.schema, "outbox_waiting");
-	if (!mended)
+	look->mended = is_mending_due();
+	if (look->mended)
 		mend_waiting();
-	follow_clock(!mended);
+	if (!firsts_known)
+		read_firsts();
+	follow_clock();
 	now = GetCurrentTimestamp();
 	pass_on(look);
 	release_due(look, now);
 	if (now >= keys_after || now < keys_after - KEYS_INTERVAL)
 	{
-		keys_after = now + KEYS_INTERVAL;
 		forget_old_keys(look, now);
+		keys_after = look->more_keys ? DT_NOBEGIN : now + KEYS_INTERVAL;
 	}
 	find_next_look(look, now);
 	rinq_own_table_close(&table);
@@ -520,9 +541,38 @@ look_once(Look *look)
 	else
 		look->next = GetCurrentTimestamp() + UNUSABLE_DELAY;
 	rinq_outbox_end();
-	mended |= usable;
+	firsts_known |= usable;
+	if (look->mended)
+		pg_atomic_write_u64(&rinq_outbox_worker.db->outbox_mended_at, (uint64) rinq_clock_ms());
 	hand_over_released(look);
 	return true;
+}
+
+/*
+ * Tell whether to look again at once.  When something is due that other
+ * transactions have locked, and nothing else could be done, that is looked at
+ * again after a while, unless a transaction has it looked at before.
+ */
+static bool
+goes_on_at_once(Look *look)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz again;
+
+	if (!look->busy && !look->more_keys && look->next > now)
+	{
+		busy_delay = 0;
+		return false;
+	}
+	if (look->moved > 0 || look->blocked > 0 || look->more_keys)
+	{
+		busy_delay = 0;
+		return true;
+	}
+	busy_delay = rinq_backoff_next(busy_delay, FIRST_BUSY_DELAY, LAST_BUSY_DELAY);
+	again = TimestampTzPlusMilliseconds(now, busy_delay);
+	look->next = look->next <= now ? again : Min(look->next, again);
+	return false;
 }
 
 /*
@@ -546,8 +596,8 @@ rinq_release_turn(void)
 	memset(&look, 0, sizeof(look));
 	if (!look_once(&look))
 		return RINQ_TURN_LATER;
-	if (look.next <= GetCurrentTimestamp() || look.busy)
-		return look.moved > 0 || look.blocked > 0 ? RINQ_TURN_DONE : RINQ_TURN_LATER;
+	if (goes_on_at_once(&look))
+		return RINQ_TURN_DONE;
 	(void) rinq_due_lower(rinq_outbox_worker.db, look.next);
 	rinq_outbox_report_with(&order, RINQ_CHUNK_LOOKED);
 	return RINQ_TURN_DONE;

@@ -30,6 +30,7 @@ void
 rinq_outbox_look_init(void)
 {
 	under_way = false;
+	pg_atomic_write_u64(&rinq_peer.db->outbox_mended_at, 0);
 	(void) rinq_due_lower(rinq_peer.db, DT_NOBEGIN);
 }
 
