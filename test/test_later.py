@@ -47,11 +47,13 @@ class Delayed(Case):
     def test_delay(self):
         """Sent when their time has come, in the order of their times, and not before; what is past is sent at once."""
         collector = Collector(self.remote, "later")
-        ids = [self.db.value("SELECT rinq_execute('later', 'x', '%d', deliver_after => '%d ms')" % (i, delay)) for i, delay in enumerate((1500, 700))]
-        at = self.db.value("SELECT rinq_execute('later', 'x', '2', deliver_at => clock_timestamp() + interval '1.1 s')")
-        rows = self.outbox(self.db, "id, state, due > now() AND due < now() + interval '2 s'")
+        with self.db.session() as session:
+            ids = [session.value("SELECT rinq_execute('later', 'x', '%d', deliver_after => '%d ms')" % (i, delay)) for i, delay in enumerate((1700, 900))]
+            at = session.value("SELECT rinq_execute('later', 'x', '2', deliver_at => clock_timestamp() + interval '1.3 s')")
+            rows = [tuple(row) for row in session.execute("SELECT id, state, due > now() AND due < now() + interval '2 s' FROM rinq_outbox ORDER BY created, id")]
+            status = session.execute("SELECT waiting, depth, next_due > now() FROM rinq_outbox_status")
         self.assertEqual([row for row in rows if row[0] in ids], [(i, "delayed", "t") for i in ids])
-        self.assertEqual(self.db.sql("SELECT waiting, depth, next_due > now() FROM rinq_outbox_status"), [["3", "0", "t"]])
+        self.assertEqual(status, [["3", "0", "t"]])
         past = [self.db.value("SELECT rinq_execute('later', 'x', '3', %s)" % how) for how in (
             "deliver_at => now() - interval '1 day'", "deliver_at => '-infinity'", "deliver_after => '-1 s'", "deliver_after => '0'")]
         collector.wait(7)
@@ -99,12 +101,12 @@ class Delayed(Case):
     def test_cancel_while_it_is_due(self):
         """A row that is locked when its time has come is waited for by nobody: others leave, and it does when it is let go."""
         collector = Collector(self.remote, "locked")
-        kept = self.db.value("SELECT rinq_execute('locked', 'x', '1', deliver_after => '300 ms')")
-        gone = self.db.value("SELECT rinq_execute('locked', 'x', '2', deliver_after => '300 ms')")
         with self.db.session() as one, self.db.session() as other:
+            kept = one.value("SELECT rinq_execute('locked', 'x', '1', deliver_after => '900 ms')")
+            gone = other.value("SELECT rinq_execute('locked', 'x', '2', deliver_after => '900 ms')")
             one.execute("BEGIN; SELECT rinq_execute_cancel('%s')" % kept)
             other.execute("BEGIN; SELECT rinq_execute_cancel('%s')" % gone)
-            free = self.db.value("SELECT rinq_execute('locked', 'x', '3', deliver_after => '400 ms')")
+            free = self.db.value("SELECT rinq_execute('locked', 'x', '3', deliver_after => '900 ms')")
             collector.wait(1)
             one.execute("ROLLBACK")
             other.execute("COMMIT")
@@ -301,6 +303,24 @@ class Ordered(Case):
         self.assertEqual(collector.ids, [ids[1], ids[3]])
         self.wait_nothing(self.db)
 
+    def test_first_is_locked(self):
+        """The first of an ordering that another transaction has locked is looked at later and later, and goes when it is free."""
+        collector = Collector(self.remote, "first")
+        scans = "SELECT idx_scan FROM pg_stat_all_indexes WHERE indexrelname = 'outbox_waiting_due'"
+        seen = [int(self.db.value(scans))]
+        with self.db.session() as session:
+            held = session.value("SELECT rinq_execute('first', 'x', '1', deliver_after => '900 ms', ordering => 'o')")
+            self.assertEqual(len(session.execute("BEGIN; SELECT id FROM rinq_internal.outbox_waiting FOR UPDATE")), 1)
+            # told once a second at most
+            wait_until(lambda: int(self.db.value(scans)), lambda n: n > seen[-1] and (seen.append(n) or len(seen) > 4 and seen[-1] - seen[-3] < 10), 30,
+                       "few looks in a second")
+            free = self.db.value("SELECT rinq_execute('first', 'x', '2', ordering => 'p')")
+            collector.wait(1)
+            self.assertEqual(collector.ids, [free])
+            session.execute("ROLLBACK")
+        collector.wait(2)
+        self.assertEqual(collector.ids, [free, held])
+
     def test_with_a_delay(self):
         """A delayed one takes its place when its time has come; those that are written meanwhile go first."""
         collector = Collector(self.remote, "mixed")
@@ -358,6 +378,28 @@ class Keys(Case):
         self.wait_nothing(self.db)
         self.assertEqual(len(collector.ids), 2)
 
+    def test_third_use(self):
+        """Who is told the id of the message that has a key stands in nobody's way."""
+        first = self.execute("a")
+        with self.db.session() as second, self.db.session() as third:
+            execute = "SELECT rinq_execute('%s', 'x', '1', key => 'a')" % self.once
+            second.execute("BEGIN")
+            self.assertEqual(second.value(execute), first)
+            self.assertEqual(third.value("SET statement_timeout = '20s'; " + execute), first)
+
+        # also when both had to wait for the first use
+        with self.db.session() as taker, self.db.session() as second, self.db.session() as third:
+            execute = "SELECT rinq_execute('%s', 'x', '1', key => 'b')" % self.once
+            taker.execute("BEGIN")
+            first = taker.value(execute)
+            for session in (second, third):
+                session.execute("SET statement_timeout = '20s'; BEGIN")
+                session.start(execute)
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid' AND pid IN (SELECT pid FROM pg_stat_activity WHERE datname = current_database())"
+            wait_until(lambda: self.db.value(waiting), lambda n: n == "2", description="two that wait for the key")
+            taker.execute("COMMIT")
+            self.assertEqual([session.finish()[0][0] for session in (second, third)], [first, first])
+
     def test_retention(self):
         self.server.configure(**{"rinq.key_retention": "1s"})
         self.addCleanup(self.server.configure, **{"rinq.key_retention": None})
@@ -372,6 +414,14 @@ class Keys(Case):
         self.db.sql("SELECT rinq_stop()")
         self.db.sql("SELECT rinq_start()")
         wait_until(lambda: self.db.sql("SELECT key FROM rinq_internal.outbox_key"), lambda rows: rows == [["b"]], 30, "the key to be forgotten")
+
+    def test_many_old_keys(self):
+        """However many are too old, they are forgotten one piece after the other."""
+        self.db.sql("INSERT INTO rinq_internal.outbox_key SELECT 10, 'once', 'k' || i, 'none', now() - interval '1 year', 0 FROM generate_series(1, 7000) i")
+        self.db.sql("SELECT rinq_stop()")
+        self.db.sql("SELECT rinq_start()")
+        self.execute("a")
+        wait_until(lambda: self.db.value("SELECT count(*) FROM rinq_internal.outbox_key"), lambda n: n == "1", 20, "the keys to be forgotten")
 
     def test_cancelled(self):
         """The key of a message that was cancelled can be used again."""

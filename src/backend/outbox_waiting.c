@@ -92,6 +92,19 @@ execute_with(const char *query, Arguments *arguments)
 
 /* ---------------- keys ---------------- */
 
+/* conditions of a row "k": it is the key's; and was used so long ago that it may be used again */
+#define IS_KEY " k.role OPERATOR(pg_catalog.=) $1 AND k.namespace OPERATOR(pg_catalog.=) $2 AND k.key OPERATOR(pg_catalog.=) $3"
+#define IS_OLD " (k.used OPERATOR(pg_catalog.<) $7 OR k.database OPERATOR(pg_catalog.<>) $6)"
+
+/* Return the id of the message that has a key, NULL when there is none; no other transaction is waited for, or kept waiting. */
+static char *
+find_key(const char *table, Arguments *arguments, MemoryContext context)
+{
+	if (execute_with(psprintf("SELECT k.id FROM %s k WHERE" IS_KEY " AND NOT" IS_OLD, table), arguments) == 0)
+		return NULL;
+	return MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+}
+
 /*
  * Try to take a key.  Another transaction that has taken it and is not over is
  * waited for, as by any unique index.
@@ -101,21 +114,9 @@ take_key(const char *table, Arguments *arguments)
 {
 	return execute_with(psprintf("INSERT INTO %s AS k (role, namespace, key, id, used, database)"
 								 " VALUES ($1, $2, $3, $4, $5, $6)"
-								 " ON CONFLICT (role, namespace, key) DO UPDATE SET id = excluded.id,"
-								 " used = excluded.used, database = excluded.database"
-								 " WHERE k.used OPERATOR(pg_catalog.<) $7"
-								 " OR k.database OPERATOR(pg_catalog.<>) $6", table), arguments) > 0;
-}
-
-/* Return the id of the message that has a key, NULL when that was forgotten just now. */
-static char *
-find_key(const char *table, Arguments *arguments, MemoryContext context)
-{
-	if (execute_with(psprintf("SELECT k.id FROM %s k WHERE k.role OPERATOR(pg_catalog.=) $1"
-							  " AND k.namespace OPERATOR(pg_catalog.=) $2 AND k.key OPERATOR(pg_catalog.=) $3",
-							  table), arguments) == 0)
-		return NULL;
-	return MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+								 " ON CONFLICT (role, namespace, key) DO NOTHING", table), arguments) > 0 ||
+		execute_with(psprintf("UPDATE %s AS k SET id = $4, used = $5, database = $6 WHERE" IS_KEY " AND" IS_OLD, table),
+					 arguments) > 0;
 }
 
 /*
@@ -148,9 +149,8 @@ rinq_outbox_use_key(RinqDatabase *db, Oid schema, const char *namespace,
 				 TimestampTzGetDatum(TimestampTzPlusMilliseconds(now, -INT64CONST(1000) * rinq_key_retention)), false);
 	do
 	{
-		taken = take_key(table.name, &arguments);
-		if (!taken)
-			*used_by = find_key(table.name, &arguments, context);
+		*used_by = find_key(table.name, &arguments, context);
+		taken = *used_by == NULL && take_key(table.name, &arguments);
 	} while (!taken && *used_by == NULL);
 	rinq_own_table_close(&table);
 	if (taken)
