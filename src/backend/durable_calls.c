@@ -192,14 +192,18 @@ rinq_durable_call_ask(RinqDatabase *db, RinqOutbound *message, const RinqFields 
 	rinq_send_at_commit(db, message, fields);
 }
 
-/* Tell the peer of a database when it has to look at durable calls, at the latest. */
-static void
-tell_due(RinqDatabase *db, uint64 due)
+/*
+ * Tell the peer of a database when it has to look at durable calls, at the
+ * latest: a moment on the wall clock in ms.
+ */
+void
+rinq_durable_call_due(RinqDatabase *db, int64 due)
 {
 	uint64		old = pg_atomic_read_u64(&db->durable_due);
 
-	while ((old == 0 || due < old) &&
-		   !pg_atomic_compare_exchange_u64(&db->durable_due, &old, due))
+	Assert(due > 0);
+	while ((old == 0 || (uint64) due < old) &&
+		   !pg_atomic_compare_exchange_u64(&db->durable_due, &old, (uint64) due))
 		;
 	rinq_wake_peer(db);
 }
@@ -212,7 +216,7 @@ due_xact_callback(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
-			tell_due(due_database, (uint64) due_first);
+			rinq_durable_call_due(due_database, due_first);
 			/* FALLTHROUGH */
 		case XACT_EVENT_PREPARE:
 		case XACT_EVENT_ABORT:

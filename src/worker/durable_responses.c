@@ -49,10 +49,29 @@
 	" pg_catalog.make_interval(secs => $1)" \
 	" ELSE pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => $2) END"
 
+/* tables that are used besides */
+static const char *const side_tables[] = {"mailbox", "durable_source"};
+
 static RinqOwnTable table;
 
+/* Lock tables; false when that would have to wait, or they are not there. */
+static bool
+try_lock_side_tables(const char *const *names, int count)
+{
+	int			i;
+
+	for (i = 0; i < count; i++)
+	{
+		Oid			relid = get_relname_relid(names[i], rinq_internal_schema());
+
+		if (!OidIsValid(relid) || !ConditionalLockRelationOid(relid, RowExclusiveLock))
+			return false;
+	}
+	return true;
+}
+
 /*
- * Begin a transaction on the table; false when that would have to wait for a
+ * Begin a transaction on the tables; false when that would have to wait for a
  * lock.
  */
 static bool
@@ -68,7 +87,8 @@ begin_responses(const char *activity)
 	relid = rinq_durable_call_table();
 	if (!OidIsValid(relid))
 		proc_exit(0);			/* dropped: there is nothing to do, ever */
-	if (!locked || !ConditionalLockRelationOid(relid, RowExclusiveLock))
+	if (!locked || !ConditionalLockRelationOid(relid, RowExclusiveLock) ||
+		!try_lock_side_tables(side_tables, lengthof(side_tables)))
 	{
 		CommitTransactionCommand();
 		return false;
@@ -224,13 +244,36 @@ look_for(const char *query, int32 number)
 	return rinq_own_table_execute(query, lengthof(types), types, values, NULL);
 }
 
+/*
+ * Leave calls alone whose mailbox is not one, or is the one: in a copy they are
+ * the original's.  False while another transaction has any of them.
+ */
+static bool
+forget_calls(const char *mailbox, bool is_that)
+{
+	static const char *const which = "FROM rinq_internal.durable_call c WHERE c.due IS NOT NULL AND"
+	" (pg_catalog.split_part(c.id, '.', 1) OPERATOR(pg_catalog.=) $1) OPERATOR(pg_catalog.=) $2";
+	Oid			types[2] = {TEXTOID, BOOLOID};
+	Datum		values[2];
+
+	values[0] = CStringGetTextDatum(mailbox);
+	values[1] = BoolGetDatum(is_that);
+	(void) rinq_own_table_execute(psprintf("UPDATE rinq_internal.durable_call c SET due = NULL"
+										   " WHERE c.id OPERATOR(pg_catalog.=) ANY (ARRAY("
+										   "SELECT c.id %s FOR UPDATE SKIP LOCKED))", which),
+								  2, types, values, NULL);
+	return rinq_own_table_execute(psprintf("SELECT %s LIMIT 1", which), 2, types, values, NULL) == 0;
+}
+
 /* Leave calls alone that came with a copy of another database: they are that one's. */
-static void
+static bool
 forget_foreign_calls(void)
 {
-	(void) look_for("UPDATE rinq_internal.durable_call c SET due = NULL WHERE c.due IS NOT NULL AND NOT EXISTS"
-					" (SELECT FROM rinq_internal.mailbox m WHERE m.database OPERATOR(pg_catalog.=) $3"
-					" AND m.id OPERATOR(pg_catalog.=) pg_catalog.split_part(c.id, '.', 1))", 0);
+	char	   *mailbox = "";
+
+	if (look_for("SELECT m.id FROM rinq_internal.mailbox m WHERE m.database OPERATOR(pg_catalog.=) $3", 0) > 0)
+		mailbox = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	return forget_calls(mailbox, false);
 }
 
 /* End calls whose deadline has passed without an answer. */
@@ -313,21 +356,13 @@ ask_again(void)
 static bool
 lock_to_settle_sources(void)
 {
-	static const char *const others[] = {"outbox_waiting", "outbox_dead_letter", "durable_source"};
+	static const char *const others[] = {"outbox_waiting", "outbox_dead_letter"};
 	RinqOutboxTables tables;
-	int			i;
 
 	if (!rinq_outbox_open(rinq_internal_schema(), RowExclusiveLock, &tables))
 		return false;
 	rinq_outbox_close(&tables);
-	for (i = 0; i < (int) lengthof(others); i++)
-	{
-		Oid			relid = get_relname_relid(others[i], rinq_internal_schema());
-
-		if (OidIsValid(relid) && !ConditionalLockRelationOid(relid, RowExclusiveLock))
-			return false;
-	}
-	return true;
+	return try_lock_side_tables(others, lengthof(others));
 }
 
 /*
@@ -350,15 +385,20 @@ settle_sources(void)
 	values[0] = Int32GetDatum(rinq_source_retention);
 	(void) rinq_own_table_execute("UPDATE rinq_internal.durable_source s SET expires = pg_catalog.now()"
 								  " OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => $1)"
+								  " WHERE s.session OPERATOR(pg_catalog.=) ANY (ARRAY("
+								  "SELECT s.session FROM rinq_internal.durable_source s"
 								  " WHERE s.expires IS NULL AND NOT EXISTS (SELECT FROM"
 								  " (SELECT o.id FROM rinq_internal.outbox_0 o UNION ALL SELECT o.id FROM rinq_internal.outbox_1 o"
 								  " UNION ALL SELECT o.id FROM rinq_internal.outbox_2 o UNION ALL SELECT o.id FROM rinq_internal.outbox_3 o"
 								  " UNION ALL SELECT o.id FROM rinq_internal.outbox_waiting o"
 								  " UNION ALL SELECT o.id FROM rinq_internal.outbox_dead_letter o"
 								  " UNION ALL SELECT c.id FROM rinq_internal.durable_call c WHERE c.outcome IS NULL) x"
-								  " WHERE x.id OPERATOR(pg_catalog.=) s.id)", 1, types, values, NULL);
+								  " WHERE x.id OPERATOR(pg_catalog.=) s.id) FOR UPDATE OF s SKIP LOCKED))", 1, types, values, NULL);
 	(void) rinq_own_table_execute("DELETE FROM rinq_internal.durable_source s"
-								  " WHERE s.expires OPERATOR(pg_catalog.<=) pg_catalog.now()", 0, NULL, NULL, NULL);
+								  " WHERE s.session OPERATOR(pg_catalog.=) ANY (ARRAY("
+								  "SELECT s.session FROM rinq_internal.durable_source s"
+								  " WHERE s.expires OPERATOR(pg_catalog.<=) pg_catalog.now() FOR UPDATE SKIP LOCKED))",
+								  0, NULL, NULL, NULL);
 }
 
 /*
@@ -450,8 +490,11 @@ rinq_durable_look_at_calls(dsa_pointer order)
 	found = MemoryContextAllocZero(rinq_outbox_worker.context, size);
 	found->room = look->room;
 	found->first = look->first;
-	if (look->first)
-		forget_foreign_calls();
+	if (look->first && !forget_foreign_calls())
+	{
+		end_responses();
+		return false;
+	}
 	end_late_calls();
 	delete_old_results();
 	ask_again();
@@ -534,6 +577,32 @@ rinq_durable_source_read(dsa_pointer order)
 
 /* ---------------- another mailbox ---------------- */
 
+/* Have another mailbox; false when that has to wait. */
+static bool
+replace_mailbox(const char *id)
+{
+	Oid			types[2] = {TEXTOID, OIDOID};
+	Datum		values[2];
+
+	if (!forget_calls(id, true))
+		return false;
+	values[0] = CStringGetTextDatum(id);
+	values[1] = ObjectIdGetDatum(MyDatabaseId);
+	if (rinq_own_table_execute("UPDATE rinq_internal.mailbox m SET id = DEFAULT, created = DEFAULT"
+							   " WHERE m.database OPERATOR(pg_catalog.=) ANY (ARRAY("
+							   "SELECT m.database FROM rinq_internal.mailbox m"
+							   " WHERE m.database OPERATOR(pg_catalog.=) $2 AND m.id OPERATOR(pg_catalog.=) $1"
+							   " FOR UPDATE SKIP LOCKED))",
+							   2, types, values, NULL) > 0)
+		ereport(WARNING,
+				(errmsg("rinq gives database \"%s\" another mailbox, since another server has mailbox %s",
+						NameStr(rinq_outbox_worker.db->name), id),
+				 errhint("Durable calls that wait for answers are that server's; the view rinq_durable_calls shows them as abandoned.")));
+	return rinq_own_table_execute("SELECT FROM rinq_internal.mailbox m"
+								  " WHERE m.database OPERATOR(pg_catalog.=) $2 AND m.id OPERATOR(pg_catalog.=) $1",
+								  2, types, values, NULL) == 0;
+}
+
 /*
  * Have another mailbox than the one that the order names, which another server
  * has.  False when that has to wait.
@@ -542,21 +611,11 @@ bool
 rinq_mailbox_renew(dsa_pointer order)
 {
 	char	   *id = pstrdup(RINQ_CHUNK_DATA(rinq_chunk(order)));
-	Oid			types[2] = {TEXTOID, OIDOID};
-	Datum		values[2];
+	bool		done;
 
 	if (!begin_responses("rinq: taking another mailbox"))
 		return false;
-	values[0] = CStringGetTextDatum(id);
-	values[1] = ObjectIdGetDatum(MyDatabaseId);
-	if (rinq_own_table_execute("UPDATE rinq_internal.mailbox m SET id = DEFAULT, created = DEFAULT"
-							   " WHERE m.database OPERATOR(pg_catalog.=) $2 AND m.id OPERATOR(pg_catalog.=) $1",
-							   2, types, values, NULL) > 0)
-		ereport(WARNING,
-				(errmsg("rinq gives database \"%s\" another mailbox, since another server has mailbox %s",
-						NameStr(rinq_outbox_worker.db->name), id),
-				 errhint("Durable calls that wait for answers are that server's; the view rinq_durable_calls shows them as abandoned.")));
-	forget_foreign_calls();
+	done = replace_mailbox(id);
 	end_responses();
-	return true;
+	return done;
 }

@@ -50,6 +50,9 @@
 /* the order that is carried out */
 static dsa_pointer current = InvalidDsaPointer;
 
+/* orders about durable calls, which neither wait for the outbox nor hold it up */
+static RinqChunkList call_orders = {InvalidDsaPointer, InvalidDsaPointer};
+
 /* when the tables are looked at again: the delay grows while one cannot be truncated */
 static int64 next_rotation;
 static int	rotate_delay = FIRST_ROTATE_DELAY;
@@ -63,6 +66,8 @@ worker_gone(int code, Datum arg)
 	LWLockAcquire(rinq_shared->lock, LW_EXCLUSIVE);
 	if (database->outbox.pid == MyProcPid)
 	{
+		if (code != 0 || rinq_release_pending())
+			pg_atomic_write_u64(&database->outbox_mended_at, 0);
 		database->outbox.state = RINQ_WORKER_NONE;
 		database->outbox.procno = RINQ_NO_PROC;
 	}
@@ -99,6 +104,8 @@ forget_orders(int code, Datum arg)
 {
 	rinq_chunk_free(current);
 	current = InvalidDsaPointer;
+	rinq_chunk_free(call_orders.first);
+	call_orders.first = call_orders.last = InvalidDsaPointer;
 	rinq_fetch_forget();
 	rinq_release_forget();
 	rinq_scan_forget();
@@ -258,6 +265,56 @@ check_scan(dsa_pointer *order)
 	return true;
 }
 
+/* Carry an order about durable calls out; false when that has to wait. */
+static bool
+carry_out_about_calls(dsa_pointer order)
+{
+	switch (rinq_chunk(order)->kind)
+	{
+		case RINQ_CHUNK_RESPONSES:
+			return rinq_durable_store_responses(order);
+		case RINQ_CHUNK_CALLS_LOOK:
+			return rinq_durable_look_at_calls(order);
+		case RINQ_CHUNK_SOURCE:
+			return rinq_durable_source_read(order);
+		default:
+			Assert(rinq_chunk(order)->kind == RINQ_CHUNK_NEW_MAILBOX);
+			return rinq_mailbox_renew(order);
+	}
+}
+
+/* End an order about durable calls that was carried out: what is answered in its chunk is. */
+static void
+end_call_order(void)
+{
+	dsa_pointer order = rinq_chunks_take(&call_orders);
+
+	if (rinq_chunk(order)->kind == RINQ_CHUNK_RESPONSES)
+		rinq_outbox_report_with(&order, RINQ_CHUNK_RESPONSES_STORED);
+	else if (rinq_chunk(order)->kind == RINQ_CHUNK_CALLS_LOOK)
+		rinq_outbox_report_with(&order, RINQ_CHUNK_CALLS_DUE);
+	else
+		rinq_chunk_free(order);
+}
+
+/*
+ * Do the first of what there is to do about durable calls; what has to wait goes
+ * behind the others.
+ */
+static RinqOutboxTurn
+run_call_turn(void)
+{
+	if (!DsaPointerIsValid(call_orders.first))
+		return RINQ_TURN_NOTHING;
+	if (carry_out_about_calls(call_orders.first))
+	{
+		end_call_order();
+		return RINQ_TURN_DONE;
+	}
+	rinq_chunks_add(&call_orders, rinq_chunks_take(&call_orders));
+	return RINQ_TURN_LATER;
+}
+
 /* carry the current order out; false when that has to wait */
 static bool
 carry_out(void)
@@ -294,25 +351,10 @@ carry_out(void)
 			rinq_outbox_report_with(&current, RINQ_CHUNK_LISTED);
 			break;
 		case RINQ_CHUNK_RESPONSES:
-			if (!rinq_durable_store_responses(current))
-				return false;
-			rinq_outbox_report_with(&current, RINQ_CHUNK_RESPONSES_STORED);
-			break;
 		case RINQ_CHUNK_CALLS_LOOK:
-			if (!rinq_durable_look_at_calls(current))
-				return false;
-			rinq_outbox_report_with(&current, RINQ_CHUNK_CALLS_DUE);
-			break;
 		case RINQ_CHUNK_SOURCE:
-			if (!rinq_durable_source_read(current))
-				return false;
-			rinq_chunk_free(current);
-			current = InvalidDsaPointer;
-			break;
 		case RINQ_CHUNK_NEW_MAILBOX:
-			if (!rinq_mailbox_renew(current))
-				return false;
-			rinq_chunk_free(current);
+			rinq_chunks_add(&call_orders, current);
 			current = InvalidDsaPointer;
 			break;
 		default:
@@ -358,17 +400,30 @@ run_outbox_turn(void)
 	return turn;
 }
 
+/* Do one thing of a kind. */
 static RinqOutboxTurn
-do_turn(void)
+do_turn_of(RinqOutboxTurn (*run_turn) (void))
 {
 	RinqOutboxTurn turn;
 
 	MemoryContextSwitchTo(rinq_outbox_worker.context);
-	turn = run_outbox_turn();
+	turn = run_turn();
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextReset(rinq_outbox_worker.context);
 	rinq_outbox_settle();
 	return turn;
+}
+
+/* Do one thing of each kind that there is to do. */
+static RinqOutboxTurn
+do_turn(void)
+{
+	RinqOutboxTurn first = do_turn_of(run_outbox_turn);
+	RinqOutboxTurn second = do_turn_of(run_call_turn);
+
+	if (first == RINQ_TURN_DONE || second == RINQ_TURN_DONE)
+		return RINQ_TURN_DONE;
+	return first == RINQ_TURN_LATER ? first : second;
 }
 
 static void
@@ -413,7 +468,7 @@ ms_until_next_turn(RinqOutboxTurn turn)
 
 	if (turn == RINQ_TURN_LATER)
 		return RETRY_DELAY;
-	return Max(1, (rinq_outbox_worker.tidy_wanted ? next_tidy_time() : idle_since + rinq_executor_idle_timeout) - now);
+	return Max(rinq_release_pending() ? RETRY_DELAY : 1, (rinq_outbox_worker.tidy_wanted ? next_tidy_time() : idle_since + rinq_executor_idle_timeout) - now);
 }
 
 void

@@ -121,6 +121,9 @@ rinq_outcome_handle(const RinqFields *fields)
 	delete_call(fields);
 }
 
+/* when the handler that has failed is tried again, which the peer was not told; 0 is never */
+static int64 untold_due = 0;
+
 /* what is written down about an attempt */
 typedef struct Attempt
 {
@@ -216,8 +219,7 @@ write_attempt(void *arg)
 										   " WHERE c.id OPERATOR(pg_catalog.=) $1"
 										   " AND c.role OPERATOR(pg_catalog.=) $2",
 										   4, types, values, nulls);
-		if (next != 0)
-			rinq_durable_call_due_at_commit(rinq_my_database(), next);
+		untold_due = next;
 	}
 	rinq_own_table_close(&table);
 }
@@ -261,4 +263,17 @@ rinq_outcome_failed(const RinqSlot *slot, const RinqFields *fields, const ErrorD
 	attempt.asked_for = rinq_asks_for_retry(error);
 	attempt.error = error->message != NULL ? error->message : "unknown error";
 	(void) rinq_keep_books(write_attempt, &attempt, true, LOCK_TIMEOUT, context);
+}
+
+/*
+ * Tell the peer when a handler is tried again that has failed, once it has been
+ * told that this attempt is over: before that, it would take the next one for
+ * the same.
+ */
+void
+rinq_outcome_tell_due(RinqDatabase *db)
+{
+	if (untold_due != 0)
+		rinq_durable_call_due(db, untold_due);
+	untold_due = 0;
 }
