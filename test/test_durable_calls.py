@@ -1,5 +1,6 @@
 """Durable calls: sent at commit, answered into the database's mailbox, their outcome handled once, whatever ends in between."""
 
+import collections
 import json
 
 from rinqtest import case
@@ -178,6 +179,66 @@ class DurableCalls(case.Case):
         self.assertEqual(self.db.value("SELECT (rinq_wait('%s', '30 s')).payload" % call), "5")
         wait_until(lambda: self.db.value("SELECT depth FROM rinq_outbox_status"), lambda n: n == "0", 10, "an empty outbox")
 
+    def test_resend_while_the_request_waits(self):
+        """A message has one row in the outbox, however often it is asked again by hand."""
+        self.remote.serve("dc-once", lambda request: request.payload)
+        self.world.broker.ctl("set_policy", "dconce", "^cmd\\.dc-once$", '{"max-length":0,"overflow":"reject-publish"}', "--apply-to", "queues")
+        call = self.db.value("WITH c AS (SELECT rinq_call_durable('dc-once', 'x', '5'::jsonb) AS id) SELECT id FROM c")
+        for _ in range(3):
+            self.assertEqual(self.db.value("SELECT rinq_durable_call_resend('%s')" % call), "t")
+        other = self.db.sql("BEGIN; CREATE TEMP TABLE t AS SELECT rinq_call_durable('dc-once', 'x', '6'::jsonb) AS id; SELECT rinq_durable_call_resend(id), id FROM t; COMMIT")[0]
+        self.assertEqual(other[0], "t")
+        for id in (call, other[1]):
+            self.assertEqual(self.db.value("SELECT count(*) FROM rinq_outbox WHERE id = '%s'" % id), "1")
+            self.assertEqual(self.db.value("SELECT asked FROM rinq_durable_calls WHERE id = '%s'" % id), "1")
+        self.world.broker.ctl("clear_policy", "dconce")
+        self.assertEqual(self.db.value("SELECT (rinq_wait('%s', '30 s')).payload" % call), "5")
+        self.assertEqual(self.db.value("SELECT (rinq_wait('%s', '30 s')).payload" % other[1]), "6")
+        wait_until(lambda: self.db.value("SELECT depth FROM rinq_outbox_status"), lambda n: n == "0", 10, "an empty outbox")
+
+    def test_resend_again_and_again(self):
+        """Each time that a call is asked its request is sent, also when the row of the time before is just being removed."""
+        seen = collections.Counter()
+
+        def nothing(request):
+            seen[request.id] += 1
+            raise Answered()
+
+        self.remote.serve("dc-often", nothing)
+        calls = [self.db.value("SELECT rinq_call_durable('dc-often', 'x')") for _ in range(4)]
+        with self.db.session() as one, self.db.session() as other:
+            for _ in range(60):
+                for session in (one, other):
+                    session.execute("; ".join("SELECT rinq_durable_call_resend('%s')" % call for call in calls))
+        wait_until(lambda: self.db.value("SELECT depth FROM rinq_outbox_status"), lambda n: n == "0", 10, "an empty outbox")
+        asked = dict(self.db.sql("SELECT id, asked FROM rinq_durable_calls WHERE id IN ('%s')" % "', '".join(calls)))
+        wait_until(lambda: {call: str(seen[call]) for call in calls}, lambda times: times == asked, 10, "as many requests as questions: %r" % asked)
+        for call in calls:
+            self.db.sql("SELECT rinq_durable_call_cancel('%s')" % call)
+
+    def test_locked_rows_and_tables(self):
+        """What another transaction has locked of durable calls is left for later; nothing else waits for it."""
+        self.remote.serve("dc-locked", lambda request: request.payload)
+        self.remote.serve("dc-free", lambda request: request.payload)
+        # a row
+        with self.db.session() as session:
+            slow = self.db.value("SELECT rinq_call_durable('dc-nobody-there', 'x', timeout => '2 s')")
+            session.execute("BEGIN; SELECT FROM rinq_internal.durable_call WHERE id = '%s' FOR UPDATE" % slow)
+            wait_until(lambda: self.db.value("SELECT now() > deadline FROM rinq_durable_calls WHERE id = '%s'" % slow), lambda v: v == "t", 20, "the deadline")
+            call = self.db.value("SELECT rinq_call_durable('dc-free', 'x', '1'::jsonb)")
+            self.assertEqual(self.db.value("SELECT (rinq_wait('%s', '20 s')).payload" % call), "1")
+            session.execute("ROLLBACK")
+        self.assertEqual(self.db.value("SELECT (rinq_wait('%s', '20 s')).outcome" % slow), "timeout")
+        # tables: durable calls wait, commands go, and their rows are removed
+        for table in ("durable_call", "durable_source", "mailbox"):
+            with self.db.session() as session:
+                call = self.db.value("SELECT rinq_call_durable('dc-locked', 'x', '2'::jsonb)")
+                session.execute("BEGIN; LOCK TABLE rinq_internal.%s" % table)
+                self.db.sql("SELECT rinq_execute('dc-free', 'x', '3')")
+                wait_until(lambda: self.db.value("SELECT depth FROM rinq_outbox_status"), lambda n: n == "0", 20, "an empty outbox beside " + table)
+                session.execute("ROLLBACK")
+            self.assertEqual(self.db.value("SELECT (rinq_wait('%s', '20 s')).payload" % call), "2")
+
     def test_handler_fails(self):
         self.db.sql("CREATE TABLE tries (t timestamptz); CREATE SEQUENCE tried;"
                     "CREATE FUNCTION flaky(r rinq_response) RETURNS void LANGUAGE plpgsql AS $$ BEGIN INSERT INTO tries VALUES (now());"
@@ -261,6 +322,17 @@ class DurableCalls(case.Case):
             self.fails("ask_bare", "IF n < 2 THEN PERFORM rinq_retry('1 ms'); END IF;")
             self.db.sql("SELECT rinq_call_durable('dc-policy', 'x', on_response => 'ask_bare(rinq_response)')")
             wait_until(lambda: self.db.value("SELECT count(*) FROM ask_bare_log"), lambda n: n == "1", description="the second attempt")
+
+    def test_attempts_without_a_pause(self):
+        """A handler that is due again before the peer has heard of the attempt before is not left until that is taken for lost."""
+        self.db.sql("CREATE FUNCTION at_once(r rinq_response) RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM rinq_retry('0'); END $$")
+        self.remote.serve("dc-once-more", lambda request: 1)
+        calls = """SELECT rinq_call_durable('dc-once-more', 'x', NULL::jsonb, 'at_once(rinq_response)', retry => '{"attempts": 15}') FROM generate_series(1, 15)"""
+        calls = [id for (id,) in self.db.sql(calls)]
+        count = "SELECT count(*) FROM rinq_durable_calls WHERE id IN ('%s') AND state = 'failed' AND attempts = 15" % "', '".join(calls)
+        wait_until(lambda: self.db.value(count), lambda n: n == "15", 9, "all attempts")
+        for call in calls:
+            self.db.sql("SELECT rinq_durable_call_cancel('%s')" % call)
 
     def test_bad_policies(self):
         for retry in ('[]', '{"attempts": 0}', '{"attempts": 1.5}', '{"first_delay": 5}', '{"first_delay": "soon"}', '{"factor": 0.5}', '{"jitter": 2}',

@@ -415,9 +415,40 @@ rinq_durable_call_retry(PG_FUNCTION_ARGS)
 }
 
 /*
+ * Tell whether the request of a call still is in the outbox.  The call's row is
+ * locked, so that no other process puts it there meanwhile.
+ */
+static bool
+is_in_outbox(Datum id)
+{
+	Oid			type = TEXTOID;
+
+	return rinq_own_table_execute("SELECT x.id FROM (SELECT o.id FROM rinq_internal.outbox_0 o"
+								  " UNION ALL SELECT o.id FROM rinq_internal.outbox_1 o"
+								  " UNION ALL SELECT o.id FROM rinq_internal.outbox_2 o"
+								  " UNION ALL SELECT o.id FROM rinq_internal.outbox_3 o) x"
+								  " WHERE x.id OPERATOR(pg_catalog.=) $1 LIMIT 1", 1, &type, &id, NULL) > 0;
+}
+
+/* Note in the row of a call, which is locked, that it is asked again. */
+static void
+count_question(Datum id)
+{
+	Oid			type = TEXTOID;
+
+	(void) rinq_own_table_execute("UPDATE rinq_internal.durable_call c SET asked = c.asked OPERATOR(pg_catalog.+) 1,"
+								  " asked_last = pg_catalog.now(), due = CASE WHEN c.resend_ms IS NULL THEN c.due ELSE"
+								  " LEAST(c.deadline, pg_catalog.now() OPERATOR(pg_catalog.+)"
+								  " pg_catalog.make_interval(secs => c.resend_ms OPERATOR(pg_catalog./) 1000.0)) END"
+								  " WHERE c.id OPERATOR(pg_catalog.=) $1", 1, &type, &id, NULL);
+}
+
+/*
  * rinq_durable_call_resend(id rinq_message_id) returns boolean
  *
  * Asks again, with the same id, for a durable call that waits for its answer.
+ * One whose request still is in the outbox is about to be asked as it is: a
+ * message has one row there.
  */
 Datum
 rinq_durable_call_resend(PG_FUNCTION_ARGS)
@@ -428,19 +459,24 @@ rinq_durable_call_resend(PG_FUNCTION_ARGS)
 	RinqOutbound message;
 	RinqFields	fields;
 	bool		found;
+	bool		asks = false;
 
 	rinq_refuse_parallel(fcinfo);
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	db = rinq_send_require_database(true);
 	found = change_call(fcinfo, &table,
-						"UPDATE rinq_internal.durable_call c SET asked = c.asked OPERATOR(pg_catalog.+) 1,"
-						" asked_last = pg_catalog.now() WHERE c.outcome IS NULL AND" IS_MEANT
-						" AND" IS_OWN " RETURNING " RINQ_DURABLE_REQUEST_COLUMNS) > 0;
+						"SELECT " RINQ_DURABLE_REQUEST_COLUMNS " FROM rinq_internal.durable_call c"
+						" WHERE c.outcome IS NULL AND" IS_MEANT " AND" IS_OWN " FOR NO KEY UPDATE OF c") > 0;
 	if (found)
+	{
 		rinq_durable_call_request(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, context, &message, &fields);
+		asks = !is_in_outbox(PG_GETARG_DATUM(0));
+		if (asks)
+			count_question(PG_GETARG_DATUM(0));
+	}
 	rinq_own_table_close(&table);
-	if (found)
+	if (asks)
 		rinq_durable_call_ask(db, &message, &fields);
 	PG_RETURN_BOOL(found);
 }
