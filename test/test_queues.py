@@ -330,6 +330,25 @@ class Silent(case.Case):
         self.assertSqlState(self.db.error(call_sql("up", "x", timeout=0.5)), "RQ003")
         self.assertEqual(self.db.peer()["peer_id"], self.before["peer_id"])
 
+    def test_durable_messages_wait_for_a_queue(self):
+        """One whose queue cannot be had waits for as long as that takes, and leaves when it is there: nothing is sent, so there are no attempts."""
+        self.server.configure(**{"rinq.send_attempts": "2"})
+        self.addCleanup(self.server.configure, **{"rinq.send_attempts": None})
+        refused = []
+
+        def refuse(connection, event):
+            if event.queue == "cmd.gone" and len(refused) < 3:
+                refused.append(event.queue)
+                connection.refuse(event, 404, "NOT_FOUND - home node 'a@b' of durable queue 'cmd.gone' in vhost '/' is down or inaccessible")
+                return True
+            return self.declare(connection, event)
+
+        self.fake.on("queue.declare", refuse)
+        ids = [self.db.value("SELECT rinq_execute('gone', 'x', '%d')" % i) for i in range(3)]
+        wait_until(lambda: self.requests("gone"), lambda sent: {one.properties["message_id"] for one in sent} >= set(ids), 20, "the commands, once there is a queue")
+        self.assertEqual(len(refused), 3)
+        self.assertEqual(self.db.value("SELECT dead FROM rinq_outbox_status"), "0")
+
     def test_executes(self):
         self.db.sql("SELECT rinq_execute('down', 'x', '1'); SELECT rinq_execute('up', 'x', '2')")
         wait_until(lambda: self.requests("up"), timeout=3, description="the command to the other namespace")

@@ -21,6 +21,7 @@
 #include "peer/notification/subscriptions.h"
 #include "peer/operation/session_requests.h"
 #include "peer/process.h"
+#include "peer/sending/sent.h"
 #include "peer/session/sessions.h"
 #include "peer/topology/namespaces.h"
 
@@ -68,8 +69,16 @@ on_channel_lost(uint16 channel)
 		rinq_dispatch_channel_lost(channel);
 }
 
+static void
+on_declared(RinqNamespace * ns, RinqOutcome outcome, const char *error)
+{
+	rinq_invoker_declared(ns, outcome, error);
+	if (outcome == RINQ_OUTCOME_SUCCESS && ns->wanted)
+		rinq_sent_queue_is_there();
+}
+
 static const RinqTopologyHooks topology_hooks = {
-	.declared = rinq_invoker_declared,
+	.declared = on_declared,
 	.overdue = rinq_invoker_declaring,
 	.bound = rinq_operations_bound,
 	.binding_refused = on_binding_refused,

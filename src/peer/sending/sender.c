@@ -30,6 +30,7 @@
 #include "peer/sending/sender.h"
 #include "peer/sending/sent.h"
 #include "peer/sending/stall.h"
+#include "peer/topology/consume.h"
 #include "peer/topology/declare.h"
 #include "peer/topology/mailbox.h"
 #include "peer/topology/mending.h"
@@ -232,7 +233,8 @@ send_notification(const RinqOutbound *outbound, const RinqFields *fields)
 /*
  * Find the namespace of a message, NULL with *problem when there cannot be
  * one; false when its queue has to be declared first, since the message would
- * be returned.  That is not waited for long where others wait behind it.
+ * be returned.  That is not waited for long where others wait behind it: a
+ * durable message waits by itself for a queue that cannot be had now.
  */
 static bool
 find_namespace(RinqBytes name, bool durable, RinqNamespace * *ns, const char **problem)
@@ -321,6 +323,11 @@ send_message(const RinqOutbound *outbound)
 	}
 	if (message != NULL && status == RINQ_MSG_OVER_BROKER_LIMIT)
 		rinq_sent_refused(message, problem, true);
+	else if (message != NULL && ns != NULL && ns->state != NAMESPACE_DECLARED)
+	{
+		rinq_consume_want(ns);
+		rinq_sent_waits(message, problem);
+	}
 	else if (message != NULL)
 		rinq_sent_failed(message, problem);
 	else

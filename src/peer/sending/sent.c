@@ -49,11 +49,16 @@ struct RinqSent
 	RinqOutboxItem item;
 	SentState	state;
 	int			attempts;		/* that have failed */
+	int			waits;			/* times that it could not be sent, which are
+								 * no attempts */
 	int64		retry_at;
 	bool		returned;		/* by the broker, which is about to confirm it */
 	bool		hopeless;		/* another attempt would fail, too */
 	bool		expected;		/* the outbox worker has announced it, before
 								 * it was sent for the first time */
+	bool		has_another;	/* a second row of it has come meanwhile: it
+								 * is sent again when this one is removed */
+	RinqOutboxItem another;
 	char	   *error;			/* of the last attempt, NULL for none */
 	dlist_node	node;			/* in one of the lists, but for those
 								 * published or fetched */
@@ -138,9 +143,29 @@ leave_state(RinqSent * message)
 
 /* ---------------- sending ---------------- */
 
+/* Forget how earlier attempts at a message went. */
+static void
+begin_anew(RinqSent * message)
+{
+	message->attempts = 0;
+	message->waits = 0;
+	message->hopeless = false;
+	message->expected = false;
+	message->has_another = false;
+	message->error = NULL;
+}
+
+/* Tell whether two items are the same row. */
+static bool
+is_same_row(const RinqOutboxItem *a, const RinqOutboxItem *b)
+{
+	return a->table == b->table && ItemPointerEquals(unconstify(ItemPointerData *, &a->tid), unconstify(ItemPointerData *, &b->tid));
+}
+
 /*
  * Note that a durable message is about to be published.  NULL when it is not
- * to be, since it is on its way already.
+ * to be, since it is on its way already; that it has another row, since it was
+ * asked again, is remembered.
  */
 RinqSent *
 rinq_sent_begin(const RinqOutbound *outbound)
@@ -152,16 +177,18 @@ rinq_sent_begin(const RinqOutbound *outbound)
 	rinq_message_id_key(&outbound->item.id, &key);
 	message = hash_search(messages, &key, HASH_ENTER, &found);
 	if (found && message->state != SENT_FETCHING)
+	{
+		if (!is_same_row(&message->item, &outbound->item))
+		{
+			message->has_another = true;
+			message->another = outbound->item;
+		}
 		return NULL;
+	}
 	if (found)
 		leave_state(message);
 	else
-	{
-		message->attempts = 0;
-		message->hopeless = false;
-		message->expected = false;
-		message->error = NULL;
-	}
+		begin_anew(message);
 	message->item = outbound->item;
 	message->returned = false;
 	message->state = SENT_PUBLISHED;
@@ -177,7 +204,7 @@ void
 rinq_sent_undo(RinqSent * message)
 {
 	Assert(message->state == SENT_PUBLISHED);
-	if (message->attempts == 0 && !message->expected)
+	if (message->attempts + message->waits == 0 && !message->expected && !message->has_another)
 	{
 		forget_sent(message);
 		return;
@@ -231,23 +258,65 @@ rinq_sent_dropped(const char *error)
 	note_sent_error(error);
 }
 
-/*
- * Have a message tried again that was not taken, later and later.
- */
-void
-rinq_sent_failed(RinqSent * message, const char *error)
+/* Have a message tried again later and later, and remember why. */
+static void
+retry_later(RinqSent * message, const char *error)
 {
-	int			delay;
+	int			delay = rinq_backoff_after(message->attempts + message->waits, rinq_retry_delay,
+										   Max(LAST_RETRY_DELAY, rinq_retry_delay));
 
 	Assert(message->state == SENT_PUBLISHED);
 	if (message->error != NULL)
 		pfree(message->error);
 	message->error = MemoryContextStrdup(TopMemoryContext, error);
-	message->attempts++;
 	message->returned = false;
-	delay = rinq_backoff_after(message->attempts, rinq_retry_delay, Max(LAST_RETRY_DELAY, rinq_retry_delay));
 	set_retry(message, rinq_peer.now + delay);
 	note_sent_error(error);
+}
+
+/*
+ * Have a message tried again that was not taken.
+ */
+void
+rinq_sent_failed(RinqSent * message, const char *error)
+{
+	message->attempts++;
+	retry_later(message, error);
+}
+
+/*
+ * Have a message tried again that was not sent, since the queue of its namespace
+ * cannot be had now: for as long as it takes.
+ */
+void
+rinq_sent_waits(RinqSent * message, const char *error)
+{
+	message->waits++;
+	retry_later(message, error);
+}
+
+/* Have what waits for another attempt tried again now: all, or what waits for a queue. */
+static void
+hurry_retrying(bool for_queues)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &retrying)
+	{
+		RinqSent   *message = dlist_container(RinqSent, node, iter.cur);
+
+		if (!for_queues || message->waits > 0)
+			message->retry_at = rinq_peer.now;
+	}
+}
+
+/*
+ * Have messages that wait for queues tried again now, since one is there.
+ */
+void
+rinq_sent_queue_is_there(void)
+{
+	hurry_retrying(true);
 }
 
 /*
@@ -327,6 +396,22 @@ rinq_sent_sift(RinqChunk *chunk)
 	}
 }
 
+/* Go on without a row that is gone: with another one of the message, if there is one. */
+static void
+end_row(RinqSent * message)
+{
+	if (!message->has_another)
+	{
+		forget_sent(message);
+		return;
+	}
+	if (message->error != NULL)
+		pfree(message->error);
+	begin_anew(message);
+	message->item = message->another;
+	set_retry(message, rinq_peer.now);
+}
+
 /*
  * Forget rows that are not in the outbox any more; or keep those that could
  * not be removed, or set aside, since another transaction was changing them.
@@ -346,7 +431,7 @@ rinq_sent_removed(const RinqOutboxItem *items, uint32 count)
 		leave_state(message);
 		if (!items[i].postponed)
 		{
-			forget_sent(message);
+			end_row(message);
 			rinq_outbox_moved();
 		}
 		else if (message->state == SENT_REMOVING)
@@ -445,7 +530,7 @@ rinq_sent_worker_lost(void)
 
 /*
  * Forget what the lost connection has not confirmed, which is found again by a
- * scan.
+ * scan.  What it has refused may be taken by the next one.
  */
 void
 rinq_sent_connection_lost(void)
@@ -459,6 +544,7 @@ rinq_sent_connection_lost(void)
 		if (message->state == SENT_PUBLISHED)
 			forget_sent(message);
 	}
+	hurry_retrying(false);
 }
 
 /* ---------------- telling the outbox worker ---------------- */

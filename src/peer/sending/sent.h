@@ -22,6 +22,8 @@ extern void rinq_sent_confirmed(RinqSent * message);
 extern void rinq_sent_postponed(RinqSent * message);
 extern void rinq_sent_returned(RinqSent * message);
 extern void rinq_sent_failed(RinqSent * message, const char *error);
+extern void rinq_sent_waits(RinqSent * message, const char *error);
+extern void rinq_sent_queue_is_there(void);
 extern void rinq_sent_refused(RinqSent * message, const char *error, bool for_good);
 extern void rinq_sent_reported(const RinqMessageId *id, bool nack);
 extern void rinq_sent_expect(RinqChunk *chunk);

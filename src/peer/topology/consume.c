@@ -231,7 +231,19 @@ rinq_consume_retry_later(RinqNamespace * ns)
 	ns->consuming = ns->consuming && rinq_amqp_channel_usable(rinq_peer.conn, ns->channel);
 	ns->retry_delay = rinq_backoff_next(ns->retry_delay, FIRST_RETRY_DELAY, LAST_RETRY_DELAY);
 	ns->retry_at = rinq_peer.now + ns->retry_delay;
-	if (ns->listener != NULL)
+	if (ns->listener != NULL || ns->wanted)
+		next_retry = rinq_clock_earlier(next_retry, ns->retry_at);
+}
+
+/*
+ * Have a queue that cannot be had now tried again by itself, since messages wait
+ * for it; that it is there is announced.
+ */
+void
+rinq_consume_want(RinqNamespace * ns)
+{
+	ns->wanted = true;
+	if (ns->state == NAMESPACE_FAILED)
 		next_retry = rinq_clock_earlier(next_retry, ns->retry_at);
 }
 
@@ -301,10 +313,10 @@ rinq_consume_retry(void)
 	{
 		RinqNamespace *ns = rinq_topology_at(i);
 
-		if (ns->state != NAMESPACE_FAILED || ns->listener == NULL)
+		if (ns->state != NAMESPACE_FAILED || (ns->listener == NULL && !ns->wanted))
 			continue;
 		if (ns->retry_at <= rinq_peer.now)
-			rinq_consume_namespace(ns);
+			rinq_declare_namespace(ns);
 		else
 			next_retry = rinq_clock_earlier(next_retry, ns->retry_at);
 	}

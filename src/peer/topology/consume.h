@@ -17,6 +17,7 @@ extern void rinq_consume_start(uint16 channel);
 extern void rinq_consume_namespace(RinqNamespace * ns);
 extern bool rinq_consume_lost(RinqNamespace * ns);
 extern void rinq_consume_retry_later(RinqNamespace * ns);
+extern void rinq_consume_want(RinqNamespace * ns);
 extern void rinq_consume_closed_connection(void);
 extern int64 rinq_consume_retry(void);
 extern void rinq_consume_configure(List *listeners);

@@ -46,6 +46,7 @@ typedef struct RinqNamespace
 	RinqListener *listener;		/* NULL when no session listens */
 	int64		retry_at;		/* when a failed one is tried again */
 	int			retry_delay;
+	bool		wanted;			/* durable messages wait for its queue */
 	bool		suspect;		/* the broker closed the connection when its
 								 * queue was declared; outlives connections */
 	int64		lost_at;		/* when the broker has ended consuming, the

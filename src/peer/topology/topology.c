@@ -107,6 +107,7 @@ rinq_topology_connection_lost(void)
 			ns->retry_at = 0;
 			ns->retry_delay = 0;
 		}
+		ns->wanted = false;
 		ns->lost_at = 0;
 		ns->bound_at = 0;
 		ns->unbind_first = false;
@@ -156,6 +157,7 @@ queue_declared(RinqNamespace * ns)
 	if (ns->listener == NULL)
 		ns->retry_delay = 0;	/* else when it is consumed, too */
 	rinq_topology_hooks->declared(ns, RINQ_OUTCOME_SUCCESS, NULL);
+	ns->wanted = false;
 	if (ns->consuming && rinq_peer.ready && !rinq_peer.stopping)
 		rinq_bind_multicast(ns, STEP_MULTICAST);	/* it may have been that
 													 * which was refused */
