@@ -13,6 +13,8 @@ from .ledger import Account, Answers
 # what a call may end with while something is broken on purpose; None is a connection that is gone
 TOLERATED = {None, "08000", "08001", "08003", "08006", "RQ003", "55000", "57P01", "57P02", "57P03", "57014", "53400", "53200"}
 
+MOST_RETRIED = 300  # commands that fail at first and wait for another attempt, before no more of them are sent for a while
+
 COMMANDS = ("success", "failure", "error", "nothing")  # of the independent service, by what it answers
 
 # outcomes that are right for each, as they are kept by the handler
@@ -198,7 +200,8 @@ class Writer(SqlWorker):
 
     def post(self):
         size = self.random.choice((0, 10, 200, 200, 3000, 60000))
-        return "SELECT post(%s, 'x', %d);" % (quote(self.random.choice(self.ACCOUNTS)), size)
+        accounts = [account for account in self.ACCOUNTS if account != "retried" or not self.load.many_retried]
+        return "SELECT post(%s, 'x', %d);" % (quote(self.random.choice(accounts)), size)
 
     def step(self):
         self.random.choice((self.one, self.one, self.several, self.rolled_back, self.prepared, self.asynchronous))()
@@ -221,6 +224,16 @@ class Writer(SqlWorker):
 
     def asynchronous(self):
         self.session.execute("BEGIN; SET LOCAL synchronous_commit = off; %s COMMIT;" % self.post())
+
+
+class Pacer(Worker):
+    """Holds commands that fail at first back while many are not through, since each of them takes several attempts, however slow the machine is."""
+
+    def step(self):
+        sent = self.load.sender.value("SELECT count(*) FROM sent WHERE account = 'retried'")
+        through = self.load.receiver.value("SELECT (SELECT count(*) FROM handled WHERE account = 'retried') + (SELECT count(*) FROM rinq_inbox_dead_letter)")
+        self.load.many_retried = int(sent) - int(through) > MOST_RETRIED
+        self.stopping.wait(0.5)
 
 
 class LaterWriter(SqlWorker):
@@ -422,6 +435,7 @@ class Load:
         self.random = random.Random(seed)
         self.pause = pause
         self.too_large = too_large
+        self.many_retried = False
         self.sizes = {}
         self.last_of = {}
         self.keys_used_twice = []
@@ -448,7 +462,7 @@ class Load:
         self.receiver = world.database("soak_receiver")
         self.receiver.sql(RECEIVER_SQL)
         self.service = Service(self)
-        self.workers = [self.service] + [Writer(self) for _ in range(writers)] + [LaterWriter(self), LaterWriter(self), DurableCaller(self), Notifier(self), Watcher(self), Caller(self), RemoteCaller(self)]
+        self.workers = [self.service] + [Writer(self) for _ in range(writers)] + [LaterWriter(self), LaterWriter(self), DurableCaller(self), Pacer(self), Notifier(self), Watcher(self), Caller(self), RemoteCaller(self)]
         self.askers = [Asker(self) for _ in range(4)]
         if too_large is not None:
             self.workers.append(LargeWriter(self))
