@@ -52,10 +52,10 @@ class Delayed(Case):
             at = session.value("SELECT rinq_execute('later', 'x', '2', deliver_at => clock_timestamp() + interval '1.3 s')")
             rows = [tuple(row) for row in session.execute("SELECT id, state, due > now() AND due < now() + interval '2 s' FROM rinq_outbox ORDER BY created, id")]
             status = session.execute("SELECT waiting, depth, next_due > now() FROM rinq_outbox_status")
+            past = [session.value("SELECT rinq_execute('later', 'x', '3', %s)" % how) for how in (
+                "deliver_at => now() - interval '1 day'", "deliver_at => '-infinity'", "deliver_after => '-1 s'", "deliver_after => '0'")]
         self.assertEqual([row for row in rows if row[0] in ids], [(i, "delayed", "t") for i in ids])
         self.assertEqual(status, [["3", "0", "t"]])
-        past = [self.db.value("SELECT rinq_execute('later', 'x', '3', %s)" % how) for how in (
-            "deliver_at => now() - interval '1 day'", "deliver_at => '-infinity'", "deliver_after => '-1 s'", "deliver_after => '0'")]
         collector.wait(7)
         self.assertEqual(collector.ids, past + [ids[1], at, ids[0]])
         self.wait_nothing(self.db)
