@@ -2,10 +2,14 @@
 
 import os
 import re
+import shlex
+import signal
 import subprocess
 import unittest
 
 from rinqtest import case
+from rinqtest.server import pg_config
+from rinqtest.waiting import wait_until
 
 DEMO = os.path.join(os.path.dirname(os.path.abspath(__file__)), "demo")
 # a piece of what is called, and of what comes back
@@ -37,6 +41,21 @@ class Demo(unittest.TestCase):
             self.assertIn(call, called)
             self.assertTrue(outcome.endswith(expected), "%s -> %s" % (called, outcome))
         self.assertNotIn("WRONG", done.stdout)
+
+    def test_it_stays_until_it_is_killed(self):
+        folder = case.scratch().make_folder("kept demo")
+        done = subprocess.run([DEMO, "--stage", case.STAGE], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
+                              env=dict(os.environ, KEEP="1", RINQ_TMPDIR=folder))
+        self.assertEqual(done.returncode, 0, done.stdout)
+        connect, = re.findall(r"^    (psql .*)$", done.stdout, re.MULTILINE)
+        pid, = re.findall(r"^    kill (\d+)$", done.stdout, re.MULTILINE)
+        try:
+            arguments = [os.path.join(pg_config("--bindir"), "psql"), *shlex.split(connect)[1:], "-XAtc"]
+            called = subprocess.run(arguments + ["SELECT rinq_call('greeter', 'greet', '{\"name\": \"you\"}')"], stdout=subprocess.PIPE, text=True, timeout=60)
+            self.assertEqual(called.stdout.strip(), '{"greeting": "Hello, you!"}')
+        finally:
+            os.kill(int(pid), signal.SIGTERM)
+        wait_until(lambda: os.listdir(folder), lambda left: left == [], timeout=60, description="nothing to be left of it")
 
 
 if __name__ == "__main__":
