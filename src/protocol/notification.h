@@ -14,6 +14,9 @@
 
 #define RINQ_NOTIFICATION_COLUMNS 11
 
+/* of these, what goes on to NOTIFY: not which attempt it is, since there is but one */
+#define RINQ_FORWARDED_COLUMNS 9
+
 /* types of the columns, InvalidOid for one of the extension's own */
 extern const Oid rinq_notification_types[RINQ_NOTIFICATION_COLUMNS];
 

@@ -37,8 +37,24 @@
 /* bytes that NOTIFY takes (backend/async_calls.c keeps this to itself) */
 #define MAX_NOTIFY_LEN (BLCKSZ - NAMEDATALEN - 128 - 1)
 
+/* Return the text of a notification as JSON, but for its last columns. */
+static char *
+forwarded_json(TupleDesc full, Datum *values, bool *nulls)
+{
+	TupleDesc	desc = CreateTemplateTupleDesc(RINQ_FORWARDED_COLUMNS);
+	AttrNumber	i;
+
+	for (i = 1; i <= RINQ_FORWARDED_COLUMNS; i++)
+		TupleDescCopyEntry(desc, i, full, i);
+	rinq_finish_tupdesc(desc);
+	desc = BlessTupleDesc(desc);
+	return TextDatumGetCString(DirectFunctionCall1(row_to_json,
+												   HeapTupleGetDatum(heap_form_tuple(desc, values, nulls))));
+}
+
+/* Return a notification as a row of its type, and as JSON. */
 static Datum
-notification_datum(Oid schema, const RinqFields *fields, Oid *type)
+notification_datum(Oid schema, const RinqFields *fields, Oid *type, char **json)
 {
 	TupleDesc	desc;
 	HeapTuple	tuple;
@@ -53,6 +69,9 @@ notification_datum(Oid schema, const RinqFields *fields, Oid *type)
 				 errmsg("type \"%s\" does not exist", "rinq_notification")));
 	rinq_notification_row(fields, values, nulls);
 	desc = rinq_row_type(*type, rinq_notification_types, RINQ_NOTIFICATION_COLUMNS);
+	rinq_handler_entered = true;	/* what fails from here on is logged each
+									 * time */
+	*json = forwarded_json(desc, values, nulls);
 	tuple = heap_form_tuple(desc, values, nulls);
 	ReleaseTupleDesc(desc);
 	return HeapTupleGetDatum(tuple);
@@ -142,10 +161,7 @@ rinq_notify_bridge(const RinqFields *fields)
 	Datum		row;
 	char	   *json;
 
-	row = notification_datum(schema, fields, &type);
-	rinq_handler_entered = true;	/* what fails from here on is logged each
-									 * time */
-	json = TextDatumGetCString(DirectFunctionCall1(row_to_json, row));
+	row = notification_datum(schema, fields, &type, &json);
 	if (strlen(json) > MAX_NOTIFY_LEN)
 		json = store_notification(row, type);
 	(void) DirectFunctionCall2(pg_notify,
