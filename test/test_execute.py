@@ -156,7 +156,8 @@ class Execute(case.Case):
         self.assertSent(collector, [2])
 
     def test_many_in_one_transaction(self):
-        collector = self.collect("ex-many")
+        # to a peer of its own, which may have to acknowledge them for long
+        collector = Collector(self.peer(), "ex-many")
         count = 20000
         for durable in ("true", "false"):
             self.db.sql("SELECT count(rinq_execute('ex-many', 'x', to_jsonb(i), NULL, %s)) FROM generate_series(1, %d) i" % (durable, count))
