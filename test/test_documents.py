@@ -8,6 +8,7 @@ from rinqtest.document import TOP, run_session, statements
 from rinqtest.waiting import wait_until
 
 ELSEWHERE = ("docs/cookbook.md", "docs/first-session.md", "docs/setup.md")
+ON_ORDER = "CREATE FUNCTION on_order(rinq_notification) RETURNS void LANGUAGE sql AS '';"
 HANDLERS = "".join("CREATE FUNCTION %s(rinq_request) RETURNS jsonb LANGUAGE sql AS 'SELECT $1.payload';\n" % name
                    for name in ("report", "stock", "ship", "book", "catalogue"))
 ROLES = ("app", "worker", "alice", "bob", "team_a")
@@ -19,10 +20,10 @@ GIVEN = {
     "docs/brokers.md": "",
     "docs/cbor.md": "",
     "docs/connection.md": "",
-    "docs/delivery.md": HANDLERS,
+    "docs/delivery.md": HANDLERS + ON_ORDER,
     "docs/durable-calls.md": "CREATE FUNCTION stock_reserved(rinq_response) RETURNS void LANGUAGE sql AS '';",
     "docs/notifications.md": "CREATE TABLE orders (id int, status text, tenant text);"
-                             "CREATE FUNCTION on_order(rinq_notification) RETURNS void LANGUAGE sql AS '';"
+                             + ON_ORDER +
                              "SELECT rinq_session_create() AS session \\gset",
     "docs/operations.md": HANDLERS + "CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; CREATE ROLE worker LOGIN;"
                           "GRANT EXECUTE ON FUNCTION rinq_listen TO alice, worker;"

@@ -323,7 +323,7 @@ send_message(const RinqOutbound *outbound)
 	}
 	if (message != NULL && status == RINQ_MSG_OVER_BROKER_LIMIT)
 		rinq_sent_refused(message, problem, true);
-	else if (message != NULL && ns != NULL && ns->state != NAMESPACE_DECLARED)
+	else if (message != NULL && ns != NULL && ns->state != NAMESPACE_DECLARED && !ns->refused)
 	{
 		rinq_consume_want(ns);
 		rinq_sent_waits(message, problem);

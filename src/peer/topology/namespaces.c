@@ -101,6 +101,7 @@ rinq_topology_namespace(RinqBytes name, int limit)
 	ns->retry_at = 0;
 	ns->retry_delay = 0;
 	ns->wanted = false;
+	ns->refused = false;
 	ns->suspect = false;
 	ns->lost_at = 0;
 	ns->waiting = NIL;

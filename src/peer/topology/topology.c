@@ -158,6 +158,7 @@ queue_declared(RinqNamespace * ns)
 		ns->retry_delay = 0;	/* else when it is consumed, too */
 	rinq_topology_hooks->declared(ns, RINQ_OUTCOME_SUCCESS, NULL);
 	ns->wanted = false;
+	ns->refused = false;
 	if (ns->consuming && rinq_peer.ready && !rinq_peer.stopping)
 		rinq_bind_multicast(ns, STEP_MULTICAST);	/* it may have been that
 													 * which was refused */
@@ -212,6 +213,13 @@ rinq_topology_reply(const RinqReply *reply)
 	}
 }
 
+/* Tell whether a queue that is refused with this code is so until an administrator mends it. */
+static bool
+is_lasting(uint16_t code)
+{
+	return code == 403 || code == 405 || code == 406;
+}
+
 /* Note that one namespace's queue cannot be had now; the others go on. */
 static void
 namespace_failed(RinqNamespace * ns, const RinqAmqpChannelClosed *info)
@@ -227,6 +235,7 @@ namespace_failed(RinqNamespace * ns, const RinqAmqpChannelClosed *info)
 				 errhint("With 403, grant the permission that the broker's user lacks; with 406, delete the queue or make it anew. The peer tries again by itself.")));
 	rinq_peer_show_error(text);
 
+	ns->refused = is_lasting(info->code);
 	rinq_consume_retry_later(ns);
 	rinq_topology_hooks->declared(ns, RINQ_OUTCOME_NO_QUEUE, text);
 }
