@@ -47,8 +47,8 @@ typedef struct RinqNamespace
 	int64		retry_at;		/* when a failed one is tried again */
 	int			retry_delay;
 	bool		wanted;			/* durable messages wait for its queue */
-	bool		refused;		/* its queue, until somebody mends that: not
-								 * for a node that is away */
+	bool		refused;		/* its queue, until an administrator mends
+								 * that: not for a node that is away */
 	bool		suspect;		/* the broker closed the connection when its
 								 * queue was declared; outlives connections */
 	int64		lost_at;		/* when the broker has ended consuming, the
