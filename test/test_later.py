@@ -7,6 +7,7 @@ import time
 from rinqtest import case
 from rinqtest.cluster import Database, SqlError
 from rinqtest.collector import Collector
+from rinqtest.proxy import BROKER
 from rinqtest.waiting import wait_until
 
 
@@ -320,6 +321,25 @@ class Ordered(Case):
             session.execute("ROLLBACK")
         collector.wait(2)
         self.assertEqual(collector.ids, [free, held])
+
+    def test_another_worker_removes(self):
+        """The next goes also when the outbox worker has left before the confirm: another one removes the row before it looks."""
+        self.server.configure(**{"rinq.executor_idle_timeout": "200ms"})
+        self.addCleanup(self.server.configure, **{"rinq.executor_idle_timeout": None})
+        collector = Collector(self.remote, "left")
+        self.db.sql("SELECT rinq_execute('left', 'x', '0')")
+        collector.wait(1)
+        self.wait_nothing(self.db)
+        self.world.proxy.silence(BROKER)
+        self.addCleanup(self.world.proxy.resume)
+        ids = [self.db.value("SELECT rinq_execute('left', 'x', '%d', ordering => 'o')" % i) for i in (1, 2)]
+        collector.wait(2)
+        self.wait_states(self.db, "sending", "ordered")
+        self.wait_no_worker(self.db)
+        self.world.proxy.resume()
+        collector.wait(3)
+        self.assertEqual(collector.ids[1:], ids)
+        self.wait_nothing(self.db)
 
     def test_with_a_delay(self):
         """A delayed one takes its place when its time has come; those that are written meanwhile go first."""

@@ -157,6 +157,22 @@ remember_first(const RinqMessageId *id)
 	(void) hash_search(firsts, &key, HASH_ENTER, NULL);
 }
 
+/* Forget a message that was the first of an ordering; until those are read, any may have been. */
+static bool
+forget_first(const RinqMessageId *id)
+{
+	RinqMessageId key;
+	bool		found;
+
+	if (!firsts_known)
+		return true;
+	if (hash_get_num_entries(firsts) == 0)
+		return false;
+	rinq_message_id_key(id, &key);
+	(void) hash_search(firsts, &key, HASH_REMOVE, &found);
+	return found;
+}
+
 /*
  * Note that a row was removed: if it was the first of an ordering, the next is
  * looked at.
@@ -164,14 +180,7 @@ remember_first(const RinqMessageId *id)
 void
 rinq_release_removed(const RinqMessageId *id)
 {
-	RinqMessageId key;
-	bool		found;
-
-	if (hash_get_num_entries(firsts) == 0)
-		return;
-	rinq_message_id_key(id, &key);
-	(void) hash_search(firsts, &key, HASH_REMOVE, &found);
-	if (!found)
+	if (!forget_first(id))
 		return;
 	if (num_through == room_through)
 	{
@@ -339,17 +348,18 @@ is_mending_due(void)
 
 /*
  * Have messages that are delayed by an interval wait for that, although the wall
- * clock was stepped since they were written, in this life of the server.
+ * clock was stepped since they were written, in this life of the server; "again"
+ * is for those that were locked, or not committed, when that was done.
  */
 static void
-follow_clock(void)
+follow_clock(bool again)
 {
 	RinqDatabase *db = rinq_outbox_worker.db;
 	int64		difference = rinq_clock_difference();
 	Oid			types[2] = {INT8OID, TIMESTAMPTZOID};
 	Datum		values[2];
 
-	if (rinq_due_clock_known(db) && !rinq_due_clock_stepped(db, difference))
+	if (!again && rinq_due_clock_known(db) && !rinq_due_clock_stepped(db, difference))
 		return;
 	values[0] = Int64GetDatum(difference);
 	values[1] = TimestampTzGetDatum(PgStartTime);
@@ -486,11 +496,11 @@ look_at_waiting(Look *look)
 	look->mended = is_mending_due();
 	if (look->mended)
 		mend_waiting();
+	pass_on(look);
 	if (!firsts_known)
 		read_firsts();
-	follow_clock();
+	follow_clock(look->mended);
 	now = GetCurrentTimestamp();
-	pass_on(look);
 	release_due(look, now);
 	if (now >= keys_after || now < keys_after - KEYS_INTERVAL)
 	{
