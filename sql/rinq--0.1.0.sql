@@ -972,9 +972,9 @@ COMMENT ON COLUMN @extschema@.rinq_outbox_status.depth IS 'Messages in the outbo
 COMMENT ON COLUMN @extschema@.rinq_outbox_status.oldest IS 'When the oldest of them was written';
 COMMENT ON COLUMN @extschema@.rinq_outbox_status.dead IS 'Messages that were set aside';
 COMMENT ON COLUMN @extschema@.rinq_outbox_status.in_flight IS 'Messages, also those from memory, that were published and are not confirmed yet';
-COMMENT ON COLUMN @extschema@.rinq_outbox_status.retrying IS 'Messages that the broker did not take, and that are sent again later';
+COMMENT ON COLUMN @extschema@.rinq_outbox_status.retrying IS 'Messages that the broker did not take, or has no usable queue for, and that are sent later';
 COMMENT ON COLUMN @extschema@.rinq_outbox_status.attempts IS 'Highest number of failed attempts among them';
-COMMENT ON COLUMN @extschema@.rinq_outbox_status.last_error IS 'Why the broker did not take a message, last';
+COMMENT ON COLUMN @extschema@.rinq_outbox_status.last_error IS 'Why a message was not taken, or not sent, last';
 COMMENT ON COLUMN @extschema@.rinq_outbox_status.direct IS 'Whether transactions hand messages over, or they are left for the outbox to be scanned';
 COMMENT ON COLUMN @extschema@.rinq_outbox_status.waits_for IS 'Why messages wait of which none has moved for five seconds, NULL when there are none';
 COMMENT ON COLUMN @extschema@.rinq_outbox_status.waiting IS 'Messages that wait for their time, or for the one before them; these are not in the outbox yet';
