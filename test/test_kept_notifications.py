@@ -291,6 +291,23 @@ class Waiting(KeptCase):
         wait_until(lambda: self.db.value("SELECT count(*) FROM rinq_inbox_dead_letter"), lambda n: n == "3", 20)
         self.assertIn((first, 1), self.effects())
 
+    def test_backlog(self):
+        """However much is due, one is on its way at a time: what comes waits for that one, not for all of them."""
+        self.define("handle", "INSERT INTO effects (id, attempt) VALUES (n.id, nextval('attempts'));"
+                    " IF currval('attempts') = 20 THEN PERFORM pg_advisory_xact_lock_shared(4712); ELSE PERFORM pg_sleep(0.005); END IF;")
+        self.subscribe("s", SLOW)
+        with self.db.session() as gate:
+            gate.execute("SELECT pg_advisory_lock(4712)")
+            self.db.sql("INSERT INTO rinq_internal.inbox_waiting (id, digest, source, namespace, command, trace_id, handler, attempts, first_received, last_attempt, error,"
+                        " subscription, target, tries, due, database) SELECT '1-0001.1@0#' || i, '', '1-0001.1@0', 'news', 'due', 't', 'h', 1, now(), now(), 'e', 's', '1-0001.1', 0, now(), d.oid"
+                        " FROM pg_database d, generate_series(1, 60) i WHERE d.datname = current_database()")
+            wait_until(lambda: self.db.value("SELECT count(*) FROM pg_stat_activity WHERE query = 'rinq: news::due' AND wait_event = 'advisory'"), lambda n: n == "1", 20)
+            received = self.db.peer()["notifications_received"]
+            id = self.notify("comes")
+            wait_until(lambda: self.db.peer()["notifications_received"], lambda n: n == received + 1)
+        wait_until(self.effects, lambda rows: len(rows) == 61, 30)
+        self.assertLess(dict(self.effects())[id], 24)
+
     def test_lost_connection(self):
         """What has come is handled, in its order, although its session has ended; without a policy it is dropped."""
         self.subscribe("kept", {"attempts": 1}, namespace="kept")

@@ -209,6 +209,23 @@ rinq_inbound_free_body(RinqInbound * request)
 	request->body = rinq_bytes(NULL, 0);
 }
 
+/* Note that one from the inbox asks no more what is due there. */
+static void
+end_asking(const RinqInbound * request)
+{
+	RinqNamespace *ns;
+
+	if (request->subscriber != NULL)
+	{
+		if (request->subscriber->asking == request)
+			request->subscriber->asking = NULL;
+		return;
+	}
+	ns = rinq_topology_find(rinq_get_bytes(&request->fields, RINQ_REQUEST_NAMESPACE));
+	if (ns != NULL && ns->asking == request)
+		ns->asking = NULL;
+}
+
 /*
  * Free a request that is over, and settled if it had to be.
  */
@@ -217,6 +234,8 @@ rinq_inbound_free(RinqInbound * request)
 {
 	if (request->ended != NULL)
 		request->ended(request);
+	if (request->from_inbox)
+		end_asking(request);
 	if (request->turn != NULL)
 		rinq_inbound_leaves(request);
 	if (request->subscriber != NULL)

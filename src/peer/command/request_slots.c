@@ -94,6 +94,22 @@ rinq_leave_slot(uint32 index)
 }
 
 /*
+ * Tell whether an executor has taken a request.
+ */
+bool
+rinq_is_in_executor(const RinqInbound * request)
+{
+	uint32		i;
+
+	for (i = rinq_first_request_slot(); i < rinq_peer.slots->num_slots; i++)
+	{
+		if (rinq_in_slot[i] == request)
+			return rinq_slot_state(&rinq_peer.slots->slot[i]) != RINQ_SLOT_QUEUED;
+	}
+	return false;
+}
+
+/*
  * Tell whether requests are in the dispatch queue, or running.
  */
 bool

@@ -36,6 +36,7 @@ extern uint32 rinq_find_free_slot(void);
 extern void rinq_use_slot(uint32 index, RinqInbound * request);
 extern void rinq_empty_slot(uint32 index, RinqLane * lane);
 extern RinqInbound * rinq_leave_slot(uint32 index);
+extern bool rinq_is_in_executor(const RinqInbound * request);
 extern bool rinq_request_slots_busy(void);
 extern int	rinq_request_slots_demand(RinqDemand * demand, int max);
 

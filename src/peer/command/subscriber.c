@@ -85,6 +85,7 @@ rinq_subscriber_configure(const char *name, const RinqListener *listener)
 	{
 		subscriber->number = ++last_number;
 		subscriber->due = 0;
+		subscriber->asking = NULL;
 		subscriber->uses = 0;
 		subscriber->problem_noted = 0;
 	}

@@ -23,6 +23,8 @@ typedef struct RinqSubscriber
 	int64		due;			/* when one of its notifications that wait in
 								 * the inbox may be due; 0 is never */
 	dlist_node	node;			/* while that is not 0 */
+	struct RinqInbound *asking; /* the latest one on its way to an executor
+								 * that looks what is due, NULL for none */
 	int			uses;			/* notifications that are on their way */
 	int64		problem_noted;	/* when its problem was logged */
 } RinqSubscriber;

@@ -107,6 +107,8 @@ rinq_topology_namespace(RinqBytes name, int limit)
 	ns->waiting = NIL;
 	ns->started = 0;
 	ns->problem_noted = 0;
+	ns->due = 0;
+	ns->asking = NULL;
 	dlist_init(&ns->subscriptions);
 	ns->notifications = NOTIFICATIONS_UNBOUND;
 	ns->binds = 0;

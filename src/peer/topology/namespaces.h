@@ -58,6 +58,8 @@ typedef struct RinqNamespace
 	int64		problem_noted;	/* when its listener's problem was logged */
 	int64		due;			/* when a command that waits in the inbox may
 								 * be due (peer/command/due.h); 0 is never */
+	struct RinqInbound *asking; /* the latest one on its way to an executor
+								 * that looks what is due, NULL for none */
 	dlist_head	subscriptions;	/* of sessions that listen to notifications */
 	enum
 	{
