@@ -244,7 +244,8 @@ find_namespace(RinqBytes name, bool durable, RinqNamespace * *ns, const char **p
 	if (*ns == NULL)
 		*problem = "\"rinq.max_namespaces\" namespaces were called already";
 	else if ((*ns)->state == NAMESPACE_FAILED && (*ns)->retry_at > rinq_peer.now)
-		*problem = "the broker refuses the queue of the namespace";
+		*problem = (*ns)->refused ? "the broker refuses the queue of the namespace" :
+			"the queue of the namespace cannot be had now";
 	else if ((*ns)->state != NAMESPACE_DECLARED)
 	{
 		rinq_declare_namespace(*ns);

@@ -281,6 +281,7 @@ void
 rinq_sent_failed(RinqSent * message, const char *error)
 {
 	message->attempts++;
+	message->waits = 0;			/* it does not wait for a queue any more */
 	retry_later(message, error);
 }
 
@@ -295,9 +296,11 @@ rinq_sent_waits(RinqSent * message, const char *error)
 	retry_later(message, error);
 }
 
-/* Have what waits for another attempt tried again now: all, or what waits for a queue. */
-static void
-hurry_retrying(bool for_queues)
+/*
+ * Have messages that wait for queues tried again now, since one is there.
+ */
+void
+rinq_sent_queue_is_there(void)
 {
 	dlist_iter	iter;
 
@@ -305,18 +308,9 @@ hurry_retrying(bool for_queues)
 	{
 		RinqSent   *message = dlist_container(RinqSent, node, iter.cur);
 
-		if (!for_queues || message->waits > 0)
+		if (message->waits > 0)
 			message->retry_at = rinq_peer.now;
 	}
-}
-
-/*
- * Have messages that wait for queues tried again now, since one is there.
- */
-void
-rinq_sent_queue_is_there(void)
-{
-	hurry_retrying(true);
 }
 
 /*
@@ -530,7 +524,7 @@ rinq_sent_worker_lost(void)
 
 /*
  * Forget what the lost connection has not confirmed, which is found again by a
- * scan.  What it has refused may be taken by the next one.
+ * scan.  Queues that could not be had may be there for the next one.
  */
 void
 rinq_sent_connection_lost(void)
@@ -544,7 +538,7 @@ rinq_sent_connection_lost(void)
 		if (message->state == SENT_PUBLISHED)
 			forget_sent(message);
 	}
-	hurry_retrying(false);
+	rinq_sent_queue_is_there();
 }
 
 /* ---------------- telling the outbox worker ---------------- */
