@@ -125,6 +125,7 @@ class Rabbit(TlsCase):
     def setUp(self):
         super().setUp()
         self.use()
+        self.db.sql("SELECT rinq_wait_ready()")  # over the connection that is configured now
         self.before = self.db.wait_peer()
 
     def test_encrypted(self):
