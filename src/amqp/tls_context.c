@@ -12,7 +12,6 @@
 #include <string.h>
 
 #include "amqp/tls_internal.h"
-#include "base/invariant.h"
 
 /* What is read of the socket at once: several records. */
 #define READ_BUFFER		(64 * 1024)

@@ -83,7 +83,11 @@ find_kept(const RinqTlsFile * file)
 	return NULL;
 }
 
-/* Tell whether a change from now on would show in the times of a file. */
+/*
+ * Tell whether a change from now on would show in the times of a file.  That is
+ * to be asked before it is read: what is written meanwhile may be in what was read
+ * or not.
+ */
 static bool
 is_settled(const struct stat *st)
 {
@@ -108,19 +112,16 @@ place_for(const char *path)
 	return place;
 }
 
-/* Keep what was read, if that can be: it is taken over then, and forgotten otherwise. */
+/* Keep what was read, if there is memory for its path: it is taken over then. */
 static void
 keep_file(const RinqTlsFile * file, KeptFile * read)
 {
 	KeptFile   *place = place_for(file->path);
 
-	if (is_settled(&file->st))
-		read->path = strdup(file->path);
+	RINQ_ASSERT(read->path == NULL && read->infos != NULL);
+	read->path = strdup(file->path);
 	if (read->path == NULL)
-	{
-		forget_file(read);
 		return;
-	}
 	forget_file(place);
 	*place = *read;
 	place->st = file->st;
@@ -195,16 +196,18 @@ load_store_file(RinqTlsLoading * l, const char *path, bool is_crl, unsigned char
 	KeptFile	fresh = {0};
 	bool		ok = rinq_tls_open_file(l, path, false, &file);
 	const		KeptFile *found = ok ? find_kept(&file) : NULL;
+	bool		to_keep = false;
 
 	if (ok && found == NULL)
 	{
+		to_keep = is_settled(&file.st);
 		ok = read_infos(l, &file, &fresh);
 		found = &fresh;
 	}
 	ok = ok &&
 		(digest == NULL || rinq_tls_add_digest(l, digest, found->digest, sizeof(found->digest))) &&
 		fill_store(l, path, found, is_crl);
-	if (ok && found == &fresh)
+	if (ok && to_keep)
 		keep_file(&file, &fresh);
 	forget_file(&fresh);
 	rinq_tls_close_file(&file);

@@ -33,12 +33,19 @@ static SSL_CTX *server;
 /* What the clock by which this program judges files is ahead, s. */
 static time_t ahead;
 
+/* How many bytes the process has read when that becomes a minute; negative is never. */
+static long long minute_after = -1;
+
+static long long bytes_read(void);
+
 time_t
 time(time_t * result)
 {
 	struct timespec now;
 	time_t		seconds;
 
+	if (minute_after >= 0 && bytes_read() > minute_after)
+		ahead = 60;
 	clock_gettime(CLOCK_REALTIME, &now);
 	seconds = now.tv_sec + ahead;
 	if (result != NULL)
@@ -144,6 +151,11 @@ test_kept(void)
 	ahead = 0;
 	CHECK(log_in(""));
 	CHECK(log_in(""));
+
+	/* also while it was read, for however long */
+	minute_after = bytes_read() + FILE_SIZE / 2;
+	CHECK(log_in(""));
+	minute_after = -1;
 	ahead = 60;
 	CHECK(log_in(""));
 	CHECK(!log_in(""));
