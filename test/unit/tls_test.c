@@ -540,6 +540,19 @@ exchange(Fake *f)
 	free(body);
 }
 
+/* Return a connection that has sent and received. */
+static Fake *
+with_exchange(void)
+{
+	Fake	   *f;
+
+	prepare(&good);
+	f = fake_new();
+	log_in(f);
+	exchange(f);
+	return f;
+}
+
 static void
 test_pieces(void)
 {
@@ -647,12 +660,8 @@ test_damage_everywhere(void)
 static void
 test_nothing_is_slept_on(void)
 {
-	Fake	   *f;
+	Fake	   *f = with_exchange();
 
-	prepare(&good);
-	f = fake_new();
-	log_in(f);
-	exchange(f);
 	(void) fake_log(f);
 
 	/*
@@ -690,12 +699,8 @@ test_one_record(void)
 	RinqMessage message = {0};
 	unsigned char wire[4096];
 	ssize_t		len;
-	Fake	   *f;
+	Fake	   *f = with_exchange();
 
-	prepare(&good);
-	f = fake_new();
-	log_in(f);
-	exchange(f);
 	(void) fake_sent(f);
 	method_begin(f, 1, M(60, 30));	/* basic.cancel, to be answered */
 	put_shortstr(f, "tag");
@@ -731,12 +736,8 @@ test_blocked_writing(void)
 	size_t		sent;
 	char	   *body = malloc(300000);
 	int			small = 4096;
-	Fake	   *f;
+	Fake	   *f = with_exchange();
 
-	prepare(&good);
-	f = fake_new();
-	log_in(f);
-	exchange(f);
 	(void) fake_sent(f);
 	CHECK(setsockopt(rinq_conn_fd(f->conn), SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)) == 0);
 	for (int i = 0; i < 40; i++)
