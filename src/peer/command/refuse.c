@@ -21,43 +21,37 @@
 /* requests that the connection had no room to refuse */
 static dlist_head refused = DLIST_STATIC_INIT(refused);
 
-/* Tell whether a problem was not noted lately; it is then. */
-static bool
-may_note(int64 *noted)
+/*
+ * Log that a listener cannot be served, unless that was lately, and look into it
+ * again: of the end of the reason, this process is not told.
+ */
+static void
+note_refusal(const char *what, const char *name, const RinqListener *listener, int64 *noted)
 {
 	if (*noted != 0 && rinq_peer.now - *noted < PROBLEM_INTERVAL)
-		return false;
+		return;
 	*noted = rinq_peer.now;
-	return true;
+	ereport(LOG,
+			(errmsg("rinq cannot run the handler of %s \"%s\": %s", what, name, listener->problem)));
+	rinq_peer_ask_for_reading();
 }
 
 /*
- * Log that a listener cannot be served, and look into it again now and then:
- * of the end of the reason, this process is not told.
+ * Note, now and then, that the requests of a namespace are refused.
  */
 void
 rinq_refuse_note(RinqNamespace * ns)
 {
-	if (!may_note(&ns->problem_noted))
-		return;
-	ereport(LOG,
-			(errmsg("rinq cannot run the handler of namespace \"%s\": %s",
-					ns->name, ns->listener->problem)));
-	rinq_peer_ask_for_reading();
+	note_refusal("namespace", ns->name, ns->listener, &ns->problem_noted);
 }
 
 /*
- * Do the same for a subscription.
+ * Note the same of the notifications of a subscription.
  */
 void
 rinq_refuse_note_subscriber(RinqSubscriber * subscriber)
 {
-	if (!may_note(&subscriber->problem_noted))
-		return;
-	ereport(LOG,
-			(errmsg("rinq cannot run the handler of subscription \"%s\": %s",
-					subscriber->name, subscriber->listener->problem)));
-	rinq_peer_ask_for_reading();
+	note_refusal("subscription", subscriber->name, subscriber->listener, &subscriber->problem_noted);
 }
 
 /*
