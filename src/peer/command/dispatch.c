@@ -256,7 +256,10 @@ fill_slots(void)
 	}
 }
 
-/* Take a session's notification out of the dispatch queue, if it is over, and no executor has it. */
+/*
+ * Take a session's notifications out of the dispatch queue that are over, and
+ * that no executor has: one of its own, and one of its subscription.
+ */
 static void
 leave_dispatch_queue(const RinqSession * session)
 {
@@ -271,7 +274,6 @@ leave_dispatch_queue(const RinqSession * session)
 			continue;
 		if (rinq_request_remove(rinq_peer.db, i))
 			rinq_inbound_settle(rinq_leave_slot(i));
-		return;
 	}
 }
 
