@@ -275,8 +275,8 @@ rinq_listener_changed(PG_FUNCTION_ARGS)
 /*
  * inbox_due() returns trigger
  *
- * On the table of commands that wait for another attempt: has the reader find
- * out at commit when the next one is due.  What the extension itself writes, the
+ * On the table of commands and notifications that wait for another attempt: has
+ * the reader find out at commit when the next one is due.  What the extension itself writes, the
  * peer hears of in another way.
  */
 Datum

@@ -35,6 +35,7 @@ PG_FUNCTION_INFO_V1(rinq_subscribe);
 PG_FUNCTION_INFO_V1(rinq_unsubscribe);
 
 #define TABLE_NAME "subscription"
+
 static char *
 name_argument(FunctionCallInfo fcinfo)
 {

@@ -4,11 +4,11 @@
  *	  Taking a command or notification that is due for its next attempt.
  *
  * When one is due, the peer has an executor take the oldest command of a
- * namespace, or notification of a subscription.  The attempt is counted in a transaction of its own, before it
- * begins; the row is then due a little later, so that no other executor
- * takes it meanwhile, and another one does if this process ends.  The handler's
- * transaction deletes the row first, if it is still the row of this attempt:
- * the row is gone if and only if it was handled.
+ * namespace, or notification of a subscription.  The attempt is counted in a
+ * transaction of its own, before it begins; the row is then due a little later,
+ * so that no other executor takes it meanwhile, and another one does if this
+ * process ends.  The handler's transaction deletes the row first, if it is still
+ * the row of this attempt: the row is gone if and only if it was handled.
  *
  *-------------------------------------------------------------------------
  */
@@ -41,8 +41,7 @@ typedef struct Taking
 	MemoryContext context;
 	bool		found;
 	bool		more;			/* there is another one that is due */
-	bool		set_aside;
-	const char *reason;			/* then */
+	const char *reason;			/* why it was set aside; NULL: it was not */
 	TimestampTz next;			/* when the next one is due; DT_NOEND: there
 								 * is none */
 } Taking;
@@ -186,12 +185,16 @@ find_next_due(Taking *taking, const RinqOwnTable *table, Datum *values)
 	taking->more = taking->next <= GetCurrentTransactionStartTimestamp();
 }
 
-/* Say why a request that was taken is not tried again; NULL when it is. */
+/* Say why a request or notification that was taken is not tried again; NULL when it is. */
 static const char *
-reason_against(const RinqSlot *slot)
+reason_against(const Taking *taking)
 {
+	const RinqSlot *slot = taking->slot;
+
 	if (rinq_inbox_tries > rinq_inbox_attempts_allowed(slot, true))
-		return "the request was given up, since its handler has ended its process, or could not be ended in order";
+		return is_notification(taking) ?
+			"the notification was given up, since its handler has ended its process, or could not be ended in order" :
+			"the request was given up, since its handler has ended its process, or could not be ended in order";
 	if (slot->deadline != 0 && rinq_clock_ms() >= slot->deadline)
 		return "the deadline of the request has passed";
 	return NULL;
@@ -203,7 +206,6 @@ take_due(void *arg)
 	Taking	   *taking = arg;
 	RinqOwnTable table;
 	Datum		values[4];
-	const char *reason;
 
 	rinq_own_table_open(&table, rinq_internal_schema(), RINQ_INBOX_WAITING);
 	values[0] = looked_for(taking);
@@ -211,17 +213,15 @@ take_due(void *arg)
 	take_oldest(taking, &table, values);
 	find_next_due(taking, &table, values);
 	rinq_own_table_close(&table);
-	reason = taking->found ? reason_against(taking->slot) : NULL;
-	if (reason != NULL)
+	taking->reason = taking->found ? reason_against(taking) : NULL;
+	if (taking->reason != NULL)
 	{
 		RinqInboxFailure failure = {taking->slot, taking->fields};
 
 		failure.began = GetCurrentTransactionStartTimestamp();
-		failure.cause.message = reason;
+		failure.cause.message = taking->reason;
 		failure.delay = -1;
 		rinq_inbox_write(&failure);
-		taking->set_aside = true;
-		taking->reason = reason;
 	}
 }
 
@@ -244,8 +244,8 @@ note_next_due(RinqDatabase *db, uint32 index, const Taking *taking)
 
 /*
  * Take the command of a namespace, or the notification of a subscription, that has
- * been due for longest, and count the attempt.  False when there is none that may be handled now; then the slot has
- * its result.
+ * been due for longest, and count the attempt.  False when there is none that may
+ * be handled now; then the slot has its result.
  */
 bool
 rinq_inbox_take(RinqDatabase *db, uint32 index, RinqFields *fields, MemoryContext context)
@@ -258,9 +258,9 @@ rinq_inbox_take(RinqDatabase *db, uint32 index, RinqFields *fields, MemoryContex
 	if (!rinq_keep_books(take_due, &taking, true, RINQ_BOOKS_LOCK_TIMEOUT, context))
 		return false;
 	note_next_due(db, index, &taking);
-	if (taking.found && !taking.set_aside)
+	if (taking.found && taking.reason == NULL)
 		return true;
-	if (taking.set_aside)
+	if (taking.reason != NULL)
 	{
 		RinqInboxFailure failure = {slot, fields};
 
