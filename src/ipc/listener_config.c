@@ -44,15 +44,15 @@ copy_config_text(const RinqFields *fields, int field)
 	return text.data == NULL ? NULL : pnstrdup(text.data, text.len);
 }
 
-/* Copy bytes; none when they are absent. */
+/* Copy bytes; they are absent when they were. */
 static RinqBytes
 copy_config_bytes(const RinqFields *fields, int field)
 {
 	RinqBytes	bytes = rinq_get_bytes(fields, field);
 	char	   *copy;
 
-	if (bytes.len == 0)
-		return rinq_bytes(NULL, 0);
+	if (bytes.data == NULL)
+		return bytes;
 	copy = palloc(bytes.len);
 	memcpy(copy, bytes.data, bytes.len);
 	return rinq_bytes(copy, bytes.len);
@@ -138,7 +138,6 @@ unpack_subscription(RinqBytes *list)
 {
 	RinqDurableSubscription *subscription = palloc0(sizeof(RinqDurableSubscription));
 	RinqListener *listener = &subscription->listener;
-	RinqBytes	attributes;
 	RinqFields	fields;
 
 	if (!rinq_fields_read(&fields, RINQ_KIND_SUBSCRIPTION, list))
@@ -151,10 +150,7 @@ unpack_subscription(RinqBytes *list)
 	listener->problem = copy_config_text(&fields, RINQ_SUBSCRIPTION_PROBLEM);
 	get_policy(&fields, RINQ_SUBSCRIPTION_RETRY, &listener->retry);
 	listener->due = rinq_get_int64(&fields, RINQ_SUBSCRIPTION_DUE);
-	attributes = rinq_get_bytes(&fields, RINQ_SUBSCRIPTION_ATTRIBUTES);
-	subscription->attributes = rinq_bytes(palloc(attributes.len + 1), attributes.len);
-	if (attributes.len > 0)
-		memcpy((char *) subscription->attributes.data, attributes.data, attributes.len);
+	subscription->attributes = copy_config_bytes(&fields, RINQ_SUBSCRIPTION_ATTRIBUTES);
 	return subscription;
 }
 

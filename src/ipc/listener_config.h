@@ -50,7 +50,8 @@ typedef struct RinqDurableSubscription
 	RinqListener listener;		/* the subscription's namespace, and the
 								 * function that handles them */
 	RinqBytes	attributes;		/* of the session, in that namespace
-								 * (protocol/attribute.h) */
+								 * (protocol/attribute.h); absent: they cannot
+								 * be sent, so that there is no session */
 } RinqDurableSubscription;
 
 /* an option of base/broker.h */

@@ -321,14 +321,6 @@ pack_attributes(Datum keys, Datum values, MemoryContext context)
 	return rinq_bytes(list.data, list.len);
 }
 
-/* Note why a subscription gets no session: so no notification, which could be kept, comes for it. */
-static void
-refuse_attributes(RinqDurableSubscription *durable, const char *problem, MemoryContext context)
-{
-	durable->listener.problem = MemoryContextStrdup(context, problem);
-	memset(&durable->listener.retry, 0, sizeof(durable->listener.retry));
-}
-
 /*
  * Read the attributes of a subscription; rows that did not come by
  * rinq_subscribe may have what cannot be sent.
@@ -356,7 +348,7 @@ read_subscription_attributes(HeapTuple row, TupleDesc desc, RinqDurableSubscript
 		 */
 		MemoryContextSwitchTo(current);
 		FlushErrorState();
-		refuse_attributes(durable, "its attributes have no form in UTF-8", context);
+		durable->listener.problem = MemoryContextStrdup(context, "its attributes have no form in UTF-8");
 	}
 	PG_END_TRY();
 }
@@ -391,11 +383,11 @@ read_subscriptions(const char *schema, bool waiting, MemoryContext context)
 
 		read_common(row, desc, &durable->listener, context);
 		durable->name = text_column(row, desc, 5, context);
-		durable->attributes = rinq_bytes("", 0);
+		durable->attributes = rinq_bytes(NULL, 0);
 		read_retry(row, desc, 9, &durable->listener, context);
 		read_due(row, desc, 10, &durable->listener);
 		if (DatumGetInt32(SPI_getbinval(row, desc, 8, &isnull)) > RINQ_MAX_SUBSCRIPTION_SIZE)
-			refuse_attributes(durable, "its attributes are too large", context);
+			durable->listener.problem = MemoryContextStrdup(context, "its attributes are too large");
 		else
 			read_subscription_attributes(row, desc, durable, context);
 		old = MemoryContextSwitchTo(context);

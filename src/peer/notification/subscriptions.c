@@ -61,7 +61,8 @@ free_durable(RinqDurableSubscription *durable)
 	pfree(durable->listener.handler);
 	if (durable->listener.problem != NULL)
 		pfree(durable->listener.problem);
-	pfree((char *) durable->attributes.data);
+	if (durable->attributes.data != NULL)
+		pfree((char *) durable->attributes.data);
 	pfree(durable);
 }
 
@@ -288,15 +289,26 @@ make_session(Subscription * subscription)
 }
 
 /*
- * See to it that a subscription has its session, if that can be.  One whose handler
- * cannot be run has one if what comes for it is kept.
+ * Tell whether a subscription has a session: one whose handler cannot be run does if
+ * what comes for it is kept.
  */
+static bool
+wants_session(const Subscription * subscription)
+{
+	const RinqDurableSubscription *durable = subscription->durable;
+
+	if (durable->attributes.data == NULL)
+		return false;
+	return durable->listener.problem == NULL || rinq_subscriber_keeps(subscription->subscriber);
+}
+
+/* See to it that a subscription has its session, if that can be. */
 static void
 check_subscription(Subscription * subscription)
 {
 	const char *problem;
 
-	if (subscription->durable->listener.problem != NULL && !rinq_subscriber_keeps(subscription->subscriber))
+	if (!wants_session(subscription))
 		return;
 	if (is_subscription_served(subscription))
 	{
