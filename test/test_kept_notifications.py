@@ -7,29 +7,14 @@ import signal
 import cbor2
 
 from rinqtest import case, versions
+from rinqtest.inbox import QUICK, SLOW, InboxLooks, failing_body
 from rinqtest.server import quote
 from rinqtest.waiting import wait_until
 
-QUICK = {"attempts": 3, "first_delay": "20 ms", "max_delay": "50 ms", "jitter": 0}
-SLOW = {"first_delay": "1 hour", "max_delay": "1 hour"}
-
-# writes down each attempt twice: what is rolled back with it, and what is not
-BODY = """
-  INSERT INTO effects VALUES (n.id, n.attempt, n.trace_id, n.target, session_user, n.type, n);
-  PERFORM nextval('attempts');
-  CASE n.type
-    WHEN 'until' THEN
-      IF n.attempt < (n.payload #>> '{}')::int THEN RAISE EXCEPTION 'not before attempt %', n.payload USING DETAIL = 'the detail', HINT = 'the hint'; END IF;
-    WHEN 'fail' THEN PERFORM rinq_fail('no-stock', 'sold out');
-    WHEN 'late' THEN IF n.attempt = 1 THEN PERFORM rinq_retry('100 ms', 'too early'); END IF;
-    WHEN 'again' THEN PERFORM rinq_retry(reason => 'for ever', after => '0');
-    WHEN 'die' THEN PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(10);
-    WHEN 'gate' THEN PERFORM pg_advisory_xact_lock_shared(4712); RAISE EXCEPTION 'after the gate';
-    WHEN 'ok' THEN NULL;
-  END CASE;"""
+BODY = failing_body("n.id, n.attempt, n.trace_id, n.target, session_user, n.type, n", "type", "n")
 
 
-class KeptCase(case.OwnDatabaseCase):
+class KeptCase(InboxLooks, case.OwnDatabaseCase):
     def setUp(self):
         super().setUp()
         self.prepare()
@@ -53,25 +38,6 @@ class KeptCase(case.OwnDatabaseCase):
             if trace is not None:
                 session.execute("SET rinq.trace_id = %s" % quote(trace))
             return session.value("SELECT rinq_notify_many(%s, %s, %s, %s)" % (quote(namespace), quote(kind), quote(constraint), quote(str(payload))))
-
-    def attempts(self):
-        return int(self.db.value("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM attempts"))
-
-    def effects(self):
-        return [(row[0], int(row[1])) for row in self.db.sql("SELECT id, attempt FROM effects ORDER BY id, attempt")]
-
-    def row(self, view, id, timeout=15, where="true"):
-        return wait_until(lambda: self.db.json("SELECT to_jsonb(d) FROM %s d WHERE id = '%s' AND %s" % (view, id, where)), timeout=timeout,
-                          description="a row of " + view)
-
-    def dead(self, id, timeout=15, where="true"):
-        return self.row("rinq_inbox_dead_letter", id, timeout, where)
-
-    def waiting(self, id, timeout=15, where="true"):
-        return self.row("rinq_inbox_waiting", id, timeout, where)
-
-    def settled(self):
-        wait_until(lambda: self.db.value("SELECT count(*) FROM rinq_inbox_waiting"), lambda n: n == "0", 20, "nothing to wait")
 
     def counters(self):
         row = self.db.peer()
@@ -277,7 +243,7 @@ class Waiting(KeptCase):
         self.subscribe("s", dict(QUICK, attempts=2))
         running = lambda: int(self.db.value("SELECT count(*) FROM pg_stat_activity WHERE query = 'rinq: news::gate' AND wait_event = 'advisory'"))
         with self.db.session() as gate:
-            gate.execute("SELECT pg_advisory_lock(4712)")
+            gate.execute("SELECT pg_advisory_lock(4711)")
             for _ in range(3):
                 self.notify("gate")
             wait_until(running, lambda n: n == 1)
@@ -294,10 +260,10 @@ class Waiting(KeptCase):
     def test_backlog(self):
         """However much is due, one is on its way at a time: what comes waits for that one, not for all of them."""
         self.define("handle", "INSERT INTO effects (id, attempt) VALUES (n.id, nextval('attempts'));"
-                    " IF currval('attempts') = 20 THEN PERFORM pg_advisory_xact_lock_shared(4712); ELSE PERFORM pg_sleep(0.005); END IF;")
+                    " IF currval('attempts') = 20 THEN PERFORM pg_advisory_xact_lock_shared(4711); ELSE PERFORM pg_sleep(0.005); END IF;")
         self.subscribe("s", SLOW)
         with self.db.session() as gate:
-            gate.execute("SELECT pg_advisory_lock(4712)")
+            gate.execute("SELECT pg_advisory_lock(4711)")
             self.db.sql("INSERT INTO rinq_internal.inbox_waiting (id, digest, source, namespace, command, trace_id, handler, attempts, first_received, last_attempt, error,"
                         " subscription, target, tries, due, database) SELECT '1-0001.1@0#' || i, '', '1-0001.1@0', 'news', 'due', 't', 'h', 1, now(), now(), 'e', 's', '1-0001.1', 0, now(), d.oid"
                         " FROM pg_database d, generate_series(1, 60) i WHERE d.datname = current_database()")
@@ -314,7 +280,7 @@ class Waiting(KeptCase):
         self.subscribe("plain", None, namespace="plain")
         # others have held the executors meanwhile
         with self.db.session() as gate:
-            gate.execute("SELECT pg_advisory_lock(4712)")
+            gate.execute("SELECT pg_advisory_lock(4711)")
             ids = {namespace: [self.notify(kind, namespace=namespace) for kind in ["gate"] + ["ok"] * 5] for namespace in ("kept", "plain")}
             wait_until(lambda: self.db.value("SELECT count(*) FROM pg_stat_activity WHERE query ~ 'rinq: (kept|plain)::gate' AND wait_event = 'advisory'"), lambda n: n == "2")
             wait_until(lambda: self.db.peer()["notifications_received"], lambda n: n == 12)
@@ -360,6 +326,32 @@ class Waiting(KeptCase):
             self.db.sql("ALTER TABLE rinq_internal.inbox_dead_letter DROP CONSTRAINT nothing")
         self.assertGreaterEqual(self.dead(id, 60)["attempts"], 2)
         self.assertEqual(self.effects(), [])
+
+    def test_attributes_that_cannot_be_sent(self):
+        """There is no session then; what waits keeps to its policy, and is handled once there is one again."""
+        session = self.subscribe("s", SLOW)
+        id = self.notify("until", 3)
+        self.waiting(id)
+        self.db.sql("UPDATE rinq_internal.subscription SET attributes = jsonb_build_object('x', repeat('x', 70000))")
+        self.server.wait_log('"s": its attributes are too large', self.log_start)
+        wait_until(lambda: self.db.value("SELECT count(*) FROM rinq_sessions WHERE id = %s" % quote(session)), lambda n: n == "0")
+        self.db.sql("SELECT rinq_inbox_waiting_retry('%s')" % id)
+        self.assertEqual(self.waiting(id, where="attempts = 2 AND due > now() + interval '1 minute'")["error"], "the handler cannot be run")
+        self.db.sql("UPDATE rinq_internal.subscription SET attributes = '{}'")
+        self.db.wait_subscription("s")
+        self.db.sql("SELECT rinq_inbox_waiting_retry('%s')" % id)
+        wait_until(self.effects, lambda rows: rows == [(id, 3)], 20)
+
+    def test_ended_too_often(self):
+        """By its handler, which has ended its process at each attempt since it was put here."""
+        self.subscribe("s", SLOW)
+        id = self.notify("until", 2)
+        self.waiting(id)
+        self.db.sql("UPDATE rinq_internal.inbox_waiting SET tries = 1000, due = now()")
+        row = self.dead(id)
+        self.assertEqual((row["attempts"], row["sqlstate"]), (2, None))
+        self.assertIn("the notification was given up, since its handler has ended its process", row["error"])
+        self.assertEqual((self.attempts(), self.effects()), (1, []))
 
     def test_dumped_and_copied(self):
         """The policy is part of a dump; a copy does not handle what waits in its original."""
@@ -443,7 +435,7 @@ class Crashes(KeptCase):
         self.server.start(timeout=60)
         handled = lambda: [id for id, _ in self.effects()]
         dead = lambda: {id for (id,) in self.db.sql("SELECT id FROM rinq_inbox_dead_letter")}
-        self.settled_after_crash()
+        self.settled(60)
         self.assertEqual(known - set(handled()) - dead(), set())
         self.assertEqual(len(handled()), len(set(handled())), "none is handled twice")
         self.assertEqual(set(handled()) & dead(), set())
@@ -451,18 +443,15 @@ class Crashes(KeptCase):
         self.assertGreaterEqual(len(known), 30)
         self.assertEqual(dead() & set(bad), known & set(bad))
 
-    def settled_after_crash(self):
-        wait_until(lambda: self.db.value("SELECT count(*) FROM rinq_inbox_waiting"), lambda n: n == "0", 60, "nothing to wait")
-
     def test_kill_executor(self):
         """That restarts the whole server; a handler of what was kept runs again."""
         self.subscribe("s", {"attempts": 3, "first_delay": "100 ms", "max_delay": "100 ms"})
         id = self.notify("until", 2)
         wait_until(self.effects, lambda rows: rows == [(id, 2)], 20)
-        self.define("handle", "PERFORM nextval('attempts'); IF n.attempt = 1 THEN RAISE 'kept'; END IF; PERFORM pg_advisory_xact_lock_shared(4712);"
+        self.define("handle", "PERFORM nextval('attempts'); IF n.attempt = 1 THEN RAISE 'kept'; END IF; PERFORM pg_advisory_xact_lock_shared(4711);"
                               " INSERT INTO effects VALUES (n.id, n.attempt);")
         with self.db.session() as gate:
-            gate.execute("SELECT pg_advisory_lock(4712)")
+            gate.execute("SELECT pg_advisory_lock(4711)")
             id = self.notify("x")
             pid = wait_until(lambda: self.db.value("SELECT max(pid) FROM pg_stat_activity WHERE backend_type = 'rinq executor' AND wait_event = 'advisory'"), timeout=20)
             self.assertEqual(self.waiting(id)["attempts"], 2)
@@ -471,4 +460,4 @@ class Crashes(KeptCase):
             self.server.wait_log("all server processes terminated; reinitializing", mark)
         wait_until(lambda: self.server._accepts(), timeout=60)
         wait_until(self.effects, lambda rows: (id, 3) in rows, 60)
-        self.settled_after_crash()
+        self.settled(60)

@@ -8,29 +8,14 @@ import time
 
 import cbor2
 from rinqtest import case, versions
+from rinqtest.inbox import QUICK, SLOW, InboxLooks, failing_body
 from rinqtest.peer import Failure, RemoteError
 from rinqtest.waiting import wait_until
 
-QUICK = {"attempts": 3, "first_delay": "20 ms", "max_delay": "50 ms", "jitter": 0}
-
-# writes down each attempt twice: what is rolled back with it, and what is not
-BODY = """
-  INSERT INTO effects VALUES (req.id, req.attempt, req.trace_id);
-  PERFORM nextval('attempts');
-  CASE req.command
-    WHEN 'until' THEN
-      IF req.attempt < (req.payload #>> '{}')::int THEN RAISE EXCEPTION 'not before attempt %', req.payload USING DETAIL = 'the detail', HINT = 'the hint'; END IF;
-    WHEN 'fail' THEN PERFORM rinq_fail('no-stock', 'sold out');
-    WHEN 'late' THEN IF req.attempt = 1 THEN PERFORM rinq_retry('100 ms', 'too early'); END IF;
-    WHEN 'again' THEN PERFORM rinq_retry(reason => 'for ever', after => '0');
-    WHEN 'die' THEN PERFORM pg_terminate_backend(pg_backend_pid()); PERFORM pg_sleep(10);
-    WHEN 'gate' THEN PERFORM pg_advisory_xact_lock_shared(4711); RAISE EXCEPTION 'after the gate';
-    WHEN 'ok' THEN NULL;
-  END CASE;
-  RETURN to_jsonb(req.attempt);"""
+BODY = failing_body("req.id, req.attempt, req.trace_id", "command", "req") + " RETURN to_jsonb(req.attempt);"
 
 
-class RetryCase(case.PeerCase):
+class RetryCase(InboxLooks, case.PeerCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -50,24 +35,6 @@ class RetryCase(case.PeerCase):
     def setUp(self):
         super().setUp()
         self.db.sql("TRUNCATE effects; ALTER SEQUENCE attempts RESTART; DELETE FROM rinq_internal.inbox_dead_letter; DELETE FROM rinq_internal.inbox_waiting")
-
-    def attempts(self):
-        return int(self.db.value("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM attempts"))
-
-    def effects(self):
-        return [(row[0], int(row[1])) for row in self.db.sql("SELECT id, attempt FROM effects ORDER BY attempt")]
-
-    def dead(self, message, timeout=15):
-        return wait_until(lambda: self.db.json("SELECT to_jsonb(d) FROM rinq_inbox_dead_letter d WHERE id = '%s'" % message), timeout=timeout,
-                          description="the dead letter")
-
-    def waiting(self, message, timeout=15):
-        return wait_until(lambda: self.db.json("SELECT to_jsonb(d) FROM rinq_inbox_waiting d WHERE id = '%s'" % message), timeout=timeout,
-                          description="the command to wait")
-
-    def settled(self):
-        """Nothing waits, neither here nor at the broker."""
-        wait_until(lambda: self.db.value("SELECT count(*) FROM rinq_inbox_waiting"), lambda n: n == "0", 15, "nothing to wait")
 
     def counters(self):
         row = self.db.peer()
@@ -201,8 +168,8 @@ class Waiting(RetryCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.listen("slow", {"first_delay": "1 hour", "max_delay": "1 hour"})
-        cls.listen("single", {"first_delay": "1 hour", "max_delay": "1 hour"}, max_concurrent=1)
+        cls.listen("slow", SLOW)
+        cls.listen("single", SLOW, max_concurrent=1)
         cls.db.sql("SELECT rinq_wait_ready()")
 
     def test_holds_nothing(self):
@@ -378,7 +345,7 @@ class Calls(RetryCase):
     def setUpClass(cls):
         super().setUpClass()
         cls.listen("called", dict(QUICK, calls=True))
-        cls.listen("patient", {"first_delay": "1 hour", "max_delay": "1 hour", "calls": True})
+        cls.listen("patient", dict(SLOW, calls=True))
         cls.db.sql("SELECT rinq_wait_ready()")
 
     def test_until_it_succeeds(self):
