@@ -349,6 +349,23 @@ class Silent(case.Case):
         self.assertEqual(len(refused), 3)
         self.assertEqual(self.db.value("SELECT dead FROM rinq_outbox_status"), "0")
 
+    def test_what_a_broker_has_refused_is_forgotten_with_the_connection(self):
+        """The next answer may be another one: then it is none of the message's attempts."""
+        self.server.configure(**{"rinq.send_attempts": "1000"})
+        self.addCleanup(self.server.configure, **{"rinq.send_attempts": None})
+        answers = [(406, "PRECONDITION_FAILED - no", "channel"), (541, "INTERNAL_ERROR - no", "connection")]
+
+        def refuse(connection, event):
+            if event.queue == "cmd.gone" and answers:
+                return connection.refuse(event, *answers.pop(0))
+            return self.declare(connection, event)
+
+        self.fake.on("queue.declare", refuse)
+        last_error = lambda: self.db.value("SELECT last_error FROM rinq_outbox_status")
+        self.db.sql("SELECT rinq_execute('gone', 'x')")
+        wait_until(last_error, lambda text: text == "the broker refuses the queue of the namespace", 20, "the refusal")
+        wait_until(last_error, lambda text: text == "the queue of the namespace cannot be had now", 20, "the connection that was closed")
+
     def test_executes(self):
         self.db.sql("SELECT rinq_execute('down', 'x', '1'); SELECT rinq_execute('up', 'x', '2')")
         wait_until(lambda: self.requests("up"), timeout=3, description="the command to the other namespace")

@@ -108,6 +108,7 @@ rinq_topology_connection_lost(void)
 			ns->retry_delay = 0;
 		}
 		ns->wanted = false;
+		ns->refused = false;	/* by that broker, then */
 		ns->lost_at = 0;
 		ns->bound_at = 0;
 		ns->unbind_first = false;
