@@ -1981,7 +1981,7 @@ COMMENT ON COLUMN rinq_internal.subscription.role IS 'Role that subscribed; its 
 COMMENT ON COLUMN rinq_internal.subscription.owner IS 'Owner of the function when it was registered; a function of the same name by anybody else is not run';
 COMMENT ON COLUMN rinq_internal.subscription.attributes IS 'Attributes of the session, in the namespace';
 COMMENT ON COLUMN rinq_internal.subscription.identity IS 'Identity of the database when it was registered';
-COMMENT ON COLUMN rinq_internal.subscription.retry IS 'Policy for notifications that have failed, NULL when they are not kept';
+COMMENT ON COLUMN rinq_internal.subscription.retry IS 'Policy for notifications that have failed, NULL when they are not kept but when a handler says rinq_retry';
 
 CREATE TRIGGER listener_changed
     AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON rinq_internal.subscription
@@ -2036,7 +2036,7 @@ COMMENT ON COLUMN @extschema@.rinq_subscriptions.handler IS 'Function that handl
 COMMENT ON COLUMN @extschema@.rinq_subscriptions.role IS 'Role that subscribed, and as which the handler runs';
 COMMENT ON COLUMN @extschema@.rinq_subscriptions.attributes IS 'Attributes that the session is made with';
 COMMENT ON COLUMN @extschema@.rinq_subscriptions.problem IS 'Why its notifications cannot be handled now, NULL when they can';
-COMMENT ON COLUMN @extschema@.rinq_subscriptions.retry IS 'Policy for notifications that have failed, NULL when they are not kept';
+COMMENT ON COLUMN @extschema@.rinq_subscriptions.retry IS 'Policy for notifications that have failed, NULL when they are not kept but when a handler says rinq_retry';
 COMMENT ON COLUMN @extschema@.rinq_subscriptions.session IS 'Session that receives them now, NULL while there is none, or the broker does not send them yet';
 
 CREATE FUNCTION @extschema@.rinq_session_unlisten(session text, namespace text)
