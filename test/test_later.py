@@ -8,6 +8,7 @@ from rinqtest import case
 from rinqtest.cluster import Database, SqlError
 from rinqtest.collector import Collector
 from rinqtest.proxy import BROKER
+from rinqtest.server import processor_ticks
 from rinqtest.waiting import wait_until
 
 
@@ -70,14 +71,10 @@ class Delayed(Case):
         self.db.sql("INSERT INTO rinq_internal.outbox_waiting (seq, id, %s) SELECT seq + i, id || i, %s FROM rinq_internal.outbox_waiting, generate_series(1, 99999) i" % (columns, columns))
         self.wait_no_worker(self.db)
         pid = self.db.peer()["pid"]
-
-        def ticks():
-            with open("/proc/%s/stat" % pid) as file:
-                return sum(int(n) for n in file.read().rpartition(")")[2].split()[11:13])
         transactions = "SELECT sum(xact_commit) FROM pg_stat_database WHERE datname = current_database()"
-        before, cpu, start = int(self.db.value(transactions)), ticks(), time.monotonic()
+        before, cpu, start = int(self.db.value(transactions)), processor_ticks(pid), time.monotonic()
         wait_until(lambda: time.monotonic() - start > 2, bool, 10)
-        self.assertLessEqual(ticks() - cpu, 4)  # of 200
+        self.assertLessEqual(processor_ticks(pid) - cpu, 4)  # of 200
         self.assertLessEqual(int(self.db.value(transactions)) - before, 3)
         self.wait_no_worker(self.db)
 

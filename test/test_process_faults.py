@@ -7,6 +7,7 @@ import time
 from rinqtest import case
 from rinqtest.cluster import call_sql
 from rinqtest.peer import Answered, RemoteError
+from rinqtest.server import processor_ticks
 from rinqtest.waiting import wait_until
 
 EXECUTORS = "backend_type LIKE 'rinq executor%%' AND datname = '%s'"
@@ -325,12 +326,7 @@ class NothingLeftBehind(ProcessCase):
     def test_idle_peer_is_idle(self):
         """Processor time of the idle processes, as the kernel counts it."""
         def ticks():
-            total = 0
-            for pid in [self.old["pid"]] + self.executors():
-                with open("/proc/%d/stat" % pid) as file:
-                    fields = file.read().rpartition(")")[2].split()
-                total += int(fields[11]) + int(fields[12])
-            return total
+            return sum(processor_ticks(pid) for pid in [self.old["pid"]] + self.executors())
         before = ticks()
         start = time.monotonic()
         wait_until(lambda: time.monotonic() - start > 2, timeout=5, description="two seconds to pass")
