@@ -196,8 +196,8 @@ rinq_durable_call_ask(RinqDatabase *db, RinqOutbound *message, const RinqFields 
  * Tell the peer of a database when it has to look at durable calls, at the
  * latest: a moment on the wall clock in ms.
  */
-void
-rinq_durable_call_due(RinqDatabase *db, int64 due)
+static void
+tell_call_due(RinqDatabase *db, int64 due)
 {
 	uint64		old = pg_atomic_read_u64(&db->durable_due);
 
@@ -216,7 +216,7 @@ due_xact_callback(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
-			rinq_durable_call_due(due_database, due_first);
+			tell_call_due(due_database, due_first);
 			/* FALLTHROUGH */
 		case XACT_EVENT_PREPARE:
 		case XACT_EVENT_ABORT:

@@ -37,7 +37,6 @@ extern void rinq_durable_call_request(HeapTuple row, TupleDesc desc, MemoryConte
 extern void rinq_durable_call_ask(RinqDatabase *db, RinqOutbound *message, const RinqFields *fields);
 extern Oid	rinq_durable_call_table(void);
 extern bool rinq_durable_call_not_sent(const RinqMessageId *id, const char *error);
-extern void rinq_durable_call_due(RinqDatabase *db, int64 due);
 extern void rinq_durable_call_due_at_commit(RinqDatabase *db, int64 due);
 
 #endif							/* RINQ_BACKEND_DURABLE_CALLS_H */

@@ -554,7 +554,6 @@ run_request(uint32 index, MemoryContext context)
 	else
 		rinq_slot_free(slots, index);
 	RESUME_INTERRUPTS();
-	rinq_outcome_tell_due(database);
 
 	rinq_cleanup_session();
 	MemoryContextSwitchTo(context);

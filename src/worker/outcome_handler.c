@@ -33,8 +33,6 @@
 #include "worker/response.h"
 #include "worker/retry_delay.h"
 
-#define LOCK_TIMEOUT "5s"		/* of what is written down about attempts */
-
 /* Run a statement on the row of the call, which is a role's. */
 static uint64
 execute_on_call(SPIPlanPtr * plan, const char *query, const RinqFields *fields, Oid role)
@@ -121,9 +119,6 @@ rinq_outcome_handle(const RinqFields *fields)
 	delete_call(fields);
 }
 
-/* when the handler that has failed is tried again, which the peer was not told; 0 is never */
-static int64 untold_due = 0;
-
 /* what is written down about an attempt */
 typedef struct Attempt
 {
@@ -133,6 +128,8 @@ typedef struct Attempt
 	bool		failed;			/* set when it is tried again */
 	bool		asked_for;		/* the handler asks for that */
 	bool		given_up;
+	bool		again;			/* set when there is a next one, */
+	int64		delay;			/* after these ms */
 } Attempt;
 
 /*
@@ -156,18 +153,15 @@ call_attempts_allowed(const RinqRetryPolicy *policy)
 	return policy->attempts > 0 ? policy->attempts : rinq_max_attempts;
 }
 
-/*
- * Tell when a handler is tried again that has failed, or not ended, so often, on
- * the wall clock; 0 for never.
- */
-static int64
-next_attempt(const Attempt *attempt, const RinqRetryPolicy *policy, int attempts)
+/* Find out whether a handler is tried again that has failed, or not ended, so often, and when. */
+static void
+plan_next_attempt(Attempt *attempt, const RinqRetryPolicy *policy, int attempts)
 {
 	int			allowed = call_attempts_allowed(policy);
 
-	if (allowed > 0 && attempts >= allowed)
-		return 0;
-	return rinq_wall_ms() + rinq_retry_delay_after(policy, attempts, attempt->asked_for);
+	attempt->again = allowed == 0 || attempts < allowed;
+	if (attempt->again)
+		attempt->delay = rinq_retry_delay_after(policy, attempts, attempt->asked_for);
 }
 
 /*
@@ -187,7 +181,6 @@ write_attempt(void *arg)
 	char		nulls[4] = {' ', ' ', ' ', ' '};
 	RinqRetryPolicy policy;
 	int			attempts;
-	int64		next;
 	bool		isnull;
 
 	rinq_own_table_open(&table, rinq_internal_schema(), RINQ_DURABLE_CALL_TABLE);
@@ -208,18 +201,17 @@ write_attempt(void *arg)
 		attempts > call_attempts_allowed(&policy);
 	if (attempt->failed || attempt->given_up)
 	{
-		next = next_attempt(attempt, &policy, attempts);
+		plan_next_attempt(attempt, &policy, attempts);
 		values[0] = rinq_text_datum(rinq_get_bytes(attempt->fields, RINQ_RESPONSE_ID));
 		values[1] = ObjectIdGetDatum(table.saved_user);
 		values[2] = CStringGetTextDatum(attempt->error);
-		nulls[3] = next == 0 ? 'n' : ' ';
-		values[3] = TimestampTzGetDatum(rinq_timestamp_of_ms(next));
+		nulls[3] = attempt->again ? ' ' : 'n';
+		values[3] = TimestampTzGetDatum(rinq_timestamp_of_ms(rinq_wall_ms() + attempt->delay));
 		(void) rinq_own_table_execute_kept(&due_plan,
 										   "UPDATE rinq_internal.durable_call c SET error = $3, due = $4"
 										   " WHERE c.id OPERATOR(pg_catalog.=) $1"
 										   " AND c.role OPERATOR(pg_catalog.=) $2",
 										   4, types, values, nulls);
-		untold_due = next;
 	}
 	rinq_own_table_close(&table);
 }
@@ -240,7 +232,7 @@ rinq_outcome_give_up(RinqSlot *slot, const RinqFields *fields, MemoryContext con
 	attempt.fields = fields;
 	attempt.count = true;
 	attempt.error = "the handler has not ended in any of its attempts";
-	(void) rinq_keep_books(write_attempt, &attempt, true, LOCK_TIMEOUT, context);
+	(void) rinq_keep_books(write_attempt, &attempt, true, RINQ_BOOKS_LOCK_TIMEOUT, context);
 	if (attempt.given_up)
 		rinq_result_plainly(slot, "the handler was given up");
 	return attempt.given_up;
@@ -248,10 +240,10 @@ rinq_outcome_give_up(RinqSlot *slot, const RinqFields *fields, MemoryContext con
 
 /*
  * Have a handler tried again later that has failed, or given up after some
- * attempts.
+ * attempts.  The peer learns when from the result of this one.
  */
 void
-rinq_outcome_failed(const RinqSlot *slot, const RinqFields *fields, const ErrorData *error,
+rinq_outcome_failed(RinqSlot *slot, const RinqFields *fields, const ErrorData *error,
 					MemoryContext context)
 {
 	Attempt		attempt;
@@ -262,18 +254,6 @@ rinq_outcome_failed(const RinqSlot *slot, const RinqFields *fields, const ErrorD
 	attempt.failed = true;
 	attempt.asked_for = rinq_asks_for_retry(error);
 	attempt.error = error->message != NULL ? error->message : "unknown error";
-	(void) rinq_keep_books(write_attempt, &attempt, true, LOCK_TIMEOUT, context);
-}
-
-/*
- * Tell the peer when a handler is tried again that has failed, once it has been
- * told that this attempt is over: before that, it would take the next one for
- * the same.
- */
-void
-rinq_outcome_tell_due(RinqDatabase *db)
-{
-	if (untold_due != 0)
-		rinq_durable_call_due(db, untold_due);
-	untold_due = 0;
+	if (rinq_keep_books(write_attempt, &attempt, true, RINQ_BOOKS_LOCK_TIMEOUT, context) && attempt.again)
+		slot->due = rinq_clock_ms() + attempt.delay;
 }

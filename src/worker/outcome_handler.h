@@ -24,8 +24,7 @@ rinq_is_stored_outcome(const RinqSlot *slot, const RinqFields *fields)
 
 extern bool rinq_outcome_give_up(RinqSlot *slot, const RinqFields *fields, MemoryContext context);
 extern void rinq_outcome_handle(const RinqFields *fields);
-extern void rinq_outcome_tell_due(RinqDatabase *db);
-extern void rinq_outcome_failed(const RinqSlot *slot, const RinqFields *fields,
+extern void rinq_outcome_failed(RinqSlot *slot, const RinqFields *fields,
 								const ErrorData *error, MemoryContext context);
 
-#endif							/* RINQ_WORKER_ANSWER_HANDLER_H */
+#endif							/* RINQ_WORKER_OUTCOME_HANDLER_H */

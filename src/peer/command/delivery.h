@@ -61,7 +61,8 @@ struct RinqInbound
 	bool		settled;		/* the response was refused, and an error is
 								 * sent instead */
 	int64		settle_at;		/* when it goes back, while it is "delayed",
-								 * or is run again */
+								 * or is run again; when its owner is told
+								 * that it has ended, 0 is never or not known */
 	int			deaths;			/* executors that have ended while they ran
 								 * this response or notification */
 	bool		give_up;		/* that were enough: it is set aside */

@@ -368,6 +368,8 @@ end_one_way(const RinqSlot *slot, RinqInbound * request)
 	}
 	if (request->work == RINQ_WORK_NOTIFICATION && slot->outcome != RINQ_OUTCOME_SUCCESS)
 		rinq_count(rinq_peer.db, RINQ_NOTIFICATIONS_FAILED);
+	if (request->ended != NULL)
+		request->settle_at = slot->due;
 	rinq_inbound_free(request);
 }
 

@@ -54,6 +54,8 @@ typedef struct MailboxResponse
 typedef struct Handling
 {
 	RinqMessageId id;			/* hash key */
+	dlist_node	node;			/* in "repeated", between two attempts */
+	Oid			role;
 } Handling;
 
 static dlist_head arrived = DLIST_STATIC_INIT(arrived);
@@ -61,6 +63,7 @@ static dlist_head told = DLIST_STATIC_INIT(told);	/* to the outbox worker,
 													 * in this order */
 static int64 tell_after;		/* not before */
 static HTAB *handling;
+static dlist_head repeated = DLIST_STATIC_INIT(repeated);
 
 /* the look that is due, on the monotonic clock; 0 is none */
 static int64 next_look;
@@ -178,14 +181,40 @@ rinq_mailbox_responses_lost(void)
 
 /* ---------------- handlers ---------------- */
 
-/* Note that the handler of a call is not at work any more. */
+/*
+ * Note that the handler of a call is not at work any more.  If its next attempt
+ * is due already, it follows without a look: one that was begun meanwhile may
+ * have found the call, which was dropped then, and leaves it alone for a while.
+ */
 static void
 handler_ended(RinqInbound * request)
 {
 	RinqMessageId key;
+	Handling   *entry;
 
 	rinq_message_id_key(&request->id, &key);
+	entry = hash_search(handling, &key, HASH_FIND, NULL);
+	Assert(entry != NULL);
+	if (request->settle_at != 0 && request->settle_at <= rinq_clock_ms() + 1 && !rinq_peer.stopping)
+	{
+		dlist_push_tail(&repeated, &entry->node);
+		return;
+	}
+	next_look = rinq_clock_earlier(next_look, request->settle_at);
 	(void) hash_search(handling, &key, HASH_REMOVE, NULL);
+}
+
+/* Run handlers again whose next attempt was due when the one before had ended. */
+static void
+repeat_handlers(void)
+{
+	while (!rinq_peer.stopping && !dlist_is_empty(&repeated))
+	{
+		Handling   *entry = dlist_container(Handling, node, dlist_pop_head_node(&repeated));
+		RinqMessageId id = entry->id;
+
+		rinq_server_stored_outcome(&id, entry->role, true, handler_ended);
+	}
 }
 
 /*
@@ -196,15 +225,18 @@ static void
 run_outcome_handler(const RinqCallItem * item, bool again)
 {
 	RinqMessageId key;
+	Handling   *entry;
 	bool		found;
 
 	next_look = rinq_clock_earlier(next_look, rinq_peer.now + RINQ_CALL_LEASE);
 	if (rinq_peer.stopping)
 		return;
 	rinq_message_id_key(&item->id, &key);
-	(void) hash_search(handling, &key, HASH_ENTER, &found);
-	if (!found)
-		rinq_server_stored_outcome(&item->id, item->role, again, handler_ended);
+	entry = hash_search(handling, &key, HASH_ENTER, &found);
+	if (found)
+		return;
+	entry->role = item->role;
+	rinq_server_stored_outcome(&item->id, item->role, again, handler_ended);
 }
 
 /* ---------------- reports ---------------- */
@@ -404,6 +436,7 @@ rinq_mailbox_responses_step(void)
 	int64		next = 0;
 
 	notice_lost_worker();
+	repeat_handlers();
 	hear_of_looks();
 	renew_mailbox();
 	next = rinq_sources_step();
