@@ -299,7 +299,8 @@ end_call_order(void)
 
 /*
  * Do the first of what there is to do about durable calls; what has to wait goes
- * behind the others.
+ * behind the others.  Only answers are waited for: a look before them could end
+ * their calls for the lack of one.
  */
 static RinqOutboxTurn
 run_call_turn(void)
@@ -311,7 +312,8 @@ run_call_turn(void)
 		end_call_order();
 		return RINQ_TURN_DONE;
 	}
-	rinq_chunks_add(&call_orders, rinq_chunks_take(&call_orders));
+	if (rinq_chunk(call_orders.first)->kind != RINQ_CHUNK_RESPONSES)
+		rinq_chunks_add(&call_orders, rinq_chunks_take(&call_orders));
 	return RINQ_TURN_LATER;
 }
 
@@ -468,7 +470,16 @@ ms_until_next_turn(RinqOutboxTurn turn)
 
 	if (turn == RINQ_TURN_LATER)
 		return RETRY_DELAY;
-	return Max(rinq_release_pending() ? RETRY_DELAY : 1, (rinq_outbox_worker.tidy_wanted ? next_tidy_time() : idle_since + rinq_executor_idle_timeout) - now);
+	if (rinq_outbox_worker.tidy_wanted)
+		return Max(1, next_tidy_time() - now);
+
+	/*
+	 * what is pending then is for the peer's next order, which wakes this
+	 * process
+	 */
+	if (rinq_release_pending())
+		return rinq_executor_idle_timeout;
+	return Max(1, idle_since + rinq_executor_idle_timeout - now);
 }
 
 void
