@@ -1,10 +1,13 @@
 """Durable subscriptions: they outlive connections, restarts and dumps."""
 
+import json
+import threading
 import time
 
 import cbor2
 
 from rinqtest import case
+from rinqtest.inbox import QUICK
 from rinqtest.server import processor_ticks, quote
 from rinqtest.waiting import wait_until
 
@@ -21,8 +24,8 @@ class Subscriptions(case.Case):
         db.sql("""CREATE FUNCTION take(r rinq_notification) RETURNS void LANGUAGE sql AS
             $$ INSERT INTO got (name, target, payload, role) VALUES (r.type, r.target, r.payload, current_user) $$""")
 
-    def subscribe(self, name, namespace="news", attributes="{}", role="postgres", db=None):
-        (db or self.db).sql("SELECT rinq_subscribe(%s, %s, 'take(rinq_notification)', %s)" % (quote(name), quote(namespace), quote(attributes)), role)
+    def subscribe(self, name, namespace="news", attributes="{}", role="postgres", db=None, retry="NULL"):
+        (db or self.db).sql("SELECT rinq_subscribe(%s, %s, 'take(rinq_notification)', %s, retry => %s)" % (quote(name), quote(namespace), quote(attributes), retry), role)
 
     def session(self, name, db=None):
         return (db or self.db).wait_subscription(name)
@@ -99,6 +102,46 @@ class Subscriptions(case.Case):
         self.assertEqual(self.db.value("SELECT rinq_unsubscribe('one')"), "t")
         self.assertEqual(self.db.value("SELECT rinq_unsubscribe('one')"), "f")
         wait_until(lambda: self.db.sql("SELECT id FROM rinq_sessions WHERE cardinality(listening) > 0"), lambda rows: rows == [[stays]])
+
+    def test_session_stays_with_another_handler(self):
+        """And when the function gets another name, or is dropped, if what comes is kept then."""
+        self.db.sql("CREATE FUNCTION other(r rinq_notification) RETURNS void LANGUAGE sql AS"
+                    " $$ INSERT INTO got (name, payload) VALUES ('other', r.payload) $$")
+        self.subscribe("one")
+        session = self.session("one")
+        for number, change in enumerate(("SELECT rinq_subscribe('one', 'news', 'other(rinq_notification)')", "ALTER FUNCTION other(rinq_notification) RENAME TO another",
+                                         "SELECT rinq_subscribe('one', 'news', 'take(rinq_notification)', retry => '%s')" % json.dumps(dict(QUICK, attempts=1000)),
+                                         "ALTER FUNCTION take(rinq_notification) RENAME TO taken; DROP FUNCTION taken(rinq_notification)")):
+            self.db.sql(change)
+            self.assertEqual(self.session("one"), session)
+            if number < 3:
+                self.unicast(session, number)
+                self.assertEqual(self.got(number + 1, "payload")[number:], [[str(number)]])
+        self.unicast(session, 3)
+        wait_until(lambda: self.db.sql("SELECT target, error FROM rinq_inbox_waiting"), lambda rows: rows == [[session, "the handler does not exist"]])
+        self.db.sql("SELECT rinq_subscribe('one', 'news', 'another(rinq_notification)')")
+        self.assertEqual(self.got(4, "name, payload")[3:], [["other", "3"]])
+        self.assertEqual(self.session("one"), session)
+
+    def test_nothing_is_missed_while_it_changes(self):
+        """The broker has to route notifications to the peer at every moment, although this is the only one that listens."""
+        self.subscribe("one", retry="'{}'")
+        self.session("one")
+
+        def change():
+            for number in range(40):
+                before = self.session("one")
+                self.subscribe("one", attributes='{"n": "%d"}' % number, retry="'{}'")
+                wait_until(lambda: self.session("one"), lambda session: session != before)
+        changing = threading.Thread(target=change)
+        changing.start()
+        sent = 0
+        while changing.is_alive():
+            self.multicast({"o": "!=", "k": "n", "v": "none"}, sent)
+            sent += 1
+        changing.join()
+        wait_until(lambda: int(self.db.value("SELECT count(*) FROM got")), lambda count: count >= sent, description="%d notifications" % sent)
+        self.assertEqual(self.db.value("SELECT count(DISTINCT payload) FROM got"), str(sent))
 
     def test_destroyed_session_is_made_again(self):
         self.subscribe("one")

@@ -5,9 +5,11 @@
  *	  every connect, has its attributes set, and listens.
  *
  * A session that is destroyed, or made to listen in another way, by whomever,
- * is made again.  What the reader
- * found says which subscriptions there are; how notifications get to their
- * handlers is notifications.c's.
+ * is made again.  A subscription that changes keeps its session if it can, and
+ * else has the new one before the old one ends: the broker has to send its
+ * notifications all the while, which it does as long as some session listens.
+ * What the reader found says which subscriptions there are; how notifications
+ * get to their handlers is notifications.c's.
  *
  *-------------------------------------------------------------------------
  */
@@ -33,6 +35,7 @@ typedef struct Subscription
 	RinqSubscriber *subscriber; /* that its notifications are handled for */
 	uint32		session;		/* number and serial of its session; 0 is none */
 	uint64		serial;
+	bool		outdated;		/* the session is as an earlier list had it */
 	bool		stays;			/* the subscription is in a new list, too */
 } Subscription;
 
@@ -72,15 +75,19 @@ same_text(const char *a, const char *b)
 	return rinq_bytes_equal(rinq_bytes_str(a), rinq_bytes_str(b));
 }
 
+/* Tell whether a subscription can keep the session that it has. */
 static bool
-is_same_subscription(const RinqDurableSubscription *a, const RinqDurableSubscription *b)
+is_same_session(const RinqDurableSubscription *a, const RinqDurableSubscription *b)
 {
-	return strcmp(a->name, b->name) == 0 &&
-		same_text(a->listener.namespace, b->listener.namespace) &&
-		same_text(a->listener.handler, b->listener.handler) &&
-		same_text(a->listener.problem, b->listener.problem) &&
-		a->listener.role == b->listener.role && a->listener.owner == b->listener.owner &&
-		rinq_bytes_equal(a->attributes, b->attributes);
+	return same_text(a->listener.namespace, b->listener.namespace) &&
+		a->listener.role == b->listener.role && rinq_bytes_equal(a->attributes, b->attributes);
+}
+
+static bool
+is_same_handler(const RinqListener *a, const RinqListener *b)
+{
+	return same_text(a->handler, b->handler) && same_text(a->problem, b->problem) &&
+		a->role == b->role && a->owner == b->owner;
 }
 
 static int
@@ -103,21 +110,28 @@ static Subscription * *sort_by_name(List *list)
 	return sorted;
 }
 
-/*
- * Take the subscription that is as a new one has it, and has not been taken;
- * NULL when there is none.
- */
+/* Take the subscription of a name; NULL when there was none. */
 static Subscription *
-take_same(Subscription * *sorted, int count, RinqDurableSubscription *durable)
+take_of_name(Subscription * *sorted, int count, RinqDurableSubscription *durable)
 {
-	Subscription probe = {durable, NULL, 0, 0, false};
+	Subscription probe = {.durable = durable};
 	Subscription *key = &probe;
 	Subscription **found = bsearch(&key, sorted, count, sizeof(Subscription *), compare_names);
 
-	if (found == NULL || (*found)->stays || !is_same_subscription((*found)->durable, durable))
+	if (found == NULL)
 		return NULL;
+	Assert(!(*found)->stays);	/* names are unique in a list */
 	(*found)->stays = true;
 	return *found;
+}
+
+static void
+log_problem(const RinqDurableSubscription *durable)
+{
+	if (durable->listener.problem != NULL)
+		ereport(LOG,
+				(errmsg("rinq cannot run the handler of subscription \"%s\": %s",
+						durable->name, durable->listener.problem)));
 }
 
 static Subscription *
@@ -126,11 +140,31 @@ make_subscription(RinqDurableSubscription *durable)
 	Subscription *subscription = palloc0(sizeof(Subscription));
 
 	subscription->durable = durable;
-	if (durable->listener.problem != NULL)
-		ereport(LOG,
-				(errmsg("rinq cannot run the handler of subscription \"%s\": %s",
-						durable->name, durable->listener.problem)));
+	log_problem(durable);
 	return subscription;
+}
+
+/* Have a subscription be as the new list says. */
+static void
+change_subscription(Subscription * subscription, RinqDurableSubscription *durable)
+{
+	RinqDurableSubscription *old = subscription->durable;
+
+	if (!is_same_session(old, durable))
+		subscription->outdated = true;
+	if (!is_same_handler(&old->listener, &durable->listener))
+		log_problem(durable);
+	subscription->durable = durable;
+	free_durable(old);
+}
+
+static void
+end_its_session(const Subscription * subscription)
+{
+	RinqSession *session = subscription_session(subscription);
+
+	if (session != NULL)
+		(void) rinq_own_session_destroy(session->seq, session->revision);
 }
 
 /* end those that the new list does not have */
@@ -141,31 +175,19 @@ end_others(Subscription * *sorted, int count)
 
 	for (i = 0; i < count; i++)
 	{
-		RinqSession *session = subscription_session(sorted[i]);
-
 		if (sorted[i]->stays)
 		{
 			sorted[i]->stays = false;
 			continue;
 		}
-		if (session != NULL)
-			(void) rinq_own_session_destroy(session->seq, session->revision);
+		end_its_session(sorted[i]);
 		free_durable(sorted[i]->durable);
 		pfree(sorted[i]);
 	}
 }
 
-/* Take over what may change while a subscription has a session. */
-static void
-update_durable(RinqDurableSubscription *durable, const RinqDurableSubscription *new)
-{
-	durable->listener.retry = new->listener.retry;
-	durable->listener.due = new->listener.due;
-}
-
 /*
- * Take a new list of subscriptions, whose memory it keeps.  Those that are as
- * before keep their sessions.
+ * Take a new list of subscriptions, whose memory it keeps.
  */
 void
 rinq_durable_configure(List *durables)
@@ -180,13 +202,10 @@ rinq_durable_configure(List *durables)
 	foreach(lc, durables)
 	{
 		RinqDurableSubscription *durable = lfirst(lc);
-		Subscription *subscription = take_same(sorted, list_length(old), durable);
+		Subscription *subscription = take_of_name(sorted, list_length(old), durable);
 
 		if (subscription != NULL)
-		{
-			update_durable(subscription->durable, durable);
-			free_durable(durable);
-		}
+			change_subscription(subscription, durable);
 		else
 			subscription = make_subscription(durable);
 		subscription->subscriber = rinq_subscriber_configure(subscription->durable->name,
@@ -225,21 +244,26 @@ rinq_durable_retry(void)
 		retry_at = rinq_peer.now + RETRY_INTERVAL;
 }
 
-/* Tell whether a subscription has a session that listens for it. */
+/*
+ * Tell whether a subscription has a session that listens for it, with the handler
+ * that it has now.
+ */
 static bool
 is_subscription_served(const Subscription * subscription)
 {
+	const RinqListener *listener = &subscription->durable->listener;
 	RinqSession *session = subscription_session(subscription);
+	RinqNamespace *ns = rinq_topology_find(rinq_bytes_str(listener->namespace));
 	const		RinqSubscription *listening;
 
-	if (session == NULL)
+	if (session == NULL || subscription->outdated)
 		return false;
-	listening = rinq_subscription_find(session,
-									   rinq_topology_find(rinq_bytes_str(subscription->durable->listener.namespace)));
-	if (listening != NULL && listening->subscriber == subscription->subscriber)
-		return true;
-	(void) rinq_own_session_destroy(session->seq, session->revision);
-	return false;
+	listening = rinq_subscription_find(session, ns);
+	if (listening == NULL || listening->subscriber != subscription->subscriber)
+		return false;
+	if (!same_text(listening->handler.handler, listener->handler) || listening->handler.owner != listener->owner)
+		rinq_notifications_subscribe_durably(session, ns, listener, subscription->subscriber);
+	return true;
 }
 
 /* Ask again for what the broker has refused before. */
@@ -253,38 +277,52 @@ bind_if_refused(const Subscription * subscription)
 		(void) rinq_topology_subscribe(ns, RINQ_NO_SLOT);
 }
 
+/* Make a session with the attributes of a subscription; NULL when there is no room for it. */
+static RinqSession *
+create_session(const RinqDurableSubscription *durable, RinqAttribute *attributes, int count)
+{
+	RinqSession *session = rinq_own_session_create(durable->listener.role);
+	RinqBytes	frozen_key;
+
+	if (session == NULL || count == 0 ||
+		rinq_own_session_update(session->seq, 0, rinq_bytes_str(durable->listener.namespace), attributes, count,
+								&frozen_key) == RINQ_OUTCOME_SUCCESS)
+		return session;
+	(void) rinq_own_session_destroy(session->seq, 0);
+	return NULL;
+}
+
 /*
- * Make the session of a subscription; say why that could not be done, or
- * return NULL.
+ * Make the session of a subscription, in the place of one that does not serve it
+ * if need be; say why that could not be done, or return NULL.
  */
 static const char *
 make_session(Subscription * subscription)
 {
 	RinqDurableSubscription *durable = subscription->durable;
-	RinqBytes	namespace = rinq_bytes_str(durable->listener.namespace);
-	RinqNamespace *ns = rinq_topology_namespace(namespace, rinq_max_namespaces);
+	RinqNamespace *ns = rinq_topology_namespace(rinq_bytes_str(durable->listener.namespace), rinq_max_namespaces);
 	RinqSession *session;
 	RinqAttribute *attributes;
-	RinqBytes	frozen_key;
 	int			count;
 
 	if (ns == NULL)
 		return "\"rinq.max_namespaces\" namespaces are known already";
 	if (!rinq_attributes_unpack(durable->attributes, &attributes, &count))
 		return "its attributes cannot be read";
-	session = rinq_own_session_create(durable->listener.role);
-	if (session == NULL ||
-		(count > 0 && rinq_own_session_update(session->seq, 0, namespace, attributes, count,
-											  &frozen_key) != RINQ_OUTCOME_SUCCESS))
+	session = create_session(durable, attributes, count);
+	if (session == NULL && subscription_session(subscription) != NULL)
 	{
-		if (session != NULL)
-			(void) rinq_own_session_destroy(session->seq, 0);
-		return "there is no room for its session within \"rinq.session_memory\"";
+		end_its_session(subscription);
+		session = create_session(durable, attributes, count);
 	}
-	subscription->session = session->seq;
-	subscription->serial = session->serial;
+	if (session == NULL)
+		return "there is no room for its session within \"rinq.session_memory\"";
 	rinq_notifications_subscribe_durably(session, ns, &durable->listener, subscription->subscriber);
 	(void) rinq_topology_subscribe(ns, RINQ_NO_SLOT);
+	end_its_session(subscription);
+	subscription->session = session->seq;
+	subscription->serial = session->serial;
+	subscription->outdated = false;
 	return NULL;
 }
 
@@ -309,7 +347,10 @@ check_subscription(Subscription * subscription)
 	const char *problem;
 
 	if (!wants_session(subscription))
+	{
+		end_its_session(subscription);
 		return;
+	}
 	if (is_subscription_served(subscription))
 	{
 		bind_if_refused(subscription);
@@ -318,6 +359,7 @@ check_subscription(Subscription * subscription)
 	problem = make_session(subscription);
 	if (problem == NULL)
 		return;
+	end_its_session(subscription);
 	ereport(LOG,
 			(errmsg("rinq peer %s has no session for subscription \"%s\": %s",
 					rinq_peer.id_text, subscription->durable->name, problem)));
@@ -363,7 +405,7 @@ is_heard(const Subscription * subscription)
 	RinqNamespace *ns =
 		rinq_topology_find(rinq_bytes_str(subscription->durable->listener.namespace));
 
-	return subscription_session(subscription) != NULL && ns != NULL &&
+	return subscription_session(subscription) != NULL && !subscription->outdated && ns != NULL &&
 		ns->notifications == NOTIFICATIONS_BOUND;
 }
 
