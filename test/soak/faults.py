@@ -26,6 +26,7 @@ class Faults:
         self.counts = collections.Counter()
         self.stopping = threading.Event()
         self.unserved = False
+        self.ahead = 0  # seconds that the clock was, at most
         self.kinds = sorted(name[len("fault_"):] for name in dir(self) if name.startswith("fault_"))
         if only:
             self.kinds = [kind for kind in self.kinds if any(word in kind for word in only)]
@@ -164,7 +165,9 @@ class Faults:
 
     def fault_clock_stepped(self):
         """Set the server's wall clock ahead or back, and right again after a while."""
-        self.load.clock.step(self.random.choice((-3600, -60, 60, 3600)))
+        seconds = self.random.choice((-3600, -60, 60, 3600))
+        self.ahead = max(self.ahead, seconds)
+        self.load.clock.step(seconds)
         self.pause(2, 6)
         self.load.clock.step(0)
 

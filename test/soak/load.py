@@ -540,6 +540,11 @@ class Load:
             account.arrived.update(row[0] for row in mine)
             account.wrong = [row[0] for row in mine if (row[2], row[3]) not in RIGHT[command] or (row[2] in ("success", "failure") and row[4] != "t")]
 
+    def waiting(self):
+        """How many durable calls and messages in an inbox go by the wall clock."""
+        query = "SELECT (SELECT count(*) FROM rinq_durable_calls) + (SELECT waiting FROM rinq_inbox_status)"
+        return int(self.sender.value(query)) + int(self.receiver.value(query))
+
     def missing(self):
         """How many messages that must arrive are still to come, those in the outbox included."""
         self.read_committed()
