@@ -8,6 +8,7 @@ import subprocess
 
 import pika
 
+from . import plugins as applications
 from . import versions
 from .scratch import free_port
 from .waiting import WaitTimeout, wait_until
@@ -54,6 +55,7 @@ class Broker:
         self.folder = scratch.make_folder(name, owned=True)
         for part in ("data", "log"):
             scratch.make_folder(name, part, owned=True)
+        self._own_plugins = applications.link_plugins(scratch.make_folder(name, "plugins"), versions.broker_root(), plugins)
         cookie = os.path.join(self.folder, ".erlang.cookie")
         with open(cookie, "w") as file:
             file.write(self._cookie)
@@ -103,6 +105,8 @@ class Broker:
             "RABBITMQ_CTL_ERL_ARGS": loopback + " +S 1:1 +sbwt none",
             "ERL_CRASH_DUMP": "/dev/null",
         })
+        if self._own_plugins:
+            keep["RABBITMQ_PLUGINS_DIR"] = os.path.join(self.folder, "plugins")
         return keep
 
     def _command(self, run, argv, **options):
