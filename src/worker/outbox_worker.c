@@ -169,6 +169,17 @@ tidy_outbox(void)
 }
 
 /*
+ * Give space back while there are orders, too: a stream without a pause would
+ * else fill the disk.
+ */
+static void
+tidy_between_orders(void)
+{
+	if (rinq_outbox_worker.rotation_wanted && rinq_clock_ms() >= next_rotation)
+		tidy_outbox();
+}
+
+/*
  * Say whether this process, which has nothing else to do, may leave: not before
  * the space is given back, unless another process needs its place.
  */
@@ -505,7 +516,10 @@ rinq_outbox_main(Datum arg)
 			proc_exit(0);
 		turn = do_turn();
 		if (turn != RINQ_TURN_NOTHING)
+		{
 			idle_since = rinq_clock_ms();
+			tidy_between_orders();
+		}
 		if (turn == RINQ_TURN_DONE)
 			continue;
 		if (turn == RINQ_TURN_NOTHING && may_worker_leave())
