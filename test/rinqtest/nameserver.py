@@ -4,6 +4,8 @@ import socket
 import struct
 import threading
 
+from .scratch import free_port
+
 _A, _AAAA = 1, 28
 _NXDOMAIN = 3
 
@@ -24,14 +26,25 @@ class NameServer:
         self.delays = {}
         self.asked = []
         self.mute = False
-        self._tcp = socket.socket()
-        self._tcp.bind(("127.0.0.1", 0))
+        while not self._bind(free_port()):
+            pass
         self._tcp.listen()
         self.port = self._tcp.getsockname()[1]
-        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._udp.bind(("127.0.0.1", self.port))
         threading.Thread(target=self._serve_udp, daemon=True).start()
         threading.Thread(target=self._serve_tcp, daemon=True).start()
+
+    def _bind(self, port):
+        """Take a port of both kinds; false when one of them is in use."""
+        self._tcp = socket.socket()
+        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            self._tcp.bind(("127.0.0.1", port))
+            self._udp.bind(("127.0.0.1", port))
+        except OSError:
+            self._tcp.close()
+            self._udp.close()
+            return False
+        return True
 
     @property
     def address(self):
