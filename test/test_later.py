@@ -244,6 +244,18 @@ class Ordered(Case):
             self.assertEqual(places, sorted(places))
         self.assertEqual(self.db.value("SELECT count(*) FROM rinq_internal.outbox_ordered"), "0")
 
+    def test_clock_that_was_ahead_before_a_restart(self):
+        """What was written then comes first, although its number is that of a later hour."""
+        collector = Collector(self.remote, "ahead")
+        self.db.sql("SELECT rinq_stop()")
+        first = self.db.value("SELECT rinq_execute('ahead', 'x', '1', ordering => 'o')")
+        self.db.sql("UPDATE rinq_internal.outbox_waiting SET seq = seq + 3600000000, place = place + 3600000000")
+        self.server.restart()
+        then = self.db.value("SELECT string_agg(rinq_execute('ahead', 'x', to_jsonb(n), ordering => 'o'), ' ') FROM generate_series(2, 4) n").split()
+        self.db.sql("SELECT rinq_start()")
+        collector.wait(4)
+        self.assertEqual(collector.ids, [first] + then)
+
     def test_one_at_a_time(self):
         """The next leaves after the confirm of the one before, retries included; other orderings, and those without, are not held up."""
         channel = self.refuse_queue("narrow")

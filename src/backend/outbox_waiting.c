@@ -19,6 +19,7 @@
 
 #include "backend/commit_queue.h"
 #include "backend/outbox.h"
+#include "backend/outbox_internal.h"
 #include "backend/outbox_waiting.h"
 #include "backend/own_tables.h"
 #include "base/clock.h"
@@ -161,6 +162,27 @@ rinq_outbox_use_key(RinqDatabase *db, Oid schema, const char *namespace,
 /* ---------------- waiting ---------------- */
 
 /*
+ * Have messages come after those that wait, the first time since the server was
+ * started: the wall clock may have been set back since these were written.
+ */
+static void
+number_after_waiting(RinqDatabase *db)
+{
+	Datum		last;
+	bool		isnull;
+
+	if (pg_atomic_read_u32(&db->outbox_goes_on) != 0)
+		return;
+	(void) rinq_own_table_execute("SELECT pg_catalog.max(w.seq) FROM rinq_internal.outbox_waiting w",
+								  0, NULL, NULL, NULL);
+	Assert(SPI_processed == 1);
+	last = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (!isnull)
+		rinq_outbox_number_after(db, DatumGetInt64(last));
+	pg_atomic_write_u32(&db->outbox_goes_on, 1);
+}
+
+/*
  * Write a message into the table of those that wait.  One that is ordered, and
  * not delayed, is looked at as soon as the transaction has committed.
  */
@@ -170,7 +192,7 @@ rinq_outbox_wait(RinqDatabase *db, Oid schema, const RinqOutbound *message,
 {
 	static SPIPlanPtr plan = NULL;
 	bool		delayed = delivery->due != DT_NOBEGIN;
-	int64		seq = rinq_outbox_next_seq(db);
+	int64		seq;
 	Oid			role = GetUserId();
 	Arguments	arguments;
 	RinqOwnTable table;
@@ -179,6 +201,8 @@ rinq_outbox_wait(RinqDatabase *db, Oid schema, const RinqOutbound *message,
 	Assert(message->durable && (delayed || delivery->ordering != NULL));
 	memset(&arguments, 0, sizeof(arguments));
 	rinq_own_table_open(&table, schema, "outbox_waiting");
+	number_after_waiting(db);
+	seq = rinq_outbox_next_seq(db);
 	add_argument(&arguments, INT8OID, Int64GetDatum(seq), false);
 	add_message_id(&arguments, &message->item.id);
 	add_wire_text(&arguments, fields, RINQ_SEND_NAMESPACE);

@@ -241,6 +241,7 @@ typedef struct RinqDatabase
 	/* the outbox: rows, and which table is written now */
 	pg_atomic_uint64 outbox_depth;
 	pg_atomic_uint64 outbox_seq;
+	pg_atomic_uint32 outbox_goes_on;	/* that comes after all that wait */
 
 	/*
 	 * messages that wait, roughly; and when to look at them

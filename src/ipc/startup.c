@@ -94,6 +94,7 @@ init_database(RinqDatabase *db, Size slots_offset, LWLock *locks)
 	db->outbox.procno = RINQ_NO_PROC;
 	pg_atomic_init_u64(&db->outbox_depth, 0);
 	pg_atomic_init_u64(&db->outbox_seq, 0);
+	pg_atomic_init_u32(&db->outbox_goes_on, 0);
 	pg_atomic_init_u64(&db->outbox_waiting, 0);
 	pg_atomic_init_u64(&db->outbox_due, 0);
 	pg_atomic_init_u64(&db->outbox_clock, 0);
