@@ -301,6 +301,7 @@ class Waiting(KeptCase):
         self.define("other", "INSERT INTO effects VALUES (n.id, n.attempt, n.trace_id, n.target, session_user, 'other', n);")
         session = self.db.wait_subscription("s")
         self.subscribe("s", QUICK)
+        self.db.sql("SELECT rinq_wait_ready()")
         self.assertEqual(self.db.wait_subscription("s"), session, "a policy needs no new session")
         self.db.sql("SELECT rinq_inbox_waiting_retry('%s')" % first)
         self.assertEqual(self.dead(first)["attempts"], 4 - 1)

@@ -113,6 +113,7 @@ class Subscriptions(case.Case):
                                          "SELECT rinq_subscribe('one', 'news', 'take(rinq_notification)', retry => '%s')" % json.dumps(dict(QUICK, attempts=1000)),
                                          "ALTER FUNCTION take(rinq_notification) RENAME TO taken; DROP FUNCTION taken(rinq_notification)")):
             self.db.sql(change)
+            self.db.sql("SELECT rinq_wait_ready()")
             self.assertEqual(self.session("one"), session)
             if number < 3:
                 self.unicast(session, number)

@@ -125,6 +125,32 @@ take_of_name(Subscription * *sorted, int count, RinqDurableSubscription *durable
 	return *found;
 }
 
+/* Tell whether a subscription has a session, as it is now, that listens for it. */
+static bool
+is_subscription_served(const Subscription * subscription)
+{
+	RinqNamespace *ns = rinq_topology_find(rinq_bytes_str(subscription->durable->listener.namespace));
+	RinqSession *session = subscription_session(subscription);
+	const		RinqSubscription *listening;
+
+	if (session == NULL || subscription->outdated)
+		return false;
+	listening = rinq_subscription_find(session, ns);
+	return listening != NULL && listening->subscriber == subscription->subscriber;
+}
+
+/* Have the session of a subscription listen with the handler that this has now. */
+static void
+change_handler(const Subscription * subscription)
+{
+	const RinqListener *listener = &subscription->durable->listener;
+
+	if (is_subscription_served(subscription))
+		rinq_notifications_subscribe_durably(subscription_session(subscription),
+											 rinq_topology_find(rinq_bytes_str(listener->namespace)),
+											 listener, subscription->subscriber);
+}
+
 static void
 log_problem(const RinqDurableSubscription *durable)
 {
@@ -150,11 +176,14 @@ change_subscription(Subscription * subscription, RinqDurableSubscription *durabl
 {
 	RinqDurableSubscription *old = subscription->durable;
 
+	subscription->durable = durable;
 	if (!is_same_session(old, durable))
 		subscription->outdated = true;
 	if (!is_same_handler(&old->listener, &durable->listener))
+	{
 		log_problem(durable);
-	subscription->durable = durable;
+		change_handler(subscription);
+	}
 	free_durable(old);
 }
 
@@ -244,28 +273,6 @@ rinq_durable_retry(void)
 		retry_at = rinq_peer.now + RETRY_INTERVAL;
 }
 
-/*
- * Tell whether a subscription has a session that listens for it, with the handler
- * that it has now.
- */
-static bool
-is_subscription_served(const Subscription * subscription)
-{
-	const RinqListener *listener = &subscription->durable->listener;
-	RinqSession *session = subscription_session(subscription);
-	RinqNamespace *ns = rinq_topology_find(rinq_bytes_str(listener->namespace));
-	const		RinqSubscription *listening;
-
-	if (session == NULL || subscription->outdated)
-		return false;
-	listening = rinq_subscription_find(session, ns);
-	if (listening == NULL || listening->subscriber != subscription->subscriber)
-		return false;
-	if (!same_text(listening->handler.handler, listener->handler) || listening->handler.owner != listener->owner)
-		rinq_notifications_subscribe_durably(session, ns, listener, subscription->subscriber);
-	return true;
-}
-
 /* Ask again for what the broker has refused before. */
 static void
 bind_if_refused(const Subscription * subscription)
@@ -327,8 +334,8 @@ make_session(Subscription * subscription)
 }
 
 /*
- * Tell whether a subscription has a session: one whose handler cannot be run does if
- * what comes for it is kept.
+ * Tell whether a subscription is to have a session: one whose handler cannot be run
+ * is if what comes for it is kept.
  */
 static bool
 wants_session(const Subscription * subscription)
