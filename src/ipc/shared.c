@@ -161,6 +161,7 @@ rinq_claim_database(Oid dboid)
 	for (i = 0; i < RINQ_NUM_COUNTERS; i++)
 		pg_atomic_write_u64(&db->counters[i], 0);
 	pg_atomic_write_u64(&db->outbox_depth, 0);
+	pg_atomic_write_u32(&db->outbox_goes_on, 0);
 	pg_atomic_write_u64(&db->outbox_waiting, 0);
 	pg_atomic_write_u64(&db->outbox_due, (uint64) DT_NOBEGIN);
 	pg_atomic_write_u64(&db->outbox_clock, 0);

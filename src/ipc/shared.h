@@ -241,7 +241,8 @@ typedef struct RinqDatabase
 	/* the outbox: rows, and which table is written now */
 	pg_atomic_uint64 outbox_depth;
 	pg_atomic_uint64 outbox_seq;
-	pg_atomic_uint32 outbox_goes_on;	/* that comes after all that wait */
+	pg_atomic_uint32 outbox_goes_on;	/* does outbox_seq come after those of
+										 * all messages that wait? */
 
 	/*
 	 * messages that wait, roughly; and when to look at them

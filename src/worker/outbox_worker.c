@@ -170,12 +170,13 @@ tidy_outbox(void)
 
 /*
  * Give space back while there are orders, too: a stream without a pause would
- * else fill the disk.
+ * else fill the disk.  But not during a scan, which begins again when a table that
+ * it has rows of was truncated.
  */
 static void
 tidy_between_orders(void)
 {
-	if (rinq_outbox_worker.rotation_wanted && rinq_clock_ms() >= next_rotation)
+	if (rinq_outbox_worker.rotation_wanted && !rinq_scan_runs() && rinq_clock_ms() >= next_rotation)
 		tidy_outbox();
 }
 
