@@ -97,9 +97,11 @@ SELECT public.rinq_listen('decoys'::pg_catalog.text, 'public.decoy_handler(publi
 SELECT public.rinq_subscribe('decoys'::pg_catalog.text, 'decoys'::pg_catalog.text, 'public.decoy_handler(public.rinq_notification)'::pg_catalog.regprocedure);
 SELECT namespace FROM public.rinq_listeners;
 SELECT name FROM public.rinq_subscriptions;
+BEGIN;
 SELECT public.rinq_execute('decoys'::pg_catalog.text, 'x'::pg_catalog.text, NULL::pg_catalog.jsonb) IS NOT NULL AS sent;
 SELECT depth, dead FROM public.rinq_outbox_status;
 SELECT namespace FROM public.rinq_outbox;
+COMMIT;
 INSERT INTO rinq_internal.inbox_dead_letter (id, digest, source, namespace, command, trace_id, handler, attempts, first_received, last_attempt, error, recorded)
 VALUES ('58AEE146-191C.45@3#1', '', 'x', 'decoys', 'x', 'x', 'x', 1, '2020-01-01', '2020-01-01', 'x', '2020-01-01');
 INSERT INTO rinq_internal.outbox_dead_letter (seq, id, namespace, command, database, attempts, error, set_aside)

@@ -248,6 +248,8 @@ class Peer:
         self._session = next(self._sessions)
         self._messages = {}
         self._pool = concurrent.futures.ThreadPoolExecutor(max_workers=32)
+        self._one_by_one = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+        self._in_order = set()  # namespaces
         self._listening = {}  # namespace -> {session: handler}
         self._received = {}
         self._attributes = {}  # session -> {namespace: {key: value}}
@@ -368,8 +370,11 @@ class Peer:
 
     # serving
 
-    def serve(self, namespace, handler):
-        """handler(request) returns the payload of the response, or raises Failure, NoAnswer, or anything else (an error)."""
+    def serve(self, namespace, handler, in_order=False):
+        """handler(request) returns the payload of the response, or raises Failure, NoAnswer, or anything else (an error).
+
+        in_order: one request after another, as they arrive; else several at a time.
+        """
         if not NAMESPACE.match(namespace):
             raise ValueError("bad namespace: %r" % namespace)
 
@@ -377,6 +382,8 @@ class Peer:
             self._declare_namespace(namespace)
             known = namespace in self._handlers
             self._handlers[namespace] = handler
+            if in_order:
+                self._in_order.add(namespace)
             if not known:
                 self._requests.queue_bind(self.short + ".req", "cmd.mc", namespace)
                 self._requests.basic_consume("cmd." + namespace, self._on_request, consumer_tag="cmd." + namespace)
@@ -402,7 +409,7 @@ class Peer:
             channel.basic_reject(method.delivery_tag, requeue=balanced)
             return
         self.requests.append(request)
-        self._pool.submit(self._serve, handler, request)
+        (self._one_by_one if request.namespace in self._in_order else self._pool).submit(self._serve, handler, request)
 
     def _serve(self, handler, request):
         headers = {}
@@ -701,6 +708,7 @@ class Peer:
                 pass
             self._thread.join(10)
         self._pool.shutdown(wait=False)
+        self._one_by_one.shutdown(wait=False)
         self._notified.shutdown(wait=False)
 
     def __enter__(self):

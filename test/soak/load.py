@@ -357,7 +357,7 @@ class Service(Worker):
         peer.serve("soak.remote", self.receive)
         peer.serve("soak.later", lambda request: self.load.accounts["later"].arrive(request.id))
         peer.serve("soak.keyed", lambda request: self.load.accounts["keyed"].arrive(request.id))
-        peer.serve("soak.ordered", self.receive_ordered)
+        peer.serve("soak.ordered", self.receive_ordered, in_order=True)
         peer.serve("soak.service", self.answer)
         peer.serve("soak.tenant", self.receive_tenant)
         peer.serve("soak.echo", lambda request: request.payload)
@@ -391,9 +391,10 @@ class Service(Worker):
     def receive_ordered(self, request):
         """The first arrivals of each entity are in order; a message that comes again may come late."""
         entity, n = request.payload["e"], request.payload["n"]
-        last = self.load.last_of.get(entity, 0)
-        self.load.accounts["ordered"].arrive(request.id, n <= last + 1)
-        self.load.last_of[entity] = max(n, last)
+        with self.load.last_of_lock:  # a peer that was closed may still be at one
+            last = self.load.last_of.get(entity, 0)
+            self.load.accounts["ordered"].arrive(request.id, n <= last + 1)
+            self.load.last_of[entity] = max(n, last)
 
     def step(self):
         if self.renew.is_set() or not self.peer.connected:
@@ -446,6 +447,7 @@ class Load:
         self.many = set()
         self.sizes = {}
         self.last_of = {}
+        self.last_of_lock = threading.Lock()
         self.keys_used_twice = []
         self.asked = collections.Counter()
         self.tenants_to_ask = collections.deque()
