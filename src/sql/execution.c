@@ -175,9 +175,11 @@ rinq_execution_begin(FunctionCallInfo fcinfo, int key_argument, int ordering_arg
 	execution->durable = PG_ARGISNULL(RINQ_EXECUTE_DURABLE) || PG_GETARG_BOOL(RINQ_EXECUTE_DURABLE);
 	execution->namespace = rinq_namespace_argument(fcinfo, RINQ_EXECUTE_NAMESPACE);
 	execution->command = rinq_text_argument(fcinfo, RINQ_EXECUTE_COMMAND, "command");
-	execution->db = rinq_send_require_database(execution->durable);
 	read_delivery(fcinfo, key_argument, ordering_argument, execution);
 	execution->deadline = sending_deadline(fcinfo, execution);
+
+	/* what is wrong with the arguments is so with a peer, too */
+	execution->db = rinq_send_require_database(execution->durable);
 }
 
 /* ---------------- sending ---------------- */
