@@ -127,6 +127,7 @@ class Ddl(case.Case):
 
     def test_lock_on_the_listener_table(self):
         """Nobody waits for a lock on it for ever, and the peer does not stop."""
+        self.db.sql("SELECT rinq_wait_ready()")  # what is registered was read before
         with self.db.session() as session:
             session.execute("BEGIN")
             session.execute("LOCK TABLE rinq_internal.listener IN ACCESS EXCLUSIVE MODE")
