@@ -3,6 +3,7 @@
 SELECT rinq_execute('ns', 'x', deliver_after => '1 h', deliver_at => 'tomorrow');
 SELECT rinq_execute('ns', 'x', deliver_at => 'infinity');
 SELECT rinq_execute('ns', 'x', deliver_after => '11 years');
+SELECT rinq_execute('ns', 'x', deliver_after => '178000000 years');
 SELECT rinq_execute('ns', 'x', durable => false, deliver_after => '1 h');
 SELECT rinq_execute('ns', 'x', durable => false, deliver_at => '-infinity');
 SELECT rinq_execute('ns', 'x', durable => false, key => 'k');
@@ -38,6 +39,23 @@ SELECT count(*) FROM rinq_execute_many('ns', 'many', '{1,null,3}', deliver_after
 SELECT count(DISTINCT id) FROM rinq_outbox;
 ROLLBACK;
 SELECT count(*) FROM rinq_outbox;
+
+-- a time that has passed is at once, however long ago it was
+BEGIN;
+SELECT rinq_execute('ns', 'x', deliver_after => a) IS NULL AS none FROM unnest('{-1 s,-300000 years,-178000000 years}'::interval[]) a;
+SELECT waiting FROM rinq_outbox_status;
+ROLLBACK;
+
+-- no function of the reader sees what the view does not show
+BEGIN;
+SELECT count(rinq_execute('ns', 'secret', deliver_after => '1 h'));
+CREATE ROLE later_reader;
+GRANT SELECT ON rinq_outbox TO later_reader;
+CREATE FUNCTION seen(what text) RETURNS boolean LANGUAGE plpgsql COST 0.0001 AS $$ BEGIN RAISE NOTICE 'seen: %', what; RETURN true; END $$;
+SELECT command FROM rinq_outbox WHERE seen(command);
+SET LOCAL ROLE later_reader;
+SELECT command FROM rinq_outbox WHERE seen(command);
+ROLLBACK;
 
 BEGIN READ ONLY;
 SELECT rinq_execute('ns', 'x', deliver_after => '1 h');

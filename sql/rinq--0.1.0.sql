@@ -878,34 +878,39 @@ REVOKE ALL ON FUNCTION @extschema@.rinq_execute_cancel(@extschema@.rinq_message_
 COMMENT ON FUNCTION @extschema@.rinq_execute_cancel(@extschema@.rinq_message_id) IS
     'Takes a message back that waits for its time, or for the one before it; false when it is on its way, was sent, or is not one of the current role';
 
+-- UNION ALL is in a query of its own: where it is the view's whole query, security_barrier does
+-- not keep a function of the reader from rows of others
 CREATE VIEW @extschema@.rinq_outbox WITH (security_barrier) AS
-    SELECT o.id, o.namespace, o.command, o.payload, o.trace_id, o.deadline,
-           timestamptz '2000-01-01 00:00:00+00' OPERATOR(pg_catalog.+)
-               (o.seq::pg_catalog.float8 OPERATOR(pg_catalog.*) interval '1 microsecond') AS created,
-           'sending' AS state, NULL::timestamptz AS due, k.key, r.ordering
+    SELECT m.id, m.namespace, m.command, m.payload, m.trace_id, m.deadline, m.created, m.state, m.due, m.key, m.ordering
     FROM (
-        SELECT * FROM rinq_internal.outbox_0
+        SELECT o.id, o.namespace, o.command, o.payload, o.trace_id, o.deadline,
+               timestamptz '2000-01-01 00:00:00+00' OPERATOR(pg_catalog.+)
+                   (o.seq::pg_catalog.float8 OPERATOR(pg_catalog.*) interval '1 microsecond') AS created,
+               'sending' AS state, NULL::timestamptz AS due, k.key, r.ordering
+        FROM (
+            SELECT * FROM rinq_internal.outbox_0
+            UNION ALL
+            SELECT * FROM rinq_internal.outbox_1
+            UNION ALL
+            SELECT * FROM rinq_internal.outbox_2
+            UNION ALL
+            SELECT * FROM rinq_internal.outbox_3
+        ) o
+        LEFT JOIN rinq_internal.outbox_ordered r ON r.id OPERATOR(pg_catalog.=) o.id
+        LEFT JOIN rinq_internal.outbox_key k ON k.id OPERATOR(pg_catalog.=) o.id
+        WHERE pg_catalog.has_function_privilege(
+            '@extschema@.rinq_outbox_dead_letter_retry(@extschema@.rinq_message_id)'::pg_catalog.regprocedure, 'EXECUTE')
         UNION ALL
-        SELECT * FROM rinq_internal.outbox_1
-        UNION ALL
-        SELECT * FROM rinq_internal.outbox_2
-        UNION ALL
-        SELECT * FROM rinq_internal.outbox_3
-    ) o
-    LEFT JOIN rinq_internal.outbox_ordered r ON r.id OPERATOR(pg_catalog.=) o.id
-    LEFT JOIN rinq_internal.outbox_key k ON k.id OPERATOR(pg_catalog.=) o.id
-    WHERE pg_catalog.has_function_privilege(
-        '@extschema@.rinq_outbox_dead_letter_retry(@extschema@.rinq_message_id)'::pg_catalog.regprocedure, 'EXECUTE')
-    UNION ALL
-    SELECT w.id, w.namespace, w.command, w.payload, w.trace_id, w.deadline,
-           timestamptz '2000-01-01 00:00:00+00' OPERATOR(pg_catalog.+)
-               (w.seq::pg_catalog.float8 OPERATOR(pg_catalog.*) interval '1 microsecond'),
-           CASE WHEN w.due OPERATOR(pg_catalog.=) 'infinity' THEN 'ordered'
-                WHEN w.due OPERATOR(pg_catalog.>) pg_catalog.now() THEN 'delayed' ELSE 'ready' END,
-           CASE WHEN pg_catalog.isfinite(w.due) THEN w.due END, w.key, w.ordering
-    FROM rinq_internal.outbox_waiting w
-    WHERE pg_catalog.pg_has_role(w.role, 'USAGE') OR pg_catalog.has_function_privilege(
-        '@extschema@.rinq_outbox_dead_letter_retry(@extschema@.rinq_message_id)'::pg_catalog.regprocedure, 'EXECUTE');
+        SELECT w.id, w.namespace, w.command, w.payload, w.trace_id, w.deadline,
+               timestamptz '2000-01-01 00:00:00+00' OPERATOR(pg_catalog.+)
+                   (w.seq::pg_catalog.float8 OPERATOR(pg_catalog.*) interval '1 microsecond'),
+               CASE WHEN w.due OPERATOR(pg_catalog.=) 'infinity' THEN 'ordered'
+                    WHEN w.due OPERATOR(pg_catalog.>) pg_catalog.now() THEN 'delayed' ELSE 'ready' END,
+               CASE WHEN pg_catalog.isfinite(w.due) THEN w.due END, w.key, w.ordering
+        FROM rinq_internal.outbox_waiting w
+        WHERE pg_catalog.pg_has_role(w.role, 'USAGE') OR pg_catalog.has_function_privilege(
+            '@extschema@.rinq_outbox_dead_letter_retry(@extschema@.rinq_message_id)'::pg_catalog.regprocedure, 'EXECUTE')
+    ) m;
 COMMENT ON VIEW @extschema@.rinq_outbox IS
     'Durable messages that the broker has not confirmed yet; roles that may not execute rinq_outbox_dead_letter_retry see only their own that wait to be sent later';
 COMMENT ON COLUMN @extschema@.rinq_outbox.id IS 'Message id';

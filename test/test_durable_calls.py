@@ -373,6 +373,7 @@ class DurableCalls(case.Case):
                                  ("rinq_call_durable('a', 'x', on_response => 'now()')", "42P13"), ("rinq_call_durable('a', 'x', timeout => '0')", "22023"),
                                  ("rinq_call_durable('a', 'x', resend => '-1 s')", "22023"), ("rinq_call_durable_raw('a', 'x', '\\xff')", "22P03")):
             self.assertSqlState(self.db.error("SELECT " + statement), state)
+        self.assertSqlState(self.db.error("SELECT rinq_call_durable('a', 'x', resend => '0')"), "22023", "resend must be positive")
         self.assertEqual(self.db.value("SELECT rinq_durable_call_cancel(NULL) IS NULL"), "t")
 
 

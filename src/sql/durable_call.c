@@ -199,7 +199,8 @@ put_call_retry(DurableCall * call, FunctionCallInfo fcinfo)
 static void
 put_call_times(DurableCall * call, FunctionCallInfo fcinfo, int64 now)
 {
-	int64		resend = PG_ARGISNULL(ARG_RESEND) ? 0 : rinq_interval_ms(PG_GETARG_INTERVAL_P(ARG_RESEND));
+	int64		resend = PG_ARGISNULL(ARG_RESEND) ? 0 :
+		rinq_positive_interval_ms(PG_GETARG_INTERVAL_P(ARG_RESEND), "resend");
 	int64		due;
 
 	if (!PG_ARGISNULL(ARG_TIMEOUT))

@@ -97,6 +97,24 @@ key_argument(FunctionCallInfo fcinfo, int n, const char *what)
 }
 
 /*
+ * Return the end of a delay; before or after all times where it is so long that
+ * there is no such timestamp.
+ */
+static TimestampTz
+end_of_delay(TimestampTz now, const Interval *delay)
+{
+	double		days = (double) delay->month * DAYS_PER_MONTH + (double) delay->day +
+		(double) delay->time / (double) USECS_PER_DAY;
+
+	if (days < -2 * MAX_DELAY_DAYS)
+		return DT_NOBEGIN;
+	if (days > 2 * MAX_DELAY_DAYS)
+		return DT_NOEND;
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(now),
+												   IntervalPGetDatum(delay)));
+}
+
+/*
  * Return when a message is to be sent that has an argument for that; what has
  * passed by then is sent at once.
  */
@@ -108,8 +126,7 @@ due_argument(FunctionCallInfo fcinfo, TimestampTz now)
 	if (!PG_ARGISNULL(RINQ_EXECUTE_DELIVER_AT))
 		due = PG_GETARG_TIMESTAMPTZ(RINQ_EXECUTE_DELIVER_AT);
 	else
-		due = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(now),
-													  PG_GETARG_DATUM(RINQ_EXECUTE_DELIVER_AFTER)));
+		due = end_of_delay(now, PG_GETARG_INTERVAL_P(RINQ_EXECUTE_DELIVER_AFTER));
 	if (due <= now)
 		return DT_NOBEGIN;
 	if (TIMESTAMP_NOT_FINITE(due) || due - now > MAX_DELAY_DAYS * USECS_PER_DAY)
