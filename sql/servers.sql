@@ -113,6 +113,15 @@ ALTER SERVER bus RENAME TO "the Bus";
 SELECT * FROM rinq_internal.chosen_server;
 ALTER SERVER mine RENAME TO bus;
 SELECT * FROM rinq_internal.chosen_server;
+-- a server that does not count does not become the chosen one by its name, nor move the choice
+BEGIN;
+DROP SERVER "the Bus" CASCADE;
+ALTER SERVER bus RENAME TO "the Bus";
+SET ROLE regress_rinq_app;
+ALTER SERVER "the Bus" RENAME TO elsewhere;
+RESET ROLE;
+SELECT * FROM rinq_internal.chosen_server;
+ROLLBACK;
 SELECT rinq_use_server(NULL);
 SELECT * FROM rinq_internal.chosen_server;
 DROP SERVER bus CASCADE;
@@ -163,6 +172,12 @@ BEGIN;
 SELECT send();
 ROLLBACK;
 RESET ROLE;
+-- whatever the wrapper is called
+BEGIN;
+ALTER FOREIGN DATA WRAPPER rinq RENAME TO other;
+SET ROLE regress_rinq_app;
+SELECT rinq_execute('servers', 'x');
+ROLLBACK;
 -- with a choice among several, the one that was chosen
 CREATE SERVER second FOREIGN DATA WRAPPER rinq OPTIONS (hosts 'b');
 GRANT USAGE ON FOREIGN SERVER second TO regress_rinq_app;
@@ -226,7 +241,10 @@ DROP USER MAPPING FOR PUBLIC SERVER bus;
 SELECT rinq_internal.server_problem();
 ALTER SERVER bus OPTIONS (ADD sasl_mechanism 'EXTERNAL');
 SELECT rinq_internal.server_problem();
-ALTER SERVER bus OPTIONS (DROP sasl_mechanism, DROP hosts);
+-- what is about encryption is not left out silently
+ALTER SERVER bus OPTIONS (DROP sasl_mechanism, ADD ssl_min_protocol_version 'TLSv1.3');
+SELECT rinq_internal.server_problem();
+ALTER SERVER bus OPTIONS (DROP ssl_min_protocol_version, DROP hosts);
 SELECT rinq_internal.server_problem();
 DROP OWNED BY regress_rinq_dba CASCADE;
 SELECT rinq_internal.server_problem();

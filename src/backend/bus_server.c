@@ -45,15 +45,27 @@
 
 /*
  * Find the extension's foreign-data wrapper; InvalidOid when it is not there.
- * One of that name that is not the extension's is not used.
+ * It is known by being the extension's, not by its name: a superuser who renames
+ * it must not have the servers forgotten, and with them who may use the bus.
  */
 Oid
 rinq_wrapper(void)
 {
-	Oid			wrapper = get_foreign_data_wrapper_oid(RINQ_WRAPPER, true);
+	Oid			wrapper = InvalidOid;
+	Relation	rel = table_open(ForeignDataWrapperRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
 
-	return OidIsValid(wrapper) && rinq_is_extension_object(ForeignDataWrapperRelationId, wrapper) ?
-		wrapper : InvalidOid;
+	while (!OidIsValid(wrapper) && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Oid			oid = ((Form_pg_foreign_data_wrapper) GETSTRUCT(tuple))->oid;
+
+		if (rinq_is_extension_object(ForeignDataWrapperRelationId, oid))
+			wrapper = oid;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return wrapper;
 }
 
 /*

@@ -123,15 +123,21 @@ grants_bus_server(GrantStmt *stmt)
 	return false;
 }
 
-/* Write down the new name of a server that was chosen. */
+/*
+ * Write down the new name of a server that was chosen.  Servers that do not count
+ * have nothing to do with the choice, also when one of them has the name of one
+ * that was chosen and dropped.
+ */
 static void
 rename_choice(RenameStmt *stmt)
 {
 	Oid			types[2] = {TEXTOID, TEXTOID};
 	Datum		values[2];
+	RinqServer *server;
 
 	CommandCounterIncrement();
-	if (!is_bus_server(get_foreign_server_oid(stmt->newname, true)))
+	server = rinq_server_by_name(stmt->newname);
+	if (server == NULL || (!rinq_server_counts(server->owner) && !superuser()))
 		return;
 	values[0] = CStringGetTextDatum(strVal(stmt->object));
 	values[1] = CStringGetTextDatum(stmt->newname);

@@ -306,7 +306,10 @@ set_min_protocol(RinqBroker *broker, const char *value)
 		{"TLSv1", 0x0301}, {"TLSv1.1", 0x0302}, {"TLSv1.2", 0x0303}, {"TLSv1.3", 0x0304}, {NULL, 0}
 	};
 
-	return set_choice(versions, value, &broker->ssl_min_protocol_version);
+	if (!set_choice(versions, value, &broker->ssl_min_protocol_version))
+		return false;
+	broker->ssl_min_protocol_given = true;
+	return true;
 }
 
 static bool
@@ -439,7 +442,7 @@ static bool
 has_tls_options(const RinqBroker *broker)
 {
 	return broker->sslrootcert[0] != '\0' || broker->sslcert[0] != '\0' ||
-		broker->sslkey[0] != '\0' || broker->sslcrl[0] != '\0';
+		broker->sslkey[0] != '\0' || broker->sslcrl[0] != '\0' || broker->ssl_min_protocol_given;
 }
 
 /* Check what concerns TLS; with sslmode=disable written, the rest of it is not used. */

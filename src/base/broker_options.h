@@ -63,6 +63,7 @@ typedef struct RinqBroker
 	char		sslkey[RINQ_BROKER_PATH_SIZE];
 	char		sslcrl[RINQ_BROKER_PATH_SIZE];
 	int			ssl_min_protocol_version;	/* 0x0303 is TLS 1.2 */
+	bool		ssl_min_protocol_given;
 	bool		sasl_external;	/* log in by the client certificate */
 } RinqBroker;
 

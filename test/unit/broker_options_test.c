@@ -257,6 +257,8 @@ test_tls_options(void)
 
 	contradicts("sslmode=disable sslcert=c sslrootcert=system", "");
 	contradicts("sslcert=c", "neither option \"sslmode\"");
+	contradicts("ssl_min_protocol_version=TLSv1.3", "neither option \"sslmode\"");
+	contradicts("sslmode=disable ssl_min_protocol_version=TLSv1.3", "");
 	contradicts("sslmode=require sslcert=c", "need each other");
 	contradicts("sslmode=require sslkey=k", "need each other");
 	contradicts("sslmode=require sslrootcert=system", "\"verify-full\"");
