@@ -1,6 +1,7 @@
 """Durable messages with attributes: whoever asks about their source is answered, after whatever restarts, in every language."""
 
 from rinqtest import case
+from rinqtest.cluster import Database
 from rinqtest.peer import Failure
 from rinqtest.waiting import wait_until
 
@@ -47,6 +48,21 @@ class DurableSource(case.Case):
         with self.assertRaises(Failure) as caught:
             self.ask(unknown)
         self.assertEqual(caught.exception.kind, "not-found")
+
+    def test_from_a_copy(self):
+        """A copy of a database that waits to be adopted has no mailbox yet: it gets its own."""
+        mailbox = self.db.value("SELECT id FROM rinq_internal.mailbox")
+        copy = Database(self.server, self.db.name + "_copy")
+        self.server.psql('CREATE DATABASE "%s" TEMPLATE "%s"' % (copy.name, self.db.name))
+        self.addCleanup(copy.drop)
+        self.remote.serve("ds-copy", lambda request: self.ask(request.source, ns="auth", k=["tenant"])["a"][0]["v"])
+        message = copy.value("""SELECT rinq_execute('ds-copy', 'x', attributes => '{"auth": {"tenant": "acme"}}')""")
+        self.assertNotEqual(message.partition(".")[0], mailbox)
+        copy.wait_peer(lambda row: row["state"] == "suspended")
+        copy.sql("SELECT rinq_adopt()")
+        self.assertEqual(self.remote.wait_requests(1, timeout=20)[0].source, message.partition("#")[0])
+        call = copy.value("""SELECT rinq_call_durable('ds-copy', 'x', attributes => '{"auth": {"tenant": "other"}}')""")
+        self.assertEqual(copy.value("SELECT (rinq_wait('%s', '20 s')).payload" % call), '"other"')
 
     def test_handlers_in_sql(self):
         self.db.sql("CREATE TABLE seen (tenant text, level text, none text);"

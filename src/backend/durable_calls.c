@@ -26,6 +26,7 @@
 #include "fmgr.h"
 #include "guc.h"
 #include "ipc/slots.h"
+#include "miscadmin.h"
 #include "protocol/packed.h"
 #include "protocol/payload.h"
 #include "storage/lmgr.h"
@@ -61,6 +62,23 @@ rinq_new_mailbox_id(PG_FUNCTION_ARGS)
 	} while (id.rand == 0);
 	rinq_peer_id_format(&id, text, sizeof(text));
 	PG_RETURN_TEXT_P(cstring_to_text(text));
+}
+
+/*
+ * Make a mailbox for the database unless it has one: a copy of another database
+ * may be without one of its own.  To be called while a table of the extension is
+ * open.
+ */
+void
+rinq_mailbox_make(void)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			type = OIDOID;
+	Datum		database = ObjectIdGetDatum(MyDatabaseId);
+
+	(void) rinq_own_table_execute_kept(&plan,
+									   "INSERT INTO rinq_internal.mailbox (database) VALUES ($1)"
+									   " ON CONFLICT (database) DO NOTHING", 1, &type, &database, NULL);
 }
 
 /*

@@ -30,6 +30,7 @@
 	"c.id, c.namespace, c.command, c.payload, c.trace_id, c.span_context, c.traceparent," \
 	" c.tracestate, c.deadline"
 
+extern void rinq_mailbox_make(void);
 extern void rinq_durable_call_outcome(HeapTuple row, TupleDesc desc, MemoryContext context,
 									  RinqFields *fields);
 extern void rinq_durable_call_request(HeapTuple row, TupleDesc desc, MemoryContext context,

@@ -59,8 +59,8 @@ rinq_durable_source_interval(void)
 
 /*
  * Make a session with attributes, an object of namespaces that are objects, and
- * return the id of its first message.  A number that is taken is not waited for,
- * but another one drawn.
+ * return the id of its first message.  Where a number is taken, or there is no
+ * mailbox yet, make what is missing and draw another one.
  */
 void
 rinq_durable_source_make(const Jsonb *attributes, RinqMessageId *id)
@@ -70,18 +70,20 @@ rinq_durable_source_make(const Jsonb *attributes, RinqMessageId *id)
 	Datum		values[4];
 	RinqOwnTable table;
 	char	   *text;
-	int			tries = 0;
+	int			tries;
 
+	values[0] = Int64GetDatum(draw_session());
 	values[1] = ObjectIdGetDatum(MyDatabaseId);
 	values[2] = ObjectIdGetDatum(GetUserId());
 	values[3] = JsonbPGetDatum(attributes);
 	rinq_own_table_open(&table, rinq_internal_schema(), "durable_source");
-	do
+	for (tries = 0; rinq_own_table_execute_kept(&plan, insert_source, 4, types, values, NULL) == 0; tries++)
 	{
-		if (tries++ > 10)
+		if (tries > 10)
 			elog(ERROR, "the database has no mailbox");
+		rinq_mailbox_make();
 		values[0] = Int64GetDatum(draw_session());
-	} while (rinq_own_table_execute_kept(&plan, insert_source, 4, types, values, NULL) == 0);
+	}
 	text = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	if (!rinq_message_id_parse(text, strlen(text), id))
 		elog(ERROR, "malformed id of a durable message");

@@ -94,9 +94,6 @@ static const char *const insert_call =
 " $10, $11, $11, $12, $13, $14, $15, $16, $17"
 " FROM rinq_internal.mailbox m WHERE m.database OPERATOR(pg_catalog.=) $2 RETURNING c.id";
 
-static const char *const insert_mailbox =
-"INSERT INTO rinq_internal.mailbox (database) VALUES ($1) ON CONFLICT (database) DO NOTHING";
-
 /* what one call is made of */
 typedef struct DurableCall
 {
@@ -243,14 +240,12 @@ put_call_request(DurableCall * call, const Jsonb *attributes)
 }
 
 /*
- * Make the row, which gets the mailbox's id as it is now; a copy of a database
- * may be without one of its own, and gets it here.
+ * Make the row, which gets the mailbox's id as it is now.
  */
 static void
 insert_durable_call(DurableCall * call)
 {
 	static SPIPlanPtr insert = NULL;
-	static SPIPlanPtr make_mailbox = NULL;
 	Oid			types[CALL_PARAMETERS];
 	RinqOwnTable table;
 	char	   *id;
@@ -263,8 +258,7 @@ insert_durable_call(DurableCall * call)
 	{
 		if (tries > 0)
 			elog(ERROR, "the database has no mailbox");
-		(void) rinq_own_table_execute_kept(&make_mailbox, insert_mailbox, 1, types + CALL_DATABASE,
-										   call->values + CALL_DATABASE, NULL);
+		rinq_mailbox_make();
 	}
 	id = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	if (!rinq_message_id_parse(id, strlen(id), &call->message.item.id))
