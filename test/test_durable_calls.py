@@ -73,6 +73,22 @@ class DurableCalls(case.Case):
         self.assertEqual(self.db.value("SELECT state FROM rinq_durable_calls WHERE id = '%s'" % call), "answered")
         self.assertSqlState(self.db.error("SELECT rinq_result('00000001-0001.1@0#1')"), "42704")
 
+    def test_result_is_not_kept_for_ever(self):
+        """Nothing else is due in the database meanwhile, whose end would have old results deleted as well."""
+        db = self.database()
+        self.addCleanup(self.server.configure, rinq__result_retention=None)
+        self.server.configure(rinq__result_retention="1s")
+        self.remote.serve("dc-old", lambda request: request.payload)
+        calls = []
+
+        def kept():
+            calls.append(db.value("SELECT rinq_call_durable('dc-old', 'x')"))
+            db.sql("SELECT rinq_wait('%s', '20 s')" % calls[-1])
+            return int(db.value("SELECT count(*) FROM rinq_durable_calls"))
+
+        # the processes learn of the setting one after another
+        wait_until(kept, lambda count: count < len(calls), 20, "a result to be deleted")
+
     def test_wait_before_commit(self):
         with self.db.session() as session:
             session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")

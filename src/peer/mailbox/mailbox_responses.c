@@ -241,6 +241,13 @@ run_outcome_handler(const RinqCallItem * item, bool again)
 
 /* ---------------- reports ---------------- */
 
+/* Have an outcome deleted that is kept for a while: a look finds out when that is over. */
+static void
+await_end_of_retention(void)
+{
+	next_look = rinq_clock_earlier(next_look, rinq_peer.now + rinq_result_retention * INT64CONST(1000) + SOONEST_LOOK);
+}
+
 /* Settle an answer by what the outbox worker has made of it. */
 static void
 settle_response(MailboxResponse * response, const RinqCallItem * item)
@@ -263,6 +270,8 @@ settle_response(MailboxResponse * response, const RinqCallItem * item)
 	pfree(response);
 	if (OidIsValid(item->role))
 		run_outcome_handler(item, false);
+	else if (item->state == RINQ_STORE_DONE)
+		await_end_of_retention();
 }
 
 static void
