@@ -360,6 +360,8 @@ class Causes(TlsCase):
         other = self.broker(self.authority.sign("other", "other", "DNS:other.example,IP:192.0.2.1"))
         error = self.refused(other, "its certificate is for another host")
         self.assertIn("it names \"other.example\", \"192.0.2.1\", and not \"127.0.0.1\"", error)
+        error = self.refused(self.broker(self.authority.sign("as-name", "as-name", "DNS:127.0.0.1")), "its certificate is for another host")
+        self.assertIn("it names \"127.0.0.1\", and not \"127.0.0.1\" as an IP address", error)
         self.refused(self.broker(self.others.sign("unknown", "unknown", HOST)), "its certificate is signed by unknown authority \"CN=Other Authority\"")
         self.refused(self.broker(self.own), "is none that the system trusts", sslrootcert="system")
         revoked = self.authority.sign("revoked", "revoked", HOST)

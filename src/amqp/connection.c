@@ -215,6 +215,17 @@ typedef enum ReceiveResult
 	RECEIVE_FAILED
 } ReceiveResult;
 
+/*
+ * Tell whether the other side has ended the connection before it said anything.
+ * One that has not read all that it was sent resets it.
+ */
+static bool
+ended_without_word(const RinqConn *conn, RinqIoResult result, int error)
+{
+	return conn->state == RINQ_CONN_HANDSHAKE && conn->in_end == 0 && !conn->start_seen && conn->tls == NULL &&
+		(result == RINQ_IO_EOF || error == ECONNRESET);
+}
+
 /* End the connection that gives no more input, for the reason there is. */
 static void
 receive_failed(RinqConn *conn, RinqIoResult result)
@@ -226,13 +237,13 @@ receive_failed(RinqConn *conn, RinqIoResult result)
 		rinq_conn_end(conn);	/* good enough for a goodbye */
 	else if (text[0] != '\0')
 		rinq_conn_fail(conn, RINQ_CONN_ERR_TLS, "TLS with %s failed: %s", conn->peer, text);
-	else if (result == RINQ_IO_FAILED)
-		rinq_conn_fail(conn, RINQ_CONN_ERR_IO, "lost the connection to %s: %s",
-					   conn->peer, strerror(error));
-	else if (conn->state == RINQ_CONN_HANDSHAKE && conn->in_end == 0 && !conn->start_seen && conn->tls == NULL)
+	else if (ended_without_word(conn, result, error))
 		rinq_conn_fail(conn, RINQ_CONN_ERR_IO,
 					   "%s closed the connection without giving a reason, as a server may that expects TLS on this port",
 					   conn->peer);
+	else if (result == RINQ_IO_FAILED)
+		rinq_conn_fail(conn, RINQ_CONN_ERR_IO, "lost the connection to %s: %s",
+					   conn->peer, strerror(error));
 	else
 		rinq_conn_fail(conn, RINQ_CONN_ERR_IO,
 					   "%s closed the connection without giving a reason",

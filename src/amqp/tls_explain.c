@@ -253,8 +253,12 @@ explain_certificate(RinqTls *tls)
 			explain_as(tls, "%s is not yet valid: it will be from %s on", which, tls->verify_from);
 			break;
 		case X509_V_ERR_HOSTNAME_MISMATCH:
-		case X509_V_ERR_IP_ADDRESS_MISMATCH:
 			explain_as(tls, "%s is for another host: it names %s, and not \"%.200s\"",
+					   which, tls->verify_names, tls->context->host);
+			break;
+		case X509_V_ERR_IP_ADDRESS_MISMATCH:
+			/* it may name the same as a host's name, which does not count */
+			explain_as(tls, "%s is for another host: it names %s, and not \"%.200s\" as an IP address",
 					   which, tls->verify_names, tls->context->host);
 			break;
 		default:

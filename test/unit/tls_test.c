@@ -495,6 +495,13 @@ test_wrong_port(void)
 		fake_hang_up(f);
 		fake_step(f);
 		end_with(f, RINQ_CONN_ERR_IO, "as a server may that expects TLS on this port");
+		/* one that has not read the greeting resets the connection */
+		f = fake_new();
+		fake_step(f);
+		close(f->fd);
+		f->fd = -1;
+		fake_step(f);
+		end_with(f, RINQ_CONN_ERR_IO, "as a server may that expects TLS on this port");
 	}
 }
 
