@@ -303,6 +303,26 @@ class Intruders(ServerCase):
         with self.assertRaisesRegex(Exception, "handler cannot be used"):
             self.second.call("serving", "x")
 
+    def test_whose_notifications_are_forwarded(self):
+        """USAGE decides who hears by LISTEN, too, also in a session that was made before."""
+        role = self.lesser("hearer")
+        self.db.sql(self.create_sql() + "; GRANT USAGE ON FOREIGN SERVER bus TO {0}; GRANT EXECUTE ON FUNCTION rinq_session_create,"
+                    " rinq_session_listen TO {0}".format(role))
+        self.connected_to(VHOST)
+        session = self.db.value("SELECT rinq_session_create()", role=role)
+        self.db.sql("SELECT rinq_session_listen('%s', 'news', channel => 'news')" % session, role=role)
+        notify = "SELECT rinq_notify('news', '%%s', '%s')" % session
+        with self.db.session(role) as listener:
+            listener.execute("LISTEN news")
+            self.db.sql(notify % "first")
+            self.assertIn('"first"', listener.wait_notifications(1)[0][1])
+            self.db.sql("REVOKE USAGE ON FOREIGN SERVER bus FROM %s" % role)
+            self.db.sql(notify % "refused")
+            self.db.wait_peer(lambda row: row["notifications_failed"] == 1, description="to refuse to forward")
+            self.db.sql("GRANT USAGE ON FOREIGN SERVER bus TO %s" % role)
+            self.db.sql(notify % "last")
+            self.assertIn('"last"', listener.wait_notifications(2)[1][1])
+
 
 class Copies(ServerCase):
     def run_tool(self, tool, *arguments, role="postgres"):

@@ -15,6 +15,7 @@
 #include "compat.h"
 
 #include "access/htup_details.h"
+#include "backend/bus_access.h"
 #include "backend/own_schema.h"
 #include "backend/own_tables.h"
 #include "catalog/pg_type.h"
@@ -161,6 +162,11 @@ rinq_notify_bridge(const RinqFields *fields)
 	Datum		row;
 	char	   *json;
 
+	/*
+	 * as before each run of a handler: a channel is another way to use the
+	 * bus
+	 */
+	rinq_check_bus_access(GetUserId());
 	row = notification_datum(schema, fields, &type, &json);
 	if (strlen(json) > MAX_NOTIFY_LEN)
 		json = store_notification(row, type);
