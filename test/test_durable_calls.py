@@ -372,6 +372,18 @@ class DurableCalls(case.Case):
         self.assertEqual(self.db.value("SET ROLE dc_user; SELECT rinq_durable_call_cancel('%s')" % call).split("\n")[-1], "t")
         self.assertEqual(self.db.value("SET ROLE dc_user; SELECT outcome FROM rinq_durable_calls WHERE id = '%s'" % call).split("\n")[-1], "cancelled")
 
+    def test_handler_becomes_another_role(self):
+        """As one does that leaves what a caller may see to row-level security: the call ends all the same."""
+        self.server.psql("CREATE ROLE dc_becomes")
+        self.addCleanup(self.server.psql, "DROP ROLE dc_becomes")
+        self.addCleanup(self.db.sql, "DROP FUNCTION becomes; DROP OWNED BY dc_becomes")
+        self.remote.serve("dc-becomes", lambda request: None)
+        self.db.sql("GRANT INSERT ON outcome TO dc_becomes; GRANT USAGE ON SEQUENCE outcome_n_seq TO dc_becomes;"
+                    "CREATE FUNCTION becomes(r rinq_response) RETURNS void LANGUAGE plpgsql AS $$ BEGIN SET LOCAL ROLE dc_becomes; PERFORM note(r); END $$")
+        call = self.db.value("SELECT rinq_call_durable('dc-becomes', 'x', NULL::jsonb, 'becomes(rinq_response)')")
+        self.assertEqual(self.outcome(call)["who"], "dc_becomes")
+        wait_until(lambda: self.db.value("SELECT count(*) FROM rinq_durable_calls WHERE id = '%s'" % call), lambda n: n == "0", description="no row")
+
     def test_dropped_role(self):
         """Nobody can run the handler of a role that was dropped: it is given up, and said so, and the call can be deleted."""
         self.db.sql("CREATE ROLE dc_gone LOGIN; GRANT EXECUTE ON FUNCTION rinq_call_durable, note(rinq_response) TO dc_gone")

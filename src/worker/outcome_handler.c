@@ -73,9 +73,12 @@ lock_outcome(const RinqFields *fields, RinqFields *outcome, Oid *owner, MemoryCo
 	return found;
 }
 
-/* Delete the row of a call whose outcome was handled. */
+/*
+ * Delete the row of a call, which is a role's, whose outcome was handled.  The
+ * handler may have become another role meanwhile.
+ */
 static void
-delete_call(const RinqFields *fields)
+delete_call(const RinqFields *fields, Oid role)
 {
 	static SPIPlanPtr plan = NULL;
 	RinqOwnTable table;
@@ -83,7 +86,7 @@ delete_call(const RinqFields *fields)
 	rinq_own_table_open(&table, rinq_internal_schema(), RINQ_DURABLE_CALL_TABLE);
 	if (execute_on_call(&plan, "DELETE FROM rinq_internal.durable_call c"
 						" WHERE c.id OPERATOR(pg_catalog.=) $1"
-						" AND c.role OPERATOR(pg_catalog.=) $2", fields, table.saved_user) != 1)
+						" AND c.role OPERATOR(pg_catalog.=) $2", fields, role) != 1)
 		elog(ERROR, "a durable call has gone while its outcome was handled");
 	rinq_own_table_close(&table);
 }
@@ -106,6 +109,7 @@ rinq_outcome_handle(const RinqFields *fields)
 {
 	static MemoryContext context = NULL;
 	RinqFields	outcome;
+	Oid			role = GetUserId();
 	Oid			owner;
 
 	/* lives longer than the transaction, as what is inherited does */
@@ -116,7 +120,7 @@ rinq_outcome_handle(const RinqFields *fields)
 		return;
 	inherit_call(&outcome);
 	(void) rinq_handler_call(RINQ_WORK_RESPONSE, &outcome, owner, 0, false);
-	delete_call(fields);
+	delete_call(fields, role);
 }
 
 /* what is written down about an attempt */
