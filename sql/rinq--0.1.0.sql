@@ -1698,7 +1698,7 @@ CREATE FUNCTION @extschema@.rinq_durable_call_cancel(id @extschema@.rinq_message
     RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION @extschema@.rinq_durable_call_cancel(@extschema@.rinq_message_id) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.rinq_durable_call_cancel(@extschema@.rinq_message_id) IS
-    'Ends a durable call that waits for its answer: its outcome is "cancelled"; deletes one whose handler was given up; false when there is none of this id';
+    'Ends a durable call that waits for its answer: its outcome is "cancelled"; deletes one whose handler was given up, or waits for another attempt; false when there is none of this id';
 
 CREATE FUNCTION @extschema@.rinq_durable_call_resend(id @extschema@.rinq_message_id)
     RETURNS boolean AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;

@@ -318,6 +318,14 @@ class DurableCalls(case.Case):
             self.fails("pol_long", "RAISE 'later';")
             call = self.policy_call("pol_long", '{"first_delay": "1 h", "max_delay": "1 d", "jitter": 0}')
             self.wait_row(call, "attempts = 1 AND next_attempt BETWEEN now() + '50 min' AND now() + '61 min'")
+        with self.subTest("none any more, since it was cancelled"):
+            self.assertEqual(self.db.value("SELECT rinq_durable_call_cancel('%s')" % call), "t")
+            self.assertEqual(self.db.value("SELECT count(*) FROM rinq_durable_calls WHERE id = '%s'" % call), "0")
+        with self.subTest("none any more, since it has cancelled the call itself"):
+            count = self.fails("pol_end", "IF n < 2 THEN RAISE 'not yet'; END IF; PERFORM rinq_durable_call_cancel(r.id);")
+            call = self.policy_call("pol_end", '{"attempts": 4, "first_delay": "1 ms", "max_delay": "10 ms"}')
+            wait_until(lambda: self.db.value("SELECT count(*) FROM rinq_durable_calls WHERE id = '%s'" % call), lambda n: n == "0", description="no row")
+            self.assertEqual([self.db.value(count), self.db.value("SELECT count(*) FROM pol_end_log")], ["2", "1"])
 
     def test_handler_asks_for_another_attempt(self):
         self.remote.serve("dc-policy", lambda request: 1)

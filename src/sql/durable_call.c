@@ -350,8 +350,9 @@ change_call(FunctionCallInfo fcinfo, RinqOwnTable *table, const char *query)
  * rinq_durable_call_cancel(id rinq_message_id) returns boolean
  *
  * Ends a durable call that waits for its answer, which is its outcome.  One
- * whose handler was given up is deleted, and so is one that came with a copy of
- * another database.
+ * whose handler was given up, or has failed and waits for its next attempt, is
+ * deleted, and so is one that came with a copy of another database.  A handler
+ * that runs is waited for.
  */
 Datum
 rinq_durable_call_cancel(PG_FUNCTION_ARGS)
@@ -376,7 +377,7 @@ rinq_durable_call_cancel(PG_FUNCTION_ARGS)
 		deleted = change_call(fcinfo, &table,
 							  "DELETE FROM rinq_internal.durable_call c WHERE" IS_MEANT
 							  " AND ((c.outcome IS NOT NULL AND c.handler IS NOT NULL"
-							  " AND c.due IS NULL) OR NOT" IS_OWN ")") > 0;
+							  " AND (c.due IS NULL OR c.attempts OPERATOR(pg_catalog.>) 0)) OR NOT" IS_OWN ")") > 0;
 		rinq_own_table_close(&table);
 	}
 	if (cancelled)

@@ -75,7 +75,8 @@ lock_outcome(const RinqFields *fields, RinqFields *outcome, Oid *owner, MemoryCo
 
 /*
  * Delete the row of a call, which is a role's, whose outcome was handled.  The
- * handler may have become another role meanwhile.
+ * handler may have become another role meanwhile, or have cancelled the call: no
+ * other transaction can have deleted the row, which is locked.
  */
 static void
 delete_call(const RinqFields *fields, Oid role)
@@ -84,10 +85,9 @@ delete_call(const RinqFields *fields, Oid role)
 	RinqOwnTable table;
 
 	rinq_own_table_open(&table, rinq_internal_schema(), RINQ_DURABLE_CALL_TABLE);
-	if (execute_on_call(&plan, "DELETE FROM rinq_internal.durable_call c"
-						" WHERE c.id OPERATOR(pg_catalog.=) $1"
-						" AND c.role OPERATOR(pg_catalog.=) $2", fields, role) != 1)
-		elog(ERROR, "a durable call has gone while its outcome was handled");
+	(void) execute_on_call(&plan, "DELETE FROM rinq_internal.durable_call c"
+						   " WHERE c.id OPERATOR(pg_catalog.=) $1"
+						   " AND c.role OPERATOR(pg_catalog.=) $2", fields, role);
 	rinq_own_table_close(&table);
 }
 
