@@ -34,15 +34,12 @@
 	(pg_namespace_aclcheck((nsp), (role), ACL_USAGE) == ACLCHECK_OK)
 #define rinq_can_connect(db, role) \
 	(pg_database_aclcheck((db), (role), ACL_CONNECT) == ACLCHECK_OK)
-#define rinq_can_use_server(server, role) \
-	(pg_foreign_server_aclcheck((server), (role), ACL_USAGE) == ACLCHECK_OK)
 #define rinq_is_database_owner(db, role) pg_database_ownercheck((db), (role))
 #define rinq_check_can_become(role) check_is_member_of_role(GetUserId(), (role))
 #define rinq_is_table_owner(rel, role) pg_class_ownercheck((rel), (role))
 #else
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
-#include "catalog/pg_foreign_server.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #define rinq_can_execute(func, role) \
@@ -51,8 +48,6 @@
 	(object_aclcheck(NamespaceRelationId, (nsp), (role), ACL_USAGE) == ACLCHECK_OK)
 #define rinq_can_connect(db, role) \
 	(object_aclcheck(DatabaseRelationId, (db), (role), ACL_CONNECT) == ACLCHECK_OK)
-#define rinq_can_use_server(server, role) \
-	(object_aclcheck(ForeignServerRelationId, (server), (role), ACL_USAGE) == ACLCHECK_OK)
 #define rinq_check_can_become(role) check_can_set_role(GetUserId(), (role))
 #define rinq_is_database_owner(db, role) \
 	object_ownercheck(DatabaseRelationId, (db), (role))

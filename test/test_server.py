@@ -303,6 +303,19 @@ class Intruders(ServerCase):
         with self.assertRaisesRegex(Exception, "handler cannot be used"):
             self.second.call("serving", "x")
 
+    def test_server_that_is_replaced(self):
+        """Who may use both the old server and the new one is never refused while one takes the place of the other."""
+        role = self.lesser("user")
+        swap = "BEGIN; DROP SERVER IF EXISTS bus CASCADE; %s; GRANT USAGE ON FOREIGN SERVER bus TO %s; COMMIT;" % (self.create_sql(), role)
+        self.db.sql(swap + "GRANT EXECUTE ON FUNCTION rinq_execute TO %s" % role)
+        with self.db.session() as swapping, self.db.session(role) as using:
+            swapping.execute("SET client_min_messages = error")
+            for _ in range(20):
+                swapping.start(swap * 10)
+                using.execute("BEGIN; SELECT rinq_execute('news', 'x'); ROLLBACK;" * 100)
+                swapping.finish()
+        self.connected_to(VHOST)
+
     def test_whose_notifications_are_forwarded(self):
         """USAGE decides who hears by LISTEN, too, also in a session that was made before."""
         role = self.lesser("hearer")

@@ -17,10 +17,14 @@
 
 #include "compat.h"
 
+#include "access/htup_details.h"
 #include "backend/bus_access.h"
 #include "backend/bus_server.h"
 #include "backend/own_schema.h"
+#include "catalog/pg_foreign_server.h"
 #include "foreign/foreign.h"
+#include "nodes/parsenodes.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -114,17 +118,44 @@ find_meant_servers(void)
 		look_up_servers();
 }
 
+/* Tell whether a role that is no superuser has USAGE on the server of a row. */
+static bool
+has_usage(HeapTuple tuple, Oid role)
+{
+	Oid			owner = ((Form_pg_foreign_server) GETSTRUCT(tuple))->srvowner;
+	bool		isnull;
+	Datum		value = SysCacheGetAttr(FOREIGNSERVEROID, tuple, Anum_pg_foreign_server_srvacl, &isnull);
+	Acl		   *acl = isnull ? acldefault(OBJECT_FOREIGN_SERVER, owner) : DatumGetAclPCopy(value);
+	bool		result = aclmask(acl, role, owner, ACL_USAGE, ACLMASK_ANY) != 0;
+
+	pfree(acl);
+	return result;
+}
+
 /*
- * Find a server whose USAGE a role lacks; InvalidOid when there is none.
+ * Find a server whose USAGE a role lacks; InvalidOid when there is none.  One
+ * that others have dropped in between is no reason for an error, as it would be
+ * for PostgreSQL's own function: it may have been replaced.
  */
 static Oid
-server_refused(Oid role)
+server_refused(Oid role, bool *gone)
 {
 	ListCell   *lc;
 
+	*gone = false;
+	if (superuser_arg(role))
+		return InvalidOid;
 	foreach(lc, bus_access.meant)
 	{
-		if (!rinq_can_use_server(lfirst_oid(lc), role))
+		HeapTuple	tuple = SearchSysCache1(FOREIGNSERVEROID, ObjectIdGetDatum(lfirst_oid(lc)));
+		bool		allowed;
+
+		*gone = !HeapTupleIsValid(tuple);
+		if (*gone)
+			return lfirst_oid(lc);
+		allowed = has_usage(tuple, role);
+		ReleaseSysCache(tuple);
+		if (!allowed)
 			return lfirst_oid(lc);
 	}
 	return InvalidOid;
@@ -137,16 +168,26 @@ server_refused(Oid role)
 static bool
 may_use_bus(Oid role, Oid *server)
 {
-	uint64		seen;
+	uint64		seen = 0;
+	bool		gone = true;
+	int			tries;
 
 	*server = InvalidOid;
 	if (bus_access.valid && bus_access.allowed == role)
 		return true;
-	find_meant_servers();
-	seen = bus_invalidations;
-	if (bus_access.refused && !superuser_arg(role))
-		return false;
-	*server = server_refused(role);
+	for (tries = 0; gone && tries < MAX_LOOK_UPS; tries++)
+	{
+		find_meant_servers();
+		seen = bus_invalidations;
+		if (bus_access.refused && !superuser_arg(role))
+		{
+			*server = InvalidOid;
+			return false;
+		}
+		*server = server_refused(role, &gone);
+		if (gone)
+			forget_access();
+	}
 	if (OidIsValid(*server))
 		return false;
 	if (seen == bus_invalidations)
