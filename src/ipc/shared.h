@@ -314,6 +314,9 @@ typedef struct RinqShared
 	LWLock	   *lock;
 	int			launcher_procno;
 	int			launcher_pid;
+	bool		following;		/* the launcher takes this server for a
+								 * standby, of which nothing is told that is
+								 * committed */
 	bool		scanned;		/* the launcher has seen all databases once */
 	bool		rescan;			/* the launcher is to look for new databases */
 	bool		recheck;		/* and again into those that were without the

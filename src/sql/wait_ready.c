@@ -122,13 +122,19 @@ find_missing(uint32 wanted, int64 deadline)
 	return ask_peer(db, deadline);
 }
 
-/* Return the number of the reading that covers what is committed by now. */
+/*
+ * Return the number of the reading that covers what is committed by now.  On a
+ * standby, and until its promotion is noticed, that has to be asked for.
+ */
 static uint32
 reading_wanted(void)
 {
-	RinqDatabase *db = rinq_my_database();
+	RinqDatabase *db;
 	uint32		wanted = 0;
 
+	if (rinq_shared->following)
+		rinq_utility_hook_reread_now();
+	db = rinq_my_database();
 	if (db != NULL)
 	{
 		LWLockAcquire(rinq_shared->lock, LW_SHARED);

@@ -26,7 +26,6 @@
 #define FOLLOW_ABSENT 12		/* of these looks, one looks again for the
 								 * extension where it was not */
 
-static bool following = false;
 static int64 next_follow;
 static uint32 follows;
 static XLogRecPtr followed_to;
@@ -37,7 +36,7 @@ static XLogRecPtr followed_to;
 void
 rinq_follow_begin(void)
 {
-	following = RecoveryInProgress();
+	rinq_shared->following = RecoveryInProgress();
 	next_follow = rinq_clock_ms() + FOLLOW_INTERVAL;
 }
 
@@ -47,12 +46,13 @@ rinq_follow_begin(void)
 bool
 rinq_is_following(void)
 {
-	return following;
+	return rinq_shared->following;
 }
 
 /*
- * Look for databases again, and have what is served read again; with "recheck",
- * also look for the extension where it was not.
+ * Look for databases again, and have what is served read again, also what is being
+ * read for the first time; with "recheck", also look for the extension where it was
+ * not.
  */
 void
 rinq_look_again(bool recheck)
@@ -65,8 +65,10 @@ rinq_look_again(bool recheck)
 		rinq_shared->recheck = true;
 	for (i = 0; i < rinq_shared->num_databases; i++)
 	{
-		if (rinq_shared->databases[i].presence == RINQ_PRESENT)
-			rinq_shared->databases[i].read_wanted++;
+		RinqDatabase *db = &rinq_shared->databases[i];
+
+		if (OidIsValid(db->oid) && db->presence != RINQ_ABSENT)
+			db->read_wanted++;
 	}
 	LWLockRelease(rinq_shared->lock);
 }
@@ -80,9 +82,11 @@ note_promotion(void)
 {
 	int			i;
 
-	following = false;
 	ereport(LOG, (errmsg("rinq peers go on as those of a primary server")));
 	rinq_look_again(true);
+
+	/* only now, so that no session takes what was read before for the newest */
+	rinq_shared->following = false;
 	for (i = 0; i < rinq_shared->num_databases; i++)
 		rinq_wake_peer(&rinq_shared->databases[i]);
 }
@@ -109,7 +113,7 @@ look_at_replayed(void)
 long
 rinq_follow_primary(void)
 {
-	if (!following)
+	if (!rinq_shared->following)
 		return -1L;
 	if (!RecoveryInProgress())
 	{

@@ -586,10 +586,10 @@ rinq_launcher_main(Datum arg)
 	rinq_shared->launcher_procno = RINQ_MY_PROCNO;
 	rinq_shared->launcher_pid = MyProcPid;
 	LWLockRelease(rinq_shared->lock);
-	rinq_follow_begin();
 
 	/* also after a promotion that an earlier launcher did not live to see */
 	rinq_look_again(false);
+	rinq_follow_begin();
 
 	while (!ShutdownRequestPending)
 	{
