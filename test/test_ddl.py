@@ -148,6 +148,18 @@ class Ddl(case.Case):
                 session.execute("COMMIT")
         self.works(self.db)
 
+    def test_the_reader_waits_for_no_lock_for_long(self):
+        """What it waits for in the middle of its reading, a lock on a catalog or on a row, it gives up: a command that waits for it then is in no deadlock."""
+        with self.db.session() as session, self.db.session() as other:
+            other.execute("BEGIN; SELECT rinq_listen('other_%s', 'served(rinq_request)')" % self.name)
+            session.execute("BEGIN; LOCK TABLE pg_catalog.pg_foreign_server IN ACCESS EXCLUSIVE MODE")
+            mark = self.server.log_mark()
+            other.execute("COMMIT")
+            self.server.wait_log("rinq reader .*canceling statement due to lock timeout", mark, 20)
+            session.execute("LOCK TABLE rinq_internal.manifest IN ACCESS EXCLUSIVE MODE")
+            session.execute("COMMIT")
+        self.works(self.db, "other_" + self.name, timeout=30)
+
     # the database
 
     def test_drop_database(self):

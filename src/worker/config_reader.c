@@ -541,8 +541,7 @@ rinq_reader_main(Datum arg)
 	database = rinq_worker_attach(&args);
 	on_shmem_exit(reader_gone, (Datum) 0);
 	pqsignal(SIGTERM, die);
-	pqsignal(SIGINT, PG_SIG_IGN);	/* nothing here is a user's statement */
-	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerUnblockSignals();	/* SIGINT, too: lock_timeout sends it */
 
 	if (!announce_reader(&reading.as_of))
 		proc_exit(0);
