@@ -182,7 +182,10 @@ class Serving(Following):
         self.make_servers(1)
         self.wait_serving("read", 2)
         self.db.sql("SELECT rinq_listen('later', 'who(rinq_request)', on_standby => true)")
-        self.wait_serving("later", 2)
+        replayed = "SELECT pg_last_wal_replay_lsn() >= '%s'" % self.server.value("SELECT pg_current_wal_lsn()")
+        wait_until(lambda: self.standbys[0].value(replayed), lambda value: value == "t", 20)
+        self.on(self.standbys[0]).sql("SELECT rinq_wait_ready('20 s')")
+        self.assertEqual(self.remote.queue_consumers("cmd.later"), 2, "what was replayed is served when it says so")
         self.db.sql("SELECT rinq_unlisten('read')")
         self.wait_serving("read", 0)
         second = self.world.database()
@@ -224,8 +227,9 @@ class Promotion(Following):
             waiting.start("SELECT rinq_call('primary', 'who', timeout => '20 s')")
             started = time.monotonic()
             standby.psql("SELECT pg_promote()")
-            self.wait_serving("primary", 1)
+            own.sql("SELECT rinq_wait_ready()")
             took = time.monotonic() - started
+            self.assertEqual(self.remote.queue_consumers("cmd.primary"), 1, "all is served when it says so")
             self.assertEqual(waiting.finish(), [['["standby1", false]']])
         self.assertLess(took, 2)
         self.assertEqual(own.peer()["peer_id"], before, "the peer stays")
@@ -344,6 +348,30 @@ class Promotion(Following):
                     self.wait_serving("read", consumers)
                     collector.wait(1)
                 copy.stop()
+
+    def test_a_copy_that_is_adopted(self):
+        """What its original has not sent or handled stays the original's, whenever it came by replay; what was written in the copy itself is the copy's."""
+        self.make_servers(0)
+        self.db.handler("elsewhere", "IF current_setting('cluster_name') = 'primary' THEN RAISE 'not here'; END IF; INSERT INTO kept VALUES (req.payload); RETURN NULL;")
+        copy = self.make_standby("copy", **{"rinq.start_suspended": "on"})
+        own = self.on(copy)
+        collector = Collector(self.remote, "sent")
+        self.db.sql("SELECT rinq_listen('elsewhere', 'elsewhere(rinq_request)', retry => '{\"attempts\": 10000, \"first_delay\": \"50 ms\", \"max_delay\": \"50 ms\"}')")
+        self.remote.execute("elsewhere", "x", "received by the original")
+        wait_until(lambda: self.db.value("SELECT count(*) FROM rinq_inbox_waiting"), lambda n: n == "1", 20, "the command to wait")
+        self.db.sql("SELECT rinq_stop(false)")
+        self.db.sql("SELECT rinq_execute('sent', 'x', '\"first\"', ordering => 'o', key => 'k'), rinq_execute('sent', 'x', '\"second\"', ordering => 'o'),"
+                    " rinq_execute('sent', 'x', '\"late\"', deliver_after => '1 ms', key => 'l')")
+        replayed = "SELECT pg_last_wal_replay_lsn() >= '%s'" % self.server.value("SELECT pg_current_wal_lsn()")
+        wait_until(lambda: own.value(replayed), lambda value: value == "t", 20)
+        copy.psql("SELECT pg_promote()")
+        own.sql("SELECT rinq_execute('sent', 'x', '1', ordering => 'o'), rinq_execute('sent', 'x', '2', ordering => 'o'), rinq_execute('sent', 'x', '3', deliver_after => '1 ms')")
+        self.assertEqual(own.value("SELECT rinq_adopt()"), "t")
+        own.sql("SELECT rinq_execute('sent', 'x', '4', key => 'k'), rinq_execute('sent', 'x', '5', key => 'l')")
+        own.wait_peer()
+        wait_until(lambda: own.value("SELECT dead || ' ' || depth || ' ' || waiting FROM rinq_outbox_status"), lambda n: n == "3 0 0", 20, "what the original has not sent to be set aside")
+        self.assertEqual(sorted(request.payload for request in collector.wait(5)), [1, 2, 3, 4, 5])
+        self.assertEqual([own.value("SELECT count(*) FROM " + table) for table in ("kept", "rinq_inbox_waiting")], ["0", "1"])
 
     def test_a_former_primary_that_comes_back_as_a_standby(self):
         self.make_servers(1)

@@ -9,35 +9,71 @@
 
 #include "compat.h"
 
+#include "access/xlogrecovery.h"
 #include "backend/identity.h"
-#include "backend/outbox.h"
 #include "backend/own_schema.h"
 #include "backend/own_tables.h"
 #include "backend/parallel.h"
 #include "backend/utility_hook.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
+#include "ipc/sendqueue.h"
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(rinq_adopt);
 
+/* what others have written stays theirs: rows that have the number of no database */
+#define DISOWN "UPDATE %s SET database = 0 WHERE "
+#define OF_OTHERS(table) "SELECT t.id FROM rinq_internal." table " t WHERE t.database OPERATOR(pg_catalog.=) 0"
+
+typedef struct Disowned
+{
+	const char *table;
+	const char *query;			/* $1, and $2 as a time: before when it was
+								 * written */
+} Disowned;
+
+StaticAssertDecl(RINQ_OUTBOX_TABLES == 4, "each of them is in the list");
+static const Disowned disowned[] = {
+	{"outbox_0", DISOWN "seq OPERATOR(pg_catalog.<) $1"},
+	{"outbox_1", DISOWN "seq OPERATOR(pg_catalog.<) $1"},
+	{"outbox_2", DISOWN "seq OPERATOR(pg_catalog.<) $1"},
+	{"outbox_3", DISOWN "seq OPERATOR(pg_catalog.<) $1"},
+	{"outbox_waiting", DISOWN "seq OPERATOR(pg_catalog.<) $1"},
+	{"outbox_ordered", DISOWN "id OPERATOR(pg_catalog.=) ANY (ARRAY(" OF_OTHERS("outbox_0")
+	" UNION ALL " OF_OTHERS("outbox_1") " UNION ALL " OF_OTHERS("outbox_2") " UNION ALL " OF_OTHERS("outbox_3") "))"},
+	{"outbox_key", DISOWN "used OPERATOR(pg_catalog.<) $2"
+	" OR id OPERATOR(pg_catalog.=) ANY (ARRAY(" OF_OTHERS("outbox_waiting") "))"},
+	{"inbox_waiting", DISOWN "database OPERATOR(pg_catalog.<>) 0"},
+};
+
 /*
- * Mark the durable messages that were there when the server started: in a copy
- * of a whole server they are the original's to send, and have its number.
+ * Return when this server began to write: since its start, or since the last
+ * transaction that it has replayed as a standby.
+ */
+static TimestampTz
+own_since(void)
+{
+	return Max(PgStartTime, GetLatestXTime());
+}
+
+/*
+ * Mark the durable messages and requests that were there before this server wrote
+ * anything: in a copy of a whole server they are the original's to send and to
+ * handle, and have its number.
  */
 static void
-disown_outbox(Oid schema)
+disown_others(Oid schema)
 {
-	Oid			types[1] = {INT8OID};
-	Datum		values[1];
+	Oid			types[2] = {INT8OID, TIMESTAMPTZOID};
+	Datum		values[2];
 	int			i;
 
-	values[0] = Int64GetDatum(PgStartTime);
-	for (i = 0; i < RINQ_OUTBOX_TABLES; i++)
-		(void) rinq_own_table_write(schema, psprintf("outbox_%d", i),
-									"UPDATE %s SET database = 0 WHERE seq OPERATOR(pg_catalog.<) $1",
-									1, types, values, NULL);
+	values[0] = Int64GetDatum(own_since());
+	values[1] = TimestampTzGetDatum(own_since());
+	for (i = 0; i < (int) lengthof(disowned); i++)
+		(void) rinq_own_table_write(schema, disowned[i].table, disowned[i].query, lengthof(types), types, values, NULL);
 }
 
 /*
@@ -68,7 +104,7 @@ rinq_adopt(PG_FUNCTION_ARGS)
 	if (!copied && !waits)
 		PG_RETURN_BOOL(false);
 	if (waits)
-		disown_outbox(schema);
+		disown_others(schema);
 	rinq_utility_hook_adopt_at_commit();
 	PG_RETURN_BOOL(true);
 }
