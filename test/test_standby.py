@@ -359,6 +359,9 @@ class Promotion(Following):
         self.db.sql("SELECT rinq_listen('elsewhere', 'elsewhere(rinq_request)', retry => '{\"attempts\": 10000, \"first_delay\": \"50 ms\", \"max_delay\": \"50 ms\"}')")
         self.remote.execute("elsewhere", "x", "received by the original")
         wait_until(lambda: self.db.value("SELECT count(*) FROM rinq_inbox_waiting"), lambda n: n == "1", 20, "the command to wait")
+        self.remote.serve("service", lambda request: 1)
+        asked = self.db.value("SELECT rinq_call_durable('nobody', 'x')")
+        wait_until(lambda: self.remote.queue_depth("cmd.nobody"), lambda n: n == 1, 20, "the call to be sent")
         self.db.sql("SELECT rinq_stop(false)")
         self.db.sql("SELECT rinq_execute('sent', 'x', '\"first\"', ordering => 'o', key => 'k'), rinq_execute('sent', 'x', '\"second\"', ordering => 'o'),"
                     " rinq_execute('sent', 'x', '\"late\"', deliver_after => '1 ms', key => 'l')")
@@ -366,12 +369,19 @@ class Promotion(Following):
         wait_until(lambda: own.value(replayed), lambda value: value == "t", 20)
         copy.psql("SELECT pg_promote()")
         own.sql("SELECT rinq_execute('sent', 'x', '1', ordering => 'o'), rinq_execute('sent', 'x', '2', ordering => 'o'), rinq_execute('sent', 'x', '3', deliver_after => '1 ms')")
+        calls = own.sql("SELECT rinq_call_durable('service', 'x') FROM generate_series(1, 2)")
         self.assertEqual(own.value("SELECT rinq_adopt()"), "t")
         own.sql("SELECT rinq_execute('sent', 'x', '4', key => 'k'), rinq_execute('sent', 'x', '5', key => 'l')")
         own.wait_peer()
         wait_until(lambda: own.value("SELECT dead || ' ' || depth || ' ' || waiting FROM rinq_outbox_status"), lambda n: n == "3 0 0", 20, "what the original has not sent to be set aside")
         self.assertEqual(sorted(request.payload for request in collector.wait(5)), [1, 2, 3, 4, 5])
         self.assertEqual([own.value("SELECT count(*) FROM " + table) for table in ("kept", "rinq_inbox_waiting")], ["0", "1"])
+        with self.subTest("the mailbox"):
+            for (call,) in calls:
+                self.assertEqual(own.value("SELECT (rinq_wait('%s', '20 s')).payload" % call), "1")
+            self.assertEqual(len({call.partition(".")[0] for call in [asked] + calls[0] + calls[1]}), 2)
+            self.assertEqual(self.remote.queue_consumers(asked.partition(".")[0] + ".rsp"), 0)
+            wait_until(lambda: own.value("SELECT state FROM rinq_durable_calls WHERE id = '%s'" % asked), lambda state: state == "abandoned", 20)
 
     def test_a_former_primary_that_comes_back_as_a_standby(self):
         self.make_servers(1)

@@ -18,6 +18,7 @@
 #include "access/xact.h"
 #include "backend/commit_queue.h"
 #include "backend/durable_calls.h"
+#include "backend/identity.h"
 #include "backend/outbox.h"
 #include "backend/own_schema.h"
 #include "backend/own_tables.h"
@@ -79,6 +80,26 @@ rinq_mailbox_make(void)
 	(void) rinq_own_table_execute_kept(&plan,
 									   "INSERT INTO rinq_internal.mailbox (database) VALUES ($1)"
 									   " ON CONFLICT (database) DO NOTHING", 1, &type, &database, NULL);
+}
+
+/*
+ * Take another mailbox in the place of one that has come with a copy of a whole
+ * server, before the copy is adopted: that one is the original's.  To be called
+ * while a table of the extension is open.
+ */
+void
+rinq_mailbox_leave_original(void)
+{
+	static const char *const renew =
+	"UPDATE rinq_internal.mailbox SET id = DEFAULT, created = DEFAULT WHERE created OPERATOR(pg_catalog.<) $1";
+	Oid			type = TIMESTAMPTZOID;
+	Datum		own_since = TimestampTzGetDatum(rinq_identity_own_since());
+
+	/* looked for first: the triggers of an update fire without a row, too */
+	if (rinq_identity_waits() &&
+		rinq_own_table_execute("SELECT FROM rinq_internal.mailbox m WHERE m.created OPERATOR(pg_catalog.<) $1",
+							   1, &type, &own_since, NULL) > 0)
+		(void) rinq_own_table_execute(renew, 1, &type, &own_since, NULL);
 }
 
 /*

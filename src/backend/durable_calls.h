@@ -31,6 +31,7 @@
 	" c.tracestate, c.deadline"
 
 extern void rinq_mailbox_make(void);
+extern void rinq_mailbox_leave_original(void);
 extern void rinq_durable_call_outcome(HeapTuple row, TupleDesc desc, MemoryContext context,
 									  RinqFields *fields);
 extern void rinq_durable_call_request(HeapTuple row, TupleDesc desc, MemoryContext context,

@@ -77,6 +77,7 @@ rinq_durable_source_make(const Jsonb *attributes, RinqMessageId *id)
 	values[2] = ObjectIdGetDatum(GetUserId());
 	values[3] = JsonbPGetDatum(attributes);
 	rinq_own_table_open(&table, rinq_internal_schema(), "durable_source");
+	rinq_mailbox_leave_original();
 	for (tries = 0; rinq_own_table_execute_kept(&plan, insert_source, 4, types, values, NULL) == 0; tries++)
 	{
 		if (tries > 10)

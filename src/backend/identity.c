@@ -25,6 +25,7 @@
 
 #include "access/htup_details.h"
 #include "access/xlog.h"
+#include "access/xlogrecovery.h"
 #include "backend/identity.h"
 #include "backend/own_tables.h"
 #include "backend/own_version.h"
@@ -36,6 +37,7 @@
 #include "guc.h"
 #include "utils/builtins.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 PG_FUNCTION_INFO_V1(rinq_this_database);
 
@@ -330,6 +332,31 @@ rinq_identity_renew_if_copied(Oid schema)
 	if (copied)
 		renew_identity(schema, &id);
 	return copied;
+}
+
+/*
+ * Tell whether all databases of this server wait to be adopted, and this one was
+ * not.
+ */
+bool
+rinq_identity_waits(void)
+{
+	RinqDatabase *db;
+
+	if (!rinq_start_suspended)
+		return false;
+	db = rinq_my_database();
+	return db == NULL || !db->adopted;
+}
+
+/*
+ * Return when this server began to write: since its start, or since the last
+ * transaction that it has replayed as a standby.
+ */
+TimestampTz
+rinq_identity_own_since(void)
+{
+	return Max(PgStartTime, GetLatestXTime());
 }
 
 /*

@@ -9,7 +9,6 @@
 
 #include "compat.h"
 
-#include "access/xlogrecovery.h"
 #include "backend/identity.h"
 #include "backend/own_schema.h"
 #include "backend/own_tables.h"
@@ -23,7 +22,7 @@
 
 PG_FUNCTION_INFO_V1(rinq_adopt);
 
-/* what others have written stays theirs: rows that have the number of no database */
+/* what others have written stays theirs: rows that have the number of no database, and the mailbox */
 #define DISOWN "UPDATE %s SET database = 0 WHERE "
 #define OF_OTHERS(table) "SELECT t.id FROM rinq_internal." table " t WHERE t.database OPERATOR(pg_catalog.=) 0"
 
@@ -46,22 +45,13 @@ static const Disowned disowned[] = {
 	{"outbox_key", DISOWN "used OPERATOR(pg_catalog.<) $2"
 	" OR id OPERATOR(pg_catalog.=) ANY (ARRAY(" OF_OTHERS("outbox_waiting") "))"},
 	{"inbox_waiting", DISOWN "database OPERATOR(pg_catalog.<>) 0"},
+	{"mailbox", "UPDATE %s SET id = DEFAULT, created = DEFAULT WHERE created OPERATOR(pg_catalog.<) $2"},
 };
-
-/*
- * Return when this server began to write: since its start, or since the last
- * transaction that it has replayed as a standby.
- */
-static TimestampTz
-own_since(void)
-{
-	return Max(PgStartTime, GetLatestXTime());
-}
 
 /*
  * Mark the durable messages and requests that were there before this server wrote
  * anything: in a copy of a whole server they are the original's to send and to
- * handle, and have its number.
+ * handle, and have its number.  The mailbox is the original's as well.
  */
 static void
 disown_others(Oid schema)
@@ -70,8 +60,8 @@ disown_others(Oid schema)
 	Datum		values[2];
 	int			i;
 
-	values[0] = Int64GetDatum(own_since());
-	values[1] = TimestampTzGetDatum(own_since());
+	values[0] = Int64GetDatum(rinq_identity_own_since());
+	values[1] = TimestampTzGetDatum(rinq_identity_own_since());
 	for (i = 0; i < (int) lengthof(disowned); i++)
 		(void) rinq_own_table_write(schema, disowned[i].table, disowned[i].query, lengthof(types), types, values, NULL);
 }

@@ -253,6 +253,7 @@ insert_durable_call(DurableCall * call)
 
 	memcpy(types, call_types, sizeof(types));
 	rinq_own_table_open(&table, rinq_internal_schema(), RINQ_DURABLE_CALL_TABLE);
+	rinq_mailbox_leave_original();
 	for (tries = 0; rinq_own_table_execute_kept(&insert, insert_call, CALL_PARAMETERS, types, call->values,
 												call->nulls) == 0; tries++)
 	{
