@@ -392,6 +392,21 @@ class DurableCalls(case.Case):
         self.assertEqual(self.outcome(call)["who"], "dc_becomes")
         wait_until(lambda: self.db.value("SELECT count(*) FROM rinq_durable_calls WHERE id = '%s'" % call), lambda n: n == "0", description="no row")
 
+    def test_handler_that_only_reads(self):
+        """Also in a transaction that may not write, the row of the call is locked before the handler, and deleted after it."""
+        self.server.psql("CREATE ROLE dc_reads LOGIN")
+        self.addCleanup(self.server.psql, "DROP ROLE dc_reads")
+        self.addCleanup(self.db.sql, "DROP FUNCTION reads, stops; DROP OWNED BY dc_reads")
+        self.remote.serve("dc-reads", lambda request: None)
+        self.db.sql("CREATE FUNCTION reads(r rinq_response) RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM 1; END $$;"
+                    "CREATE FUNCTION stops(r rinq_response) RETURNS void LANGUAGE plpgsql AS"
+                    " $$ BEGIN PERFORM note(r); SET LOCAL transaction_read_only = on; END $$;"
+                    "GRANT EXECUTE ON FUNCTION rinq_call_durable, reads(rinq_response) TO dc_reads; ALTER ROLE dc_reads SET default_transaction_read_only = on")
+        for role, handler in (("dc_reads", "reads"), ("postgres", "stops")):
+            with self.subTest(handler=handler):
+                call = self.db.value("SET ROLE %s; SELECT rinq_call_durable('dc-reads', 'x', NULL::jsonb, '%s(rinq_response)')" % (role, handler)).split("\n")[-1]
+                wait_until(lambda: self.db.value("SELECT count(*) FROM rinq_durable_calls WHERE id = '%s'" % call), lambda n: n == "0", description="no row")
+
     def test_dropped_role(self):
         """Nobody can run the handler of a role that was dropped: it is given up, and said so, and the call can be deleted."""
         self.db.sql("CREATE ROLE dc_gone LOGIN; GRANT EXECUTE ON FUNCTION rinq_call_durable, note(rinq_response) TO dc_gone")

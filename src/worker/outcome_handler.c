@@ -14,6 +14,7 @@
 
 #include "compat.h"
 
+#include "access/xact.h"
 #include "backend/durable_calls.h"
 #include "backend/own_schema.h"
 #include "backend/own_tables.h"
@@ -33,16 +34,24 @@
 #include "worker/response.h"
 #include "worker/retry_delay.h"
 
-/* Run a statement on the row of the call, which is a role's. */
+/*
+ * Run a statement on the row of the call, which is a role's, whatever the role,
+ * or its handler, has set for the transaction.
+ */
 static uint64
 execute_on_call(SPIPlanPtr * plan, const char *query, const RinqFields *fields, Oid role)
 {
 	Oid			types[2] = {TEXTOID, OIDOID};
 	Datum		values[2];
+	bool		read_only = XactReadOnly;
+	uint64		rows;
 
 	values[0] = rinq_text_datum(rinq_get_bytes(fields, RINQ_RESPONSE_ID));
 	values[1] = ObjectIdGetDatum(role);
-	return rinq_own_table_execute_kept(plan, query, 2, types, values, NULL);
+	XactReadOnly = false;
+	rows = rinq_own_table_execute_kept(plan, query, 2, types, values, NULL);
+	XactReadOnly = read_only;
+	return rows;
 }
 
 /*
