@@ -1932,6 +1932,7 @@ CREATE UNLOGGED TABLE rinq_internal.stored_notification (
     role regrole NOT NULL,
     notification @extschema@.rinq_notification NOT NULL
 );
+CREATE INDEX stored_notification_stored ON rinq_internal.stored_notification (stored);
 COMMENT ON TABLE rinq_internal.stored_notification IS
     'Notifications that were too long to be forwarded by NOTIFY; see rinq_stored_notifications';
 COMMENT ON COLUMN rinq_internal.stored_notification.number IS 'Number that NOTIFY has carried';

@@ -242,6 +242,30 @@ class Waiting(RetryCase):
             return int(self.db.value("SELECT count(*) FROM rinq_internal.inbox_dead_letter"))
         wait_until(left, lambda n: n == 99, 90)
 
+    def test_retention_without_requests(self):
+        """No executor is there: the outbox worker deletes what is too old, also what was not when it looked first."""
+        db = self.database()
+        kept = ("inbox_dead_letter", "inbox_attempt", "inbox_handled", "stored_notification")
+        settings = ("rinq.dead_letter_retention", "rinq.dedup_retention", "rinq.notification_retention", "rinq.executor_idle_timeout")
+        self.addCleanup(self.server.configure, **dict.fromkeys(settings))
+        db.sql("INSERT INTO rinq_internal.inbox_dead_letter (id, digest, source, namespace, command, trace_id, handler, attempts, first_received,"
+               " last_attempt, error, recorded) VALUES ('1-0001.1@0#1', '', '1-0001.1@0', 'old', 'x', 't', 'h', 1, now(), now(), 'e', now());"
+               " INSERT INTO rinq_internal.inbox_attempt VALUES ('1-0001.1@0#1', '', 1, now(), now());"
+               " INSERT INTO rinq_internal.inbox_handled VALUES ('1-0001.1@0#1', '', 'old', now());"
+               " INSERT INTO rinq_internal.stored_notification (number, role, notification)"
+               " VALUES (1, 'postgres', ROW(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::rinq_notification)")
+        self.server.configure(**dict(zip(settings, ("2s", "2s", "2s", "100ms"))))
+
+        def left():
+            return [int(db.value("SELECT count(*) FROM rinq_internal." + table)) for table in kept]
+        wait_until(left, lambda counts: counts == [0, 0, 0, 0], 60, "old records to be deleted")
+        db.handler("handle", "RAISE 'no';")
+        db.sql("SELECT rinq_listen('quiet', 'handle(rinq_request)')")
+        db.sql("SELECT rinq_wait_ready()")
+        self.remote.execute("quiet", "x")
+        wait_until(left, lambda counts: counts[0] == 1, 20, "a dead letter")
+        wait_until(left, lambda counts: counts[0] == 0, 60, "it to be deleted")
+
     def test_what_cannot_be_written_down_is_not_acknowledged(self):
         """The table is locked: the command goes back, and is set aside once that is possible."""
         with self.db.session() as session:

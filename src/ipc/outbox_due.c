@@ -1,9 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * ipc/outbox_due.c
- *	  When the outbox worker is to look at messages that wait.
+ *	  When the outbox worker is to look at messages that wait and at durable
+ *	  calls, and to purge.
  *
- * That is one time of the wall clock, which transactions move to an earlier one
+ * The first is one time of the wall clock, which transactions move to an earlier one
  * when they have committed.  The outbox worker takes it, before the snapshot
  * that it looks with, and puts back what it has found is next: a transaction
  * that the snapshot does not see has moved it again by then.
@@ -99,4 +100,37 @@ rinq_waiting_add(RinqDatabase *db, int64 rows)
 	while (!pg_atomic_compare_exchange_u64(&db->outbox_waiting, &old,
 										   (uint64) Max((int64) old + rows, 0)))
 		;
+}
+
+/*
+ * Have durable calls looked at no later than at a time, in ms of the wall clock.
+ */
+void
+rinq_call_due_lower(RinqDatabase *db, int64 due)
+{
+	uint64		old = pg_atomic_read_u64(&db->durable_due);
+
+	Assert(due > 0);
+	while ((old == 0 || (uint64) due < old) &&
+		   !pg_atomic_compare_exchange_u64(&db->durable_due, &old, (uint64) due))
+		;
+	rinq_wake_peer(db);
+}
+
+/*
+ * Have the outbox worker purge no later than at a time, in ms, if no executor has
+ * by then.
+ */
+void
+rinq_purge_due_lower(RinqDatabase *db, int64 due)
+{
+	uint64		old = pg_atomic_read_u64(&db->purge_due);
+
+	while (due < (int64) old)
+	{
+		if (!pg_atomic_compare_exchange_u64(&db->purge_due, &old, (uint64) due))
+			continue;
+		rinq_wake_peer(db);
+		break;
+	}
 }

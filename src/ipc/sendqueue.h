@@ -143,7 +143,8 @@ typedef enum RinqChunkKind
 	RINQ_CHUNK_RESPONSES,		/* answers to durable calls: store them */
 	RINQ_CHUNK_SOURCE,			/* read a session of the mailbox */
 	RINQ_CHUNK_CALLS_LOOK,		/* see to durable calls whose time has come */
-	RINQ_CHUNK_NEW_MAILBOX		/* have another mailbox than this one */
+	RINQ_CHUNK_NEW_MAILBOX,		/* have another mailbox than this one */
+	RINQ_CHUNK_PURGE			/* delete what was recorded long ago */
 } RinqChunkKind;
 
 typedef struct RinqChunk

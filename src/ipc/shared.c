@@ -143,6 +143,7 @@ rinq_claim_database(Oid dboid)
 	pg_atomic_write_u64(&db->longest_turn, 0);
 	pg_atomic_write_u64(&db->longest_turn_cpu, 0);
 	pg_atomic_write_u64(&db->last_purge, 0);
+	pg_atomic_write_u64(&db->purge_due, 0);
 	pg_atomic_write_u64(&db->purge_told, 0);
 	pg_atomic_write_u32(&db->purger, 0);
 	db->handled_counted = false;

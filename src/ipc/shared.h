@@ -274,12 +274,15 @@ typedef struct RinqDatabase
 	pg_atomic_uint64 handled_rows;
 	pg_atomic_uint64 handled_bytes; /* of their responses */
 	pg_atomic_uint64 responses_dropped_to;	/* older ones have none */
-	pg_atomic_uint64 last_purge;	/* of what is recorded of requests */
+	pg_atomic_uint64 last_purge;	/* of what is recorded of requests, by an
+									 * executor */
+	pg_atomic_uint64 purge_due; /* when the outbox worker has to purge, if no
+								 * executor has by then; PG_INT64_MAX is never */
 	pg_atomic_uint64 purge_told;	/* when the log was told of limits; 0 is
 									 * never */
-	pg_atomic_uint32 purger;	/* pid of the executor that purges; 0 is none */
+	pg_atomic_uint32 purger;	/* pid of the process that purges; 0 is none */
 
-	/* written by that executor */
+	/* written by that process */
 	bool		handled_counted;	/* the counts above are what is in the
 									 * table */
 	int64		handled_counted_at;

@@ -107,6 +107,7 @@ init_database(RinqDatabase *db, Size slots_offset, LWLock *locks)
 	pg_atomic_init_u64(&db->handled_bytes, 0);
 	pg_atomic_init_u64(&db->responses_dropped_to, 0);
 	pg_atomic_init_u64(&db->last_purge, 0);
+	pg_atomic_init_u64(&db->purge_due, 0);
 	pg_atomic_init_u64(&db->purge_told, 0);
 	pg_atomic_init_u32(&db->purger, 0);
 	pg_atomic_init_u32(&db->executor_terminated, 0);

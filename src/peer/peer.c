@@ -35,6 +35,7 @@
 #include "peer/operation/session_cache.h"
 #include "peer/operation/session_requests.h"
 #include "peer/process.h"
+#include "peer/sending/outbox_watch.h"
 #include "peer/sending/publisher.h"
 #include "peer/sending/sender.h"
 #include "peer/session/sessions.h"
@@ -343,6 +344,7 @@ handle_signals(void)
 		ProcessConfigFile(PGC_SIGHUP);
 		rinq_peer.now = rinq_clock_ms();
 		rinq_network_reload();
+		rinq_outbox_watch_reload();
 		(void) rinq_sendqueue_leave_direct(&rinq_peer.slots->send);
 	}
 }

@@ -31,6 +31,7 @@
 #include "worker/inbox.h"
 #include "worker/inbox_failed.h"
 #include "worker/inbox_rows.h"
+#include "worker/purge.h"
 #include "worker/response.h"
 
 typedef struct Attempt
@@ -87,6 +88,7 @@ record_attempt(Attempt *attempt)
 		elog(ERROR, "the attempts at a request are not counted any more");
 	read_attempts(attempt);
 	rinq_own_table_close(&table);
+	rinq_purge_written();
 	attempt->may_go_on = counted && rinq_max_attempts > 1;
 }
 

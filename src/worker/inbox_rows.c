@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 #include "worker/books.h"
 #include "worker/inbox_rows.h"
+#include "worker/purge.h"
 
 #define DEAD_LETTER "inbox_dead_letter"
 
@@ -223,6 +224,8 @@ insert_failure(const RinqInboxFailure * failure)
 										   waits ? "$24, $25, $26" : "pg_catalog.now()"),
 								  count, types, values, nulls);
 	rinq_own_table_close(&table);
+	if (!waits)
+		rinq_purge_written();
 }
 
 /* Write when the next attempt at a request that was taken is due, and what has ended this one. */

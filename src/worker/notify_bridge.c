@@ -30,6 +30,7 @@
 #include "utils/syscache.h"
 #include "worker/handler.h"
 #include "worker/notify_bridge.h"
+#include "worker/purge.h"
 
 #define STORED_TABLE "stored_notification"
 #define MAX_NUMBERS 10000		/* that others have taken within this number
@@ -146,6 +147,7 @@ store_notification(Datum notification, Oid type)
 	}
 	text = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
 	rinq_own_table_close(&table);
+	rinq_purge_written();
 	return text;
 }
 

@@ -34,6 +34,7 @@
 #include "worker/outbox_release.h"
 #include "worker/outbox_scan.h"
 #include "worker/outbox_transaction.h"
+#include "worker/purge.h"
 
 #define FIRST_ROTATE_DELAY 100	/* ms between looks at the tables */
 #define FILLED_ROTATE_DELAY 1000	/* at most, while messages are on their
@@ -104,6 +105,7 @@ forget_orders(int code, Datum arg)
 {
 	rinq_chunk_free(current);
 	current = InvalidDsaPointer;
+	rinq_purge_leave(database);
 	rinq_chunk_free(call_orders.first);
 	call_orders.first = call_orders.last = InvalidDsaPointer;
 	rinq_fetch_forget();
@@ -200,6 +202,15 @@ may_worker_leave(void)
 }
 
 /* ---------------- orders ---------------- */
+
+/* Delete a piece of what was recorded long ago; the peer learns when to have the next deleted. */
+static void
+purge_records(void)
+{
+	pgstat_report_activity(STATE_RUNNING, "rinq: deleting old records");
+	rinq_purge_ordered(database, rinq_outbox_worker.context);
+	pgstat_report_stat(false);
+}
 
 /* remove rows; what is not there, or was removed, is reported, and so is what is left */
 static bool
@@ -363,6 +374,11 @@ carry_out(void)
 			if (!check_scan(&current))
 				return false;
 			rinq_outbox_report_with(&current, RINQ_CHUNK_LISTED);
+			break;
+		case RINQ_CHUNK_PURGE:
+			rinq_chunk_free(current);
+			current = InvalidDsaPointer;
+			purge_records();
 			break;
 		case RINQ_CHUNK_RESPONSES:
 		case RINQ_CHUNK_CALLS_LOOK:

@@ -6,7 +6,9 @@
  * Executors do it between requests, one at a time in each database, in pieces
  * that the next request does not have to wait for long.  While a piece was not
  * the last one, the next follows after the next request, or at once when there
- * is none, so that deleting is faster than any writing.
+ * is none, so that deleting is faster than any writing.  When there are no
+ * requests, and what is kept becomes too old, the peer has the outbox worker do
+ * it: each purge says when that will be.
  *
  * How many requests are remembered, and how large their responses are together,
  * is counted roughly in shared memory: by who handles requests, and who deletes.
@@ -32,6 +34,8 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "guc.h"
+#include "ipc/outbox_due.h"
+#include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -41,6 +45,7 @@
 #define INTERVAL 60000			/* ms between purges, unless what is kept is
 								 * younger */
 #define PIECE 2000				/* rows dealt with at a time */
+#define MORE_DELAY 100			/* ms between pieces, without executors */
 #define RETRY_DELAY 10000		/* ms after a purge that has failed */
 #define TELL_INTERVAL 600000	/* ms between log entries about limits */
 #define COUNT_INTERVAL 600000	/* ms between counts, while a limit is reached */
@@ -50,9 +55,29 @@
 typedef struct Purge
 {
 	RinqDatabase *db;
+	bool		ordered;		/* by the peer */
 	bool		more;			/* there is more to do */
-	bool		done;			/* no error was raised */
+	bool		done;			/* no error was raised, and no lock missing */
+	TimestampTz next;			/* when what is left is too old; DT_NOEND:
+								 * there is none */
 } Purge;
+
+/* tables that rows are deleted from */
+static const char *const purged_tables[] = {
+	"inbox_handled", "inbox_attempt", "inbox_dead_letter", "stored_notification"
+};
+
+static bool written;			/* this process has recorded something since
+								 * the last purge */
+
+/*
+ * Note that this process records something, which will be too old some time.
+ */
+void
+rinq_purge_written(void)
+{
+	written = true;
+}
 
 /*
  * Count a request that was handled, and what is kept of its response.
@@ -62,6 +87,7 @@ rinq_purge_count(RinqDatabase *db, Size response)
 {
 	pg_atomic_fetch_add_u64(&db->handled_rows, 1);
 	pg_atomic_fetch_add_u64(&db->handled_bytes, response);
+	rinq_purge_written();
 }
 
 static void
@@ -101,7 +127,7 @@ limit_reached(RinqDatabase *db)
 static int64
 purge_interval(void)
 {
-	int			shortest = rinq_dedup_retention;
+	int			shortest = Min(rinq_dedup_retention, rinq_notification_retention);
 
 	if (rinq_dead_letter_retention > 0)
 		shortest = Min(shortest, rinq_dead_letter_retention);
@@ -109,11 +135,23 @@ purge_interval(void)
 }
 
 /*
- * Tell whether there is something to do.  The process that is told so first
- * does it.
+ * Have what was recorded looked at by the outbox worker soon, unless an executor
+ * does before.  It is committed, so that a purge that begins from now on sees it.
+ */
+static void
+expect_purge(RinqDatabase *db)
+{
+	if (written)
+		rinq_purge_due_lower(db, rinq_clock_ms() + 2 * purge_interval());
+	written = false;
+}
+
+/*
+ * Tell whether there is something to do, or may be, since the peer has ordered it.
+ * The process that is told so first does it.
  */
 static bool
-is_purge_due(RinqDatabase *db)
+is_purge_due(RinqDatabase *db, bool ordered)
 {
 	int64		now = rinq_clock_ms();
 	int64		interval = purge_interval();
@@ -121,12 +159,13 @@ is_purge_due(RinqDatabase *db)
 
 	if (now < db->purge_not_before || RecoveryInProgress())
 		return false;
-	if (!db->purge_more && now - (int64) pg_atomic_read_u64(&db->last_purge) < interval &&
+	if (!ordered && !db->purge_more && now - (int64) pg_atomic_read_u64(&db->last_purge) < interval &&
 		(!db->handled_counted || !limit_reached(db)))
 		return false;
 	if (!pg_atomic_compare_exchange_u32(&db->purger, &nobody, (uint32) MyProcPid))
 		return false;
-	pg_atomic_write_u64(&db->last_purge, (uint64) now);
+	if (!ordered)
+		pg_atomic_write_u64(&db->last_purge, (uint64) now);
 	return true;
 }
 
@@ -225,36 +264,55 @@ delete_oldest(Oid schema, const char *name, const char *column, const char *size
 	return rows;
 }
 
-/* Delete requests that were set aside long ago, if there is a limit for that. */
+/* Note when the oldest row of a table is too old; one of the future counts as new. */
 static void
-delete_old_dead_letters(Purge *purge, Oid schema)
+note_oldest(Purge *purge, Oid schema, const char *name, const char *column, int64 kept)
 {
-	int64		bytes;
+	RinqOwnTable table;
+	bool		isnull;
+	Datum		oldest;
 
-	if (rinq_dead_letter_retention == 0)
-		return;
-	purge->more |= delete_oldest(schema, "inbox_dead_letter", "recorded", "0",
-								 TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-															 -INT64CONST(1000) * rinq_dead_letter_retention),
-								 PIECE, &bytes) >= PIECE;
+	rinq_own_table_open(&table, schema, name);
+	(void) rinq_own_table_execute(psprintf("SELECT pg_catalog.min(%s) FROM %s", column, table.name), 0, NULL, NULL, NULL);
+	Assert(SPI_processed == 1);
+	oldest = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (!isnull)
+		purge->next = Min(purge->next,
+						  TimestampTzPlusMilliseconds(Min(DatumGetTimestampTz(oldest), GetCurrentTimestamp()), kept));
+	rinq_own_table_close(&table);
+}
+
+/*
+ * Delete a piece of the rows of a table that are older than a number of seconds.
+ * Returns how many those were, and the bytes in their payloads.
+ */
+static int64
+delete_expired(Purge *purge, Oid schema, const char *name, const char *column, const char *size,
+			   int retention, int64 *bytes)
+{
+	int64		kept = INT64CONST(1000) * retention;
+	int64		rows = delete_oldest(schema, name, column, size,
+									 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), -kept), PIECE, bytes);
+
+	purge->more |= rows >= PIECE;
+	note_oldest(purge, schema, name, column, kept);
+	return rows;
 }
 
 static void
 delete_old(Purge *purge, Oid schema)
 {
-	TimestampTz before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													 -INT64CONST(1000) * rinq_dedup_retention);
 	int64		rows;
 	int64		bytes;
 
-	rows = delete_oldest(schema, "inbox_handled", "handled", "pg_catalog.octet_length(payload)",
-						 before, PIECE, &bytes);
+	rows = delete_expired(purge, schema, "inbox_handled", "handled", "pg_catalog.octet_length(payload)",
+						  rinq_dedup_retention, &bytes);
 	subtract_from_counter(&purge->db->handled_rows, rows);
 	subtract_from_counter(&purge->db->handled_bytes, bytes);
-	purge->more |= rows >= PIECE;
-	rows = delete_oldest(schema, "inbox_attempt", "last", "0", before, PIECE, &bytes);
-	purge->more |= rows >= PIECE;
-	delete_old_dead_letters(purge, schema);
+	(void) delete_expired(purge, schema, "inbox_attempt", "last", "0", rinq_dedup_retention, &bytes);
+	(void) delete_expired(purge, schema, "stored_notification", "stored", "0", rinq_notification_retention, &bytes);
+	if (rinq_dead_letter_retention > 0)
+		(void) delete_expired(purge, schema, "inbox_dead_letter", "recorded", "0", rinq_dead_letter_retention, &bytes);
 }
 
 /* Log that a limit takes something away that was meant to stay for longer. */
@@ -345,18 +403,82 @@ drop_excess_responses(Purge *purge, Oid schema)
 	purge->more |= wanted > bytes;
 }
 
+/*
+ * Lock all tables, and what says what they are to look like; false when that would
+ * have to wait, which the outbox worker does for no other process.
+ */
+static bool
+lock_purged_tables(Oid schema)
+{
+	Oid			manifest = get_relname_relid("manifest", schema);
+	int			i;
+
+	if (!rinq_try_lock_extension() || !OidIsValid(manifest) ||
+		!ConditionalLockRelationOid(manifest, AccessShareLock))
+		return false;
+	for (i = 0; i < (int) lengthof(purged_tables); i++)
+	{
+		Oid			relid = get_relname_relid(purged_tables[i], schema);
+
+		if (!OidIsValid(relid) || !ConditionalLockRelationOid(relid, RowExclusiveLock))
+			return false;
+	}
+	return true;
+}
+
 static void
 delete_piece(void *arg)
 {
 	Purge	   *purge = arg;
 	Oid			schema = rinq_internal_schema();
 
+	if (!OidIsValid(schema) || !lock_purged_tables(schema))
+		return;
 	if (must_count(purge->db, file_of(schema, "inbox_handled")))
 		count_all(purge->db, schema);
 	delete_old(purge, schema);
 	delete_excess_rows(purge, schema);
 	drop_excess_responses(purge, schema);
 	purge->done = true;
+}
+
+/* Set when the outbox worker has to purge, after a purge. */
+static void
+set_purge_due(const Purge *purge)
+{
+	int64		now = rinq_clock_ms();
+	int64		left = (purge->next - GetCurrentTimestamp()) / 1000;
+
+	if (!purge->done)
+		rinq_purge_due_lower(purge->db, now + RETRY_DELAY);
+	else if (purge->more)
+		rinq_purge_due_lower(purge->db, now + (purge->ordered ? MORE_DELAY : 2 * purge_interval()));
+	else if (purge->next != DT_NOEND)
+		rinq_purge_due_lower(purge->db, now + Max(left, purge_interval()) + purge_interval());
+}
+
+/* Let others purge, if this process does. */
+static bool
+leave_purge(RinqDatabase *db)
+{
+	uint32		me = (uint32) MyProcPid;
+
+	return pg_atomic_compare_exchange_u32(&db->purger, &me, 0);
+}
+
+/* Delete a piece of what is too old or too much, as the process that purges. */
+static void
+purge_piece(RinqDatabase *db, bool ordered, MemoryContext context)
+{
+	Purge		purge = {db, ordered, false, false, DT_NOEND};
+
+	/* what is recorded from here on may not be seen */
+	pg_atomic_write_u64(&db->purge_due, PG_INT64_MAX);
+	(void) rinq_keep_books(delete_piece, &purge, false, LOCK_TIMEOUT, context);
+	db->purge_more = purge.done && purge.more;
+	db->purge_not_before = purge.done ? 0 : rinq_clock_ms() + RETRY_DELAY;
+	set_purge_due(&purge);
+	(void) leave_purge(db);
 }
 
 /*
@@ -366,24 +488,30 @@ delete_piece(void *arg)
 bool
 rinq_purge(RinqDatabase *db, MemoryContext context)
 {
-	Purge		purge = {db, false, false};
-
-	if (!is_purge_due(db))
+	expect_purge(db);
+	if (!is_purge_due(db, false))
 		return false;
-	(void) rinq_keep_books(delete_piece, &purge, false, LOCK_TIMEOUT, context);
-	db->purge_more = purge.done && purge.more;
-	db->purge_not_before = purge.done ? 0 : rinq_clock_ms() + RETRY_DELAY;
-	rinq_purge_leave(db);
+	purge_piece(db, false, context);
 	return db->purge_more;
 }
 
 /*
- * Let others purge, if this process does, or ends while it does.
+ * Do so in the outbox worker, since the peer has ordered it.
+ */
+void
+rinq_purge_ordered(RinqDatabase *db, MemoryContext context)
+{
+	if (is_purge_due(db, true))
+		purge_piece(db, true, context);
+}
+
+/*
+ * Leave it to others, since this process ends: when it was in the middle of a
+ * purge, it is not known when the next is due.
  */
 void
 rinq_purge_leave(RinqDatabase *db)
 {
-	uint32		me = (uint32) MyProcPid;
-
-	(void) pg_atomic_compare_exchange_u32(&db->purger, &me, 0);
+	written |= leave_purge(db);
+	expect_purge(db);
 }

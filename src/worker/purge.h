@@ -12,8 +12,10 @@
 
 #include "ipc/shared.h"
 
+extern void rinq_purge_written(void);
 extern void rinq_purge_count(RinqDatabase *db, Size response);
 extern bool rinq_purge(RinqDatabase *db, MemoryContext context);
+extern void rinq_purge_ordered(RinqDatabase *db, MemoryContext context);
 extern void rinq_purge_leave(RinqDatabase *db);
 
 #endif							/* RINQ_PURGE_H */

@@ -18,6 +18,7 @@
 #include "compat.h"
 
 #include "guc.h"
+#include "ipc/outbox_due.h"
 #include "peer/process.h"
 #include "peer/sending/outbox_link.h"
 #include "peer/sending/outbox_watch.h"
@@ -30,6 +31,10 @@
 								 * happens */
 #define TIDY_AGAIN 5000			/* ms from the end of an outbox worker to the
 								 * next, which goes on giving space back */
+
+#define RELOAD_DELAY 1000		/* ms until all processes have new settings */
+#define PURGE_AGAIN 120000		/* ms until another order to purge, unless the
+								 * outbox worker says when the next is due */
 
 static int64 last_check;
 static uint64 last_seen_sent;	/* a counter, to tell whether something has
@@ -76,6 +81,40 @@ rinq_outbox_watch_space(void)
 	if (rinq_peer.now < due)
 		return due;
 	return rinq_outbox_link_up() ? 0 : rinq_peer.now + SECOND_LOOK;
+}
+
+/*
+ * Have the outbox worker delete what was recorded of requests long ago, when no
+ * executor has: in a database that is quiet there is none.  Returns when to look
+ * again, or 0.
+ */
+int64
+rinq_outbox_watch_records(void)
+{
+	pg_atomic_uint64 *due = &rinq_peer.db->purge_due;
+	int64		now = rinq_peer.now;
+
+	if (pg_atomic_read_u64(due) == PG_INT64_MAX || !rinq_peer.ready || !rinq_outbox_is_ours())
+		return 0;
+	if (now < (int64) pg_atomic_read_u64(due))
+		return (int64) pg_atomic_read_u64(due);
+	if (!rinq_outbox_link_up())
+		return now + SECOND_LOOK;
+
+	/* before the order, whose outcome sets it to another time */
+	pg_atomic_write_u64(due, now + PURGE_AGAIN);
+	if (!rinq_outbox_tell(RINQ_CHUNK_PURGE, NULL, 0, 0))
+		pg_atomic_write_u64(due, now + SECOND_LOOK);
+	return (int64) pg_atomic_read_u64(due);
+}
+
+/*
+ * Note that settings have changed, among them how long records are kept.
+ */
+void
+rinq_outbox_watch_reload(void)
+{
+	rinq_purge_due_lower(rinq_peer.db, rinq_peer.now + RELOAD_DELAY);
 }
 
 /*

@@ -14,6 +14,8 @@
 
 extern int64 rinq_outbox_watch(bool idle, bool scans);
 extern int64 rinq_outbox_watch_space(void);
+extern int64 rinq_outbox_watch_records(void);
+extern void rinq_outbox_watch_reload(void);
 extern void rinq_outbox_listed(const RinqOutboxItem *items, uint32 count);
 extern void rinq_outbox_watch_worker_lost(void);
 

@@ -501,6 +501,7 @@ rinq_sender_step(bool calls)
 	next = rinq_clock_earlier(next, rinq_outbox_watch(obstacle == OBSTACLE_NONE && !rinq_intake_busy(),
 													  rinq_intake_scans()));
 	next = rinq_clock_earlier(next, rinq_outbox_watch_space());
+	next = rinq_clock_earlier(next, rinq_outbox_watch_records());
 	next = rinq_clock_earlier(next, rinq_outbox_look_when_due());
 	next = rinq_clock_earlier(next, rinq_outbox_look_for_stall(obstacle_text(obstacle)));
 	show_status();
