@@ -234,3 +234,15 @@ class Prepared(case.Case):
         db.sql("COMMIT PREPARED 'd'")
         collector.wait(3)
         self.assertEqual(collector.payloads, [4, 1, 5])
+
+    def test_prepared_durable_calls_end_in_time(self):
+        db = self.database()
+        for name in ("first", "second"):
+            db.sql("BEGIN; SELECT rinq_call_durable('ex-2pc-calls', '%s', timeout => '1500 ms'); PREPARE TRANSACTION '%s'" % (name, name))
+            db.sql("COMMIT PREPARED '%s'" % name)
+            wait_until(lambda: db.value("SELECT outcome FROM rinq_durable_calls WHERE command = '%s'" % name), lambda outcome: outcome in ("timeout", "not sent"),
+                       30, "the end of the %s call" % name)
+        db.sql("BEGIN; SELECT rinq_call_durable('ex-2pc-calls', 'third'); COMMIT;"
+               " BEGIN; SELECT rinq_durable_call_cancel(id) FROM rinq_durable_calls WHERE outcome IS NULL; PREPARE TRANSACTION 'third'")
+        db.sql("COMMIT PREPARED 'third'")
+        self.assertEqual(db.value("SELECT outcome FROM rinq_durable_calls WHERE command = 'third'"), "cancelled")

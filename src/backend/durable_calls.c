@@ -26,6 +26,7 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "guc.h"
+#include "ipc/outbox_due.h"
 #include "ipc/slots.h"
 #include "miscadmin.h"
 #include "protocol/packed.h"
@@ -231,22 +232,6 @@ rinq_durable_call_ask(RinqDatabase *db, RinqOutbound *message, const RinqFields 
 	rinq_send_at_commit(db, message, fields);
 }
 
-/*
- * Tell the peer of a database when it has to look at durable calls, at the
- * latest: a moment on the wall clock in ms.
- */
-static void
-tell_call_due(RinqDatabase *db, int64 due)
-{
-	uint64		old = pg_atomic_read_u64(&db->durable_due);
-
-	Assert(due > 0);
-	while ((old == 0 || (uint64) due < old) &&
-		   !pg_atomic_compare_exchange_u64(&db->durable_due, &old, (uint64) due))
-		;
-	rinq_wake_peer(db);
-}
-
 static void
 due_xact_callback(XactEvent event, void *arg)
 {
@@ -255,7 +240,7 @@ due_xact_callback(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
-			tell_call_due(due_database, due_first);
+			rinq_call_due_lower(due_database, due_first);
 			/* FALLTHROUGH */
 		case XACT_EVENT_PREPARE:
 		case XACT_EVENT_ABORT:

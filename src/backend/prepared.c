@@ -24,6 +24,8 @@
 #include "access/parallel.h"
 #include "backend/own_schema.h"
 #include "backend/prepared.h"
+#include "base/clock.h"
+#include "ipc/outbox_due.h"
 #include "ipc/sendqueue.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
@@ -44,6 +46,17 @@ commits_prepared(void)
 }
 
 /*
+ * Have the outbox scanned, and durable calls looked at, since a transaction was
+ * committed that was prepared before.  Nothing here can fail.
+ */
+void
+rinq_prepared_committed(RinqDatabase *db)
+{
+	rinq_sendqueue_want_scan(db);
+	rinq_call_due_lower(db, rinq_wall_ms());
+}
+
+/*
  * Ask for a scan when the table is invalidated; all of the cache is when this
  * process has missed messages.  Nothing here can fail.
  */
@@ -61,7 +74,7 @@ relation_invalidated(Datum arg, Oid relid)
 		if (db->oid == MyDatabaseId && db->presence == RINQ_PRESENT &&
 			OidIsValid(db->prepared_signal) &&
 			(relid == db->prepared_signal || !OidIsValid(relid)))
-			rinq_sendqueue_want_scan(db);
+			rinq_prepared_committed(db);
 	}
 }
 

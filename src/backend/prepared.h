@@ -15,6 +15,8 @@
 
 extern void rinq_prepared_init(void);
 
+extern void rinq_prepared_committed(RinqDatabase *db);
+
 /* in the transaction that is about to be prepared */
 extern void rinq_prepared_announce(RinqDatabase *db);
 

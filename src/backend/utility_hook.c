@@ -29,6 +29,7 @@
 #include "backend/own_ddl.h"
 #include "backend/own_dropped.h"
 #include "backend/own_schema.h"
+#include "backend/prepared.h"
 #include "backend/registration.h"
 #include "backend/request_context.h"
 #include "backend/server_ddl.h"
@@ -449,17 +450,14 @@ tell_about_reassigning(ReassignOwnedStmt *command)
 	}
 }
 
-/*
- * Have the outbox scanned: a prepared transaction may have written durable
- * messages.
- */
+/* Have found what a transaction has written that was prepared: durable messages and calls. */
 static void
-rescan_outbox(void)
+prepared_committed(void)
 {
 	RinqDatabase *db = rinq_my_database();
 
 	if (db != NULL && db->presence == RINQ_PRESENT)
-		rinq_sendqueue_want_scan(db);
+		rinq_prepared_committed(db);
 }
 
 static void
@@ -503,7 +501,7 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 	if (rinq_server_ddl_done(command))
 		rinq_utility_hook_reread_at_commit();
 	if (committing)
-		rescan_outbox();
+		prepared_committed();
 	else if (rinq_own_ddl_done(command))
 		read_own_tables_again();
 }
