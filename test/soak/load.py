@@ -516,6 +516,9 @@ class Load:
                                          if account == "remote" and self.sizes.get(int(n), int(size)) != int(size)]
         self.keys_used_twice = [key for (key,) in self.sender.sql("SELECT key FROM keyed GROUP BY key HAVING count(DISTINCT id) > 1")]
         self.accounts["retried"].set_aside = {id for (id,) in self.receiver.sql("SELECT id FROM rinq_inbox_dead_letter WHERE namespace = 'soak.retried'")}
+        for name in ("once", "often"):  # a handler that the administrator ends has failed: nothing else has these set aside
+            self.accounts[name].set_aside = {id for (id,) in self.receiver.sql(
+                "SELECT id FROM rinq_inbox_dead_letter WHERE namespace = 'soak.%s' AND sqlstate = '57014'" % name)}
         for name in ("once", "often", "retried"):
             self.accounts[name].arrived.clear()
             self.accounts[name].arrived.update(id for (id,) in self.receiver.sql("SELECT id FROM handled WHERE account = " + quote(name)))
@@ -559,7 +562,7 @@ class Load:
 
     def problems(self):
         found = [problem for part in list(self.accounts.values()) + [self.calls_out, self.calls_in] for problem in part.problems()]
-        for name, database in (("retried", self.receiver), ("news, kept", self.sender)):
+        for name, database in (("retried", self.receiver), ("once", self.receiver), ("news, kept", self.sender)):
             both = self.accounts[name].set_aside & set(self.accounts[name].arrived)
             if both:
                 found.append("%s: %d were handled and set aside, such as %s" % (name, len(both), sorted(both)[0]))
