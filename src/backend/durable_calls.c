@@ -94,11 +94,14 @@ rinq_mailbox_leave_original(void)
 	static const char *const renew =
 	"UPDATE rinq_internal.mailbox SET id = DEFAULT, created = DEFAULT WHERE created OPERATOR(pg_catalog.<) $1";
 	Oid			type = TIMESTAMPTZOID;
-	Datum		own_since = TimestampTzGetDatum(rinq_identity_own_since());
+	Datum		own_since;
+
+	if (!rinq_identity_waits())
+		return;
+	own_since = TimestampTzGetDatum(rinq_identity_own_since());
 
 	/* looked for first: the triggers of an update fire without a row, too */
-	if (rinq_identity_waits() &&
-		rinq_own_table_execute("SELECT FROM rinq_internal.mailbox m WHERE m.created OPERATOR(pg_catalog.<) $1",
+	if (rinq_own_table_execute("SELECT FROM rinq_internal.mailbox m WHERE m.created OPERATOR(pg_catalog.<) $1",
 							   1, &type, &own_since, NULL) > 0)
 		(void) rinq_own_table_execute(renew, 1, &type, &own_since, NULL);
 }
