@@ -243,18 +243,19 @@ class Between(unittest.TestCase):
         release.set()
 
     def test_malformed_responses(self):
-        self.client.declare_namespace("nobody")
+        # a namespace of this test alone: take() would be given what another suite has left
+        self.client.declare_namespace("malformed-responses")
         for properties in ({"type": "x"}, {}, {"type": "f"}):
             waiter = {}
 
             def call():
                 try:
-                    self.client.call("nobody", "asks", timeout=30)
+                    self.client.call("malformed-responses", "asks", timeout=30)
                 except Exception as error:
                     waiter["error"] = error
             thread = threading.Thread(target=call)
             thread.start()
-            request = self.server.take("cmd.nobody")
+            request = self.server.take("cmd.malformed-responses")
             self.server.publish_raw("cmd.rsp", request.id, correlation_id=request.id, **properties)
             thread.join(40)
             self.assertIsInstance(waiter.get("error"), MalformedResponse, (properties, waiter, self.client.dropped_responses))

@@ -37,6 +37,8 @@
 								 * waits for is dropped */
 #define YIELD_CHECK 100			/* ms between looks at whether others still
 								 * need room */
+#define YIELD_WAIT 500			/* ms that others have to take a place that
+								 * was left for them: they try twice */
 #define MAX_ROLES 64			/* looked at in one turn */
 
 /* a role whose executors fail to start; InvalidOid: none can be started */
@@ -55,6 +57,8 @@ static RinqExecutorSlot seen[RINQ_MAX_EXECUTORS];
 static Failing failing[MAX_ROLES];
 static bool told_no_workers;
 static int64 last_reap;
+static int64 yield_after;		/* no further executor leaves for others
+								 * before */
 
 void
 rinq_pool_init(void)
@@ -62,6 +66,7 @@ rinq_pool_init(void)
 	memset(handles, 0, sizeof(handles));
 	memset(failing, 0, sizeof(failing));
 	told_no_workers = false;
+	yield_after = 0;
 }
 
 static void
@@ -184,6 +189,8 @@ reap_executors(void)
 		left = db->executors[i].leave;
 		role = db->executors[i].role;
 		LWLockRelease(rinq_peer.slots->request_lock);
+		if (left)
+			yield_after = rinq_peer.now + YIELD_WAIT;
 		if (ran)
 			start_worked(role);
 		else if (!left)
@@ -329,7 +336,8 @@ make_room_for_role(Oid role)
 /*
  * Have an executor leave for a worker that cannot be started otherwise, one
  * after another: an idle one if possible, else one that is busy, as soon as
- * its handler has ended.  "keep" are left in any case.
+ * its handler has ended.  The next leaves when the place of the one before has
+ * not been enough.  "keep" are left in any case.
  */
 static void
 yield_one(int keep)
@@ -341,15 +349,18 @@ yield_one(int keep)
 	bool		leaving = false;
 	int			i;
 
+	if (rinq_peer.now < yield_after)
+		return;
 	LWLockAcquire(rinq_peer.slots->request_lock, LW_EXCLUSIVE);
 	for (i = 0; i < RINQ_MAX_EXECUTORS; i++)
 	{
 		RinqExecutorSlot *executor = &db->executors[i];
 
+		if (executor->state == RINQ_EXECUTOR_LEAVING || (executor->leave && handles[i] != NULL))
+			leaving = true;
 		if (executor->state == RINQ_EXECUTOR_FREE)
 			continue;
 		count++;
-		leaving = leaving || executor->leave || executor->state == RINQ_EXECUTOR_LEAVING;
 		if (victim < 0 || executor->state == RINQ_EXECUTOR_IDLE)
 			victim = i;
 	}
