@@ -4,7 +4,7 @@ import socket
 import struct
 import threading
 
-from .scratch import free_port
+from .scratch import random_port
 
 _A, _AAAA = 1, 28
 _NXDOMAIN = 3
@@ -26,7 +26,7 @@ class NameServer:
         self.delays = {}
         self.asked = []
         self.mute = False
-        while not self._bind(free_port()):
+        while not self._bind(random_port()):
             pass
         self._tcp.listen()
         self.port = self._tcp.getsockname()[1]

@@ -68,25 +68,30 @@ def unprivileged_user():
     raise RuntimeError("no unprivileged account (postgres or nobody) to run PostgreSQL as")
 
 
-_handed_out = set()
+_reservations = []
+
+
+def random_port():
+    """One that the system does not give to outgoing connections: while a server is down, one of these could take its port."""
+    return random.randrange(15000, 32000)
 
 
 def free_port():
-    """A TCP port on loopback that is free now and that this process did not hand out before.
+    """A TCP port on loopback that is free now, and that no test of this machine was given before, as long as its process lives.
 
-    Not one that the system gives to outgoing connections: while a server is down, one of these could take its port.
-    Two test/run side by side have the even and the odd ones.
+    What reserves it from other test/run, and from this one, is the UDP port of the same number: the system gives it back in any case.
     """
     while True:
-        port = random.randrange(15000, 32000, 2) + (1 if os.environ.get("RINQ_TEST_SIDE") else 0)
-        if port in _handed_out:
-            continue
+        port = random_port()
+        reservation = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with socket.socket() as probe:
             try:
+                reservation.bind(("127.0.0.1", port))
                 probe.bind(("127.0.0.1", port))
             except OSError:
+                reservation.close()
                 continue
-        _handed_out.add(port)
+        _reservations.append(reservation)
         return port
 
 

@@ -8,8 +8,8 @@ MARK = "\x02suite ended "
 
 
 class Side:
-    def __init__(self, argv, environment):
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, errors="replace", env=environment)
+    def __init__(self, argv):
+        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, errors="replace")
 
     def run(self, name):
         """Run a suite; returns how many tests passed, and the names of those that failed and were skipped."""
