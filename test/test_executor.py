@@ -291,6 +291,8 @@ class Executor(case.PeerCase):
 
     def test_deadline_of_a_request_that_failed_ends_no_other(self):
         """Listeners with and without a limit share an executor: what was set for one request is not left for the next."""
+        self.server.configure(rinq__command_workers="1")
+        self.addCleanup(self.server.configure, rinq__command_workers="8")
         db = self.limited(timeout="'30 s'", body="RAISE EXCEPTION 'no';")
         db.handler("free", "PERFORM pg_sleep(1.5); RETURN to_jsonb(pg_backend_pid());")
         db.listen("free", "free")
