@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 
+# what is tried out before it comes into a release: no release by itself, but packages for this one
+EXPERIMENTAL, BASE = "experimental", "sid"
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SOURCE = "/usr/src/rinq"
 INSIDE = "RINQ_MATRIX_INSIDE"
@@ -97,6 +99,7 @@ class Root:
 
     def __init__(self, folder, release, mirror):
         self.release = release
+        self.base = BASE if release == EXPERIMENTAL else release
         self.mirror = mirror
         self.folder = os.path.join(folder, release)
         self.log = os.path.join(folder, release + ".debootstrap.log")
@@ -113,10 +116,12 @@ class Root:
         unfinished = self.folder + ".new"
         shutil.rmtree(unfinished, ignore_errors=True)
         with open(self.log, "w") as log:
-            status = subprocess.run(["debootstrap", "--variant=minbase", "--include=ca-certificates,make", self.release, unfinished]
+            status = subprocess.run(["debootstrap", "--variant=minbase", "--include=ca-certificates,make", self.base, unfinished]
                                     + ([self.mirror] if self.mirror else []), stdin=subprocess.DEVNULL, stdout=log, stderr=log).returncode
         if status != 0:
             raise CellError("debootstrap failed, see " + self.log)
+        if self.release == EXPERIMENTAL:
+            add_experimental(unfinished)
         os.rename(unfinished, self.folder)
 
     def enter(self):
@@ -165,11 +170,28 @@ class Root:
         words = capture(self.command(["pg_config", "--version"])).split()
         return words[1] if len(words) > 1 else "-"
 
+    def newest_postgresql(self):
+        """The major version of the newest PostgreSQL that it has a package of."""
+        capture(self.command(["apt-get", "-qq", "update"]))
+        names = capture(self.command(["apt-cache", "pkgnames", "postgresql-server-dev-"])).split()
+        found = [int(name.rpartition("-")[2]) for name in names if name.rpartition("-")[2].isdigit()]
+        if not found:
+            raise CellError("there is no package of PostgreSQL")
+        return max(found)
+
     def missing_libraries(self, folder, other):
         """What the programs and libraries of a folder need that another root folder has not: name and path."""
         needed = capture(self.command(["sh", "-c", 'find "$0" -type f \\( -name "*.so" -o -path "*/bin/*" \\) -exec ldd {} + 2>/dev/null', folder]))
         there = capture(other.command(["ldconfig", "-p"]))
         return {name: path for name, path in re.findall(r"^\s*(\S+) => (/\S+) ", needed, re.M) if "\t%s " % name not in there}
+
+
+def add_experimental(folder):
+    """Have apt know that suite beside the release, and take PostgreSQL from there, but nothing else."""
+    with open(os.path.join(folder, "etc/apt/sources.list"), "r+") as file:
+        file.write(re.sub(r"\b%s\b" % BASE, EXPERIMENTAL, file.read()))
+    with open(os.path.join(folder, "etc/apt/preferences.d/90matrix"), "w") as file:
+        file.write("Package: /^(postgresql|libpq|libecpg|libpgtypes)/\nPin: release a=%s\nPin-Priority: 990\n" % EXPERIMENTAL)
 
 
 def capture(argv):
