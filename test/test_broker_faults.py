@@ -1,5 +1,6 @@
 """The broker goes away, comes back, falls silent, refuses; the server does not notice and the peer finds its way back."""
 
+import re
 import time
 
 from rinqtest import case
@@ -317,6 +318,21 @@ class OtherBrokers(case.Case):
         broker.ctl("set_permissions", "-p", "guarded", broker.user, "^$", ".*", ".*")
         db = self.point_at(broker.dsn(self.world.proxy.port, vhost="guarded"))
         self.refused(db, "(?i)access|refused|permi")
+
+    def test_not_permitted_to_have_queues_of_its_own(self):
+        """The reason names another queue each time, by the identity that is tried, and is said once all the same."""
+        broker = self.world.broker
+        broker.ctl("add_vhost", "nameless")
+        broker.ctl("set_permissions", "-p", "nameless", broker.user, r"^(cmd|ntf)\..*", ".*", ".*")
+        db = self.point_at(broker.dsn(self.world.proxy.port, vhost="nameless"))
+        names = set()
+
+        def another():
+            names.add(re.search(r"access to queue '([0-9A-F]{4})", db.peer()["last_error"] or "access to queue '0000").group(1))
+            return len(names)
+        wait_until(another, lambda count: count >= 4, 60, "the same reason of three identities")
+        said = [line for line in self.server.log_since(self.log_start).splitlines() if "cannot connect" in line and '"%s"' % db.name in line]
+        self.assertEqual(len(said), 1, said)
 
     def test_identity_taken(self):
         """405 on each of the four queues in turn: another identity, at once."""

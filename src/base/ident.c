@@ -279,6 +279,34 @@ rinq_namespace_reserved(const char *name, size_t len)
 	return name != NULL && len > 0 && name[0] == '_';
 }
 
+/* Tell whether a name follows in quotes that is, or begins with, the short form of a peer. */
+static bool
+names_peer(const char *text)
+{
+	if (*text != '\'' && *text != '"')
+		return false;
+	for (int i = 1; i <= RINQ_PEER_SHORT_LEN; i++)
+	{
+		/* in lower case, it is none that a peer has written */
+		if (rinq_hex_digit(text[i]) < 0 || (text[i] >= 'a' && text[i] <= 'f'))
+			return false;
+	}
+	return text[RINQ_PEER_SHORT_LEN + 1] == text[0] || text[RINQ_PEER_SHORT_LEN + 1] == '.';
+}
+
+bool
+rinq_same_but_peers(const char *a, const char *b)
+{
+	while (*a == *b && *a != '\0')
+	{
+		size_t		step = names_peer(a) && names_peer(b) ? RINQ_PEER_SHORT_LEN + 1 : 1;
+
+		a += step;
+		b += step;
+	}
+	return *a == *b;
+}
+
 /*
  * Find the position after a message was numbered by this one; false when the
  * revision has no numbers left, so that the number never runs into the revision.

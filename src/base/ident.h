@@ -111,6 +111,13 @@ extern bool rinq_session_id_equal(const RinqSessionId *a, const RinqSessionId *b
 extern bool rinq_ref_equal(const RinqRef *a, const RinqRef *b);
 extern bool rinq_message_id_equal(const RinqMessageId *a, const RinqMessageId *b);
 
+/*
+ * Tell whether two texts are the same, whichever peers' queues they name: names
+ * in quotes that begin with the short form of a peer, which the next connection
+ * has another one of.
+ */
+extern bool rinq_same_but_peers(const char *a, const char *b);
+
 /* Copy an id without stray bytes between its parts, for hashing. */
 extern void rinq_message_id_key(const RinqMessageId *id, RinqMessageId *key);
 

@@ -392,7 +392,7 @@ connection_ended(const char *reason)
 				 errmsg("rinq peer %s for database \"%s\" lost its connection to broker %s",
 						rinq_peer.id_text, NameStr(rinq_peer.db->name), broker),
 				 errdetail_internal("%s", reason)));
-	else if (strcmp(told_error, reason) != 0)
+	else if (!rinq_same_but_peers(told_error, reason))
 		ereport(WARNING,
 				(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
 				 errmsg("rinq peer for database \"%s\" cannot connect to broker %s",

@@ -66,7 +66,7 @@ keep_connection(const char *connected_to, const char *obstacle)
 	rinq_attempts_end();
 	round_pause = rinq_backoff_next(round_pause, RINQ_FIRST_PAUSE, RINQ_LAST_PAUSE);
 	next_round = rinq_peer.now + round_pause;
-	if (strcmp(told_obstacle, obstacle) == 0)
+	if (rinq_same_but_peers(told_obstacle, obstacle))
 		return;
 	strlcpy(told_obstacle, obstacle, sizeof(told_obstacle));
 	rinq_peer_show_error(obstacle);

@@ -183,9 +183,50 @@ test_positions(void)
 	}
 }
 
+/* A reason is the same when it comes again, although the peer has another identity by then. */
+static void
+test_same_but_peers(void)
+{
+	static const struct
+	{
+		const char *a;
+		const char *b;
+		bool		same;
+	}			pairs[] =
+	{
+		{"", "", true},
+		{"", "x", false},
+		{"x", "", false},
+		{"refused", "refused", true},
+		{"refused", "refused it", false},
+		{"queue '191C' in vhost '/'", "queue 'A0F7' in vhost '/'", true},
+		{"queue '191C.req' in vhost '/'", "queue 'A0F7.req' in vhost '/'", true},
+		{"queue \"191C.rsp\": 403", "queue \"A0F7.rsp\": 403", true},
+		{"'191C' and '191C'", "'A0F7' and '1234'", true},
+		{"queue '191C.req'", "queue 'A0F7.rsp'", false},
+		{"queue '191C'", "queue 'A0F7.req'", false},
+		{"queue '191C'", "queue \"A0F7\"", false},
+		{"queue '191C", "queue 'A0F7", false},
+		{"queue '191C'", "queue 'A0F7' of another", false},
+		{"queue 191C ", "queue A0F7 ", false},
+		{"vhost 'cafe'", "vhost 'beef'", false},
+		{"queue 'cmd.orders'", "queue 'cmd.prices'", false},
+		{"queue '191CA'", "queue '191CB'", false},
+		{"'", "'", true},
+		{"'191", "'192", false},
+	};
+
+	for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++)
+	{
+		CHECK(rinq_same_but_peers(pairs[i].a, pairs[i].b) == pairs[i].same);
+		CHECK(rinq_same_but_peers(pairs[i].b, pairs[i].a) == pairs[i].same);
+	}
+}
+
 int
 main(void)
 {
+	test_same_but_peers();
 	test_positions();
 	test_forms();
 	test_refused();
