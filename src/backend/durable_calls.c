@@ -238,21 +238,15 @@ rinq_durable_call_ask(RinqDatabase *db, RinqOutbound *message, const RinqFields 
 static void
 due_xact_callback(XactEvent event, void *arg)
 {
-	if (due_database == NULL)
+	bool		committed = event == XACT_EVENT_COMMIT;
+
+	if (due_database == NULL ||
+		(!committed && event != XACT_EVENT_PREPARE && event != XACT_EVENT_ABORT))
 		return;
-	switch (event)
-	{
-		case XACT_EVENT_COMMIT:
-			rinq_call_due_lower(due_database, due_first);
-			/* FALLTHROUGH */
-		case XACT_EVENT_PREPARE:
-		case XACT_EVENT_ABORT:
-			due_database = NULL;
-			due_first = 0;
-			break;
-		default:
-			break;
-	}
+	if (committed)
+		rinq_call_due_lower(due_database, due_first);
+	due_database = NULL;
+	due_first = 0;
 }
 
 /*
