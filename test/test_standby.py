@@ -198,6 +198,35 @@ class Serving(Following):
             workers = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'rinq %s'"
             self.assertEqual(self.standbys[0].value(workers % "outbox"), "0")
             wait_until(lambda: self.standbys[0].value(workers % "reader"), lambda n: n == "0", description="readers to leave")
+            self.assertNotIn("have not moved", self.standbys[0].log_since(), "messages of the primary do not wait for the standby")
+
+    def test_serializable_by_default(self):
+        """PostgreSQL has no serializable transactions on a standby: those of the processes are of other kinds, and handlers' the next lower one."""
+        self.make_servers(0)
+        self.db.sql("ALTER ROLE postgres SET default_transaction_isolation = 'read committed'")
+        self.db.role("strict")
+        self.db.handler("level", "RETURN jsonb_build_array(current_setting('cluster_name'), current_setting('transaction_isolation'), pg_backend_pid());")
+        self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen TO strict")
+        self.db.sql("SELECT rinq_listen('level', 'level(rinq_request)', on_standby => true, max_concurrent => 1)", role="strict")
+        self.standbys = [self.make_standby("standby1", default_transaction_isolation="serializable")]
+        self.wait_serving("level", 2)
+        answers = [self.remote.call("level", "x") for _ in range(12)]
+        self.assertEqual({(name, level) for name, level, _ in answers}, {("primary", "read committed"), ("standby1", "repeatable read")})
+        self.assertEqual(len({pid for name, _, pid in answers if name == "standby1"}), 1, "the executor stays")
+        self.assertNotIn("serializable mode", self.standbys[0].log_since())
+
+    def test_suspended_as_the_primary_is(self):
+        """Also when the reason is found in the tables alone."""
+        self.make_servers(1)
+        self.wait_serving("read", 2)
+        self.db.sql("SET session_replication_role = replica; UPDATE rinq_internal.listener SET identity = gen_random_uuid() WHERE namespace = 'read'")
+        self.db.sql("SELECT rinq_start()")
+        for db in (self.db, self.on(self.standbys[0])):
+            row = db.wait_peer(lambda row: row["state"] == "suspended", description="to be suspended")
+            self.assertIn("another database, which is not known", row["last_error"])
+        self.wait_serving("read", 0)
+        self.db.sql("SELECT rinq_adopt()")
+        self.wait_serving("read", 2)
 
     def test_on_standby_contradicts_deduplication(self):
         self.make_servers(0)
@@ -324,6 +353,20 @@ class Promotion(Following):
             call = own.value("SELECT rinq_call_durable('service', 'now')")
             self.assertTrue(call.startswith(mailbox + "."), call)
             self.assertEqual(own.value("SELECT (rinq_wait('%s', '20 s')).payload" % call), "1")
+
+    def test_a_standby_of_a_standby(self):
+        """It follows through the one between, also when that has been promoted."""
+        self.make_servers(1)
+        middle = self.standbys[0]
+        self.standbys.append(self.make_standby("standby2", primary_conninfo="'host=%s port=%d user=postgres'" % (middle.socket_folder, middle.port)))
+        self.wait_serving("read", 3)
+        self.server.kill()
+        middle.psql("SELECT pg_promote()")
+        self.on(middle).sql("SELECT rinq_wait_ready()")
+        self.assertEqual([self.remote.queue_consumers("cmd." + namespace) for namespace in ("read", "primary")], [2, 1])
+        self.on(middle).sql("SELECT rinq_listen('later', 'who(rinq_request)', on_standby => true)")
+        self.wait_serving("later", 2)
+        self.assertEqual({tuple(self.remote.call("later", "who")) for _ in range(10)}, {("standby1", False), ("standby2", True)})
 
     def test_a_copy_that_is_started_for_itself(self):
         """A base backup without standby.signal cannot be told from the primary after a failover."""

@@ -291,21 +291,23 @@ rinq_identity_read(RinqDatabase *db, Oid schema, RinqIdentities *found)
 {
 	Claim		claims[RINQ_MAX_IDENTITIES];
 	int			count;
+	bool		renew;
 
 	memset(found, 0, sizeof(*found));
 	count = read_identities(found, claims);
 	judge_all(db, claims, count, found);
+	renew = found->count == 0 || any_template(claims, count);
+	if (found->suspended == RINQ_NOT_SUSPENDED && !renew && has_strays())
+		found->suspended = RINQ_SUSPENDED_PARTIAL;
 	if (found->suspended != RINQ_NOT_SUSPENDED || RecoveryInProgress())
 		return;					/* a standby writes nothing, and has the
 								 * primary's origin */
-	if (found->count == 0 || any_template(claims, count))
+	if (renew)
 	{
 		renew_identity(schema, &found->list[0].id);
 		found->list[0].owned = true;
 		found->count = 1;
 	}
-	else if (has_strays())
-		found->suspended = RINQ_SUSPENDED_PARTIAL;
 	else if (count > 0)
 		take_over(schema);
 	else if (found->count > 1)

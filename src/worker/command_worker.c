@@ -281,6 +281,19 @@ call_handler(RinqSlot *slot, const RinqFields *fields, RinqBytes *payload)
 }
 
 /*
+ * Begin the transaction of a handler.  On a standby, where PostgreSQL has no
+ * serializable ones, it has the next lower isolation instead.
+ */
+static void
+begin_handler(void)
+{
+	StartTransactionCommand();
+	if (XactIsoLevel == XACT_SERIALIZABLE && RecoveryInProgress())
+		XactIsoLevel = XACT_REPEATABLE_READ;
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+/*
  * Run the handler in a transaction.  The result is in the slot before the
  * commit, so that nothing can fail after it: without room for the result,
  * nothing is committed.  The handler's settings hold until the end, for
@@ -294,8 +307,7 @@ run_handler(RinqSlot *slot, const RinqFields *fields)
 
 	Assert(!IsTransactionState());
 	rinq_handler_entered = false;
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	begin_handler();
 	rinq_limit_arm(slot);
 	was_handled = call_handler(slot, fields, &payload);
 	if (!rinq_result_success(slot, payload))

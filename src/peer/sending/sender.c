@@ -470,7 +470,7 @@ obstacle_text(Obstacle obstacle)
 		return "the broker does not take messages as fast as they come";
 	if (next_tag != oldest_tag)
 		return "the broker does not confirm messages";
-	if (rinq_sent_waits_for_worker() || rinq_intake_scans())
+	if (rinq_sent_waits_for_worker() || (rinq_intake_scans() && rinq_outbox_is_ours()))
 		return "the outbox worker does not get on: it is not started, or waits for a lock on a table of the outbox";
 	return NULL;
 }
