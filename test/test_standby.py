@@ -200,6 +200,20 @@ class Serving(Following):
             wait_until(lambda: self.standbys[0].value(workers % "reader"), lambda n: n == "0", description="readers to leave")
             self.assertNotIn("have not moved", self.standbys[0].log_since(), "messages of the primary do not wait for the standby")
 
+    def test_it_finds_a_new_extension(self):
+        """In a database that was known to be without one; and on a primary where nothing happens afterwards."""
+        self.make_servers(0)
+        bare = self.world.database(extension=False)
+        self.standbys = [self.make_standby("standby1")]
+        self.wait_serving("read", 2)
+        wait_until(lambda: self.standbys[0].value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'rinq reader'"), lambda n: n == "0",
+                   description="all databases to be looked into")
+        bare.sql("CREATE EXTENSION rinq")
+        bare.handler("who", "RETURN '\"new\"';")
+        bare.sql("SELECT rinq_listen('new', 'who(rinq_request)', on_standby => true)")
+        # within a minute, if the standby has been up for long: usually much sooner
+        wait_until(lambda: self.remote.queue_consumers("cmd.new"), lambda n: n == 2, 90, "the standby to serve the new extension")
+
     def test_serializable_by_default(self):
         """PostgreSQL has no serializable transactions on a standby: those of the processes are of other kinds, and handlers' the next lower one."""
         self.make_servers(0)

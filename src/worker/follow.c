@@ -15,6 +15,7 @@
 
 #include "access/xlog.h"
 #include "access/xlogrecovery.h"
+#include "base/backoff.h"
 #include "base/clock.h"
 #include "ipc/slots.h"
 #include "ipc/worker.h"
@@ -23,12 +24,17 @@
 #define PROMOTION_CHECK 250		/* ms between looks whether a standby was
 								 * promoted */
 #define FOLLOW_INTERVAL 5000	/* ms between looks at what was replayed */
-#define FOLLOW_ABSENT 12		/* of these looks, one looks again for the
-								 * extension where it was not */
+#define FIRST_ABSENT FOLLOW_INTERVAL	/* ms between looks for the extension
+										 * where it was not; doubles, up to */
+#define LAST_ABSENT 60000
 
 static int64 next_follow;
-static uint32 follows;
 static XLogRecPtr followed_to;
+
+/* the same of databases that were without the extension */
+static int64 next_absent;
+static int	absent_pause;
+static XLogRecPtr absent_looked_to;
 
 /*
  * Begin to follow, if this server is a standby.
@@ -92,18 +98,34 @@ note_promotion(void)
 }
 
 /*
+ * Tell whether it is time to look for the extension where it was not.  What was
+ * replayed since the last time may be long ago, and all that there is.
+ */
+static bool
+is_absent_due(XLogRecPtr replayed)
+{
+	if (next_absent > rinq_clock_ms() || replayed == absent_looked_to)
+		return false;
+	absent_looked_to = replayed;
+	absent_pause = rinq_backoff_next(absent_pause, FIRST_ABSENT, LAST_ABSENT);
+	next_absent = rinq_clock_ms() + absent_pause;
+	return true;
+}
+
+/*
  * Find out what a standby has replayed: databases, the extension, listeners.
  */
 static void
 look_at_replayed(void)
 {
 	XLogRecPtr	replayed = GetXLogReplayRecPtr(NULL);
+	bool		absent = is_absent_due(replayed);
 
 	next_follow = rinq_clock_ms() + FOLLOW_INTERVAL;
-	if (replayed == followed_to)
+	if (replayed == followed_to && !absent)
 		return;
 	followed_to = replayed;
-	rinq_look_again(++follows % FOLLOW_ABSENT == 0);
+	rinq_look_again(absent);
 }
 
 /*
