@@ -132,8 +132,8 @@ drop_session_objects(void)
 {
 	Assert(OidIsValid(first_session_user));
 	StartTransactionCommand();
-	XactIsoLevel = XACT_READ_COMMITTED; /* a serializable one may be refused, or
-										 * have to wait */
+	XactIsoLevel = XACT_READ_COMMITTED; /* a serializable one may be refused,
+										 * or have to wait */
 	PushActiveSnapshot(GetTransactionSnapshot());
 	PortalHashTableDeleteAll();
 	DropAllPreparedStatements();

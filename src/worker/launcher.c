@@ -580,7 +580,10 @@ rinq_launcher_main(Datum arg)
 	before_shmem_exit(launcher_gone, (Datum) 0);
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 
-	/* a serializable transaction is refused on a standby, and may have to wait elsewhere */
+	/*
+	 * a serializable transaction is refused on a standby, and may have to
+	 * wait elsewhere
+	 */
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_SESSION);
 	supervision = MemoryContextAllocZero(TopMemoryContext,
 										 rinq_shared->num_databases * sizeof(Supervision));
