@@ -87,3 +87,8 @@ SELECT rinq_inbox_dead_letter_retry('58AEE146-191C.45@3#1', 'infinity');
 SELECT kind, command FROM rinq_inbox_waiting ORDER BY command;
 SELECT rinq_inbox_waiting_delete('58AEE146-191C.45@3#1'), rinq_inbox_dead_letter_delete('58AEE146-191C.45@3#1'), rinq_inbox_dead_letter_delete('58AEE146-191C.45@3#1');
 SELECT waiting, dead FROM rinq_inbox_status;
+
+-- what is tried again is so by whoever commits, and hears of it
+BEGIN;
+SELECT rinq_inbox_waiting_retry('58AEE146-191C.45@3#1');
+PREPARE TRANSACTION 'retries';

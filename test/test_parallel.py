@@ -83,6 +83,21 @@ class Parallel(case.PeerCase):
                     self.assertEqual(refused, marking == "u" or (marking == "r" and mode == WORKER), "%s: %s" % (call, error and error.text))
         self.assertGreater(min(seen.values()), 1, seen)
 
+    def test_views(self):
+        """They can be read in a parallel operation, in its workers and in its leader."""
+        self.db.handler("seen", "RETURN NULL;")
+        self.db.listen("seen", "seen")
+        views = [row[0] for row in self.db.sql("SELECT relname FROM pg_class WHERE relkind = 'v' AND relname LIKE 'rinq%'")]
+        self.assertIn("rinq_listeners", views)
+        for view in views:
+            self.wrap("IF i = 1 THEN PERFORM * FROM %s; END IF" % view)
+            for mode in (WORKER, LEADER):
+                with self.subTest(view=view, leader=mode == LEADER):
+                    error = self.run_in(mode)
+                    self.assertIn(error and error.sqlstate, (None, "25000"), error and error.text)
+                    if view == "rinq_listeners":
+                        self.assertIsNone(error, error and error.text)
+
     def test_nothing_is_sent(self):
         """With good arguments too, and the statement fails as a whole."""
         target = "%s.%d" % (self.remote.id, self.remote.new_session())

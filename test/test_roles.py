@@ -358,6 +358,46 @@ class Intruders(case.OwnDatabaseCase):
         self.assertEqual(self.remote.call("taken-over", "x", timeout=20), "postgres")
 
 
+class SettingsForClients(case.OwnDatabaseCase):
+    """ALTER ROLE and ALTER DATABASE ... SET role: clients become another role, and neither workers nor handlers do."""
+
+    def setUp(self):
+        super().setUp()
+        self.roles = [self.db.role(name + "_" + self.db.name, options) for name, options in
+                      (("handling", "LOGIN"), ("other", "LOGIN"), ("dba", "LOGIN SUPERUSER"))]
+        self.handling, self.other, self.dba = self.roles
+        self.db.sql("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO %s; GRANT %s TO %s;"
+                    "CREATE TABLE ended_as (role name, payload jsonb); GRANT INSERT ON ended_as TO PUBLIC" % (self.handling, self.other, self.handling))
+        self.db.handler("whoami", "RETURN jsonb_build_array(current_user, session_user);", role=self.handling)
+        self.db.sql("CREATE FUNCTION ended(r rinq_response) RETURNS void LANGUAGE sql AS 'INSERT INTO ended_as VALUES (current_user, r.payload)'", self.handling)
+
+    def tearDown(self):
+        super().tearDown()
+        self.db.drop()
+        self.server.psql("; ".join("DROP ROLE " + role for role in self.roles))
+
+    def set_role(self, whose, role):
+        self.db.sql("ALTER %s SET role = '%s'" % (whose, role), self.dba)
+
+    def check(self):
+        """What was registered and called as a role is handled as that role, whatever it is set to be."""
+        self.db.sql("SET role = 'none'; SELECT rinq_listen('whoami', 'whoami(rinq_request)')", self.handling)
+        self.assertEqual(self.remote.call("whoami", "x", timeout=20), [self.handling, self.handling])
+        self.db.sql("SET role = 'none'; SELECT rinq_call_durable('whoami', 'x', on_response => 'ended(rinq_response)')", self.handling)
+        wait_until(lambda: self.db.json("SELECT jsonb_agg(e) FROM ended_as e", self.dba),
+                   lambda rows: rows == [{"role": self.handling, "payload": [self.handling, self.handling]}], 20, "the outcome to be handled")
+
+    def test_of_a_role(self):
+        self.set_role("ROLE %s IN DATABASE %s" % (self.handling, self.db.name), self.other)
+        self.check()
+
+    def test_of_a_database(self):
+        """Its owner may do so; what reads the extension's tables is the superuser all the same."""
+        self.set_role("ROLE %s IN DATABASE %s" % (self.dba, self.db.name), "none")
+        self.set_role("DATABASE " + self.db.name, self.other)
+        self.check()
+
+
 class Lookalikes(case.Case):
     """Objects by the names of those that the extension uses."""
 

@@ -26,6 +26,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "backend/bus_server.h"
+#include "backend/own_relation.h"
 #include "backend/own_schema.h"
 #include "backend/server_options.h"
 #include "catalog/pg_class.h"
@@ -167,7 +168,7 @@ static List *
 scan_chosen(Relation rel)
 {
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Snapshot	snapshot = rinq_register_newest_snapshot(rel);
 	TableScanDesc scan = rinq_begin_scan(rel, snapshot);
 	List	   *names = NIL;
 

@@ -213,7 +213,7 @@ static bool
 is_relation_empty(Relation rel)
 {
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Snapshot	snapshot = rinq_register_newest_snapshot(rel);
 	TableScanDesc scan = rinq_begin_scan(rel, snapshot);
 	bool		empty = !table_scan_getnextslot(scan, ForwardScanDirection, slot);
 

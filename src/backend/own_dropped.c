@@ -18,6 +18,7 @@
 #include "access/tableam.h"
 #include "backend/outbox_internal.h"
 #include "backend/own_dropped.h"
+#include "backend/own_relation.h"
 #include "backend/own_schema.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
@@ -83,7 +84,7 @@ rinq_own_table_dropped(Oid relid)
 		return false;
 	subscription = sum == &waiting ? get_attnum(relid, "subscription") : InvalidAttrNumber;
 	rel = table_open(relid, NoLock);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	snapshot = rinq_register_newest_snapshot(rel);
 	slot = table_slot_create(rel, NULL);
 	scan = rinq_begin_scan(rel, snapshot);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))

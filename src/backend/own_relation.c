@@ -215,6 +215,17 @@ relation_shape(Relation rel)
 }
 
 /*
+ * Return a registered snapshot that sees what is committed by now in a table,
+ * whatever the transaction's own is.  It is that of the catalog, which there is
+ * in a parallel operation, too, where GetLatestSnapshot() is refused.
+ */
+Snapshot
+rinq_register_newest_snapshot(Relation rel)
+{
+	return RegisterSnapshot(GetCatalogSnapshot(RelationGetRelid(rel)));
+}
+
+/*
  * Look up the shape that the install script wrote down for a table; NULL when
  * there is none.
  */
@@ -240,7 +251,7 @@ recorded_shape(Relation rel)
 		return NULL;
 	}
 	slot = table_slot_create(manifest, NULL);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	snapshot = rinq_register_newest_snapshot(manifest);
 	scan = rinq_begin_scan(manifest, snapshot);
 	while (shape == NULL && table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "utils/relcache.h"
+#include "utils/snapshot.h"
 
 /* what is about to be done with a table */
 typedef enum RinqOwnUse
@@ -21,5 +22,6 @@ typedef enum RinqOwnUse
 
 extern char *rinq_own_relation_problem(Relation rel, RinqOwnUse use);
 extern void rinq_check_own_relation(Relation rel, RinqOwnUse use);
+extern Snapshot rinq_register_newest_snapshot(Relation rel);
 
 #endif							/* RINQ_OWN_RELATION_H */

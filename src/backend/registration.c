@@ -75,7 +75,7 @@ add_column(List *list, const char *table, const char *column, AddValue add)
 	}
 	number = get_attnum(relid, column);
 	slot = table_slot_create(rel, NULL);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	snapshot = rinq_register_newest_snapshot(rel);
 	scan = rinq_begin_scan(rel, snapshot);
 	Assert(number != InvalidAttrNumber);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))

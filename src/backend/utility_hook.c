@@ -61,6 +61,7 @@ static object_access_hook_type prev_object_access = NULL;
 /* what the current transaction has to do when it ends */
 static bool reread_at_commit = false;
 static bool adopt_at_commit = false;
+static bool inbox_at_commit = false;
 static bool rescan_at_end = false;
 static Oid	blocked_databases[MAX_BLOCKED];
 static int	num_blocked = 0;
@@ -188,6 +189,10 @@ utility_hook_xact_callback(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_PREPARE:
+			if (inbox_at_commit)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that has changed when rinq tries something again")));
 			if (reread_at_commit)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -210,6 +215,7 @@ utility_hook_xact_callback(XactEvent event, void *arg)
 			rinq_own_forget_dropped();
 			reread_at_commit = false;
 			adopt_at_commit = false;
+			inbox_at_commit = false;
 			rescan_at_end = false;
 			break;
 		default:
@@ -242,6 +248,17 @@ bool
 rinq_utility_hook_rereads_at_commit(void)
 {
 	return reread_at_commit;
+}
+
+/*
+ * Have the reader find out, when the transaction commits, when the next of what
+ * waits in the inbox is due.
+ */
+void
+rinq_utility_hook_inbox_at_commit(void)
+{
+	rinq_utility_hook_reread_at_commit();
+	inbox_at_commit = reread_at_commit;
 }
 
 /*

@@ -15,6 +15,9 @@ extern void rinq_utility_hook_init(void);
 extern void rinq_utility_hook_reread_at_commit(void);
 extern bool rinq_utility_hook_rereads_at_commit(void);
 
+/* and, with that, find out when what waits in the inbox is due */
+extern void rinq_utility_hook_inbox_at_commit(void);
+
 /* have the listeners read again at once, and the outbox */
 extern void rinq_utility_hook_reread_now(void);
 

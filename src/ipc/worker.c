@@ -16,7 +16,9 @@
 
 #include "guc.h"
 #include "ipc/worker.h"
+#include "miscadmin.h"
 #include "storage/latch.h"
+#include "utils/guc.h"
 
 /*
  * Tell from when on workers run: on a standby only where that is wanted.
@@ -87,6 +89,44 @@ rinq_worker_attach(RinqWorkerArgs *args)
 		args->database >= rinq_shared->num_databases)
 		elog(ERROR, "rinq worker started with bad arguments");
 	return &rinq_shared->databases[args->database];
+}
+
+/*
+ * Connect to the database as a role, the superuser for none, and be that role:
+ * what ALTER ROLE or ALTER DATABASE ... SET role says is for clients.  A handler
+ * runs as whoever has registered it, and who reads the extension's tables has to
+ * be able to.
+ */
+void
+rinq_worker_connect(const RinqWorkerArgs *args, Oid role, uint32 flags)
+{
+	BackgroundWorkerInitializeConnectionByOid(args->dboid, role, flags);
+	SetConfigOption("role", "none", PGC_USERSET, PGC_S_OVERRIDE);
+	Assert(!OidIsValid(GetCurrentRoleId()));
+}
+
+/*
+ * Connect to the database for work on the extension's own tables, whatever
+ * is set for those who use it.
+ */
+void
+rinq_worker_connect_to_own_tables(const RinqWorkerArgs *args)
+{
+	static const char *const settings[][2] = {
+		{"search_path", "pg_catalog, pg_temp"},
+		{"statement_timeout", "0"},
+		{"transaction_timeout", "0"},	/* from 17 on */
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_isolation", "read committed"}
+	};
+	int			i;
+
+	rinq_worker_connect(args, InvalidOid, 0);
+	for (i = 0; i < (int) lengthof(settings); i++)
+	{
+		if (GetConfigOption(settings[i][0], true, false) != NULL)
+			SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_SESSION);
+	}
 }
 
 /*

@@ -37,6 +37,8 @@ extern bool rinq_start_worker(const char *kind, const char *entry,
 							  const RinqWorkerArgs *args,
 							  BackgroundWorkerHandle **handle);
 extern RinqDatabase *rinq_worker_attach(RinqWorkerArgs *args);
+extern void rinq_worker_connect(const RinqWorkerArgs *args, Oid role, uint32 flags);
+extern void rinq_worker_connect_to_own_tables(const RinqWorkerArgs *args);
 extern void rinq_worker_left(RinqDatabase *db);
 
 #endif							/* RINQ_WORKER_H */

@@ -288,7 +288,7 @@ rinq_inbox_due(PG_FUNCTION_ARGS)
 				 errmsg("inbox_due must be called as a trigger")));
 	rinq_refuse_parallel(fcinfo);
 	if (!rinq_own_tables_in_use())
-		rinq_utility_hook_reread_at_commit();
+		rinq_utility_hook_inbox_at_commit();
 	return PointerGetDatum(NULL);
 }
 

@@ -613,8 +613,7 @@ rinq_executor_main(Datum arg)
 	pqsignal(SIGTERM, terminate_executor);
 	BackgroundWorkerUnblockSignals();
 
-	BackgroundWorkerInitializeConnectionByOid(args.dboid, args.role,
-											  RINQ_CONNECT_AS_ANY_ROLE);
+	rinq_worker_connect(&args, args.role, RINQ_CONNECT_AS_ANY_ROLE);
 	LWLockAcquire(slots->request_lock, LW_EXCLUSIVE);
 	me->ran = true;
 	LWLockRelease(slots->request_lock);

@@ -546,11 +546,9 @@ rinq_reader_main(Datum arg)
 	if (!announce_reader(&reading.as_of))
 		proc_exit(0);
 
-	BackgroundWorkerInitializeConnectionByOid(args.dboid, InvalidOid, 0);
+	rinq_worker_connect_to_own_tables(&args);
 	context = AllocSetContextCreate(TopMemoryContext, "rinq listeners",
 									ALLOCSET_DEFAULT_SIZES);
-	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_SESSION);
-	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_SESSION);
 
 	/*
 	 * Rows and indexes may still be waited for.  This is much less than
@@ -558,8 +556,6 @@ rinq_reader_main(Datum arg)
 	 * wait: the reader, which comes again, gives way and not the command.
 	 */
 	SetConfigOption("lock_timeout", "100ms", PGC_SUSET, PGC_S_SESSION);
-	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_SESSION);
-	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_SESSION);
 	pgstat_report_activity(STATE_RUNNING, "rinq: reading listeners");
 
 	if (read_database(&reading, context))

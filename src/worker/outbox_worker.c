@@ -459,11 +459,7 @@ do_turn(void)
 static void
 connect_to_database(void)
 {
-	BackgroundWorkerInitializeConnectionByOid(args.dboid, InvalidOid, 0);
-	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_SESSION);
-	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_SESSION);
-	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_SESSION);
-	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_SESSION);
+	rinq_worker_connect_to_own_tables(&args);
 
 	/* a removal that a standby does not have yet is no reason to wait */
 	SetConfigOption("synchronous_commit", "local", PGC_USERSET, PGC_S_SESSION);
