@@ -279,19 +279,30 @@ rinq_namespace_reserved(const char *name, size_t len)
 	return name != NULL && len > 0 && name[0] == '_';
 }
 
-/* Tell whether a name follows in quotes that is, or begins with, the short form of a peer. */
-static bool
-names_peer(const char *text)
+/* Count the upper-case hexadecimal digits that follow, as a peer writes them. */
+static size_t
+count_hex(const char *text)
 {
+	return strspn(text, "0123456789ABCDEF");
+}
+
+/*
+ * Return the length of a quote and what names a peer behind it: its id, or the
+ * short form alone, as the whole or the beginning of a name.  0 when it is none.
+ */
+static size_t
+peer_name_length(const char *text)
+{
+	size_t		len = 1;
+
 	if (*text != '\'' && *text != '"')
-		return false;
-	for (int i = 1; i <= RINQ_PEER_SHORT_LEN; i++)
-	{
-		/* in lower case, it is none that a peer has written */
-		if (rinq_hex_digit(text[i]) < 0 || (text[i] >= 'a' && text[i] <= 'f'))
-			return false;
-	}
-	return text[RINQ_PEER_SHORT_LEN + 1] == text[0] || text[RINQ_PEER_SHORT_LEN + 1] == '.';
+		return 0;
+	if (text[len + count_hex(text + len)] == '-')
+		len += count_hex(text + len) + 1;
+	if (count_hex(text + len) != RINQ_PEER_SHORT_LEN)
+		return 0;
+	len += RINQ_PEER_SHORT_LEN;
+	return text[len] == text[0] || text[len] == '.' ? len : 0;
 }
 
 bool
@@ -299,10 +310,11 @@ rinq_same_but_peers(const char *a, const char *b)
 {
 	while (*a == *b && *a != '\0')
 	{
-		size_t		step = names_peer(a) && names_peer(b) ? RINQ_PEER_SHORT_LEN + 1 : 1;
+		size_t		skip_a = peer_name_length(a);
+		size_t		skip_b = peer_name_length(b);
 
-		a += step;
-		b += step;
+		a += skip_a > 0 && skip_b > 0 ? skip_a : 1;
+		b += skip_a > 0 && skip_b > 0 ? skip_b : 1;
 	}
 	return *a == *b;
 }

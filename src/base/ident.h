@@ -112,9 +112,9 @@ extern bool rinq_ref_equal(const RinqRef *a, const RinqRef *b);
 extern bool rinq_message_id_equal(const RinqMessageId *a, const RinqMessageId *b);
 
 /*
- * Tell whether two texts are the same, whichever peers' queues they name: names
- * in quotes that begin with the short form of a peer, which the next connection
- * has another one of.
+ * Tell whether two texts are the same, whichever peers they name: names in quotes
+ * that begin with the id of a peer or its short form, of which the next connection
+ * has others.
  */
 extern bool rinq_same_but_peers(const char *a, const char *b);
 

@@ -212,6 +212,13 @@ test_same_but_peers(void)
 		{"vhost 'cafe'", "vhost 'beef'", false},
 		{"queue 'cmd.orders'", "queue 'cmd.prices'", false},
 		{"queue '191CA'", "queue '191CB'", false},
+		{"topic '58AEE146-191C.*' in", "topic '6B0854FC-0B0C.*' in", true},
+		{"topic '58AEE146-191C.*' in", "topic '16B0854FC-0B0C.*' in", true},
+		{"topic '58AEE146-191C.*' in", "topic '0B0C.*' in", true},
+		{"topic '58AEE146-191C.*'", "topic '6B0854FC-0B0C.x'", false},
+		{"topic '58AEE146-191C-191C'", "topic '6B0854FC-0B0C-191C'", false},
+		{"topic '58AEE146-'", "topic '6B0854FC-'", false},
+		{"topic '-191C'", "topic '-0B0C'", true},
 		{"'", "'", true},
 		{"'191", "'192", false},
 	};
