@@ -446,6 +446,21 @@ class Stuck(case.Case):
         wait_until(lambda: db.sql(check), lambda rows: rows == [], 20, "nothing to complain about")
 
 
+    def test_table_that_is_not_as_it_was_made(self):
+        """Which mailbox there is cannot be read then; the peer goes on with the one that it has, on its connection."""
+        db = self.database()
+        self.peer().serve("dc-table", lambda request: 1)
+        call = db.value("SELECT rinq_call_durable('dc-table', 'x')")
+        self.assertEqual(db.value("SELECT (rinq_wait('%s', '20 s')).payload" % call), "1")
+        row = db.peer()
+        for command in ("ALTER TABLE rinq_internal.durable_call ENABLE ROW LEVEL SECURITY", "ALTER TABLE rinq_internal.durable_call DISABLE ROW LEVEL SECURITY"):
+            db.sql(command)
+            db.sql("SELECT rinq_wait_ready()")
+            self.assertEqual((db.peer()["peer_id"], db.peer()["reconnects"]), (row["peer_id"], row["reconnects"]), command)
+        call = db.value("SELECT rinq_call_durable('dc-table', 'x')")
+        self.assertEqual(db.value("SELECT (rinq_wait('%s', '20 s')).payload" % call), "1")
+
+
 class NotSent(case.Case):
     @classmethod
     def make_world(cls):

@@ -2,9 +2,11 @@
 
 import os
 import re
+import threading
 
 from rinqtest import case
 from rinqtest.cluster import Database, quote
+from rinqtest.waiting import wait_until
 
 VHOST = "second"
 
@@ -112,6 +114,25 @@ class Connections(ServerCase):
         self.assertEqual(self.connected_to("", server="road")["peer_id"], before["peer_id"])
         self.db.sql("DROP SERVER road CASCADE")
         self.connected_by_settings()
+
+    def test_dropped_extension_leaves_in_order(self):
+        """The server goes with the extension; the peer ends what is under way, and does not turn to the broker of the settings meanwhile."""
+        release = threading.Event()
+        self.second.serve("slow", lambda request: release.wait(20) and request.payload)
+        self.db.handler("handle", "RETURN NULL;")
+        self.db.listen("leaving", "handle")
+        self.db.sql(self.create_sql())
+        row = self.connected_to(VHOST)
+        self.db.sql("SELECT rinq_wait_ready()")
+        call = self.db.start("SELECT rinq_call('slow', 'x', '9', '20s')")
+        self.second.wait_requests(where=lambda request: request.payload == 9)
+        mark = self.server.log_mark()
+        self.db.sql("DROP EXTENSION rinq CASCADE")
+        wait_until(lambda: self.second.queue_consumers("cmd.leaving"), lambda count: count == 0, description="nothing to be served any more")
+        release.set()
+        self.assertEqual(call.result(), [["9"]])
+        self.server.wait_log("rinq peer %s for database .* stopped" % row["peer_id"], mark, 20)
+        self.assertNotRegex(self.server.log_since(mark), 'database "%s" (connected to|lost its)' % self.db.name)
 
     def test_broker_that_is_of_no_use(self):
         """The connection stays, until that of the newest options is there; and so long the database is not ready."""

@@ -212,6 +212,25 @@ class StopStart(case.PeerCase):
         db.sql("CREATE EXTENSION rinq")
         db.wait_peer()
 
+    def test_dropped_extension_lets_calls_end(self):
+        """The peer stops in order, although the mailbox of durable calls has gone."""
+        release = threading.Event()
+        other = self.peer()
+        other.serve("elsewhere", lambda request: request.command == "once" or release.wait(20) and request.payload)
+        db = self.database()
+        db.handler("handle", "RETURN NULL;")
+        db.listen("dropping", "handle")
+        db.sql("SELECT rinq_wait_ready()")
+        durable = db.value("SELECT rinq_call_durable('elsewhere', 'once')")
+        self.assertEqual(db.value("SELECT (rinq_wait('%s', '20 s')).payload" % durable), "true")
+        call = db.start("SELECT rinq_call('elsewhere', 'slow', '9', '20s')")
+        other.wait_requests(where=lambda request: request.payload == 9)
+        db.sql("DROP EXTENSION rinq CASCADE")
+        wait_until(lambda: other.queue_consumers("cmd.dropping"), lambda count: count == 0, description="the peer to serve nothing any more")
+        release.set()
+        self.assertEqual(call.result(), [["9"]])
+        self.assertNotIn("lost its connection", self.server.log_since(self.log_start))
+
     def test_database_is_dropped_while_stopped(self):
         db = self.database()
         db.sql("SELECT rinq_stop()")

@@ -314,7 +314,7 @@ rinq_config_publish(RinqDatabase *db, Oid dboid, const RinqReading *reading)
 		resumed = db->identities.suspended != RINQ_NOT_SUSPENDED &&
 			reading->identities.suspended == RINQ_NOT_SUSPENDED;
 		db->identities = reading->identities;
-		if (db->identities.suspended != RINQ_NOT_SUSPENDED)
+		if (db->presence == RINQ_ABSENT || db->identities.suspended != RINQ_NOT_SUSPENDED)
 			db->stop = true;	/* the launcher sees to the rest */
 	}
 	name = db->name;
@@ -380,10 +380,10 @@ copy_packed_config(RinqDatabase *db, uint32 *serial)
 }
 
 /*
- * Reads the newest configuration into the current memory context, and its
- * serial number.
+ * Read the newest configuration into the current memory context, and its serial
+ * number; false when there is none, since the database is not to be served.
  */
-void
+bool
 rinq_config_fetch(RinqDatabase *db, RinqConfig *config, uint32 *serial)
 {
 	PackedConfig *packed = copy_packed_config(db, serial);
@@ -395,7 +395,7 @@ rinq_config_fetch(RinqDatabase *db, RinqConfig *config, uint32 *serial)
 	memset(&config->mailbox, 0, sizeof(config->mailbox));
 	config->mailbox_used = false;
 	if (packed == NULL)
-		return;
+		return false;
 	config->mailbox = packed->mailbox;
 	config->mailbox_used = packed->mailbox_used;
 	list = rinq_bytes(packed->data, packed->listeners);
@@ -408,4 +408,5 @@ rinq_config_fetch(RinqDatabase *db, RinqConfig *config, uint32 *serial)
 	unpack_server(&list, &config->server);
 	explicit_bzero(packed, packed_config_size(packed));
 	pfree(packed);
+	return true;
 }

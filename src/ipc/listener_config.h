@@ -85,8 +85,8 @@ typedef struct RinqConfig
 typedef struct RinqReading
 {
 	RinqPresence presence;
-	dsa_pointer config;			/* packed; of what is served, so nothing of a
-								 * suspended one */
+	dsa_pointer config;			/* packed; none of a database that is not
+								 * served */
 	RinqIdentities identities;
 	uint32		as_of;			/* what read_wanted was before the catalog was
 								 * read */
@@ -95,6 +95,6 @@ typedef struct RinqReading
 extern dsa_pointer rinq_config_pack(const RinqConfig *config);
 extern void rinq_config_publish(RinqDatabase *db, Oid dboid, const RinqReading *reading);
 extern void rinq_config_free(dsa_pointer config);
-extern void rinq_config_fetch(RinqDatabase *db, RinqConfig *config, uint32 *serial);
+extern bool rinq_config_fetch(RinqDatabase *db, RinqConfig *config, uint32 *serial);
 
 #endif							/* RINQ_IPC_LISTENER_CONFIG_H */

@@ -133,6 +133,11 @@ attach_peer(void)
 	return true;
 }
 
+/*
+ * Take over what the reader has found.  When the database is not to be served
+ * any more, there is nothing to take: the peer is about to stop, and until it
+ * has left it goes on with what it has, connection and mailbox included.
+ */
 static void
 read_config(void)
 {
@@ -142,14 +147,16 @@ read_config(void)
 	if (rinq_peer.db->config_serial == rinq_peer.config_seen)
 		return;
 	old = MemoryContextSwitchTo(TopMemoryContext);
-	rinq_config_fetch(rinq_peer.db, &config, &rinq_peer.config_seen);
-	rinq_consume_configure(config.listeners);
-	rinq_durable_configure(config.durable);
-	rinq_mailbox_configure(&config.mailbox, config.mailbox_used);
-	rinq_inbox_due_configured();
-	rinq_dispatch_configured();
-	if (rinq_peer_broker_configure(&config.server))
-		rinq_network_reload();
+	if (rinq_config_fetch(rinq_peer.db, &config, &rinq_peer.config_seen))
+	{
+		rinq_consume_configure(config.listeners);
+		rinq_durable_configure(config.durable);
+		rinq_mailbox_configure(&config.mailbox, config.mailbox_used);
+		rinq_inbox_due_configured();
+		rinq_dispatch_configured();
+		if (rinq_peer_broker_configure(&config.server))
+			rinq_network_reload();
+	}
 	MemoryContextSwitchTo(old);
 }
 

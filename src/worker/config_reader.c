@@ -527,7 +527,7 @@ read_database(RinqReading *reading, MemoryContext context)
 	SPI_finish();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
-	if (reading->presence == RINQ_PRESENT)
+	if (reading->presence == RINQ_PRESENT && reading->identities.suspended == RINQ_NOT_SUSPENDED)
 		reading->config = rinq_config_pack(&config);
 	return true;
 }

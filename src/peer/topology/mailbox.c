@@ -47,12 +47,14 @@ static int64 taken_since;		/* another server has it; 0 is not so */
 
 /*
  * Take what the reader has found: the mailbox of the database, and whether
- * anything in it hangs on that.  What was wanted once is wanted for good.
+ * anything in it hangs on that.  What was wanted once is wanted for good.  When
+ * the reader could not tell, since a table is not as it should be, what is known
+ * stays.
  */
 void
 rinq_mailbox_configure(const RinqPeerId *new_id, bool used)
 {
-	if (!rinq_peer_id_equal(new_id, &id))
+	if (new_id->clock != 0 && !rinq_peer_id_equal(new_id, &id))
 	{
 		if (state != MAILBOX_CLOSED && state != MAILBOX_WAITING)
 			rinq_peer_fail("the database has another mailbox");
