@@ -21,6 +21,7 @@ class RetryCase(InboxLooks, case.PeerCase):
         super().setUpClass()
         cls.db.sql("CREATE TABLE effects (id text, attempt int, trace text); CREATE SEQUENCE attempts")
         cls.db.handler("handle", BODY)
+        cls.db.handler("fine", "INSERT INTO effects VALUES (req.id, req.attempt); RETURN NULL;")
         cls.listen("quick", QUICK)
         cls.listen("none", None)
         cls.listen("once", QUICK, deduplicate="true")
@@ -95,6 +96,22 @@ class Retries(RetryCase):
         self.db.handler("moved", "INSERT INTO effects VALUES (req.id, req.attempt); RETURN NULL;")
         wait_until(self.effects, lambda rows: [row[0] for row in rows] == [message])
         self.settled()
+
+    def test_policy_that_allows_less_than_there_were(self):
+        """What waits is tried once more, as was said when it failed; and what ends it is that attempt's error."""
+        for policy in (None, dict(QUICK, attempts=2), QUICK):
+            for handler, command in (("fine", "until"), ("handle", "until")):
+                self.listen("less", dict(QUICK, attempts=1000))
+                self.db.sql("SELECT rinq_wait_ready()")
+                message = self.remote.execute("less", command, 1000)
+                wait_until(lambda: self.db.value("SELECT attempts FROM rinq_inbox_waiting WHERE id = '%s'" % message), lambda n: n and int(n) > 5)
+                self.listen("less", policy, handler)
+                if handler == "fine":
+                    wait_until(self.effects, lambda rows: [row[0] for row in rows] == [message])
+                    self.db.sql("TRUNCATE effects")
+                else:
+                    self.assertEqual(self.dead(message)["error"], "not before attempt 1000")
+                self.settled()
 
     def test_handler_that_may_not_run(self):
         """The role is gone, for all the listener knows: a caller is told, a command is written down."""

@@ -40,6 +40,7 @@ typedef struct Taking
 	RinqFields *fields;
 	MemoryContext context;
 	bool		found;
+	bool		unfinished;		/* the attempt before it has left no word */
 	bool		more;			/* there is another one that is due */
 	const char *reason;			/* why it was set aside; NULL: it was not */
 	TimestampTz next;			/* when the next one is due; DT_NOEND: there
@@ -83,6 +84,16 @@ taken_number(int column)
 	return rinq_inbox_types[column] == INT4OID ? DatumGetInt32(value) : DatumGetInt64(value);
 }
 
+/* Tell whether the row was as the attempt before has left it when it began: it was to come back by itself. */
+static bool
+is_taken_unfinished(void)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, RINQ_INBOX_TRIES + 2, &isnull);
+
+	return !isnull && DatumGetBool(value);
+}
+
 static void
 put_column(Taking *taking, int field, int column)
 {
@@ -122,6 +133,7 @@ read_taken(Taking *taking)
 	rinq_put_int64(taking->fields, common->first_received, taken_number(RINQ_INBOX_FIRST_RECEIVED));
 	taking->slot->deadline = deadline == 0 ? 0 : rinq_clock_of_wall(rinq_ms_of_timestamp(deadline));
 	rinq_inbox_tries = (int) taken_number(RINQ_INBOX_TRIES);
+	taking->unfinished = is_taken_unfinished();
 }
 
 /* rows of a namespace's commands, or of a subscription's notifications */
@@ -139,6 +151,9 @@ looked_for(const Taking *taking)
 	return CStringGetTextDatum(psprintf(" %.*s", (int) name.len, name.data));
 }
 
+/* how long after its beginning an attempt that leaves no word is due again */
+#define GRACE_OF_ATTEMPT "'" CppAsString2(RINQ_ATTEMPT_GRACE) " ms'::pg_catalog.interval"
+
 /* Take the one that has been due for longest, if there is one. */
 static void
 take_oldest(Taking *taking, const RinqOwnTable *table, Datum *values)
@@ -146,17 +161,18 @@ take_oldest(Taking *taking, const RinqOwnTable *table, Datum *values)
 	Oid			types[2] = {TEXTOID, OIDOID};
 
 	taking->found =
-		rinq_own_table_execute(psprintf("WITH n AS MATERIALIZED (SELECT id, digest FROM %s" THESE_ROWS
+		rinq_own_table_execute(psprintf("WITH n AS MATERIALIZED (SELECT id, digest, due OPERATOR(pg_catalog.=)"
+										" (last_attempt OPERATOR(pg_catalog.+) " GRACE_OF_ATTEMPT ") AS unfinished"
+										" FROM %s" THESE_ROWS
 										" AND due OPERATOR(pg_catalog.<=) pg_catalog.now()"
 										" ORDER BY due LIMIT 1 FOR UPDATE SKIP LOCKED),"
 										" u AS (UPDATE %s AS w SET attempts = w.attempts OPERATOR(pg_catalog.+) 1,"
 										" tries = w.tries OPERATOR(pg_catalog.+) 1, last_attempt = pg_catalog.now(),"
-										" due = pg_catalog.now() OPERATOR(pg_catalog.+)"
-										" '" CppAsString2(RINQ_ATTEMPT_GRACE) " ms'::pg_catalog.interval"
+										" due = pg_catalog.now() OPERATOR(pg_catalog.+) " GRACE_OF_ATTEMPT
 										" FROM n WHERE w.id OPERATOR(pg_catalog.=) n.id"
 										" AND w.digest OPERATOR(pg_catalog.=) n.digest"
-										" RETURNING w.*)"
-										" SELECT " RINQ_INBOX_COMMON_COLUMNS ", tries FROM u",
+										" RETURNING w.*, n.unfinished)"
+										" SELECT " RINQ_INBOX_COMMON_COLUMNS ", tries, unfinished FROM u",
 										table->name, table->name), 2, types, values, NULL) > 0;
 	if (taking->found)
 		read_taken(taking);
@@ -185,13 +201,17 @@ find_next_due(Taking *taking, const RinqOwnTable *table, Datum *values)
 	taking->more = taking->next <= GetCurrentTransactionStartTimestamp();
 }
 
-/* Say why a request or notification that was taken is not tried again; NULL when it is. */
+/*
+ * Say why a request or notification that was taken is not tried again; NULL when it
+ * is.  An attempt that was decided upon when the one before had failed is made, also
+ * where the policy allows less of them since then.
+ */
 static const char *
 reason_against(const Taking *taking)
 {
 	const RinqSlot *slot = taking->slot;
 
-	if (rinq_inbox_tries > rinq_inbox_attempts_allowed(slot, true))
+	if (taking->unfinished && rinq_inbox_tries > rinq_inbox_attempts_allowed(slot, true))
 		return is_notification(taking) ?
 			"the notification was given up, since its handler has ended its process, or could not be ended in order" :
 			"the request was given up, since its handler has ended its process, or could not be ended in order";
