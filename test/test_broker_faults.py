@@ -363,6 +363,9 @@ class OtherBrokers(case.Case):
     def test_old_broker(self):
         self.refused(self.point_at_fake(self.fake(version="3.4.4")), r"3\.4\.4")
 
+    def test_few_channels(self):
+        self.refused(self.point_at_fake(self.fake(channel_max=7)), "allows 7 channels for one connection .channel_max., and 8 are needed")
+
     def test_broker_requests_close(self):
         fake = self.fake()
         fake.on("exchange.declare", lambda connection, event: connection.send(0, "connection.close", code=320, text="CONNECTION_FORCED - bye") or True)

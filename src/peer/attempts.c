@@ -350,7 +350,8 @@ is_unfit(char *reason, size_t size)
 	}
 	if (rinq_conn_channel_max(conn) < CHANNEL_NAMESPACES)
 	{
-		strlcpy(reason, "the broker allows too few channels for one connection", size);
+		snprintf(reason, size, "the broker allows %u channels for one connection (channel_max), and %d are needed",
+				 rinq_conn_channel_max(conn), CHANNEL_NAMESPACES);
 		return true;
 	}
 	return false;
