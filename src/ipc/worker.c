@@ -94,7 +94,7 @@ rinq_worker_attach(RinqWorkerArgs *args)
 /*
  * Connect to the database as a role, the superuser for none, and be that role:
  * what ALTER ROLE or ALTER DATABASE ... SET role says is for clients.  A handler
- * runs as whoever has registered it, and who reads the extension's tables has to
+ * runs as the role that has registered it, and who reads the extension's tables has to
  * be able to.
  */
 void
