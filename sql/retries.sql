@@ -26,6 +26,8 @@ SELECT rinq_listen('retries', 'retried(rinq_request)', retry => '{"calls": "yes"
 SELECT rinq_listen('retries', 'retried(rinq_request)', order_by => '{}');
 SELECT rinq_listen('retries', 'retried(rinq_request)', order_by => '{a,NULL}');
 SELECT rinq_listen('retries', 'retried(rinq_request)', order_by => '{{a},{b}}');
+SELECT rinq_listen('retries', 'retried(rinq_request)', order_by => ARRAY[repeat('x', 1001)]);
+SELECT rinq_listen('retries', 'retried(rinq_request)', order_by => array_fill('x'::text, ARRAY[501]));
 CREATE FUNCTION retried_raw(req rinq_raw_request) RETURNS bytea LANGUAGE sql RETURN NULL::bytea;
 SELECT rinq_listen('retries', 'retried_raw(rinq_raw_request)', order_by => '{a}');
 DROP FUNCTION retried_raw;

@@ -450,6 +450,15 @@ class Ordered(case.PeerCase):
         expected = " ".join(str(number) for number in range(20) if number % 7 != 3)
         self.assertEqual(rows, [["7", expected], ["a", expected], ["b", expected]])
 
+    def test_path_that_cannot_be_sent(self):
+        """Refused at once: the reader could not read the table any more, with the listeners of everybody."""
+        db = self.database(encoding="SQL_ASCII")
+        db.handler("nothing", "RETURN NULL;")
+        for path in ("ARRAY[E'\\xff']", "ARRAY['a', E'\\xff', 'b']"):
+            self.assertSqlState(db.error("SELECT rinq_listen('bad', 'nothing(rinq_request)', order_by => %s)" % path), "22021")
+        db.listen("good-" + db.name, "nothing")
+        db.sql("SELECT rinq_wait_ready('20 s')")
+
     def test_others_are_not_waited_for(self):
         with self.db.session() as gate:
             gate.execute("SELECT pg_advisory_lock(99)")

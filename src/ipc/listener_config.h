@@ -43,6 +43,9 @@ typedef struct RinqListener
 #define RINQ_MAX_SUBSCRIPTION_NAME 200
 #define RINQ_MAX_SUBSCRIPTION_SIZE 65536
 
+/* bytes of a path that requests are ordered by, in UTF-8, with those behind its elements */
+#define RINQ_MAX_ORDER_BY 1000
+
 /* a session that is made at each connect, and listens to notifications */
 typedef struct RinqDurableSubscription
 {

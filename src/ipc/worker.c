@@ -94,8 +94,8 @@ rinq_worker_attach(RinqWorkerArgs *args)
 /*
  * Connect to the database as a role, the superuser for none, and be that role:
  * what ALTER ROLE or ALTER DATABASE ... SET role says is for clients.  A handler
- * runs as the role that has registered it, and who reads the extension's tables has to
- * be able to.
+ * runs as the role that has registered it, and a worker that uses the extension's
+ * tables has to be able to.
  */
 void
 rinq_worker_connect(const RinqWorkerArgs *args, Oid role, uint32 flags)

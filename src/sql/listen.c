@@ -28,6 +28,7 @@
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
+#include "ipc/listener_config.h"
 #include "sql/arguments.h"
 #include "sql/listen.h"
 #include "utils/acl.h"
@@ -118,6 +119,32 @@ check_on_standby(bool on_standby, bool deduplicate)
 }
 
 /*
+ * Raise an error unless the elements of a path are texts that the reader can
+ * read, and few bytes, since the path is in memory with each request.
+ */
+static void
+check_path_elements(ArrayType *path)
+{
+	Datum	   *elements;
+	size_t		size = 0;
+	int			count;
+	int			i;
+
+	deconstruct_array(path, TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL, &count);
+	for (i = 0; i < count; i++)
+	{
+		RinqBytes	element = rinq_limited_text(TextDatumGetCString(elements[i]), RINQ_MAX_ORDER_BY, "element of order_by");
+
+		size += element.len + 1;
+	}
+	if (size > RINQ_MAX_ORDER_BY)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("order_by of %d elements is too long", count),
+				 errdetail("It may have up to %d bytes in UTF-8, with one for each element.", RINQ_MAX_ORDER_BY)));
+}
+
+/*
  * Raise an error unless an array is the path of a value in a payload, as the
  * operator #> takes it, which the handler gets as jsonb.
  */
@@ -129,6 +156,7 @@ check_order_by(ArrayType *path, Oid func)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("order_by must be a path of one element or more"),
 				 errhint("For example, ARRAY['customer', 'id'].")));
+	check_path_elements(path);
 	if (get_func_rettype(func) == BYTEAOID)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
