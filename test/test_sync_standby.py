@@ -1,7 +1,7 @@
 """A synchronous standby that is behind: nothing is sent of a commit that waits for it, all of it when it has caught up, and the rows are counted right."""
 
 from rinqtest import case
-from rinqtest.cluster import SqlError
+from rinqtest.cluster import Database, SqlError
 from rinqtest.collector import Collector
 from rinqtest.peer import CallTimeout, RemoteError
 from rinqtest.waiting import wait_until
@@ -87,6 +87,31 @@ class Behind(case.Case):
         durable.result()
         self.collector.wait(2)
         self.assertEqual(self.collector.payloads, ["warm", "durable"])
+
+    def test_copy_is_served(self):
+        """Who adopts it without waiting for the standby does not have to wait for its peer either: which mailbox it has is written without."""
+        copy = Database(self.server, "copy_" + self.db.name)
+        self.addCleanup(copy.drop)
+        self.stop_standby()
+        with self.server.session() as session:
+            session.execute("SET synchronous_commit = local")
+            session.execute("CREATE DATABASE %s TEMPLATE %s" % (copy.name, self.db.name))
+        copy.sql("SET synchronous_commit = local; SELECT rinq_adopt()")
+        copy.wait_peer()
+
+    def test_records_are_removed(self):
+        """An executor whose handlers do not wait for the standby does not do so for the removal of what is too old either."""
+        self.db.handler("local", "SET LOCAL synchronous_commit = local; RETURN req.payload;")
+        namespace = "local-" + self.db.name
+        self.db.sql("SELECT rinq_listen('%s', 'local(rinq_request)', deduplicate => true)" % namespace)
+        self.stop_standby()
+        first = self.remote.execute(namespace, "x", 1)
+        handled = "SELECT array_agg(id) FROM rinq_inbox_handled"
+        wait_until(lambda: first in (self.db.value(handled) or ""), True.__eq__, 20, "the first request to be handled")
+        self.server.configure(rinq__dedup_retention="1s")
+        self.addCleanup(self.server.configure, rinq__dedup_retention=None)
+        wait_until(lambda: self.remote.call(namespace, "x", 2) and first in (self.db.value(handled) or ""), False.__eq__, 20, "it to be forgotten")
+        self.assertEqual(self.server.value(WAITING % self.db.name), "0")
 
     def is_full(self):
         try:

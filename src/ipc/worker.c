@@ -107,7 +107,8 @@ rinq_worker_connect(const RinqWorkerArgs *args, Oid role, uint32 flags)
 
 /*
  * Connect to the database for work on the extension's own tables, whatever
- * is set for those who use it.
+ * is set for those who use it.  What is written there waits for no standby:
+ * messages that rely on it follow it there, and a removal is no reason to wait.
  */
 void
 rinq_worker_connect_to_own_tables(const RinqWorkerArgs *args)
@@ -117,7 +118,8 @@ rinq_worker_connect_to_own_tables(const RinqWorkerArgs *args)
 		{"statement_timeout", "0"},
 		{"transaction_timeout", "0"},	/* from 17 on */
 		{"default_transaction_read_only", "off"},
-		{"default_transaction_isolation", "read committed"}
+		{"default_transaction_isolation", "read committed"},
+		{"synchronous_commit", "local"}
 	};
 	int			i;
 

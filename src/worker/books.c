@@ -83,6 +83,13 @@ rinq_request_digest(const RinqSlot *slot, const RinqFields *fields)
 	return PointerGetDatum(rinq_bytes_to_bytea(rinq_bytes((const char *) digest, sizeof(digest))));
 }
 
+/* Set something until the transaction ends. */
+static void
+set_for_transaction(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+}
+
 /*
  * Do some bookkeeping in a transaction of its own; when it fails, that is
  * logged, and the result is false.
@@ -102,8 +109,11 @@ rinq_keep_books(void (*work) (void *arg), void *arg, bool durably, const char *l
 		/* whatever the role has set for its own transactions */
 		XactReadOnly = false;
 		XactIsoLevel = XACT_READ_COMMITTED;
-		(void) set_config_option("lock_timeout", lock_timeout, PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_LOCAL, true, 0, false);
+		set_for_transaction("lock_timeout", lock_timeout);
+
+		/* a removal that a standby does not have yet is no reason to wait */
+		if (!durably && synchronous_commit > SYNCHRONOUS_COMMIT_LOCAL_FLUSH)
+			set_for_transaction("synchronous_commit", "local");
 		PushActiveSnapshot(GetTransactionSnapshot());
 		work(arg);
 		PopActiveSnapshot();

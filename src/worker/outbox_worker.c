@@ -457,15 +457,6 @@ do_turn(void)
 }
 
 static void
-connect_to_database(void)
-{
-	rinq_worker_connect_to_own_tables(&args);
-
-	/* a removal that a standby does not have yet is no reason to wait */
-	SetConfigOption("synchronous_commit", "local", PGC_USERSET, PGC_S_SESSION);
-}
-
-static void
 init_outbox_worker(void)
 {
 	database = rinq_worker_attach(&args);
@@ -477,7 +468,7 @@ init_outbox_worker(void)
 	if (!announce_outbox_worker())
 		proc_exit(0);
 	queue = &rinq_slots_of(database)->send;
-	connect_to_database();
+	rinq_worker_connect_to_own_tables(&args);
 	before_shmem_exit(forget_orders, (Datum) 0);
 	rinq_outbox_worker.context = AllocSetContextCreate(TopMemoryContext, "rinq outbox",
 													   ALLOCSET_DEFAULT_SIZES);
