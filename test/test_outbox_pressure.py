@@ -161,6 +161,17 @@ class Pressure(case.Case):
         self.assertInOrder(collector, writers)
         wait_until(self.status, lambda s: s["waits_for"] is None, 10, "nothing to wait")
 
+    def test_no_alarm_after_a_pause(self):
+        """What has just begun to wait does not wait since the last time that something moved."""
+        wait_until(lambda: self.db.value("SELECT now() - connected_since > '7 s' FROM rinq_peer"), "t".__eq__, 30, "a peer that has nothing to do")
+        mark = self.server.log_mark()
+        started = time.monotonic()
+        self.db.sql("SELECT rinq_start()")
+        wait_until(lambda: self.status()["direct"], True.__eq__, 20, "the outbox to be read again")
+        log = self.server.log_since(mark)
+        if time.monotonic() - started < 5:
+            self.assertNotIn("have not moved", log)
+
     def test_messages_from_memory_beside_durable_ones(self):
         """While there is room for those from memory alone, they are taken, and the durable ones are left to the outbox."""
         collector = Collector(self.remote, "beside")

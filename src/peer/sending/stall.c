@@ -15,7 +15,11 @@
 #define STALL 5000				/* ms without a message that moves, and there
 								 * are some */
 
-static int64 last_move;			/* of any message */
+/*
+ * Since when messages wait of which none has moved; 0 when none waits.  There may
+ * be no turn between the last message and the next one, hours later.
+ */
+static int64 still_since;
 static bool told_of_stall;
 
 /*
@@ -24,7 +28,8 @@ static bool told_of_stall;
 void
 rinq_outbox_moved(void)
 {
-	last_move = rinq_peer.now;
+	if (still_since != 0)
+		still_since = rinq_peer.now;
 }
 
 /*
@@ -35,12 +40,16 @@ int64
 rinq_outbox_look_for_stall(const char *reason)
 {
 	bool		stalled;
+	int64		next;
 
 	if (reason == NULL)
-		last_move = rinq_peer.now;
-	stalled = rinq_peer.now - last_move >= STALL;
+		still_since = 0;
+	else if (still_since == 0)
+		still_since = rinq_peer.now;
+	stalled = still_since != 0 && rinq_peer.now - still_since >= STALL;
+	next = reason == NULL || stalled ? 0 : still_since + STALL;
 	if (stalled == told_of_stall)
-		return reason == NULL || stalled ? 0 : last_move + STALL;
+		return next;
 	told_of_stall = stalled;
 	SpinLockAcquire(&rinq_peer.db->mutex);
 	strlcpy(rinq_peer.db->status.outbox.waits_for, stalled ? reason : "",
@@ -50,5 +59,5 @@ rinq_outbox_look_for_stall(const char *reason)
 		ereport(LOG,
 				(errmsg("rinq peer %s has messages that have not moved for %d s: %s",
 						rinq_peer.id_text, STALL / 1000, reason)));
-	return 0;
+	return next;
 }
