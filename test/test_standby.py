@@ -310,6 +310,26 @@ class Promotion(Following):
         wait_until(lambda: own.value("SELECT array_agg(p ORDER BY p) FROM kept"), lambda rows: rows == "{1,2,3}", 20)
         self.assertEqual(own.value("SELECT count(*) FROM rinq_inbox_dead_letter"), "0")
 
+    def test_commands_that_had_no_primary(self):
+        """The standby gives them back later and later; after its promotion they wait no longer."""
+        self.make_servers(1)
+        standby = self.standbys[0]
+        own = self.on(standby)
+        self.wait_serving("write", 2)
+        self.server.kill()
+        self.wait_serving("write", 1)
+        given_back = own.peer()["requests_requeued"]
+        self.remote.execute("write", "keep", "given back")
+        wait_until(lambda: own.peer()["requests_requeued"], lambda n: n >= given_back + 4, 30, "the command to be given back four times")
+        due = time.monotonic() + 8
+        standby.psql("SELECT pg_promote()")
+        own.sql("SELECT rinq_wait_ready()")
+        promoted = time.monotonic()
+        wait_until(lambda: own.value("SELECT p FROM kept"), lambda p: p == '"given back"', 60, "the command to be handled")
+        if promoted < due - 4:
+            self.assertLess(time.monotonic(), due, "the command has waited for its next time")
+        self.assertRegex(standby.log_since(), "gives request .* back to the broker again, since it has not succeeded on this standby")
+
     def test_durable_calls_go_on(self):
         """The mailbox is the primary's, until the standby is promoted; what came meanwhile waits at the broker, and is handled then."""
         self.make_servers(1)

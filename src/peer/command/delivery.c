@@ -13,6 +13,7 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "base/backoff.h"
 #include "base/burst.h"
 #include "base/clock.h"
@@ -50,6 +51,7 @@ typedef struct Returned
 } Returned;
 
 static HTAB *returned;
+static bool delayed_for_primary;	/* some wait for a promotion, maybe */
 
 void		(*rinq_inbound_leaves) (RinqInbound * request) = NULL;
 
@@ -314,6 +316,15 @@ forget_old_returns(void)
 	}
 }
 
+/* Forget how often requests were given back. */
+static void
+forget_returns(void)
+{
+	if (returned != NULL)
+		hash_destroy(returned);
+	returned = NULL;
+}
+
 static void
 make_returned(void)
 {
@@ -365,8 +376,9 @@ log_return(const RinqInbound * request)
 	if (!rinq_may_log(&logged, rinq_peer.now, &suppressed))
 		return;
 	ereport(LOG,
-			(errmsg("rinq peer %s gives request %s back to the broker again, since its handler did not end",
-					rinq_peer.id_text, rinq_text_for_display(rinq_get_bytes(&request->fields, RINQ_REQUEST_ID), id)),
+			(errmsg("rinq peer %s gives request %s back to the broker again, since %s",
+					rinq_peer.id_text, rinq_text_for_display(rinq_get_bytes(&request->fields, RINQ_REQUEST_ID), id),
+					RecoveryInProgress() ? "it has not succeeded on this standby" : "its handler did not end"),
 			 errdetail_internal("Namespace \"%s\", command \"%s\", trace id \"%s\"; "
 								UINT64_FORMAT " more requests since the last such entry.",
 								rinq_text_for_display(rinq_get_bytes(&request->fields, RINQ_REQUEST_NAMESPACE), ns),
@@ -406,6 +418,7 @@ rinq_inbound_give_back(RinqInbound * request)
 	if (count == 2)
 		log_return(request);
 	delay = rinq_backoff_after(count - 1, FIRST_RETURN_DELAY, LAST_RETURN_DELAY);
+	delayed_for_primary |= RecoveryInProgress();
 	if (request->deadline != 0)
 		delay = Min(delay, Max(0, request->deadline - rinq_clock_ms()));
 	request->settle_at = rinq_peer.now + delay;
@@ -413,8 +426,22 @@ rinq_inbound_give_back(RinqInbound * request)
 }
 
 /*
- * Give back the requests whose time has come, or all.  Returns when the next
- * one goes back, 0 when there is none.
+ * Tell, once, whether requests were delayed until there might be a primary, which
+ * this server has become since.
+ */
+static bool
+was_promoted_meanwhile(void)
+{
+	if (!delayed_for_primary || RecoveryInProgress())
+		return false;
+	delayed_for_primary = false;
+	forget_returns();
+	return true;
+}
+
+/*
+ * Give back the requests whose time has come, or all, as also after a promotion.
+ * Returns when the next one goes back, 0 when there is none.
  */
 int64
 rinq_inbound_settle_delayed(bool all)
@@ -422,6 +449,7 @@ rinq_inbound_settle_delayed(bool all)
 	dlist_mutable_iter iter;
 	int64		next = 0;
 
+	all |= was_promoted_meanwhile();
 	dlist_foreach_modify(iter, &delayed)
 	{
 		RinqInbound *request = dlist_container(RinqInbound, node, iter.cur);
