@@ -44,6 +44,7 @@ DROP FUNCTION retried;
 DO $$ BEGIN PERFORM rinq_retry('1 s', 'busy'); EXCEPTION WHEN SQLSTATE 'RQ010' THEN RAISE NOTICE 'caught: %', SQLERRM; END $$;
 SELECT rinq_retry();
 SELECT rinq_retry('-1 s');
+SELECT rinq_retry('11 years');
 SELECT rinq_retry('0', '');
 
 -- what waits, and what was set aside

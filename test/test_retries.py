@@ -84,6 +84,15 @@ class Retries(RetryCase):
         row = self.dead(self.remote.execute("none", "again"))
         self.assertEqual(row["attempts"], 5, "rinq.max_attempts")
 
+    def test_handler_that_asks_for_an_attempt_in_months(self):
+        """Longer than any timeout may be."""
+        self.db.handler("patient", "IF req.attempt = 1 THEN PERFORM rinq_retry('90 days', 'in spring'); END IF; INSERT INTO effects VALUES (req.id, req.attempt); RETURN NULL;")
+        self.listen("patient", None, "patient")
+        message = self.remote.execute("patient", "x")
+        self.waiting(message, where="error = 'in spring' AND due - last_attempt BETWEEN '89 days' AND '91 days'")
+        self.db.sql("SELECT rinq_inbox_waiting_retry('%s')" % message)
+        wait_until(self.effects, lambda rows: rows == [(message, 2)])
+
     def test_handler_that_is_not_there(self):
         """Dropped, then made again: the policy covers that."""
         self.db.handler("moving", "INSERT INTO effects VALUES (req.id, req.attempt); RETURN NULL;")

@@ -100,23 +100,45 @@ rinq_interval_ms(const Interval *interval)
 	return rinq_positive_interval_ms(interval, "timeout");
 }
 
-/* Tell whether an interval is no time at all. */
-bool
-rinq_interval_is_zero(const Interval *interval)
+/* Return an interval as milliseconds, however many. */
+static double
+interval_as_ms(const Interval *interval)
 {
-	return interval->time == 0 && interval->day == 0 && interval->month == 0;
+	return (double) interval->time / 1000.0 +
+		((double) interval->day + (double) interval->month * DAYS_PER_MONTH) *
+		(double) SECS_PER_DAY * 1000.0;
 }
 
 /*
- * Do the same for any interval that must be positive; "what" it is, is for the
- * error message.
+ * Convert a delay to milliseconds, which is no time at all, or as long as a
+ * message may be delayed; "what" it is, is for the error message.
+ */
+int64
+rinq_delay_ms(const Interval *delay, const char *what)
+{
+	double		ms = interval_as_ms(delay);
+
+	if (delay->time == 0 && delay->day == 0 && delay->month == 0)
+		return 0;
+	if (ms <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be positive", what)));
+	if (ms > (double) RINQ_MAX_DELAY_DAYS * SECS_PER_DAY * 1000.0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be longer than %d days", what, RINQ_MAX_DELAY_DAYS)));
+	return (int64) Max(1.0, ms);
+}
+
+/*
+ * Convert any interval that must be positive, as a timeout is; "what" it is, is
+ * for the error message.
  */
 int64
 rinq_positive_interval_ms(const Interval *interval, const char *what)
 {
-	double		ms = (double) interval->time / 1000.0 +
-		((double) interval->day + (double) interval->month * DAYS_PER_MONTH) *
-		(double) SECS_PER_DAY * 1000.0;
+	double		ms = interval_as_ms(interval);
 
 	if (ms <= 0)
 		ereport(ERROR,

@@ -25,6 +25,9 @@
 /* bytes that a failure's message may have, in a header too */
 #define RINQ_MAX_MESSAGE_LEN 65536
 
+/* ten years, for which a message, or an attempt, may be delayed */
+#define RINQ_MAX_DELAY_DAYS 3653
+
 extern char *rinq_text_argument(FunctionCallInfo fcinfo, int n, const char *name);
 extern void rinq_check_namespace(const char *name);
 extern char *rinq_namespace_argument(FunctionCallInfo fcinfo, int n);
@@ -45,6 +48,6 @@ extern RinqBytes rinq_attribute_text(const char *text, const char *what);
 extern RinqBytes rinq_attribute_value(const JsonbValue *value);
 extern int64 rinq_interval_ms(const Interval *interval);
 extern int64 rinq_positive_interval_ms(const Interval *interval, const char *what);
-extern bool rinq_interval_is_zero(const Interval *interval);
+extern int64 rinq_delay_ms(const Interval *delay, const char *what);
 
 #endif							/* RINQ_ARGUMENTS_H */

@@ -31,8 +31,6 @@
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
-#define MAX_DELAY_DAYS 3653		/* ten years */
-
 /*
  * Return the database's entry, which is all that durable messages need; others
  * need the peer.  Raises an error when too many durable messages wait.
@@ -106,9 +104,9 @@ end_of_delay(TimestampTz now, const Interval *delay)
 	double		days = (double) delay->month * DAYS_PER_MONTH + (double) delay->day +
 		(double) delay->time / (double) USECS_PER_DAY;
 
-	if (days < -2 * MAX_DELAY_DAYS)
+	if (days < -2 * RINQ_MAX_DELAY_DAYS)
 		return DT_NOBEGIN;
-	if (days > 2 * MAX_DELAY_DAYS)
+	if (days > 2 * RINQ_MAX_DELAY_DAYS)
 		return DT_NOEND;
 	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(now),
 												   IntervalPGetDatum(delay)));
@@ -129,11 +127,11 @@ due_argument(FunctionCallInfo fcinfo, TimestampTz now)
 		due = end_of_delay(now, PG_GETARG_INTERVAL_P(RINQ_EXECUTE_DELIVER_AFTER));
 	if (due <= now)
 		return DT_NOBEGIN;
-	if (TIMESTAMP_NOT_FINITE(due) || due - now > MAX_DELAY_DAYS * USECS_PER_DAY)
+	if (TIMESTAMP_NOT_FINITE(due) || due - now > RINQ_MAX_DELAY_DAYS * USECS_PER_DAY)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("message would be sent too late"),
-				 errdetail("It may be delayed by up to %d days.", MAX_DELAY_DAYS)));
+				 errdetail("It may be delayed by up to %d days.", RINQ_MAX_DELAY_DAYS)));
 	return due;
 }
 

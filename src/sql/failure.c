@@ -66,14 +66,7 @@ rinq_retry(PG_FUNCTION_ARGS)
 
 	rinq_refuse_parallel(fcinfo);
 	if (!PG_ARGISNULL(0))
-	{
-		const Interval *interval = PG_GETARG_INTERVAL_P(0);
-
-		if (rinq_interval_is_zero(interval))
-			after = 0;
-		else
-			after = rinq_positive_interval_ms(interval, "after");
-	}
+		after = rinq_delay_ms(PG_GETARG_INTERVAL_P(0), "after");
 	rinq_retry_after = after;
 	ereport(ERROR,
 			(errcode(ERRCODE_RINQ_RETRY),
