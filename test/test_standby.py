@@ -90,8 +90,8 @@ class Following(case.Case):
     def on(self, server):
         return Database(server, self.db.name)
 
-    def wait_serving(self, namespace, consumers):
-        wait_until(lambda: self.remote.queue_consumers("cmd." + namespace), lambda n: n == consumers, 20, "%d consumers of %s" % (consumers, namespace))
+    def wait_serving(self, namespace, consumers, timeout=20):
+        wait_until(lambda: self.remote.queue_consumers("cmd." + namespace), lambda n: n == consumers, timeout, "%d consumers of %s" % (consumers, namespace))
 
     def setUp(self):
         # the world is made by the test
@@ -211,8 +211,7 @@ class Serving(Following):
         bare.sql("CREATE EXTENSION rinq")
         bare.handler("who", "RETURN '\"new\"';")
         bare.sql("SELECT rinq_listen('new', 'who(rinq_request)', on_standby => true)")
-        # within a minute, if the standby has been up for long: usually much sooner
-        wait_until(lambda: self.remote.queue_consumers("cmd.new"), lambda n: n == 2, 90, "the standby to serve the new extension")
+        self.wait_serving("new", 2, timeout=90)  # a standby that has been up for a while needs up to a minute
 
     def test_serializable_by_default(self):
         """PostgreSQL has no serializable transactions on a standby: those of the processes are of other kinds, and handlers' the next lower one."""
@@ -399,7 +398,7 @@ class Promotion(Following):
         self.on(middle).sql("SELECT rinq_wait_ready()")
         self.assertEqual([self.remote.queue_consumers("cmd." + namespace) for namespace in ("read", "primary")], [2, 1])
         self.on(middle).sql("SELECT rinq_listen('later', 'who(rinq_request)', on_standby => true)")
-        self.wait_serving("later", 2)
+        self.wait_serving("later", 2, timeout=60)  # it has to connect again, to another timeline
         self.assertEqual({tuple(self.remote.call("later", "who")) for _ in range(10)}, {("standby1", False), ("standby2", True)})
 
     def test_a_copy_that_is_started_for_itself(self):
