@@ -285,6 +285,16 @@ class DurableCalls(case.Case):
     def check(self):
         return [message for (message,) in self.db.sql("SELECT message FROM rinq_check() WHERE subject = 'durable calls'")]
 
+    def test_handler_with_a_name_in_another_encoding(self):
+        """It is found by its name when it was dropped and made again."""
+        db = self.database(encoding="LATIN1")
+        create = "CREATE FUNCTION \"bestätigt\"(r rinq_response) RETURNS void LANGUAGE sql AS 'INSERT INTO ended VALUES (r.outcome)'"
+        db.sql("CREATE TABLE ended (outcome text); " + create)
+        call = db.value("SELECT rinq_call_durable('dc-latin-nobody', 'x', on_response => '\"bestätigt\"(rinq_response)')")
+        db.sql("DROP FUNCTION \"bestätigt\"(rinq_response); " + create)
+        db.sql("SELECT rinq_durable_call_cancel('%s')" % call)
+        wait_until(lambda: db.sql("SELECT outcome FROM ended"), lambda rows: rows == [["cancelled"]], 20, "the outcome to be handled")
+
     def test_policy(self):
         self.remote.serve("dc-policy", lambda request: 1)
         with self.subTest("as many attempts as it says, and not more"):

@@ -172,6 +172,18 @@ keep_fields(RinqFields *fields, MemoryContext context)
 }
 
 /*
+ * Put the handler of an outcome, if it has one; its name is in the encoding of
+ * this database, as that of any handler.
+ */
+static void
+put_outcome_handler(RinqFields *fields, HeapTuple row, TupleDesc desc, int column)
+{
+	char	   *handler = SPI_getvalue(row, desc, column);
+
+	rinq_put_bytes(fields, RINQ_RESPONSE_HANDLER, handler == NULL ? rinq_bytes(NULL, 0) : rinq_bytes_str(handler));
+}
+
+/*
  * Make a row with an outcome, RINQ_DURABLE_OUTCOME_COLUMNS, a response.
  */
 void
@@ -191,7 +203,7 @@ rinq_durable_call_outcome(HeapTuple row, TupleDesc desc, MemoryContext context, 
 	rinq_put_bytes(fields, RINQ_RESPONSE_SPAN, rinq_own_row_bytes(row, desc, 9));
 	rinq_put_bytes(fields, RINQ_RESPONSE_TRACEPARENT, rinq_own_row_bytes(row, desc, 10));
 	rinq_put_bytes(fields, RINQ_RESPONSE_TRACESTATE, rinq_own_row_bytes(row, desc, 11));
-	rinq_put_bytes(fields, RINQ_RESPONSE_HANDLER, rinq_own_row_text(row, desc, 12));
+	put_outcome_handler(fields, row, desc, 12);
 	keep_fields(fields, context);
 }
 
