@@ -241,6 +241,19 @@ class Serving(Following):
         self.db.sql("SELECT rinq_adopt()")
         self.wait_serving("read", 2)
 
+    def test_tables_that_it_does_not_read(self):
+        """That is said once, however often they are looked at."""
+        self.make_servers(1)
+        own = self.on(self.standbys[0])
+        self.wait_serving("read", 2)
+        self.db.sql("ALTER TABLE rinq_internal.listener ENABLE ROW LEVEL SECURITY")
+        replayed = "SELECT pg_last_wal_replay_lsn() >= '%s'" % self.server.value("SELECT pg_current_wal_lsn()")
+        wait_until(lambda: own.value(replayed), lambda value: value == "t", 20)
+        for _ in range(3):
+            own.sql("SELECT rinq_wait_ready()")
+        self.assertEqual(self.remote.queue_consumers("cmd.read"), 0)
+        self.assertEqual(self.standbys[0].log_since().count('rinq does not read the table "rinq_internal.listener"'), 1)
+
     def test_on_standby_contradicts_deduplication(self):
         self.make_servers(0)
         error = self.db.error("SELECT rinq_listen('x', 'who(rinq_request)', deduplicate => true, on_standby => true)")

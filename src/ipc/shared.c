@@ -151,6 +151,7 @@ rinq_claim_database(Oid dboid)
 	db->purge_not_before = 0;
 	db->ddl_blocks = 0;
 	db->prepared_signal = InvalidOid;
+	db->told_unreadable = 0;
 	db->next_start = 0;
 	db->start_delay = 0;
 	SpinLockAcquire(&db->mutex);

@@ -218,6 +218,8 @@ typedef struct RinqDatabase
 	int64		next_start;		/* of the peer, not before */
 	Oid			prepared_signal;	/* table whose invalidation tells of a
 									 * committed prepared transaction */
+	uint32		told_unreadable;	/* digest of what the last reader has
+									 * found wrong with tables */
 	int			start_delay;	/* ms, grows while the peer keeps failing */
 	dsa_pointer config;			/* what the reader found
 								 * (ipc/listener_config.h) */

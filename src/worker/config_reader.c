@@ -30,6 +30,7 @@
 #include "base/clock.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "ipc/listener_config.h"
 #include "ipc/worker.h"
@@ -53,6 +54,8 @@
 
 static RinqWorkerArgs args;
 static RinqDatabase *database;
+static List *unreadable = NIL;	/* names of tables, each with what is wrong
+								 * with it */
 
 /* run after the process has left the database, for those who wait for that */
 static void
@@ -163,13 +166,42 @@ may_read(const char *name)
 
 	table_close(rel, NoLock);
 	if (problem != NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		unreadable = lappend(unreadable, list_make2(pstrdup(name), pstrdup(problem)));
+		MemoryContextSwitchTo(old);
+	}
+	return problem == NULL;
+}
+
+/*
+ * Log which tables were not read, and why, unless the reader before has found the
+ * same: on a standby, there is one every few seconds.
+ */
+static void
+tell_unreadable(void)
+{
+	uint32		digest = 0;
+	ListCell   *lc;
+
+	foreach(lc, unreadable)
+	{
+		const char *problem = lsecond(lfirst(lc));
+
+		digest = hash_combine(digest, string_hash(linitial(lfirst(lc)), NAMEDATALEN));
+		digest = hash_combine(digest, hash_bytes((const unsigned char *) problem, (int) strlen(problem)));
+	}
+	if (digest == database->told_unreadable)
+		return;
+	database->told_unreadable = digest;
+	foreach(lc, unreadable)
 		ereport(WARNING,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("rinq does not read the table \"%s.%s\", because it is not as rinq made it",
-						RINQ_INTERNAL_SCHEMA, name),
-				 errdetail_internal("The table cannot be used: %s.", problem),
+						RINQ_INTERNAL_SCHEMA, (char *) linitial(lfirst(lc))),
+				 errdetail_internal("The table cannot be used: %s.", (char *) lsecond(lfirst(lc))),
 				 errhint("Remove what was added; rinq_check() lists it.")));
-	return problem == NULL;
 }
 
 /*
@@ -527,6 +559,7 @@ read_database(RinqReading *reading, MemoryContext context)
 	SPI_finish();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	tell_unreadable();
 	if (reading->presence == RINQ_PRESENT && reading->identities.suspended == RINQ_NOT_SUSPENDED)
 		reading->config = rinq_config_pack(&config);
 	return true;
