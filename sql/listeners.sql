@@ -79,6 +79,14 @@ BEGIN;
 SELECT rinq_listen('prepared', 'handler(rinq_request)');
 PREPARE TRANSACTION 'x';
 
+-- what others own has nothing to do with that
+CREATE ROLE listeners_unrelated;
+BEGIN;
+DROP OWNED BY listeners_unrelated;
+PREPARE TRANSACTION 'x';
+ROLLBACK PREPARED 'x';
+DROP ROLE listeners_unrelated;
+
 -- limits and deduplication
 SELECT rinq_listen('limited', 'handler(rinq_request)', 2, true);
 SELECT namespace, max_concurrent, deduplicate FROM rinq_internal.listener;

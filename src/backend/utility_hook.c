@@ -449,6 +449,22 @@ refuse_to_rename_own_schema(Node *command)
 				 errhint("The schema that the extension was created in can be renamed.")));
 }
 
+/* Tell whether a command takes privileges from roles whose listeners may not run any more then. */
+static bool
+drops_registered(Node *command)
+{
+	ListCell   *lc;
+
+	if (!IsA(command, DropOwnedStmt) || !OidIsValid(rinq_internal_schema()))
+		return false;
+	foreach(lc, roleSpecsToIds(((DropOwnedStmt *) command)->roles))
+	{
+		if (rinq_registration_has(lfirst_oid(lc)))
+			return true;
+	}
+	return false;
+}
+
 /* REASSIGN OWNED BY does not change as whom anything runs, which is to be known */
 static void
 tell_about_reassigning(ReassignOwnedStmt *command)
@@ -486,6 +502,7 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 	bool		committing = IsA(command, TransactionStmt) &&
 		((TransactionStmt *) command)->kind == TRANS_STMT_COMMIT_PREPARED;
 	bool		renaming = renames_functions(command);
+	bool		dropping = drops_registered(command);
 	List	   *handlers = NIL;
 
 	if (changes_databases(command) && IsTransactionState())
@@ -510,9 +527,8 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 								env, dest, qc);
 	if (handlers != NIL)
 		rinq_registration_rename(handlers);
-	if (IsA(command, DropOwnedStmt) && OidIsValid(rinq_internal_schema()))
-		rinq_utility_hook_reread_at_commit();	/* listeners of these roles
-												 * may not run any more */
+	if (dropping)
+		rinq_utility_hook_reread_at_commit();
 	if (IsA(command, ReassignOwnedStmt))
 		tell_about_reassigning((ReassignOwnedStmt *) command);
 	if (rinq_server_ddl_done(command))
