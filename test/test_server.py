@@ -118,6 +118,8 @@ class Connections(ServerCase):
     def test_dropped_extension_leaves_in_order(self):
         """The server goes with the extension; the peer ends what is under way, and does not turn to the broker of the settings meanwhile."""
         release = threading.Event()
+        self.server.configure(**{"rinq.shutdown_timeout": "60s"})
+        self.addCleanup(self.server.configure, **{"rinq.shutdown_timeout": None})
         self.second.serve("slow", lambda request: release.wait(20) and request.payload)
         self.db.handler("handle", "RETURN NULL;")
         self.db.listen("leaving", "handle")

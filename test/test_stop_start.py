@@ -215,6 +215,7 @@ class StopStart(case.PeerCase):
     def test_dropped_extension_lets_calls_end(self):
         """The peer stops in order, although the mailbox of durable calls has gone."""
         release = threading.Event()
+        self.server.configure(**{"rinq.shutdown_timeout": "60s"})
         other = self.peer()
         other.serve("elsewhere", lambda request: request.command == "once" or release.wait(20) and request.payload)
         db = self.database()
