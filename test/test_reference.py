@@ -185,7 +185,7 @@ class Reference(case.Case):
         self.assertGreater(len(lines), 30)
         for line in lines:
             for part in re.split(r"\b(?:[A-Z]|ID|CODE|METHOD|PRODUCT VERSION|N ms|5 s)\b|(?:rinq_internal\.)?…|: | (?:request|notification)\b|(?:reason|problem)$"
-                                 r"|\bnamespace(?= .N.: problem)", line):
+                                 r"|\bnamespace(?= .N.: problem)|, since ", line):
                 self.assertTrue(part.strip(' "') in messages, "%s: %r" % (line, part))
         plain = re.sub("[^a-z]+", " ", table)
         written = re.findall(r'ereport\((?:LOG|WARNING),\s*\((?:errcode\(\w+\),\s*)?errmsg\("((?:[^"\\]|\\.|"\s*")*)"', source())
