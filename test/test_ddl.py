@@ -258,6 +258,24 @@ class Ddl(case.Case):
                                  lambda found: len(found) == 2, description="both to answer")
             self.assertEqual(answers, {self.name, copy})
 
+    def test_databases_in_prepared_transactions(self):
+        """As without the extension, whatever database the session is in; it is served again, under its name, when that is committed."""
+        self.works(self.db)
+        for end in ("ROLLBACK", "COMMIT"):
+            for command in ('ALTER DATABASE "%s" CONNECTION LIMIT 50', 'ALTER DATABASE "%s" RENAME TO "%s_prepared"'):
+                self.server.psql("BEGIN; %s; PREPARE TRANSACTION 'ddl'" % command.replace("%s", self.name))
+                # a worker that comes back waits for the end, like any client; the launcher does not
+                self.world.database().drop()
+                self.server.psql("%s PREPARED 'ddl'" % end)
+            if end == "ROLLBACK":
+                self.works(self.db)
+        self.renamed(self.name + "_prepared")
+        before = self.peers()
+        for allowed, peers in (("false", before - 1), ("true", before)):
+            self.server.psql('BEGIN; ALTER DATABASE "%s_prepared" ALLOW_CONNECTIONS %s; PREPARE TRANSACTION \'ddl\'' % (self.name, allowed))
+            self.server.psql("COMMIT PREPARED 'ddl'")
+            wait_until(self.peers, lambda count: count == peers, description="the database to be served or not")
+
     def test_copy_database(self):
         self.works(self.db)
         self.prompt('CREATE DATABASE "%s_copy" TEMPLATE "%s"' % (self.name, self.name))

@@ -49,6 +49,7 @@
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "tcop/utility.h"
+#include "utils/inval.h"
 #include "utils/syscache.h"
 
 #define LEAVE_TIMEOUT 4000		/* ms; PostgreSQL itself waits 5 s after that */
@@ -66,6 +67,9 @@ static bool rescan_at_end = false;
 static Oid	blocked_databases[MAX_BLOCKED];
 static int	num_blocked = 0;
 static bool callback_registered = false;
+
+/* a database was changed, by whichever process, since this was false */
+static bool databases_changed = false;
 
 /*
  * Ask all processes in the database to leave.  The lock is held, and that of
@@ -197,13 +201,10 @@ utility_hook_xact_callback(XactEvent event, void *arg)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						 errmsg("cannot PREPARE a transaction that has changed rinq's listeners or servers")));
-			if (rescan_at_end)
-				ereport(ERROR,
-						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("cannot PREPARE a transaction that has changed databases that rinq may serve")));
 			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
 			if (event == XACT_EVENT_COMMIT && reread_at_commit)
 				request_reading();
 			while (num_blocked > 0)
@@ -483,12 +484,35 @@ tell_about_reassigning(ReassignOwnedStmt *command)
 	}
 }
 
-/* Have found what a transaction has written that was prepared: durable messages and calls. */
+static void
+database_catalog_changed(Datum arg, int cache, uint32 hash)
+{
+	databases_changed = true;
+}
+
+/* Begin to watch which catalogs the transaction has changed that is about to be committed. */
+static void
+prepared_commits(void)
+{
+	AcceptInvalidationMessages();
+	databases_changed = false;
+}
+
+/*
+ * Have found what a transaction has done that was prepared: databases that it has
+ * changed, durable messages and calls.
+ */
 static void
 prepared_committed(void)
 {
 	RinqDatabase *db = rinq_my_database();
 
+	AcceptInvalidationMessages();
+	if (databases_changed)
+	{
+		rinq_shared->rescan = true;
+		rinq_wake_launcher();
+	}
 	if (db != NULL && db->presence == RINQ_PRESENT)
 		rinq_prepared_committed(db);
 }
@@ -519,6 +543,8 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 		handlers = rinq_registration_handlers();
 	}
 	rinq_own_access_check(command);
+	if (committing)
+		prepared_commits();
 	if (prev_process_utility)
 		prev_process_utility(pstmt, query_string, read_only_tree, context, params,
 							 env, dest, qc);
@@ -549,4 +575,5 @@ rinq_utility_hook_init(void)
 	ProcessUtility_hook = process_utility;
 	prev_object_access = object_access_hook;
 	object_access_hook = object_access;
+	CacheRegisterSyscacheCallback(DATABASEOID, database_catalog_changed, (Datum) 0);
 }
