@@ -1,9 +1,11 @@
 """Commands that need the database for themselves work on a served one, promptly, idle and busy."""
 
+import threading
 import time
 
 from rinqtest import case
 from rinqtest.cluster import Database
+from rinqtest.server import SqlError
 from rinqtest.waiting import wait_until
 
 LIMIT = 2.0
@@ -295,6 +297,27 @@ class Ddl(case.Case):
             self.prompt('DROP DATABASE "%s"' % db.name)
         wait_until(self.peers, lambda count: count == before, 10, "no peer to be left over")
         self.works(self.db)
+
+    def test_handlers_come_and_go(self):
+        """Who looks at the listeners meanwhile reads what there is, and gets no error."""
+        errors = set()
+
+        def replace():
+            with self.db.session() as session:
+                for _ in range(300):
+                    session.execute("DROP FUNCTION served(rinq_request)")
+                    session.execute("CREATE FUNCTION served(req rinq_request) RETURNS jsonb LANGUAGE sql AS 'SELECT NULL::jsonb'")
+
+        replacing = threading.Thread(target=replace)
+        replacing.start()
+        with self.db.session() as session:
+            while replacing.is_alive():
+                try:
+                    session.execute("SELECT * FROM rinq_listeners")
+                except SqlError as error:
+                    errors.add(str(error))
+        replacing.join()
+        self.assertEqual(sorted(errors)[:3], [])
 
     def test_dump_and_restore(self):
         """The listeners are dumped, and serve again where they are restored."""

@@ -21,6 +21,7 @@
 #include "backend/bus_access.h"
 #include "backend/bus_server.h"
 #include "backend/own_schema.h"
+#include "backend/row_access.h"
 #include "catalog/pg_foreign_server.h"
 #include "foreign/foreign.h"
 #include "nodes/parsenodes.h"
@@ -118,18 +119,13 @@ find_meant_servers(void)
 		look_up_servers();
 }
 
-/* Tell whether a role that is no superuser has USAGE on the server of a row. */
+/* Tell whether a role has USAGE on the server of a row. */
 static bool
 has_usage(HeapTuple tuple, Oid role)
 {
-	Oid			owner = ((Form_pg_foreign_server) GETSTRUCT(tuple))->srvowner;
-	bool		isnull;
-	Datum		value = SysCacheGetAttr(FOREIGNSERVEROID, tuple, Anum_pg_foreign_server_srvacl, &isnull);
-	Acl		   *acl = isnull ? acldefault(OBJECT_FOREIGN_SERVER, owner) : DatumGetAclPCopy(value);
-	bool		result = aclmask(acl, role, owner, ACL_USAGE, ACLMASK_ANY) != 0;
+	static const RinqAclColumn where = {FOREIGNSERVEROID, Anum_pg_foreign_server_srvacl, OBJECT_FOREIGN_SERVER};
 
-	pfree(acl);
-	return result;
+	return rinq_row_allows(&where, tuple, ((Form_pg_foreign_server) GETSTRUCT(tuple))->srvowner, role, ACL_USAGE);
 }
 
 /*

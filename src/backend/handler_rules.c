@@ -24,6 +24,7 @@
 #include "backend/handler_signature.h"
 #include "backend/own_relation.h"
 #include "backend/own_schema.h"
+#include "backend/row_access.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_proc.h"
@@ -225,14 +226,32 @@ rinq_handler_find(const char *reference)
 	return rinq_handler_by_name(rinq_handler_name(reference));
 }
 
-/*
- * Say why a function must not run as a role; NULL when it may.  "owner" is whom
- * it belonged to when it was registered.
- */
-const char *
-rinq_handler_obstacle(Oid func, const char *name, Oid role, Oid owner)
+/* Return the name of a role, or its number when it is not there any more. */
+static const char *
+name_of_role(Oid role)
 {
-	Oid			now = rinq_function_owner(func);
+	const char *name = GetUserNameFromId(role, true);
+
+	return name == NULL ? psprintf("%u", role) : name;
+}
+
+/* Tell whether a role may call the function of a row. */
+static bool
+may_execute(HeapTuple tuple, Oid role)
+{
+	static const RinqAclColumn where = {PROCOID, Anum_pg_proc_proacl, OBJECT_FUNCTION};
+	Form_pg_proc proc = (Form_pg_proc) GETSTRUCT(tuple);
+
+	return rinq_row_allows(&where, tuple, proc->proowner, role, ACL_EXECUTE) &&
+		SearchSysCacheExists1(NAMESPACEOID, ObjectIdGetDatum(proc->pronamespace)) &&
+		rinq_can_use_schema(proc->pronamespace, role);
+}
+
+/* Say why the function of a row must not run as a role, as rinq_handler_obstacle does. */
+static const char *
+obstacle_of_row(HeapTuple tuple, const char *name, Oid role, Oid owner)
+{
+	Oid			now = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
 
 	/*
 	 * the name may have passed to the function of a role that was never
@@ -242,14 +261,29 @@ rinq_handler_obstacle(Oid func, const char *name, Oid role, Oid owner)
 		return psprintf("Function %s has another owner than when it was registered.", name);
 	if (superuser_arg(role) && !superuser_arg(now))
 		return psprintf("Role \"%s\" is a superuser, and the owner of function %s is not.",
-						GetUserNameFromId(role, false), name);
-	if (!rinq_can_use_schema(get_func_namespace(func), role) || !rinq_can_execute(func, role))
-		return psprintf("Role \"%s\" may not execute function %s.",
-						GetUserNameFromId(role, false), name);
-	if (rinq_bus_obstacle(role) != NULL)
-		return psprintf("Role \"%s\" may not use the server that says where the broker is.",
-						GetUserNameFromId(role, false));
+						name_of_role(role), name);
+	if (!may_execute(tuple, role))
+		return psprintf("Role \"%s\" may not execute function %s.", name_of_role(role), name);
 	return NULL;
+}
+
+/*
+ * Say why a function must not run as a role; NULL when it may.  "owner" is whom
+ * it belonged to when it was registered.  What others drop meanwhile is no error.
+ */
+const char *
+rinq_handler_obstacle(Oid func, const char *name, Oid role, Oid owner)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(func));
+	const char *obstacle;
+
+	if (!HeapTupleIsValid(tuple))
+		return psprintf("Function %s does not exist any more.", name);
+	obstacle = obstacle_of_row(tuple, name, role, owner);
+	ReleaseSysCache(tuple);
+	if (obstacle == NULL && rinq_bus_obstacle(role) != NULL)
+		return psprintf("Role \"%s\" may not use the server that says where the broker is.", name_of_role(role));
+	return obstacle;
 }
 
 /*

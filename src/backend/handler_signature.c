@@ -86,6 +86,9 @@ rinq_handler_problem(Oid func, RinqWork work)
 	return problem;
 }
 
+/*
+ * Return the owner of a function that is to be registered.
+ */
 Oid
 rinq_function_owner(Oid func)
 {
@@ -93,7 +96,9 @@ rinq_function_owner(Oid func)
 	Oid			owner;
 
 	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for function %u", func);
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function with OID %u does not exist", func)));
 	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
 	ReleaseSysCache(tuple);
 	return owner;
