@@ -28,6 +28,8 @@
 
 #define FIRST_RETURN_DELAY 1000 /* ms before a request goes back a second time */
 #define LAST_RETURN_DELAY 60000 /* ms, of one that goes back again and again */
+#define LAST_STANDBY_DELAY 10000	/* ms, the same on a standby: another
+									 * server may be the primary by then */
 #define MAX_RETURNED 4096		/* requests whose returns are counted */
 #define RETURN_MEMORY (10 * LAST_RETURN_DELAY)	/* ms that a count is kept */
 #define MAX_UNBALANCED 10000	/* that wait, and cannot wait at the broker */
@@ -417,7 +419,8 @@ rinq_inbound_give_back(RinqInbound * request)
 	}
 	if (count == 2)
 		log_return(request);
-	delay = rinq_backoff_after(count - 1, FIRST_RETURN_DELAY, LAST_RETURN_DELAY);
+	delay = rinq_backoff_after(count - 1, FIRST_RETURN_DELAY,
+							   RecoveryInProgress() ? LAST_STANDBY_DELAY : LAST_RETURN_DELAY);
 	delayed_for_primary |= RecoveryInProgress();
 	if (request->deadline != 0)
 		delay = Min(delay, Max(0, request->deadline - rinq_clock_ms()));
