@@ -1,12 +1,13 @@
 """No turn of the peer's event loop takes long, whatever arrives and however much is stored."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import cbor2
 
 from rinqtest import case
 from rinqtest.constraint import matches
-from rinqtest.peer import Raw
+from rinqtest.peer import Failure, Raw
 from rinqtest.server import quote
 from rinqtest.waiting import wait_until
 
@@ -246,6 +247,29 @@ class Attributes(Turns):
                      head + cbor2.dumps("zz") + b"\x9f" + b"\xf6" * 4000000 + b"\xff" + cbor2.dumps("k") + b"\x80",
                      head + cbor2.dumps("zz") + b"\xc1" * 4000000 + b"\x00" + cbor2.dumps("k") + b"\x80"):
             self.refused("fetch", body)
+
+
+class Questions(Turns):
+    """Questions about sessions of durable messages, which wait until these were read."""
+
+    def test_long_ones(self):
+        self.db.sql("""SELECT rinq_execute('turns-nobody', 'x', attributes => '{"a": {"b": 1}}')""")
+        mailbox = self.db.value("SELECT id FROM rinq_internal.mailbox")
+        wait_until(lambda: self.world.broker.ctl("list_consumers", "queue_name"), lambda queues: mailbox + ".req" in queues, 30, "the mailbox")
+        self.assertRefused(mailbox, 0xffffffff, b"\x00")
+        received = self.db.peer()["requests_received"]
+        with self.db.session() as locker, ThreadPoolExecutor(60) as pool:
+            locker.execute("BEGIN; LOCK TABLE rinq_internal.durable_source IN ACCESS EXCLUSIVE MODE")
+            asked = [pool.submit(self.assertRefused, mailbox, 0xfffffff0 + n % 2, b"\x99\xff\xff" + b"\xf6" * 65535) for n in range(60)]
+            wait_until(lambda: self.db.peer()["requests_received"], lambda n: n >= received + 60, 60)
+            locker.execute("ROLLBACK")
+            for one in asked:
+                one.result()
+
+    def assertRefused(self, mailbox, session, more):
+        with self.assertRaises(Failure) as caught:
+            self.remote.call_unicast(mailbox, "_sess", "fetch", Raw(b"\xa2" + cbor2.dumps("s") + cbor2.dumps(session) + cbor2.dumps("zz") + more), timeout=60)
+        self.assertEqual(caught.exception.kind, "not-found")
 
 
 class Accounts(case.PeerCase):

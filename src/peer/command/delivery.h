@@ -39,7 +39,8 @@ struct RinqInbound
 								 * wait for something else */
 	RinqWork	work;
 	uint32		session;		/* that a notification is for: its number, and
-								 * its serial */
+								 * its serial; that a question to the mailbox
+								 * is about */
 	uint64		session_serial;
 	RinqSubscriber *subscriber; /* of a notification: the subscription that it
 								 * came for, NULL for none */

@@ -21,6 +21,7 @@
 #include "peer/process.h"
 #include "peer/sending/outbox_link.h"
 #include "peer/session/sess_server.h"
+#include "peer/turn.h"
 #include "protocol/attribute.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -41,6 +42,11 @@ static MemoryContext kept = NULL;
 
 /* questions that wait until their session is read, oldest first */
 static dlist_head waiting = DLIST_STATIC_INIT(waiting);
+
+/* those whose session was read, and those whose session is not there: they are
+ * answered in slices, since each is as expensive as its body is long */
+static dlist_head readable = DLIST_STATIC_INIT(readable);
+static dlist_head missing = DLIST_STATIC_INIT(missing);
 static bool told;				/* the outbox worker was told to read the
 								 * first one's */
 
@@ -76,9 +82,12 @@ respond_about(RinqInbound * request, const RinqSessBody *body, RinqAttributeTabl
 	pfree(response.data);
 }
 
-/* Respond to a question if all is known that it takes; false when it has to wait. */
+/*
+ * Respond to a question if all is known that it takes, as it is when the session
+ * was looked for and is missing; false when it has to wait.
+ */
 static bool
-respond_if_known(RinqInbound * request)
+respond_if_known(RinqInbound * request, bool is_missing)
 {
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "rinq session request",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -93,8 +102,11 @@ respond_if_known(RinqInbound * request)
 		rinq_server_mailbox_respond(request, 'e', rinq_bytes_str("the payload cannot be read"));
 	else if ((body.session & HAS_ATTRIBUTES) == 0)
 		respond_about(request, &body, NULL, body.session == 0 ? -1 : 0);
+	else if (is_missing)
+		respond_about(request, &body, NULL, -1);
 	else
 	{
+		request->session = body.session;
 		if (sources != NULL)
 			source = hash_search(sources, &body.session, HASH_FIND, NULL);
 		done = source != NULL;
@@ -114,7 +126,7 @@ rinq_sources_request(const RinqDelivery *delivery)
 {
 	RinqInbound *request = rinq_server_mailbox_request(delivery);
 
-	if (request != NULL && !respond_if_known(request))
+	if (request != NULL && !respond_if_known(request, false))
 		dlist_push_tail(&waiting, &request->node);
 }
 
@@ -149,26 +161,9 @@ keep_source(const RinqSourceRead * read)
 	}
 }
 
-/* Respond that there is no such session to those who ask about it. */
-static void
-respond_not_found(uint32 session)
-{
-	dlist_mutable_iter iter;
-
-	dlist_foreach_modify(iter, &waiting)
-	{
-		RinqInbound *request = dlist_container(RinqInbound, node, iter.cur);
-		RinqSessBody body;
-
-		if (!read_question(request, &body) || body.session != session)
-			continue;
-		dlist_delete(&request->node);
-		respond_about(request, &body, NULL, -1);
-	}
-}
-
 /*
- * Take what the outbox worker has read, and respond to those who ask.
+ * Take what the outbox worker has read; those who ask about it are answered
+ * next.
  */
 void
 rinq_sources_take(const RinqSourceRead * read)
@@ -176,20 +171,34 @@ rinq_sources_take(const RinqSourceRead * read)
 	dlist_mutable_iter iter;
 
 	told = false;
-	if (!read->found)
-	{
-		respond_not_found(read->session);
-		return;
-	}
-	keep_source(read);
+	if (read->found)
+		keep_source(read);
 	dlist_foreach_modify(iter, &waiting)
 	{
 		RinqInbound *request = dlist_container(RinqInbound, node, iter.cur);
 
+		if (request->session != read->session)
+			continue;
 		dlist_delete(&request->node);
-		if (!respond_if_known(request))
-			dlist_insert_before(iter.next, &request->node);
+		dlist_push_tail(read->found ? &readable : &missing, &request->node);
 	}
+}
+
+/* Respond to questions, until the slice is over: false. */
+static bool
+respond_to_all(dlist_head *questions, bool are_missing)
+{
+	while (!dlist_is_empty(questions))
+	{
+		RinqInbound *request;
+
+		if (rinq_slice_over())
+			return false;
+		request = dlist_container(RinqInbound, node, dlist_pop_head_node(questions));
+		if (!respond_if_known(request, are_missing))
+			dlist_push_tail(&waiting, &request->node);
+	}
+	return true;
 }
 
 /*
@@ -202,27 +211,29 @@ rinq_sources_worker_lost(void)
 }
 
 /*
- * Have the session read that is asked about first.  Returns when to look again,
- * or 0.
+ * Respond to questions about what was read, and have the session read that is
+ * asked about first.  Returns when to look again, or 0.
  */
 int64
 rinq_sources_step(void)
 {
 	RinqInbound *request;
-	RinqSessBody body;
 	RinqSourceRead order;
 
+	rinq_slice_begin();
+	if (!respond_to_all(&readable, false) || !respond_to_all(&missing, true))
+		return rinq_peer.now;
 	if (told || dlist_is_empty(&waiting))
 		return 0;
 	request = dlist_container(RinqInbound, node, dlist_head_node(&waiting));
-	if (rinq_inbound_expired(request) || !rinq_inbound_can_settle(request) || !read_question(request, &body))
+	if (rinq_inbound_expired(request) || !rinq_inbound_can_settle(request))
 	{
 		dlist_delete(&request->node);
 		rinq_inbound_settle(request);
 		return rinq_peer.now;
 	}
 	memset(&order, 0, sizeof(order));
-	order.session = body.session;
+	order.session = request->session;
 	told = rinq_outbox_link_up() && rinq_outbox_tell(RINQ_CHUNK_SOURCE, &order, sizeof(order), 1);
 	return told ? 0 : rinq_peer.now + RETRY_INTERVAL;
 }
