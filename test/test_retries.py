@@ -4,12 +4,13 @@ import json
 import os
 import re
 import signal
+import struct
 import time
 
 import cbor2
 from rinqtest import case, versions
 from rinqtest.inbox import QUICK, SLOW, InboxLooks, failing_body
-from rinqtest.peer import Failure, RemoteError
+from rinqtest.peer import Failure, Raw, RemoteError
 from rinqtest.waiting import wait_until
 
 BODY = failing_body("req.id, req.attempt, req.trace_id", "command", "req") + " RETURN to_jsonb(req.attempt);"
@@ -441,8 +442,8 @@ class Ordered(case.PeerCase):
         super().setUp()
         self.db.sql("TRUNCATE effects; DELETE FROM rinq_internal.inbox_dead_letter")
 
-    def running(self):
-        return int(self.db.value("SELECT count(*) FROM pg_stat_activity WHERE query = 'rinq: ordered::gate' AND wait_event = 'advisory'"))
+    def running(self, namespace="ordered"):
+        return int(self.db.value("SELECT count(*) FROM pg_stat_activity WHERE query = 'rinq: %s::gate' AND wait_event = 'advisory'" % namespace))
 
     def payload(self, customer, number=0):
         return {"n": [number, {"id": "decoy"}], "customer": {"name": "x" * number, "id": customer}}
@@ -483,6 +484,39 @@ class Ordered(case.PeerCase):
             self.assertEqual(self.running(), 2)
         for message in first:
             self.assertEqual(self.remote.response(message, timeout=20).result(), 1)
+
+    def assertSame(self, namespace, payloads):
+        """Requests with these payloads wait for each other, and not for another one."""
+        self.db.sql("TRUNCATE effects")
+        with self.db.session() as gate:
+            gate.execute("SELECT pg_advisory_lock(99)")
+            for payload in payloads:
+                self.remote.call_async(namespace, "gate", Raw(payload))
+            self.remote.call(namespace, "x", None, timeout=20)
+            wait_until(lambda: self.running(namespace), bool, 20)
+            self.assertEqual(self.running(namespace), 1)
+        wait_until(lambda: self.db.value("SELECT count(*) FROM effects"), lambda n: n == str(len(payloads) + 1), 30)
+
+    def test_the_same_value_in_other_forms(self):
+        """What is the same value in SQL is the same one here, however other languages have written it, and whatever stands before it."""
+        text = cbor2.dumps
+        for forms in ([b"\x07", b"\x18\x07", b"\xf9\x47\x00", b"\xfb" + struct.pack(">d", 7), b"\xc2\x41\x07", b"\xc2\x42\x00\x07", b"\xc1\x07", b"\xc6\x07"],
+                      [b"\x26", b"\xfb" + struct.pack(">d", -7), b"\xc3\x41\x06"],
+                      [text(10**18), b"\xfb" + struct.pack(">d", 1e18), b"\xc2\x48" + struct.pack(">Q", 10**18)],
+                      [text("seven"), b"\x7f\x63sev\x62en\xff", b"\xd8\x20" + text("seven"), b"\xc6" + text("seven")]):
+            self.assertSame("ordered", [b"\xa1" + text("customer") + b"\xa1" + text("id") + form for form in forms])
+        end = b"\xa1" + text("id") + text("x")
+        self.assertSame("ordered", [b"\xa1" + text("customer") + end, b"\xa1\x7f\x64cust\x64omer\xff" + end, b"\xa1\xc6" + text("customer") + end,
+                                    b"\xa2\x61a" + b"\x81" * 900 + b"\x00" + text("customer") + end, b"\xa2\x61a\xc6\x00" + text("customer") + end])
+
+    def test_elements_and_numbered_keys(self):
+        """Paths lead to what they lead to with #>."""
+        self.db.sql("SELECT rinq_listen('ordered-path', 'ordered(rinq_request)', order_by => '{lines,-2,7}')")
+        self.remote.call("ordered-path", "x", timeout=20)
+        last = b"\xa1\x07\x61x"
+        self.assertSame("ordered-path", [b"\xa1" + cbor2.dumps("lines") + lines for lines in
+                                         (b"\x82" + last + b"\x00", b"\x83\x00" + last + b"\x00", b"\x9f\x80" + last + b"\x80\xff",
+                                          b"\x82\xa1\x617\x61x\x00")])
 
     def test_turns_are_given_on(self):
         """By one whose deadline has passed, whose executor was ended, or that was taken back."""

@@ -8,11 +8,10 @@
  */
 #include "postgres.h"
 
+#include "cbor/decoder.h"
 #include "cbor/head.h"
 #include "cbor/internal.h"
 #include "cbor/stream.h"
-
-#define MAX_DEPTH 64
 
 void
 rinq_cbor_reader_init(RinqCborReader *reader, RinqBytes data)
@@ -96,9 +95,15 @@ got_text(void *context, cbor_data data, rinq_cbor_size len)
 }
 
 static void
-got_chunks(void *context)
+got_byte_chunks(void *context)
 {
-	got_number(context, RINQ_CBOR_CHUNKS, 0);
+	got_number(context, RINQ_CBOR_CHUNKS, RINQ_CBOR_BYTES);
+}
+
+static void
+got_text_chunks(void *context)
+{
+	got_number(context, RINQ_CBOR_CHUNKS, RINQ_CBOR_TEXT);
 }
 
 static void
@@ -171,9 +176,9 @@ static const struct cbor_callbacks callbacks = {
 	.negint32 = got_negint32,
 	.negint64 = got_negint64,
 	.byte_string = got_bytes,
-	.byte_string_start = got_chunks,
+	.byte_string_start = got_byte_chunks,
 	.string = got_text,
-	.string_start = got_chunks,
+	.string_start = got_text_chunks,
 	.array_start = got_array,
 	.indef_array_start = got_open_array,
 	.map_start = got_map,
@@ -187,6 +192,13 @@ static const struct cbor_callbacks callbacks = {
 	.boolean = got_bool,
 	.indef_break = got_break,
 };
+
+/* Tell whether a byte is the head of a tag that libcbor 0.8 does not know. */
+static bool
+is_unknown_tag(uint8 head)
+{
+	return head >= 0xC6 && head <= 0xD4;
+}
 
 /*
  * Take the next item, of a container its head; false at the end and when the
@@ -206,6 +218,12 @@ rinq_cbor_next(RinqCborReader *reader, RinqCborItem *item)
 		reader->failed = true;
 		return false;
 	}
+	if (is_unknown_tag((uint8) reader->rest.data[0]))
+	{
+		got_tag(item, rinq_head_info((uint8) reader->rest.data[0]));
+		reader->rest = rinq_bytes(reader->rest.data + 1, reader->rest.len - 1);
+		return true;
+	}
 	result = cbor_stream_decode((cbor_data) reader->rest.data, reader->rest.len, &callbacks, item);
 	if (result.status != CBOR_DECODER_FINISHED || item->kind == RINQ_CBOR_END ||
 		result.read == 0 || result.read > reader->rest.len)
@@ -213,6 +231,8 @@ rinq_cbor_next(RinqCborReader *reader, RinqCborItem *item)
 		reader->failed = true;
 		return false;
 	}
+	if (item->kind == RINQ_CBOR_OTHER)
+		item->bytes = rinq_bytes(reader->rest.data, result.read);
 	reader->rest = rinq_bytes(reader->rest.data + result.read, reader->rest.len - result.read);
 	return true;
 }
@@ -299,7 +319,7 @@ skip_nested(RinqCborReader *reader, int depth)
 	RinqCborItem item;
 	uint64		left;
 
-	if (depth > MAX_DEPTH || !next_untagged(reader, &item))
+	if (depth > RINQ_CBOR_MAX_DEPTH || !next_untagged(reader, &item))
 		return fail_reading(reader);
 	switch (item.kind)
 	{

@@ -24,14 +24,15 @@ typedef enum RinqCborKind
 	RINQ_CBOR_NINT,
 	RINQ_CBOR_BYTES,			/* bytes */
 	RINQ_CBOR_TEXT,				/* bytes */
-	RINQ_CBOR_CHUNKS,			/* of a string of unknown length */
+	RINQ_CBOR_CHUNKS,			/* of a string of unknown length; number:
+								 * BYTES or TEXT */
 	RINQ_CBOR_ARRAY,			/* number */
 	RINQ_CBOR_MAP,				/* number */
-	RINQ_CBOR_TAG,
+	RINQ_CBOR_TAG,				/* number */
 	RINQ_CBOR_NULL,				/* or undefined */
 	RINQ_CBOR_FALSE,
 	RINQ_CBOR_TRUE,
-	RINQ_CBOR_OTHER,			/* floats */
+	RINQ_CBOR_OTHER,			/* floats: bytes, with the head */
 	RINQ_CBOR_BREAK
 } RinqCborKind;
 
