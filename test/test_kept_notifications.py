@@ -344,11 +344,11 @@ class Waiting(KeptCase):
         wait_until(self.effects, lambda rows: rows == [(id, 3)], 20)
 
     def test_ended_too_often(self):
-        """By its handler, which has ended its process at each attempt since it was put here."""
+        """By its handler, which has ended its process at each attempt since it was put here: the row is as the last one has left it."""
         self.subscribe("s", SLOW)
         id = self.notify("until", 2)
         self.waiting(id)
-        self.db.sql("UPDATE rinq_internal.inbox_waiting SET tries = 1000, due = now()")
+        self.db.sql("UPDATE rinq_internal.inbox_waiting SET tries = 1000, last_attempt = now() - interval '11 s', due = now() - interval '1 s'")
         row = self.dead(id)
         self.assertEqual((row["attempts"], row["sqlstate"]), (2, None))
         self.assertIn("the notification was given up, since its handler has ended its process", row["error"])

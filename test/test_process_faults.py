@@ -262,14 +262,19 @@ class NothingLeftBehind(ProcessCase):
         with self.db.session() as session:
             self.loop(session, 500, attempt % ("failing", "20 s"))
             pids = {"peer": self.old["pid"], "backend": session.pid}
-            before = self.measure(pids)
-            self.loop(session, 3000, attempt % ("failing", "20 s"))
-            self.loop(session, 2000, attempt % ("nobody", "1 ms"))
-            self.loop(session, 5000, attempt % ("_bad", "1 s"))
-            after = self.measure(pids)
-            for name in pids:
-                self.assertLess(after[name][0] - before[name][0], 768, "%s: %r then %r" % (name, before, after))
-                self.assertEqual(after[name][1:], before[name][1:], "%s: %r then %r" % (name, before, after))
+            for last in (False, False, True):
+                before = self.measure(pids)
+                self.loop(session, 3000, attempt % ("failing", "20 s"))
+                self.loop(session, 2000, attempt % ("nobody", "1 ms"))
+                self.loop(session, 5000, attempt % ("_bad", "1 s"))
+                after = self.measure(pids)
+                # a broker that gets no processor for a while has the peer keep what is to be sent, which it may do once
+                if not last and after["peer"][0] - before["peer"][0] >= 768:
+                    continue
+                for name in pids:
+                    self.assertLess(after[name][0] - before[name][0], 768, "%s: %r then %r" % (name, before, after))
+                    self.assertEqual(after[name][1:], before[name][1:], "%s: %r then %r" % (name, before, after))
+                break
         self.assertWorks()
 
     def test_shared_memory_for_payloads_comes_back(self):
