@@ -319,6 +319,77 @@ class Ddl(case.Case):
         replacing.join()
         self.assertEqual(sorted(errors)[:3], [])
 
+    # listeners that several sessions change at the same moment
+
+    def waits(self, statement):
+        """A statement waits for a lock of another session."""
+        wait_until(lambda: self.server.value("SELECT count(*) FROM pg_stat_activity WHERE datname = '%s' AND wait_event_type = 'Lock'"
+                                             % self.name), lambda count: count != "0", description=statement + " to wait")
+
+    def make_roles(self):
+        for role in ("rinq_ddl_one", "rinq_ddl_two"):
+            self.server.psql("CREATE ROLE %s LOGIN" % role)
+            self.addCleanup(self.drop_role, role)
+            self.db.sql("GRANT EXECUTE ON FUNCTION rinq_listen, rinq_unlisten TO %s" % role)
+
+    def drop_role(self, role):
+        self.db.sql("DELETE FROM rinq_internal.listener; DROP OWNED BY %s; DROP ROLE %s" % (role, role))
+
+    def listener(self, column, namespace):
+        return self.db.value("SELECT %s FROM rinq_listeners WHERE namespace = '%s'" % (column, namespace))
+
+    def test_handler_renamed_while_registered(self):
+        """A listener follows the function, whichever of the two commits first."""
+        for first, second in (("ALTER FUNCTION served RENAME TO renamed", "SELECT rinq_listen('raced', 'served(rinq_request)')"),
+                              ("SELECT rinq_listen('raced', 'served(rinq_request)')", "ALTER FUNCTION served RENAME TO renamed")):
+            with self.subTest(first), self.db.session() as one, self.db.session() as other:
+                one.execute("BEGIN; " + first)
+                other.start(second)
+                self.waits(second)
+                one.execute("COMMIT")
+                other.finish()
+                self.assertEqual(self.listener("handler ~ 'renamed' AND problem IS NULL", "raced"), "t")
+            self.db.sql("SELECT rinq_unlisten('raced'); ALTER FUNCTION renamed RENAME TO served")
+
+    def test_handler_dropped_while_registered(self):
+        """It is no handler any more; also for a listener that orders, which asks what it returns."""
+        with self.db.session() as one, self.db.session() as other:
+            one.execute("BEGIN; DROP FUNCTION served")
+            other.start("SELECT rinq_listen('raced', 'served(rinq_request)', order_by => ARRAY['a'])")
+            self.waits("rinq_listen")
+            one.execute("COMMIT")
+            self.assertSqlState(other.finish_error(), "42P13")
+        self.assertSqlState(self.db.error("SELECT rinq_listen('raced', 0::regprocedure, order_by => ARRAY['a'])"), "42P13")
+
+    def test_unlisten_while_replaced(self):
+        """What the own role has put in the place of a listener is removed, and not taken for another's."""
+        self.make_roles()
+        with self.db.session() as one, self.db.session() as other:
+            one.execute("SET ROLE rinq_ddl_one")
+            other.execute("SET ROLE rinq_ddl_one")
+            one.execute("SELECT rinq_listen('raced', 'served(rinq_request)')")
+            one.execute("BEGIN; SELECT rinq_unlisten('raced'); SELECT rinq_listen('raced', 'served(rinq_request)')")
+            other.start("SELECT rinq_unlisten('raced')")
+            self.waits("rinq_unlisten")
+            one.execute("COMMIT")
+            other.finish()
+        self.assertEqual(self.listener("count(*)", "raced"), "0")
+
+    def test_reassign_while_replaced(self):
+        """A namespace that another role has come to serve meanwhile stays that role's."""
+        self.make_roles()
+        with self.db.session() as one, self.db.session() as other:
+            for namespace in ("raced_a", "raced_b"):
+                one.execute("SET ROLE rinq_ddl_one; SELECT rinq_listen('%s', 'served(rinq_request)')" % namespace)
+            one.execute("BEGIN; SELECT rinq_listen('raced_a', 'served(rinq_request)', 1)")
+            other.start("SELECT rinq_listener_reassign('rinq_ddl_one', 'postgres')")
+            self.waits("rinq_listener_reassign")
+            self.db.sql("SELECT rinq_unlisten('raced_b'); SET ROLE rinq_ddl_two; SELECT rinq_listen('raced_b', 'served(rinq_request)')")
+            one.execute("COMMIT")
+            self.assertEqual(other.finish(), [["1"]])
+        self.assertEqual(self.listener("role", "raced_b"), "rinq_ddl_two")
+        self.assertEqual(self.listener("role", "raced_a"), "postgres")
+
     def test_dump_and_restore(self):
         """The listeners are dumped, and serve again where they are restored."""
         scratch = self.world.scratch

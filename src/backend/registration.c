@@ -28,6 +28,7 @@
 #include "backend/own_schema.h"
 #include "backend/own_tables.h"
 #include "backend/registration.h"
+#include "catalog/objectaddress.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -41,6 +42,8 @@
 #include "utils/regproc.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
+
+#define MAX_REMOVALS 10
 
 static const char *const table_names[] = {"listener", "subscription"};
 
@@ -274,6 +277,69 @@ bool
 rinq_registration_has(Oid role)
 {
 	return OidIsValid(rinq_internal_schema()) && list_member_oid(roles_in_use(), role);
+}
+
+/* what is under a key, and may be removed by the current role or not */
+#define OF_KEY " FROM %%s WHERE %s OPERATOR(pg_catalog.=) $1"
+#define MAY_REMOVE "(rinq_internal.role_oid(role) OPERATOR(pg_catalog.=) $2 OR $3)"
+
+static bool
+run_for_key(const char *table, const char *command, const char *key_column, const char *key)
+{
+	Oid			types[3] = {TEXTOID, OIDOID, BOOLOID};
+	Datum		values[3];
+
+	values[0] = CStringGetTextDatum(key);
+	values[1] = ObjectIdGetDatum(GetUserId());
+	values[2] = BoolGetDatum(superuser());
+	return rinq_own_table_write(rinq_internal_schema(), table, psprintf(command, key_column),
+								3, types, values, NULL) > 0;
+}
+
+/*
+ * Remove what the current role has under a key.  What is replaced in the same
+ * moment, and so neither what there was nor another's, is looked for again.
+ */
+RinqRemoval
+rinq_registration_remove(const char *table, const char *key_column, const char *key)
+{
+	int			tries;
+
+	for (tries = 0; tries < MAX_REMOVALS; tries++)
+	{
+		if (run_for_key(table, "DELETE" OF_KEY " AND " MAY_REMOVE, key_column, key))
+			return RINQ_REMOVAL_DONE;
+		if (run_for_key(table, "SELECT" OF_KEY " AND " MAY_REMOVE, key_column, key))
+			continue;
+		return run_for_key(table, "SELECT" OF_KEY " AND NOT " MAY_REMOVE, key_column, key) ?
+			RINQ_REMOVAL_REFUSED : RINQ_REMOVAL_NONE;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("%s \"%s\" is replaced again and again", table, key)));
+}
+
+/*
+ * Keep a function from being dropped, renamed, or given to another owner until
+ * the end of the transaction, which is about to register it by its name.
+ */
+void
+rinq_registration_lock(Oid func)
+{
+	LockDatabaseObject(ProcedureRelationId, func, 0, AccessShareLock);
+}
+
+/*
+ * Wait for those who are registering the function of a command, which PostgreSQL
+ * would lock only after the handlers were listed.
+ */
+void
+rinq_registration_wait(ObjectType type, Node *function)
+{
+	Relation	rel;
+
+	if (type == OBJECT_FUNCTION || type == OBJECT_ROUTINE)
+		(void) get_object_address(type, function, &rel, AccessExclusiveLock, true);
 }
 
 /*

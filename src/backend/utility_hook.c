@@ -436,6 +436,20 @@ renames_functions(Node *command)
 		type == OBJECT_TYPE || type == OBJECT_EXTENSION;
 }
 
+/* List the handlers that a command may rename, none of which is being registered. */
+static List *
+handlers_to_rename(Node *command)
+{
+	if (!OidIsValid(rinq_internal_schema()))
+		return NIL;
+	if (IsA(command, RenameStmt))
+		rinq_registration_wait(((RenameStmt *) command)->renameType, ((RenameStmt *) command)->object);
+	else
+		rinq_registration_wait(((AlterObjectSchemaStmt *) command)->objectType,
+							   ((AlterObjectSchemaStmt *) command)->object);
+	return rinq_registration_handlers();
+}
+
 /* Refuse to rename the schema by whose name the tables are found. */
 static void
 refuse_to_rename_own_schema(Node *command)
@@ -540,7 +554,7 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 	if (renaming)
 	{
 		refuse_to_rename_own_schema(command);
-		handlers = rinq_registration_handlers();
+		handlers = handlers_to_rename(command);
 	}
 	rinq_own_access_check(command);
 	if (committing)

@@ -59,7 +59,9 @@ rinq_check_handler_role(Oid role)
 	bool		can_login;
 
 	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "role with OID %u does not exist", role);
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role with OID %u does not exist", role)));
 	can_login = ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
 	ReleaseSysCache(tuple);
 	if (RINQ_HANDLER_NEEDS_LOGIN && !can_login)
@@ -201,10 +203,11 @@ rinq_listen(PG_FUNCTION_ARGS)
 				 errmsg("max_concurrent must be positive")));
 	if (!PG_ARGISNULL(6))
 		rinq_retry_policy_check(PG_GETARG_JSONB_P(6));
+	rinq_require_preloaded();
+	rinq_registration_lock(func);
+	rinq_check_handler(func, RINQ_WORK_REQUEST, GetUserId());
 	if (!PG_ARGISNULL(7))
 		check_order_by(PG_GETARG_ARRAYTYPE_P(7), func);
-	rinq_require_preloaded();
-	rinq_check_handler(func, RINQ_WORK_REQUEST, GetUserId());
 
 	memset(nulls, ' ', sizeof(nulls));
 	values[0] = CStringGetTextDatum(namespace);
@@ -256,27 +259,17 @@ Datum
 rinq_unlisten(PG_FUNCTION_ARGS)
 {
 	char	   *namespace;
-	Oid			schema = rinq_internal_schema();
-	Oid			types[3] = {TEXTOID, OIDOID, BOOLOID};
-	Datum		values[3];
+	RinqRemoval removal;
 
 	rinq_refuse_parallel(fcinfo);
 	namespace = rinq_namespace_argument(fcinfo, 0);
 	rinq_require_preloaded();
-	values[0] = CStringGetTextDatum(namespace);
-	values[1] = ObjectIdGetDatum(GetUserId());
-	values[2] = BoolGetDatum(superuser());
-	if (rinq_own_table_write(schema, TABLE_NAME,
-							 "DELETE FROM %s WHERE namespace OPERATOR(pg_catalog.=) $1"
-							 " AND (rinq_internal.role_oid(role) OPERATOR(pg_catalog.=) $2 OR $3)",
-							 3, types, values, NULL) > 0)
-		PG_RETURN_BOOL(true);
-	if (rinq_own_table_write(schema, TABLE_NAME, "SELECT FROM %s WHERE namespace OPERATOR(pg_catalog.=) $1",
-							 1, types, values, NULL) > 0)
+	removal = rinq_registration_remove(TABLE_NAME, "namespace", namespace);
+	if (removal == RINQ_REMOVAL_REFUSED)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("namespace \"%s\" is listened to by another role", namespace)));
-	PG_RETURN_BOOL(false);
+	PG_RETURN_BOOL(removal == RINQ_REMOVAL_DONE);
 }
 
 /*

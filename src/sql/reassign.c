@@ -15,6 +15,7 @@
 #include "backend/own_schema.h"
 #include "backend/own_tables.h"
 #include "backend/parallel.h"
+#include "backend/registration.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -107,35 +108,45 @@ tell_which(void *arg)
 	errcontext("%s \"%s\"", registration->kind->noun, registration->key);
 }
 
-/* Give a registration to another role, as the role itself could have done. */
-static void
-reassign_registration(Registration *registration, Oid new_role)
+/*
+ * Give a registration to another role, as the role itself could have done; false
+ * when others have replaced it since it was found.
+ */
+static bool
+reassign_registration(Registration *registration, const char *old_name, Oid new_role)
 {
 	ErrorContextCallback about;
-	Oid			types[3] = {TEXTOID, OIDOID, OIDOID};
-	Datum		values[3];
+	Oid			types[5] = {TEXTOID, TEXTOID, TEXTOID, OIDOID, OIDOID};
+	Datum		values[5];
 	Oid			func;
+	bool		found;
 
 	about.callback = tell_which;
 	about.arg = registration;
 	about.previous = error_context_stack;
 	error_context_stack = &about;
 	func = rinq_handler_by_name(registration->handler);
-	if (!OidIsValid(func))
+	if (OidIsValid(func))
+		rinq_registration_lock(func);
+	else
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
 				 errmsg("function %s does not exist", registration->handler)));
 	rinq_check_handler(func, registration->kind->work, new_role);
-	values[0] = CStringGetTextDatum(registration->key);
-	values[1] = ObjectIdGetDatum(new_role);
-	values[2] = ObjectIdGetDatum(rinq_function_owner(func));
-	(void) rinq_own_table_write(rinq_internal_schema(), registration->kind->table,
-								psprintf("UPDATE %%s SET role = rinq_internal.role_reference($2),"
-										 " owner = rinq_internal.role_reference($3)"
-										 " WHERE %s OPERATOR(pg_catalog.=) $1",
-										 registration->kind->key),
-								3, types, values, NULL);
+	values[0] = old_name == NULL ? (Datum) 0 : CStringGetTextDatum(old_name);
+	values[1] = CStringGetTextDatum(registration->key);
+	values[2] = CStringGetTextDatum(registration->handler);
+	values[3] = ObjectIdGetDatum(new_role);
+	values[4] = ObjectIdGetDatum(rinq_function_owner(func));
+	found = rinq_own_table_write(rinq_internal_schema(), registration->kind->table,
+								 psprintf("UPDATE %%s t SET role = rinq_internal.role_reference($4),"
+										  " owner = rinq_internal.role_reference($5)"
+										  " WHERE t.%s OPERATOR(pg_catalog.=) $2"
+										  " AND t.handler OPERATOR(pg_catalog.=) $3 AND " IS_OF_ROLE,
+										  registration->kind->key),
+								 lengthof(types), types, values, old_name == NULL ? "n    " : "     ") > 0;
 	error_context_stack = about.previous;
+	return found;
 }
 
 /*
@@ -152,6 +163,7 @@ rinq_listener_reassign(PG_FUNCTION_ARGS)
 	Oid			new_role;
 	List	   *registrations = NIL;
 	ListCell   *lc;
+	int64		count = 0;
 	int			i;
 
 	rinq_refuse_parallel(fcinfo);
@@ -165,6 +177,9 @@ rinq_listener_reassign(PG_FUNCTION_ARGS)
 	for (i = 0; i < (int) lengthof(kinds); i++)
 		registrations = collect_registrations(registrations, &kinds[i], old_name);
 	foreach(lc, registrations)
-		reassign_registration(lfirst(lc), new_role);
-	PG_RETURN_INT64(list_length(registrations));
+	{
+		if (reassign_registration(lfirst(lc), old_name, new_role))
+			count++;
+	}
+	PG_RETURN_INT64(count);
 }

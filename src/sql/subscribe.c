@@ -17,6 +17,7 @@
 #include "backend/own_schema.h"
 #include "backend/own_tables.h"
 #include "backend/parallel.h"
+#include "backend/registration.h"
 #include "backend/retry_policy.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
@@ -87,6 +88,7 @@ rinq_subscribe(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(4))
 		rinq_retry_policy_check(PG_GETARG_JSONB_P(4));
 	rinq_require_preloaded();
+	rinq_registration_lock(func);
 	rinq_check_handler(func, RINQ_WORK_NOTIFICATION, GetUserId());
 	if (!JB_ROOT_IS_OBJECT(attributes))
 		ereport(ERROR,
@@ -138,26 +140,15 @@ Datum
 rinq_unsubscribe(PG_FUNCTION_ARGS)
 {
 	char	   *name;
-	Oid			schema = rinq_internal_schema();
-	Oid			types[3] = {TEXTOID, OIDOID, BOOLOID};
-	Datum		values[3];
+	RinqRemoval removal;
 
 	rinq_refuse_parallel(fcinfo);
 	name = name_argument(fcinfo);
 	rinq_require_preloaded();
-	values[0] = CStringGetTextDatum(name);
-	values[1] = ObjectIdGetDatum(GetUserId());
-	values[2] = BoolGetDatum(superuser());
-	if (rinq_own_table_write(schema, TABLE_NAME,
-							 "DELETE FROM %s WHERE name OPERATOR(pg_catalog.=) $1"
-							 " AND (rinq_internal.role_oid(role) OPERATOR(pg_catalog.=) $2 OR $3)",
-							 3, types, values, NULL) > 0)
-		PG_RETURN_BOOL(true);
-	if (rinq_own_table_write(schema, TABLE_NAME,
-							 "SELECT FROM %s WHERE name OPERATOR(pg_catalog.=) $1",
-							 1, types, values, NULL) > 0)
+	removal = rinq_registration_remove(TABLE_NAME, "name", name);
+	if (removal == RINQ_REMOVAL_REFUSED)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("subscription \"%s\" belongs to another role", name)));
-	PG_RETURN_BOOL(false);
+	PG_RETURN_BOOL(removal == RINQ_REMOVAL_DONE);
 }

@@ -106,6 +106,19 @@ rinq_handler_init(void)
 	CacheRegisterSyscacheCallback(TYPEOID, forget_handlers, (Datum) 0);
 }
 
+/*
+ * Raise the error that a handler does not exist, unless it does.
+ */
+static void
+check_existence(Oid func, const char *name)
+{
+	if (!SearchSysCacheExists1(PROCOID, ObjectIdGetDatum(func)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("the handler does not exist"),
+				 errdetail_log("Function %s was dropped.", name)));
+}
+
 /* look a handler up */
 static void
 look_up_handler(Handler *handler, RinqWork work)
@@ -119,12 +132,7 @@ look_up_handler(Handler *handler, RinqWork work)
 	MemoryContextReset(handler->context);
 
 	handler->func = rinq_handler_find(handler->name + 1);
-	if (!OidIsValid(handler->func))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("the handler does not exist"),
-				 errdetail_log("Function %s was dropped.", name)));
-
+	check_existence(handler->func, name);
 	problem = rinq_handler_problem(handler->func, work);
 	if (problem != NULL)
 		ereport(ERROR,
@@ -132,6 +140,8 @@ look_up_handler(Handler *handler, RinqWork work)
 				 errmsg("the handler cannot be used"),
 				 errdetail_log("Function %s: %s.", name, problem)));
 
+	/* what comes next finds it where this has */
+	check_existence(handler->func, name);
 	{
 		Oid		   *argtypes;
 		int			nargs;
