@@ -321,10 +321,10 @@ class Ddl(case.Case):
 
     # listeners that several sessions change at the same moment
 
-    def waits(self, statement):
-        """A statement waits for a lock of another session."""
+    def waits(self, statement, waiting="1"):
+        """A statement waits for a lock of another session, as the only one or one more."""
         wait_until(lambda: self.server.value("SELECT count(*) FROM pg_stat_activity WHERE datname = '%s' AND wait_event_type = 'Lock'"
-                                             % self.name), lambda count: count != "0", description=statement + " to wait")
+                                             " AND backend_type = 'client backend'" % self.name), lambda count: count == waiting, description=statement + " to wait")
 
     def make_roles(self):
         for role in ("rinq_ddl_one", "rinq_ddl_two"):
@@ -360,6 +360,21 @@ class Ddl(case.Case):
             one.execute("COMMIT")
             self.assertSqlState(other.finish_error(), "42P13")
         self.assertSqlState(self.db.error("SELECT rinq_listen('raced', 0::regprocedure, order_by => ARRAY['a'])"), "42P13")
+
+    def test_extension_dropped_while_registered(self):
+        """Who registers or renames a handler waits for DROP EXTENSION with nothing that this needs, too."""
+        self.db.sql("CREATE TABLE kept (id rinq_message_id)")
+        for command in ("SELECT rinq_listen('raced', 'served(rinq_request)')", "ALTER FUNCTION served RENAME TO renamed"):
+            with self.subTest(command), self.db.session() as reader, self.db.session() as dropper, self.db.session() as other:
+                reader.execute("BEGIN; LOCK TABLE kept IN ACCESS SHARE MODE")
+                dropper.start("BEGIN; DROP EXTENSION rinq CASCADE")
+                self.waits("DROP EXTENSION")
+                other.start(command)
+                self.waits(command, "2")
+                reader.execute("COMMIT")
+                dropper.finish()
+                dropper.execute("ROLLBACK")
+                other.finish()
 
     def test_unlisten_while_replaced(self):
         """What the own role has put in the place of a listener is removed, and not taken for another's."""

@@ -321,11 +321,13 @@ rinq_registration_remove(const char *table, const char *key_column, const char *
 
 /*
  * Keep a function from being dropped, renamed, or given to another owner until
- * the end of the transaction, which is about to register it by its name.
+ * the end of the transaction, which is about to register it by its name.  The
+ * extension is locked before, as DROP EXTENSION ... CASCADE does.
  */
 void
 rinq_registration_lock(Oid func)
 {
+	rinq_lock_extension();
 	LockDatabaseObject(ProcedureRelationId, func, 0, AccessShareLock);
 }
 
@@ -338,8 +340,10 @@ rinq_registration_wait(ObjectType type, Node *function)
 {
 	Relation	rel;
 
-	if (type == OBJECT_FUNCTION || type == OBJECT_ROUTINE)
-		(void) get_object_address(type, function, &rel, AccessExclusiveLock, true);
+	if (type != OBJECT_FUNCTION && type != OBJECT_ROUTINE)
+		return;
+	rinq_lock_extension();
+	(void) get_object_address(type, function, &rel, AccessExclusiveLock, true);
 }
 
 /*
