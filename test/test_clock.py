@@ -93,6 +93,23 @@ class Steps(case.Case):
         self.assertEqual(collector.ids, [after, at])
         self.assertEqual(self.db.value("SELECT rinq_execute_cancel('%s')" % hour), "t")
 
+    def test_what_waits_for_a_time(self):
+        """Attempts of commands and notifications, and deadlines of durable calls: they come when the wall clock says so, in a few seconds."""
+        self.db.sql("CREATE TABLE again (what text); CREATE FUNCTION hear(n rinq_notification) RETURNS void LANGUAGE plpgsql AS"
+                    " $$ BEGIN IF n.attempt = 1 THEN RAISE EXCEPTION 'not yet'; END IF; INSERT INTO again VALUES ('notification'); END $$")
+        self.db.handler("later", "IF req.attempt = 1 THEN RAISE EXCEPTION 'not yet'; END IF; INSERT INTO again VALUES ('command'); RETURN NULL;")
+        policy = '{"first_delay": "30 min", "max_delay": "30 min", "jitter": 0}'
+        self.db.sql("SELECT rinq_listen('later', 'later(rinq_request)', retry => '%s'), rinq_subscribe('s', 'clock.news', 'hear(rinq_notification)', retry => '%s')"
+                    % (policy, policy))
+        self.db.sql("SELECT rinq_wait_ready()")
+        call = self.db.value("SELECT rinq_call_durable('clock.nobody', 'x', timeout => '30 min')")
+        self.remote.execute("later", "x")
+        self.remote.notify_many("clock.news", "x", {"o": "*"})
+        wait_until(lambda: self.db.value("SELECT count(*) FROM rinq_inbox_waiting"), lambda count: count == "2", 15, "both to wait")
+        self.clock.step(HOUR)
+        wait_until(lambda: self.db.sql("SELECT what FROM again ORDER BY 1"), lambda rows: rows == [["command"], ["notification"]], 20, "the second attempts")
+        self.assertEqual(self.db.value("SELECT outcome FROM rinq_wait('%s', '20 s')" % call), "timeout")
+
     def test_reconnect(self):
         for seconds in STEPS:
             old = self.db.wait_peer()

@@ -18,6 +18,10 @@
 	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
 
 #define MAX_DRIFT 2000			/* µs that the difference may be out of date */
+#define CLOCK_CHECK 5000		/* ms after which a step of the wall clock is
+								 * noticed */
+#define CLOCK_STEP 500			/* ms of the wall clock that are a step, and
+								 * no adjustment */
 #define MAX_READING 50			/* µs between the readings of a good pair */
 #define MAX_READINGS 5
 
@@ -105,6 +109,23 @@ rinq_clock_difference(void)
 		pg_atomic_write_u64(difference, (uint64) used);
 	}
 	return used;
+}
+
+/*
+ * Tell whether the wall clock was stepped since the last look, which there is one
+ * of every few seconds; true also when it may have been.
+ */
+bool
+rinq_clock_stepped(RinqClockWatch * watch, int64 now)
+{
+	int64		before = watch->difference;
+	bool		first = watch->next == 0;
+
+	if (now < watch->next)
+		return false;
+	watch->next = now + CLOCK_CHECK;
+	watch->difference = rinq_clock_difference();
+	return !first && (watch->difference - before > CLOCK_STEP || before - watch->difference > CLOCK_STEP);
 }
 
 /*

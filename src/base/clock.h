@@ -31,6 +31,18 @@ extern int64 rinq_ms_of_timestamp(TimestampTz timestamp);
 /* the wall clock minus the monotonic one, in ms */
 extern int64 rinq_clock_difference(void);
 
+/*
+ * One who waits, on the monotonic clock, for times of the wall clock: what he has
+ * worked out is wrong once that is stepped.
+ */
+typedef struct RinqClockWatch
+{
+	int64		difference;		/* of the clocks, when it was looked at last */
+	int64		next;			/* when to look again; 0: it was never */
+} RinqClockWatch;
+
+extern bool rinq_clock_stepped(RinqClockWatch * watch, int64 now);
+
 /* deadlines; 0 is none on either clock */
 extern int64 rinq_clock_of_wall(int64 wall);
 extern int64 rinq_wall_of_clock(int64 ms);

@@ -20,6 +20,8 @@
 /* nothing is due before; 0 is never */
 static int64 next_due = 0;
 
+static RinqClockWatch wall_clock;
+
 /*
  * Note that the first of a namespace's commands may be due at a time; 0 is
  * never.
@@ -96,6 +98,23 @@ take_due_namespace(void)
 	return NULL;
 }
 
+/* Have all that is due at a time looked at now: rows say so on the wall clock, which was stepped. */
+static void
+look_at_all(void)
+{
+	uint32		i;
+
+	for (i = 0; i < rinq_topology_count(); i++)
+	{
+		RinqNamespace *ns = rinq_topology_at(i);
+
+		if (ns->due != 0)
+			ns->due = rinq_peer.now;
+	}
+	rinq_subscribers_due_at(rinq_peer.now);
+	next_due = rinq_peer.now;
+}
+
 /*
  * Find a namespace or a subscription with something due, of which nothing is noted
  * any more then; false when there is none, and *next is when there will be, 0 for
@@ -106,6 +125,8 @@ rinq_inbox_due_take(RinqDue * due, int64 *next)
 {
 	due->ns = NULL;
 	due->subscriber = NULL;
+	if (next_due != 0 && rinq_clock_stepped(&wall_clock, rinq_peer.now))
+		look_at_all();
 	if (next_due != 0 && next_due <= rinq_peer.now)
 	{
 		due->ns = take_due_namespace();
@@ -115,6 +136,6 @@ rinq_inbox_due_take(RinqDue * due, int64 *next)
 			return true;
 		next_due = find_next();
 	}
-	*next = next_due;
+	*next = next_due == 0 ? 0 : rinq_clock_earlier(next_due, wall_clock.next);
 	return false;
 }

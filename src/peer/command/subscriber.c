@@ -177,6 +177,18 @@ rinq_subscriber_take_due(int64 time)
 }
 
 /*
+ * Have all that wait for a time looked at at another one.
+ */
+void
+rinq_subscribers_due_at(int64 at)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &waiting)
+		dlist_container(RinqSubscriber, node, iter.cur)->due = at;
+}
+
+/*
  * Return when the first of all subscriptions may have something due; 0 is never.
  */
 int64

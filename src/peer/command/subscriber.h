@@ -37,6 +37,7 @@ extern void rinq_subscriber_release(RinqSubscriber * subscriber);
 extern bool rinq_subscriber_keeps(const RinqSubscriber * subscriber);
 extern void rinq_subscriber_due_at(RinqSubscriber * subscriber, int64 at);
 extern RinqSubscriber * rinq_subscriber_take_due(int64 time);
+extern void rinq_subscribers_due_at(int64 at);
 extern int64 rinq_subscriber_next_due(void);
 extern void rinq_subscribers_due_configured(void);
 

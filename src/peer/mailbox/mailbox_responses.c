@@ -66,6 +66,7 @@ static HTAB *handling;
 static dlist_head repeated = DLIST_STATIC_INIT(repeated);
 
 /* the look that is due, on the monotonic clock; 0 is none */
+static RinqClockWatch wall_clock;	/* looks are due by it */
 static int64 next_look;
 static bool looking;			/* the outbox worker was told */
 static bool looked;				/* this process has had one before */
@@ -431,6 +432,8 @@ hear_of_looks(void)
 
 	if (due != 0)
 		next_look = rinq_clock_earlier(next_look, Max(rinq_clock_of_wall((int64) due), 1));
+	if (next_look != 0 && rinq_clock_stepped(&wall_clock, rinq_peer.now))
+		next_look = rinq_peer.now;
 	if (!looked && !looking && next_look == 0 && rinq_mailbox_wanted())
 		next_look = rinq_peer.now;
 }
@@ -456,5 +459,5 @@ rinq_mailbox_responses_step(void)
 		return next;
 	if (rinq_peer.now >= next_look && tell_look())
 		return next;
-	return rinq_clock_earlier(next, Max(next_look, rinq_peer.now + RETRY_INTERVAL));
+	return rinq_clock_earlier(next, Max(rinq_clock_earlier(next_look, wall_clock.next), rinq_peer.now + RETRY_INTERVAL));
 }
