@@ -100,7 +100,7 @@ take_due_namespace(void)
 
 /* Have all that is due at a time looked at now: rows say so on the wall clock, which was stepped. */
 static void
-look_at_all(void)
+look_at_all_due(void)
 {
 	uint32		i;
 
@@ -126,7 +126,7 @@ rinq_inbox_due_take(RinqDue * due, int64 *next)
 	due->ns = NULL;
 	due->subscriber = NULL;
 	if (next_due != 0 && rinq_clock_stepped(&wall_clock, rinq_peer.now))
-		look_at_all();
+		look_at_all_due();
 	if (next_due != 0 && next_due <= rinq_peer.now)
 	{
 		due->ns = take_due_namespace();
