@@ -61,11 +61,7 @@ class Reference(case.Case):
     def setUpClass(cls):
         super().setUpClass()
         cls.db = cls.world.database()
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.db.drop()
-        super().tearDownClass()
+        cls.addClassCleanup(cls.db.drop)
 
     def members(self, catalog, query):
         return self.db.sql(query + " JOIN pg_depend d ON d.objid = o.oid AND d.classid = '%s'::regclass AND d.deptype = 'e'"

@@ -18,8 +18,6 @@
 	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
 
 #define MAX_DRIFT 2000			/* µs that the difference may be out of date */
-#define CLOCK_CHECK 5000		/* ms after which a step of the wall clock is
-								 * noticed */
 #define CLOCK_STEP 500			/* ms of the wall clock that are a step, and
 								 * no adjustment */
 #define MAX_READING 50			/* µs between the readings of a good pair */
@@ -112,6 +110,16 @@ rinq_clock_difference(void)
 }
 
 /*
+ * Tell whether two differences of the clocks are as far apart as a step of the wall
+ * clock makes them.
+ */
+bool
+rinq_clock_is_step(int64 difference, int64 before)
+{
+	return difference - before > CLOCK_STEP || before - difference > CLOCK_STEP;
+}
+
+/*
  * Tell whether the wall clock was stepped since the last look, which there is one
  * of every few seconds; true also when it may have been.
  */
@@ -123,9 +131,9 @@ rinq_clock_stepped(RinqClockWatch * watch, int64 now)
 
 	if (now < watch->next)
 		return false;
-	watch->next = now + CLOCK_CHECK;
+	watch->next = now + RINQ_CLOCK_CHECK;
 	watch->difference = rinq_clock_difference();
-	return !first && (watch->difference - before > CLOCK_STEP || before - watch->difference > CLOCK_STEP);
+	return !first && rinq_clock_is_step(watch->difference, before);
 }
 
 /*

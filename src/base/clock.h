@@ -41,6 +41,10 @@ typedef struct RinqClockWatch
 	int64		next;			/* when to look again; 0: it was never */
 } RinqClockWatch;
 
+/* ms after which those who look for it notice a step */
+#define RINQ_CLOCK_CHECK 5000
+
+extern bool rinq_clock_is_step(int64 difference, int64 before);
 extern bool rinq_clock_stepped(RinqClockWatch * watch, int64 now);
 
 /* deadlines; 0 is none on either clock */

@@ -13,12 +13,11 @@
  */
 #include "postgres.h"
 
+#include "base/clock.h"
 #include "guc.h"
 #include "ipc/outbox_due.h"
 #include "utils/timestamp.h"
 
-#define CLOCK_STEP 500			/* ms of the wall clock that are a step, and
-								 * no adjustment */
 #define KEY_SLACK 60			/* s that a key may stay for after its time,
 								 * so that many are forgotten at once */
 
@@ -77,7 +76,7 @@ rinq_due_clock_stepped(RinqDatabase *db, int64 difference)
 {
 	int64		known = (int64) pg_atomic_read_u64(&db->outbox_clock);
 
-	return known != 0 && (difference - known > CLOCK_STEP || known - difference > CLOCK_STEP);
+	return known != 0 && rinq_clock_is_step(difference, known);
 }
 
 /*

@@ -325,6 +325,7 @@ run_turn(void)
 	next = rinq_clock_earlier(next, rinq_invoker_retry(take_call));
 	next = rinq_clock_earlier(next, rinq_sender_step(rinq_pending_any()));
 	next = rinq_clock_earlier(next, rinq_mailbox_step());
+	rinq_slice_begin();
 	next = rinq_clock_earlier(next, rinq_mailbox_responses_step());
 	next = rinq_clock_earlier(next, rinq_session_cache_prune());
 	rinq_slice_begin();

@@ -204,7 +204,7 @@ find_next_due(Taking *taking, const RinqOwnTable *table, Datum *values)
 /*
  * Say why a request or notification that was taken is not tried again; NULL when it
  * is.  An attempt that was decided upon when the one before had failed is made, also
- * where the policy allows less of them since then.
+ * where the policy allows fewer since then.
  */
 static const char *
 reason_against(const Taking *taking)

@@ -220,7 +220,6 @@ rinq_sources_step(void)
 	RinqInbound *request;
 	RinqSourceRead order;
 
-	rinq_slice_begin();
 	if (!respond_to_all(&readable, false) || !respond_to_all(&missing, true))
 		return rinq_peer.now;
 	if (told || dlist_is_empty(&waiting))

@@ -21,9 +21,6 @@
 #include "peer/sending/outbox_look.h"
 #include "utils/timestamp.h"
 
-#define CLOCK_CHECK 5000		/* ms after which a step of the wall clock is
-								 * noticed */
-
 static bool under_way;			/* the outbox worker was told to look */
 
 void
@@ -48,7 +45,7 @@ rinq_outbox_look_when_due(void)
 		return 0;
 	now = GetCurrentTimestamp();
 	if (due > now && !rinq_due_clock_stepped(rinq_peer.db, rinq_clock_difference()))
-		return rinq_peer.now + Min((due - now) / 1000 + 1, CLOCK_CHECK);
+		return rinq_peer.now + Min((due - now) / 1000 + 1, RINQ_CLOCK_CHECK);
 	if (!rinq_outbox_link_up() || !rinq_outbox_tell(RINQ_CHUNK_LOOK, NULL, 0, 0))
 		return rinq_peer.now + RINQ_SENDER_RETRY;
 	under_way = true;
