@@ -72,10 +72,15 @@ class Delayed(Case):
         self.wait_no_worker(self.db)
         pid = self.db.peer()["pid"]
         transactions = "SELECT sum(xact_commit) FROM pg_stat_database WHERE datname = current_database()"
-        before, cpu, start = int(self.db.value(transactions)), processor_ticks(pid), time.monotonic()
-        wait_until(lambda: time.monotonic() - start > 2, bool, 10)
-        self.assertLessEqual(processor_ticks(pid) - cpu, 4)  # of 200
-        self.assertLessEqual(int(self.db.value(transactions)) - before, 3)
+
+        def cost():
+            """Of two seconds: commits, with those of the questions, and ticks of the peer's processor time."""
+            before, cpu, start = int(self.db.value(transactions)), processor_ticks(pid), time.monotonic()
+            wait_until(lambda: time.monotonic() - start > 2, bool, 10)
+            return int(self.db.value(transactions)) - before, processor_ticks(pid) - cpu
+
+        # the worker may have one more look at what was written, soon after it has ended
+        wait_until(cost, lambda found: found[0] <= 3 and found[1] <= 4, 10, "nothing to go on")
         self.wait_no_worker(self.db)
 
         # one that is due before all of them is sent when it is
